@@ -1,0 +1,70 @@
+# Every target does its own set-up: a virtual environment in .venv with the versions of constraints.txt.
+# It is installed again only when one of the files that describe it changes.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+WHEEL  := .wheel
+WHEEL_READY := $(WHEEL)/.ready
+
+SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name 'py.typed')
+PIP     := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-slow demo lint wheel-test clean
+
+help:
+	@echo "make test        run the tests"
+	@echo "make demo        search a small collection of real photographs; pictures and files go to demo/"
+	@echo "make test-slow   run the tests that take minutes"
+	@echo "make lint        ruff on the tree, mypy on the installed wheel"
+	@echo "make wheel-test  build the wheel, install it elsewhere and run the tests against it"
+	@echo "make setup       only the virtual environment in .venv"
+	@echo "make clean       remove what these targets made"
+
+setup: $(READY)
+
+$(READY): setup.cfg pyproject.toml constraints.txt asmk_engine/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "$$($(PYTHON) --version) found, 3.11 or newer needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Installing into $(VENV): the first time this downloads a few hundred megabytes and takes some minutes ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) setuptools wheel
+	@$(PIP) --no-build-isolation --editable '.[test]'
+	@touch $@
+	@echo "Installed."
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	@$(BIN)/python -m pytest -m slow
+
+demo: $(READY)
+	@$(BIN)/asmk-engine demo
+
+lint: $(READY) $(WHEEL_READY)
+	@$(BIN)/ruff check .
+	@cd $(WHEEL) && ../$(BIN)/mypy --config-file ../pyproject.toml --python-executable venv/bin/python -p asmk_engine
+
+wheel-test: $(WHEEL_READY)
+	@cd tests && ../$(WHEEL)/venv/bin/python -m pytest -o pythonpath=
+
+# The wheel is built from the source archive, as a packager would, and gets an environment of its own. That one borrows
+# the dependencies of .venv through a .pth file, which does not carry the editable install over.
+$(WHEEL_READY): $(READY) $(SOURCES) MANIFEST.in
+	@echo "Building the wheel and installing it into $(WHEEL) ..."
+	@rm -rf $(WHEEL)
+	@mkdir $(WHEEL)
+	@$(BIN)/python -m build --no-isolation --outdir $(WHEEL)/dist > $(WHEEL)/build.log 2>&1 || { cat $(WHEEL)/build.log >&2; exit 1; }
+	@$(BIN)/python -m venv $(WHEEL)/venv
+	@$(WHEEL)/venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps $(WHEEL)/dist/*.whl
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(WHEEL)/dependencies
+	@cp $(WHEEL)/dependencies "$$($(WHEEL)/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth"
+	@cd $(WHEEL) && venv/bin/python -c 'import asmk_engine, sys; path = asmk_engine.__file__; path.startswith(sys.prefix) or sys.exit(f"{path} was imported, the wheel in {sys.prefix} was to be tested")'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(WHEEL) build dist demo asmk_engine.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find asmk_engine kernels codebooks benchmarks tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,62 @@
+"""Find the same thing in other photographs: an image retrieval engine on the Aggregated Selective Match Kernel.
+
+The names below are loaded when they are first used, so that `import asmk_engine` stays fast and brings neither
+torch nor numba nor HDF5.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# An install lays kernels/ and codebooks/ inside this package (setup.cfg); in a checkout they stand beside it. The file
+# is looked for and not its folder, because Numba's cache files can keep an otherwise empty kernels/ folder alive.
+_here = Path(__file__).parent
+if not (_here / "kernels" / "__init__.py").is_file():
+    __path__.append(str(_here.parent))
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsmkError",
+    "Codebook",
+    "FeatureSet",
+    "Features",
+    "Hit",
+    "Index",
+    "Searcher",
+    "SelectiveMatch",
+    "load_extractor",
+]
+
+_homes = {
+    "AsmkError": "asmk_engine.errors",
+    "Codebook": "asmk_engine.codebooks",
+    "FeatureSet": "asmk_engine.features",
+    "Features": "asmk_engine.features",
+    "Hit": "asmk_engine.search",
+    "Index": "asmk_engine.index",
+    "Searcher": "asmk_engine.search",
+    "SelectiveMatch": "asmk_engine.search",
+    "load_extractor": "asmk_engine.extractors",
+}
+
+if TYPE_CHECKING:
+    from asmk_engine.codebooks import Codebook
+    from asmk_engine.errors import AsmkError
+    from asmk_engine.extractors import load_extractor
+    from asmk_engine.features import Features, FeatureSet
+    from asmk_engine.index import Index
+    from asmk_engine.search import Hit, Searcher, SelectiveMatch
+else:  # hidden from type checkers, which would otherwise accept any attribute of the package
+
+    def __getattr__(name: str) -> object:
+        """Import a public name from its home on first use (PEP 562)."""
+        if name not in _homes:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_homes[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,75 @@
+"""Average precision and precision at k of the Revisited Oxford and Paris protocol, as functions of ranks.
+
+Source: Radenović et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018, and the
+protocol's published evaluation. All ranks are 0-based; each function is linear in what it is given.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from asmk_engine.errors import InputError
+
+
+def positive_ranks(positive: ArrayLike, junk: ArrayLike) -> NDArray[np.int64]:
+    """Ranks of the positives once the junk is taken out of the ranking.
+
+    positive  [N] bool, whether the image at each rank is one to find
+    junk      [N] bool, whether the image at each rank counts neither way
+    returns   [P'] int64, 0-based, increasing; P' is the number of positives that were ranked and are not junk
+    raises    InputError when the two lengths differ
+    """
+    positive, junk = np.asarray(positive, dtype=bool), np.asarray(junk, dtype=bool)
+    if positive.shape != junk.shape or positive.ndim != 1:
+        raise InputError(f"positives of shape {positive.shape} and junk of shape {junk.shape}: give one flag per rank")
+    return np.flatnonzero(positive[~junk]).astype(np.int64, copy=False)
+
+
+def average_precision(ranks: ArrayLike, positives: int) -> float:
+    """Area under precision over recall, by trapezoids; a positive that was not ranked contributes 0.
+
+    AP = Σ_j (j / r_j + (j + 1) / (r_j + 1)) / (2 · positives), r_j the rank of the j-th positive and 0 / 0 = 1.
+
+    ranks      [P'] integers, 0-based, increasing, junk taken out
+    positives  how many there are to find, P' or more
+    returns    in [0, 1]; NaN without positives, for which the protocol defines nothing
+    raises     InputError when the ranks are not increasing or more than `positives`
+    """
+    ranks = _checked(ranks, positives)
+    if positives == 0:
+        return float("nan")
+    found = np.arange(ranks.size, dtype=np.float64)
+    before = np.divide(found, ranks, out=np.ones_like(found), where=ranks > 0)
+    after = (found + 1) / (ranks + 1)
+    return float((before + after).sum() / (2 * positives))
+
+
+def precision_at(ranks: ArrayLike, k: int, positives: int) -> float:
+    """Share of positives among the first k images, or among fewer where the last positive stands above rank k.
+
+    The published rule, with 1-based ranks: k' = min(rank of the last positive, k), #(ranks ≤ k') / k'. A positive that
+    was not ranked stands below every image that was, so that k' = k: a shorter ranking is never the better one.
+
+    ranks      [P'] integers, 0-based, increasing, junk taken out
+    k          1 or more
+    positives  how many there are to find, P' or more
+    returns    in [0, 1]; NaN without positives
+    raises     InputError when the ranks are not increasing or more than `positives`, or k is below 1
+    """
+    ranks = _checked(ranks, positives)
+    if k < 1:
+        raise InputError(f"precision at {k}: k must be 1 or more")
+    if positives == 0:
+        return float("nan")
+    depth = min(int(ranks[-1]) + 1, k) if ranks.size == positives else k
+    return float(np.searchsorted(ranks, depth, side="left") / depth)
+
+
+def _checked(ranks: ArrayLike, positives: int) -> NDArray[np.int64]:
+    array = np.asarray(ranks, dtype=np.int64)
+    if array.ndim != 1 or (array.size and array[0] < 0) or (np.diff(array) <= 0).any():
+        raise InputError("ranks of positives must be a list of different integers from 0 up, in increasing order")
+    if array.size > positives:
+        raise InputError(f"{array.size} ranks of positives for {positives} positives: the ranking repeats an image")
+    return array

@@ -1,0 +1,390 @@
+"""The index: a codebook and a list of segments in one durable folder.
+
+Reading never waits for writing: a snapshot maps everything it needs when it is opened. A change writes new files
+and then replaces the manifest; until that moment the old commit is what everybody sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from asmk_engine import __version__
+from asmk_engine.arrays import map_arrays, write_arrays
+from asmk_engine.codebooks import Codebook
+from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFoundError
+from asmk_engine.features import FeatureSet
+from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry, read_manifest
+from asmk_engine.recipes import Recipe
+from asmk_engine.segment import Contents, Segment, join, write_segment
+from asmk_engine.signatures import Signature, code_width, sign_many
+from asmk_engine.store import LOCK, Folder, WriterLock, storage_errors
+from asmk_engine.threads import thread_count
+
+# A segment is written and committed when this many postings are in hand: 256 MiB of codes at 128 bits.
+SEGMENT_POSTINGS = 1 << 24
+EXISTING = ("refuse", "skip", "update", "replace")
+Progress = Callable[[int, int], None]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class AddSummary:
+    """What `Index.add` did, in images: new, replaced, left as they were, and removed because they vanished."""
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One commit of an index, mapped and immutable: what a search runs on."""
+
+    manifest: Manifest
+    codebook: Codebook
+    segments: tuple[Segment, ...]
+
+    @property
+    def images(self) -> int:
+        """Images that are not deleted."""
+        return sum(segment.live for segment in self.segments)
+
+    def find(self, name: str) -> tuple[int, int] | None:
+        """Segment and image number of a live image, or None."""
+        for place, segment in enumerate(self.segments):
+            number = segment.find(name)
+            if number is not None and (segment.deleted is None or not segment.deleted[number]):
+                return place, number
+        return None
+
+    def names(self) -> Iterator[str]:
+        """Names of all live images, segment by segment."""
+        return (name for segment in self.segments for name in segment.names())
+
+    @functools.cached_property
+    def list_lengths(self) -> np.ndarray:
+        """Live postings of every word, [K] int64; computed once per snapshot."""
+        lengths = np.zeros(self.codebook.words, np.int64)
+        for segment in self.segments:
+            words = segment.decode_words()
+            if segment.deleted is not None:
+                words = words[~segment.deleted[segment.decode_images()]]
+            lengths += np.bincount(words, minlength=self.codebook.words)
+        return lengths
+
+
+class Index:
+    """A persistent ASMK index; see `create`, `open`, `add`, `delete` and `merge`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._folder = Folder(path)
+        self._snapshot = self._open_snapshot()
+
+    @classmethod
+    def open(cls, path: Path | str) -> Index:
+        """Open an index at its last commit; NotFoundError, FormatError or DamagedError name what is wrong."""
+        return cls(Path(path))
+
+    @classmethod
+    def create(cls, path: Path | str, codebook: Codebook) -> Index:
+        """Make an empty index in a new or empty folder; InputError when something is in the way."""
+        folder = Folder(path)
+        if folder.path.exists() and not folder.path.is_dir():
+            raise InputError(f"{path}: a file is in the way; the index needs a folder of its own")
+        if set(folder.names()) - {LOCK}:
+            raise InputError(f"{path}: the folder is not empty; open the index in it, or give another folder")
+        folder.make()
+        with WriterLock(folder.path):
+            name = f"codebook-{codebook.fingerprint[:12]}.safetensors"
+            manifest = Manifest(uuid.uuid4().hex, f"asmk-engine {__version__}", _write_codebook(folder, name, codebook))
+            folder.sync()
+            folder.replace_manifest(NAMES, manifest.to_json())
+        return cls(folder.path)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The commit this object sees: the last one it made, or the one it was opened at."""
+        return self._snapshot
+
+    @property
+    def codebook(self) -> Codebook:
+        """The codebook every image of the index went through."""
+        return self._snapshot.codebook
+
+    @property
+    def images(self) -> int:
+        """Images that are not deleted."""
+        return self._snapshot.images
+
+    @property
+    def postings(self) -> int:
+        """Postings on disk, those of deleted images included until `merge`."""
+        return sum(segment.postings for segment in self._snapshot.segments)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the live images, in byte order."""
+        return sorted(self._snapshot.names(), key=str.encode)
+
+    def __contains__(self, name: str) -> bool:
+        return self._snapshot.find(name) is not None
+
+    def __len__(self) -> int:
+        return self.images
+
+    def add(
+        self,
+        features: FeatureSet,
+        *,
+        existing: str = "refuse",
+        prune: bool = False,
+        threads: int | None = None,
+        segment_postings: int = SEGMENT_POSTINGS,
+        on_image: Progress | None = None,
+    ) -> AddSummary:
+        """Add the images of a feature set; each full segment is committed, the last one with everything else.
+
+        existing  what to do with a name that is there already: `refuse` the whole call, `skip` it, `update` it when
+                  its content changed, or `replace` it
+        prune     also remove the images that the feature set does not hold
+        Raises InputError, or MismatchError when recipe or dimension differ from the codebook's; then nothing changed.
+        """
+        if existing not in EXISTING:
+            raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
+        with self._writing():
+            self._check_fits(features)
+            plan = self._plan(features, existing, prune)
+            batch = _Batch(code_width(self.codebook.dim))
+            wanted = [*plan.new, *plan.changed]
+            signed = sign_many(features.images(wanted), self.codebook, 1, thread_count(threads))
+            for done, (name, signature) in enumerate(signed):
+                batch.append(name, features.source(name).fingerprint, signature)
+                if batch.postings >= segment_postings:
+                    self._commit(batch, batch.names, features)
+                    batch = _Batch(batch.width)
+                if on_image:
+                    on_image(done + 1, len(wanted))
+            if batch.names or plan.vanished or self._remembers_other(features):
+                self._commit(batch, [*batch.names, *plan.vanished], features)
+        return AddSummary(len(plan.new), len(plan.changed), plan.unchanged, len(plan.vanished))
+
+    def delete(self, names: Iterable[str], *, missing_ok: bool = False) -> int:
+        """Delete images at once; returns how many. NotFoundError, before anything changed, for an unknown name."""
+        with self._writing():
+            wanted = list(dict.fromkeys(names))
+            unknown = [name for name in wanted if self._snapshot.find(name) is None]
+            if unknown and not missing_ok:
+                raise NotFoundError(f"{self.path}: {_listed(unknown)} not in the index; nothing was deleted")
+            known = [name for name in wanted if name not in set(unknown)]
+            if known:
+                self._commit(None, known, None)
+        return len(known)
+
+    def merge(self) -> int:
+        """Join all segments into one and give back the space of deleted images; returns how many there were."""
+        with self._writing():
+            before = self._snapshot.segments
+            if len(before) > 1 or any(segment.deleted is not None for segment in before):
+                contents = join([segment.contents() for segment in before])
+                manifest = self._snapshot.manifest
+                entries = [self._write(contents, manifest.next)] if contents.names else []
+                self._publish(manifest.following(segments=tuple(entries), next=manifest.next + 1))
+        return len(before)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with WriterLock(self.path):
+            self._snapshot = self._open_snapshot()
+            self._collect()
+            yield
+            self._collect()
+
+    def _collect(self) -> None:
+        """Remove what belongs to no commit: leftovers of a killed writer, and files that were replaced."""
+        wanted = {entry.name for entry in self._snapshot.manifest.files()} | {LOCK, *NAMES}
+        for name in self._folder.names():
+            if name not in wanted and (name.endswith((".safetensors", ".tmp"))):
+                self._folder.remove(name)
+
+    def _check_fits(self, features: FeatureSet) -> None:
+        codebook = self.codebook
+        if features.recipe != codebook.recipe:
+            raise MismatchError(
+                f"{features.path}: features of [{features.recipe}], but the codebook of {self.path} was trained on "
+                f"[{codebook.recipe}]; extract with the same options, or build another index"
+            )
+        if features.dim != codebook.input_dim:
+            raise MismatchError(
+                f"{features.path}: descriptors have {features.dim} dimensions, the codebook of {self.path} takes "
+                f"{codebook.input_dim}; build a codebook for these features"
+            )
+
+    def _plan(self, features: FeatureSet, existing: str, prune: bool) -> _Plan:
+        names = features.names
+        known = {name: place for name in names if (place := self._snapshot.find(name))}
+        if known and existing == "refuse":
+            raise InputError(f"{self.path}: {_listed(list(known))} there already; ask for skip, update or replace")
+        changed = [name for name, place in known.items() if self._is_due(features, name, place, existing)]
+        vanished = [name for name in self._snapshot.names() if name not in features] if prune else []
+        return _Plan([name for name in names if name not in known], changed, len(known) - len(changed), vanished)
+
+    def _is_due(self, features: FeatureSet, name: str, place: tuple[int, int], existing: str) -> bool:
+        if existing == "update":
+            indexed = self._snapshot.segments[place[0]].fingerprints[place[1]]
+            return features.source(name).fingerprint != int(indexed)
+        return existing == "replace"
+
+    def _remembers_other(self, features: FeatureSet) -> bool:
+        manifest = self._snapshot.manifest
+        return (manifest.features, manifest.images_root) != (str(features.path.resolve()), features.images_root)
+
+    def _commit(self, batch: _Batch | None, deleted: Sequence[str], features: FeatureSet | None) -> None:
+        """One commit: the names in `deleted` leave the old segments, the batch comes in as a new one."""
+        manifest = self._snapshot.manifest
+        entries, number = self._entries_without(deleted, manifest.next)
+        if batch is not None and batch.names:
+            entries.append(self._write(batch.contents(), number))
+            number += 1
+        changes = {"segments": tuple(entries), "next": number}
+        if features is not None:
+            changes |= {"features": str(features.path.resolve()), "images_root": features.images_root}
+        self._publish(manifest.following(**changes))
+
+    def _entries_without(self, names: Sequence[str], number: int) -> tuple[list[SegmentEntry], int]:
+        gone: dict[int, list[int]] = {}
+        for place in filter(None, map(self._snapshot.find, names)):
+            gone.setdefault(place[0], []).append(place[1])
+        entries = list(self._snapshot.manifest.segments)
+        for place, numbers in gone.items():
+            entries[place] = self._without(entries[place], self._snapshot.segments[place], numbers, number)
+            number += 1
+        return entries, number
+
+    def _without(self, entry: SegmentEntry, segment: Segment, numbers: list[int], number: int) -> SegmentEntry:
+        deleted = np.zeros(segment.images, bool) if segment.deleted is None else segment.deleted.copy()
+        deleted[numbers] = True
+        name = f"deleted-{number:06d}.safetensors"
+        arrays = {"deleted": np.packbits(deleted, bitorder="little")}
+        checksum = write_arrays(self._folder, name, arrays, {"kind": "asmk-engine deletions"})
+        count = int(np.count_nonzero(deleted))
+        return replace(entry, deleted=_entry(self._folder, name, checksum), deleted_images=count)
+
+    def _write(self, contents: Contents, number: int) -> SegmentEntry:
+        name = f"segment-{number:06d}.safetensors"
+        checksum = write_segment(self._folder, name, contents, self.codebook.words)
+        return SegmentEntry(_entry(self._folder, name, checksum), len(contents.names), len(contents.words))
+
+    def _publish(self, manifest: Manifest) -> None:
+        self._folder.sync()
+        self._folder.replace_manifest(NAMES, manifest.to_json())
+        self._snapshot = self._map(manifest)
+
+    def _open_snapshot(self) -> Snapshot:
+        """Map the last commit; when a writer removed a file under our eyes, there is a newer commit to map."""
+        manifest = read_manifest(self._folder)
+        while True:
+            try:
+                return self._map(manifest)
+            except NotFoundError as error:
+                newer = read_manifest(self._folder)
+                if newer.commit == manifest.commit:
+                    raise DamagedError(f"{error}; the manifest names it: restore a copy of the index") from None
+                manifest = newer
+
+    def _map(self, manifest: Manifest) -> Snapshot:
+        codebook = _read_codebook(self._folder, manifest.codebook)
+        segments = tuple(self._map_segment(entry, codebook) for entry in manifest.segments)
+        return Snapshot(manifest, codebook, segments)
+
+    def _map_segment(self, entry: SegmentEntry, codebook: Codebook) -> Segment:
+        deleted = _read_deleted(self._folder, entry) if entry.deleted else None
+        segment = Segment.open(
+            self._folder, entry.file.name, codebook.words, code_width(codebook.dim), deleted, entry.file.checksum
+        )
+        found = (segment.file.size, segment.images, segment.postings)
+        if found != (entry.file.bytes, entry.images, entry.postings):
+            raise DamagedError(f"{segment.path}: bytes, images and postings are {found}, the manifest says otherwise")
+        return segment
+
+
+@dataclass(frozen=True)
+class _Plan:
+    new: list[str]
+    changed: list[str]
+    unchanged: int
+    vanished: list[str]
+
+
+@dataclass
+class _Batch:
+    """The signatures that will become a segment."""
+
+    width: int
+    names: list[str] = field(default_factory=list)
+    fingerprints: list[int] = field(default_factory=list)
+    signatures: list[Signature] = field(default_factory=list)
+    postings: int = 0
+
+    def append(self, name: str, fingerprint: int, signature: Signature) -> None:
+        self.names.append(name)
+        self.fingerprints.append(fingerprint)
+        self.signatures.append(signature)
+        self.postings += len(signature)
+
+    def contents(self) -> Contents:
+        counts = [len(signature) for signature in self.signatures]
+        return Contents(
+            self.names,
+            np.array(self.fingerprints, np.uint64),
+            np.concatenate([signature.words for signature in self.signatures]),
+            np.repeat(np.arange(len(counts), dtype=np.uint32), counts),
+            np.concatenate([signature.codes for signature in self.signatures]).reshape(-1, self.width),
+        )
+
+
+def _listed(names: Sequence[str], shown: int = 3) -> str:
+    """`'a', 'b', 'c' and 7 more images are`, for an error."""
+    text = ", ".join(repr(name) for name in names[:shown])
+    more = f" and {len(names) - shown} more images" if len(names) > shown else ""
+    return f"{text}{more} {'is' if len(names) == 1 else 'are'}"
+
+
+def _entry(folder: Folder, name: str, checksum: int) -> FileEntry:
+    with storage_errors(folder.path / name, "read the size"):
+        return FileEntry(name, (folder.path / name).stat().st_size, checksum)
+
+
+def _write_codebook(folder: Folder, name: str, codebook: Codebook) -> FileEntry:
+    arrays = {"mean": codebook.mean, "projection": codebook.projection, "centroids": codebook.centroids}
+    metadata = {"recipe": codebook.recipe.to_json(), "training": json.dumps(codebook.training)}
+    checksum = write_arrays(folder, name, arrays, {"kind": "asmk-engine codebook", **metadata})
+    return _entry(folder, name, checksum)
+
+
+def _read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
+    file = map_arrays(folder, entry.name, entry.checksum)
+    arrays = (file.take("mean", "f4", None), file.take("projection", "f4", None, None), file.take("centroids", "f4", None, None))
+    try:
+        training = json.loads(file.metadata.get("training", "{}"))
+    except ValueError:
+        raise DamagedError(f"{file.path}: what it says of its training is not readable; the file was altered") from None
+    return Codebook(*arrays, Recipe.from_json(file.metadata.get("recipe", ""), file.path), training)
+
+
+def _read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray:
+    if entry.deleted is None:
+        raise DamagedError(f"{folder.path}: segment {entry.file.name} has no deletions")
+    file = map_arrays(folder, entry.deleted.name, entry.deleted.checksum)
+    bits = file.take("deleted", "u1", (entry.images + 7) // 8)
+    return np.unpackbits(bits, count=entry.images, bitorder="little").astype(bool)

@@ -1,0 +1,157 @@
+"""The manifest of an index: what belongs to the current commit, with sizes and checksums.
+
+It is a JSON file kept in two copies of the same content and replaced as the last step of a commit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundError
+from asmk_engine.store import Folder, decode_manifest
+
+KIND = "asmk-engine index"
+FORMAT = 1
+NAMES = ("manifest.json", "manifest.copy.json")
+# A file name of ours; anything else in a manifest could point outside the folder.
+_FILE = re.compile(r"[a-z]+(?:[-.][a-z0-9]+)*\.safetensors")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the index: name, bytes, and the crc32 of the checksums in it."""
+
+    name: str
+    bytes: int
+    checksum: int
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """A segment: its file, images and postings in it, and the file that tells which images were deleted."""
+
+    file: FileEntry
+    images: int
+    postings: int
+    deleted: FileEntry | None = None
+    deleted_images: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One commit of an index.
+
+    identity  drawn at creation, the same for the life of the index
+    commit    1 for the empty index, one more with each change
+    next      the number of the next file
+    features, images_root   where the features and the photographs were when they were indexed last; may be empty
+    """
+
+    identity: str
+    made_by: str
+    codebook: FileEntry
+    commit: int = 1
+    next: int = 1
+    segments: tuple[SegmentEntry, ...] = ()
+    features: str = ""
+    images_root: str = ""
+
+    def files(self) -> list[FileEntry]:
+        """Every file of the commit."""
+        deleted = [segment.deleted for segment in self.segments if segment.deleted]
+        return [self.codebook, *(segment.file for segment in self.segments), *deleted]
+
+    def following(self, **changes: Any) -> Manifest:
+        """The manifest of the next commit."""
+        return replace(self, commit=self.commit + 1, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the manifest file."""
+        content = {key: getattr(self, key) for key in ("identity", "made_by", "commit", "next", "features", "images_root")}
+        segments = [_segment_to_json(segment) for segment in self.segments]
+        return {"kind": KIND, "format": FORMAT, "codebook": vars(self.codebook), "segments": segments, **content}
+
+
+def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
+    return {
+        "file": vars(segment.file),
+        "images": segment.images,
+        "postings": segment.postings,
+        "deleted": vars(segment.deleted) if segment.deleted else None,
+        "deleted_images": segment.deleted_images,
+    }
+
+
+def read_manifest(folder: Folder) -> Manifest:
+    """The newest whole copy of the manifest in a folder.
+
+    Raises NotFoundError when there is no index, FormatError for another kind or a newer format, and DamagedError when
+    neither copy is whole.
+    """
+    if not folder.path.exists():
+        raise NotFoundError(f"{folder.path}: no such index; make one with `asmk-engine index IMAGES -o {folder.path}`")
+    found: list[Manifest] = []
+    problems: list[AsmkError] = []
+    for name in NAMES:
+        try:
+            found.append(_parse(decode_manifest(bytes(folder.map(name)), folder.path / name), folder.path / name))
+        except FormatError:
+            raise
+        except AsmkError as error:
+            problems.append(error)
+    if found:
+        return max(found, key=lambda manifest: manifest.commit)
+    damaged = [problem for problem in problems if isinstance(problem, DamagedError)]
+    if damaged:
+        raise damaged[0]
+    raise FormatError(f"{folder.path}: not an index: it holds no {NAMES[0]}; expected a folder from `asmk-engine index`")
+
+
+def _parse(content: dict[str, Any], path: Path) -> Manifest:
+    if content["kind"] != KIND:
+        raise FormatError(f"{path}: this is {content['kind']!r}, not an index of asmk-engine")
+    if content.get("format") != FORMAT:
+        raise FormatError(
+            f"{path}: index format {content.get('format')!r}, this version reads {FORMAT}; update asmk-engine, or index again"
+        )
+    try:
+        return Manifest(
+            identity=_text(content["identity"]),
+            made_by=_text(content["made_by"]),
+            codebook=_file(content["codebook"]),
+            commit=_number(content["commit"]),
+            next=_number(content["next"]),
+            segments=tuple(_segment(entry) for entry in content["segments"]),
+            features=_text(content["features"]),
+            images_root=_text(content["images_root"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path}: an entry is missing or not understood ({error}); restore a copy") from None
+
+
+def _segment(entry: dict[str, Any]) -> SegmentEntry:
+    deleted = _file(entry["deleted"]) if entry["deleted"] is not None else None
+    images, postings, gone = (_number(entry[key]) for key in ("images", "postings", "deleted_images"))
+    return SegmentEntry(_file(entry["file"]), images, postings, deleted, gone)
+
+
+def _file(entry: dict[str, Any]) -> FileEntry:
+    name = _text(entry["name"])
+    if not _FILE.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a file of an index")
+    return FileEntry(name, _number(entry["bytes"]), _number(entry["checksum"]))
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise ValueError(f"{value!r} where a count was expected")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} where text was expected")
+    return value

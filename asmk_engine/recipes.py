@@ -1,0 +1,54 @@
+"""The recipe: which extractor, with which options and weights, made a set of descriptors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from asmk_engine.errors import DamagedError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What made a descriptor: two descriptors may be compared when their recipes are equal.
+
+    extractor  name of the extractor, such as `rootsift`
+    options    every option that changes a descriptor or which ones are kept, JSON values only
+    weights    sha256 of the network's weights, or None
+    """
+
+    extractor: str
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+    def to_json(self) -> str:
+        """The recipe as one canonical line of JSON: equal recipes give equal text."""
+        content = {"extractor": self.extractor, "options": self.options, "weights": self.weights}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str, where: object = "recipe") -> Recipe:
+        """The recipe in a line of JSON; `where` names the file in a `DamagedError`."""
+        try:
+            content = json.loads(text)
+            return cls(str(content["extractor"]), dict(content["options"]), content["weights"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{where}: the recipe is not readable ({error}); extract the features again") from None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 hexadecimal digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        options = " ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        weights = f" weights={self.weights[:12]}" if self.weights else ""
+        return f"{self.extractor} {options}{weights}".strip()

@@ -1,0 +1,88 @@
+"""Signatures: an image after aggregation, its distinct words with one binary code for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from asmk_engine import threads
+from asmk_engine.codebooks import Codebook
+from asmk_engine.features import Features
+from asmk_engine.kernels.aggregate import aggregate, binarise
+
+# Descriptors of several images are assigned together, which keeps the matrix multiplication at full speed.
+BATCH_DESCRIPTORS = 1 << 15
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One image after aggregation.
+
+    words  [m] uint32, the distinct words of the image, increasing
+    codes  [m, ceil(D / 64)] uint64, bit d of a code is set where component d of the aggregate is greater than 0
+    """
+
+    words: np.ndarray
+    codes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+def code_width(dim: int) -> int:
+    """64-bit words of a code of `dim` bits."""
+    return (dim + 63) // 64
+
+
+def aggregate_residuals(projected: np.ndarray, words: np.ndarray, codebook: Codebook) -> tuple[np.ndarray, np.ndarray]:
+    """The residuals of one image summed per word (Tolias et al., ECCV 2020, section 3).
+
+    projected  [n, D] float32, words [n, k] int32 from `Codebook.assign_projected`
+    returns    words [m] int32, increasing, and sums [m, D] float32
+    """
+    out_words = np.empty(words.size, np.int32)
+    out_sums = np.empty((words.size, codebook.dim), np.float32)
+    count = aggregate(projected, words, codebook.centroids, out_words, out_sums)
+    return out_words[:count], out_sums[:count]
+
+
+def make_signature(projected: np.ndarray, words: np.ndarray, codebook: Codebook) -> Signature:
+    """Aggregate and binarise one image; arguments as for `aggregate_residuals`."""
+    distinct, sums = aggregate_residuals(projected, words, codebook)
+    codes = np.empty((len(distinct), code_width(codebook.dim)), np.uint64)
+    binarise(sums, codes)
+    return Signature(distinct.astype(np.uint32), codes)
+
+
+def sign(features: Features, codebook: Codebook, assignments: int = 1) -> Signature:
+    """The signature of one image, each descriptor assigned to its `assignments` nearest words."""
+    projected = codebook.project(features.descriptors)
+    return make_signature(projected, codebook.assign_projected(projected, assignments), codebook)
+
+
+def sign_many(
+    images: Iterable[tuple[str, Features]], codebook: Codebook, assignments: int = 1, thread_count: int = 1
+) -> Iterator[tuple[str, Signature]]:
+    """Names and signatures of a stream of images, in its order, assigned in batches of bounded size."""
+    for batch in _batches(images):
+        projected = codebook.project(np.concatenate([image.descriptors for _, image in batch]))
+        words = codebook.assign_projected(projected, assignments)
+        ends = np.cumsum([len(image) for _, image in batch])
+        slices = [slice(int(end) - len(image), int(end)) for end, (_, image) in zip(ends, batch, strict=True)]
+        signed = threads.run(lambda rows: make_signature(projected[rows], words[rows], codebook), slices, thread_count)
+        yield from zip([name for name, _ in batch], signed, strict=True)
+
+
+def _batches(images: Iterable[tuple[str, Features]]) -> Iterator[list[tuple[str, Features]]]:
+    batch: list[tuple[str, Features]] = []
+    size = 0
+    for name, image in images:
+        batch.append((name, image))
+        size += len(image)
+        if size >= BATCH_DESCRIPTORS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,6 @@
+"""The visual vocabulary: sample, whiten, cluster, assign."""
+
+from asmk_engine.codebooks.codebook import Codebook, choose_words
+from asmk_engine.codebooks.kmeans import Round
+
+__all__ = ["Codebook", "Round", "choose_words"]

@@ -1,0 +1,28 @@
+"""Exact assignment: the k nearest centroids of every descriptor."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asmk_engine.kernels.cluster import smallest
+
+# A block of distances of this many values (64 MiB) keeps the multiplication at full speed and memory bounded.
+BLOCK = 1 << 24
+
+
+def nearest_words(descriptors: np.ndarray, centroids: np.ndarray, k: int) -> np.ndarray:
+    """The k nearest centroids in L2, nearest first, the lower word first among equals.
+
+    descriptors [n, D] float32, centroids [K, D] float32, 1 <= k <= K
+    returns     [n, k] int32
+    """
+    words = np.empty((len(descriptors), k), np.int32)
+    distances = np.empty((len(descriptors), k), np.float32)
+    norms = np.einsum("kd,kd->k", centroids, centroids)
+    rows = max(1, BLOCK // len(centroids))
+    for begin in range(0, len(descriptors), rows):
+        block = slice(begin, begin + rows)
+        products = (descriptors[block] * np.float32(-2.0)) @ centroids.T
+        products += norms
+        smallest(products, k, words[block], distances[block])
+    return words

@@ -1,0 +1,220 @@
+"""The codebook: what turns raw descriptors into visual words."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from asmk_engine.codebooks.assign import nearest_words
+from asmk_engine.codebooks.kmeans import Round, choose_backend, kmeans
+from asmk_engine.codebooks.sample import Progress, sample_descriptors
+from asmk_engine.codebooks.whitening import learn_whitening
+from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
+from asmk_engine.features import FeatureSet
+from asmk_engine.recipes import Recipe
+from asmk_engine.store import Folder
+
+KIND = "asmk-engine codebook"
+FORMAT = 1
+DESCRIPTORS_PER_WORD = 200  # what `auto` leaves for each word
+LEAST_PER_WORD = 39  # with fewer a centroid describes its own few descriptors and little else (the bound faiss warns at)
+TRAINING_PER_WORD = 256  # more change the centroids little (the rule of faiss, and of Johnson et al., 2019)
+MAX_WORDS = 65_536
+WHITENING = ("pca", "none")
+WHITENING_SAMPLE = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """Mean, projection and centroids, for the descriptors of one recipe.
+
+    mean        [D0] float32, subtracted from a raw descriptor
+    projection  [D, D0] float32, applied after the mean
+    centroids   [K, D] float32, the visual words
+    recipe      what made the descriptors it was trained on
+    training    how it was trained: JSON values, for people
+    """
+
+    mean: np.ndarray
+    projection: np.ndarray
+    centroids: np.ndarray
+    recipe: Recipe
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_codebook(self.mean, self.projection, self.centroids, "codebook")
+
+    @property
+    def words(self) -> int:
+        """How many visual words there are, K."""
+        return len(self.centroids)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a projected descriptor, D: the bits of a code."""
+        return self.centroids.shape[1]
+
+    @property
+    def input_dim(self) -> int:
+        """Dimensions of a raw descriptor, D0."""
+        return len(self.mean)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the recipe and every array, as 64 hexadecimal digits."""
+        digest = hashlib.sha256(self.recipe.to_json().encode())
+        for array in (self.mean, self.projection, self.centroids):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def __str__(self) -> str:
+        return f"{self.words} words, {self.dim}-D, {self.fingerprint[:12]}"
+
+    def project(self, descriptors: np.ndarray) -> np.ndarray:
+        """Raw descriptors [n, D0] of any float type to [n, D] float32; MismatchError or InputError for others."""
+        if descriptors.ndim != 2 or descriptors.shape[1] != self.input_dim:
+            raise MismatchError(
+                f"descriptors are {descriptors.shape}, the codebook takes [n, {self.input_dim}]; "
+                f"it was trained on features of [{self.recipe}]"
+            )
+        if not np.isfinite(descriptors).all():
+            raise InputError("a descriptor is NaN or infinite; every value must be finite")
+        return (descriptors.astype(np.float32) - self.mean) @ self.projection.T
+
+    def assign(self, descriptors: np.ndarray, k: int = 1) -> np.ndarray:
+        """The k nearest words of every raw descriptor [n, D0], nearest first; returns [n, k] int32."""
+        return self.assign_projected(self.project(descriptors), k)
+
+    def assign_projected(self, projected: np.ndarray, k: int = 1) -> np.ndarray:
+        """The k nearest words of descriptors that went through `project`; returns [n, k] int32."""
+        if not 1 <= k <= self.words:
+            raise InputError(f"{k} assignments were asked for; a codebook of {self.words} words gives 1 to {self.words}")
+        return nearest_words(projected, self.centroids, k)
+
+    @classmethod
+    def train(
+        cls,
+        features: FeatureSet,
+        words: int | str = "auto",
+        *,
+        seed: int = 0,
+        rounds: int = 10,
+        whitening: str = "pca",
+        backend: str = "auto",
+        training_per_word: int = TRAINING_PER_WORD,
+        on_sample: Progress | None = None,
+        on_round: Callable[[Round], None] | None = None,
+    ) -> Codebook:
+        """Learn mean and PCA-whitening, then k-means, from a uniform sample of a feature set.
+
+        words      a number, or `auto`: the largest power of two with 200 descriptors for each word, at most 65 536
+        whitening  `pca`, or `none`: mean 0 and the identity
+        """
+        if whitening not in WHITENING:
+            raise InputError(f"whitening {whitening!r} is unknown; choose {' or '.join(WHITENING)}")
+        if rounds < 1 or training_per_word < 1:
+            raise InputError(f"rounds is {rounds} and training_per_word {training_per_word}; both must be 1 or more")
+        backend = choose_backend(backend)
+        count = choose_words(words, features.descriptor_count, features.path)
+        sample = sample_descriptors(features, count * training_per_word, np.random.default_rng(seed), on_sample)
+        mean, projection = _learn_projection(sample, whitening)
+        sample = (sample - mean) @ projection.T
+        centroids, history = kmeans(sample, count, rounds=rounds, seed=seed, backend=backend, on_round=on_round)
+        training = {
+            "images": len(features),
+            "descriptors": len(sample),
+            "seed": seed,
+            "rounds": rounds,
+            "whitening": whitening,
+            "backend": backend,
+            "distortion": history[-1].distortion,
+        }
+        return cls(mean, projection, centroids, features.recipe, training)
+
+    def save(self, path: Path | str) -> None:
+        """Write the codebook as one HDF5 file, atomically; an existing file is replaced."""
+        path = Path(path)
+        folder = Folder(path.parent)
+        folder.make()
+        folder.write(path.name, [self._to_hdf5()])
+        folder.sync()
+
+    def _to_hdf5(self) -> bytes:
+        with h5py.File.in_memory() as file:
+            file.attrs["kind"], file.attrs["format"] = KIND, FORMAT
+            file.attrs["recipe"], file.attrs["training"] = self.recipe.to_json(), json.dumps(self.training)
+            file.attrs["fingerprint"] = self.fingerprint
+            for key in ("mean", "projection", "centroids"):
+                file[key] = getattr(self, key)
+            file.flush()
+            return bytes(file.id.get_file_image())
+
+    @classmethod
+    def open(cls, path: Path | str) -> Codebook:
+        """Read a codebook file; NotFoundError, FormatError or DamagedError name what is wrong with it."""
+        path = Path(path)
+        if not path.is_file():
+            raise NotFoundError(f"{path}: no such codebook; make one with `asmk-engine build-codebook FEATURES -o {path}`")
+        try:
+            with h5py.File(path, "r") as file:
+                return cls._from_hdf5(file, path)
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise DamagedError(f"{path}: not a whole codebook ({' '.join(str(error).split())[:120]})") from None
+
+    @classmethod
+    def _from_hdf5(cls, file: h5py.File, path: Path) -> Codebook:
+        if file.attrs.get("kind") != KIND:
+            raise FormatError(f"{path}: not a codebook; expected a file from `asmk-engine build-codebook`")
+        if int(file.attrs["format"]) != FORMAT:
+            raise FormatError(f"{path}: codebook format {file.attrs['format']}, this version reads {FORMAT}")
+        arrays = [file[key][:] for key in ("mean", "projection", "centroids")]
+        check_codebook(*arrays, path)
+        recipe = Recipe.from_json(str(file.attrs["recipe"]), path)
+        codebook = cls(*arrays, recipe, json.loads(file.attrs["training"]))
+        if codebook.fingerprint != file.attrs["fingerprint"]:
+            raise DamagedError(f"{path}: its fingerprint does not match its content; the file was altered")
+        return codebook
+
+
+def choose_words(words: int | str, descriptors: int, path: Path) -> int:
+    """The size of the vocabulary for so many descriptors; InputError names the largest sensible one."""
+    sensible = 1
+    while 2 * sensible * DESCRIPTORS_PER_WORD <= descriptors and 2 * sensible <= MAX_WORDS:
+        sensible *= 2
+    if words == "auto":
+        return sensible
+    if not isinstance(words, int) or words < 1:
+        raise InputError(f"words is {words!r}; give a whole number of 1 or more, or auto")
+    if words > 1 and words * LEAST_PER_WORD > descriptors:
+        raise InputError(
+            f"{path}: {descriptors} descriptors cannot carry {words} words, which need {LEAST_PER_WORD} each at the very "
+            f"least; the largest sensible number is {sensible} (--words {sensible}, or auto)"
+        )
+    return words
+
+
+def check_codebook(mean: np.ndarray, projection: np.ndarray, centroids: np.ndarray, where: object) -> None:
+    """Raise DamagedError unless the three arrays are finite float32 and fit together."""
+    shapes = f"mean {mean.shape}, projection {projection.shape}, centroids {centroids.shape}"
+    fits = mean.ndim == 1 and projection.ndim == centroids.ndim == 2 and len(centroids) > 0
+    if not fits or projection.shape != (centroids.shape[1], len(mean)) or not projection.size:
+        raise DamagedError(f"{where}: {shapes} do not fit; expected [D0], [D, D0], [K, D]")
+    for name, array in (("mean", mean), ("projection", projection), ("centroids", centroids)):
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise DamagedError(f"{where}: {name} must be finite float32, found {array.dtype} with a NaN or infinity in it")
+
+
+def _learn_projection(sample: np.ndarray, whitening: str) -> tuple[np.ndarray, np.ndarray]:
+    dim = sample.shape[1]
+    if whitening == "none":
+        return np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32)
+    return learn_whitening(sample[:: max(1, len(sample) // WHITENING_SAMPLE)])

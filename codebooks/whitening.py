@@ -1,0 +1,34 @@
+"""PCA-whitening, learned from a sample of descriptors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Directions with less than this share of the largest variance carry rounding noise only; whitening must not blow it up.
+FLOOR = 1e-6
+
+
+def learn_whitening(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean m and the projection P with P (x - m) of zero mean and unit covariance, strongest direction first.
+
+    P = diag(variance)^(-1/2) E^T, with E the eigenvectors of the covariance (facts of the HOW code: plain whitening).
+
+    descriptors  [n, D] float32
+    returns      mean [D] float32, projection [D, D] float32
+    """
+    mean = descriptors.mean(axis=0, dtype=np.float64)
+    variances, directions = np.linalg.eigh(_covariance(descriptors, mean))
+    variances, directions = variances[::-1], directions[:, ::-1]
+    variances = np.maximum(variances, max(FLOOR * variances[0], np.finfo(np.float64).tiny))
+    projection = (directions / np.sqrt(variances)).T
+    # An eigenvector's sign is arbitrary: fix it, so that the same descriptors give the same codebook everywhere.
+    signs = np.sign(projection[np.arange(len(projection)), np.abs(projection).argmax(axis=1)])
+    return mean.astype(np.float32), np.ascontiguousarray(projection * signs[:, None], dtype=np.float32)
+
+
+def _covariance(descriptors: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    covariance = np.zeros((len(mean), len(mean)))
+    for begin in range(0, len(descriptors), 1 << 16):
+        centred = descriptors[begin : begin + (1 << 16)] - mean
+        covariance += centred.T @ centred
+    return covariance / len(descriptors)

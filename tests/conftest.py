@@ -1,0 +1,12 @@
+"""Makes `import naive` work in every way the tests are run, and says which copy of the package they test."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_report_header() -> str:
+    import asmk_engine
+
+    return f"asmk_engine: {Path(asmk_engine.__file__).parent}"

@@ -1,0 +1,51 @@
+"""Small synthetic inputs shared by the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from asmk_engine.codebooks import Codebook
+from asmk_engine.features import Features, FeatureSet, FeatureWriter, Source
+from asmk_engine.recipes import Recipe
+
+RECIPE = Recipe("synthetic", {"seed": 0})
+
+
+def make_features(descriptors: np.ndarray) -> Features:
+    """Features with these descriptors and keypoints on a diagonal."""
+    count = len(descriptors)
+    keypoints = np.tile(np.arange(count, dtype=np.float32)[:, None], (1, 3))
+    strengths = np.linspace(1, 0.5, count, dtype=np.float32)
+    return Features(np.ascontiguousarray(descriptors, np.float32), keypoints, strengths, (640, 480))
+
+
+def random_images(count: int, dim: int, seed: int = 0, features: int = 12) -> dict[str, Features]:
+    """Named images of 0 to `features` clustered descriptors each."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(8, dim))
+    images = {}
+    for number in range(count):
+        size = int(rng.integers(0, features + 1))
+        descriptors = centres[rng.integers(0, 8, size)] + 0.7 * rng.normal(size=(size, dim))
+        images[f"folder/image {number:03d}.jpg"] = make_features(descriptors)
+    return images
+
+
+def random_codebook(words: int, dim: int, seed: int = 1, recipe: Recipe = RECIPE) -> Codebook:
+    """A codebook with random centroids and no projection."""
+    rng = np.random.default_rng(seed)
+    centroids = rng.normal(size=(words, dim)).astype(np.float32)
+    return Codebook(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32), centroids, recipe, {"rounds": 0})
+
+
+def write_features(
+    path: Path, images: dict[str, Features], *, recipe: Recipe = RECIPE, dim: int | None = None, source: Source | None = None
+) -> FeatureSet:
+    """A feature set on disk that holds these images."""
+    dim = dim or next(iter(images.values())).descriptors.shape[1]
+    with FeatureWriter(path, recipe, dim) as writer:
+        for name, features in images.items():
+            writer.add(name, features, source)
+    return FeatureSet.open(path)
