@@ -8,7 +8,8 @@ READY  := $(VENV)/.ready
 WHEEL  := .wheel
 WHEEL_READY := $(WHEEL)/.ready
 
-SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name 'py.typed')
+# Folders are listed too: they change when a file is removed.
+SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name py.typed -o -type d ! -name __pycache__)
 PIP     := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help

@@ -21,9 +21,9 @@ PACKAGE_FOLDERS = {"asmk_engine": "asmk_engine", "kernels": "asmk_engine.kernels
 # Bottom to top. A room imports from itself and from those before it, never from those after it.
 ROOMS = [
     *["errors", "threads", "escape", "kernels"],
-    *["recipes", "images", "store", "arrays", "manifest", "features", "codebooks"],
+    *["recipes", "image_lists", "images", "store", "arrays", "manifest", "features", "codebooks"],
     *["networks", "extractors", "extraction", "descriptors"],
-    *["signatures", "segment", "index", "search", "variants", "verify"],
+    *["signatures", "segment", "index", "search", "queries", "variants", "verify"],
     *["evaluation", "training", "report", "serve", "interop", "compat", "demo", "cli", "__main__"],
 ]
 # Packages of others that only some rooms may import, not even inside a function.

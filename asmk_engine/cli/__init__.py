@@ -1,1 +1,69 @@
-"""The command line: parse, call, print."""
+"""The command line: parse, call, print.
+
+Results go to standard output, progress and messages to standard error. Exit code 0 is success, 1 an error the user can
+mend, told in one line, 2 a wrong call; anything else is a bug and shows a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from asmk_engine import __version__
+from asmk_engine.cli import codebook, demo, doctor, evaluate, extract, index, info, interchange, query
+from asmk_engine.errors import AsmkError
+
+EPILOG = """\b
+From a folder of photographs to an answer:
+  asmk-engine index photos/ -o photos.index
+  asmk-engine query photos.index my-photo.jpg --top 10
+"""
+
+
+class Commands(click.Group):
+    """The commands in the order of the data flow, not of the alphabet."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Names in the order they were added."""
+        return list(self.commands)
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="asmk-engine")
+def commands() -> None:
+    """Find the same thing in other photographs.
+
+    Photographs become local features, features become visual words, and an inverted file of binary codes answers
+    which other photographs show the same thing.
+    """
+
+
+for command in (
+    extract.extract,
+    codebook.build_codebook,
+    index.index,
+    query.query,
+    evaluate.evaluate,
+    info.info,
+    index.delete,
+    index.merge,
+    interchange.import_,
+    interchange.export,
+    demo.demo,
+    doctor.doctor,
+):
+    commands.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `asmk-engine` program."""
+    try:
+        commands.main(prog_name="asmk-engine")
+    except AsmkError as error:
+        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,94 +1,120 @@
-"""How the names of a ground truth or a ranking file are found among others: extensions and folders may differ."""
+"""How the names of a ground truth are found among those of an index or a ranking: folders and extensions may differ."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.escape import list_names
-from asmk_engine.evaluation.truth import Truth, rename
+from asmk_engine.evaluation.truth import Truth, TruthQuery
 
-_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2")
+_EXTENSIONS = frozenset(["jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "jp2"])
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A truth in the names of the images that were found, and the names, as the truth has them, of those that were not."""
+    """A truth in the names of the images that were found, and which were not, in the names of the truth as it was."""
 
     truth: Truth
     missing: tuple[str, ...]
 
 
-def match_names(wanted: Collection[str], available: Iterable[str]) -> dict[str, str]:
+def match_names(wanted: Collection[str], available: Iterable[str], *, whole_ends: bool = False) -> dict[str, str]:
     """The available name that each wanted name means; wanted names without one are left out.
 
-    Tried in this order: the same name; the same but for the image extension; one is the end of the other's path
-    ("b/c" and "a/b/c.jpg"); the same last part of the path, if no other wanted name has it.
+    Tried in this order: the same name; the same but for the image extension; one is the whole end of the other's path
+    ("b/c" and "a/b/c.jpg"); the same last part of the path, where no other wanted name has it (not with `whole_ends`).
 
     raises  InputError, naming both, when two available names fit equally well, or two wanted names mean the same one
     """
     available = set(available)
     found = {name: name for name in wanted if name in available}
-    candidates: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(available.difference(found)):
-        candidates[_parts(name)[-1]].append(name)
-    alike = Counter(_parts(name)[-1] for name in wanted)
-    for name in wanted:
-        if name not in found:
-            last = _parts(name)[-1]
-            if (best := _best(name, candidates[last], alone=alike[last] == 1)) is not None:
-                found[name] = best
+    rest = [name for name in wanted if name not in found]
+    candidates = _by_last_part(available.difference(found), {_last_part(name) for name in rest})
+    alike = Counter(map(_last_part, wanted))
+    for name in rest:
+        last = _last_part(name)
+        best = _best(name, candidates[last], whole_ends=whole_ends or alike[last] > 1)
+        found.update({name: best} if best is not None else {})
     _check_distinct(found)
     return found
 
 
 def resolve(truth: Truth, available: Iterable[str], *, allow_missing: bool = False) -> Resolved:
-    """The truth in the names that its images, and its queries where they are among them, have in `available`.
+    """The truth in the names that its images have in `available`; queries outside of the database keep their names.
 
     raises  NotFoundError when images are missing: all of them, or, without `allow_missing`, any
             InputError for ambiguous names, see `match_names`
     """
-    wanted = dict.fromkeys([*truth.images, *(query.name for query in truth.queries)])
-    found = match_names(wanted, available)
+    available = set(available)
+    found = match_names(truth.images, available)
     missing = tuple(name for name in truth.images if name not in found)
-    if truth.images and len(missing) == len(truth.images):
+    _check_missing(missing, len(truth.images), allow_missing)
+    ignored = match_names(truth.ignored, available.difference(found.values()), whole_ends=True)
+    renamed = Truth(
+        tuple(found.get(name, name) for name in truth.images),
+        tuple(_renamed(query, found) for query in truth.queries),
+        frozenset(ignored.values()),
+    )
+    return Resolved(renamed, missing)
+
+
+def _check_missing(missing: tuple[str, ...], images: int, allow_missing: bool) -> None:
+    if len(missing) == images:
         raise NotFoundError(
-            f"none of the {len(missing)} images of the ground truth is there ({list_names(missing)}): "
-            "index the folder that it was made for"
+            f"none of the {images} images of the ground truth is there: {list_names(missing)}; "
+            "give the ground truth that was made for these images"
         )
     if missing and not allow_missing:
         raise NotFoundError(
-            f"{len(missing)} of {len(truth.images)} images of the ground truth are missing: {list_names(missing)}; "
-            "index them, or allow missing images, which then count as not found"
+            f"{len(missing)} of {images} images of the ground truth are missing: {list_names(missing)}; "
+            "add them, or allow missing images, which then count as not found"
         )
-    return Resolved(rename(truth, found), missing)
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    """The path of a name without its image extension, as parts."""
-    lower = name.lower()
-    extension = next((extension for extension in _EXTENSIONS if lower.endswith(extension)), "")
-    return tuple(name[: len(name) - len(extension)].split("/"))
+def _renamed(query: TruthQuery, names: dict[str, str]) -> TruthQuery:
+    def renamed(old: frozenset[str]) -> frozenset[str]:
+        return frozenset(names.get(name, name) for name in old)
+
+    name = names.get(query.name, query.name) if query.in_database else query.name
+    return replace(query, name=name, easy=renamed(query.easy), hard=renamed(query.hard), junk=renamed(query.junk))
 
 
-def _best(name: str, candidates: list[str], *, alone: bool) -> str | None:
-    """The candidate that shares the longest end of the path with the name; all share the last part."""
-    shared = {candidate: _shared(_parts(name), _parts(candidate)) for candidate in candidates}
-    ends = {candidate: length for candidate, (length, is_end) in shared.items() if is_end}
-    pool = ends or ({candidate: length for candidate, (length, _) in shared.items()} if alone else {})
-    best = [candidate for candidate, length in pool.items() if length == max(pool.values())]
+def _stem(name: str) -> str:
+    stem, _, extension = name.rpartition(".")
+    return stem if extension.lower() in _EXTENSIONS else name
+
+
+def _last_part(name: str) -> str:
+    return _stem(name.rpartition("/")[2])
+
+
+def _by_last_part(names: Iterable[str], lasts: set[str]) -> dict[str, list[str]]:
+    candidates: dict[str, list[str]] = {last: [] for last in lasts}
+    for name in names if lasts else ():
+        if (last := _last_part(name)) in lasts:
+            candidates[last].append(name)
+    return {last: sorted(found) for last, found in candidates.items()}
+
+
+def _best(name: str, candidates: list[str], *, whole_ends: bool) -> str | None:
+    """The candidate that shares the longest end of the path with the name; all of them share the last part."""
+    fits = {candidate: _fit(_stem(name).split("/"), _stem(candidate).split("/")) for candidate in candidates}
+    if whole_ends:
+        fits = {candidate: fit for candidate, fit in fits.items() if fit[0]}
+    best = [candidate for candidate, fit in fits.items() if fit == max(fits.values())]
     if len(best) > 1:
-        raise InputError(f"the name {name!r} may mean {best[0]!r} or {best[1]!r}: write it with its folder or extension")
+        raise InputError(f"the name {name!r} may mean {best[0]!r} or {best[1]!r}: write it in full")
     return best[0] if best else None
 
 
-def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[int, bool]:
-    """How many parts two paths share at the end, and whether that is all of one of them."""
+def _fit(one: list[str], other: list[str]) -> tuple[bool, int, bool]:
+    """How well two paths fit, for comparison: one is the whole end of the other, parts shared at the end, equal."""
     shortest = min(len(one), len(other))
     length = next((n for n in range(shortest) if one[-1 - n] != other[-1 - n]), shortest)
-    return length, length == shortest
+    return length == shortest, length, one == other
 
 
 def _check_distinct(found: dict[str, str]) -> None:

@@ -6,7 +6,6 @@ A pickle is a program for a stack machine. This one runs it with nothing within 
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from asmk_engine.errors import AsmkError, DamagedError, FormatError
 from asmk_engine.evaluation import pickled_arrays as stand_in
+from asmk_engine.evaluation import pickled_text as text
 
 SCALARS = (type(None), bool, int, float, str, bytes)
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -42,6 +42,7 @@ class Machine:
         self.allowance = 2 * len(data) + 4096
 
     def run(self) -> Any:
+        """The value of the pickle, or DamagedError, FormatError, or whatever a false step raises."""
         while (code := self.take(1)) != b".":
             action = _ACTIONS.get(code)
             if action is None:
@@ -50,6 +51,7 @@ class Machine:
         return self.stack.pop()
 
     def refusal(self, code: bytes) -> AsmkError:
+        """Why the opcode just read is not followed."""
         if self.position == 1:
             return FormatError("not a pickle: name a file that pickle.dump wrote")
         if code in _REFUSED:
@@ -57,6 +59,7 @@ class Machine:
         return DamagedError(f"byte {self.position - 1} is no opcode of a pickle")
 
     def take(self, count: int) -> bytes:
+        """The next bytes, never more than there are."""
         end = self.position + count
         if count < 0 or end > len(self.data):
             raise DamagedError(f"cut or altered at byte {self.position} of {len(self.data)}")
@@ -64,20 +67,25 @@ class Machine:
         return self.data[begin:end]
 
     def number(self, layout: str) -> Any:
+        """The next number, in the notation of struct."""
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
     def line(self) -> bytes:
+        """The bytes up to the next newline."""
         end = self.data.find(b"\n", self.position)
         return self.take(end + 1 - self.position if end >= 0 else len(self.data))[:-1]
 
     def push(self, value: Any) -> None:
+        """Put a value on the stack."""
         self.stack.append(value)
 
     def pop_to_mark(self) -> list[Any]:
+        """Take everything above the last mark from the stack."""
         items, self.stack = self.stack, self.outer.pop()
         return items
 
     def remember(self, key: int) -> None:
+        """Put the value on top into the memo."""
         value = self.stack[-1]
         if isinstance(value, stand_in.PendingArray):
             value.memo_key = key
@@ -91,6 +99,7 @@ class Machine:
             raise DamagedError("asks for more memory than a file of its size can need")
 
     def top(self, kind: type) -> Any:
+        """The value on top, which must be a container of the kind."""
         if type(self.stack[-1]) is not kind:
             raise DamagedError(f"a {kind.__name__} is filled that is none")
         return self.stack[-1]
@@ -174,37 +183,7 @@ def _key(key: Any) -> Any:
     return key
 
 
-def _integer(line: bytes) -> int | bool:
-    return line == b"01" if line in (b"00", b"01") else int(line)
-
-
-_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"\\": b"\\", b"'": b"'", b'"': b'"'}
-
-
-def _quoted(line: bytes) -> str:
-    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-        raise DamagedError("a string without its quotes")
-    found = re.sub(
-        rb"\\(x[0-9a-fA-F]{2}|.)",
-        lambda match: bytes.fromhex(match[1][1:].decode()) if len(match[1]) == 3 else _ESCAPES[match[1]],
-        line[1:-1],
-    )
-    return found.decode("latin1")
-
-
-def _utf8(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
-
-
-def _latin1(data: bytes) -> str:
-    return data.decode("latin1")
-
-
-def _long(data: bytes) -> int:
-    return int.from_bytes(data, "little", signed=True)
-
-
-_Action = Callable[[Machine], None]
+_Action = Callable[[Machine], object]
 
 
 def _constant(value: Any) -> _Action:
@@ -237,7 +216,7 @@ _ACTIONS: dict[bytes, _Action] = {
     b"\x95": lambda machine: machine.number("<Q"),  # a frame, of use only to those who read piece by piece
     b"(": _mark,
     b"0": lambda machine: machine.stack.pop(),
-    b"1": lambda machine: machine.pop_to_mark() and None,
+    b"1": lambda machine: machine.pop_to_mark(),
     b"2": lambda machine: machine.push(machine.stack[-1]),
     b"N": _constant(None),
     b"\x88": _constant(True),
@@ -246,18 +225,18 @@ _ACTIONS: dict[bytes, _Action] = {
     b"M": _number("<H"),
     b"J": _number("<i"),
     b"G": _number(">d"),
-    b"I": _line(_integer),
-    b"L": _line(lambda line: int(line.removesuffix(b"L"))),
+    b"I": _line(text.integer),
+    b"L": _line(text.long_integer),
     b"F": _line(float),
-    b"\x8a": _counted("<B", _long),
-    b"\x8b": _counted("<i", _long),
-    b"S": _line(_quoted),
-    b"V": _line(lambda line: line.decode("raw-unicode-escape")),
-    b"T": _counted("<i", _latin1),
-    b"U": _counted("<B", _latin1),
-    b"X": _counted("<I", _utf8),
-    b"\x8c": _counted("<B", _utf8),
-    b"\x8d": _counted("<Q", _utf8),
+    b"\x8a": _counted("<B", text.little_endian),
+    b"\x8b": _counted("<i", text.little_endian),
+    b"S": _line(text.quoted),
+    b"V": _line(text.escaped),
+    b"T": _counted("<i", text.latin1),
+    b"U": _counted("<B", text.latin1),
+    b"X": _counted("<I", text.utf8),
+    b"\x8c": _counted("<B", text.utf8),
+    b"\x8d": _counted("<Q", text.utf8),
     b"B": _counted("<I", bytes),
     b"C": _counted("<B", bytes),
     b"\x8e": _counted("<Q", bytes),

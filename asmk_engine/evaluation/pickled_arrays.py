@@ -42,6 +42,7 @@ class PlainDtype:
         self.order = state[1]
 
     def numpy(self) -> np.dtype[Any]:
+        """The dtype of numpy that it describes."""
         return np.dtype(self.order + self.code)
 
 
@@ -79,9 +80,9 @@ def array_from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any =
     return array.transpose(axes)
 
 
-def scalar(dtype: Any, data: Any) -> np.generic:
+def scalar(dtype: Any, data: Any) -> Any:
     """Stands for numpy's `scalar`: one number or text."""
-    return _array(data, dtype, (), "C")[()]
+    return _array(data, dtype, (1,), "C")[0]
 
 
 def make_dtype(code: Any, align: Any = False, copy: Any = True) -> PlainDtype:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from asmk_engine.escape import list_names
 from asmk_engine.evaluation.files import read_file
 from asmk_engine.evaluation.unpickle import parse_plain_pickle
 
-MAX_BYTES = 2**30
+MAX_BYTES = 2**28
 SUPPORTED = "ground truths read are gnd_roxford5k.pkl, gnd_rparis6k.pkl and JSON or pickles of their layout"
 
 _LABELS = ("easy", "hard", "junk")
@@ -52,10 +52,14 @@ class TruthQuery:
 
 @dataclass(frozen=True)
 class Truth:
-    """The names of the database images and the queries; InputError when they contradict each other."""
+    """The names of the database images and the queries; InputError when they contradict each other.
+
+    ignored  names that count in no ranking: the photographs of the queries, where the database is without them
+    """
 
     images: tuple[str, ...]
     queries: tuple[TruthQuery, ...]
+    ignored: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         _check_unique("image", self.images)
@@ -83,28 +87,9 @@ def read_truth(path: Path | str) -> Truth:
     else:
         raise FormatError(f"{path}: neither the key queries nor the keys qimlist and gnd; {SUPPORTED}")
     try:
-        return Truth(images, tuple(queries))
+        return Truth(images, tuple(queries), frozenset(query.name for query in queries if not query.in_database))
     except InputError as error:
         raise DamagedError(f"{path}: {error}") from None
-
-
-def rename(truth: Truth, names: dict[str, str]) -> Truth:
-    """The same truth in other names; those that `names` does not hold stay as they are."""
-
-    def renamed(old: frozenset[str]) -> frozenset[str]:
-        return frozenset(names.get(name, name) for name in old)
-
-    queries = [
-        replace(
-            query,
-            name=names.get(query.name, query.name),
-            easy=renamed(query.easy),
-            hard=renamed(query.hard),
-            junk=renamed(query.junk),
-        )
-        for query in truth.queries
-    ]
-    return Truth(tuple(names.get(name, name) for name in truth.images), tuple(queries))
 
 
 def _check_unique(kind: str, names: tuple[str, ...] | list[str]) -> None:
@@ -117,7 +102,7 @@ def _check_query(query: TruthQuery, images: set[str]) -> None:
     for one, other in (("easy", "hard"), ("easy", "junk"), ("hard", "junk")):
         if both := getattr(query, one) & getattr(query, other):
             raise InputError(
-                f"query {query.name!r}: {list_names(sorted(both))} stands under {one} and under {other}; keep one of them"
+                f"query {query.name!r}: {list_names(sorted(both))} stands under {one} and {other}; keep one of them"
             )
     if unknown := (query.easy | query.hard | query.junk) - images:
         raise InputError(

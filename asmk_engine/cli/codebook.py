@@ -1,0 +1,94 @@
+"""`asmk-engine build-codebook`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, plural, quiet_option, together
+
+if TYPE_CHECKING:
+    from asmk_engine.codebooks import Codebook, Round
+    from asmk_engine.features import FeatureSet
+
+
+class Words(click.ParamType):
+    """`auto` or a whole number above 0."""
+
+    name = "auto|N"
+
+    def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> int | str:
+        """The number, or `auto`."""
+        if value == "auto" or isinstance(value, int):
+            return value  # type: ignore[return-value]
+        if str(value).isdecimal() and int(str(value)) > 0:
+            return int(str(value))
+        self.fail(f"{value!r} is neither auto nor a whole number above 0", param, context)
+
+
+training_options = together(
+    click.option(
+        "--words",
+        type=Words(),
+        default="auto",
+        show_default=True,
+        help="Visual words. auto: the largest power of two with 200 features for each, at most 65536.",
+    ),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every random choice."),
+    click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds of k-means."),
+    click.option(
+        "--whitening", type=click.Choice(["pca", "none"]), default="pca", show_default=True, help="Projection learned first."
+    ),
+    click.option(
+        "--backend", type=click.Choice(["auto", "faiss", "torch"]), default="auto", show_default=True, help="What clusters."
+    ),
+)
+
+
+def train(
+    features: FeatureSet, console: Console, words: int | str, seed: int, rounds: int, whitening: str, backend: str
+) -> Codebook:
+    """Train a codebook, showing the sampling and each round with its distortion."""
+    from asmk_engine.codebooks import Codebook
+
+    with console.bar("sample", "images") as on_sample, console.bar("k-means", "rounds") as bar:
+
+        def on_round(done: Round) -> None:
+            bar(done.number, done.rounds)
+            note = f", {plural(done.reseeded, 'empty word')} re-seeded" if done.reseeded else ""
+            console.say(f"round {done.number}/{done.rounds}: distortion {done.distortion:.4f}{note}")
+
+        return Codebook.train(
+            features,
+            words,
+            seed=seed,
+            rounds=rounds,
+            whitening=whitening,
+            backend=backend,
+            on_sample=on_sample,
+            on_round=on_round,
+        )
+
+
+@click.command("build-codebook")
+@click.argument("features", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The codebook file to write.")
+@training_options
+@quiet_option
+def build_codebook(
+    features: Path, output: Path, words: int | str, seed: int, rounds: int, whitening: str, backend: str, quiet: bool
+) -> None:
+    """Learn a visual vocabulary from FEATURES.
+
+    \b
+    Example:
+      asmk-engine build-codebook photos.features -o my.codebook.h5
+    """
+    from asmk_engine.features import FeatureSet
+
+    console = Console(quiet)
+    codebook = train(FeatureSet.open(features), console, words, seed, rounds, whitening, backend)
+    codebook.save(output)
+    console.say(f"{output}: {codebook}")

@@ -1,0 +1,109 @@
+"""What several commands share: options, progress bars, messages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from asmk_engine.errors import InputError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress and no messages.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
+threads_option = click.option("--threads", type=click.IntRange(min=1), help="Threads; all available by default.")
+
+
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+extraction_options = together(
+    click.option("--extractor", default="rootsift", show_default=True, help="How features are found and described."),
+    click.option("--max-features", type=click.IntRange(min=1), help="Keep the strongest N features.  [default: 1000]"),
+    click.option("--max-side", type=click.IntRange(min=16), help="Shrink the longer side to N pixels.  [default: 1024]"),
+    click.option("--contrast-threshold", type=click.FloatRange(min=0), help="Least contrast of a SIFT keypoint."),
+    click.option("--workers", type=click.IntRange(min=0), help="Worker processes; one per processor by default."),
+    click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
+)
+
+match_options = together(
+    click.option("--alpha", type=float, default=3.0, show_default=True, help="Power of the selectivity function."),
+    click.option("--threshold", type=float, default=0.0, show_default=True, help="Least similarity that counts, 0 to 1."),
+    click.option("--assignments", type=click.IntRange(min=1), default=5, show_default=True, help="Words per query feature."),
+    click.option("--idf", is_flag=True, help="Weight words by their inverse document frequency."),
+    threads_option,
+)
+
+
+class Console:
+    """Messages and progress bars on standard error, or nothing when quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def say(self, message: str) -> None:
+        """One line for the person at the terminal."""
+        if not self.quiet:
+            click.echo(message, err=True)
+
+    @contextmanager
+    def bar(self, what: str, unit: str) -> Iterator[Callable[..., None]]:
+        """A progress bar with rate and ETA, as a callback (done, total); shown on terminals only."""
+        from tqdm import tqdm
+
+        with tqdm(desc=what, unit=f" {unit}", disable=self.quiet or None, file=sys.stderr, dynamic_ncols=True) as bar:
+
+            def advance(done: int, total: int, failed: int = 0) -> None:
+                bar.total = total
+                if failed:
+                    bar.set_postfix(skipped=failed, refresh=False)
+                bar.update(done - bar.n)
+
+            yield advance
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 image`, `1 234 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", " ")
+
+
+def human_bytes(count: float) -> str:
+    """Bytes in the largest unit that leaves a number of at least 1."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise ValueError(count)
+
+
+def parse_box(text: str | None) -> tuple[float, float, float, float] | None:
+    """`x1,y1,x2,y2` as numbers; InputError for anything else."""
+    if text is None:
+        return None
+    try:
+        x1, y1, x2, y2 = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"box {text!r}: expected four numbers x1,y1,x2,y2 in pixels, such as 10,20,300,400") from None
+    return x1, y1, x2, y2
+
+
+def read_name_list(path: Path) -> list[str]:
+    """The names in a text file, one a line, empty lines left out; InputError when it cannot be read."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot read the list of names ({error}); expected UTF-8 text, one name a line") from None

@@ -1,0 +1,79 @@
+"""`asmk-engine extract`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, extraction_options, plural, quiet_option
+
+if TYPE_CHECKING:
+    from asmk_engine.extraction import ExtractionSummary
+    from asmk_engine.features import FeatureSet
+
+SHOWN_FAILURES = 20
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The feature set; made, or added to.")
+@click.option("--prune", is_flag=True, help="Forget images that are no longer there.")
+@extraction_options
+@quiet_option
+def extract(images: tuple[Path, ...], output: Path, prune: bool, quiet: bool, **options: Any) -> None:
+    """Find and describe the local features of IMAGES: files, folders, or text files that list images.
+
+    A second run does only what is missing or changed. An image that cannot be read is skipped and listed at the end.
+
+    \b
+    Examples:
+      asmk-engine extract photos/ -o photos.features
+      asmk-engine extract photos/ more/one.png list.txt -o photos.features --max-features 2000
+    """
+    run_extraction(images, output, Console(quiet), prune=prune, **options)
+
+
+def run_extraction(
+    images: Sequence[Path],
+    output: Path,
+    console: Console,
+    *,
+    prune: bool,
+    extractor: str,
+    workers: int | None,
+    strict: bool,
+    **options: Any,
+) -> FeatureSet:
+    """Extract with a progress bar, say what was skipped, and open the feature set."""
+    from asmk_engine.extraction import extract_images
+    from asmk_engine.extractors import load_extractor
+    from asmk_engine.features import FeatureSet
+
+    chosen = load_extractor(extractor, **{key: value for key, value in options.items() if value is not None})
+    with console.bar("extract", "images") as progress:
+        summary = extract_images(chosen, images, output, workers=workers, strict=strict, prune=prune, progress=progress)
+    report(summary, output, console)
+    return FeatureSet.open(output)
+
+
+def report(summary: ExtractionSummary, output: Path, console: Console) -> None:
+    """Say what was done, and each image that was skipped with its reason."""
+    for name, reason in list(summary.failed.items())[:SHOWN_FAILURES]:
+        console.say(f"skipped {name!r}: {reason}")
+    if len(summary.failed) > SHOWN_FAILURES:
+        console.say(f"… and {len(summary.failed) - SHOWN_FAILURES} more; `asmk-engine info {output} --failures` lists all")
+    rate = summary.extracted / summary.seconds if summary.seconds > 0 else 0.0
+    console.say(
+        f"{output}: {plural(summary.extracted, 'image')} extracted ({rate:.1f} images/s), {summary.unchanged} unchanged, "
+        f"{len(summary.failed)} skipped"
+    )
+
+
+def is_feature_set(path: Path) -> bool:
+    """Whether a path is a folder of feature parts."""
+    from asmk_engine.features import part_names
+
+    return path.is_dir() and bool(part_names(path))

@@ -1,0 +1,148 @@
+"""`asmk-engine index`, `delete` and `merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asmk_engine.cli.codebook import train, training_options
+from asmk_engine.cli.common import (
+    PATH,
+    Console,
+    extraction_options,
+    human_bytes,
+    plural,
+    quiet_option,
+    read_name_list,
+    threads_option,
+)
+from asmk_engine.cli.extract import is_feature_set, run_extraction
+from asmk_engine.errors import InputError, MismatchError
+
+if TYPE_CHECKING:
+    from asmk_engine.features import FeatureSet
+    from asmk_engine.index import Index
+
+_TRAINING = ("words", "seed", "rounds", "whitening", "backend")
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="FEATURES|IMAGES...")
+@click.option("-o", "--output", type=PATH, required=True, help="The index; made, or added to.")
+@click.option("--codebook", type=PATH, help="The codebook of a new index; without it one is trained.")
+@click.option("--features", "features_path", type=PATH, help="Where features of IMAGES are kept.  [default: beside the index]")
+@click.option("--update", is_flag=True, help="Also replace images whose content changed.")
+@click.option("--replace", is_flag=True, help="Replace all images that are there already.")
+@click.option("--prune", is_flag=True, help="Remove images that are no longer there.")
+@extraction_options
+@training_options
+@threads_option
+@quiet_option
+def index(
+    inputs: tuple[Path, ...],
+    output: Path,
+    codebook: Path | None,
+    features_path: Path | None,
+    update: bool,
+    replace: bool,
+    prune: bool,
+    threads: int | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Make photographs searchable, or add new ones to an index.
+
+    Takes a feature set, or image files, folders and lists, which are extracted first. A second run adds what is new.
+
+    \b
+    Examples:
+      asmk-engine index photos/ -o photos.index
+      asmk-engine index photos.features --codebook my.codebook.h5 -o photos.index
+    """
+    console = Console(quiet)
+    training = {key: options.pop(key) for key in _TRAINING}
+    features = _features(inputs, output, features_path, prune, console, options)
+    target = _open_or_create(output, codebook, features, console, training)
+    existing = "replace" if replace else "update" if update else "skip"
+    with console.bar("index", "images") as on_image:
+        summary = target.add(features, existing=existing, prune=prune, threads=threads, on_image=on_image)
+    console.say(
+        f"{output}: {plural(target.images, 'image')}, {plural(target.postings, 'posting')}: {summary.added} added, "
+        f"{summary.replaced} replaced, {summary.unchanged} there already, {summary.removed} removed"
+    )
+
+
+def _features(
+    inputs: tuple[Path, ...], output: Path, path: Path | None, prune: bool, console: Console, options: dict[str, Any]
+) -> FeatureSet:
+    from asmk_engine.features import FeatureSet
+
+    sets = [entry for entry in inputs if is_feature_set(entry)]
+    if not sets:
+        path = path or output.with_suffix(".features")
+        return run_extraction(inputs, path, console, prune=prune, **options)
+    if len(inputs) > 1:
+        raise InputError(f"{sets[0]}: a feature set stands alone; index several one after the other")
+    return FeatureSet.open(sets[0])
+
+
+def _open_or_create(
+    output: Path, codebook: Path | None, features: FeatureSet, console: Console, training: dict[str, Any]
+) -> Index:
+    from asmk_engine.codebooks import Codebook
+    from asmk_engine.index import Index
+    from asmk_engine.manifest import NAMES
+
+    given = Codebook.open(codebook) if codebook else None
+    if any((output / name).exists() for name in NAMES):
+        target = Index.open(output)
+        if given and given.fingerprint != target.codebook.fingerprint:
+            raise MismatchError(
+                f"{output}: made with another codebook ({target.codebook}) than {codebook} ({given}); "
+                "leave --codebook out, or make another index"
+            )
+        return target
+    return Index.create(output, given or train(features, console, **training))
+
+
+@click.command()
+@click.argument("index_path", type=PATH, metavar="INDEX")
+@click.argument("names", nargs=-1)
+@click.option("--list", "list_path", type=PATH, help="A text file of names, one a line.")
+@click.option("--missing-ok", is_flag=True, help="Pass over names that are not in the index.")
+@quiet_option
+def delete(index_path: Path, names: tuple[str, ...], list_path: Path | None, missing_ok: bool, quiet: bool) -> None:
+    """Delete images from INDEX by NAME; at once, and all or none.
+
+    \b
+    Examples:
+      asmk-engine delete photos.index holiday/old.jpg
+      asmk-engine delete photos.index --list gone.txt
+    """
+    from asmk_engine.index import Index
+
+    wanted = [*names, *(read_name_list(list_path) if list_path else [])]
+    if not wanted:
+        raise click.UsageError("give names, or --list FILE")
+    target = Index.open(index_path)
+    deleted = target.delete(wanted, missing_ok=missing_ok)
+    Console(quiet).say(f"{index_path}: {plural(deleted, 'image')} deleted, {plural(target.images, 'image')} left")
+
+
+@click.command()
+@click.argument("index_path", type=PATH, metavar="INDEX")
+@quiet_option
+def merge(index_path: Path, quiet: bool) -> None:
+    """Join the segments of INDEX into one and give back the space of deleted images."""
+    from asmk_engine.index import Index
+
+    target = Index.open(index_path)
+    before = target.snapshot.manifest
+    count = target.merge()
+    sizes = [sum(entry.bytes for entry in manifest.files()) for manifest in (before, target.snapshot.manifest)]
+    Console(quiet).say(
+        f"{index_path}: {plural(count, 'segment')} before, {len(target.snapshot.segments)} now; "
+        f"{human_bytes(sizes[0])} before, {human_bytes(sizes[1])} now"
+    )

@@ -1,0 +1,117 @@
+"""`asmk-engine query`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, match_options, parse_box, quiet_option
+
+if TYPE_CHECKING:
+    from asmk_engine.queries import QuerySource
+    from asmk_engine.search import Hit, Searcher
+
+FORMATS = ("table", "jsonl", "trec", "pairs")
+
+
+@click.command()
+@click.argument("index_path", type=PATH, metavar="INDEX")
+@click.argument("queries", nargs=-1, metavar="QUERY...")
+@click.option("--all", "every", is_flag=True, help="Query with every indexed image; a query is left out of its own answer.")
+@click.option("--box", help="Ask with a region only: x1,y1,x2,y2 in pixels of the upright image.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Images in an answer.")
+@match_options
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the answer.")
+@click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of named queries.")
+@click.option("--images", "images_root", type=PATH, help="Folder of the indexed photographs, when they have moved.")
+@click.option("--sheet", type=PATH, help="Also write a contact sheet of queries and first hits (PNG).")
+@quiet_option
+def query(
+    index_path: Path,
+    queries: tuple[str, ...],
+    every: bool,
+    box: str | None,
+    top: int,
+    alpha: float,
+    threshold: float,
+    assignments: int,
+    idf: bool,
+    threads: int | None,
+    form: str,
+    features_path: Path | None,
+    images_root: Path | None,
+    sheet: Path | None,
+    quiet: bool,
+) -> None:
+    """Rank the images of INDEX for each QUERY: an image file, or the name of an indexed image.
+
+    A QUERY that is the name of an indexed image is left out of its own answer. In tables and TREC runs, white space,
+    control characters and % in names are written as %XX; in pairs such names are refused.
+
+    \b
+    Examples:
+      asmk-engine query photos.index my-photo.jpg
+      asmk-engine query photos.index my-photo.jpg --box 100,50,400,380 --format jsonl
+      asmk-engine query photos.index --all --format pairs --top 20 > pairs.txt
+    """
+    from asmk_engine.index import Index
+    from asmk_engine.queries import QuerySource
+    from asmk_engine.search import Searcher, SelectiveMatch
+
+    if every == bool(queries):
+        raise click.UsageError("give either queries or --all")
+    if every and box:
+        raise click.UsageError("--box goes with single queries, not with --all")
+    index = Index.open(index_path)
+    source = QuerySource(index, features=features_path, images_root=images_root)
+    searcher = Searcher(index, SelectiveMatch(alpha, threshold, idf), assignments=assignments, threads=threads)
+    asked = index.names if every else list(queries)
+    answers = _answers(source, searcher, asked, parse_box(box), top, Console(quiet))
+    if sheet:
+        answers = _with_sheet(list(answers), source, sheet)
+    for line in _lines(answers, form):
+        click.echo(line)
+
+
+def _answers(
+    source: QuerySource,
+    searcher: Searcher,
+    asked: list[str],
+    box: tuple[float, float, float, float] | None,
+    top: int,
+    console: Console,
+) -> Iterator[tuple[str, list[Hit]]]:
+    with console.bar("query", "queries") as progress:
+        for done, name in enumerate(asked):
+            features, indexed = source.features(name, box)
+            hits = [hit for hit in searcher.search(features, top + indexed) if not (indexed and hit.name == name)]
+            progress(done + 1, len(asked))
+            yield name, hits[:top]
+
+
+def _with_sheet(answers: list[tuple[str, list[Hit]]], source: QuerySource, path: Path) -> list[tuple[str, list[Hit]]]:
+    from asmk_engine.report.sheet import write_sheet
+
+    rows = [(source.image_path(name), [(source.image_path(hit.name), hit) for hit in hits]) for name, hits in answers]
+    write_sheet(path, rows)
+    return answers
+
+
+def _lines(answers: Iterable[tuple[str, list[Hit]]], form: str) -> Iterator[str]:
+    from asmk_engine.evaluation.runs import run_lines
+
+    if form == "table":
+        return (line for name, hits in answers for line in _table(name, hits))
+    return run_lines(answers, form)
+
+
+def _table(name: str, hits: list[Hit]) -> Iterator[str]:
+    from asmk_engine.escape import escape_name
+
+    yield f"# {escape_name(name)}"
+    yield from (f"{rank:4d}  {hit.score:8.6f}  {escape_name(hit.name)}" for rank, hit in enumerate(hits, 1))
+    if not hits:
+        yield "   -  nothing in common with any indexed image"

@@ -1,0 +1,212 @@
+"""Ranking files: TREC runs, JSON lines and image pairs.
+
+    trec    query Q0 image rank score tag     names with white space, control characters or % as %XX, see `escape`
+    jsonl   {"query": name, "hits": [{"name": name, "score": number}, ...]}     carries every name
+    pairs   query image                       as hloc and COLMAP read them; names with white space are refused
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from asmk_engine.errors import DamagedError, FormatError, InputError
+from asmk_engine.escape import escape_name, is_awkward, unescape_name
+from asmk_engine.evaluation.files import open_file
+from asmk_engine.store import Folder
+
+FORMATS = ("trec", "jsonl", "pairs")
+TAG = "asmk-engine"
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_READABLE = "a TREC run (query Q0 image rank score tag) or JSON lines (query, hits)"
+
+
+class Scored(Protocol):
+    """An image of an answer, as far as a ranking file carries it."""
+
+    @property
+    def name(self) -> str:
+        """The name of the image."""
+
+    @property
+    def score(self) -> float:
+        """How well it fits the query."""
+
+
+def trec_lines(query: str, hits: Iterable[Scored], tag: str = TAG) -> Iterator[str]:
+    """The lines of one query in a TREC run, ranks from 1, scores in full.
+
+    raises  InputError for scores that do not fall with the rank, as readers sort by them, or are not finite
+    """
+    last = math.inf
+    for rank, hit in enumerate(hits, start=1):
+        score = _finite(hit.score, query)
+        if score > last:
+            raise InputError(
+                f"query {query!r}: {hit.name!r} at rank {rank} scores above the image before it; TREC readers sort by "
+                "score, so use --format jsonl"
+            )
+        last = score
+        yield f"{_column(query)} Q0 {_column(hit.name)} {rank} {score!r} {tag}"
+
+
+def jsonl_line(query: str, hits: Iterable[Scored]) -> str:
+    """One query as a JSON object on one line, hits in their order; InputError for scores that are not finite."""
+    entry = {"query": query, "hits": [{"name": hit.name, "score": _finite(hit.score, query)} for hit in hits]}
+    text = json.dumps(entry, ensure_ascii=False)
+    # Lone surrogates have no UTF-8 form, and terminals and readers of lines break at more than the newline.
+    return json.dumps(entry) if is_awkward(text.replace(" ", "")) else text
+
+
+def pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str]:
+    """Pairs of images, `query image`, each unordered pair once and none of an image with itself.
+
+    raises  InputError for names that the format cannot carry: with white space, or beginning with #
+    """
+    seen: set[tuple[str, str]] = set()
+    for query, hits in rankings:
+        for hit in hits:
+            pair = (query, hit.name) if query <= hit.name else (hit.name, query)
+            if query != hit.name and pair not in seen:
+                seen.add(pair)
+                yield f"{_pair_name(query)} {_pair_name(hit.name)}"
+
+
+def run_lines(rankings: Iterable[tuple[str, Iterable[Scored]]], form: str) -> Iterator[str]:
+    """The lines, without line ends, of rankings in one of `FORMATS`; InputError for another."""
+    if form == "pairs":
+        return pair_lines(rankings)
+    if form == "jsonl":
+        return (jsonl_line(query, hits) for query, hits in rankings)
+    if form == "trec":
+        return itertools.chain.from_iterable(trec_lines(query, hits) for query, hits in rankings)
+    raise InputError(f"ranking format {form!r}: expected one of {', '.join(FORMATS)}")
+
+
+def write_run(path: Path | str, rankings: Mapping[str, Iterable[Scored]], form: str) -> None:
+    """Write a ranking file in one of `FORMATS`, whole or not at all.
+
+    raises  InputError for names and scores that the format cannot carry; StorageError
+    """
+    path = Path(path)
+    Folder(path.parent).write(path.name, (f"{line}\n".encode() for line in run_lines(rankings.items(), form)))
+
+
+def read_run(path: Path | str) -> dict[str, list[str]]:
+    """Query → names of the images, best first, from a TREC run or JSON lines, told apart by their content.
+
+    A TREC run is ordered by falling score, equal scores by rank, as its evaluators do; JSON lines as they stand.
+
+    raises  FormatError for a file of another kind; DamagedError, with the number of the line, for lines that do not fit
+            and images that stand twice under one query; NotFoundError, StorageError
+    """
+    path = Path(path)
+    with open_file(path, "a ranking file") as file:
+        lines = _filled_lines(file)
+        first = next(lines, None)
+        if first is None:
+            raise FormatError(f"{path}: empty, expected {_READABLE}")
+        return _reader(first[1], path)(itertools.chain([first], lines), path)
+
+
+def _filled_lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(file, start=1):
+        filled = line.removeprefix(_BYTE_ORDER_MARK if number == 1 else b"").strip()
+        if filled:
+            yield number, filled
+
+
+def _reader(line: bytes, path: Path) -> Callable[[Iterable[tuple[int, bytes]], Path], dict[str, list[str]]]:
+    """What reads a file of this first line; the query of a TREC run may begin with a brace too."""
+    columns = len(line.split())
+    if line[:1] == b"{" and (columns != 6 or _jsonl_entry(line) is not None):
+        return _read_jsonl
+    if columns == 6:
+        return _read_trec
+    raise FormatError(f"{path}: the first line has {columns} columns, expected {_READABLE}")
+
+
+def _finite(score: float, query: str) -> float:
+    if not math.isfinite(score):
+        raise InputError(f"query {query!r}: a score is {score}, only finite scores can be written")
+    return float(score)
+
+
+def _column(name: str) -> str:
+    if not name:
+        raise InputError("an empty name cannot be written into a TREC run: give the image a name")
+    return escape_name(name)
+
+
+def _pair_name(name: str) -> str:
+    cure = "rename the image, or use --format jsonl"
+    if not name or is_awkward(name):
+        raise InputError(f"the name {name!r} is empty or has white space, which a list of pairs cannot carry: {cure}")
+    if name.startswith("#"):
+        raise InputError(f"the name {name!r} begins with #, which readers of pairs take for a comment: {cure}")
+    return name
+
+
+def _read_trec(lines: Iterable[tuple[int, bytes]], path: Path) -> dict[str, list[str]]:
+    found: dict[str, dict[str, tuple[float, int]]] = {}
+    for number, line in lines:
+        query, image, rank, score = _trec_columns(line, number, path)
+        images = found.setdefault(query, {})
+        if image in images:
+            _twice(image, query, number, path)
+        images[image] = (-score, rank)
+    return {query: sorted(images, key=images.__getitem__) for query, images in found.items()}
+
+
+def _trec_columns(line: bytes, number: int, path: Path) -> tuple[str, str, int, float]:
+    columns = line.split()
+    if len(columns) != 6:
+        _broken(f"{len(columns)} columns, expected the 6 of a TREC run", number, path)
+    try:
+        query, image = unescape_name(columns[0].decode()), unescape_name(columns[2].decode())
+        rank, score = int(columns[3]), float(columns[4])
+    except InputError as error:
+        _broken(str(error), number, path)
+    except ValueError:
+        _broken("a rank or score that is no number, or a name that is not UTF-8", number, path)
+    if not math.isfinite(score):
+        _broken("a score that is not finite", number, path)
+    return query, image, rank, score
+
+
+def _read_jsonl(lines: Iterable[tuple[int, bytes]], path: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for number, line in lines:
+        entry = _jsonl_entry(line)
+        if entry is None:
+            _broken('no object {"query": name, "hits": [{"name": name, "score": number}, ...]}', number, path)
+        query, names = entry
+        if query in found:
+            _broken(f"query {query!r} for the second time", number, path)
+        if len(set(names)) < len(names):
+            _twice(Counter(names).most_common(1)[0][0], query, number, path)
+        found[query] = names
+    return found
+
+
+def _jsonl_entry(line: bytes) -> tuple[str, list[str]] | None:
+    try:
+        entry: Any = json.loads(line)
+        query, names = entry["query"], [hit["name"] for hit in entry["hits"]]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return (query, names) if all(isinstance(name, str) for name in [query, *names]) else None
+
+
+def _twice(image: str, query: str, number: int, path: Path) -> NoReturn:
+    _broken(f"{image!r} for the second time under query {query!r}", number, path)
+
+
+def _broken(found: str, number: int, path: Path) -> NoReturn:
+    raise DamagedError(f"{path}: line {number}: {found}; write the file again")

@@ -1,0 +1,279 @@
+"""Images: decode them upright, crop and resize them, and find the way back to the coordinates of the original.
+
+The centre of the first pixel is 0, 0, so a pixel of a shrunken image lies at (x + 0.5) * factor - 0.5 in the original.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from asmk_engine.errors import InputError, NotFoundError, StorageError
+from asmk_engine.image_lists import PathLike, shown
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+MAX_PIXELS = 178_956_970
+"""The largest image that is decoded, 179 megapixels: where Pillow itself stops."""
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels of the upright original; 0, 0, width, height is the whole image."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of an image that an extractor looks at, at the size it looks at it.
+
+    pixels      [h, w, 3] uint8, RGB, upright
+    image_size  width and height of the upright original
+    offset      x and y of the first pixel of the part, in pixels of the original
+    factor      pixels of the original per pixel of the view, in x and in y; at least 1
+    """
+
+    pixels: np.ndarray
+    image_size: Size
+    offset: tuple[int, int]
+    factor: tuple[float, float]
+
+    def to_original(self, points: np.ndarray) -> np.ndarray:
+        """Positions [n, 2] in the view as float32 positions in the upright original."""
+        found = (np.asarray(points, np.float64) + 0.5) * self.factor - 0.5 + self.offset
+        return found.astype(np.float32)
+
+    @property
+    def scale_factor(self) -> float:
+        """Pixels of the original per pixel of the view, for lengths: the geometric mean over x and y."""
+        return math.sqrt(self.factor[0] * self.factor[1])
+
+
+def view_image(image: PathLike | np.ndarray, max_side: int, box: Box | None = None) -> View:
+    """What an extractor sees of an image file, or of [H, W, 3] or [H, W] uint8 pixels.
+
+    The image is shrunk until no side exceeds `max_side`, never enlarged. A box is cut out first and then shrunk by the
+    factor of the whole image, as in HOW (Tolias et al., ECCV 2020): the thing keeps the size it has in the database.
+    InputError for a box that is inverted, empty or outside, and what `load_image` raises.
+    """
+    where = "the image" if isinstance(image, np.ndarray) else shown(os.fspath(image))
+    if isinstance(image, np.ndarray):
+        pixels, size = _check_pixels(image), (image.shape[1], image.shape[0])
+    else:
+        pixels, size = _decode(Path(image), None if box else max_side)
+    x1, y1, x2, y2 = check_box(box, size, where) if box else (0, 0, *size)
+    pixels = pixels[y1:y2, x1:x2] if box else pixels
+    scale = min(1.0, max_side / max(size))
+    width, height = _scaled(x2 - x1, scale), _scaled(y2 - y1, scale)
+    return View(_resized(pixels, (width, height)), size, (x1, y1), ((x2 - x1) / width, (y2 - y1) / height))
+
+
+def resize(image: np.ndarray, max_side: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """The image [h, w, 3], shrunk by area averaging until no side exceeds `max_side`, and its factors in x and y.
+
+    Never enlarged. A factor is pixels of the given image per pixel of the returned one.
+    """
+    view = view_image(image, max_side)
+    return view.pixels, view.factor
+
+
+def crop(image: np.ndarray, box: Box) -> np.ndarray:
+    """The part of an image inside a box, its corners rounded to whole pixels; InputError as in `check_box`."""
+    x1, y1, x2, y2 = check_box(box, (image.shape[1], image.shape[0]))
+    return image[y1:y2, x1:x2]
+
+
+def check_box(box: Box, size: Size, where: str = "the image") -> tuple[int, int, int, int]:
+    """The box rounded to whole pixels; InputError when it is inverted, empty, or over the edge by more than a pixel."""
+    width, height = size
+    text = ",".join(f"{value:g}" for value in box)
+    expected = f"{where} is {width} × {height} pixels; expected x1,y1,x2,y2 with x1 < x2 <= {width}, y1 < y2 <= {height}"
+    if len(box) != 4 or not all(math.isfinite(value) for value in box):
+        raise InputError(f"box {text}: not four finite numbers; {expected}")
+    x1, y1, x2, y2 = box
+    if x2 <= x1 or y2 <= y1:
+        raise InputError(f"box {text}: inverted or empty; {expected}")
+    if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
+        raise InputError(f"box {text}: reaches outside; {expected}")
+    left, top, right, bottom = max(0, round(x1)), max(0, round(y1)), min(width, round(x2)), min(height, round(y2))
+    if right <= left or bottom <= top:
+        raise InputError(f"box {text}: holds no whole pixel; {expected}")
+    return left, top, right, bottom
+
+
+def load_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The image in a file, upright: [H, W, 3] uint8, RGB.
+
+    Of an animation or a file of several pages, the first. Transparent parts become white. Values of more than 8 bits
+    are scaled from the full range of their type; those that fit none (below 0, above 65535) from their own range.
+    InputError for what is no image, is cut, broken, or larger than `max_pixels`; NotFoundError; StorageError.
+    """
+    return _decode(Path(path), None, max_pixels)[0]
+
+
+def _check_pixels(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
+        found = f"{image.dtype} {image.shape}"
+        raise InputError(f"the image is an array of {found}; expected uint8 [H, W, 3], RGB, or [H, W], at least one pixel")
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
+def _scaled(side: int, scale: float) -> int:
+    return max(1, round(side * scale))
+
+
+def _resized(pixels: np.ndarray, size: Size) -> np.ndarray:
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return np.ascontiguousarray(pixels)
+    return cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
+
+
+# EXIF orientation: whether to transpose, then to reverse the rows, then the columns.
+_TURNS = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+_UPRIGHT = (False, False, False)
+
+
+def _decode(path: Path, max_side: int | None, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, Size]:
+    """Upright pixels, and the size of the upright original.
+
+    With `max_side` the pixels may be fewer, by a whole factor of both sides, as long as the longer keeps `max_side`.
+    """
+    with _opened(path) as file, _QUIET:
+        try:
+            image = Image.open(file, formats=FORMATS)
+            width, height = image.size
+            if width * height > max_pixels:
+                raise _too_large(path, width * height, max_pixels)
+            if max_side is not None:
+                _reduce(image, max_side)
+            image.load()
+            turn = _TURNS.get(_orientation(image), _UPRIGHT)
+            return _turned(_to_rgb(image), turn), (height, width) if turn[0] else (width, height)
+        except InputError:
+            raise
+        except Exception as error:  # decoders of hostile data raise whatever they stumble on: KeyError, struct.error
+            raise _unreadable(path, error, max_pixels) from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file, open for reading; a pipe or device is refused, for it could block for ever."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"{shown(path)}: no such file; check the path") from None
+    except OSError as error:
+        raise StorageError(f"{shown(path)}: cannot be read: {error.strerror}; check its permissions") from None
+    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+    raise InputError(f"{shown(path)}: is {kind}; expected an image file")
+
+
+def _too_large(path: Path, pixels: int, most: int) -> InputError:
+    found = f"{pixels / 1e6:.0f} megapixels"
+    return InputError(f"{shown(path)}: {found}, more than the {most / 1e6:.0f} that are decoded; make the image smaller")
+
+
+def _unreadable(path: Path, error: Exception, max_pixels: int) -> InputError:
+    said = " ".join(str(error).split())[:150]
+    if isinstance(error, Image.DecompressionBombError):
+        count = re.search(r"(\d+) pixels", said)
+        return _too_large(path, int(count[1]) if count else MAX_PIXELS, min(max_pixels, MAX_PIXELS))
+    if isinstance(error, MemoryError):
+        reason = "not enough memory to decode it; make the image smaller or use fewer workers"
+    elif os.path.getsize(path) == 0:
+        reason = "the file is empty; copy it again from its source"
+    elif isinstance(error, UnidentifiedImageError):
+        reason = "not an image that is read here; expected JPEG, PNG, WebP, TIFF or BMP"
+    elif "truncated" in said.lower():
+        reason = "truncated: the file ends before the image does; copy it again from its source"
+    else:
+        reason = f"broken or cut image data ({said or type(error).__name__}); copy it again from its source"
+    return InputError(f"{shown(path)}: {reason}")
+
+
+def _reduce(image: Image.Image, max_side: int) -> None:
+    """Let the JPEG decoder shrink while it decodes, three times as fast; only by factors that keep coordinates exact."""
+    width, height = image.size
+    for factor in (8, 4, 2):
+        if width % factor == height % factor == 0 and max(width, height) // factor >= max_side:
+            image.draft(None, (width // factor, height // factor))
+            return
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, where the camera's notes are unreadable: the picture itself may be whole."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:
+        return 1
+
+
+def _turned(pixels: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
+    transposed, rows, columns = turn
+    pixels = pixels.transpose(1, 0, 2) if transposed else pixels
+    return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.repeat(_to_bytes(np.asarray(image))[:, :, None], 3, axis=2)
+    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return np.array(image.convert("RGB"))
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Grey values as uint8: from the full range of 1, 8 or 16 bits that holds them, else from their own range."""
+    grey = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
+    low, high = float(grey.min()), float(grey.max())
+    if low < 0 or high > 65535:
+        full = high - low or 1.0
+    else:
+        ranges = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}[values.dtype.kind]
+        low, full = 0.0, next(most for most in ranges if high <= most)
+    return np.rint((grey - low) * (255 / full)).astype(np.uint8)
+
+
+class _QuietPillow:
+    """While any thread is inside, the warnings of Pillow are not shown; the last one out restores the filters."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\b")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._filters.__exit__(None, None, None)
+
+
+_QUIET = _QuietPillow()

@@ -1,0 +1,383 @@
+"""Worker processes that run an extractor, so that an image that crashes its decoder costs one worker and not the run.
+
+Every worker is a fresh interpreter (spawned, never forked) that is talked to through its standard input and output.
+It does not import the program that started it, so scripts need no `if __name__ == "__main__"`; and it answers in JSON
+and plain arrays, so a decoder that was taken over by a hostile image cannot make the parent run anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+
+from asmk_engine import errors
+from asmk_engine.errors import AsmkError, StorageError
+from asmk_engine.features import Features, Source, check_features, fingerprint_bytes
+from asmk_engine.image_lists import shown
+from asmk_engine.images import Box, PathLike
+from asmk_engine.recipes import Recipe
+
+START_SECONDS = 120.0
+WINDOW = 16
+"""Images per worker that may be finished before the first of them; they wait in memory."""
+
+_LENGTH = struct.Struct("<Q")
+_MESSAGE_BYTES = 1 << 24
+_BOOTSTRAP = "from asmk_engine.workers import main; main()"
+# One thread each: the workers themselves are the parallelism.
+_ONE_THREAD = dict.fromkeys(
+    ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OPENCV_FOR_THREADS_NUM"], "1"
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How another process makes an equal extractor: `module:function` and its keyword arguments, JSON values only."""
+
+    function: str
+    options: dict[str, Any]
+
+    def make(self) -> Extractor:
+        """A new extractor."""
+        module, name = self.function.split(":")
+        extractor: Extractor = getattr(import_module(module), name)(**self.options)
+        return extractor
+
+
+class Extractor(Protocol):
+    """What turns an image into local features."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Name, options and weights: everything that decides what `extract` returns."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a descriptor."""
+        ...
+
+    @property
+    def origin(self) -> Origin:
+        """How a worker process makes an equal extractor."""
+        ...
+
+    def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
+        """The features of an image file or of [H, W, 3] uint8 RGB pixels, strongest first.
+
+        box  x1, y1, x2, y2 in pixels of the upright original: only this part is looked at
+        Keypoints are in pixels of the whole upright original. InputError when the image or the box cannot be used.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The features of an image and the file they were read from."""
+
+    features: Features
+    source: Source
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why an image has no features."""
+
+    reason: str
+
+
+Outcome = Extracted | Failed
+
+
+def attempt(extractor: Extractor, path: Path) -> Outcome:
+    """Extract an image file; whatever is wrong with it becomes a reason of one line."""
+    try:
+        source = read_source(path)
+        features = extractor.extract(path)
+        check_features("features", features, extractor.dim)
+        return Extracted(features, source)
+    except AsmkError as error:
+        return Failed(_one_line(error).removeprefix(f"{shown(path)}: "))
+    except Exception as error:  # an image must not stop the run, whatever a decoder or detector makes of it
+        return Failed(f"the extractor failed on it ({type(error).__name__}: {_one_line(error)[:200]}); leave the image out")
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and modification time in ns of a file; OSError when it is not there."""
+    status = os.stat(path)
+    return status.st_size, max(0, status.st_mtime_ns)
+
+
+def file_fingerprint(path: Path) -> int:
+    """The fingerprint of the content of a file; OSError when it cannot be read."""
+    with open(path, "rb") as file:
+        return fingerprint_bytes(*iter(lambda: file.read(1 << 20), b""))
+
+
+def read_source(path: Path) -> Source:
+    """The file as it is recorded beside its features; StorageError when it cannot be read."""
+    try:
+        if not path.is_file():  # the extractor says what it is; reading a pipe could block for ever
+            return Source(0, 0, 0)
+        return Source(*file_stamp(path), file_fingerprint(path))
+    except OSError as error:
+        raise StorageError(f"{shown(path)}: cannot be read: {error.strerror}; check its permissions") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+# ------------------------------------------------------------------------------------------------------- messages
+
+
+def _send(stream: BinaryIO, content: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+    """Write one message: the length of the JSON, the JSON, the bytes of the arrays."""
+    described = [[array.dtype.str, list(array.shape)] for array in arrays]
+    text = json.dumps({**content, "arrays": described}).encode()
+    for data in (_LENGTH.pack(len(text)), text, *(array.tobytes() for array in arrays)):
+        stream.write(data)
+    stream.flush()
+
+
+def _receive(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Read one message; EOFError when the other side is gone, ValueError when it writes nonsense."""
+    (length,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
+    if length > _MESSAGE_BYTES:
+        raise ValueError(f"a message of {length} bytes")
+    content = json.loads(_read(stream, length))
+    arrays = []
+    for dtype, shape in content.pop("arrays"):
+        kind = np.dtype(dtype)
+        data = _read(stream, kind.itemsize * int(np.prod(shape, dtype=np.int64)))
+        arrays.append(np.frombuffer(data, kind).reshape(shape))
+    return content, arrays
+
+
+def _read(stream: BinaryIO, count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data
+
+
+# ------------------------------------------------------------------------------------------- inside the worker
+
+
+def main() -> None:
+    """Serve one parent: make the extractor it describes, then answer each path with features or a reason."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever else is printed must not mix with the answers
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        extractor = _make_extractor(_receive(requests)[0], answers)
+        while True:
+            path = Path(_receive(requests)[0]["path"])
+            _answer(answers, attempt(extractor, path))
+
+
+def _make_extractor(order: dict[str, Any], answers: BinaryIO) -> Extractor:
+    try:
+        extractor = Origin(order["function"], order["options"]).make()
+    except Exception as error:
+        _send(answers, {"error": type(error).__name__, "message": str(error)})
+        raise
+    _send(answers, {})
+    return extractor
+
+
+def _answer(answers: BinaryIO, outcome: Outcome) -> None:
+    if isinstance(outcome, Failed):
+        return _send(answers, {"reason": outcome.reason})
+    features, source = outcome.features, outcome.source
+    facts = {"image_size": list(features.image_size), "source": [source.size, source.mtime, source.fingerprint]}
+    return _send(answers, facts, (features.descriptors, features.keypoints, features.strengths))
+
+
+# ------------------------------------------------------------------------------------------- inside the parent
+
+
+class _Worker:
+    """One process and the pipes to it."""
+
+    def __init__(self, origin: Origin) -> None:
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOTSTRAP],  # -P: modules in the current folder must not shadow ours
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        except OSError as error:
+            raise StorageError(f"cannot start a worker process: {error.strerror}; use fewer workers") from error
+        self.alive, self._expired = True, False
+        self._origin = origin
+
+    def start(self) -> None:
+        """Wait until the worker has made its extractor; raises what kept it from doing so."""
+        order = {"function": self._origin.function, "options": self._origin.options}
+        answer = self._ask(order, START_SECONDS)
+        if answer is None:
+            raise StorageError(f"a worker process {self._end()} while it started; use fewer workers, or none (0)")
+        if "error" in answer[0]:
+            kind = getattr(errors, answer[0]["error"], None)
+            raise (kind or RuntimeError)(answer[0]["message"])
+
+    def attempt(self, path: Path, seconds: float) -> Outcome:
+        """What the worker makes of an image file; its death or an answer later than `seconds` is a failure too."""
+        answer = self._ask({"path": str(path)}, seconds)
+        if answer is None:
+            return Failed(self._obituary(seconds))
+        content, arrays = answer
+        if "reason" in content:
+            return Failed(content["reason"])
+        width, height = content["image_size"]
+        return Extracted(Features(*arrays, (width, height)), Source(*content["source"]))
+
+    def _ask(self, content: dict[str, Any], seconds: float) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+        """The answer to a message, or None when there is none and the worker is of no more use."""
+        watch = threading.Timer(seconds, self._expire)
+        watch.start()
+        try:
+            _send(_pipe(self._process.stdin), content)
+            return _receive(_pipe(self._process.stdout))
+        except (EOFError, OSError, ValueError, KeyError, TypeError):  # gone, or broken in the middle of an answer
+            self.alive = False
+            return None
+        finally:
+            watch.cancel()
+            self.alive = self.alive and not self._expired
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._process.kill()
+
+    def _obituary(self, seconds: float) -> str:
+        if self._expired:
+            return f"took longer than {seconds:g} s to extract and was given up; leave the image out"
+        return f"crashed the decoder (the worker process {self._end()}); leave the image out"
+
+    def _end(self) -> str:
+        """How the process ended."""
+        code = self.close()
+        if code >= 0:
+            return f"ended with status {code}"
+        names = {number.value: f" {number.name}" for number in signal.Signals}
+        return f"ended by signal {-code}{names.get(-code, '')}"
+
+    def kill(self) -> None:
+        """End the process at once; it holds nothing that is worth keeping."""
+        self._process.kill()
+
+    def close(self) -> int:
+        """End the process if it lives, give back its pipes, and return its status."""
+        try:
+            code = self._process.wait(1.0 if not self.alive else 0.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self.alive = False
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                _pipe(pipe).close()
+        return code
+
+
+def _pipe(pipe: Any) -> BinaryIO:
+    stream: BinaryIO = pipe
+    return stream
+
+
+class WorkerPool:
+    """A number of workers that extract images; use it as a context manager.
+
+    origin   how each worker makes its extractor
+    workers  how many processes
+    seconds  how long one image may take
+    """
+
+    def __init__(self, origin: Origin, workers: int, seconds: float) -> None:
+        self._origin, self._workers, self._seconds = origin, workers, seconds
+        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self._living: set[_Worker] = set()
+        self._lock, self._closed = threading.Lock(), False
+
+    def __enter__(self) -> WorkerPool:
+        for _ in range(self._workers):
+            self._idle.put(None)
+        self._threads = ThreadPoolExecutor(self._workers, "asmk-worker", initializer=_block_interrupt)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._lock:
+            self._closed = True
+            for worker in self._living:
+                worker.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._living:
+            worker.close()
+
+    def attempt_all(self, paths: Iterable[Path]) -> Iterator[Outcome]:
+        """What becomes of each image file, in the order given."""
+        waiting: deque[Future[Outcome]] = deque()
+        for path in paths:
+            waiting.append(self._threads.submit(self._attempt, path))
+            if len(waiting) >= WINDOW * self._workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _attempt(self, path: Path) -> Outcome:
+        """Runs in one thread per worker, which does nothing but wait for it."""
+        worker = self._idle.get()
+        try:
+            if worker is None:
+                worker = self._start()
+            return worker.attempt(path, self._seconds)
+        finally:
+            if worker is not None and not worker.alive:
+                self._bury(worker)
+                worker = None
+            self._idle.put(worker)
+
+    def _start(self) -> _Worker:
+        with self._lock:
+            worker = _Worker(self._origin)
+            self._living.add(worker)
+            if self._closed:
+                worker.kill()
+        try:
+            worker.start()
+        except BaseException:
+            self._bury(worker)
+            raise
+        return worker
+
+    def _bury(self, worker: _Worker) -> None:
+        with self._lock:
+            self._living.discard(worker)
+        worker.close()
+
+
+def _block_interrupt() -> None:
+    """Keep Ctrl-C, which a terminal sends to every process, from the workers that this thread will start."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
