@@ -19,20 +19,16 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from asmk_engine import errors
-from asmk_engine.errors import AsmkError, StorageError
-from asmk_engine.features import Features, Source, check_features, fingerprint_bytes
-from asmk_engine.image_lists import shown
-from asmk_engine.images import Box, PathLike
-from asmk_engine.recipes import Recipe
+from asmk_engine.attempts import Extracted, Extractor, Failed, Origin, Outcome, attempt
+from asmk_engine.errors import StorageError
+from asmk_engine.features import Features, Source
 
 START_SECONDS = 120.0
 WINDOW = 16
@@ -45,104 +41,6 @@ _BOOTSTRAP = "from asmk_engine.workers import main; main()"
 _ONE_THREAD = dict.fromkeys(
     ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OPENCV_FOR_THREADS_NUM"], "1"
 )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """How another process makes an equal extractor: `module:function` and its keyword arguments, JSON values only."""
-
-    function: str
-    options: dict[str, Any]
-
-    def make(self) -> Extractor:
-        """A new extractor."""
-        module, name = self.function.split(":")
-        extractor: Extractor = getattr(import_module(module), name)(**self.options)
-        return extractor
-
-
-class Extractor(Protocol):
-    """What turns an image into local features."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """Name, options and weights: everything that decides what `extract` returns."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """Dimensions of a descriptor."""
-        ...
-
-    @property
-    def origin(self) -> Origin:
-        """How a worker process makes an equal extractor."""
-        ...
-
-    def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
-        """The features of an image file or of [H, W, 3] uint8 RGB pixels, strongest first.
-
-        box  x1, y1, x2, y2 in pixels of the upright original: only this part is looked at
-        Keypoints are in pixels of the whole upright original. InputError when the image or the box cannot be used.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """The features of an image and the file they were read from."""
-
-    features: Features
-    source: Source
-
-
-@dataclass(frozen=True)
-class Failed:
-    """Why an image has no features."""
-
-    reason: str
-
-
-Outcome = Extracted | Failed
-
-
-def attempt(extractor: Extractor, path: Path) -> Outcome:
-    """Extract an image file; whatever is wrong with it becomes a reason of one line."""
-    try:
-        source = read_source(path)
-        features = extractor.extract(path)
-        check_features("features", features, extractor.dim)
-        return Extracted(features, source)
-    except AsmkError as error:
-        return Failed(_one_line(error).removeprefix(f"{shown(path)}: "))
-    except Exception as error:  # an image must not stop the run, whatever a decoder or detector makes of it
-        return Failed(f"the extractor failed on it ({type(error).__name__}: {_one_line(error)[:200]}); leave the image out")
-
-
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and modification time in ns of a file; OSError when it is not there."""
-    status = os.stat(path)
-    return status.st_size, max(0, status.st_mtime_ns)
-
-
-def file_fingerprint(path: Path) -> int:
-    """The fingerprint of the content of a file; OSError when it cannot be read."""
-    with open(path, "rb") as file:
-        return fingerprint_bytes(*iter(lambda: file.read(1 << 20), b""))
-
-
-def read_source(path: Path) -> Source:
-    """The file as it is recorded beside its features; StorageError when it cannot be read."""
-    try:
-        if not path.is_file():  # the extractor says what it is; reading a pipe could block for ever
-            return Source(0, 0, 0)
-        return Source(*file_stamp(path), file_fingerprint(path))
-    except OSError as error:
-        raise StorageError(f"{shown(path)}: cannot be read: {error.strerror}; check its permissions") from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 # ------------------------------------------------------------------------------------------------------- messages

@@ -2,3 +2,145 @@
 
 They are the oracle of the property tests; nothing here is clever and nothing here is imported by the engine.
 """
+
+import math
+
+import numpy as np
+import unicodedata
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evaluation: the protocol of Revisited Oxford and Paris, and names in line formats
+
+
+def without(ranking, junk):
+    """The ranking as if the junk had never been in the database."""
+    return [image for image in ranking if image not in junk]
+
+
+def trapezoid_average_precision(ranking, positives, junk):
+    """For each positive found, half the precision just before it plus half the precision at it; missing ones add 0."""
+    filtered = without(ranking, junk)
+    total, found = 0.0, 0
+    for rank, image in enumerate(filtered):
+        if image in positives:
+            before = found / rank if rank else 1.0
+            found += 1
+            total += (before + found / (rank + 1)) / 2
+    return total / len(positives)
+
+
+def precision_at(ranking, positives, junk, k):
+    """Positives among the first k; where all positives were found by rank k' < k, among the first k'."""
+    filtered = without(ranking, junk)
+    ranks = [filtered.index(image) + 1 if image in filtered else math.inf for image in positives]
+    depth = min(max(ranks), k)
+    return sum(rank <= depth for rank in ranks) / depth
+
+
+def revisited(queries, rankings):
+    """difficulty -> (mAP, {k: mP@k}, queries) for queries {name: (easy, hard, junk)}; the query is no database image."""
+    report = {}
+    for difficulty in ("easy", "medium", "hard"):
+        values = []
+        for name, (easy, hard, junk) in queries.items():
+            positives = {"easy": easy, "medium": easy | hard, "hard": hard}[difficulty]
+            dropped = {"easy": junk | hard, "medium": junk, "hard": junk | easy}[difficulty]
+            if positives:
+                average = trapezoid_average_precision(rankings[name], positives, dropped)
+                values.append([average, *(precision_at(rankings[name], positives, dropped, k) for k in (1, 5, 10))])
+        means = [sum(column) / len(column) for column in zip(*values, strict=True)] or [math.nan] * 4
+        report[difficulty] = (means[0], dict(zip((1, 5, 10), means[1:], strict=True)), len(values))
+    return report
+
+
+def escape_name(name):
+    """Character by character, by what Unicode says of each."""
+    text = ""
+    for character in name:
+        control = unicodedata.category(character) in ("Cc", "Cs") or character == "\ufeff"
+        if character.isspace() or control or character == "%":
+            text += "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+        else:
+            text += character
+    return text
+
+
+# --- Aggregation and selective match: Tolias, Jenicek, Chum, ECCV 2020, section 3 --------------------------------------
+
+
+def nearest_words(descriptor, centroids, k):
+    """The k nearest centroids by squared distance, the lower number first among equals."""
+    distances = [sum((float(a) - float(b)) ** 2 for a, b in zip(descriptor, c, strict=True)) for c in centroids]
+    return sorted(range(len(centroids)), key=lambda word: (distances[word], word))[:k]
+
+
+def aggregate(descriptors, words, centroids):
+    """word → sum of the residuals of the descriptors that have it among their words, in float32, in their order."""
+    sums = {}
+    for descriptor, own_words in zip(descriptors, words, strict=True):
+        for word in own_words:
+            residual = [np.float32(a) - np.float32(b) for a, b in zip(descriptor, centroids[word], strict=True)]
+            old = sums.get(int(word), [np.float32(0)] * len(residual))
+            sums[int(word)] = [a + b for a, b in zip(old, residual, strict=True)]
+    return sums
+
+
+def binarise(vector):
+    """1 where a component is greater than 0, else 0."""
+    return [1 if component > 0 else 0 for component in vector]
+
+
+def selectivity(similarity, alpha, threshold):
+    """sigma(s) = s ** alpha where s >= threshold, else 0."""
+    return similarity**alpha if similarity >= threshold else 0.0
+
+
+def asmk_score(query, image, alpha=3.0, threshold=0.0, weights=None):
+    """The normalised score of two images given as word → bits."""
+    weights = weights or {}
+    total = 0.0
+    for word in sorted(query):
+        if word in image:
+            differing = sum(a != b for a, b in zip(query[word], image[word], strict=True))
+            similarity = 1 - 2 * differing / len(query[word])
+            total += weights.get(word, 1.0) * selectivity(similarity, alpha, threshold)
+    norms = [math.sqrt(sum(weights.get(word, 1.0) for word in bits)) for bits in (query, image)]
+    return total / (norms[0] * norms[1]) if norms[0] and norms[1] else 0.0
+
+
+def idf_weights(images, vocabulary):
+    """word → ln(N / n_w) ** 2, and 1 for a word that no image has."""
+    counts = {word: sum(word in image for image in images) for word in range(vocabulary)}
+    return {word: math.log(len(images) / n) ** 2 if n else 1.0 for word, n in counts.items()}
+
+
+def smk_score(query, image, alpha=3.0, threshold=0.0):
+    """SMK of two images given as lists of (word, unit vector): the double sum, self-similarity made 1 on both sides."""
+
+    def total(one, other):
+        pairs = [(x, y) for word, x in one for other_word, y in other if word == other_word]
+        return sum(selectivity(sum(a * b for a, b in zip(x, y, strict=True)), alpha, threshold) for x, y in pairs)
+
+    squared = total(query, query) * total(image, image)
+    return total(query, image) / math.sqrt(squared) if squared else 0.0
+
+
+# --- Elias-Fano lists ----------------------------------------------------------------------------------------------------
+
+
+def elias_fano(numbers, universe):
+    """The bytes of one list of increasing numbers below `universe`, as a string of bits turned into bytes."""
+    if not numbers:
+        return b""
+    low = math.floor(math.log2(universe / len(numbers)))
+    lows = [(number >> bit) & 1 for number in numbers for bit in range(low)]
+    highs = [0] * (len(numbers) + ((universe - 1) >> low) + 1)
+    for place, number in enumerate(numbers):
+        highs[(number >> low) + place] = 1
+    return _bits_to_bytes(lows) + _bits_to_bytes(highs)
+
+
+def _bits_to_bytes(bits):
+    padded = bits + [0] * (-len(bits) % 8)
+    return bytes(sum(bit << n for n, bit in enumerate(padded[i : i + 8])) for i in range(0, len(padded), 8))

@@ -1,0 +1,98 @@
+"""RootSIFT: SIFT of OpenCV (Lowe, IJCV 2004) with the Hellinger kernel (Arandjelović and Zisserman, CVPR 2012)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from asmk_engine.attempts import Origin
+from asmk_engine.extractors import FolderExtractor
+from asmk_engine.extractors.options import check_options, option
+from asmk_engine.features import Features
+from asmk_engine.image_lists import PathLike
+from asmk_engine.images import Box, view_image
+from asmk_engine.recipes import Recipe
+
+LAYERS = 3
+SIGMA = 1.6
+SMALLEST_SIDE = 16
+"""Images with a shorter side have no features: SIFT looks at nothing within 5 pixels of the border."""
+
+
+@dataclass(frozen=True)
+class RootSift(FolderExtractor):
+    """The strongest SIFT keypoints, described by RootSIFT; the fields are its options.
+
+    max_features        the strongest are kept, by absolute response
+    max_side            larger images are shrunk until their longer side is this many pixels
+    contrast_threshold  least contrast of a keypoint: lower finds more in pale or dark images, and more noise
+    edge_threshold      greatest ratio of curvatures: higher keeps more keypoints that lie on edges
+    """
+
+    max_features: int = option(1000, 1, 1_000_000)
+    max_side: int = option(1024, SMALLEST_SIDE, 16384)
+    contrast_threshold: float = option(0.02, 0.0, 1.0)
+    edge_threshold: float = option(10.0, 1.0, 1000.0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The name and all options."""
+        return Recipe("rootsift", dataclasses.asdict(self))
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a descriptor."""
+        return 128
+
+    @property
+    def origin(self) -> Origin:
+        """How a worker process makes an equal extractor."""
+        return Origin("asmk_engine.extractors:load_extractor", {"name": "rootsift", **dataclasses.asdict(self)})
+
+    def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
+        """The features of an image file or of [H, W, 3] uint8 RGB pixels, strongest first.
+
+        box  x1, y1, x2, y2 in pixels of the upright original: only this part is looked at, at the scale of the whole
+        Descriptors are float16 [n, 128]; keypoints are in pixels of the whole upright original, their scale is SIFT's
+        diameter. An image without texture has no features. InputError when the image or the box cannot be used.
+        """
+        view = view_image(image, self.max_side, box)
+        table, raw = self._detect(view.pixels)
+        x, y, size, angle, response = table.T
+        # One place may hold several keypoints, of different angles and equal response: their order is fixed here.
+        order = np.lexsort((angle, size, x, y, -response))[: self.max_features]
+        scales = (size * view.scale_factor)[:, None]
+        keypoints = np.concatenate([view.to_original(table[:, :2]), scales], axis=1).astype(np.float32)
+        return Features(rootsift(raw[order]).astype(np.float16), keypoints[order], response[order], view.image_size)
+
+    def _detect(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """x, y, diameter, angle, response [n, 5] and raw SIFT [n, 128], float32; n may exceed `max_features` by ties."""
+        if min(pixels.shape[:2]) < SMALLEST_SIDE:
+            return np.zeros((0, 5), np.float32), np.zeros((0, 128), np.float32)
+        sift = cv2.SIFT_create(
+            nfeatures=self.max_features,
+            nOctaveLayers=LAYERS,
+            contrastThreshold=self.contrast_threshold,
+            edgeThreshold=self.edge_threshold,
+            sigma=SIGMA,
+            enable_precise_upscale=True,  # without it every keypoint lies a quarter of a pixel to the lower right
+        )
+        found, raw = sift.detectAndCompute(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), None)
+        if not found:
+            return np.zeros((0, 5), np.float32), np.zeros((0, 128), np.float32)
+        return np.array([(*key.pt, key.size, key.angle, key.response) for key in found], np.float32), raw
+
+
+def rootsift(descriptors: np.ndarray) -> np.ndarray:
+    """RootSIFT [n, 128] of raw SIFT [n, 128]: each divided by its sum, then the square root of every component.
+
+    The results have unit Euclidean length; a descriptor of zeros stays zero. Arandjelović and Zisserman, CVPR 2012, §2.
+    """
+    sums = descriptors.sum(axis=1, keepdims=True)
+    return np.sqrt(descriptors / np.where(sums > 0, sums, 1))

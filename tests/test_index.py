@@ -1,0 +1,396 @@
+"""The index: what it answers never depends on how it came about, and bad input harms nothing that is stored."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import RECIPE, make_features, random_codebook, random_images, write_features
+
+from asmk_engine import segment as segments
+from asmk_engine.codebooks import Codebook
+from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, MismatchError, NotFoundError, StorageError
+from asmk_engine.features import Features, FeatureSet
+from asmk_engine.index import Index
+from asmk_engine.recipes import Recipe
+from asmk_engine.search import Hit, Searcher, SelectiveMatch
+from asmk_engine.signatures import sign
+from asmk_engine.store import WriterLock
+from asmk_engine.variants import Comparison
+
+DIM, WORDS = 24, 16
+MATCHES = [SelectiveMatch(), SelectiveMatch(2.0, 0.25), SelectiveMatch(idf=True)]
+
+
+@pytest.fixture
+def codebook() -> Codebook:
+    return random_codebook(WORDS, DIM)
+
+
+@pytest.fixture
+def images() -> dict[str, Features]:
+    return random_images(40, DIM)
+
+
+@pytest.fixture
+def index(tmp_path: Path, codebook: Codebook, images: dict[str, Features]) -> Index:
+    index = Index.create(tmp_path / "index", codebook)
+    index.add(write_features(tmp_path / "features", images))
+    return index
+
+
+def answers(index: Index, queries: dict[str, Features], match: SelectiveMatch, threads: int = 1) -> list[list[Hit]]:
+    searcher = Searcher(index, match, assignments=3, threads=threads)
+    return searcher.search_many(queries.values(), None)
+
+
+def bits(features: Features, codebook: Codebook, assignments: int) -> dict[int, list[int]]:
+    """word → bits, by the slow twins."""
+    words = [naive.nearest_words(d, codebook.centroids, assignments) for d in features.descriptors]
+    sums = naive.aggregate(features.descriptors, words, codebook.centroids)
+    return {word: naive.binarise(vector) for word, vector in sums.items()}
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_scores_are_those_of_the_paper(index: Index, images: dict[str, Features], match: SelectiveMatch) -> None:
+    database = {name: bits(features, index.codebook, 1) for name, features in images.items()}
+    weights = naive.idf_weights(list(database.values()), WORDS) if match.idf else None
+    searcher = Searcher(index, match, assignments=3)
+    for features in random_images(6, DIM, seed=9).values():
+        query = bits(features, index.codebook, 3)
+        scores = searcher.scores(features)
+        for name, image in database.items():
+            expected = naive.asmk_score(query, image, match.alpha, match.threshold, weights)
+            assert scores[name] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_answers_do_not_depend_on_segments_order_threads_or_merging(
+    tmp_path: Path, index: Index, images: dict[str, Features], match: SelectiveMatch
+) -> None:
+    queries = random_images(10, DIM, seed=5)
+    expected = answers(index, queries, match)
+    assert any(expected)
+    other = Index.create(tmp_path / "other", index.codebook)
+    names = list(images)
+    np.random.default_rng(0).shuffle(names)
+    for part in range(10):
+        chosen = {name: images[name] for name in names[part::10]}
+        other.add(write_features(tmp_path / f"part-{part}", chosen))
+    assert len(other.snapshot.segments) == 10
+    assert answers(other, queries, match) == expected
+    assert answers(other, queries, match, threads=2) == expected
+    other.merge()
+    assert len(other.snapshot.segments) == 1
+    assert answers(other, queries, match) == expected
+    assert answers(Index.open(other.path), queries, match) == expected
+
+
+def test_answers_do_not_depend_on_ranges(
+    tmp_path: Path, index: Index, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = random_images(10, DIM, seed=5)
+    expected = answers(index, queries, SelectiveMatch())
+    index.delete(list(images)[5:30])
+    fewer = answers(index, queries, SelectiveMatch())
+    monkeypatch.setattr(segments, "RANGE_BITS", 3)
+    monkeypatch.setattr("asmk_engine.search.RANGE_BITS", 3)
+    ranged = Index.create(tmp_path / "ranged", index.codebook)
+    ranged.add(FeatureSet.open(tmp_path / "features"))
+    assert ranged.snapshot.segments[0].ranges == 5
+    assert answers(ranged, queries, SelectiveMatch()) == expected
+    assert answers(ranged, queries, SelectiveMatch(), threads=2) == expected
+    ranged.delete(list(images)[5:30])
+    ranged.merge()
+    assert ranged.snapshot.segments[0].ranges == 2
+    assert answers(ranged, queries, SelectiveMatch()) == fewer
+
+
+@given(st.data())
+@settings(max_examples=15, deadline=None)
+def test_any_history_answers_as_a_fresh_index_would(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Adds, replacements, deletions and merges in any order, against a dictionary."""
+    folder = tmp_path_factory.mktemp("history")
+    codebook = random_codebook(WORDS, DIM)
+    index = Index.create(folder / "index", codebook)
+    pool = random_images(12, DIM, seed=3)
+    changed = random_images(12, DIM, seed=4)
+    present: dict[str, Features] = {}
+    for step in range(data.draw(st.integers(1, 6))):
+        action = data.draw(st.sampled_from(["add", "replace", "delete", "merge", "reopen"]))
+        names = data.draw(st.lists(st.sampled_from(sorted(pool)), unique=True, min_size=1))
+        if action in ("add", "replace"):
+            source = changed if action == "replace" else pool
+            chosen = {name: source[name] for name in names}
+            index.add(write_features(folder / f"f{step}", chosen), existing="replace" if action == "replace" else "skip")
+            present = {**chosen, **present} if action == "add" else {**present, **chosen}
+        elif action == "delete":
+            index.delete(names, missing_ok=True)
+            present = {name: features for name, features in present.items() if name not in names}
+        elif action == "merge":
+            index.merge()
+        else:
+            index = Index.open(index.path)
+        assert index.names == sorted(present)
+    fresh = Index.create(folder / "fresh", codebook)
+    if present:
+        fresh.add(write_features(folder / "all", present))
+    for match in MATCHES:
+        assert answers(index, pool, match) == answers(fresh, pool, match)
+
+
+def test_ties_are_in_byte_order_and_cut_alike(tmp_path: Path, codebook: Codebook) -> None:
+    same = random_images(1, DIM, seed=1, features=12)
+    features = next(iter(same.values())) if len(next(iter(same.values()))) else make_features(np.ones((3, DIM)))
+    names = ["é.jpg", "b.jpg", "a.jpg", "Z.jpg", "a b.jpg"]
+    index = Index.create(tmp_path / "index", codebook)
+    for place, name in enumerate(names):
+        index.add(write_features(tmp_path / str(place), {name: features}))
+    ordered = sorted(names, key=str.encode)
+    for top in range(1, 6):
+        assert [hit.name for hit in Searcher(index).search(features, top)] == ordered[:top]
+
+
+def test_an_image_finds_itself_with_score_one(index: Index, images: dict[str, Features]) -> None:
+    searcher = Searcher(index, assignments=1)
+    for name, features in images.items():
+        hits = searcher.search(features, 1)
+        if len(features):
+            assert hits[0].score == pytest.approx(1.0) and index.snapshot.find(name)
+        else:
+            assert hits == []
+
+
+def test_an_image_without_features_is_indexed_and_never_returned(tmp_path: Path, codebook: Codebook) -> None:
+    empty = make_features(np.zeros((0, DIM)))
+    index = Index.create(tmp_path / "index", codebook)
+    index.add(write_features(tmp_path / "f", {"empty.jpg": empty, "full.jpg": make_features(np.ones((4, DIM)))}))
+    assert "empty.jpg" in index and index.images == 2
+    for match in MATCHES:
+        searcher = Searcher(index, match)
+        assert searcher.search(empty) == []
+        assert all(np.isfinite(hit.score) and hit.name == "full.jpg" for hit in searcher.search(make_features(np.ones((2, DIM)))))
+
+
+def test_only_images_without_features(tmp_path: Path, codebook: Codebook) -> None:
+    index = Index.create(tmp_path / "index", codebook)
+    index.add(write_features(tmp_path / "f", {"empty.jpg": make_features(np.zeros((0, DIM)))}))
+    for match in MATCHES:
+        assert Searcher(index, match).search(make_features(np.ones((2, DIM)))) == []
+
+
+def test_existing_names_are_refused_skipped_updated_or_replaced(tmp_path: Path, index: Index, images: dict[str, Features]) -> None:
+    with pytest.raises(InputError, match="there already"):
+        index.add(FeatureSet.open(tmp_path / "features"))
+    summary = index.add(FeatureSet.open(tmp_path / "features"), existing="skip")
+    assert (summary.added, summary.replaced, summary.unchanged) == (0, 0, 40)
+    name = next(name for name, features in images.items() if len(features) > 3)
+    changed = {**images, name: make_features(-images[name].descriptors)}
+    other = write_features(tmp_path / "changed", changed)
+    assert index.add(other, existing="update").replaced == 1
+    assert index.images == 40
+    assert Searcher(index, assignments=1).search(changed[name], 1)[0] == Hit(name, pytest.approx(1.0))
+    assert index.add(other, existing="replace").replaced == 40
+    assert index.images == 40 and sorted(index.names) == sorted(images)
+
+
+def test_prune_removes_what_vanished(tmp_path: Path, index: Index, images: dict[str, Features]) -> None:
+    fewer = dict(list(images.items())[:7])
+    summary = index.add(write_features(tmp_path / "fewer", fewer), existing="skip", prune=True)
+    assert summary.removed == 33 and index.names == sorted(fewer)
+    assert Index.open(index.path).names == sorted(fewer)
+
+
+def test_delete_takes_effect_at_once_in_every_searcher(index: Index, images: dict[str, Features]) -> None:
+    searcher = Searcher(index)
+    query = next(features for features in images.values() if len(features) > 3)
+    best = searcher.search(query, 1)[0].name
+    index.delete([best])
+    assert best not in index and best not in [hit.name for hit in searcher.search(query, None)]
+    with pytest.raises(NotFoundError, match="nothing was deleted"):
+        index.delete([index.names[0], best])
+    assert index.images == 39
+    before = sum(f.stat().st_size for f in index.path.iterdir())
+    index.merge()
+    assert sum(f.stat().st_size for f in index.path.iterdir()) < before
+    assert index.snapshot.segments[0].deleted is None
+
+
+def test_full_segments_are_committed_on_the_way(tmp_path: Path, codebook: Codebook, images: dict[str, Features]) -> None:
+    index = Index.create(tmp_path / "index", codebook)
+    index.add(write_features(tmp_path / "features", images), segment_postings=30)
+    assert len(index.snapshot.segments) > 3
+    assert index.names == sorted(images)
+
+
+def test_features_of_another_recipe_or_dimension_are_refused(tmp_path: Path, index: Index) -> None:
+    files = sorted(path.name for path in index.path.iterdir())
+    other = write_features(tmp_path / "other", random_images(2, DIM), recipe=Recipe("else", {"size": 3}))
+    with pytest.raises(MismatchError, match=r"else size=3.*synthetic seed=0"):
+        index.add(other, existing="skip")
+    wide = write_features(tmp_path / "wide", random_images(2, DIM + 8))
+    with pytest.raises(MismatchError, match=f"{DIM + 8} dimensions.*{DIM}"):
+        index.add(wide, existing="skip")
+    assert sorted(path.name for path in index.path.iterdir()) == files
+
+
+def test_queries_are_checked(index: Index) -> None:
+    searcher = Searcher(index)
+    with pytest.raises(MismatchError, match="descriptors"):
+        searcher.search(make_features(np.ones((3, DIM + 1))))
+    broken = np.ones((3, DIM))
+    broken[1, 2] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        searcher.search(make_features(broken))
+    foreign = sign(make_features(np.ones((3, 3 * 64))), random_codebook(4, 3 * 64))
+    with pytest.raises(MismatchError, match="another codebook"):
+        searcher.search(foreign)
+    for bad in ({"alpha": 0.0}, {"alpha": float("nan")}, {"threshold": -0.1}, {"threshold": 2.0}):
+        with pytest.raises(InputError):
+            SelectiveMatch(**bad)
+    with pytest.raises(InputError):
+        Searcher(index, assignments=0)
+
+
+def test_a_missing_or_altered_file_is_named(index: Index, tmp_path: Path) -> None:
+    for path in sorted(index.path.glob("*.safetensors")):
+        copy = tmp_path / "copy"
+        shutil.copytree(index.path, copy)
+        (copy / path.name).unlink()
+        with pytest.raises(DamagedError, match=f"{path.name}.*manifest"):
+            Index.open(copy)
+        (copy / path.name).write_bytes(path.read_bytes()[:-9])
+        with pytest.raises(DamagedError, match=path.name):
+            Index.open(copy)
+        shutil.rmtree(copy)
+
+
+def test_either_copy_of_the_manifest_serves(index: Index) -> None:
+    names = index.names
+    for one, other in (("manifest.json", "manifest.copy.json"), ("manifest.copy.json", "manifest.json")):
+        saved = (index.path / one).read_bytes()
+        for damage in (b"", saved[:50], saved.replace(b'"commit": 2', b'"commit": 9')):
+            (index.path / one).write_bytes(damage)
+            assert Index.open(index.path).names == names
+        (index.path / one).unlink()
+        assert Index.open(index.path).names == names
+        (index.path / one).write_bytes(saved)
+        assert (index.path / other).exists()
+
+
+def test_what_is_no_index_is_named(tmp_path: Path, index: Index) -> None:
+    with pytest.raises(NotFoundError, match="no such index"):
+        Index.open(tmp_path / "nowhere")
+    with pytest.raises(FormatError, match="not an index"):
+        Index.open(tmp_path / "features")
+    from asmk_engine.store import encode_manifest
+
+    newer = {**index.snapshot.manifest.to_json(), "format": 2}
+    for name in ("manifest.json", "manifest.copy.json"):
+        (index.path / name).write_bytes(encode_manifest(newer))
+    with pytest.raises(FormatError, match="format 2, this version reads 1"):
+        Index.open(index.path)
+
+
+def test_creating_over_something_is_refused(tmp_path: Path, codebook: Codebook) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    for target in ("file", "full"):
+        with pytest.raises(InputError):
+            Index.create(tmp_path / target, codebook)
+    assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
+
+
+def test_one_writer_at_a_time(index: Index) -> None:
+    with WriterLock(index.path), pytest.raises(StorageError, match="another process is writing"):
+        index.delete(index.names[:1])
+    index.delete(index.names[:1])
+
+
+def test_leftovers_of_a_killed_writer_are_ignored_and_collected(index: Index) -> None:
+    for name in ("segment-000099.safetensors", "segment-000098.safetensors.tmp", "deleted-000001.safetensors"):
+        (index.path / name).write_bytes(b"rubbish")
+    assert len(Index.open(index.path)) == 40
+    index.delete(index.names[:1])
+    assert not (index.path / "segment-000099.safetensors").exists()
+    assert not list(index.path.glob("*.tmp"))
+
+
+@pytest.fixture
+def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Every write fails as on a full disk once the list is not empty."""
+    armed: list[int] = []
+
+    def full(*_: object) -> None:
+        if armed:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("asmk_engine.store._sync_file", full)
+    yield armed
+
+
+def test_a_full_disk_harms_nothing(tmp_path: Path, index: Index, images: dict[str, Features], failing_sync: list[int]) -> None:
+    more = write_features(tmp_path / "more", random_images(3, DIM, seed=8) | {"new.jpg": make_features(np.ones((2, DIM)))})
+    names = index.names
+    failing_sync.append(1)
+    with pytest.raises(StorageError, match="free some space"):
+        index.add(more, existing="skip")
+    with pytest.raises(StorageError, match="free some space"):
+        index.merge() if len(index.snapshot.segments) > 1 else index.delete(names[:1])
+    failing_sync.clear()
+    assert Index.open(index.path).names == names
+    assert "new.jpg" not in index
+    index.add(more, existing="skip")
+    assert "new.jpg" in index
+
+
+def test_every_kind_of_name(tmp_path: Path, codebook: Codebook) -> None:
+    names = ["a b.jpg", "new\nline.jpg", "tab\t.jpg", "日本.jpg", "-dash", "#hash", "%41", "x" * 300, "é", "e\u0301"]
+    index = Index.create(tmp_path / "index", codebook)
+    index.add(write_features(tmp_path / "f", {name: make_features(np.ones((2, DIM))) for name in names}))
+    assert index.names == sorted(names, key=str.encode)
+    assert all(name in index for name in names) and "absent" not in index
+    assert {hit.name for hit in Searcher(index).search(make_features(np.ones((2, DIM))), None)} == set(names)
+
+
+def test_smk_equals_its_twin() -> None:
+    codebook = random_codebook(WORDS, DIM)
+    images = random_images(8, DIM, seed=2)
+    comparison = Comparison(codebook, "smk", SelectiveMatch(), assignments=2)
+    comparison.add(images.items())
+
+    def described(features: Features, k: int) -> list[tuple[int, list[float]]]:
+        pairs = [(d, w) for d in features.descriptors for w in naive.nearest_words(d, codebook.centroids, k)]
+        signs = [(w, naive.binarise(d - codebook.centroids[w])) for d, w in pairs]
+        return [(w, [(2 * bit - 1) / DIM**0.5 for bit in one]) for w, one in signs]
+
+    for query in random_images(4, DIM, seed=6).values():
+        scores = comparison.scores(query)
+        for name, image in images.items():
+            expected = naive.smk_score(described(query, 2), described(image, 1))
+            assert scores[name] == pytest.approx(expected, abs=1e-9)
+
+
+def test_every_error_is_one_line(index: Index) -> None:
+    with pytest.raises(AsmkError) as caught:
+        index.delete(["nobody"])
+    assert "\n" not in str(caught.value)
+
+
+def test_searching_while_writing_sees_one_commit(index: Index, tmp_path: Path) -> None:
+    reader = Index.open(index.path)
+    before = reader.names
+    query = random_images(3, DIM, seed=5)
+    expected = answers(reader, query, SelectiveMatch())
+    index.delete(before[:10])
+    index.merge()
+    assert answers(reader, query, SelectiveMatch()) == expected
+    assert Index.open(index.path).names == before[10:]
+    assert RECIPE == index.codebook.recipe

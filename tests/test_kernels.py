@@ -1,0 +1,151 @@
+"""Every kernel against its slow twin, on empty, single, boundary and random input."""
+
+from __future__ import annotations
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asmk_engine.kernels import aggregate, cluster, elias_fano, match, postings
+
+UNIVERSES = [1, 2, 3, 63, 64, 65, 1000, 65_535, 65_536]
+
+
+def encode(lists: list[list[int]], universe: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    counts = np.array([len(numbers) for numbers in lists], np.int64)
+    posting_starts = np.concatenate([[0], np.cumsum(counts)])
+    id_starts = elias_fano.list_starts(counts, universe)
+    ids = np.zeros(int(id_starts[-1]) + elias_fano.PADDING, np.uint8)
+    numbers = np.array([number for one in lists for number in one], np.uint32)
+    elias_fano.encode(numbers, posting_starts, id_starts, universe, ids)
+    return posting_starts, id_starts, ids
+
+
+@st.composite
+def increasing_lists(draw: st.DrawFn) -> tuple[int, list[list[int]]]:
+    universe = draw(st.sampled_from(UNIVERSES))
+    numbers = st.lists(st.integers(0, universe - 1), unique=True, max_size=80).map(sorted)
+    return universe, draw(st.lists(numbers, max_size=5))
+
+
+@given(increasing_lists())
+def test_elias_fano_writes_the_bytes_of_its_twin_and_reads_them_back(case: tuple[int, list[list[int]]]) -> None:
+    universe, lists = case
+    posting_starts, id_starts, ids = encode(lists, universe)
+    assert bytes(ids[: id_starts[-1]]) == b"".join(naive.elias_fano(numbers, universe) for numbers in lists)
+    out = np.zeros(int(posting_starts[-1]), np.uint32)
+    assert elias_fano.decode(ids, posting_starts, id_starts, universe, out) == -1
+    assert out.tolist() == [number for numbers in lists for number in numbers]
+
+
+@pytest.mark.parametrize("universe", UNIVERSES)
+def test_elias_fano_of_every_number_and_of_the_last_alone(universe: int) -> None:
+    for numbers in (list(range(universe)), [universe - 1], [0]):
+        posting_starts, id_starts, ids = encode([numbers], universe)
+        out = np.zeros(len(numbers), np.uint32)
+        assert elias_fano.decode(ids, posting_starts, id_starts, universe, out) == -1
+        assert out.tolist() == numbers
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_hostile_lists_never_leave_their_arrays(data: st.DataObject) -> None:
+    """Random bytes and tables: a number of a damaged list or increasing numbers in range, never a crash."""
+    universe = data.draw(st.sampled_from(UNIVERSES))
+    edge = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 40)
+    ids = np.frombuffer(data.draw(st.binary(min_size=8, max_size=64)), np.uint8)
+    posting_starts = np.array([data.draw(edge), data.draw(edge)])
+    id_starts = np.array([data.draw(edge), data.draw(edge)])
+    out = np.zeros(20, np.uint32)
+    status = elias_fano.decode(ids, posting_starts, id_starts, universe, out)
+    first, last = posting_starts.tolist()
+    if status == -1:
+        numbers = out[first:last].tolist()
+        assert numbers == sorted(set(numbers)) and all(number < universe for number in numbers)
+    codes, scores = np.zeros((20, 2), np.uint64), np.zeros(universe)
+    lists, weights = np.zeros(1, np.int64), np.ones(1)
+    query, table = np.zeros((1, 2), np.uint64), np.ones(129)
+    matched = match.match(lists, query, weights, posting_starts, id_starts, ids, codes, table, scores)
+    if status == -1 and last > first and last <= 20:
+        assert matched == -1 and np.flatnonzero(scores).tolist() == out[first:last].tolist()
+
+
+@given(
+    st.integers(0, 6), st.integers(1, 3), st.integers(1, 9), st.sampled_from([1, 5, 63, 64, 65, 128]), st.integers(0, 2**32)
+)
+def test_aggregate_and_binarise_equal_their_twins(count: int, k: int, words: int, dim: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    k = min(k, words)
+    centroids = rng.normal(size=(words, dim)).astype(np.float32)
+    descriptors = rng.normal(size=(count, dim)).astype(np.float32)
+    descriptors[: count // 3] = centroids[0]  # a residual of exactly zero
+    assigned = np.array([rng.permutation(words)[:k] for _ in range(count)], np.int32).reshape(count, k)
+    out_words, out_sums = np.empty(count * k, np.int32), np.empty((count * k, dim), np.float32)
+    found = aggregate.aggregate(descriptors, assigned, centroids, out_words, out_sums)
+    expected = naive.aggregate(descriptors, assigned, centroids)
+    assert out_words[:found].tolist() == sorted(expected)
+    codes = np.empty((found, (dim + 63) // 64), np.uint64)
+    aggregate.binarise(out_sums[:found], codes)
+    bits = np.unpackbits(codes.view(np.uint8), axis=1, bitorder="little")
+    for row, word in enumerate(sorted(expected)):
+        assert out_sums[row].tolist() == [float(value) for value in expected[word]]
+        assert bits[row, :dim].tolist() == naive.binarise(expected[word])
+        assert not bits[row, dim:].any()
+
+
+@given(st.integers(1, 40), st.integers(1, 200), st.sampled_from([1, 2, 3]), st.integers(0, 2**32))
+def test_match_equals_its_twin(query_words: int, universe: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, universe + 1, 30)
+    lists = [sorted(rng.choice(universe, size, replace=False).tolist()) for size in sizes]
+    posting_starts, id_starts, ids = encode(lists, universe)
+    codes = rng.integers(0, 2**64, (int(posting_starts[-1]), width), dtype=np.uint64)
+    query = rng.integers(0, 2**64, (query_words, width), dtype=np.uint64)
+    chosen = rng.integers(-1, len(lists), query_words)
+    table, weights = rng.normal(size=64 * width + 1), rng.normal(size=query_words)
+    scores = np.zeros(universe)
+    assert match.match(chosen, query, weights, posting_starts, id_starts, ids, codes, table, scores) == -1
+    expected = np.zeros(universe)
+    for q, j in enumerate(chosen):
+        for place, image in enumerate(lists[j] if j >= 0 else []):
+            differing = sum(int(a ^ b).bit_count() for a, b in zip(codes[posting_starts[j] + place], query[q], strict=True))
+            expected[image] += weights[q] * table[differing]
+    np.testing.assert_array_equal(scores, expected)
+
+
+@given(st.sets(st.integers(0, 60)), st.sets(st.integers(0, 60)))
+def test_find_lists_equals_a_dictionary(present: set[int], wanted: set[int]) -> None:
+    places = {word: place for place, word in enumerate(sorted(present))}
+    out = np.empty(len(wanted), np.int64)
+    match.find_lists(np.array(sorted(present), np.uint32), np.array(sorted(wanted), np.uint32), out)
+    assert out.tolist() == [places.get(word, -1) for word in sorted(wanted)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 300)), max_size=60))
+def test_postings_are_ordered_as_a_stable_sort_would(pairs: list[tuple[int, int]]) -> None:
+    words, images = (np.array([pair[i] for pair in pairs], np.uint32) for i in (0, 1))
+    counts = postings.count_lists(words, images, 7, 6, 5)
+    starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
+    order = postings.order_postings(words, images, 7, 6, starts.copy())
+    assert order.tolist() == sorted(range(len(pairs)), key=lambda p: (pairs[p][1] >> 6, pairs[p][0]))
+
+
+@given(st.integers(1, 12), st.integers(1, 8), st.integers(0, 2**32))
+def test_smallest_prefers_the_lower_column_among_equals(columns: int, k: int, seed: int) -> None:
+    k = min(k, columns)
+    values = np.random.default_rng(seed).integers(0, 4, (5, columns)).astype(np.float32)
+    out_columns, out_values = np.empty((5, k), np.int32), np.empty((5, k), np.float32)
+    cluster.smallest(values, k, out_columns, out_values)
+    assert out_columns.tolist() == np.argsort(values, axis=1, kind="stable")[:, :k].tolist()
+
+
+def test_add_by_word_sums_and_counts() -> None:
+    rng = np.random.default_rng(0)
+    descriptors, words = rng.normal(size=(50, 3)).astype(np.float32), rng.integers(0, 4, 50).astype(np.int32)
+    sums, counts = np.zeros((4, 3)), np.zeros(4, np.int64)
+    cluster.add_by_word(descriptors, words, sums, counts)
+    for word in range(4):
+        np.testing.assert_allclose(sums[word], descriptors[words == word].sum(axis=0, dtype=np.float64))
+        assert counts[word] == (words == word).sum()
