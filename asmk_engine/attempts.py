@@ -86,7 +86,8 @@ def attempt(extractor: Extractor, path: Path) -> Outcome:
     except AsmkError as error:
         return Failed(_one_line(error).removeprefix(f"{shown(path)}: "))
     except Exception as error:  # an image must not stop the run, whatever a decoder or detector makes of it
-        return Failed(f"the extractor failed on it ({type(error).__name__}: {_one_line(error)[:200]}); leave the image out")
+        said = f"{type(error).__name__}: {_one_line(error)[:200]}"
+        return Failed(f"the extractor failed on it ({said}); leave the image out")
 
 
 def file_stamp(path: Path) -> tuple[int, int]:

@@ -74,16 +74,13 @@ def extract_images(
     found = images if isinstance(images, ImageList) else find_images(images)
     count = _worker_count(workers)
     with FeatureWriter(output, extractor.recipe, extractor.dim, images_root=found.root) as writer:
-        run = _Run(writer, len(found.images) + len(found.failures), strict, progress)
-        removed = run.prune(found) if prune else 0
-        for name, reason in found.failures.items():
-            run.fail(name, reason)
-        wanted = run.select(found.images)
+        run = _Run(writer, found, strict=strict, prune=prune, progress=progress)
+        wanted = run.begin()
         with closing(_outcomes(extractor, wanted, count, image_seconds)) as outcomes:
             for image, outcome in zip(wanted, outcomes, strict=True):
                 run.take(image, outcome)
-    run.check_any_readable(found.root)
-    return ExtractionSummary(run.extracted, run.unchanged, removed, run.failed, time.monotonic() - begun)
+    run.check_any_readable()
+    return ExtractionSummary(run.extracted, run.unchanged, run.removed, run.failed, time.monotonic() - begun)
 
 
 def _worker_count(workers: int | None) -> int:
@@ -108,30 +105,32 @@ def _outcomes(
 class _Run:
     """The books of one run: what was known, what became of each image."""
 
-    def __init__(self, writer: FeatureWriter, total: int, strict: bool, progress: Progress | None) -> None:
-        self._writer, self._total, self._strict, self._progress = writer, total, strict, progress
+    def __init__(
+        self, writer: FeatureWriter, found: ImageList, *, strict: bool, prune: bool, progress: Progress | None
+    ) -> None:
+        self._writer, self._found, self._strict, self._prune, self._progress = writer, found, strict, prune, progress
         self._known = FeatureSet.open(writer.path) if part_names(writer.path) else None
-        self.extracted = self.unchanged = 0
+        self._noted = self._known.failures if self._known else {}
+        self.extracted = self.unchanged = self.removed = 0
         self.failed: dict[str, str] = {}
 
-    def prune(self, found: ImageList) -> int:
-        """Forget the images of the set that were not found, and return how many."""
-        if self._known is None:
-            return 0
-        found_names = {image.name for image in found.images} | set(found.failures)
-        for name in self._known.failures.keys() - found_names:
-            self._writer.remove(name)
-        vanished = [name for name in self._known.names if name not in found_names]
-        for name in vanished:
-            self._writer.remove(name)
-        return len(vanished)
-
-    def select(self, images: list[ImageFile]) -> list[ImageFile]:
-        """The images that need work: new, changed, or failed before."""
-        wanted = [image for image in images if not self._is_unchanged(image)]
-        self.unchanged = len(images) - len(wanted)
+    def begin(self) -> list[ImageFile]:
+        """Do what needs no extractor, and return the images that do: new, changed, or failed before."""
+        if self._prune and self._known is not None:
+            self._forget_vanished(self._known)
+        for name, reason in self._found.failures.items():
+            self._fail(name, reason)
+        wanted = [image for image in self._found.images if not self._is_unchanged(image)]
+        self.unchanged = len(self._found.images) - len(wanted)
         self._report()
         return wanted
+
+    def _forget_vanished(self, known: FeatureSet) -> None:
+        names = {image.name for image in self._found.images if image.path.exists()} | self._found.failures.keys()
+        vanished = [name for name in known.names if name not in names]
+        for name in [*vanished, *sorted(known.failures.keys() - names)]:
+            self._writer.remove(name)
+        self.removed = len(vanished)
 
     def _is_unchanged(self, image: ImageFile) -> bool:
         if self._known is None or image.name not in self._known:
@@ -146,33 +145,33 @@ class _Run:
             return False
 
     def take(self, image: ImageFile, outcome: Outcome) -> None:
-        """Write what became of an image."""
+        """Write what became of an image; InputError when it failed and must not."""
         if isinstance(outcome, Extracted):
             self._writer.add(image.name, outcome.features, outcome.source)
             self.extracted += 1
         else:
-            self.fail(image.name, outcome.reason, gone=not image.path.exists())
+            self._fail(image.name, outcome.reason, gone=not image.path.exists())
         self._report()
 
-    def fail(self, name: str, reason: str, *, gone: bool = False) -> None:
-        """Note that an image cannot be read; InputError when that must not be.
-
-        Features of a file that is gone are still right, so they stay; those of a file that has changed are not.
-        """
+    def _fail(self, name: str, reason: str, *, gone: bool = False) -> None:
+        """Features of a file that is gone are as right as before, so they stay; those of a changed file do not."""
         self.failed[name] = reason
-        if not (gone and name in self._stored) and self._noted.get(name) != reason:
+        stays = gone and self._known is not None and name in self._known
+        if not stays and self._noted.get(name) != reason:
             self._writer.fail(name, reason)
         if self._strict:
             raise InputError(f"{shown(name)}: {reason}; without strict such images are skipped")
 
     def _report(self) -> None:
         if self._progress is not None:
-            self._progress(self.extracted + self.unchanged + len(self.failed), self._total, len(self.failed))
+            done = self.extracted + self.unchanged + len(self.failed)
+            self._progress(done, len(self._found.images) + len(self._found.failures), len(self.failed))
 
-    def check_any_readable(self, root: str) -> None:
+    def check_any_readable(self) -> None:
         """InputError when there were images and none of them could be read."""
         if self.extracted or self.unchanged or not self.failed:
             return
         reasons = [f"{shown(name)}: {reason}" for name, reason in list(self.failed.items())[:3]]
         more = f"; and {len(self.failed) - 3} more" if len(self.failed) > 3 else ""
-        raise InputError(f"{root or 'images'}: none of {len(self.failed)} could be read: {'; '.join(reasons)}{more}")
+        where = shown(self._found.root) or "the images given"
+        raise InputError(f"{where}: none of {len(self.failed)} images could be read: {'; '.join(reasons)}{more}")

@@ -18,7 +18,7 @@ from asmk_engine.escape import escape_name
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 LIST_SUFFIX = ".txt"
 
-PathLike = str | os.PathLike[str]
+PathLike = str | Path
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def find_images(inputs: PathLike | Iterable[PathLike]) -> ImageList:
     the list are absolute paths without the leading slash. NotFoundError when an input does not exist; InputError when
     one names no image, or when two files would bear the same name.
     """
-    listed = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    listed = [inputs] if isinstance(inputs, PathLike) else list(inputs)
     if not listed:
         raise InputError("no images given; give a folder, image files, or a .txt file with one path per line")
     found = [_find(Path(item)) for item in listed]
@@ -72,7 +72,7 @@ def _find(path: Path) -> ImageList:
     if path.is_dir():
         return _in_folder(path)
     if not os.path.lexists(path):
-        raise NotFoundError(f"{shown(path)}: no such folder or file; give a folder, image files, or a .txt list of paths")
+        raise NotFoundError(f"{shown(path)}: no such folder or file; give a folder, image files, or a .txt list")
     if path.suffix.lower() == LIST_SUFFIX:
         return _in_list(path)
     return _checked([(path.name, path)], str(path.parent), {})

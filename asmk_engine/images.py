@@ -13,7 +13,6 @@ import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import cv2
@@ -66,7 +65,7 @@ def view_image(image: PathLike | np.ndarray, max_side: int, box: Box | None = No
     factor of the whole image, as in HOW (Tolias et al., ECCV 2020): the thing keeps the size it has in the database.
     InputError for a box that is inverted, empty or outside, and what `load_image` raises.
     """
-    where = "the image" if isinstance(image, np.ndarray) else shown(os.fspath(image))
+    where = "the image" if isinstance(image, np.ndarray) else shown(image)
     if isinstance(image, np.ndarray):
         pixels, size = _check_pixels(image), (image.shape[1], image.shape[0])
     else:
@@ -97,7 +96,7 @@ def check_box(box: Box, size: Size, where: str = "the image") -> tuple[int, int,
     """The box rounded to whole pixels; InputError when it is inverted, empty, or over the edge by more than a pixel."""
     width, height = size
     text = ",".join(f"{value:g}" for value in box)
-    expected = f"{where} is {width} × {height} pixels; expected x1,y1,x2,y2 with x1 < x2 <= {width}, y1 < y2 <= {height}"
+    expected = f"{where} is {width} × {height} pixels; expected x1,y1,x2,y2, x1 < x2 <= {width}, y1 < y2 <= {height}"
     if len(box) != 4 or not all(math.isfinite(value) for value in box):
         raise InputError(f"box {text}: not four finite numbers; {expected}")
     x1, y1, x2, y2 = box
@@ -124,7 +123,7 @@ def load_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def _check_pixels(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
         found = f"{image.dtype} {image.shape}"
-        raise InputError(f"the image is an array of {found}; expected uint8 [H, W, 3], RGB, or [H, W], at least one pixel")
+        raise InputError(f"the image is an array of {found}; expected uint8 [H, W, 3], RGB, or [H, W], not empty")
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
 
 
@@ -188,8 +187,8 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _too_large(path: Path, pixels: int, most: int) -> InputError:
-    found = f"{pixels / 1e6:.0f} megapixels"
-    return InputError(f"{shown(path)}: {found}, more than the {most / 1e6:.0f} that are decoded; make the image smaller")
+    found, limit = f"{pixels / 1e6:.3g} megapixels", f"{most / 1e6:.3g}"
+    return InputError(f"{shown(path)}: {found}, more than the {limit} that are decoded; make the image smaller")
 
 
 def _unreadable(path: Path, error: Exception, max_pixels: int) -> InputError:
@@ -211,7 +210,7 @@ def _unreadable(path: Path, error: Exception, max_pixels: int) -> InputError:
 
 
 def _reduce(image: Image.Image, max_side: int) -> None:
-    """Let the JPEG decoder shrink while it decodes, three times as fast; only by factors that keep coordinates exact."""
+    """Let the JPEG decoder shrink while it decodes, thrice as fast, but only by factors that keep coordinates exact."""
     width, height = image.size
     for factor in (8, 4, 2):
         if width % factor == height % factor == 0 and max(width, height) // factor >= max_side:
@@ -269,7 +268,7 @@ class _QuietPillow:
                 self._filters.__enter__()
                 warnings.filterwarnings("ignore", module=r"PIL\b")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:

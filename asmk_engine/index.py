@@ -374,7 +374,11 @@ def _write_codebook(folder: Folder, name: str, codebook: Codebook) -> FileEntry:
 
 def _read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
     file = map_arrays(folder, entry.name, entry.checksum)
-    arrays = (file.take("mean", "f4", None), file.take("projection", "f4", None, None), file.take("centroids", "f4", None, None))
+    arrays = (
+        file.take("mean", "f4", None),
+        file.take("projection", "f4", None, None),
+        file.take("centroids", "f4", None, None),
+    )
     try:
         training = json.loads(file.metadata.get("training", "{}"))
     except ValueError:

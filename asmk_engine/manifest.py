@@ -70,7 +70,9 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The content of the manifest file."""
-        content = {key: getattr(self, key) for key in ("identity", "made_by", "commit", "next", "features", "images_root")}
+        content = {
+            key: getattr(self, key) for key in ("identity", "made_by", "commit", "next", "features", "images_root")
+        }
         segments = [_segment_to_json(segment) for segment in self.segments]
         return {"kind": KIND, "format": FORMAT, "codebook": vars(self.codebook), "segments": segments, **content}
 
@@ -107,7 +109,9 @@ def read_manifest(folder: Folder) -> Manifest:
     damaged = [problem for problem in problems if isinstance(problem, DamagedError)]
     if damaged:
         raise damaged[0]
-    raise FormatError(f"{folder.path}: not an index: it holds no {NAMES[0]}; expected a folder from `asmk-engine index`")
+    raise FormatError(
+        f"{folder.path}: not an index: it holds no {NAMES[0]}; expected a folder from `asmk-engine index`"
+    )
 
 
 def _parse(content: dict[str, Any], path: Path) -> Manifest:
@@ -115,7 +119,8 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
         raise FormatError(f"{path}: this is {content['kind']!r}, not an index of asmk-engine")
     if content.get("format") != FORMAT:
         raise FormatError(
-            f"{path}: index format {content.get('format')!r}, this version reads {FORMAT}; update asmk-engine, or index again"
+            f"{path}: index format {content.get('format')!r}, this version reads {FORMAT}; "
+            "update asmk-engine, or index again"
         )
     try:
         return Manifest(

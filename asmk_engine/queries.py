@@ -22,10 +22,14 @@ class QuerySource:
     Features of a query are never made from stored codes, which hold one assignment per descriptor.
     """
 
-    def __init__(self, index: Index, *, features: Path | str | None = None, images_root: Path | str | None = None) -> None:
+    def __init__(
+        self, index: Index, *, features: Path | str | None = None, images_root: Path | str | None = None
+    ) -> None:
         self.index = index
         manifest = index.snapshot.manifest
-        self.images_root = Path(images_root) if images_root else Path(manifest.images_root) if manifest.images_root else None
+        self.images_root = (
+            Path(images_root) if images_root else Path(manifest.images_root) if manifest.images_root else None
+        )
         self._features = self._open(Path(features)) if features else None
         self._remembered = None if features or not manifest.features else Path(manifest.features)
         self._extractor: Extractor | None = None
@@ -63,7 +67,9 @@ class QuerySource:
             raise NotFoundError(f"the photograph of query {name!r} is not indexed; give its folder with --images")
         found = match_names([name], (image.name for image in find_images([root]).images))
         if not found:
-            raise NotFoundError(f"{root}: no photograph of query {name!r} below this folder; give another with --images")
+            raise NotFoundError(
+                f"{root}: no photograph of query {name!r} below this folder; give another with --images"
+            )
         return root / found[name]
 
     def _of_file(self, query: str, box: Box | None) -> Features:
@@ -96,5 +102,6 @@ class QuerySource:
                 return path
         where = f"in {self.images_root}" if self.images_root else "and the index remembers no folder of photographs"
         raise NotFoundError(
-            f"the photograph of {name!r} is not there, {where}; give its folder with --images, or a feature set with --features"
+            f"the photograph of {name!r} is not there, {where}; "
+            "give its folder with --images, or a feature set with --features"
         )

@@ -154,7 +154,7 @@ def _plain_weights(snapshot: Snapshot) -> _Weights:
 
 
 def _idf_weights(snapshot: Snapshot) -> _Weights:
-    """idf(w) = ln(N / n_w) ** 2 over live images; 1 for a word that occurs nowhere, as in the reference implementation."""
+    """idf(w) = ln(N / n_w) ** 2 over live images; 1 for a word that occurs nowhere, as the reference has it."""
     lengths = snapshot.list_lengths
     weights = np.where(lengths > 0, np.log(max(snapshot.images, 1) / np.maximum(lengths, 1)) ** 2, 1.0)
     return _Weights(weights, tuple(np.sqrt(_idf_norms(segment, weights)) for segment in snapshot.segments))

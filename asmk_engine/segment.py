@@ -210,7 +210,9 @@ class Segment:
     def _name_at(self, place: int) -> bytes:
         number = int(self._name_order[place])
         if number >= self.images:
-            raise DamagedError(f"{self.path}: its table of names speaks of image {number} of {self.images}; it was altered")
+            raise DamagedError(
+                f"{self.path}: its table of names speaks of image {number} of {self.images}; it was altered"
+            )
         return self.name_as_bytes(number)
 
     def names(self) -> Iterator[str]:

@@ -71,7 +71,8 @@ def sign_many(
         words = codebook.assign_projected(projected, assignments)
         ends = np.cumsum([len(image) for _, image in batch])
         slices = [slice(int(end) - len(image), int(end)) for end, (_, image) in zip(ends, batch, strict=True)]
-        signed = threads.run(lambda rows: make_signature(projected[rows], words[rows], codebook), slices, thread_count)
+        parts = [(projected[rows], words[rows]) for rows in slices]
+        signed = threads.run(lambda part: make_signature(*part, codebook), parts, thread_count)
         yield from zip([name for name, _ in batch], signed, strict=True)
 
 

@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -38,9 +37,8 @@ _LENGTH = struct.Struct("<Q")
 _MESSAGE_BYTES = 1 << 24
 _BOOTSTRAP = "from asmk_engine.workers import main; main()"
 # One thread each: the workers themselves are the parallelism.
-_ONE_THREAD = dict.fromkeys(
-    ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OPENCV_FOR_THREADS_NUM"], "1"
-)
+_LIBRARIES = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM")
+_ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", **{f"{library}_THREADS": "1" for library in _LIBRARIES}}
 
 
 # ------------------------------------------------------------------------------------------------------- messages
@@ -148,7 +146,9 @@ class _Worker:
         if "reason" in content:
             return Failed(content["reason"])
         width, height = content["image_size"]
-        return Extracted(Features(*arrays, (width, height)), Source(*content["source"]))
+        descriptors, keypoints, strengths = arrays
+        features = Features(descriptors, keypoints, strengths, (width, height))
+        return Extracted(features, Source(*content["source"]))
 
     def _ask(self, content: dict[str, Any], seconds: float) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         """The answer to a message, or None when there is none and the worker is of no more use."""
@@ -224,7 +224,7 @@ class WorkerPool:
         self._threads = ThreadPoolExecutor(self._workers, "asmk-worker", initializer=_block_interrupt)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._lock:
             self._closed = True
             for worker in self._living:

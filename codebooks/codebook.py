@@ -25,7 +25,9 @@ from asmk_engine.store import Folder
 KIND = "asmk-engine codebook"
 FORMAT = 1
 DESCRIPTORS_PER_WORD = 200  # what `auto` leaves for each word
-LEAST_PER_WORD = 39  # with fewer a centroid describes its own few descriptors and little else (the bound faiss warns at)
+LEAST_PER_WORD = (
+    39  # with fewer a centroid describes its own few descriptors and little else (the bound faiss warns at)
+)
 TRAINING_PER_WORD = 256  # more change the centroids little (the rule of faiss, and of Johnson et al., 2019)
 MAX_WORDS = 65_536
 WHITENING = ("pca", "none")
@@ -97,7 +99,9 @@ class Codebook:
     def assign_projected(self, projected: np.ndarray, k: int = 1) -> np.ndarray:
         """The k nearest words of descriptors that went through `project`; returns [n, k] int32."""
         if not 1 <= k <= self.words:
-            raise InputError(f"{k} assignments were asked for; a codebook of {self.words} words gives 1 to {self.words}")
+            raise InputError(
+                f"{k} assignments were asked for; a codebook of {self.words} words gives 1 to {self.words}"
+            )
         return nearest_words(projected, self.centroids, k)
 
     @classmethod
@@ -163,7 +167,9 @@ class Codebook:
         """Read a codebook file; NotFoundError, FormatError or DamagedError name what is wrong with it."""
         path = Path(path)
         if not path.is_file():
-            raise NotFoundError(f"{path}: no such codebook; make one with `asmk-engine build-codebook FEATURES -o {path}`")
+            raise NotFoundError(
+                f"{path}: no such codebook; make one with `asmk-engine build-codebook FEATURES -o {path}`"
+            )
         try:
             with h5py.File(path, "r") as file:
                 return cls._from_hdf5(file, path)
@@ -196,8 +202,8 @@ def choose_words(words: int | str, descriptors: int, path: Path) -> int:
         raise InputError(f"words is {words!r}; give a whole number of 1 or more, or auto")
     if words > 1 and words * LEAST_PER_WORD > descriptors:
         raise InputError(
-            f"{path}: {descriptors} descriptors cannot carry {words} words, which need {LEAST_PER_WORD} each at the very "
-            f"least; the largest sensible number is {sensible} (--words {sensible}, or auto)"
+            f"{path}: {descriptors} descriptors cannot carry {words} words, which need {LEAST_PER_WORD} each at the "
+            f"very least; the largest sensible number is {sensible} (--words {sensible}, or auto)"
         )
     return words
 
@@ -210,7 +216,9 @@ def check_codebook(mean: np.ndarray, projection: np.ndarray, centroids: np.ndarr
         raise DamagedError(f"{where}: {shapes} do not fit; expected [D0], [D, D0], [K, D]")
     for name, array in (("mean", mean), ("projection", projection), ("centroids", centroids)):
         if array.dtype != np.float32 or not np.isfinite(array).all():
-            raise DamagedError(f"{where}: {name} must be finite float32, found {array.dtype} with a NaN or infinity in it")
+            raise DamagedError(
+                f"{where}: {name} must be finite float32, found {array.dtype} with a NaN or infinity in it"
+            )
 
 
 def _learn_projection(sample: np.ndarray, whitening: str) -> tuple[np.ndarray, np.ndarray]:

@@ -68,7 +68,11 @@ def kmeans(
 
 
 def _update(
-    descriptors: np.ndarray, assigned: np.ndarray, distances: np.ndarray, centroids: np.ndarray, rng: np.random.Generator
+    descriptors: np.ndarray,
+    assigned: np.ndarray,
+    distances: np.ndarray,
+    centroids: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, int]:
     sums = np.zeros(centroids.shape)
     counts = np.zeros(len(centroids), np.int64)

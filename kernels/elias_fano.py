@@ -35,7 +35,7 @@ def encoded_bytes(count, universe):
 
 @njit(f"int64[::1]({_I8}, int64)", nogil=True, cache=True)
 def list_starts(counts, universe):
-    """Where lists of these lengths begin when encoded one after the other; [L + 1] int64, the end of the last included."""
+    """Where lists of these lengths begin when encoded side by side; [L + 1] int64, the end of the last included."""
     starts = np.zeros(counts.shape[0] + 1, np.int64)
     for j in range(counts.shape[0]):
         starts[j + 1] = starts[j] + encoded_bytes(counts[j], universe)

@@ -4,10 +4,9 @@ They are the oracle of the property tests; nothing here is clever and nothing he
 """
 
 import math
-
-import numpy as np
 import unicodedata
 
+import numpy as np
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Evaluation: the protocol of Revisited Oxford and Paris, and names in line formats
@@ -39,7 +38,7 @@ def precision_at(ranking, positives, junk, k):
 
 
 def revisited(queries, rankings):
-    """difficulty -> (mAP, {k: mP@k}, queries) for queries {name: (easy, hard, junk)}; the query is no database image."""
+    """difficulty -> (mAP, {k: mP@k}, queries) for queries {name: (easy, hard, junk)} outside the database."""
     report = {}
     for difficulty in ("easy", "medium", "hard"):
         values = []

@@ -41,7 +41,12 @@ def random_codebook(words: int, dim: int, seed: int = 1, recipe: Recipe = RECIPE
 
 
 def write_features(
-    path: Path, images: dict[str, Features], *, recipe: Recipe = RECIPE, dim: int | None = None, source: Source | None = None
+    path: Path,
+    images: dict[str, Features],
+    *,
+    recipe: Recipe = RECIPE,
+    dim: int | None = None,
+    source: Source | None = None,
 ) -> FeatureSet:
     """A feature set on disk that holds these images."""
     dim = dim or next(iter(images.values())).descriptors.shape[1]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import RECIPE, make_features, write_features
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features
 from asmk_engine.index import Index
 from asmk_engine.search import Searcher, SelectiveMatch
 from asmk_engine.variants import Comparison
+from samples import RECIPE, make_features, write_features
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden files are not beside the project")

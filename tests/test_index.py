@@ -6,16 +6,23 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import RECIPE, make_features, random_codebook, random_images, write_features
 
+import naive
 from asmk_engine import segment as segments
 from asmk_engine.codebooks import Codebook
-from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, MismatchError, NotFoundError, StorageError
+from asmk_engine.errors import (
+    AsmkError,
+    DamagedError,
+    FormatError,
+    InputError,
+    MismatchError,
+    NotFoundError,
+    StorageError,
+)
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.index import Index
 from asmk_engine.recipes import Recipe
@@ -23,6 +30,7 @@ from asmk_engine.search import Hit, Searcher, SelectiveMatch
 from asmk_engine.signatures import sign
 from asmk_engine.store import WriterLock
 from asmk_engine.variants import Comparison
+from samples import RECIPE, make_features, random_codebook, random_images, write_features
 
 DIM, WORDS = 24, 16
 MATCHES = [SelectiveMatch(), SelectiveMatch(2.0, 0.25), SelectiveMatch(idf=True)]
@@ -114,7 +122,9 @@ def test_answers_do_not_depend_on_ranges(
 
 @given(st.data())
 @settings(max_examples=15, deadline=None)
-def test_any_history_answers_as_a_fresh_index_would(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_any_history_answers_as_a_fresh_index_would(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     """Adds, replacements, deletions and merges in any order, against a dictionary."""
     folder = tmp_path_factory.mktemp("history")
     codebook = random_codebook(WORDS, DIM)
@@ -128,7 +138,9 @@ def test_any_history_answers_as_a_fresh_index_would(tmp_path_factory: pytest.Tem
         if action in ("add", "replace"):
             source = changed if action == "replace" else pool
             chosen = {name: source[name] for name in names}
-            index.add(write_features(folder / f"f{step}", chosen), existing="replace" if action == "replace" else "skip")
+            index.add(
+                write_features(folder / f"f{step}", chosen), existing="replace" if action == "replace" else "skip"
+            )
             present = {**chosen, **present} if action == "add" else {**present, **chosen}
         elif action == "delete":
             index.delete(names, missing_ok=True)
@@ -175,7 +187,10 @@ def test_an_image_without_features_is_indexed_and_never_returned(tmp_path: Path,
     for match in MATCHES:
         searcher = Searcher(index, match)
         assert searcher.search(empty) == []
-        assert all(np.isfinite(hit.score) and hit.name == "full.jpg" for hit in searcher.search(make_features(np.ones((2, DIM)))))
+        assert all(
+            np.isfinite(hit.score) and hit.name == "full.jpg"
+            for hit in searcher.search(make_features(np.ones((2, DIM))))
+        )
 
 
 def test_only_images_without_features(tmp_path: Path, codebook: Codebook) -> None:
@@ -185,7 +200,9 @@ def test_only_images_without_features(tmp_path: Path, codebook: Codebook) -> Non
         assert Searcher(index, match).search(make_features(np.ones((2, DIM)))) == []
 
 
-def test_existing_names_are_refused_skipped_updated_or_replaced(tmp_path: Path, index: Index, images: dict[str, Features]) -> None:
+def test_existing_names_are_refused_skipped_updated_or_replaced(
+    tmp_path: Path, index: Index, images: dict[str, Features]
+) -> None:
     with pytest.raises(InputError, match="there already"):
         index.add(FeatureSet.open(tmp_path / "features"))
     summary = index.add(FeatureSet.open(tmp_path / "features"), existing="skip")
@@ -222,7 +239,9 @@ def test_delete_takes_effect_at_once_in_every_searcher(index: Index, images: dic
     assert index.snapshot.segments[0].deleted is None
 
 
-def test_full_segments_are_committed_on_the_way(tmp_path: Path, codebook: Codebook, images: dict[str, Features]) -> None:
+def test_full_segments_are_committed_on_the_way(
+    tmp_path: Path, codebook: Codebook, images: dict[str, Features]
+) -> None:
     index = Index.create(tmp_path / "index", codebook)
     index.add(write_features(tmp_path / "features", images), segment_postings=30)
     assert len(index.snapshot.segments) > 3
@@ -336,8 +355,12 @@ def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield armed
 
 
-def test_a_full_disk_harms_nothing(tmp_path: Path, index: Index, images: dict[str, Features], failing_sync: list[int]) -> None:
-    more = write_features(tmp_path / "more", random_images(3, DIM, seed=8) | {"new.jpg": make_features(np.ones((2, DIM)))})
+def test_a_full_disk_harms_nothing(
+    tmp_path: Path, index: Index, images: dict[str, Features], failing_sync: list[int]
+) -> None:
+    more = write_features(
+        tmp_path / "more", random_images(3, DIM, seed=8) | {"new.jpg": make_features(np.ones((2, DIM)))}
+    )
     names = index.names
     failing_sync.append(1)
     with pytest.raises(StorageError, match="free some space"):
@@ -393,4 +416,4 @@ def test_searching_while_writing_sees_one_commit(index: Index, tmp_path: Path) -
     index.merge()
     assert answers(reader, query, SelectiveMatch()) == expected
     assert Index.open(index.path).names == before[10:]
-    assert RECIPE == index.codebook.recipe
+    assert index.codebook.recipe == RECIPE

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import naive
 from asmk_engine.kernels import aggregate, cluster, elias_fano, match, postings
 
 UNIVERSES = [1, 2, 3, 63, 64, 65, 1000, 65_535, 65_536]
@@ -73,7 +73,11 @@ def test_hostile_lists_never_leave_their_arrays(data: st.DataObject) -> None:
 
 
 @given(
-    st.integers(0, 6), st.integers(1, 3), st.integers(1, 9), st.sampled_from([1, 5, 63, 64, 65, 128]), st.integers(0, 2**32)
+    st.integers(0, 6),
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.sampled_from([1, 5, 63, 64, 65, 128]),
+    st.integers(0, 2**32),
 )
 def test_aggregate_and_binarise_equal_their_twins(count: int, k: int, words: int, dim: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -110,7 +114,9 @@ def test_match_equals_its_twin(query_words: int, universe: int, width: int, seed
     expected = np.zeros(universe)
     for q, j in enumerate(chosen):
         for place, image in enumerate(lists[j] if j >= 0 else []):
-            differing = sum(int(a ^ b).bit_count() for a, b in zip(codes[posting_starts[j] + place], query[q], strict=True))
+            differing = sum(
+                int(a ^ b).bit_count() for a, b in zip(codes[posting_starts[j] + place], query[q], strict=True)
+            )
             expected[image] += weights[q] * table[differing]
     np.testing.assert_array_equal(scores, expected)
 

@@ -3,18 +3,16 @@
 import math
 from fractions import Fraction
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import naive
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.evaluation.metrics import average_precision, positive_ranks, precision_at
 from asmk_engine.evaluation.protocol import evaluate
 from asmk_engine.evaluation.truth import Truth, TruthQuery
-
-NOTHING: frozenset[str] = frozenset()
 
 # name, ranks of the positives once junk is gone, positives, AP by hand
 AVERAGE_PRECISION = [

@@ -36,13 +36,23 @@ training_options = together(
         show_default=True,
         help="Visual words. auto: the largest power of two with 200 features for each, at most 65536.",
     ),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every random choice."),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every random choice."
+    ),
     click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds of k-means."),
     click.option(
-        "--whitening", type=click.Choice(["pca", "none"]), default="pca", show_default=True, help="Projection learned first."
+        "--whitening",
+        type=click.Choice(["pca", "none"]),
+        default="pca",
+        show_default=True,
+        help="Projection learned first.",
     ),
     click.option(
-        "--backend", type=click.Choice(["auto", "faiss", "torch"]), default="auto", show_default=True, help="What clusters."
+        "--backend",
+        type=click.Choice(["auto", "faiss", "torch"]),
+        default="auto",
+        show_default=True,
+        help="What clusters.",
     ),
 )
 

@@ -34,7 +34,9 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 extraction_options = together(
     click.option("--extractor", default="rootsift", show_default=True, help="How features are found and described."),
     click.option("--max-features", type=click.IntRange(min=1), help="Keep the strongest N features.  [default: 1000]"),
-    click.option("--max-side", type=click.IntRange(min=16), help="Shrink the longer side to N pixels.  [default: 1024]"),
+    click.option(
+        "--max-side", type=click.IntRange(min=16), help="Shrink the longer side to N pixels.  [default: 1024]"
+    ),
     click.option("--contrast-threshold", type=click.FloatRange(min=0), help="Least contrast of a SIFT keypoint."),
     click.option("--workers", type=click.IntRange(min=0), help="Worker processes; one per processor by default."),
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
@@ -42,8 +44,12 @@ extraction_options = together(
 
 match_options = together(
     click.option("--alpha", type=float, default=3.0, show_default=True, help="Power of the selectivity function."),
-    click.option("--threshold", type=float, default=0.0, show_default=True, help="Least similarity that counts, 0 to 1."),
-    click.option("--assignments", type=click.IntRange(min=1), default=5, show_default=True, help="Words per query feature."),
+    click.option(
+        "--threshold", type=float, default=0.0, show_default=True, help="Least similarity that counts, 0 to 1."
+    ),
+    click.option(
+        "--assignments", type=click.IntRange(min=1), default=5, show_default=True, help="Words per query feature."
+    ),
     click.option("--idf", is_flag=True, help="Weight words by their inverse document frequency."),
     threads_option,
 )
@@ -106,4 +112,6 @@ def read_name_list(path: Path) -> list[str]:
     try:
         return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the list of names ({error}); expected UTF-8 text, one name a line") from None
+        raise InputError(
+            f"{path}: cannot read the list of names ({error}); expected UTF-8 text, one name a line"
+        ) from None

@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("index_path", type=PATH, metavar="[INDEX]", required=False)
-@click.option("--run", "run_path", type=PATH, help="Evaluate a ranking file (TREC run or JSON lines) instead of an index.")
-@click.option("--truth", "truth_path", type=PATH, required=True, help="gnd.json, gnd_roxford5k.pkl or gnd_rparis6k.pkl.")
+@click.option(
+    "--run", "run_path", type=PATH, help="Evaluate a ranking file (TREC run or JSON lines) instead of an index."
+)
+@click.option(
+    "--truth", "truth_path", type=PATH, required=True, help="gnd.json, gnd_roxford5k.pkl or gnd_rparis6k.pkl."
+)
 @click.option("--images", "images_root", type=PATH, help="Folder of the photographs, for queries that are not indexed.")
 @click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of indexed queries.")
-@click.option("--allow-missing", is_flag=True, help="Go on when images or rankings are missing; they count as not found.")
+@click.option(
+    "--allow-missing", is_flag=True, help="Go on when images or rankings are missing; they count as not found."
+)
 @click.option("--save-run", type=PATH, help="Also write the rankings as a TREC run.")
 @click.option("--worst", type=click.IntRange(min=1), help="Also list the N queries of lowest Medium AP.")
 @match_options

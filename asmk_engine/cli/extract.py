@@ -64,11 +64,12 @@ def report(summary: ExtractionSummary, output: Path, console: Console) -> None:
     for name, reason in list(summary.failed.items())[:SHOWN_FAILURES]:
         console.say(f"skipped {name!r}: {reason}")
     if len(summary.failed) > SHOWN_FAILURES:
-        console.say(f"… and {len(summary.failed) - SHOWN_FAILURES} more; `asmk-engine info {output} --failures` lists all")
+        more = len(summary.failed) - SHOWN_FAILURES
+        console.say(f"… and {more} more; `asmk-engine info {output} --failures` lists all")
     rate = summary.extracted / summary.seconds if summary.seconds > 0 else 0.0
     console.say(
-        f"{output}: {plural(summary.extracted, 'image')} extracted ({rate:.1f} images/s), {summary.unchanged} unchanged, "
-        f"{len(summary.failed)} skipped"
+        f"{output}: {plural(summary.extracted, 'image')} extracted ({rate:.1f} images/s), "
+        f"{summary.unchanged} unchanged, {len(summary.failed)} skipped"
     )
 
 

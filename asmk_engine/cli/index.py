@@ -32,7 +32,9 @@ _TRAINING = ("words", "seed", "rounds", "whitening", "backend")
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="FEATURES|IMAGES...")
 @click.option("-o", "--output", type=PATH, required=True, help="The index; made, or added to.")
 @click.option("--codebook", type=PATH, help="The codebook of a new index; without it one is trained.")
-@click.option("--features", "features_path", type=PATH, help="Where features of IMAGES are kept.  [default: beside the index]")
+@click.option(
+    "--features", "features_path", type=PATH, help="Where features of IMAGES are kept.  [default: beside the index]"
+)
 @click.option("--update", is_flag=True, help="Also replace images whose content changed.")
 @click.option("--replace", is_flag=True, help="Replace all images that are there already.")
 @click.option("--prune", is_flag=True, help="Remove images that are no longer there.")

@@ -20,11 +20,15 @@ FORMATS = ("table", "jsonl", "trec", "pairs")
 @click.command()
 @click.argument("index_path", type=PATH, metavar="INDEX")
 @click.argument("queries", nargs=-1, metavar="QUERY...")
-@click.option("--all", "every", is_flag=True, help="Query with every indexed image; a query is left out of its own answer.")
+@click.option(
+    "--all", "every", is_flag=True, help="Query with every indexed image; a query is left out of its own answer."
+)
 @click.option("--box", help="Ask with a region only: x1,y1,x2,y2 in pixels of the upright image.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Images in an answer.")
 @match_options
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the answer.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the answer."
+)
 @click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of named queries.")
 @click.option("--images", "images_root", type=PATH, help="Folder of the indexed photographs, when they have moved.")
 @click.option("--sheet", type=PATH, help="Also write a contact sheet of queries and first hits (PNG).")

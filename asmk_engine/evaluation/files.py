@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -32,10 +31,11 @@ def open_file(path: Path, kind: str) -> Iterator[BinaryIO]:
 
 def read_file(path: Path, kind: str, max_bytes: int) -> bytes:
     """The content of a regular file of at most `max_bytes`; InputError for anything else, see `open_file`."""
+    # Asked before the file is opened: to open a pipe is to wait for its writer.
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: not a regular file: copy {kind} into one and name that")
     with open_file(path, kind) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: not a regular file: copy {kind} into one and name that")
-        if status.st_size > max_bytes:
-            raise InputError(f"{path}: {status.st_size} bytes, {kind} has {max_bytes} at most: is it the right file?")
-        return file.read(status.st_size)
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise InputError(f"{path}: {size} bytes, {kind} has {max_bytes} at most: is it the right file?")
+        return file.read(size)

@@ -95,7 +95,7 @@ def read_truth(path: Path | str) -> Truth:
 def _check_unique(kind: str, names: tuple[str, ...] | list[str]) -> None:
     if len(set(names)) < len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
-        raise InputError(f"the ground truth lists a {kind} twice: {list_names(twice)}; list each once")
+        raise InputError(f"this {kind} stands twice in the ground truth: {list_names(twice)}; list each once")
 
 
 def _check_query(query: TruthQuery, images: set[str]) -> None:

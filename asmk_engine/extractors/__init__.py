@@ -48,9 +48,8 @@ def extractor_from_recipe(recipe: Recipe) -> Extractor:
     try:
         return load_extractor(recipe.extractor, **recipe.options)
     except InputError as error:
-        raise InputError(
-            f"features of [{recipe}] cannot be extracted here ({error}); give the features of the queries instead of images"
-        ) from None
+        cure = "give the features of the queries instead of images"
+        raise InputError(f"features of [{recipe}] cannot be extracted here ({error}); {cure}") from None
 
 
 class FolderExtractor:

@@ -1,4 +1,4 @@
-"""Options of an extractor: the fields of its frozen dataclass, each with its range; what is checked is also explained."""
+"""Options of an extractor: the fields of its frozen dataclass, each with the range that is checked and explained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def option(default: float, least: float, most: float) -> Any:
 
 def describe_options(extractor: type) -> str:
     """Names, ranges and defaults of the options of an extractor, for a message."""
-    return ", ".join(f"{field.name} ({_range(field)}, default {field.default})" for field in dataclasses.fields(extractor))
+    fields = dataclasses.fields(extractor)
+    return ", ".join(f"{field.name} ({_range(field)}, default {field.default})" for field in fields)
 
 
 def check_options(extractor: Any) -> None:
@@ -26,7 +27,8 @@ def check_options(extractor: Any) -> None:
     Plain, because equal recipes must be written alike: 10 and 10.0 are not.
     """
     for field in dataclasses.fields(extractor):
-        value, kind = getattr(extractor, field.name), type(field.default)
+        value: Any = getattr(extractor, field.name)
+        kind: Any = type(field.default)
         wanted = Integral if kind is int else Real
         if not isinstance(value, wanted) or isinstance(value, bool) or not math.isfinite(value):
             noun = "a whole number" if kind is int else "a number"

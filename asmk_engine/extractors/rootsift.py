@@ -72,10 +72,10 @@ class RootSift(FolderExtractor):
         return Features(rootsift(raw[order]).astype(np.float16), keypoints[order], response[order], view.image_size)
 
     def _detect(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x, y, diameter, angle, response [n, 5] and raw SIFT [n, 128], float32; n may exceed `max_features` by ties."""
+        """x, y, diameter, angle, response [n, 5] and raw SIFT [n, 128], float32; ties may exceed `max_features`."""
         if min(pixels.shape[:2]) < SMALLEST_SIDE:
             return np.zeros((0, 5), np.float32), np.zeros((0, 128), np.float32)
-        sift = cv2.SIFT_create(
+        sift = cv2.SIFT.create(
             nfeatures=self.max_features,
             nOctaveLayers=LAYERS,
             contrastThreshold=self.contrast_threshold,

@@ -1,0 +1,145 @@
+"""One part file of a feature set: its layout, and reading it.
+
+part-000000.h5   attributes: kind, format, recipe, images_root
+    names [I] text, offsets [I+1] int64, descriptors [T, D] float16 or float32, keypoints [T, 3] float32,
+    strengths [T] float32, image_sizes [I, 2] int32, sources [I, 3] uint64 (bytes, mtime in ns, fingerprint),
+    failed_names [F] text, failed_reasons [F] text, removed_names [R] text
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from asmk_engine.errors import DamagedError, FormatError, NotFoundError
+from asmk_engine.features.model import Features, check_features
+from asmk_engine.recipes import Recipe
+from asmk_engine.store import Folder
+
+KIND = "asmk-engine features"
+FORMAT = 1
+_PART = re.compile(r"part-(\d{6,})\.h5")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of a part file without its features."""
+
+    path: Path
+    names: list[str]
+    offsets: np.ndarray
+    image_sizes: np.ndarray
+    sources: np.ndarray
+    failures: dict[str, str]
+    removed: list[str]
+    recipe: Recipe
+    images_root: str
+    dim: int
+    dtype: np.dtype
+
+
+def part_names(path: Path) -> list[str]:
+    """Names of the part files in a folder, oldest first."""
+    found = [name for name in Folder(path).names() if _PART.fullmatch(name)]
+    return sorted(found, key=lambda name: int(name[5:-3]))
+
+
+def images_of_part(part: Part, rows: list[tuple[str, int]]) -> Iterator[tuple[str, Features]]:
+    """Names and features of some rows of a part, which are read at once."""
+    with OpenedPart(part.path) as file:
+        first, last = int(part.offsets[rows[0][1]]), int(part.offsets[rows[-1][1] + 1])
+        arrays = [file[key][first:last] for key in ("descriptors", "keypoints", "strengths")]
+    for name, row in rows:
+        yield name, read_features(part, row, *arrays, first)
+
+
+def read_features(part: Part, row: int, descriptors: Any, keypoints: Any, strengths: Any, first: int) -> Features:
+    begin, end = int(part.offsets[row]) - first, int(part.offsets[row + 1]) - first
+    width, height = (int(side) for side in part.image_sizes[row])
+    found = Features(descriptors[begin:end], keypoints[begin:end], strengths[begin:end], (width, height))
+    check_features(f"{part.path}: {part.names[row]}", found, part.dim)
+    return found
+
+
+class OpenedPart:
+    """A part file opened for reading; whatever HDF5 says of a broken one becomes a DamagedError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> h5py.File:
+        if not self._path.exists():
+            raise NotFoundError(f"{self._path}: no such file; run extract again")
+        try:
+            self._file = h5py.File(self._path, "r")
+        except OSError as error:
+            raise _damaged(self._path, error) from None
+        return self._file
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if isinstance(error, OSError | KeyError | ValueError | TypeError | RuntimeError | AttributeError):
+            raise _damaged(self._path, error) from None
+
+
+def _damaged(path: Path, error: BaseException) -> DamagedError:
+    return DamagedError(
+        f"{path}: not a whole feature part ({' '.join(str(error).split())[:120]}); "
+        "remove this file and run extract again: only its images are extracted anew"
+    )
+
+
+def read_part(path: Path) -> Part:
+    with OpenedPart(path) as file:
+        if file.attrs.get("kind") != KIND:
+            raise FormatError(
+                f"{path}: not a part of a feature set; to import features of hloc use `asmk-engine import`"
+            )
+        if int(file.attrs["format"]) != FORMAT:
+            raise FormatError(f"{path}: feature format {file.attrs['format']}, this version reads {FORMAT}")
+        part = Part(
+            path=path,
+            names=_texts(file["names"]),
+            offsets=file["offsets"][:],
+            image_sizes=file["image_sizes"][:],
+            sources=file["sources"][:],
+            failures=dict(zip(_texts(file["failed_names"]), _texts(file["failed_reasons"]), strict=True)),
+            removed=_texts(file["removed_names"]),
+            recipe=Recipe.from_json(str(file.attrs["recipe"]), path),
+            images_root=str(file.attrs["images_root"]),
+            dim=int(file["descriptors"].shape[1]),
+            dtype=file["descriptors"].dtype,
+        )
+        _check_part(part, file)
+        return part
+
+
+def _check_part(part: Part, file: h5py.File) -> None:
+    images, total = len(part.names), len(file["descriptors"])
+    offsets = part.offsets
+    whole = (
+        offsets.shape == (images + 1,)
+        and offsets[0] == 0
+        and offsets[-1] == total
+        and bool((np.diff(offsets) >= 0).all())
+        and part.image_sizes.shape == (images, 2)
+        and part.sources.shape == (images, 3)
+        and file["keypoints"].shape == (total, 3)
+        and file["strengths"].shape == (total,)
+        and part.dtype in (np.float16, np.float32)
+    )
+    if not whole:
+        raise ValueError("its arrays contradict each other")
+
+
+def _texts(dataset: h5py.Dataset) -> list[str]:
+    return list(dataset.asstr()[:])

@@ -1,0 +1,136 @@
+"""Feature sets: the raw local features of many images, as a folder of part files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from asmk_engine.errors import FormatError, MismatchError, NotFoundError
+from asmk_engine.features.model import Features, Source
+from asmk_engine.features.parts import OpenedPart, Part, images_of_part, part_names, read_features, read_part
+from asmk_engine.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class _Place:
+    part: int
+    row: int
+
+
+class FeatureSet:
+    """The features of many images, read from a folder of part files."""
+
+    def __init__(self, path: Path, parts: list[Part]) -> None:
+        self.path = path
+        self._parts = parts
+        self._places: dict[str, _Place] = {}
+        self.failures: dict[str, str] = {}
+        for number, part in enumerate(parts):
+            self._take(number, part)
+
+    def _take(self, number: int, part: Part) -> None:
+        for name in part.removed:
+            self._places.pop(name, None)
+            self.failures.pop(name, None)
+        for row, name in enumerate(part.names):
+            self._places[name] = _Place(number, row)
+            self.failures.pop(name, None)
+        for name, reason in part.failures.items():
+            self._places.pop(name, None)
+            self.failures[name] = reason
+
+    @classmethod
+    def open(cls, path: Path | str) -> FeatureSet:
+        """Open the set in the folder `path`; NotFoundError, FormatError or DamagedError name what is wrong with it."""
+        path = Path(path)
+        if not path.exists():
+            raise NotFoundError(f"{path}: no such feature set; make one with `asmk-engine extract IMAGES -o {path}`")
+        parts = [read_part(path / name) for name in part_names(path)]
+        if not parts:
+            raise FormatError(f"{path}: not a feature set: it holds no part-000000.h5; expected a folder from extract")
+        for part in parts:
+            _check_agreement(parts[0], part)
+        return cls(path, parts)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What made the descriptors."""
+        return self._parts[0].recipe
+
+    @property
+    def images_root(self) -> str:
+        """The folder the names are relative to, as it was given; empty when the features came from elsewhere."""
+        return self._parts[-1].images_root
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a descriptor."""
+        return self._parts[0].dim
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images, in byte order."""
+        return sorted(self._places, key=str.encode)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    @property
+    def descriptor_count(self) -> int:
+        """Descriptors in the whole set."""
+        return sum(self.count(name) for name in self._places)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the part files."""
+        return sum(part.path.stat().st_size for part in self._parts)
+
+    def count(self, name: str) -> int:
+        """Features of one image."""
+        place = self._place(name)
+        offsets = self._parts[place.part].offsets
+        return int(offsets[place.row + 1] - offsets[place.row])
+
+    def source(self, name: str) -> Source:
+        """The file the image was read from."""
+        place = self._place(name)
+        return Source(*(int(value) for value in self._parts[place.part].sources[place.row]))
+
+    def read(self, name: str) -> Features:
+        """The features of one image; NotFoundError for an unknown name."""
+        place = self._place(name)
+        part = self._parts[place.part]
+        with OpenedPart(part.path) as file:
+            return read_features(part, place.row, file["descriptors"], file["keypoints"], file["strengths"], 0)
+
+    def images(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, Features]]:
+        """Names and features, part by part in the order of extraction; only those in `names` when it is given."""
+        wanted = None if names is None else set(names)
+        for number, part in enumerate(self._parts):
+            rows = [
+                (name, row)
+                for row, name in enumerate(part.names)
+                if self._places.get(name) == _Place(number, row) and (wanted is None or name in wanted)
+            ]
+            if rows:
+                yield from images_of_part(part, rows)
+
+    def _place(self, name: str) -> _Place:
+        try:
+            return self._places[name]
+        except KeyError:
+            reason = self.failures.get(name)
+            why = f" (it was skipped: {reason})" if reason else ""
+            raise NotFoundError(f"{self.path}: no image named {name!r}{why}") from None
+
+
+def _check_agreement(first: Part, part: Part) -> None:
+    if part.recipe != first.recipe or part.dim != first.dim:
+        raise MismatchError(
+            f"{part.path}: made by [{part.recipe}], {part.dim}-D, but {first.path.name} by [{first.recipe}], "
+            f"{first.dim}-D; keep features of one recipe in one folder"
+        )

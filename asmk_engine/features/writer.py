@@ -1,0 +1,149 @@
+"""Writing a feature set, part by part."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.features.model import Features, Source, check_features, check_name, fingerprint_features
+from asmk_engine.features.parts import FORMAT, KIND, part_names, read_part
+from asmk_engine.recipes import Recipe
+from asmk_engine.store import Folder, WriterLock, storage_errors
+
+_TEXT = h5py.string_dtype("utf-8")
+
+
+class FeatureWriter:
+    """Appends images to a feature set, part by part; use it as a context manager.
+
+    path         the folder; made when missing. A set of another recipe or dimension is refused with MismatchError.
+    images_root  the folder the names are relative to
+    part_bytes, part_seconds   a part is closed when it is this large or this old
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        recipe: Recipe,
+        dim: int,
+        *,
+        images_root: str = "",
+        part_bytes: int = 64 << 20,
+        part_seconds: float = 60.0,
+    ) -> None:
+        self.path = Path(path)
+        self.recipe, self.dim, self.images_root = recipe, dim, images_root
+        self._part_bytes, self._part_seconds = part_bytes, part_seconds
+        self._folder = Folder(self.path)
+        self._clear()
+
+    def __enter__(self) -> FeatureWriter:
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: a file is in the way; the features need a folder of their own")
+        self._folder.make()
+        self._lock = WriterLock(self.path).__enter__()
+        try:
+            self._folder.remove_temporary()
+            self._next = self._check_existing()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None or not isinstance(error, Exception) or self._names or self._failures:
+                self.flush()
+        finally:
+            self._lock.__exit__(None, None, None)
+
+    def _check_existing(self) -> int:
+        names = part_names(self.path)
+        if not names:
+            return 0
+        last = read_part(self.path / names[-1])
+        if last.recipe != self.recipe or last.dim != self.dim:
+            raise MismatchError(
+                f"{self.path}: holds features of [{last.recipe}], {last.dim}-D, not of [{self.recipe}], {self.dim}-D; "
+                "use the same options, or another folder"
+            )
+        return int(names[-1][5:-3]) + 1
+
+    def add(self, name: str, features: Features, source: Source | None = None) -> None:
+        """Append one image; one of the same name in an earlier part is replaced. InputError or MismatchError."""
+        check_features(check_name(name), features, self.dim)
+        if name in self._names:
+            raise InputError(f"{self.path}: image {name!r} was added twice in one run; names must be unique")
+        self._names[name] = features
+        self._sources.append(source or Source(0, 0, fingerprint_features(features)))
+        self._bytes += features.descriptors.nbytes + features.keypoints.nbytes + features.strengths.nbytes
+        self._flush_if_due()
+
+    def fail(self, name: str, reason: str) -> None:
+        """Note that an image could not be read, and why."""
+        self._failures[check_name(name)] = reason
+        self._flush_if_due()
+
+    def remove(self, name: str) -> None:
+        """Forget an image of an earlier part."""
+        self._removed.append(name)
+
+    def _flush_if_due(self) -> None:
+        if self._bytes >= self._part_bytes or time.monotonic() - self._begun > self._part_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Close the part in hand; after this its images are durable. An empty set still gets its first part."""
+        if not (self._names or self._failures or self._removed) and self._next > 0:
+            return
+        name = f"part-{self._next:06d}.h5"
+        with storage_errors(self.path / name, "write the part"):
+            self._write(self._folder.temporary(name))
+        self._folder.publish(name)
+        self._folder.sync()
+        self._next += 1
+        self._clear()
+
+    def _clear(self) -> None:
+        self._names: dict[str, Features] = {}
+        self._sources: list[Source] = []
+        self._failures: dict[str, str] = {}
+        self._removed: list[str] = []
+        self._bytes, self._begun = 0, time.monotonic()
+
+    def _write(self, path: Path) -> None:
+        images = list(self._names.values())
+        dtype = images[0].descriptors.dtype if images else np.dtype(np.float16)
+        counts = [len(image) for image in images]
+        with h5py.File(path, "w", libver="latest") as file:
+            file.attrs["kind"], file.attrs["format"] = KIND, FORMAT
+            file.attrs["recipe"], file.attrs["images_root"] = self.recipe.to_json(), self.images_root
+            file["offsets"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+            file["descriptors"] = _joined([i.descriptors.astype(dtype) for i in images], (0, self.dim), dtype)
+            file["keypoints"] = _joined([i.keypoints for i in images], (0, 3), np.float32)
+            file["strengths"] = _joined([i.strengths for i in images], (0,), np.float32)
+            file["image_sizes"] = np.array([i.image_size for i in images], np.int32).reshape(-1, 2)
+            sources = [(s.size, s.mtime, s.fingerprint) for s in self._sources]
+            file["sources"] = np.array(sources, np.uint64).reshape(-1, 3)
+            for key, texts in self._texts().items():
+                file.create_dataset(key, data=np.array(texts, object), dtype=_TEXT, shape=(len(texts),))
+
+    def _texts(self) -> dict[str, list[str]]:
+        return {
+            "names": list(self._names),
+            "failed_names": list(self._failures),
+            "failed_reasons": list(self._failures.values()),
+            "removed_names": self._removed,
+        }
+
+
+def _joined(arrays: list[np.ndarray], empty: tuple[int, ...], dtype: Any) -> np.ndarray:
+    return np.concatenate(arrays).astype(dtype, copy=False) if arrays else np.zeros(empty, dtype)
