@@ -187,7 +187,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _too_large(path: Path, pixels: int, most: int) -> InputError:
-    found, limit = f"{pixels / 1e6:.3g} megapixels", f"{most / 1e6:.3g}"
+    found, limit = f"{pixels / 1e6:.4g} megapixels", f"{most / 1e6:.4g}"
     return InputError(f"{shown(path)}: {found}, more than the {limit} that are decoded; make the image smaller")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 # Directions with less than this share of the largest variance carry rounding noise only; whitening must not blow it up.
 FLOOR = 1e-6
+LEAST = 1e-12
 
 
 def learn_whitening(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +20,7 @@ def learn_whitening(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = descriptors.mean(axis=0, dtype=np.float64)
     variances, directions = np.linalg.eigh(_covariance(descriptors, mean))
     variances, directions = variances[::-1], directions[:, ::-1]
-    variances = np.maximum(variances, max(FLOOR * variances[0], np.finfo(np.float64).tiny))
+    variances = np.maximum(variances, max(FLOOR * variances[0], LEAST))
     projection = (directions / np.sqrt(variances)).T
     # An eigenvector's sign is arbitrary: fix it, so that the same descriptors give the same codebook everywhere.
     signs = np.sign(projection[np.arange(len(projection)), np.abs(projection).argmax(axis=1)])

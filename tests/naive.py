@@ -143,3 +143,45 @@ def elias_fano(numbers, universe):
 def _bits_to_bytes(bits):
     padded = bits + [0] * (-len(bits) % 8)
     return bytes(sum(bit << n for n, bit in enumerate(padded[i : i + 8])) for i in range(0, len(padded), 8))
+
+
+# --- Images and local features: the EXIF standard (tag 0x0112), and Arandjelović and Zisserman, CVPR 2012, section 2 -----
+
+
+def upright(stored, orientation):
+    """A picture as it is looked at, from its rows as they are stored: what the first row and the first column mean."""
+    first_row, first_column = {
+        1: ("top", "left"),
+        2: ("top", "right"),
+        3: ("bottom", "right"),
+        4: ("bottom", "left"),
+        5: ("left", "top"),
+        6: ("right", "top"),
+        7: ("right", "bottom"),
+        8: ("left", "bottom"),
+    }[orientation]
+    rows, columns = len(stored), len(stored[0])
+    height, width = (rows, columns) if first_row in ("top", "bottom") else (columns, rows)
+    seen = [[None] * width for _ in range(height)]
+    for row in range(rows):
+        for column in range(columns):
+            place = {}
+            for side, distance in ((first_row, row), (first_column, column)):
+                if side in ("top", "bottom"):
+                    place["y"] = distance if side == "top" else height - 1 - distance
+                else:
+                    place["x"] = distance if side == "left" else width - 1 - distance
+            seen[place["y"]][place["x"]] = stored[row][column]
+    return seen
+
+
+def rootsift(descriptor):
+    """The square roots of a SIFT descriptor that was divided by the sum of its components."""
+    total = sum(descriptor)
+    return [math.sqrt(value / total) if total else 0.0 for value in descriptor]
+
+
+def to_original(position, factor, offset):
+    """Where the centre of a pixel of a shrunken part lies in the original; pixels are squares around whole numbers."""
+    edge = position + 0.5
+    return edge * factor - 0.5 + offset

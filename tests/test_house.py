@@ -23,8 +23,8 @@ ROOMS = [
     *["errors", "threads", "escape", "kernels"],
     *["recipes", "image_lists", "images", "store", "arrays", "manifest", "features", "codebooks"],
     *["networks", "extractors", "extraction", "descriptors"],
-    *["signatures", "segment", "index", "search", "queries", "variants", "verify"],
-    *["evaluation", "training", "report", "serve", "interop", "compat", "demo", "cli", "__main__"],
+    *["signatures", "segment", "index", "search", "variants", "verify"],
+    *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "demo", "cli", "__main__"],
 ]
 # Packages of others that only some rooms may import, not even inside a function.
 WALLS = {

@@ -1,0 +1,201 @@
+"""`asmk-engine demo`: every step through the command line, as a person would type it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, plural, quiet_option
+from asmk_engine.errors import InputError
+
+if TYPE_CHECKING:
+    from asmk_engine.demo import QueryViews
+    from asmk_engine.image_lists import ImageFile
+
+MOST_PHOTOS = 2000
+VIEWS_PER_PHOTO = 12
+RANKINGS_PRINTED = 3
+SHEET_COLUMNS = 6
+
+
+@click.command()
+@click.argument("photos", required=False, type=PATH)
+@click.option("-o", "--output", type=PATH, default=Path("demo"), show_default=True, help="Folder for all that is made.")
+@click.option("--queries", type=click.IntRange(min=1), default=24, show_default=True, help="Photographs that are asked for.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the altered views.")
+@quiet_option
+def demo(photos: Path | None, output: Path, queries: int, seed: int, quiet: bool) -> None:
+    """Show the whole way, from photographs to a measured answer, on a small collection.
+
+    Takes PHOTOS, a folder of your own, or photographs that come with scikit-image. Some of them are warped, cropped and
+    re-lit into other views, which a search for the original should find. Your folder is only read.
+
+    \b
+    Examples:
+      asmk-engine demo
+      asmk-engine demo my-photos/ -o demo-of-mine
+    """
+    from asmk_engine.demo import claim_folder
+
+    _check_apart(photos, output)
+    claim_folder(output)
+    steps = _Steps(Console(quiet))
+    asked = _collect(photos, output / "photos", queries, seed, steps)
+    _search(output, asked, steps)
+    _draw(output, asked, photos is None, steps)
+    _close(output, photos is None, steps)
+
+
+@dataclass
+class _Steps:
+    """Runs commands of this program, shows them, and keeps the time of each."""
+
+    console: Console
+    seconds: list[tuple[str, float]] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Keep the time of a block."""
+        begun = time.monotonic()
+        yield
+        self.seconds.append((name, time.monotonic() - begun))
+
+    def run(self, *arguments: str | Path, into: Path | None = None) -> None:
+        """Run one command, its results to our standard output or into a file; if it fails, end as it ended."""
+        command, *rest = map(str, arguments)
+        words = [command, *(["--quiet"] if self.console.quiet else []), *rest]
+        redirected = f" > {shlex.quote(str(into))}" if into else ""
+        self.console.say(f"\n$ asmk-engine {shlex.join(words)}{redirected}")
+        with self.timed(command):
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "asmk_engine", *words],
+                env=_environment(),
+                stdout=subprocess.PIPE if into else None,
+                check=False,
+            )
+        if done.returncode:
+            self.console.say(f"The demo ends here: `asmk-engine {command}` failed.")
+            sys.exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
+        if into:
+            _write(into, done.stdout)
+
+
+def _environment() -> dict[str, str]:
+    """The environment, with a bare checkout on the path, which another Python process would not find by itself."""
+    parent = Path(__file__).resolve().parents[2]
+    if parent.name in ("site-packages", "dist-packages"):
+        return dict(os.environ)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(parent), os.environ.get("PYTHONPATH")]))}
+
+
+def _write(path: Path, data: bytes) -> None:
+    from asmk_engine.store import Folder
+
+    Folder(path.parent).write(path.name, [data])
+
+
+def _check_apart(photos: Path | None, output: Path) -> None:
+    if photos is None:
+        return
+    here, there = photos.resolve(), output.resolve()
+    if there.is_relative_to(here) or here.is_relative_to(there):
+        raise InputError(f"{output}: one of this folder and {photos} lies inside the other; give a folder elsewhere with -o")
+
+
+def _collect(photos: Path | None, root: Path, most: int, seed: int, steps: _Steps) -> list[QueryViews]:
+    """Photographs and views below one root, nothing else there, and what is asked for."""
+    from asmk_engine.demo import SAME_SUBJECT, add_same_subject, choose_queries, free_name, make_photos, make_views, remove_others
+
+    with steps.timed("collect"), steps.console.bar("views", "photographs") as progress:
+        images = _link(photos, root, steps.console) if photos else make_photos(root)
+        seconds = {name for names in SAME_SUBJECT.values() for name in names} if photos is None else set()
+        chosen = choose_queries([image for image in images if image.name not in seconds], most)
+        asked = make_views(chosen, root, VIEWS_PER_PHOTO, seed, below=free_name(images), progress=progress)
+        if photos is None:
+            asked = add_same_subject(asked, (image.name for image in images))
+        names = {image.name for image in images} | {name for query in asked for name in (*query.easy, *query.hard)}
+        remove_others(root, names)
+    count = f"{plural(len(images), 'photograph')}, and {VIEWS_PER_PHOTO} altered views of each of {len(asked)}"
+    steps.console.say(f"{root}: {count}, the first half mild (easy), the rest severe (hard)")
+    return asked
+
+
+def _link(photos: Path, root: Path, console: Console) -> list[ImageFile]:
+    from asmk_engine.demo import link_photos, spread
+    from asmk_engine.image_lists import find_images
+
+    found = find_images([photos])
+    if len(found.images) > MOST_PHOTOS:
+        console.say(f"{photos}: {plural(len(found.images), 'photograph')}, of which the demo takes {MOST_PHOTOS}, evenly spread")
+    return link_photos(spread(found.images, MOST_PHOTOS), root)
+
+
+def _search(output: Path, asked: Sequence[QueryViews], steps: _Steps) -> None:
+    from asmk_engine.demo import write_truth
+    from asmk_engine.features import FeatureSet
+
+    root, features, index = output / "photos", output / "photos.features", output / "photos.index"
+    codebook, truth, seen_before = output / "photos.codebook.h5", output / "gnd.json", features.exists()
+    steps.run("extract", root, "-o", features, *(["--prune"] if seen_before else []))
+    write_truth(truth, FeatureSet.open(features).names, asked)
+    steps.run("build-codebook", features, "-o", codebook)
+    _forget(index)
+    steps.run("index", features, "--codebook", codebook, "-o", index)
+    names = [query.name for query in asked]
+    few = names[:: -(-len(names) // RANKINGS_PRINTED)]
+    steps.run("query", index, "--top", "5", *_as_arguments(few))
+    more = ("--top", str(SHEET_COLUMNS), "--format", "jsonl")
+    steps.run("query", index, *more, *_as_arguments(names), into=output / "answers.jsonl")
+    steps.run("evaluate", index, "--truth", truth)
+
+
+def _forget(index: Path) -> None:
+    """Empty the folder of an earlier demo's index: its codebook may be another."""
+    from asmk_engine.store import Folder
+
+    for name in Folder(index).names():
+        Folder(index).remove(name)
+
+
+def _as_arguments(names: Sequence[str]) -> list[str]:
+    return ["--", *names] if any(name.startswith("-") for name in names) else list(names)
+
+
+def _draw(output: Path, asked: Sequence[QueryViews], all_known: bool, steps: _Steps) -> None:
+    """The contact sheet; in a folder of the user's own, an image that is no view may well be right."""
+    from asmk_engine.report.sheet import write_sheet
+    from asmk_engine.search import Hit
+
+    root, right = output / "photos", {query.name: {*query.easy, *query.hard} for query in asked}
+
+    def correct(query: Path, hit: Hit) -> bool | None:
+        return True if hit.name in right[query.relative_to(root).as_posix()] else False if all_known else None
+
+    with steps.timed("sheet"):
+        answers = [json.loads(line) for line in (output / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [
+            (root / answer["query"], [(root / hit["name"], Hit(hit["name"], hit["score"])) for hit in answer["hits"]])
+            for answer in answers
+        ]
+        write_sheet(output / "sheet.png", rows, SHEET_COLUMNS, correct=correct)
+
+
+def _close(output: Path, all_known: bool, steps: _Steps) -> None:
+    say = steps.console.say
+    if not all_known:
+        say("The measure knows the altered views only: other photographs of the same thing count as wrong in it.")
+    parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.seconds)
+    say(f"\nTime: {parts}; {sum(seconds for _, seconds in steps.seconds):.1f} s in all")
+    say(f"Contact sheet of all queries: {output / 'sheet.png'}")
+    say(f"Now ask with a photograph of yours: asmk-engine query {shlex.quote(str(output / 'photos.index'))} PHOTO --sheet answer.png")

@@ -1,0 +1,234 @@
+"""Reading an HDF5 file of hloc: find the images, check what they claim, and only then read their arrays.
+
+The file may come from anybody. Nothing outside it is read, no array is read before its size was checked, and whatever
+HDF5 says of a broken file becomes an error that names the file and the image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError, StorageError
+from asmk_engine.features import KIND, Features, check_features, check_name
+
+DATASETS = ("keypoints", "descriptors", "scores", "scales", "image_size")
+LARGEST_DATASET = 1 << 30
+"""Bytes of one array of one image: a few bytes of a hostile file can claim any size."""
+LONGEST_NAME = 4096
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What the shapes of an image say: its name, features, and dimensions (None where there are no features)."""
+
+    name: str
+    count: int
+    dim: int | None
+    dtype: np.dtype
+
+
+@contextlib.contextmanager
+def open_hloc(path: Path) -> Iterator[h5py.File]:
+    """An hloc file, opened for reading; NotFoundError, FormatError, DamagedError or StorageError when it cannot be."""
+    with _readable(path):
+        if not path.exists():
+            raise NotFoundError(f"{path}: no such file; expected the HDF5 file of local features that hloc wrote")
+        if not path.is_file() or not _has_signature(path):
+            raise FormatError(f"{path}: not an HDF5 file; expected the file of local features that hloc wrote")
+        file = h5py.File(path, "r")
+    with file:
+        with _readable(path):
+            kind = str(file.attrs.get("kind"))
+        if kind == KIND:
+            raise FormatError(f"{path}: already a part of a feature set; use the folder it lies in as it is")
+        yield file
+
+
+def _has_signature(path: Path) -> bool:
+    """Whether a file begins like HDF5; h5py.is_hdf5 also says no to a whole file that another process has locked."""
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+@contextlib.contextmanager
+def _readable(where: object) -> Iterator[None]:
+    """Turn what HDF5 says into an error that begins with `where`: the path, or the path and the image."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        said = " ".join(str(error).split())[:160]
+        if isinstance(error, OSError) and error.errno == errno.EAGAIN:
+            raise StorageError(f"{where}: another program is writing this file; wait until it has finished") from None
+        if isinstance(error, PermissionError):
+            raise StorageError(f"{where}: permission denied; change the permissions of the file") from None
+        raise DamagedError(f"{where}: not whole ({said}); copy the file again, or let hloc write it again") from None
+
+
+def outline_images(file: h5py.File, path: Path) -> list[Outline]:
+    """What the file holds, by the shapes alone, in byte order of the names; errors name the file and the image."""
+    with _readable(path):
+        return [_outline(group, name, path) for name, group in _image_groups(file, path)]
+
+
+def _image_groups(file: h5py.File, path: Path) -> list[tuple[str, h5py.Group]]:
+    """Names and groups of the images in byte order: every group that directly holds a dataset."""
+    found: list[tuple[str, h5py.Group]] = []
+    waiting: list[tuple[str, h5py.Group]] = [("", file)]
+    seen: set[int] = set()
+    while waiting:
+        name, group = waiting.pop()
+        address = int(h5py.h5o.get_info(group.id).addr)
+        if address in seen:
+            raise InputError(f"{path}: group {name!r} is linked more than once; expected one group per image")
+        seen.add(address)
+        below = _groups_below(name, group, path)
+        if len(below) < len(group):
+            found.append((_image_name(name, group, path), group))
+        elif not below and name:
+            raise InputError(f"{path}: the group of image {name!r} is empty; let hloc extract this image again")
+        waiting.extend(below)
+    if not found:
+        raise FormatError(f"{path}: holds no image; expected one group per image with keypoints and descriptors")
+    return sorted(found, key=lambda item: item[0].encode())
+
+
+def _groups_below(name: str, group: h5py.Group, path: Path) -> list[tuple[str, h5py.Group]]:
+    below = []
+    for key in group:
+        place = f"{name}/{key}" if name else str(key)
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise InputError(
+                f"{path}: {place!r} is a soft or external link; it could lead anywhere and is not followed, "
+                "expected the data itself: copy it into the file"
+            )
+        if group.get(key, getclass=True) is h5py.Group:
+            below.append((_checked_place(place, path), group[key]))
+    return below
+
+
+def _checked_place(place: str, path: Path) -> str:
+    try:
+        check_name(place)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if len(place.encode()) > LONGEST_NAME:
+        raise InputError(f"{path}: group {place[:40]!r}… is longer than {LONGEST_NAME} bytes; no file has such a name")
+    if ".." in place.split("/"):
+        raise InputError(f"{path}: image {place!r} has .. in its name; expected a path below the folder of photographs")
+    return place
+
+
+def _image_name(name: str, group: h5py.Group, path: Path) -> str:
+    if not name:
+        stray = next(key for key in group if group.get(key, getclass=True) is not h5py.Group)
+        raise FormatError(
+            f"{path}: {stray!r} stands outside any image; expected one group per image with keypoints and descriptors"
+        )
+    return name
+
+
+def _outline(group: h5py.Group, name: str, path: Path) -> Outline:
+    where = f"{path}: image {name!r}"
+    _check_present(group, where)
+    for key in DATASETS:
+        if key in group:
+            _check_dataset(group[key], f"{where}: {key}")
+    keypoints, descriptors = group["keypoints"], group["descriptors"]
+    if keypoints.ndim != 2 or keypoints.shape[1] != 2:
+        raise FormatError(f"{where}: keypoints are {keypoints.shape}; expected [N, 2]")
+    count = len(keypoints)
+    if count == 0 and descriptors.size == 0:
+        return Outline(name, 0, None, descriptors.dtype)
+    if descriptors.ndim != 2 or descriptors.shape[1] != count or not descriptors.shape[0]:
+        turned = descriptors.ndim == 2 and descriptors.shape[0] == count
+        raise FormatError(
+            f"{where}: descriptors are {descriptors.shape}, keypoints {keypoints.shape}; expected [D, {count}]"
+            + (", one column for each keypoint: transpose them" if turned else "")
+        )
+    return Outline(name, count, int(descriptors.shape[0]), descriptors.dtype)
+
+
+def _check_present(group: h5py.Group, where: str) -> None:
+    missing = [key for key in ("keypoints", "descriptors", "image_size") if key not in group]
+    if not missing:
+        return
+    if "global_descriptor" in group and "descriptors" in missing:
+        raise FormatError(f"{where}: holds a global descriptor; expected local features: keypoints and descriptors")
+    found = ", ".join(sorted(map(str, group))[:5])
+    raise FormatError(f"{where}: holds {found}, but no {' and no '.join(missing)}; expected local features of hloc")
+
+
+def _check_dataset(dataset: object, where: str) -> None:
+    if not isinstance(dataset, h5py.Dataset):
+        raise FormatError(f"{where} is a group; expected a dataset of numbers")
+    if dataset.shape is None or dataset.dtype.kind not in "fiu":
+        raise FormatError(f"{where}: {dataset.dtype} {dataset.shape}; expected float16 or float32")
+    if dataset.is_virtual or dataset.external:
+        raise InputError(f"{where}: its values lie in other files, which are not read; copy them into this one")
+    size = math.prod(dataset.shape) * max(dataset.dtype.itemsize, 4)
+    if size > LARGEST_DATASET:
+        raise InputError(f"{where}: {dataset.shape} takes {size} bytes; at most {LARGEST_DATASET} are read at once")
+
+
+def common_dim(outlines: Sequence[Outline], path: Path) -> int:
+    """Dimensions of all descriptors; MismatchError when they differ, InputError when no image has a feature."""
+    known = [(outline.name, outline.dim) for outline in outlines if outline.dim is not None]
+    if not known:
+        raise InputError(f"{path}: none of its {len(outlines)} images has a feature; there is nothing to import")
+    first, dim = known[0]
+    for name, other in known:
+        if other != dim:
+            raise MismatchError(
+                f"{path}: image {name!r} has descriptors of {other} dimensions, {first!r} of {dim}; "
+                "expected the features of one extractor in one file"
+            )
+    return dim
+
+
+def common_dtype(outlines: Sequence[Outline]) -> np.dtype:
+    """float16 where all descriptors are, float32 otherwise."""
+    half = all(outline.dtype == np.float16 for outline in outlines if outline.count)
+    return np.dtype(np.float16 if half else np.float32)
+
+
+def read_image(file: h5py.File, outline: Outline, dim: int, dtype: np.dtype, path: Path) -> Features:
+    """The features of one image, by falling score; InputError when a value is not finite, FormatError for shapes."""
+    where = f"{path}: image {outline.name!r}"
+    with _readable(where):
+        found = _read(file[outline.name], outline.count, dim, dtype, where)
+    check_features(where, found, dim)
+    return found
+
+
+def _read(group: h5py.Group, count: int, dim: int, dtype: np.dtype, where: str) -> Features:
+    scores, scales = (_column(group, key, count, where) for key in ("scores", "scales"))
+    order = np.argsort(-scores, kind="stable")
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused for that
+        keypoints = np.concatenate([group["keypoints"][:].astype(np.float32), scales[:, None]], axis=1)
+        descriptors = group["descriptors"][:].reshape(dim, count).T.astype(dtype)
+    return Features(descriptors[order], keypoints[order], scores[order], _image_size(group, where))
+
+
+def _column(group: h5py.Group, key: str, count: int, where: str) -> np.ndarray:
+    if key not in group:
+        return np.ones(count, np.float32)
+    if group[key].shape != (count,):
+        raise FormatError(f"{where}: {key} are {group[key].shape}; expected ({count},), one for each keypoint")
+    with np.errstate(over="ignore"):
+        return np.asarray(group[key][:].astype(np.float32))
+
+
+def _image_size(group: h5py.Group, where: str) -> tuple[int, int]:
+    size = group["image_size"]
+    sides = [float(side) for side in size[:]] if size.shape == (2,) else []
+    if not sides or not all(1 <= side < 1 << 31 for side in sides):
+        raise FormatError(f"{where}: image_size is {sides or size.shape}; expected width and height in pixels")
+    return int(sides[0]), int(sides[1])

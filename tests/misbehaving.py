@@ -1,0 +1,88 @@
+"""An extractor whose images are text files that say what becomes of the process that reads them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from asmk_engine.attempts import Origin
+from asmk_engine.errors import InputError
+from asmk_engine.features import Features
+from asmk_engine.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Returns as many features as the file says, or does what it says instead."""
+
+    seed: int = 0
+    delay: float = 0.0
+    refuse: bool = False
+
+    def __post_init__(self) -> None:
+        if self.refuse:
+            raise InputError("this extractor refuses to be made")
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe("scripted", {"seed": self.seed})
+
+    @property
+    def dim(self) -> int:
+        return 4
+
+    @property
+    def origin(self) -> Origin:
+        return Origin("misbehaving:Scripted", {"seed": self.seed, "delay": self.delay})
+
+    def extract(self, image, box=None) -> Features:
+        time.sleep(self.delay)
+        word, *rest = Path(image).read_text().split()
+        if word == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif word == "exit":
+            os._exit(3)
+        elif word == "hang":
+            time.sleep(1000)
+        elif word == "bug":
+            raise ZeroDivisionError("one\nby none")
+        elif word == "broken":
+            raise InputError(f"{image}: broken, says the file")
+        elif word == "chatter":
+            print("noise on standard output", flush=True)
+            os.write(1, b"more noise\n")
+        elif word == "threads":
+            rest = [str(cv2.getNumThreads())]
+        count = int(rest[0]) if rest else 3
+        rng = np.random.default_rng([self.seed, count])
+        value = np.nan if word == "nan" else 1.0
+        descriptors = rng.random((count, 4)).astype(np.float16) * np.float16(value)
+        return Features(descriptors, rng.random((count, 3), np.float32), np.ones(count, np.float32), (640, 480))
+
+
+@dataclass(frozen=True)
+class Unmakeable(Scripted):
+    """Can be made here, but not in a worker."""
+
+    @property
+    def origin(self) -> Origin:
+        return Origin("misbehaving:Scripted", {"refuse": True})
+
+
+@dataclass(frozen=True)
+class Missing(Scripted):
+    """Its workers end before they are ready."""
+
+    @property
+    def origin(self) -> Origin:
+        return Origin("misbehaving:end_process", {})
+
+
+def end_process() -> None:
+    os._exit(5)

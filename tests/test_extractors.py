@@ -1,0 +1,196 @@
+"""RootSIFT against its twin and known places; options, recipes and the errors a user meets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import naive
+import numpy as np
+import pytest
+from PIL import Image
+
+from asmk_engine.errors import InputError
+from asmk_engine.extractors import EXTRACTORS, extractor_from_recipe, load_extractor
+from asmk_engine.extractors.rootsift import RootSift, rootsift
+from asmk_engine.features import FeatureSet, Features
+from asmk_engine.recipes import Recipe
+
+
+def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(height, width, 3)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    return np.clip(128 + 300 * smooth, 0, 255).astype(np.uint8)
+
+
+def with_blobs(height: int, width: int, *blobs: tuple[float, float, float]) -> np.ndarray:
+    """A grey image with bright round blobs: x, y and radius of each."""
+    y, x = np.mgrid[:height, :width]
+    grey = sum(180 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * radius**2)) for cx, cy, radius in blobs)
+    return np.repeat((30 + grey).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def assert_same(one: Features, other: Features) -> None:
+    for key in ("descriptors", "keypoints", "strengths"):
+        np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
+    assert one.image_size == other.image_size
+
+
+def nearest(features: Features, x: float, y: float) -> np.ndarray:
+    distances = np.hypot(features.keypoints[:, 0] - x, features.keypoints[:, 1] - y)
+    return features.keypoints[distances.argmin()]
+
+
+def test_rootsift_equals_its_twin_and_zeros_stay_zeros() -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (20, 128)).astype(np.float32)
+    raw[3] = 0
+    found = rootsift(raw)
+    np.testing.assert_allclose(found, [naive.rootsift(row) for row in raw.tolist()], rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(np.delete(found, 3, axis=0), axis=1), 1, rtol=1e-6)
+    assert not found[3].any()
+    assert rootsift(np.zeros((0, 128), np.float32)).shape == (0, 128)
+
+
+def test_features_have_the_promised_form_and_order() -> None:
+    features = load_extractor("rootsift", max_features=200).extract(textured(240, 320))
+    assert features.descriptors.shape == (200, 128) and features.descriptors.dtype == np.float16
+    assert features.keypoints.shape == (200, 3) and features.keypoints.dtype == np.float32
+    assert features.strengths.dtype == np.float32
+    assert (np.diff(features.strengths) <= 0).all() and features.strengths[-1] > 0
+    assert features.image_size == (320, 240)
+    norms = np.linalg.norm(features.descriptors.astype(np.float32), axis=1)
+    np.testing.assert_allclose(norms, 1, atol=2e-3)
+
+
+def test_fewer_features_are_the_first_of_more() -> None:
+    image = textured(240, 320)
+    many, few = RootSift(max_features=400).extract(image), RootSift(max_features=150).extract(image)
+    np.testing.assert_array_equal(few.strengths, many.strengths[:150])
+    inside = many.strengths[:150] > many.strengths[149]
+    np.testing.assert_array_equal(few.descriptors[inside], many.descriptors[:150][inside])
+
+
+def test_the_answer_is_the_same_every_time_and_for_any_number_of_threads() -> None:
+    image, before = textured(300, 400), cv2.getNumThreads()
+    try:
+        found = []
+        for threads in (1, 2, 2):
+            cv2.setNumThreads(threads)
+            found.append(RootSift().extract(image))
+    finally:
+        cv2.setNumThreads(before)
+    assert_same(found[0], found[1])
+    assert_same(found[0], found[2])
+
+
+@pytest.mark.parametrize("max_side", [400, 200, 150])
+def test_keypoints_lie_where_the_thing_is_in_the_original(max_side: int) -> None:
+    blobs = [(101.0, 60.0, 5.0), (260.5, 199.25, 8.0)]
+    features = RootSift(max_side=max_side).extract(with_blobs(300, 400, *blobs))
+    for x, y, radius in blobs:
+        found = nearest(features, x, y)
+        assert found[:2] == pytest.approx([x, y], abs=0.15)
+        # SIFT's blob of standard deviation r responds at sigma = r; its diameter is 2 sigma.
+        assert found[2] == pytest.approx(2 * radius, rel=0.2)
+
+
+def test_a_box_gives_the_features_of_its_part_in_original_pixels() -> None:
+    image = with_blobs(300, 400, (101, 60, 5), (260, 200, 8))
+    extractor = RootSift(max_side=200)
+    whole, part = extractor.extract(image), extractor.extract(image, box=(200, 150, 330, 260))
+    assert part.image_size == (400, 300)
+    assert nearest(part, 260, 200) == pytest.approx(nearest(whole, 260, 200), abs=0.2)
+    assert (part.keypoints[:, 0] >= 200).all() and (part.keypoints[:, 0] <= 330).all()
+    assert (part.keypoints[:, 1] >= 150).all() and (part.keypoints[:, 1] <= 260).all()
+
+
+def test_a_file_and_its_pixels_have_the_same_features(tmp_path: Path) -> None:
+    image = textured(120, 160)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    extractor = load_extractor()
+    assert_same(extractor.extract(tmp_path / "a.png"), extractor.extract(image))
+    assert_same(extractor.extract(str(tmp_path / "a.png")), extractor.extract(image))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.full((200, 300, 3), 90, np.uint8),
+        textured(1, 1),
+        textured(15, 15),
+        textured(3, 900),
+        textured(2, 5000),
+        textured(40, 40)[:, :, 0] * 0,
+    ],
+    ids=["flat", "one pixel", "tiny", "thin", "thin and long", "black"],
+)
+def test_images_without_texture_have_no_features(image: np.ndarray) -> None:
+    features = load_extractor().extract(image)
+    assert len(features) == 0
+    assert features.descriptors.shape == (0, 128) and features.keypoints.shape == (0, 3)
+    assert features.image_size == (image.shape[1], image.shape[0])
+
+
+def test_a_lower_contrast_threshold_finds_more_in_pale_images() -> None:
+    pale = (120 + textured(300, 400) / 12).astype(np.uint8)
+    counts = [len(RootSift(contrast_threshold=threshold).extract(pale)) for threshold in (0.08, 0.04, 0.02)]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_the_recipe_records_every_option_and_makes_the_extractor_again() -> None:
+    extractor = load_extractor("rootsift", max_features=77, edge_threshold=12)
+    assert extractor.recipe == Recipe(
+        "rootsift", {"max_features": 77, "max_side": 1024, "contrast_threshold": 0.02, "edge_threshold": 12.0}
+    )
+    assert Recipe.from_json(extractor.recipe.to_json()) == extractor.recipe
+    assert extractor_from_recipe(Recipe.from_json(extractor.recipe.to_json())) == extractor
+    assert extractor.origin.make() == extractor
+
+
+def test_equal_options_give_equal_recipes_however_they_are_typed() -> None:
+    plain = RootSift(max_features=500, edge_threshold=10.0, contrast_threshold=0.5)
+    typed = RootSift(max_features=np.int64(500), edge_threshold=10, contrast_threshold=np.float32(0.5))
+    assert plain.recipe.to_json() == typed.recipe.to_json()
+
+
+def test_unknown_extractors_and_options_are_refused_with_what_there_is() -> None:
+    with pytest.raises(InputError, match="no extractor 'surf'; there are: rootsift"):
+        load_extractor("surf")
+    with pytest.raises(
+        InputError, match=r"no option 'max_feature'; it has: max_features \(1 to 1000000, default 1000\), max"
+    ):
+        load_extractor("rootsift", max_feature=10)
+    with pytest.raises(
+        InputError, match=r"\[superpoint \] cannot be extracted here \(there is no extractor 'superpoint'"
+    ):
+        extractor_from_recipe(Recipe("superpoint"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_features": 0}, "max_features is 0; expected 1 to 1000000"),
+        ({"max_features": 10.5}, "max_features is 10.5; expected a whole number, 1 to 1000000"),
+        ({"max_features": True}, "max_features is True"),
+        ({"max_side": 8}, "max_side is 8; expected 16 to 16384"),
+        ({"contrast_threshold": -0.1}, "contrast_threshold is -0.1; expected 0.0 to 1.0"),
+        ({"contrast_threshold": "low"}, "contrast_threshold is 'low'; expected a number"),
+        ({"edge_threshold": float("nan")}, "edge_threshold is nan; expected a number"),
+    ],
+)
+def test_values_out_of_range_are_refused_with_the_range(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_extractor("rootsift", **options)
+
+
+@pytest.mark.parametrize("name", sorted(EXTRACTORS))
+def test_every_extractor_keeps_the_protocol(name: str, tmp_path: Path) -> None:
+    extractor = load_extractor(name)
+    features = extractor.extract(textured(100, 120))
+    assert features.descriptors.shape[1] == extractor.dim
+    assert extractor.recipe.extractor == name
+    assert extractor.origin.make().recipe == extractor.recipe
+    Image.fromarray(textured(100, 120)).save(tmp_path / "a.png")
+    photos = extractor.extract_folder(tmp_path, tmp_path / "set", workers=0)
+    assert isinstance(photos, FeatureSet) and photos.recipe == extractor.recipe
+    assert_same(photos.read("a.png"), features)
