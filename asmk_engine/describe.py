@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import os
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from asmk_engine import codebooks, features
 from asmk_engine.codebooks import Codebook
+from asmk_engine.codebooks.codebook import KIND as CODEBOOK
 from asmk_engine.errors import FormatError, InputError, NotFoundError
-from asmk_engine.features import FeatureSet
+from asmk_engine.features import KIND as FEATURES
+from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.index import Index, Snapshot
-from asmk_engine.manifest import NAMES, FileEntry
+from asmk_engine.manifest import NAMES
 from asmk_engine.recipes import Recipe
 from asmk_engine.segment import Segment
 from asmk_engine.store import Folder, storage_errors
@@ -87,7 +88,7 @@ def kind_of(path: Path) -> str:
 
 
 def _kind_of_folder(path: Path) -> str:
-    if features.part_names(path):
+    if part_names(path):
         return "features"
     held = Folder(path).names()
     if not set(NAMES).isdisjoint(held):
@@ -100,9 +101,9 @@ def _kind_of_file(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(8)
     kind = _hdf5_kind(path) if start.startswith(b"\x89HDF") else ""
-    if kind == codebooks.codebook.KIND:
+    if kind == CODEBOOK:
         return "codebook"
-    if kind == features.KIND:
+    if kind == FEATURES:
         raise FormatError(f"{path}: one part of a feature set; give the folder {path.parent}")
     if path.name in NAMES or path.suffix == ".safetensors":
         raise FormatError(f"{path}: one file of an index; give the folder {path.parent}")
@@ -116,7 +117,7 @@ def _hdf5_kind(path: Path) -> str:
         with h5py.File(path, "r") as file:
             return str(file.attrs.get("kind", ""))
     except (OSError, RuntimeError, ValueError, TypeError, KeyError):
-        return codebooks.codebook.KIND
+        return CODEBOOK
 
 
 def describe_features(found: FeatureSet) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def describe_features(found: FeatureSet) -> dict[str, Any]:
         "empty_images": counts.count(0),
         "dim": found.dim,
         "dtype": str(found.read(first).descriptors.dtype) if first is not None else None,
-        "parts": len(features.part_names(found.path)),
+        "parts": len(part_names(found.path)),
         "recipe": _recipe(found.recipe),
         "images_root": found.images_root,
         "failed": len(found.failures),
@@ -170,7 +171,7 @@ def _codebook(codebook: Codebook) -> dict[str, Any]:
         "dim": codebook.dim,
         "input_dim": codebook.input_dim,
         "recipe": _recipe(codebook.recipe),
-        "training": codebook.training,
+        "training": codebook.training if isinstance(codebook.training, dict) else {},
         "fingerprint": codebook.fingerprint,
     }
 
@@ -187,8 +188,8 @@ def describe_index(index: Index) -> dict[str, Any]:
     bytes                of every file in the folder; bytes_by_part divides them
     bytes_per_posting    of all files but the codebook, by the postings on disk; id_bytes_per_posting of the image
                          numbers alone
-    imbalance            K Σ n² / (Σ n)² over the live list lengths n: 1 when all words are equally frequent (Jégou,
-                         Douze, Schmid, IJCV 2010, §4.1)
+    imbalance            K Σ n² / (Σ n)² over the live list lengths n: 1 when all words are equally frequent, and the
+                         factor by which uneven lists make a search slower (imbalance_factor of faiss)
     """
     snapshot = index.snapshot
     parts, postings = bytes_by_part(index), index.postings
@@ -248,14 +249,30 @@ def bytes_by_part(index: Index) -> dict[str, int]:
     deletions, manifest (both copies), codebook   whole files
     leftover      files of no commit, which the next writer removes
     """
-    manifest = index.snapshot.manifest
-    parts = {part: sum(_array_bytes(s, arrays) for s in index.snapshot.segments) for part, arrays in PARTS_OF_SEGMENT.items()}
-    parts["other"] = _total(entry.file for entry in manifest.segments) - sum(parts.values())
-    parts["deletions"] = _total(entry.deleted for entry in manifest.segments if entry.deleted)
-    on_disk = _sizes(index.path)
-    parts["manifest"] = sum(on_disk.pop(name, 0) for name in NAMES)
+    manifest, segments = index.snapshot.manifest, index.snapshot.segments
+    parts = {
+        part: sum(segment.file.arrays[name].nbytes for segment in segments for name in names)
+        for part, names in PARTS_OF_SEGMENT.items()
+    }
+    parts["other"] = sum(entry.file.bytes for entry in manifest.segments) - sum(parts.values())
+    parts["deletions"] = sum(entry.deleted.bytes for entry in manifest.segments if entry.deleted)
     parts["codebook"] = manifest.codebook.bytes
-    for entry in manifest.files():
-        on_disk.pop(entry.name, None)
-    parts["leftover"] = sum(on_disk.values())
+    sizes = _sizes(index.path)
+    parts["manifest"] = sum(sizes.pop(name, 0) for name in NAMES)
+    parts["leftover"] = sum(sizes.values()) - sum(sizes.get(entry.name, 0) for entry in manifest.files())
     return parts
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Bytes of every file in a folder; a writer may remove some while we look."""
+    with storage_errors(path, "list the folder"), os.scandir(path) as entries:
+        files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+    sizes = {}
+    for entry in files:
+        with contextlib.suppress(FileNotFoundError):
+            sizes[entry.name] = entry.stat().st_size
+    return sizes
+
+
+def _ratio(total: int, count: int) -> float | None:
+    return total / count if count else None

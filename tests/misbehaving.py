@@ -14,6 +14,7 @@ import numpy as np
 from asmk_engine.attempts import Origin
 from asmk_engine.errors import InputError
 from asmk_engine.features import Features
+from asmk_engine.image_lists import shown
 from asmk_engine.recipes import Recipe
 
 
@@ -53,7 +54,7 @@ class Scripted:
         elif word == "bug":
             raise ZeroDivisionError("one\nby none")
         elif word == "broken":
-            raise InputError(f"{image}: broken, says the file")
+            raise InputError(f"{shown(image)}: broken, says the file")
         elif word == "chatter":
             print("noise on standard output", flush=True)
             os.write(1, b"more noise\n")

@@ -9,11 +9,11 @@ import time
 import zlib
 from pathlib import Path
 
-import naive
 import numpy as np
 import pytest
 from PIL import Image
 
+import naive
 from asmk_engine.errors import InputError, NotFoundError, StorageError
 from asmk_engine.escape import escape_name
 from asmk_engine.image_lists import find_images

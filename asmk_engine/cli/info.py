@@ -1,0 +1,132 @@
+"""`asmk-engine info`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from asmk_engine.cli.common import PATH, human_bytes, json_option, plural
+
+
+@click.command()
+@click.argument("path", type=PATH)
+@json_option
+@click.option("--names", is_flag=True, help="Print the names of the images instead, one a line.")
+@click.option("--failures", is_flag=True, help="Print the images that extract skipped instead, with the reasons.")
+def info(path: Path, as_json: bool, names: bool, failures: bool) -> None:
+    """Tell what a feature set, a codebook or an index holds, how large it is, and how it was made.
+
+    White space, control characters and % in names are written as %XX. With --json, --names and --failures add a key to
+    the object.
+
+    \b
+    Examples:
+      asmk-engine info photos.index
+      asmk-engine info photos.features --failures
+    """
+    from asmk_engine import describe
+
+    if names and failures and not as_json:
+        raise click.UsageError("give --names or --failures, not both")
+    if as_json:
+        extra = {"names": describe.image_names(path)} if names else {}
+        extra |= {"failures": describe.failures(path)} if failures else {}
+        click.echo(json.dumps(describe.describe(path) | extra))
+    else:
+        lines = _name_lines if names else _failure_lines if failures else _lines
+        for line in lines(path):
+            click.echo(line)
+
+
+def _name_lines(path: Path) -> Iterator[str]:
+    from asmk_engine.describe import image_names
+    from asmk_engine.escape import escape_name
+
+    return map(escape_name, image_names(path))
+
+
+def _failure_lines(path: Path) -> Iterator[str]:
+    from asmk_engine.describe import failures
+    from asmk_engine.escape import escape_name
+
+    return (f"{escape_name(name)}\t{' '.join(reason.split())}" for name, reason in failures(path).items())
+
+
+def _lines(path: Path) -> Iterator[str]:
+    from asmk_engine.describe import describe
+
+    content = describe(path)
+    rows = {"features": _feature_rows, "codebook": _codebook_rows, "index": _index_rows}[content["kind"]](content)
+    return (f"{label:<18} {_printable(value)}" for label, value in rows)
+
+
+def _printable(text: str) -> str:
+    """The text on one line: an index may come from anybody, and a terminal obeys control characters."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _feature_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "feature set", content["path"]
+    yield "images", f"{_number(content['images'])}, {_number(content['empty_images'])} of them without features"
+    per_image = _decimals(content["descriptors_per_image"], 1)
+    yield "descriptors", f"{_number(content['descriptors'])}, {per_image} per image"
+    yield "descriptor", f"{content['dim']} dimensions, {content['dtype'] or 'none yet'}"
+    yield "size", f"{human_bytes(content['bytes'])} in {plural(content['parts'], 'part')}"
+    yield "made by", _recipe(content["recipe"])
+    yield "images from", content["images_root"] or "unknown"
+    yield "skipped", plural(content["failed"], "image") + (": see --failures" if content["failed"] else "")
+
+
+def _codebook_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "codebook", content["path"]
+    yield "words", _number(content["words"])
+    yield from _codebook_origin(content)
+    yield "size", human_bytes(content["bytes"])
+
+
+def _codebook_origin(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "projection", f"{content['input_dim']} to {content['dim']} dimensions"
+    yield "features of", _recipe(content["recipe"])
+    yield "trained", ", ".join(f"{key} {value}" for key, value in content["training"].items()) or "unknown"
+    yield "fingerprint", content["fingerprint"]
+
+
+def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "index", content["path"]
+    yield "images", f"{_number(content['images'])}, {_number(content['empty_images'])} of them without words"
+    yield "deleted", f"{_number(content['deleted_images'])} images, until the next merge"
+    yield "words", f"{_number(content['words'])}, {_number(content['empty_words'])} of them in no image"
+    yield "words per image", _decimals(content["words_per_image"], 1)
+    yield "postings", f"{_number(content['postings'])}, {_number(content['live_postings'])} of them of live images"
+    yield "imbalance factor", _decimals(content["imbalance"], 2)
+    yield "segments", _number(content["segments"])
+    yield "size", human_bytes(content["bytes"])
+    yield from ((f"  {part}", human_bytes(count)) for part, count in content["bytes_by_part"].items())
+    ids = _decimals(content["id_bytes_per_posting"], 2)
+    yield (
+        "bytes per posting",
+        f"{_decimals(content['bytes_per_posting'], 2)} without the codebook, {ids} of them image ids",
+    )
+    yield "code", f"{content['bits']} bits"
+    yield from _codebook_origin(content)
+    yield "features in", content["features"] or "unknown"
+    yield "images from", content["images_root"] or "unknown"
+    yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
+
+
+def _recipe(recipe: dict[str, Any]) -> str:
+    from asmk_engine.recipes import Recipe
+
+    return str(Recipe(**recipe))
+
+
+def _number(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
