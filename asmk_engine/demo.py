@@ -8,15 +8,17 @@ seed alone.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import itertools
 import json
 import math
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -24,7 +26,7 @@ import numpy as np
 
 from asmk_engine import threads
 from asmk_engine.errors import AsmkError, DependencyError, InputError
-from asmk_engine.image_lists import ImageFile, ImageList, shown
+from asmk_engine.image_lists import ImageFile, shown
 from asmk_engine.images import view_image
 from asmk_engine.store import Folder, storage_errors
 
@@ -35,7 +37,7 @@ BUNDLED = (
 )
 """The photographs inside the package scikit-image; its drawings, silhouettes and blurred pictures are left out."""
 
-SAME_SUBJECT = {"motorcycle_left.png": ("motorcycle_right.png",)}
+SECOND_PHOTOS = {"motorcycle_left.png": ("motorcycle_right.png",)}
 """Real second photographs of the same thing: no queries themselves, but answers."""
 
 MARKER = "demo.txt"
@@ -43,7 +45,7 @@ VIEWS = "views"
 MAX_SIDE = 1024
 SMALLEST_SIDE = 64
 _FEWEST_BUNDLED = 5
-_INSTALL = "python -m pip install 'scikit-image>=0.24'"
+_CURE = "run python -m pip install 'scikit-image>=0.24', or give a folder of your own photographs"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class QueryViews:
     name: str
     easy: tuple[str, ...]
     hard: tuple[str, ...]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All images that show the same."""
+        return self.easy + self.hard
 
 
 def claim_folder(folder: Path) -> None:
@@ -67,34 +74,34 @@ def claim_folder(folder: Path) -> None:
     target.write(MARKER, [b"Everything in this folder was made by `asmk-engine demo` and may be deleted.\n"])
 
 
-def make_photos(folder: Path) -> list[ImageFile]:
-    """Write the photographs that are bundled with scikit-image into a folder; DependencyError without them."""
+def bundled_photos() -> list[ImageFile]:
+    """The photographs inside the installed scikit-image; DependencyError when it or most of them are not there."""
     found = importlib.util.find_spec("skimage")
     if found is None or not found.submodule_search_locations:
+        raise DependencyError(f"the photographs of the demo come with scikit-image, which is not installed; {_CURE}")
+    folder = Path(next(iter(found.submodule_search_locations))) / "data"
+    photos = [ImageFile(name, folder / name) for name in BUNDLED if (folder / name).is_file()]
+    if len(photos) < _FEWEST_BUNDLED:
         raise DependencyError(
-            f"the photographs of the demo come with scikit-image, which is not installed; run {_INSTALL}, "
-            "or give a folder of your own photographs"
+            f"{folder}: holds {len(photos)} of the {len(BUNDLED)} photographs that scikit-image should bring; {_CURE}"
         )
-    source = Path(next(iter(found.submodule_search_locations))) / "data"
-    names = [name for name in BUNDLED if (source / name).is_file()]
-    if len(names) < _FEWEST_BUNDLED:
-        raise DependencyError(
-            f"{source}: holds {len(names)} of the {len(BUNDLED)} photographs that scikit-image bundles; run {_INSTALL}, "
-            "or give a folder of your own photographs"
-        )
-    for name in names:
-        _copy(source / name, folder / name)
-    return [ImageFile(name, folder / name) for name in names]
+    return photos
 
 
-def link_photos(photos: Sequence[ImageFile], folder: Path) -> list[ImageFile]:
-    """Put photographs under their names into a folder, as hard links, or as copies where links cannot be made."""
+def place_photos(photos: Sequence[ImageFile], folder: Path, *, link: bool) -> list[ImageFile]:
+    """Put photographs under their names into a folder; those that cannot be opened are left out.
+
+    link  as links to the originals, which spares the space; as copies only where links cannot be made
+    """
+    placed = []
     for photo in photos:
-        target = folder / photo.name
-        Folder(target.parent).make()
-        if not (_link(photo.path, target) or _is_copy(photo.path, target)):
-            _copy(photo.path, target)
-    return [ImageFile(photo.name, folder / photo.name) for photo in photos]
+        if os.access(photo.path, os.R_OK):
+            target = folder / photo.name
+            Folder(target.parent).make()
+            if not (link and _link(photo.path, target)):
+                _copy(photo.path, target)
+            placed.append(ImageFile(photo.name, target))
+    return placed
 
 
 def remove_others(folder: Path, kept: Iterable[str]) -> int:
@@ -120,7 +127,7 @@ def choose_queries(photos: Sequence[ImageFile], most: int) -> list[ImageFile]:
     """
     count = min(most, len(photos))
     bounds = [place * len(photos) // count for place in range(count + 1)] if count else []
-    parts = [photos[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
+    parts = [photos[begin:end] for begin, end in itertools.pairwise(bounds)]
     chosen = [photo for part in parts if (photo := next(filter(_is_usable, part), None))]
     if not chosen:
         raise InputError(
@@ -130,16 +137,15 @@ def choose_queries(photos: Sequence[ImageFile], most: int) -> list[ImageFile]:
     return chosen
 
 
-def free_name(photos: Iterable[ImageFile], wanted: str = VIEWS) -> str:
+def free_name(photos: Iterable[ImageFile]) -> str:
     """A name for the folder of views that none of the photographs uses: `views`, else `views-2` and so on."""
-    taken = {photo.name.split("/")[0].casefold() for photo in photos}
-    return _unused(wanted, taken)
+    return _unused(VIEWS, {photo.name.split("/")[0].casefold() for photo in photos})
 
 
 def make_views(
     photos: Sequence[ImageFile],
     folder: Path,
-    per_photo: int = 8,
+    per_photo: int = 12,
     seed: int = 0,
     *,
     below: str = VIEWS,
@@ -154,23 +160,26 @@ def make_views(
     for photo in photos:
         stems[_unused(Path(photo.name).stem[:60], {stem.casefold() for stem in stems})] = photo
     made: list[QueryViews] = []
-    batch = 2 * threads.available_threads()
     items = [(f"{below}/{stem}", photo) for stem, photo in stems.items()]
-    for begin in range(0, len(items), batch):
-        write = functools.partial(_write_views, folder=folder, per_photo=per_photo, seed=seed)
-        made += threads.run(write, items[begin : begin + batch], threads.thread_count(None))
+    write = functools.partial(_write_views, folder=folder, per_photo=per_photo, seed=seed)
+    count = threads.thread_count(None)
+    for begin in range(0, len(items), 2 * count):
+        made += threads.run(write, items[begin : begin + 2 * count], count)
         if progress:
             progress(len(made), len(items))
     return made
 
 
-def add_same_subject(queries: Iterable[QueryViews], names: Iterable[str]) -> list[QueryViews]:
-    """The queries, with real second photographs among `names` added to what is easy to find."""
-    there = set(names)
-    return [
-        QueryViews(query.name, (*(name for name in SAME_SUBJECT.get(query.name, ()) if name in there), *query.easy), query.hard)
-        for query in queries
-    ]
+def is_second_photo(photo: ImageFile) -> bool:
+    """Whether it is one of `SECOND_PHOTOS`."""
+    return any(photo.name in names for names in SECOND_PHOTOS.values())
+
+
+def add_second_photos(queries: Iterable[QueryViews], placed: Iterable[ImageFile]) -> list[QueryViews]:
+    """The queries, with those of `SECOND_PHOTOS` that are there added to what is easy to find."""
+    there = {photo.name for photo in placed}
+    more = {name: there.intersection(others) for name, others in SECOND_PHOTOS.items()}
+    return [replace(query, easy=(*sorted(more.get(query.name, ())), *query.easy)) for query in queries]
 
 
 def write_truth(path: Path, images: Sequence[str], queries: Iterable[QueryViews]) -> None:
@@ -178,18 +187,8 @@ def write_truth(path: Path, images: Sequence[str], queries: Iterable[QueryViews]
 
     Views of a photograph are what its query should find, and all other images count as wrong.
     """
-    entries = [
-        {
-            "query": query.name,
-            "bbox": None,
-            "positives": [*query.easy, *query.hard],
-            "easy": list(query.easy),
-            "hard": list(query.hard),
-            "junk": [],
-        }
-        for query in queries
-    ]
-    protocol = "Each photograph asks for its altered views: mild ones are easy, severe ones hard; all other images are wrong."
+    entries = [{"query": query.name, "bbox": None, "easy": query.easy, "hard": query.hard, "junk": []} for query in queries]
+    protocol = "A photograph asks for its altered views: mild ones are easy, severe ones hard; other images are wrong."
     content = {"name": "demo", "protocol": protocol, "imlist": list(images), "queries": entries}
     folder = Folder(path.parent)
     folder.write(path.name, [json.dumps(content, indent=1).encode()])
@@ -197,11 +196,8 @@ def write_truth(path: Path, images: Sequence[str], queries: Iterable[QueryViews]
 
 
 def _unused(name: str, taken: set[str]) -> str:
-    number, unused = 1, name
-    while unused.casefold() in taken:
-        number += 1
-        unused = f"{name}-{number}"
-    return unused
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(unused for unused in names if unused.casefold() not in taken)
 
 
 def _is_usable(photo: ImageFile) -> bool:
@@ -212,30 +208,23 @@ def _is_usable(photo: ImageFile) -> bool:
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Whether the target is now the same file as the source."""
-    try:
-        if target.exists() and os.path.samefile(source, target):
-            return True
-        target.unlink(missing_ok=True)
-        os.link(os.path.realpath(source), target)
+    """Whether the target is now the same file as the source, by a hard link or a symbolic one."""
+    if target.exists() and os.path.samefile(source, target):
         return True
-    except OSError:  # another file system, or one without links: the photograph is copied
-        return False
-
-
-def _is_copy(source: Path, target: Path) -> bool:
-    try:
-        old, new = source.stat(), target.stat()
-    except OSError:
-        return False
-    return old.st_size == new.st_size and old.st_mtime <= new.st_mtime
+    Folder(target.parent).remove(target.name)
+    for make_link in (os.link, os.symlink):
+        with contextlib.suppress(OSError):  # another file system, or one without links
+            make_link(os.path.realpath(source), target)
+            return True
+    return False
 
 
 def _copy(source: Path, target: Path) -> None:
-    if _is_copy(source, target):
-        return
-    folder = Folder(target.parent)
-    folder.make()
+    folder, original = Folder(target.parent), source.stat()
+    if target.is_file():
+        copy = target.stat()
+        if copy.st_size == original.st_size and copy.st_mtime >= original.st_mtime:
+            return
     with storage_errors(source, "copy the photograph"):
         shutil.copyfile(source, folder.temporary(target.name))
     folder.publish(target.name)
@@ -274,8 +263,7 @@ def _warped(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np
     corners = _quadrilateral(pixels.shape[1], pixels.shape[0], severity, rng)
     sides = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
     width, height = (sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2
-    zoom = 2 ** (severity * rng.uniform(-1, 0.5))
-    zoom = min(max(zoom, SMALLEST_SIDE / min(width, height)), MAX_SIDE / max(width, height))
+    zoom = min(max(2 ** (severity * rng.uniform(-1, 0.5)), SMALLEST_SIDE / min(width, height)), MAX_SIDE / max(width, height))
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
     if zoom < 1:
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.5 * math.sqrt(1 / zoom**2 - 1) + 1e-3)
@@ -287,15 +275,15 @@ def _warped(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np
 def _quadrilateral(width: int, height: int, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Corners [4, 2] of a turned, shrunken and jittered rectangle that lies inside the image."""
     half = np.array([width, height]) / 2
-    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
-    corners = corners + severity * rng.uniform(-0.35, 0.35, (4, 2)) * half
+    corners = half * ([[-1, -1], [1, -1], [1, 1], [-1, 1]] + severity * rng.uniform(-0.35, 0.35, (4, 2)))
     angle = math.radians(60 * severity * rng.choice([-1, 1]) * rng.uniform(0.4, 1))
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     corners = corners @ turn.T
     low, high = corners.min(axis=0), corners.max(axis=0)
     fit = min(1.0, float(((2 * half) / (high - low)).min())) * (1 - severity * rng.uniform(0.1, 0.4))
     slack = 2 * half - fit * (high - low)
-    return fit * (corners - low) + slack * rng.uniform(0, 1, 2) - 0.5
+    placed: np.ndarray = fit * (corners - low) + slack * rng.uniform(0, 1, 2) - 0.5
+    return placed
 
 
 def _relit(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:

@@ -13,8 +13,8 @@ import numpy as np
 from asmk_engine.codebooks import Codebook
 from asmk_engine.codebooks.codebook import KIND as CODEBOOK
 from asmk_engine.errors import FormatError, InputError, NotFoundError
-from asmk_engine.features import KIND as FEATURES
 from asmk_engine.features import FeatureSet, part_names
+from asmk_engine.features.parts import KIND as FEATURES
 from asmk_engine.index import Index, Snapshot
 from asmk_engine.manifest import NAMES
 from asmk_engine.recipes import Recipe

@@ -34,7 +34,7 @@ WINDOW = 16
 """Images per worker that may be finished before the first of them; they wait in memory."""
 
 _LENGTH = struct.Struct("<Q")
-_MESSAGE_BYTES = 1 << 24
+_MOST_BYTES = 1 << 31
 _BOOTSTRAP = "from asmk_engine.workers import main; main()"
 # One thread each: the workers themselves are the parallelism.
 _LIBRARIES = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM")
@@ -56,8 +56,6 @@ def _send(stream: BinaryIO, content: dict[str, Any], arrays: Sequence[np.ndarray
 def _receive(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Read one message; EOFError when the other side is gone, ValueError when it writes nonsense."""
     (length,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
-    if length > _MESSAGE_BYTES:
-        raise ValueError(f"a message of {length} bytes")
     content = json.loads(_read(stream, length))
     arrays = []
     for dtype, shape in content.pop("arrays"):
@@ -68,6 +66,8 @@ def _receive(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
 
 
 def _read(stream: BinaryIO, count: int) -> bytes:
+    if not 0 <= count <= _MOST_BYTES:
+        raise ValueError(f"a message of {count} bytes")
     data = stream.read(count)
     if len(data) < count:
         raise EOFError
@@ -103,7 +103,10 @@ def _answer(answers: BinaryIO, outcome: Outcome) -> None:
     if isinstance(outcome, Failed):
         return _send(answers, {"reason": outcome.reason})
     features, source = outcome.features, outcome.source
-    facts = {"image_size": list(features.image_size), "source": [source.size, source.mtime, source.fingerprint]}
+    facts = {
+        "image_size": [int(side) for side in features.image_size],
+        "source": [source.size, source.mtime, source.fingerprint],
+    }
     return _send(answers, facts, (features.descriptors, features.keypoints, features.strengths))
 
 
@@ -134,21 +137,17 @@ class _Worker:
         if answer is None:
             raise StorageError(f"a worker process {self._end()} while it started; use fewer workers, or none (0)")
         if "error" in answer[0]:
-            kind = getattr(errors, answer[0]["error"], None)
-            raise (kind or RuntimeError)(answer[0]["message"])
+            kind, message = answer[0]["error"], answer[0]["message"]
+            raise getattr(errors, kind)(message) if hasattr(errors, kind) else RuntimeError(f"{kind}: {message}")
 
     def attempt(self, path: Path, seconds: float) -> Outcome:
         """What the worker makes of an image file; its death or an answer later than `seconds` is a failure too."""
         answer = self._ask({"path": str(path)}, seconds)
-        if answer is None:
-            return Failed(self._obituary(seconds))
-        content, arrays = answer
-        if "reason" in content:
-            return Failed(content["reason"])
-        width, height = content["image_size"]
-        descriptors, keypoints, strengths = arrays
-        features = Features(descriptors, keypoints, strengths, (width, height))
-        return Extracted(features, Source(*content["source"]))
+        if answer is not None:
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                return _outcome(*answer)
+            self.alive = False
+        return Failed(self._obituary(seconds))
 
     def _ask(self, content: dict[str, Any], seconds: float) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         """The answer to a message, or None when there is none and the worker is of no more use."""
@@ -197,6 +196,16 @@ class _Worker:
             with contextlib.suppress(OSError):
                 _pipe(pipe).close()
         return code
+
+
+def _outcome(content: dict[str, Any], arrays: list[np.ndarray]) -> Outcome:
+    """What `_answer` wrote; KeyError, TypeError or ValueError when it was something else."""
+    if "reason" in content:
+        return Failed(str(content["reason"]))
+    width, height = content["image_size"]
+    descriptors, keypoints, strengths = arrays
+    features = Features(descriptors, keypoints, strengths, (int(width), int(height)))
+    return Extracted(features, Source(*(int(number) for number in content["source"])))
 
 
 def _pipe(pipe: Any) -> BinaryIO:

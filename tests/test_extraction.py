@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFound
 from asmk_engine.extraction import ExtractionSummary, extract_images
 from asmk_engine.extractors import load_extractor
 from asmk_engine.features import FeatureSet, part_names
+from asmk_engine.workers import _receive, _send
 from misbehaving import Missing, Scripted, Unmakeable
 
 WORKERS = [0, 2]
@@ -377,3 +379,21 @@ def test_workers_use_one_thread_and_ignore_modules_of_the_current_folder(
     folder = scripts(tmp_path / "photos", a="threads")
     assert extract(folder, 1).extracted == 1
     assert opened(folder).count("a.jpg") == 1
+
+
+def test_messages_between_processes_are_plain_data_and_checked() -> None:
+    stream = io.BytesIO()
+    arrays = [np.arange(6, dtype=np.float16).reshape(2, 3), np.zeros((0, 3), np.float32)]
+    _send(stream, {"path": "a\udcff.jpg"}, arrays)
+    whole = stream.getvalue()
+    content, found = _receive(io.BytesIO(whole))
+    assert content == {"path": "a\udcff.jpg"}
+    for array, expected in zip(found, arrays, strict=True):
+        assert array.dtype == expected.dtype
+        np.testing.assert_array_equal(array, expected)
+    with pytest.raises(EOFError):
+        _receive(io.BytesIO(whole[:-1]))
+    with pytest.raises(ValueError, match="a message of"):
+        _receive(io.BytesIO(b"\xff" * 100))
+    with pytest.raises(ValueError, match="OBJECT"):
+        _receive(io.BytesIO(whole.replace(b"<f2", b"|O8").ljust(200, b"\0")))

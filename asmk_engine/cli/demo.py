@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 MOST_PHOTOS = 2000
 VIEWS_PER_PHOTO = 12
 RANKINGS_PRINTED = 3
-SHEET_COLUMNS = 6
+SHEET_COLUMNS = 8
 
 
 @click.command()
 @click.argument("photos", required=False, type=PATH)
 @click.option("-o", "--output", type=PATH, default=Path("demo"), show_default=True, help="Folder for all that is made.")
-@click.option("--queries", type=click.IntRange(min=1), default=24, show_default=True, help="Photographs that are asked for.")
+@click.option("--queries", type=click.IntRange(min=1), default=24, show_default=True, help="Photographs asked for.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the altered views.")
 @quiet_option
 def demo(photos: Path | None, output: Path, queries: int, seed: int, quiet: bool) -> None:
@@ -46,12 +46,9 @@ def demo(photos: Path | None, output: Path, queries: int, seed: int, quiet: bool
       asmk-engine demo
       asmk-engine demo my-photos/ -o demo-of-mine
     """
-    from asmk_engine.demo import claim_folder
-
-    _check_apart(photos, output)
-    claim_folder(output)
     steps = _Steps(Console(quiet))
-    asked = _collect(photos, output / "photos", queries, seed, steps)
+    _check_apart(photos, output)
+    asked = _collect(photos, output, queries, seed, steps)
     _search(output, asked, steps)
     _draw(output, asked, photos is None, steps)
     _close(output, photos is None, steps)
@@ -62,14 +59,14 @@ class _Steps:
     """Runs commands of this program, shows them, and keeps the time of each."""
 
     console: Console
-    seconds: list[tuple[str, float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Keep the time of a block."""
         begun = time.monotonic()
         yield
-        self.seconds.append((name, time.monotonic() - begun))
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
 
     def run(self, *arguments: str | Path, into: Path | None = None) -> None:
         """Run one command, its results to our standard output or into a file; if it fails, end as it ended."""
@@ -110,35 +107,39 @@ def _check_apart(photos: Path | None, output: Path) -> None:
         return
     here, there = photos.resolve(), output.resolve()
     if there.is_relative_to(here) or here.is_relative_to(there):
-        raise InputError(f"{output}: one of this folder and {photos} lies inside the other; give a folder elsewhere with -o")
+        raise InputError(f"{output}: {photos} and this folder lie one inside the other; give another with -o")
 
 
-def _collect(photos: Path | None, root: Path, most: int, seed: int, steps: _Steps) -> list[QueryViews]:
+def _collect(photos: Path | None, output: Path, most: int, seed: int, steps: _Steps) -> list[QueryViews]:
     """Photographs and views below one root, nothing else there, and what is asked for."""
-    from asmk_engine.demo import SAME_SUBJECT, add_same_subject, choose_queries, free_name, make_photos, make_views, remove_others
+    from asmk_engine import demo as collection
 
+    root, say = output / "photos", steps.console.say
     with steps.timed("collect"), steps.console.bar("views", "photographs") as progress:
-        images = _link(photos, root, steps.console) if photos else make_photos(root)
-        seconds = {name for names in SAME_SUBJECT.values() for name in names} if photos is None else set()
-        chosen = choose_queries([image for image in images if image.name not in seconds], most)
-        asked = make_views(chosen, root, VIEWS_PER_PHOTO, seed, below=free_name(images), progress=progress)
-        if photos is None:
-            asked = add_same_subject(asked, (image.name for image in images))
-        names = {image.name for image in images} | {name for query in asked for name in (*query.easy, *query.hard)}
-        remove_others(root, names)
-    count = f"{plural(len(images), 'photograph')}, and {VIEWS_PER_PHOTO} altered views of each of {len(asked)}"
-    steps.console.say(f"{root}: {count}, the first half mild (easy), the rest severe (hard)")
+        found = _own_photos(photos, say) if photos else collection.bundled_photos()
+        subjects = [photo for photo in found if photos or not collection.is_second_photo(photo)]
+        chosen = collection.choose_queries(subjects, most)
+        collection.claim_folder(output)
+        placed = collection.place_photos(found, root, link=photos is not None)
+        below = collection.free_name(found)
+        asked = collection.make_views(chosen, root, VIEWS_PER_PHOTO, seed, below=below, progress=progress)
+        asked = asked if photos else collection.add_second_photos(asked, placed)
+        collection.remove_others(root, {photo.name for photo in placed}.union(*(query.answers for query in asked)))
+    if len(placed) < len(found):
+        say(f"{photos}: {plural(len(found) - len(placed), 'photograph')} cannot be opened and left out")
+    count = f"{plural(len(placed), 'photograph')}, and {VIEWS_PER_PHOTO} altered views of each of {len(asked)}"
+    say(f"{root}: {count}, the first half mild (easy), the rest severe (hard)")
     return asked
 
 
-def _link(photos: Path, root: Path, console: Console) -> list[ImageFile]:
-    from asmk_engine.demo import link_photos, spread
+def _own_photos(photos: Path, say: Callable[[str], None]) -> list[ImageFile]:
+    from asmk_engine.demo import spread
     from asmk_engine.image_lists import find_images
 
-    found = find_images([photos])
-    if len(found.images) > MOST_PHOTOS:
-        console.say(f"{photos}: {plural(len(found.images), 'photograph')}, of which the demo takes {MOST_PHOTOS}, evenly spread")
-    return link_photos(spread(found.images, MOST_PHOTOS), root)
+    images = find_images([photos]).images
+    if len(images) > MOST_PHOTOS:
+        say(f"{photos}: {plural(len(images), 'photograph')}, of which the demo takes {MOST_PHOTOS}, evenly spread")
+    return spread(images, MOST_PHOTOS)
 
 
 def _search(output: Path, asked: Sequence[QueryViews], steps: _Steps) -> None:
@@ -177,7 +178,7 @@ def _draw(output: Path, asked: Sequence[QueryViews], all_known: bool, steps: _St
     from asmk_engine.report.sheet import write_sheet
     from asmk_engine.search import Hit
 
-    root, right = output / "photos", {query.name: {*query.easy, *query.hard} for query in asked}
+    root, right = output / "photos", {query.name: set(query.answers) for query in asked}
 
     def correct(query: Path, hit: Hit) -> bool | None:
         return True if hit.name in right[query.relative_to(root).as_posix()] else False if all_known else None
@@ -195,7 +196,8 @@ def _close(output: Path, all_known: bool, steps: _Steps) -> None:
     say = steps.console.say
     if not all_known:
         say("The measure knows the altered views only: other photographs of the same thing count as wrong in it.")
-    parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.seconds)
-    say(f"\nTime: {parts}; {sum(seconds for _, seconds in steps.seconds):.1f} s in all")
+    parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.seconds.items())
+    say(f"\nTime: {parts}; {sum(steps.seconds.values()):.1f} s in all")
     say(f"Contact sheet of all queries: {output / 'sheet.png'}")
-    say(f"Now ask with a photograph of yours: asmk-engine query {shlex.quote(str(output / 'photos.index'))} PHOTO --sheet answer.png")
+    command = shlex.join(["asmk-engine", "query", str(output / "photos.index"), "PHOTO", "--sheet", "answer.png"])
+    say(f"Now ask with a photograph of your own: {command}")

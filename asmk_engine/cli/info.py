@@ -33,7 +33,7 @@ def info(path: Path, as_json: bool, names: bool, failures: bool) -> None:
     if names and failures and not as_json:
         raise click.UsageError("give --names or --failures, not both")
     if as_json:
-        extra = {"names": describe.image_names(path)} if names else {}
+        extra: dict[str, Any] = {"names": describe.image_names(path)} if names else {}
         extra |= {"failures": describe.failures(path)} if failures else {}
         click.echo(json.dumps(describe.describe(path) | extra))
     else:

@@ -17,7 +17,8 @@ import h5py
 import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError, StorageError
-from asmk_engine.features import KIND, Features, check_features, check_name
+from asmk_engine.features import Features, check_features, check_name
+from asmk_engine.features.parts import KIND
 
 DATASETS = ("keypoints", "descriptors", "scores", "scales", "image_size")
 LARGEST_DATASET = 1 << 30

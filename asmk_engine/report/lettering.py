@@ -37,6 +37,7 @@ def letter(texts: Iterable[str]) -> Lettering:
     return best
 
 
+@functools.lru_cache(4096)
 def draws(font: Font, character: str) -> bool:
     """Whether the font has a letter of its own for a character."""
     return character.isspace() or _picture(font, character) != _picture(font, _NEVER_A_LETTER)
@@ -48,7 +49,7 @@ def drawable(letters: Lettering, text: str) -> str:
 
 
 def shorten(letters: Lettering, text: str, width: float) -> str:
-    """The text, its middle replaced by three dots where it is wider than `width` pixels: both ends of a name tell most."""
+    """The text, its middle replaced by dots where it is wider than `width` pixels: both ends of a name tell most."""
     text = drawable(letters, text)
     if letters.regular.getlength(text) <= width:
         return text
