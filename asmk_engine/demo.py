@@ -187,7 +187,9 @@ def write_truth(path: Path, images: Sequence[str], queries: Iterable[QueryViews]
 
     Views of a photograph are what its query should find, and all other images count as wrong.
     """
-    entries = [{"query": query.name, "bbox": None, "easy": query.easy, "hard": query.hard, "junk": []} for query in queries]
+    entries: list[dict[str, object]] = [
+        {"query": query.name, "bbox": None, "easy": query.easy, "hard": query.hard, "junk": []} for query in queries
+    ]
     protocol = "A photograph asks for its altered views: mild ones are easy, severe ones hard; other images are wrong."
     content = {"name": "demo", "protocol": protocol, "imlist": list(images), "queries": entries}
     folder = Folder(path.parent)
@@ -263,7 +265,8 @@ def _warped(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np
     corners = _quadrilateral(pixels.shape[1], pixels.shape[0], severity, rng)
     sides = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
     width, height = (sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2
-    zoom = min(max(2 ** (severity * rng.uniform(-1, 0.5)), SMALLEST_SIDE / min(width, height)), MAX_SIDE / max(width, height))
+    least, most = SMALLEST_SIDE / min(width, height), MAX_SIDE / max(width, height)
+    zoom = min(max(2 ** (severity * rng.uniform(-1, 0.5)), least), most)
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
     if zoom < 1:
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.5 * math.sqrt(1 / zoom**2 - 1) + 1e-3)
@@ -275,7 +278,7 @@ def _warped(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np
 def _quadrilateral(width: int, height: int, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Corners [4, 2] of a turned, shrunken and jittered rectangle that lies inside the image."""
     half = np.array([width, height]) / 2
-    corners = half * ([[-1, -1], [1, -1], [1, 1], [-1, 1]] + severity * rng.uniform(-0.35, 0.35, (4, 2)))
+    corners: np.ndarray = half * ([[-1, -1], [1, -1], [1, 1], [-1, 1]] + severity * rng.uniform(-0.35, 0.35, (4, 2)))
     angle = math.radians(60 * severity * rng.choice([-1, 1]) * rng.uniform(0.4, 1))
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     corners = corners @ turn.T

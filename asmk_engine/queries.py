@@ -8,7 +8,7 @@ from asmk_engine.errors import MismatchError, NotFoundError
 from asmk_engine.evaluation.names import match_names
 from asmk_engine.extractors import Extractor, extractor_from_recipe
 from asmk_engine.features import Features, FeatureSet
-from asmk_engine.images import find_images
+from asmk_engine.image_lists import find_images
 from asmk_engine.index import Index
 
 Box = tuple[float, float, float, float]

@@ -51,6 +51,8 @@ class Scripted:
             os._exit(3)
         elif word == "hang":
             time.sleep(1000)
+        elif word == "interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
         elif word == "bug":
             raise ZeroDivisionError("one\nby none")
         elif word == "broken":

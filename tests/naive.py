@@ -185,3 +185,24 @@ def to_original(position, factor, offset):
     """Where the centre of a pixel of a shrunken part lies in the original; pixels are squares around whole numbers."""
     edge = position + 0.5
     return edge * factor - 0.5 + offset
+
+
+# --- What an index is said to hold ------------------------------------------------------------------------------------
+
+
+def imbalance(lengths):
+    """K times the chance that two postings drawn with replacement are of the same word."""
+    total = sum(lengths)
+    return len(lengths) * sum((length / total) ** 2 for length in lengths) if total else None
+
+
+def index_statistics(images, vocabulary):
+    """From {name: set of words}: postings, mean words of an image, images without words, words in no image, imbalance."""
+    lengths = [sum(word in words for words in images.values()) for word in range(vocabulary)]
+    return {
+        "live_postings": sum(lengths),
+        "words_per_image": sum(map(len, images.values())) / len(images) if images else None,
+        "empty_images": sum(not words for words in images.values()),
+        "empty_words": lengths.count(0),
+        "imbalance": imbalance(lengths),
+    }

@@ -20,14 +20,11 @@ SUBJECTS = [f"subject {letter}" for letter in "abcdef"]
 
 
 def draw(seed: int) -> np.ndarray:
-    """A scene of 40 random shapes, as distinct from others as photographs of different things."""
+    """A scene of blotches of several sizes, as distinct from others as photographs of different things."""
     rng = np.random.default_rng(seed)
-    image = np.full((300, 400, 3), 128, np.uint8)
-    for _ in range(120):
-        centre, size = rng.integers(0, (400, 300)), rng.integers(4, 30, 2)
-        colour = rng.integers(0, 256, 3).tolist()
-        cv2.ellipse(image, tuple(map(int, centre)), tuple(map(int, size)), int(rng.integers(180)), 0, 360, colour, -1)
-    return image
+    layers = [rng.normal(size=(300 // step, 400 // step, 3)) for step in (50, 20, 8)]
+    scene = sum(cv2.resize(layer, (400, 300), interpolation=cv2.INTER_CUBIC) for layer in layers)
+    return np.clip(128 + 45 * scene, 0, 255).astype(np.uint8)
 
 
 def view(scene: np.ndarray, number: int) -> np.ndarray:

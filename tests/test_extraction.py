@@ -118,6 +118,12 @@ def test_an_image_that_ends_its_worker_costs_that_image_only(tmp_path: Path, dee
     assert no_children()
 
 
+def test_an_interrupt_that_reaches_a_worker_is_left_to_the_parent(tmp_path: Path) -> None:
+    folder = scripts(tmp_path / "photos", a="interrupted 2", b="fine 1")
+    assert extract(folder, 1).failed == {}
+    assert opened(folder).count("a.jpg") == 2
+
+
 def test_an_image_that_takes_for_ever_is_given_up(tmp_path: Path) -> None:
     folder = scripts(tmp_path / "photos", a="fine", b="hang", c="fine", d="fine")
     summary = extract(folder, 2, image_seconds=0.7)
@@ -139,10 +145,13 @@ def test_what_keeps_workers_from_starting_stops_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", WORKERS)
 def test_strict_stops_at_the_first_broken_image_and_keeps_what_was_done(tmp_path: Path, workers: int) -> None:
     folder = scripts(tmp_path / "photos", a="fine", b="fine", c="broken", d="fine")
-    with pytest.raises(InputError, match=r"^c\.jpg: broken, says the file; without strict such images are skipped$"):
+    with pytest.raises(
+        InputError, match=r"^c\.jpg: broken, says the file; without strict such images are skipped$"
+    ) as caught:
         extract(folder, workers, strict=True)
+    assert no_children(), "the workers must not live as long as the traceback does"
     assert opened(folder).names == ["a.jpg", "b.jpg"]
-    assert no_children()
+    del caught
 
 
 def test_strict_does_not_pass_over_bad_names(tmp_path: Path) -> None:
@@ -223,6 +232,7 @@ def test_unchanged_images_cost_next_to_nothing(tmp_path: Path, monkeypatch: pyte
     folder = scripts(tmp_path / "photos", **{f"{number:04d}": "fine 1" for number in range(1462)})
     extract(folder)
     monkeypatch.setattr(extraction, "WorkerPool", None)
+    monkeypatch.setattr(extraction, "file_fingerprint", None)
     begun = time.perf_counter()
     assert extract(folder, workers=2).unchanged == 1462
     assert time.perf_counter() - begun < 1.0

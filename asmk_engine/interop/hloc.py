@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -30,7 +31,7 @@ from asmk_engine.errors import InputError, StorageError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
 from asmk_engine.interop import hloc_reader
 from asmk_engine.recipes import Recipe
-from asmk_engine.store import Folder, storage_errors
+from asmk_engine.store import Folder
 
 Progress = Callable[[int, int], None]
 
@@ -45,7 +46,7 @@ def import_hloc(
 ) -> FeatureSet:
     """Write the local features of an hloc file into the feature set `output`, made or added to, and open it.
 
-    name      what the features are called in their recipe, `hloc name=… dim=…`; by default the stem of the file. Only
+    name      what the features are called in their recipe, `hloc dim=… features=…`; by default the stem of the file. Only
               features of the same name and dimension fit one codebook.
     on_check, on_image   called with (done, total) images: every image is checked before the first is written
 
@@ -70,7 +71,7 @@ def import_hloc(
         for _ in _counted(images(), len(outlines), on_check):
             continue
         known = FeatureSet.open(output) if part_names(Path(output)) else None
-        with FeatureWriter(output, Recipe("hloc", {"name": label, "dim": dim}), dim) as writer:
+        with FeatureWriter(output, Recipe("hloc", {"features": label, "dim": dim}), dim) as writer:
             for image, found in _counted(images(), len(outlines), on_image):
                 if known is None or image not in known or not _equal(known.read(image), found):
                     writer.add(image, found)
@@ -138,12 +139,15 @@ def _check_names(features: FeatureSet, path: Path) -> None:
 
 @contextlib.contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """HDF5 tells of a full disk by OSError while it writes and by RuntimeError when it closes."""
+    """HDF5 tells of a full disk on several lines, by OSError while it writes and by RuntimeError when it closes."""
     try:
-        with storage_errors(path, "write the file"):
-            yield
-    except RuntimeError as error:
-        raise StorageError(f"{path}: cannot write the file: {' '.join(str(error).split())[:160]}") from error
+        yield
+    except (OSError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
+        said = os.strerror(number) if number else " ".join(str(error).split())[:160]
+        raise StorageError(
+            f"{path}: cannot write the file: {said}; free some space or choose another folder; an older file is as it was"
+        ) from error
 
 
 def _write_image(file: h5py.File, name: str, image: Features, half: bool, features: FeatureSet) -> None:

@@ -64,6 +64,8 @@ def _readable(where: object) -> Iterator[None]:
     """Turn what HDF5 says into an error that begins with `where`: the path, or the path and the image."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: the name {error.object!r} is not valid Unicode; let hloc name it anew") from None
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         said = " ".join(str(error).split())[:160]
         if isinstance(error, OSError) and error.errno == errno.EAGAIN:
