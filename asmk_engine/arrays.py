@@ -80,7 +80,7 @@ def write_arrays(folder: Folder, name: str, arrays: Mapping[str, np.ndarray], me
 
 
 def _as_bytes(array: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _header(ordered: list[tuple[str, np.ndarray]], total: int, metadata: Mapping[str, str]) -> bytes:

@@ -278,21 +278,20 @@ def _warped(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np
 def _quadrilateral(width: int, height: int, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Corners [4, 2] of a turned, shrunken and jittered rectangle that lies inside the image."""
     half = np.array([width, height]) / 2
-    corners: np.ndarray = half * ([[-1, -1], [1, -1], [1, 1], [-1, 1]] + severity * rng.uniform(-0.35, 0.35, (4, 2)))
+    corners = half * ([[-1, -1], [1, -1], [1, 1], [-1, 1]] + severity * rng.uniform(-0.35, 0.35, (4, 2)))
     angle = math.radians(60 * severity * rng.choice([-1, 1]) * rng.uniform(0.4, 1))
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     corners = corners @ turn.T
     low, high = corners.min(axis=0), corners.max(axis=0)
     fit = min(1.0, float(((2 * half) / (high - low)).min())) * (1 - severity * rng.uniform(0.1, 0.4))
     slack = 2 * half - fit * (high - low)
-    placed: np.ndarray = fit * (corners - low) + slack * rng.uniform(0, 1, 2) - 0.5
-    return placed
+    return np.asarray(fit * (corners - low) + slack * rng.uniform(0, 1, 2) - 0.5)
 
 
 def _relit(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
     """The image with another gamma, contrast and brightness, light from one side, some blur and noise."""
     height, width = pixels.shape[:2]
-    values = (pixels.astype(np.float32) / 255) ** 2 ** (severity * rng.uniform(-1, 1))
+    values: np.ndarray = (pixels.astype(np.float32) / 255) ** 2 ** (severity * rng.uniform(-1, 1))
     values = (values - 0.5) * (1 + severity * rng.uniform(-0.5, 0.4)) + 0.5 + severity * rng.uniform(-0.2, 0.2)
     direction = rng.uniform(0, 2 * math.pi)
     x, y = np.linspace(-1, 1, width) * math.cos(direction), np.linspace(-1, 1, height) * math.sin(direction)

@@ -266,8 +266,8 @@ class Index:
         for place in filter(None, map(self._snapshot.find, names)):
             gone.setdefault(place[0], []).append(place[1])
         entries = list(self._snapshot.manifest.segments)
-        for place, numbers in gone.items():
-            entries[place] = self._without(entries[place], self._snapshot.segments[place], numbers, number)
+        for segment, numbers in gone.items():
+            entries[segment] = self._without(entries[segment], self._snapshot.segments[segment], numbers, number)
             number += 1
         return entries, number
 

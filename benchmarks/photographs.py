@@ -1,6 +1,6 @@
 """How good are the default settings on a labelled folder of photographs, and how long does each step take?
 
-    python benchmarks/photographs.py PHOTOS --truth PHOTOS/gnd.json --work /tmp/photographs [--seeds 3] [-- extract options]
+    python benchmarks/photographs.py PHOTOS --truth gnd.json --work FOLDER [--seeds 3] [-- extract options]
 
 Runs the real command line: extract once, then for every seed build-codebook, index and evaluate. Each result is a JSON
 line; the last one holds the means over the seeds.

@@ -182,10 +182,10 @@ class Codebook:
             raise FormatError(f"{path}: not a codebook; expected a file from `asmk-engine build-codebook`")
         if int(file.attrs["format"]) != FORMAT:
             raise FormatError(f"{path}: codebook format {file.attrs['format']}, this version reads {FORMAT}")
-        arrays = [file[key][:] for key in ("mean", "projection", "centroids")]
-        check_codebook(*arrays, path)
+        mean, projection, centroids = (file[key][:] for key in ("mean", "projection", "centroids"))
+        check_codebook(mean, projection, centroids, path)
         recipe = Recipe.from_json(str(file.attrs["recipe"]), path)
-        codebook = cls(*arrays, recipe, json.loads(file.attrs["training"]))
+        codebook = cls(mean, projection, centroids, recipe, json.loads(file.attrs["training"]))
         if codebook.fingerprint != file.attrs["fingerprint"]:
             raise DamagedError(f"{path}: its fingerprint does not match its content; the file was altered")
         return codebook

@@ -65,7 +65,7 @@ def escape_name(name):
     return text
 
 
-# --- Aggregation and selective match: Tolias, Jenicek, Chum, ECCV 2020, section 3 --------------------------------------
+# --- Aggregation and selective match: Tolias, Jenicek, Chum, ECCV 2020, section 3 ------------------------------
 
 
 def nearest_words(descriptor, centroids, k):
@@ -125,7 +125,7 @@ def smk_score(query, image, alpha=3.0, threshold=0.0):
     return total(query, image) / math.sqrt(squared) if squared else 0.0
 
 
-# --- Elias-Fano lists ----------------------------------------------------------------------------------------------------
+# --- Elias-Fano lists -----------------------------------------------------------------------------------------------
 
 
 def elias_fano(numbers, universe):
@@ -145,7 +145,7 @@ def _bits_to_bytes(bits):
     return bytes(sum(bit << n for n, bit in enumerate(padded[i : i + 8])) for i in range(0, len(padded), 8))
 
 
-# --- Images and local features: the EXIF standard (tag 0x0112), and Arandjelović and Zisserman, CVPR 2012, section 2 -----
+# --- Images and local features: the EXIF standard (tag 0x0112), and Arandjelović and Zisserman, CVPR 2012, section 2 
 
 
 def upright(stored, orientation):
@@ -187,7 +187,7 @@ def to_original(position, factor, offset):
     return edge * factor - 0.5 + offset
 
 
-# --- What an index is said to hold ------------------------------------------------------------------------------------
+# --- What an index is said to hold -------------------------------------------------------------------------------
 
 
 def imbalance(lengths):
@@ -197,7 +197,7 @@ def imbalance(lengths):
 
 
 def index_statistics(images, vocabulary):
-    """From {name: set of words}: postings, mean words of an image, images without words, words in no image, imbalance."""
+    """From {name: set of words}: postings, mean words of an image, empty images, empty words, imbalance."""
     lengths = [sum(word in words for words in images.values()) for word in range(vocabulary)]
     return {
         "live_postings": sum(lengths),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_the_layout_is_that_of_safetensors(tmp_path: Path) -> None:
     assert header["codes"]["dtype"] == "U64" and body[begin:end] == ARRAYS["codes"].tobytes()
     ends = sorted(entry["data_offsets"] for key, entry in header.items() if key != "__metadata__")
     assert ends[0][0] == 0 and ends[-1][1] == len(body)
-    assert all(one[1] == other[0] for one, other in zip(ends, ends[1:], strict=False))
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(ends))
 
 
 def test_every_flipped_bit_of_the_content_is_found(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import RECIPE, make_features, random_images, write_features
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError, StorageError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, Source
 from asmk_engine.recipes import Recipe
+from samples import RECIPE, make_features, random_images, write_features
 
 DIM = 8
 

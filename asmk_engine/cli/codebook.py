@@ -21,8 +21,10 @@ class Words(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> int | str:
         """The number, or `auto`."""
-        if value == "auto" or isinstance(value, int):
-            return value  # type: ignore[return-value]
+        if isinstance(value, int):
+            return value
+        if value == "auto":
+            return "auto"
         if str(value).isdecimal() and int(str(value)) > 0:
             return int(str(value))
         self.fail(f"{value!r} is neither auto nor a whole number above 0", param, context)

@@ -73,7 +73,7 @@ def query(
     source = QuerySource(index, features=features_path, images_root=images_root)
     searcher = Searcher(index, SelectiveMatch(alpha, threshold, idf), assignments=assignments, threads=threads)
     asked = index.names if every else list(queries)
-    answers = _answers(source, searcher, asked, parse_box(box), top, Console(quiet))
+    answers: Iterable[tuple[str, list[Hit]]] = _answers(source, searcher, asked, parse_box(box), top, Console(quiet))
     if sheet:
         answers = _with_sheet(list(answers), source, sheet)
     for line in _lines(answers, form):

@@ -55,9 +55,9 @@ def images_of_part(part: Part, rows: list[tuple[str, int]]) -> Iterator[tuple[st
     """Names and features of some rows of a part, which are read at once."""
     with OpenedPart(part.path) as file:
         first, last = int(part.offsets[rows[0][1]]), int(part.offsets[rows[-1][1] + 1])
-        arrays = [file[key][first:last] for key in ("descriptors", "keypoints", "strengths")]
+        descriptors, keypoints, strengths = (file[key][first:last] for key in ("descriptors", "keypoints", "strengths"))
     for name, row in rows:
-        yield name, read_features(part, row, *arrays, first)
+        yield name, read_features(part, row, descriptors, keypoints, strengths, first)
 
 
 def read_features(part: Part, row: int, descriptors: Any, keypoints: Any, strengths: Any, first: int) -> Features:
