@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -247,7 +247,7 @@ class Index:
 
     def _remembers_other(self, features: FeatureSet) -> bool:
         manifest = self._snapshot.manifest
-        return (manifest.features, manifest.images_root) != (str(features.path.resolve()), features.images_root)
+        return _origin(features) != {"features": manifest.features, "images_root": manifest.images_root}
 
     def _commit(self, batch: _Batch | None, deleted: Sequence[str], features: FeatureSet | None) -> None:
         """One commit: the names in `deleted` leave the old segments, the batch comes in as a new one."""
@@ -256,9 +256,9 @@ class Index:
         if batch is not None and batch.names:
             entries.append(self._write(batch.contents(), number))
             number += 1
-        changes = {"segments": tuple(entries), "next": number}
+        changes: dict[str, Any] = {"segments": tuple(entries), "next": number}
         if features is not None:
-            changes |= {"features": str(features.path.resolve()), "images_root": features.images_root}
+            changes |= _origin(features)
         self._publish(manifest.following(**changes))
 
     def _entries_without(self, names: Sequence[str], number: int) -> tuple[list[SegmentEntry], int]:
@@ -351,6 +351,12 @@ class _Batch:
             np.repeat(np.arange(len(counts), dtype=np.uint32), counts),
             np.concatenate([signature.codes for signature in self.signatures]).reshape(-1, self.width),
         )
+
+
+def _origin(features: FeatureSet) -> dict[str, str]:
+    """Where the features and the photographs are, in full, so that they are found from any folder."""
+    root = str(Path(features.images_root).resolve()) if features.images_root else ""
+    return {"features": str(features.path.resolve()), "images_root": root}
 
 
 def _listed(names: Sequence[str], shown: int = 3) -> str:

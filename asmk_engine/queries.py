@@ -94,12 +94,15 @@ class QuerySource:
             self._extractor = extractor_from_recipe(self.index.codebook.recipe)
         return self._extractor
 
+    def likely_path(self, name: str) -> Path:
+        """Where the photograph of an indexed image or of a query should be, whether it is there or not."""
+        indexed = (self.images_root or Path()) / name
+        return indexed if name in self.index or not Path(name).is_file() else Path(name)
+
     def image_path(self, name: str) -> Path:
         """The photograph of an indexed image, or the file a query names; NotFoundError says where was looked."""
-        indexed = self.images_root / name if self.images_root else None
-        for path in (indexed, Path(name)):
-            if path is not None and path.is_file():
-                return path
+        if (path := self.likely_path(name)).is_file():
+            return path
         where = f"in {self.images_root}" if self.images_root else "and the index remembers no folder of photographs"
         raise NotFoundError(
             f"the photograph of {name!r} is not there, {where}; "

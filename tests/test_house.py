@@ -22,9 +22,10 @@ PACKAGE_FOLDERS = {"asmk_engine": "asmk_engine", "kernels": "asmk_engine.kernels
 ROOMS = [
     *["errors", "threads", "escape", "kernels"],
     *["recipes", "image_lists", "images", "store", "arrays", "manifest", "features", "codebooks"],
-    *["networks", "extractors", "extraction", "descriptors"],
+    *["networks", "attempts", "workers", "extraction", "extractors", "descriptors"],
     *["signatures", "segment", "index", "search", "variants", "verify"],
-    *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "demo", "cli", "__main__"],
+    *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "describe", "diagnosis", "demo"],
+    *["cli", "__main__"],
 ]
 # Packages of others that only some rooms may import, not even inside a function.
 WALLS = {

@@ -75,7 +75,7 @@ def query(
     asked = index.names if every else list(queries)
     answers: Iterable[tuple[str, list[Hit]]] = _answers(source, searcher, asked, parse_box(box), top, Console(quiet))
     if sheet:
-        answers = _with_sheet(list(answers), source, sheet)
+        answers = _with_sheet(list(answers), source, sheet, parse_box(box))
     for line in _lines(answers, form):
         click.echo(line)
 
@@ -96,11 +96,13 @@ def _answers(
             yield name, hits[:top]
 
 
-def _with_sheet(answers: list[tuple[str, list[Hit]]], source: QuerySource, path: Path) -> list[tuple[str, list[Hit]]]:
+def _with_sheet(
+    answers: list[tuple[str, list[Hit]]], source: QuerySource, path: Path, box: tuple[float, float, float, float] | None
+) -> list[tuple[str, list[Hit]]]:
     from asmk_engine.report.sheet import write_sheet
 
-    rows = [(source.image_path(name), [(source.image_path(hit.name), hit) for hit in hits]) for name, hits in answers]
-    write_sheet(path, rows)
+    rows = [(source.likely_path(name), [(source.likely_path(hit.name), hit) for hit in hits]) for name, hits in answers]
+    write_sheet(path, rows, box=box)
     return answers
 
 

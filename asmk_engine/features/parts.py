@@ -61,6 +61,7 @@ def images_of_part(part: Part, rows: list[tuple[str, int]]) -> Iterator[tuple[st
 
 
 def read_features(part: Part, row: int, descriptors: Any, keypoints: Any, strengths: Any, first: int) -> Features:
+    """The features of one row, out of arrays that begin with feature number `first` of the part."""
     begin, end = int(part.offsets[row]) - first, int(part.offsets[row + 1]) - first
     width, height = (int(side) for side in part.image_sizes[row])
     found = Features(descriptors[begin:end], keypoints[begin:end], strengths[begin:end], (width, height))
@@ -99,6 +100,7 @@ def _damaged(path: Path, error: BaseException) -> DamagedError:
 
 
 def read_part(path: Path) -> Part:
+    """What a part file holds besides its features; DamagedError when it contradicts itself."""
     with OpenedPart(path) as file:
         if file.attrs.get("kind") != KIND:
             raise FormatError(

@@ -46,8 +46,8 @@ def import_hloc(
 ) -> FeatureSet:
     """Write the local features of an hloc file into the feature set `output`, made or added to, and open it.
 
-    name      what the features are called in their recipe, `hloc dim=… features=…`; by default the stem of the file. Only
-              features of the same name and dimension fit one codebook.
+    name      what the features are called in their recipe, `hloc dim=… features=…`; by default the stem of the file.
+              Only features of the same name and dimension fit one codebook.
     on_check, on_image   called with (done, total) images: every image is checked before the first is written
 
     Features are sorted by score, highest first, equal scores in the order of the file. Missing scores become 1, missing
@@ -146,7 +146,7 @@ def _write_errors(path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         said = os.strerror(number) if number else " ".join(str(error).split())[:160]
         raise StorageError(
-            f"{path}: cannot write the file: {said}; free some space or choose another folder; an older file is as it was"
+            f"{path}: cannot write the file: {said}; free some space or choose another folder, an older file is kept"
         ) from error
 
 
