@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +33,6 @@ from asmk_engine.threads import thread_count
 SEGMENT_POSTINGS = 1 << 24
 EXISTING = ("refuse", "skip", "update", "replace")
 Progress = Callable[[int, int], None]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -386,8 +385,8 @@ def _read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
         file.take("centroids", "f4", None, None),
     )
     try:
-        training = json.loads(file.metadata.get("training", "{}"))
-    except ValueError:
+        training = dict(json.loads(file.metadata.get("training", "{}")))
+    except (ValueError, TypeError):
         raise DamagedError(f"{file.path}: what it says of its training is not readable; the file was altered") from None
     return Codebook(*arrays, Recipe.from_json(file.metadata.get("recipe", ""), file.path), training)
 

@@ -40,7 +40,8 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         cure = _CURES.get(error.errno or 0, "nothing that was stored before is changed")
-        raise StorageError(f"{path}: cannot {doing}: {error.strerror or error}; {cure}") from error
+        reason = " ".join(str(error.strerror or error).split())  # HDF5 writes whole paragraphs
+        raise StorageError(f"{path}: cannot {doing}: {reason}; {cure}") from error
 
 
 class Folder:

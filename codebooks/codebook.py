@@ -185,7 +185,7 @@ class Codebook:
         mean, projection, centroids = (file[key][:] for key in ("mean", "projection", "centroids"))
         check_codebook(mean, projection, centroids, path)
         recipe = Recipe.from_json(str(file.attrs["recipe"]), path)
-        codebook = cls(mean, projection, centroids, recipe, json.loads(file.attrs["training"]))
+        codebook = cls(mean, projection, centroids, recipe, dict(json.loads(file.attrs["training"])))
         if codebook.fingerprint != file.attrs["fingerprint"]:
             raise DamagedError(f"{path}: its fingerprint does not match its content; the file was altered")
         return codebook

@@ -145,7 +145,7 @@ def _bits_to_bytes(bits):
     return bytes(sum(bit << n for n, bit in enumerate(padded[i : i + 8])) for i in range(0, len(padded), 8))
 
 
-# --- Images and local features: the EXIF standard (tag 0x0112), and Arandjelović and Zisserman, CVPR 2012, section 2 
+# --- Images and local features: the EXIF standard (tag 0x0112), and Arandjelović and Zisserman, CVPR 2012, section 2
 
 
 def upright(stored, orientation):

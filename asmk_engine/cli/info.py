@@ -109,7 +109,7 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     ids = _decimals(content["id_bytes_per_posting"], 2)
     yield (
         "bytes per posting",
-        f"{_decimals(content['bytes_per_posting'], 2)} without the codebook, {ids} of them image ids",
+        f"{_decimals(content['bytes_per_posting'], 2)} without the codebook, {ids} of them image numbers",
     )
     yield "code", f"{content['bits']} bits"
     yield from _codebook_origin(content)
