@@ -47,7 +47,7 @@ def extractor_from_recipe(recipe: Recipe) -> Extractor:
     """
     try:
         return load_extractor(recipe.extractor, **recipe.options)
-    except InputError as error:
+    except (InputError, TypeError) as error:  # TypeError: an option of a stranger's recipe is called `name`
         cure = "give the features of the queries instead of images"
         raise InputError(f"features of [{recipe}] cannot be extracted here ({error}); {cure}") from None
 

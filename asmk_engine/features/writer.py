@@ -60,7 +60,7 @@ class FeatureWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None or not isinstance(error, Exception) or self._names or self._failures:
+            if error is None or not isinstance(error, Exception) or self._images or self._failures:
                 self.flush()
         finally:
             self._lock.__exit__(None, None, None)
@@ -80,10 +80,9 @@ class FeatureWriter:
     def add(self, name: str, features: Features, source: Source | None = None) -> None:
         """Append one image; one of the same name in an earlier part is replaced. InputError or MismatchError."""
         check_features(check_name(name), features, self.dim)
-        if name in self._names:
+        if name in self._images:
             raise InputError(f"{self.path}: image {name!r} was added twice in one run; names must be unique")
-        self._names[name] = features
-        self._sources.append(source or Source(0, 0, fingerprint_features(features)))
+        self._images[name] = features, source or Source(0, 0, fingerprint_features(features))
         self._bytes += features.descriptors.nbytes + features.keypoints.nbytes + features.strengths.nbytes
         self._flush_if_due()
 
@@ -102,7 +101,7 @@ class FeatureWriter:
 
     def flush(self) -> None:
         """Close the part in hand; after this its images are durable. An empty set still gets its first part."""
-        if not (self._names or self._failures or self._removed) and self._next > 0:
+        if not (self._images or self._failures or self._removed) and self._next > 0:
             return
         name = f"part-{self._next:06d}.h5"
         with storage_errors(self.path / name, "write the part"):
@@ -113,14 +112,13 @@ class FeatureWriter:
         self._clear()
 
     def _clear(self) -> None:
-        self._names: dict[str, Features] = {}
-        self._sources: list[Source] = []
+        self._images: dict[str, tuple[Features, Source]] = {}
         self._failures: dict[str, str] = {}
         self._removed: list[str] = []
         self._bytes, self._begun = 0, time.monotonic()
 
     def _write(self, path: Path) -> None:
-        images = list(self._names.values())
+        images = [features for features, _ in self._images.values()]
         dtype = images[0].descriptors.dtype if images else np.dtype(np.float16)
         counts = [len(image) for image in images]
         with h5py.File(path, "w", libver="latest") as file:
@@ -131,14 +129,14 @@ class FeatureWriter:
             file["keypoints"] = _joined([i.keypoints for i in images], (0, 3), np.float32)
             file["strengths"] = _joined([i.strengths for i in images], (0,), np.float32)
             file["image_sizes"] = np.array([i.image_size for i in images], np.int32).reshape(-1, 2)
-            sources = [(s.size, s.mtime, s.fingerprint) for s in self._sources]
+            sources = [(source.size, source.mtime, source.fingerprint) for _, source in self._images.values()]
             file["sources"] = np.array(sources, np.uint64).reshape(-1, 3)
             for key, texts in self._texts().items():
                 file.create_dataset(key, data=np.array(texts, object), dtype=_TEXT, shape=(len(texts),))
 
     def _texts(self) -> dict[str, list[str]]:
         return {
-            "names": list(self._names),
+            "names": list(self._images),
             "failed_names": list(self._failures),
             "failed_reasons": list(self._failures.values()),
             "removed_names": self._removed,
