@@ -7,17 +7,20 @@ MiB of everything before it. Any safetensors reader can open the files; nothing 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import mmap
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
 from asmk_engine.errors import DamagedError
-from asmk_engine.store import Folder
+from asmk_engine.store import Folder, storage_errors
 
 BLOCK = 1 << 20
 ALIGNMENT = 64
@@ -70,60 +73,108 @@ def _blocks(data: memoryview, end: int) -> Iterator[tuple[int, memoryview]]:
 
 def write_arrays(folder: Folder, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> int:
     """Write arrays and their checksums as the new file `name` of the folder; returns the crc32 of the checksums."""
-    ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
-    total = sum(array.nbytes for _, array in ordered)
-    header = _header(ordered, total, metadata)
-    chunks = [memoryview(header)] + [_as_bytes(array) for _, array in ordered]
-    checksums = _checksums(chunks)
-    folder.write(name, [*chunks, checksums])
-    return zlib.crc32(checksums)
+    shapes = {key: (array.dtype, array.shape) for key, array in arrays.items()}
+    with ArrayWriter(folder, name, shapes, metadata) as writer:
+        for key, array in arrays.items():
+            writer.write(key, 0, array)
+        return writer.finish()
 
 
-def _as_bytes(array: np.ndarray) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+class ArrayWriter:
+    """Writes a file of arrays whose shapes are known beforehand, piece by piece and in any order.
+
+    Use it as a context manager; nothing appears under the final name before `finish`.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+        metadata: Mapping[str, str],
+    ) -> None:
+        ordered = sorted(shapes.items(), key=lambda item: (-item[1][0].itemsize, item[0]))
+        self._shapes = dict(shapes)
+        self._folder, self._name = folder, name
+        self._header, self._checksums = _header(ordered, metadata)
+        self._begins: dict[str, int] = {}
+        self._end = len(self._header)
+        for key, (dtype, shape) in ordered:
+            self._begins[key] = self._end
+            self._end += math.prod(shape) * dtype.itemsize
+
+    def __enter__(self) -> ArrayWriter:
+        self._file = self._folder.create(self._name)
+        try:
+            self._put(0, self._header)
+            with storage_errors(self._folder.path / self._name, "write the file"):
+                self._file.truncate(self._end + self._checksums)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):  # an error in closing follows one in writing, which says more
+            self._file.close()
+        self._folder.remove_unfinished(self._name)
+
+    def write(self, key: str, row: int, rows: np.ndarray) -> None:
+        """Put some rows of the array `key` in place, from row number `row` on."""
+        dtype, shape = self._shapes[key]
+        size = dtype.itemsize * math.prod(shape[1:])
+        self._put(self._begins[key] + row * size, np.ascontiguousarray(rows, dtype).reshape(-1).view(np.uint8).data)
+
+    def finish(self) -> int:
+        """Add the checksums, sync, and give the file its name; returns the crc32 of the checksums."""
+        with storage_errors(self._folder.path / self._name, "write the file"):
+            self._file.flush()
+            with contextlib.closing(mmap.mmap(self._file.fileno(), self._end, access=mmap.ACCESS_READ)) as mapped:
+                data = memoryview(mapped)
+                sums = b"".join(zlib.crc32(block).to_bytes(4, "little") for _, block in _blocks(data, self._end))
+                data.release()
+            self._put(self._end, sums)
+            self._file.flush()
+        self._folder.publish(self._name)
+        return zlib.crc32(sums)
+
+    def _put(self, place: int, data: bytes | memoryview) -> None:
+        with storage_errors(self._folder.path / self._name, "write the file"):
+            self._file.seek(place)
+            self._file.write(data)
 
 
-def _header(ordered: list[tuple[str, np.ndarray]], total: int, metadata: Mapping[str, str]) -> bytes:
-    """The header's bytes; the number of checksums depends on its own length, so that is settled by repetition."""
+Shapes = list[tuple[str, tuple[np.dtype, tuple[int, ...]]]]
+
+
+def _header(ordered: Shapes, metadata: Mapping[str, str]) -> tuple[bytes, int]:
+    """The header, and the bytes of checksums; their number depends on its length, so that is settled by repetition."""
+    total = sum(math.prod(shape) * dtype.itemsize for _, (dtype, shape) in ordered)
     length = 0
     while True:
-        blocks = math.ceil((length + total) / BLOCK)
-        text = json.dumps(_entries(ordered, 4 * blocks, metadata), separators=(",", ":")).encode()
+        checksums = 4 * math.ceil((length + total) / BLOCK)
+        text = json.dumps(_entries(ordered, checksums, metadata), separators=(",", ":")).encode()
         padded = -(-(8 + len(text)) // ALIGNMENT) * ALIGNMENT
         if padded == length:
-            return (padded - 8).to_bytes(8, "little") + text.ljust(padded - 8)
+            return (padded - 8).to_bytes(8, "little") + text.ljust(padded - 8), checksums
         length = padded
 
 
-def _entries(
-    ordered: list[tuple[str, np.ndarray]], checksum_bytes: int, metadata: Mapping[str, str]
-) -> dict[str, object]:
+def _entries(ordered: Shapes, checksum_bytes: int, metadata: Mapping[str, str]) -> dict[str, object]:
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
     begin = 0
-    for name, array in ordered:
-        entries[name] = _entry(_NAMES[array.dtype], array.shape, begin, array.nbytes)
-        begin += array.nbytes
+    for name, (dtype, shape) in ordered:
+        size = math.prod(shape) * dtype.itemsize
+        entries[name] = _entry(_NAMES[dtype], shape, begin, size)
+        begin += size
     entries[CHECKSUMS] = _entry("U8", (checksum_bytes,), begin, checksum_bytes)
     return entries
 
 
 def _entry(dtype: str, shape: tuple[int, ...], begin: int, size: int) -> dict[str, object]:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, begin + size]}
-
-
-def _checksums(chunks: list[memoryview]) -> bytes:
-    sums, running, filled = [], 0, 0
-    for chunk in chunks:
-        while len(chunk):
-            piece = chunk[: BLOCK - filled]
-            running, filled = zlib.crc32(piece, running), filled + len(piece)
-            chunk = chunk[len(piece) :]
-            if filled == BLOCK:
-                sums.append(running)
-                running, filled = 0, 0
-    if filled:
-        sums.append(running)
-    return b"".join(value.to_bytes(4, "little") for value in sums)
 
 
 def map_arrays(folder: Folder, name: str, checksum: int | None = None) -> ArrayFile:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from asmk_engine.errors import DamagedError, FormatError, NotFoundError, StorageError
 
@@ -73,6 +73,15 @@ class Folder:
                 for chunk in chunks:
                     file.write(chunk)
             self.publish(name)
+
+    def create(self, name: str) -> IO[bytes]:
+        """Open the temporary file of `name` for writing and reading; `publish` gives it its name."""
+        with storage_errors(self.path / name, "write the file"):
+            return open(self.temporary(name), "wb+")
+
+    def remove_unfinished(self, name: str) -> None:
+        """Remove the temporary file of `name` where it was not published."""
+        self.remove(f"{name}{TEMPORARY}")
 
     def publish(self, name: str) -> None:
         """Sync the finished temporary file of `name` and give it its final name, replacing an older one."""

@@ -140,7 +140,7 @@ def test_a_lower_contrast_threshold_finds_more_in_pale_images() -> None:
 def test_the_recipe_records_every_option_and_makes_the_extractor_again() -> None:
     extractor = load_extractor("rootsift", max_features=77, edge_threshold=12)
     assert extractor.recipe == Recipe(
-        "rootsift", {"max_features": 77, "max_side": 1024, "contrast_threshold": 0.04, "edge_threshold": 12.0}
+        "rootsift", {"max_features": 77, "max_side": 1024, "contrast_threshold": 0.02, "edge_threshold": 12.0}
     )
     assert Recipe.from_json(extractor.recipe.to_json()) == extractor.recipe
     assert extractor_from_recipe(Recipe.from_json(extractor.recipe.to_json())) == extractor
@@ -157,7 +157,7 @@ def test_unknown_extractors_and_options_are_refused_with_what_there_is() -> None
     with pytest.raises(InputError, match="no extractor 'surf'; there are: rootsift"):
         load_extractor("surf")
     with pytest.raises(
-        InputError, match=r"no option 'max_feature'; it has: max_features \(1 to 1000000, default 1000\), max"
+        InputError, match=r"no option 'max_feature'; it has: max_features \(1 to 1000000, default 1500\), max"
     ):
         load_extractor("rootsift", max_feature=10)
     with pytest.raises(
