@@ -23,8 +23,10 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet
 from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry, read_manifest
+from asmk_engine.merging import CHUNK_POSTINGS, merge_segments
 from asmk_engine.recipes import Recipe
-from asmk_engine.segment import Contents, Segment, join, write_segment
+from asmk_engine.segment import Segment
+from asmk_engine.segment_writer import Contents, write_segment
 from asmk_engine.signatures import Signature, code_width, sign_many
 from asmk_engine.store import LOCK, Folder, WriterLock, storage_errors
 from asmk_engine.threads import thread_count
@@ -190,14 +192,16 @@ class Index:
                 self._commit(None, known, None)
         return len(known)
 
-    def merge(self) -> int:
-        """Join all segments into one and give back the space of deleted images; returns how many there were."""
+    def merge(self, *, chunk_postings: int = CHUNK_POSTINGS) -> int:
+        """Join all segments into one and give back the space of deleted images; returns how many there were.
+
+        chunk_postings  how many postings are held in memory at a time
+        """
         with self._writing():
             before = self._snapshot.segments
             if len(before) > 1 or any(segment.deleted is not None for segment in before):
-                contents = join([segment.contents() for segment in before])
                 manifest = self._snapshot.manifest
-                entries = [self._write(contents, manifest.next)] if contents.names else []
+                entries = [self._merge(before, manifest.next, chunk_postings)] if self.images else []
                 self._publish(manifest.following(segments=tuple(entries), next=manifest.next + 1))
         return len(before)
 
@@ -284,6 +288,11 @@ class Index:
         checksum = write_segment(self._folder, name, contents, self.codebook.words)
         return SegmentEntry(_entry(self._folder, name, checksum), len(contents.names), len(contents.words))
 
+    def _merge(self, segments: Sequence[Segment], number: int, chunk_postings: int) -> SegmentEntry:
+        name = f"segment-{number:06d}.safetensors"
+        merged = merge_segments(self._folder, name, segments, self.codebook.words, chunk_postings=chunk_postings)
+        return SegmentEntry(_entry(self._folder, name, merged.checksum), merged.images, merged.postings)
+
     def _publish(self, manifest: Manifest) -> None:
         self._folder.sync()
         self._folder.replace_manifest(NAMES, manifest.to_json())
@@ -344,7 +353,7 @@ class _Batch:
     def contents(self) -> Contents:
         counts = [len(signature) for signature in self.signatures]
         return Contents(
-            self.names,
+            [name.encode() for name in self.names],
             np.array(self.fingerprints, np.uint64),
             np.concatenate([signature.words for signature in self.signatures]),
             np.repeat(np.arange(len(counts), dtype=np.uint32), counts),

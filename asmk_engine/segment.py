@@ -16,95 +16,23 @@ in the cache while its postings are read; inside a range the postings stand word
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from asmk_engine.arrays import ArrayFile, map_arrays, write_arrays
-from asmk_engine.errors import DamagedError, InputError
-from asmk_engine.kernels import elias_fano, match, postings
+from asmk_engine.arrays import ArrayFile, map_arrays
+from asmk_engine.errors import DamagedError
+from asmk_engine.kernels import elias_fano, match
 from asmk_engine.store import Folder
 
 RANGE_BITS = 16
 MAX_IMAGES = 1 << 31
 
 
-@dataclass(frozen=True)
-class Contents:
-    """What a segment is made from, and what `Segment.contents` gives back.
-
-    names [I], fingerprints [I] uint64; words [P] uint32, images [P] uint32 and codes [P, W] uint64 of the postings,
-    in any order in which the images of a word increase
-    """
-
-    names: Sequence[str]
-    fingerprints: np.ndarray
-    words: np.ndarray
-    images: np.ndarray
-    codes: np.ndarray
-
-
-def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int) -> int:
-    """Write a segment as the file `name` of the folder; returns the crc32 of its checksums."""
-    arrays = {**_name_arrays(contents.names), **_posting_arrays(contents, vocabulary)}
-    arrays["fingerprints"] = contents.fingerprints.astype(np.uint64)
-    counts = np.bincount(contents.images, minlength=len(contents.names))
-    arrays["word_counts"] = counts.astype(np.uint32)
-    return write_arrays(folder, name, arrays, {"kind": "asmk-engine segment", "range_bits": str(RANGE_BITS)})
-
-
-def _name_arrays(names: Sequence[str]) -> dict[str, np.ndarray]:
-    encoded = [name.encode() for name in names]
-    if len(set(encoded)) != len(encoded):
-        raise InputError("two images of one segment have the same name; names must be unique")
-    lengths = np.array([len(name) for name in encoded], np.int64)
-    return {
-        "name_bytes": np.frombuffer(b"".join(encoded), np.uint8),
-        "name_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        "name_order": np.array(sorted(range(len(encoded)), key=encoded.__getitem__), np.uint32),
-    }
-
-
-def _posting_arrays(contents: Contents, vocabulary: int) -> dict[str, np.ndarray]:
-    ranges = -(-len(contents.names) >> RANGE_BITS) if contents.names else 0
-    words, images = (np.ascontiguousarray(array, np.uint32) for array in (contents.words, contents.images))
-    counts = postings.count_lists(words, images, vocabulary, RANGE_BITS, ranges)
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    order = postings.order_postings(words, images, vocabulary, RANGE_BITS, starts[:-1].copy())
-    lists = np.flatnonzero(counts)
-    posting_starts = np.concatenate([starts[lists], [len(words)]]).astype(np.int64)
-    range_starts = np.searchsorted(lists, np.arange(ranges + 1) * vocabulary).astype(np.int64)
-    id_starts, ids = _encode_ids(images[order], posting_starts, range_starts, len(contents.names))
-    return {
-        "codes": contents.codes[order],
-        "posting_starts": posting_starts,
-        "id_starts": id_starts,
-        "ids": ids,
-        "list_words": (lists % vocabulary).astype(np.uint32),
-        "range_starts": range_starts,
-    }
-
-
 def range_images(range_number: int, images: int) -> int:
     """How many images a range of a segment of `images` images holds."""
     return min(1 << RANGE_BITS, images - (range_number << RANGE_BITS))
-
-
-def _encode_ids(
-    images: np.ndarray, posting_starts: np.ndarray, range_starts: np.ndarray, total: int
-) -> tuple[np.ndarray, np.ndarray]:
-    numbers = (images & np.uint32((1 << RANGE_BITS) - 1)).astype(np.uint32)
-    id_starts = np.zeros(len(posting_starts), np.int64)
-    spans = [slice(int(range_starts[r]), int(range_starts[r + 1]) + 1) for r in range(len(range_starts) - 1)]
-    for r, span in enumerate(spans):
-        counts = np.diff(posting_starts[span])
-        id_starts[span] = id_starts[span.start] + elias_fano.list_starts(counts, range_images(r, total))
-    ids = np.zeros(int(id_starts[-1]) + elias_fano.PADDING, np.uint8)
-    for r, span in enumerate(spans):
-        elias_fano.encode(numbers, posting_starts[span], id_starts[span], range_images(r, total), ids)
-    return id_starts, ids
 
 
 class Segment:
@@ -261,26 +189,3 @@ class Segment:
         if (lengths < 0).any() or int(lengths.sum()) != self.postings or (self.list_words >= self.vocabulary).any():
             raise DamagedError(f"{self.path}: its lists contradict each other; restore a copy")
         return np.repeat(self.list_words, lengths)
-
-    def contents(self) -> Contents:
-        """Everything that is not deleted, its images numbered anew from 0."""
-        words, images, codes = self.decode_words(), self.decode_images(), self.codes
-        numbers = self.live_numbers()
-        if self.deleted is not None:
-            keep = ~self.deleted[images]
-            renumbered = np.cumsum(~self.deleted) - 1
-            words, images, codes = words[keep], renumbered[images[keep]].astype(np.uint32), codes[keep]
-        return Contents(list(self.names()), self.fingerprints[numbers], words, images, codes)
-
-
-def join(parts: Sequence[Contents]) -> Contents:
-    """The contents of several segments one after the other, their images numbered through."""
-    bases = np.cumsum([0, *(len(part.names) for part in parts)])
-    shifted = [part.images + np.uint32(base) for part, base in zip(parts, bases[:-1], strict=True)]
-    return Contents(
-        [name for part in parts for name in part.names],
-        np.concatenate([part.fingerprints for part in parts]),
-        np.concatenate([part.words for part in parts]),
-        np.concatenate(shifted),
-        np.concatenate([part.codes for part in parts]),
-    )

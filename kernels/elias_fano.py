@@ -7,12 +7,38 @@ n and U alone. The array ends with 8 bytes of padding, so that a reader may load
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 PADDING = 8
 _I8 = "Array(int64, 1, 'C', readonly=True)"
 _U4 = "Array(uint32, 1, 'C', readonly=True)"
 _U1 = "Array(uint8, 1, 'C', readonly=True)"
+_CODES = "Array(uint64, 2, 'C', readonly=True)"
+
+
+@intrinsic
+def _load(typing_context, array, position):
+    """The 64-bit word that begins at byte `position`, aligned or not."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.gep(data, [arguments[1]])
+        word = context.get_value_type(types.uint64)
+        return builder.load(builder.bitcast(pointer, word.as_pointer()), align=1)
+
+    return types.uint64(array, types.int64), generate
+
+
+@intrinsic
+def _trailing_zeros(typing_context, word):
+    """The place of the lowest set bit of a 64-bit word that is not 0."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], cgutils.true_bit)
+
+    return types.uint64(types.uint64), generate
 
 
 @njit("int64(int64, int64)", nogil=True, cache=True)
@@ -57,16 +83,60 @@ def encode(numbers, posting_starts, id_starts, universe, out):
         if count == 0:
             continue
         low = low_bits(count, universe)
-        begin = id_starts[j]
-        high_begin = begin + ((count * low + 7) >> 3)
+        high_begin = id_starts[j] + ((count * low + 7) >> 3)
+        mask = (np.uint64(1) << np.uint64(low)) - np.uint64(1)
+        place = id_starts[j]
+        pending, filled = np.uint64(0), 0
         for i in range(count):
-            number = np.int64(numbers[first + i])
-            for b in range(low):
-                if (number >> b) & 1:
-                    place = i * low + b
-                    out[begin + (place >> 3)] |= np.uint8(1 << (place & 7))
-            place = (number >> low) + i
-            out[high_begin + (place >> 3)] |= np.uint8(1 << (place & 7))
+            number = np.uint64(numbers[first + i])
+            pending |= (number & mask) << np.uint64(filled)
+            filled += low
+            while filled >= 8:
+                out[place] = np.uint8(pending & np.uint64(255))
+                pending >>= np.uint64(8)
+                filled -= 8
+                place += 1
+            high = np.int64(number >> np.uint64(low)) + i
+            out[high_begin + (high >> 3)] |= np.uint8(1 << (high & 7))
+        if filled:
+            out[place] = np.uint8(pending & np.uint64(255))
+
+
+@njit(f"boolean({_U1}, int64, int64, int64, int64, uint32[::1], int64)", nogil=True, cache=True)
+def decode_list(ids, begin, end, count, universe, out, first):
+    """Decode one list into out[first:first + count]; returns whether it is as `encode` writes them.
+
+    The list is ids[begin:end]. Nothing outside the arrays is read or written, whatever they hold.
+    """
+    if count < 0 or count > universe or first < 0 or first > out.shape[0] - count:
+        return False
+    size = encoded_bytes(count, universe)
+    if begin < 0 or begin > ids.shape[0] - size - PADDING or end - begin != size:
+        return False
+    if count == 0:
+        return True
+    low = low_bits(count, universe)
+    mask = (np.uint64(1) << np.uint64(low)) - np.uint64(1)
+    high_begin = begin + ((count * low + 7) >> 3)
+    high_bytes = begin + size - high_begin
+    place = 0
+    previous = np.int64(-1)
+    word = _load(ids, high_begin)
+    for i in range(count):
+        while word == np.uint64(0):
+            place += 8
+            if place >= high_bytes:
+                return False
+            word = _load(ids, high_begin + place)
+        bit = 8 * place + np.int64(_trailing_zeros(word))
+        word &= word - np.uint64(1)
+        lows = (_load(ids, begin + ((i * low) >> 3)) >> np.uint64((i * low) & 7)) & mask
+        number = ((bit - i) << low) | np.int64(lows)
+        if bit >= 8 * high_bytes or number <= previous or number >= universe:
+            return False
+        out[first + i] = number
+        previous = number
+    return True
 
 
 @njit(f"int64({_U1}, {_I8}, {_I8}, int64, uint32[::1])", nogil=True, cache=True)
@@ -74,36 +144,68 @@ def decode(ids, posting_starts, id_starts, universe, out):
     """Decode all lists; returns -1, or the number of the first list that is not as `encode` writes them.
 
     ids  uint8 with PADDING; posting_starts, id_starts [L + 1] int64; out [P] uint32 receives the numbers
-    Nothing outside the arrays is read or written, whatever they hold.
     """
     for j in range(posting_starts.shape[0] - 1):
         first = posting_starts[j]
         count = posting_starts[j + 1] - first
-        begin = id_starts[j]
-        if count < 0 or count > universe or first < 0 or first + count > out.shape[0]:
+        if not decode_list(ids, id_starts[j], id_starts[j + 1], count, universe, out, first):
             return j
-        size = encoded_bytes(count, universe)
-        if begin < 0 or begin > ids.shape[0] - size - PADDING or id_starts[j + 1] - begin != size:
+    return -1
+
+
+@njit(f"int64({_U1}, {_U4}, {_I8}, {_I8}, int64, {_I8}, int64, int64[::1])", nogil=True, cache=True)
+def count_moved(ids, list_words, posting_starts, id_starts, vocabulary, moved, range_bits, counts):
+    """Count the postings of some lists of one range by their new range and word.
+
+    moved   [U] int64, the new number of each image of the range, -1 for one that goes
+    counts  [new ranges * vocabulary] int64, added to
+    returns -1, or the number of the first damaged list
+    """
+    universe = moved.shape[0]
+    numbers = np.empty(universe, np.uint32)
+    for j in range(list_words.shape[0]):
+        count = posting_starts[j + 1] - posting_starts[j]
+        whole = decode_list(ids, id_starts[j], id_starts[j + 1], count, universe, numbers, 0)
+        if not whole or list_words[j] >= vocabulary:
             return j
-        if count == 0:
-            continue
-        low = low_bits(count, universe)
-        high_begin = begin + ((count * low + 7) >> 3)
-        high_end = 8 * (begin + size - high_begin)
-        place = 0
-        previous = -1
         for i in range(count):
-            while place < high_end and not (ids[high_begin + (place >> 3)] >> (place & 7)) & 1:
-                place += 1
-            if place == high_end:
-                return j
-            number = np.int64(place - i) << low
-            for b in range(low):
-                bit = i * low + b
-                number |= np.int64((ids[begin + (bit >> 3)] >> (bit & 7)) & 1) << b
-            if number <= previous or number >= universe:
-                return j
-            out[first + i] = number
-            previous = number
-            place += 1
+            new = moved[numbers[i]]
+            if new >= 0:
+                counts[(new >> range_bits) * vocabulary + list_words[j]] += 1
+    return -1
+
+
+@njit(
+    f"int64({_U1}, {_U4}, {_I8}, {_I8}, {_CODES}, int64, {_I8}, int64[::1], uint32[::1], uint64[:, ::1])",
+    nogil=True,
+    cache=True,
+)
+def gather_moved(ids, list_words, posting_starts, id_starts, codes, first_word, moved, places, out_numbers, out_codes):
+    """Bring the postings of some lists of one range to their new places.
+
+    moved    [U] int64, the new number of each image inside the new range, -1 for one that goes elsewhere
+    places   [words of the chunk] int64, where the next posting of word `first_word + w` goes; advanced
+    out_numbers [n] uint32, out_codes [n, W] uint64 receive them
+    returns  -1, or the number of the first list that is damaged or not as `count_moved` found it
+    """
+    universe = moved.shape[0]
+    numbers = np.empty(universe, np.uint32)
+    for j in range(list_words.shape[0]):
+        first = posting_starts[j]
+        count = posting_starts[j + 1] - first
+        slot = np.int64(list_words[j]) - first_word
+        if slot < 0 or slot >= places.shape[0] or first < 0 or first > codes.shape[0] - count:
+            return j
+        if not decode_list(ids, id_starts[j], id_starts[j + 1], count, universe, numbers, 0):
+            return j
+        for i in range(count):
+            new = moved[numbers[i]]
+            if new >= 0:
+                place = places[slot]
+                if place >= out_numbers.shape[0]:
+                    return j
+                out_numbers[place] = new
+                for column in range(codes.shape[1]):
+                    out_codes[place, column] = codes[first + i, column]
+                places[slot] = place + 1
     return -1

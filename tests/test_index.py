@@ -94,7 +94,7 @@ def test_answers_do_not_depend_on_segments_order_threads_or_merging(
     assert len(other.snapshot.segments) == 10
     assert answers(other, queries, match) == expected
     assert answers(other, queries, match, threads=2) == expected
-    other.merge()
+    other.merge(chunk_postings=50)
     assert len(other.snapshot.segments) == 1
     assert answers(other, queries, match) == expected
     assert answers(Index.open(other.path), queries, match) == expected
@@ -108,14 +108,15 @@ def test_answers_do_not_depend_on_ranges(
     index.delete(list(images)[5:30])
     fewer = answers(index, queries, SelectiveMatch())
     monkeypatch.setattr(segments, "RANGE_BITS", 3)
-    monkeypatch.setattr("asmk_engine.search.RANGE_BITS", 3)
+    for room in ("search", "segment_writer", "merging"):
+        monkeypatch.setattr(f"asmk_engine.{room}.RANGE_BITS", 3)
     ranged = Index.create(tmp_path / "ranged", index.codebook)
     ranged.add(FeatureSet.open(tmp_path / "features"))
     assert ranged.snapshot.segments[0].ranges == 5
     assert answers(ranged, queries, SelectiveMatch()) == expected
     assert answers(ranged, queries, SelectiveMatch(), threads=2) == expected
     ranged.delete(list(images)[5:30])
-    ranged.merge()
+    ranged.merge(chunk_postings=5)
     assert ranged.snapshot.segments[0].ranges == 2
     assert answers(ranged, queries, SelectiveMatch()) == fewer
 
