@@ -157,7 +157,7 @@ def test_unknown_extractors_and_options_are_refused_with_what_there_is() -> None
     with pytest.raises(InputError, match="no extractor 'surf'; there are: rootsift"):
         load_extractor("surf")
     with pytest.raises(
-        InputError, match=r"no option 'max_feature'; it has: max_features \(1 to 1000000, default 1500\), max"
+        InputError, match=r"no option 'max_feature'; it has: max_features \(1 to 1000000, default 2000\), max"
     ):
         load_extractor("rootsift", max_feature=10)
     with pytest.raises(

@@ -33,7 +33,7 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 extraction_options = together(
     click.option("--extractor", default="rootsift", show_default=True, help="How features are found and described."),
-    click.option("--max-features", type=click.IntRange(min=1), help="Keep the strongest N features.  [default: 1500]"),
+    click.option("--max-features", type=click.IntRange(min=1), help="Keep the strongest N features.  [default: 2000]"),
     click.option(
         "--max-side", type=click.IntRange(min=16), help="Shrink the longer side to N pixels.  [default: 1024]"
     ),

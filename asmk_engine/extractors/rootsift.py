@@ -32,7 +32,7 @@ class RootSift(FolderExtractor):
     edge_threshold      greatest ratio of curvatures: higher keeps more keypoints that lie on edges
     """
 
-    max_features: int = option(1500, 1, 1_000_000)
+    max_features: int = option(2000, 1, 1_000_000)
     max_side: int = option(1024, SMALLEST_SIDE, 16384)
     contrast_threshold: float = option(0.02, 0.0, 1.0)
     edge_threshold: float = option(10.0, 1.0, 1000.0)
