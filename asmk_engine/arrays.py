@@ -220,7 +220,7 @@ def _views(data: memoryview, entries: dict[str, object], path: Path) -> dict[str
             begin, end = entry["data_offsets"]  # type: ignore[index]
         except (KeyError, TypeError, ValueError):
             raise DamagedError(f"{path}: the header's entry {name!r} is not understood; it was altered") from None
-        plain = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        plain = len(shape) <= 4 and all(type(n) is int and 0 <= n < 1 << 48 for n in (*shape, begin, end))
         if not plain or begin != position or end > len(data) or math.prod(shape) * dtype.itemsize != end - begin:
             raise DamagedError(f"{path}: the header's entry {name!r} contradicts the file; one of them was altered")
         arrays[name] = _view(data[begin:end], dtype, shape)
@@ -234,7 +234,7 @@ def _begin(entry: object) -> int:
     try:
         begin, end = entry["data_offsets"]  # type: ignore[index]
         return 2 * int(begin) + (int(end) > int(begin))  # an empty array stands before the one that begins there
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return -1
 
 

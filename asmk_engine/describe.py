@@ -140,7 +140,7 @@ def describe_features(found: FeatureSet) -> dict[str, Any]:
         "dtype": str(found.read(first).descriptors.dtype) if first is not None else None,
         "parts": len(part_names(found.path)),
         "recipe": _recipe(found.recipe),
-        "images_root": found.images_root,
+        "images_roots": list(found.images_roots),
         "failed": len(found.failures),
         "failures": _sorted_failures(found),
     }
@@ -237,8 +237,8 @@ def imbalance(lengths: np.ndarray) -> float | None:
 
 def _origin(snapshot: Snapshot) -> dict[str, Any]:
     manifest = snapshot.manifest
-    keys = ("identity", "commit", "made_by", "features", "images_root")
-    return {key: getattr(manifest, key) for key in keys}
+    origin = {key: getattr(manifest, key) for key in ("identity", "commit", "made_by")}
+    return {**origin, "features": list(manifest.features), "images_roots": list(manifest.images_roots)}
 
 
 def bytes_by_part(index: Index) -> dict[str, int]:

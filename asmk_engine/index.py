@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,11 +30,15 @@ from asmk_engine.recipes import Recipe
 from asmk_engine.segment import Segment
 from asmk_engine.segment_writer import Contents, write_segment
 from asmk_engine.signatures import Signature, code_width, sign_many
-from asmk_engine.store import LOCK, Folder, WriterLock, storage_errors
+from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest, storage_errors
 from asmk_engine.threads import thread_count
 
 # A segment is written and committed when this many postings are in hand: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
+# When so many segments are of like size they are joined; those below SMALL_POSTINGS are all alike.
+TIER_SEGMENTS = 8
+SMALL_POSTINGS = 1 << 15
+_OURS = re.compile(r"(?:segment-\d+|deleted-\d+|codebook-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json")
 EXISTING = ("refuse", "skip", "update", "replace")
 Progress = Callable[[int, int], None]
 
@@ -72,15 +78,24 @@ class Snapshot:
         """Names of all live images, segment by segment."""
         return (name for segment in self.segments for name in segment.names())
 
+    def find_all(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Segment and image number of those of the names that are live images."""
+        wanted = list(names)
+        if len(wanted) * len(self.segments) < max(self.images, 1) // 8:
+            return {name: place for name in wanted if (place := self.find(name))}
+        places = {
+            segment.name(int(number)): (place, int(number))
+            for place, segment in enumerate(self.segments)
+            for number in segment.live_numbers()
+        }
+        return {name: places[name] for name in wanted if name in places}
+
     @functools.cached_property
     def list_lengths(self) -> np.ndarray:
         """Live postings of every word, [K] int64; computed once per snapshot."""
         lengths = np.zeros(self.codebook.words, np.int64)
         for segment in self.segments:
-            words = segment.decode_words()
-            if segment.deleted is not None:
-                words = words[~segment.deleted[segment.decode_images()]]
-            lengths += np.bincount(words, minlength=self.codebook.words)
+            lengths += segment.list_lengths()
         return lengths
 
 
@@ -101,12 +116,11 @@ class Index:
     def create(cls, path: Path | str, codebook: Codebook) -> Index:
         """Make an empty index in a new or empty folder; InputError when something is in the way."""
         folder = Folder(path)
-        if folder.path.exists() and not folder.path.is_dir():
-            raise InputError(f"{path}: a file is in the way; the index needs a folder of its own")
-        if set(folder.names()) - {LOCK}:
-            raise InputError(f"{path}: the folder is not empty; open the index in it, or give another folder")
+        check_vacant(folder)
         folder.make()
         with WriterLock(folder.path):
+            check_vacant(folder)  # again: another process may have made one while we waited
+            folder.remove_leftovers(_OURS)
             name = f"codebook-{codebook.fingerprint[:12]}.safetensors"
             manifest = Manifest(uuid.uuid4().hex, f"asmk-engine {__version__}", _write_codebook(folder, name, codebook))
             folder.sync()
@@ -144,6 +158,10 @@ class Index:
     def __len__(self) -> int:
         return self.images
 
+    def refresh(self) -> None:
+        """See the last commit, also when another process made it."""
+        self._snapshot = self._open_snapshot()
+
     def add(
         self,
         features: FeatureSet,
@@ -164,7 +182,7 @@ class Index:
         if existing not in EXISTING:
             raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
         with self._writing():
-            self._check_fits(features)
+            check_fits(features, self.codebook, self.path)
             plan = self._plan(features, existing, prune)
             batch = _Batch(code_width(self.codebook.dim))
             wanted = [*plan.new, *plan.changed]
@@ -184,10 +202,10 @@ class Index:
         """Delete images at once; returns how many. NotFoundError, before anything changed, for an unknown name."""
         with self._writing():
             wanted = list(dict.fromkeys(names))
-            unknown = [name for name in wanted if self._snapshot.find(name) is None]
+            known = list(self._snapshot.find_all(wanted))
+            unknown = [name for name in wanted if name not in set(known)] if len(known) < len(wanted) else []
             if unknown and not missing_ok:
                 raise NotFoundError(f"{self.path}: {_listed(unknown)} not in the index; nothing was deleted")
-            known = [name for name in wanted if name not in set(unknown)]
             if known:
                 self._commit(None, known, None)
         return len(known)
@@ -208,34 +226,25 @@ class Index:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         with WriterLock(self.path):
-            self._snapshot = self._open_snapshot()
+            self.refresh()
+            self._level_copies()
             self._collect()
             yield
             self._collect()
 
+    def _level_copies(self) -> None:
+        """Bring a copy of the manifest that lags or is damaged up to this commit, before files it names are removed."""
+        content = self._snapshot.manifest.to_json()
+        if any(self._folder.content(name) != encode_manifest(content) for name in NAMES):
+            self._folder.replace_manifest(NAMES, content)
+
     def _collect(self) -> None:
         """Remove what belongs to no commit: leftovers of a killed writer, and files that were replaced."""
-        wanted = {entry.name for entry in self._snapshot.manifest.files()} | {LOCK, *NAMES}
-        for name in self._folder.names():
-            if name not in wanted and (name.endswith((".safetensors", ".tmp"))):
-                self._folder.remove(name)
-
-    def _check_fits(self, features: FeatureSet) -> None:
-        codebook = self.codebook
-        if features.recipe != codebook.recipe:
-            raise MismatchError(
-                f"{features.path}: features of [{features.recipe}], but the codebook of {self.path} was trained on "
-                f"[{codebook.recipe}]; extract with the same options, or build another index"
-            )
-        if features.dim != codebook.input_dim:
-            raise MismatchError(
-                f"{features.path}: descriptors have {features.dim} dimensions, the codebook of {self.path} takes "
-                f"{codebook.input_dim}; build a codebook for these features"
-            )
+        self._folder.remove_leftovers(_OURS, keep={entry.name for entry in self._snapshot.manifest.files()} | {*NAMES})
 
     def _plan(self, features: FeatureSet, existing: str, prune: bool) -> _Plan:
         names = features.names
-        known = {name: place for name in names if (place := self._snapshot.find(name))}
+        known = self._snapshot.find_all(names)
         if known and existing == "refuse":
             raise InputError(f"{self.path}: {_listed(list(known))} there already; ask for skip, update or replace")
         changed = [name for name, place in known.items() if self._is_due(features, name, place, existing)]
@@ -250,7 +259,7 @@ class Index:
 
     def _remembers_other(self, features: FeatureSet) -> bool:
         manifest = self._snapshot.manifest
-        return _origin(features) != {"features": manifest.features, "images_root": manifest.images_root}
+        return _origins(manifest, features) != {"features": manifest.features, "images_roots": manifest.images_roots}
 
     def _commit(self, batch: _Batch | None, deleted: Sequence[str], features: FeatureSet | None) -> None:
         """One commit: the names in `deleted` leave the old segments, the batch comes in as a new one."""
@@ -261,12 +270,28 @@ class Index:
             number += 1
         changes: dict[str, Any] = {"segments": tuple(entries), "next": number}
         if features is not None:
-            changes |= _origin(features)
+            changes |= _origins(manifest, features)
         self._publish(manifest.following(**changes))
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Join segments of like size once there are many, so that their number stays logarithmic under small adds."""
+        tiers: dict[int, list[int]] = {}
+        for place, segment in enumerate(self._snapshot.segments):
+            tiers.setdefault(_tier(segment.postings), []).append(place)
+        full = next((places for places in tiers.values() if len(places) >= TIER_SEGMENTS), None)
+        if full is not None:
+            manifest = self._snapshot.manifest
+            joined = [self._snapshot.segments[place] for place in full]
+            kept = [entry for place, entry in enumerate(manifest.segments) if place not in full]
+            if any(segment.live for segment in joined):
+                kept.append(self._merge(joined, manifest.next, CHUNK_POSTINGS))
+            self._publish(manifest.following(segments=tuple(kept), next=manifest.next + 1))
+            self._tidy()
 
     def _entries_without(self, names: Sequence[str], number: int) -> tuple[list[SegmentEntry], int]:
         gone: dict[int, list[int]] = {}
-        for place in filter(None, map(self._snapshot.find, names)):
+        for place in self._snapshot.find_all(names).values():
             gone.setdefault(place[0], []).append(place[1])
         entries = list(self._snapshot.manifest.segments)
         for segment, numbers in gone.items():
@@ -361,10 +386,42 @@ class _Batch:
         )
 
 
-def _origin(features: FeatureSet) -> dict[str, str]:
-    """Where the features and the photographs are, in full, so that they are found from any folder."""
-    root = str(Path(features.images_root).resolve()) if features.images_root else ""
-    return {"features": str(features.path.resolve()), "images_root": root}
+def check_vacant(folder: Folder) -> None:
+    """Raise InputError unless an index may be made in a folder: it is missing, or empty but for our own leftovers."""
+    if folder.path.exists() and not folder.path.is_dir():
+        raise InputError(f"{folder.path}: a file is in the way; the index needs a folder of its own")
+    names = folder.names()
+    foreign = [name for name in names if name != LOCK and not _OURS.fullmatch(name.removesuffix(TEMPORARY))]
+    if foreign or set(names) & {*NAMES}:
+        raise InputError(f"{folder.path}: the folder is not empty; open the index in it, or give another folder")
+
+
+def check_fits(features: FeatureSet, codebook: Codebook, path: Path) -> None:
+    """Raise MismatchError unless features can go through the codebook of the index at `path`."""
+    if features.recipe != codebook.recipe:
+        raise MismatchError(
+            f"{features.path}: features of [{features.recipe}], but the codebook of {path} was trained on "
+            f"[{codebook.recipe}]; extract with the same options, or build another index"
+        )
+    if features.dim != codebook.input_dim:
+        raise MismatchError(
+            f"{features.path}: descriptors have {features.dim} dimensions, the codebook of {path} takes "
+            f"{codebook.input_dim}; build a codebook for these features"
+        )
+
+
+def _tier(postings: int) -> int:
+    """Segments of one tier differ in size by at most the number of segments that are joined at a time."""
+    return int(math.log(max(postings, SMALL_POSTINGS), TIER_SEGMENTS))
+
+
+def _origins(manifest: Manifest, features: FeatureSet) -> dict[str, tuple[str, ...]]:
+    """Where all features and photographs of the index are, in full, those indexed last at the end."""
+    sets, roots = [str(features.path.resolve())], features.images_roots
+    return {
+        "features": (*(path for path in manifest.features if path not in sets), *sets),
+        "images_roots": (*(root for root in manifest.images_roots if root not in roots), *roots),
+    }
 
 
 def _listed(names: Sequence[str], shown: int = 3) -> str:

@@ -47,7 +47,7 @@ class Manifest:
     identity  drawn at creation, the same for the life of the index
     commit    1 for the empty index, one more with each change
     next      the number of the next file
-    features, images_root   where the features and the photographs were when they were indexed last; may be empty
+    features, images_roots   where the feature sets and the photographs were when they were indexed, the last at the end
     """
 
     identity: str
@@ -56,8 +56,8 @@ class Manifest:
     commit: int = 1
     next: int = 1
     segments: tuple[SegmentEntry, ...] = ()
-    features: str = ""
-    images_root: str = ""
+    features: tuple[str, ...] = ()
+    images_roots: tuple[str, ...] = ()
 
     def files(self) -> list[FileEntry]:
         """Every file of the commit."""
@@ -70,9 +70,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The content of the manifest file."""
-        content = {
-            key: getattr(self, key) for key in ("identity", "made_by", "commit", "next", "features", "images_root")
-        }
+        content = {key: getattr(self, key) for key in ("identity", "made_by", "commit", "next")}
+        content |= {"features": list(self.features), "images_roots": list(self.images_roots)}
         segments = [_segment_to_json(segment) for segment in self.segments]
         return {"kind": KIND, "format": FORMAT, "codebook": vars(self.codebook), "segments": segments, **content}
 
@@ -106,9 +105,9 @@ def read_manifest(folder: Folder) -> Manifest:
             problems.append(error)
     if found:
         return max(found, key=lambda manifest: manifest.commit)
-    damaged = [problem for problem in problems if isinstance(problem, DamagedError)]
-    if damaged:
-        raise damaged[0]
+    telling = [problem for problem in problems if not isinstance(problem, NotFoundError)]
+    if telling:
+        raise telling[0]
     raise FormatError(
         f"{folder.path}: not an index: it holds no {NAMES[0]}; expected a folder from `asmk-engine index`"
     )
@@ -130,8 +129,8 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
             commit=_number(content["commit"]),
             next=_number(content["next"]),
             segments=tuple(_segment(entry) for entry in content["segments"]),
-            features=_text(content["features"]),
-            images_root=_text(content["images_root"]),
+            features=tuple(map(_text, content["features"])),
+            images_roots=tuple(map(_text, content["images_roots"])),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path}: an entry is missing or not understood ({error}); restore a copy") from None

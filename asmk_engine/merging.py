@@ -62,6 +62,8 @@ def merge_segments(
     folder: Folder, name: str, segments: Sequence[Segment], vocabulary: int, *, chunk_postings: int = CHUNK_POSTINGS
 ) -> Merged:
     """Write the live images of some segments, in their order, as one new segment; DamagedError names a broken list."""
+    for segment in segments:  # a flipped bit must not get fresh checksums
+        segment.file.verify()
     images = sum(segment.live for segment in segments)
     sources = list(_sources(segments))
     outline = Outline.of(_count(sources, images, vocabulary), images, vocabulary)
@@ -132,4 +134,6 @@ def _move_chunk(writer: SegmentWriter, sources: Sequence[_Source], first: int, l
             *source.tables(lists), source.segment.codes, first_word, source.moved, places, numbers, codes
         )
         source.check(status, lists)
+    if not np.array_equal(places[words - words[0]], starts[1:]):
+        raise DamagedError(f"{sources[0].segment.path}: its lists changed while they were merged; restore a copy")
     writer.write_lists(first, last, universe, numbers, codes)

@@ -17,8 +17,8 @@ Box = tuple[float, float, float, float]
 class QuerySource:
     """Finds the features of queries to an index.
 
-    features     the feature set of named queries; by default the one the index remembers
-    images_root  the folder of the indexed photographs; by default the one the index remembers
+    features     the feature set of named queries; by default those the index remembers
+    images_root  the folder of the indexed photographs; by default those the index remembers
     Features of a query are never made from stored codes, which hold one assignment per descriptor.
     """
 
@@ -27,11 +27,10 @@ class QuerySource:
     ) -> None:
         self.index = index
         manifest = index.snapshot.manifest
-        self.images_root = (
-            Path(images_root) if images_root else Path(manifest.images_root) if manifest.images_root else None
-        )
-        self._features = self._open(Path(features)) if features else None
-        self._remembered = None if features or not manifest.features else Path(manifest.features)
+        self._roots = [Path(images_root)] if images_root else _absolute(manifest.images_roots)
+        self._paths = [Path(features)] if features else _absolute(manifest.features)
+        self._given = features is not None
+        self._sets: dict[Path, FeatureSet] = {}
         self._extractor: Extractor | None = None
 
     def _open(self, path: Path) -> FeatureSet:
@@ -62,15 +61,16 @@ class QuerySource:
 
     def _photograph(self, name: str) -> Path:
         """The photograph of a query that is not indexed, looked for below the folder of photographs."""
-        root = self.images_root
-        if root is None or not root.is_dir():
-            raise NotFoundError(f"the photograph of query {name!r} is not indexed; give its folder with --images")
-        found = match_names([name], (image.name for image in find_images([root]).images))
-        if not found:
-            raise NotFoundError(
-                f"{root}: no photograph of query {name!r} below this folder; give another with --images"
-            )
-        return root / found[name]
+        for root in filter(Path.is_dir, self._roots):
+            found = match_names([name], (image.name for image in find_images([root]).images))
+            if found:
+                return root / found[name]
+        raise NotFoundError(
+            f"the photograph of query {name!r} is not indexed and not {self._looked_in()}; give its folder with --images"
+        )
+
+    def _looked_in(self) -> str:
+        return f"below {', '.join(map(str, self._roots))}" if self._roots else "in any folder the index remembers"
 
     def _of_file(self, query: str, box: Box | None) -> Features:
         if not Path(query).is_file():
@@ -81,10 +81,11 @@ class QuerySource:
         return self.extractor.extract(Path(query), box=box)
 
     def _of_set(self, name: str) -> Features | None:
-        if self._features is None and self._remembered is not None and self._remembered.is_dir():
-            self._features = self._open(self._remembered)
-        if self._features is not None and name in self._features:
-            return self._features.read(name)
+        for path in self._paths:
+            if path not in self._sets and (self._given or path.is_dir()):
+                self._sets[path] = self._open(path)
+            if path in self._sets and name in self._sets[path]:
+                return self._sets[path].read(name)
         return None
 
     @property
@@ -96,15 +97,21 @@ class QuerySource:
 
     def likely_path(self, name: str) -> Path:
         """Where the photograph of an indexed image or of a query should be, whether it is there or not."""
-        indexed = (self.images_root or Path()) / name
-        return indexed if name in self.index or not Path(name).is_file() else Path(name)
+        if name not in self.index and Path(name).is_file():
+            return Path(name)
+        places = [root / name for root in self._roots]
+        return next((path for path in places if path.is_file()), places[0] if places else Path(name))
 
     def image_path(self, name: str) -> Path:
         """The photograph of an indexed image, or the file a query names; NotFoundError says where was looked."""
         if (path := self.likely_path(name)).is_file():
             return path
-        where = f"in {self.images_root}" if self.images_root else "and the index remembers no folder of photographs"
         raise NotFoundError(
-            f"the photograph of {name!r} is not there, {where}; "
+            f"the photograph of {name!r} is not {self._looked_in()}; "
             "give its folder with --images, or a feature set with --features"
         )
+
+
+def _absolute(paths: tuple[str, ...]) -> list[Path]:
+    """Remembered paths, the latest first; a relative one was not written by us and could mean anything here."""
+    return [Path(path) for path in reversed(paths) if Path(path).is_absolute()]

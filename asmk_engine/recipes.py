@@ -33,8 +33,9 @@ class Recipe:
         """The recipe in a line of JSON; `where` names the file in a `DamagedError`."""
         try:
             content = json.loads(text)
-            return cls(str(content["extractor"]), dict(content["options"]), content["weights"])
-        except (ValueError, KeyError, TypeError) as error:
+            weights = None if content["weights"] is None else str(content["weights"])
+            return cls(str(content["extractor"]), dict(content["options"]), weights)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedError(f"{where}: the recipe is not readable ({error}); extract the features again") from None
 
     def __eq__(self, other: object) -> bool:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from asmk_engine import threads
-from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.features import Features
 from asmk_engine.index import Index, Snapshot
 from asmk_engine.segment import RANGE_BITS, Segment
 from asmk_engine.signatures import Signature, sign
+from asmk_engine.threads import thread_count
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Searcher:
 
     assignments  words per query descriptor; fewer when the codebook has fewer
     threads      threads of a search, all available by default; answers do not depend on it
-    A search runs on the commit the index is at when it begins, so additions and deletions take effect at once.
+    A search runs on the commit that `index` is at when it begins: additions and deletions made through that object take
+    effect at once, those of other processes after `Index.refresh`.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Searcher:
         self.assignments = assignments
         self._requested_threads = threads
         self._weights: weakref.WeakKeyDictionary[Snapshot, _Weights] = weakref.WeakKeyDictionary()
-        threads_of(threads)
+        thread_count(threads)
 
     def search(self, query: Features | Signature, top: int | None = 10) -> list[Hit]:
         """The `top` best images, or all with a score above 0 when None; equal scores in byte order of the names."""
@@ -124,18 +126,13 @@ class Searcher:
             return _top_of_range(segment, begin, raw, norms, query_norm, top)
 
         tasks = [(place, r) for place, segment in enumerate(snapshot.segments) for r in range(segment.ranges)]
-        parts = threads.run(score, tasks, threads_of(self._requested_threads))
+        parts = threads.run(score, tasks, thread_count(self._requested_threads))
         return [candidate for part in parts for candidate in part]
 
     def _weights_of(self, snapshot: Snapshot) -> _Weights:
         if snapshot not in self._weights:
             self._weights[snapshot] = _idf_weights(snapshot) if self.match.idf else _plain_weights(snapshot)
         return self._weights[snapshot]
-
-
-def threads_of(requested: int | None) -> int:
-    """The number of threads a search uses."""
-    return threads.thread_count(requested)
 
 
 def _check_signature(signature: Signature, snapshot: Snapshot) -> None:
@@ -179,9 +176,16 @@ def _top_of_range(
     return [(float(score), segment.name_as_bytes(begin + int(n))) for score, n in zip(scores, found, strict=True)]
 
 
+def _decoded(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise DamagedError(f"the index holds a name that is not UTF-8: {name!r}; restore a copy") from None
+
+
 def _best(candidates: Sequence[tuple[float, bytes]], top: int | None) -> list[Hit]:
     def rank(candidate: tuple[float, bytes]) -> tuple[float, bytes]:
         return -candidate[0], candidate[1]
 
     ranked = sorted(candidates, key=rank) if top is None else heapq.nsmallest(top, candidates, key=rank)
-    return [Hit(name.decode(), score) for score, name in ranked]
+    return [Hit(_decoded(name), score) for score, name in ranked]

@@ -66,7 +66,7 @@ class Segment:
         whole = (
             self.file.metadata.get("range_bits") == str(RANGE_BITS)
             and self.images < MAX_IMAGES
-            and bool((np.diff(starts) >= 0).all())
+            and bool((starts[1:] >= starts[:-1]).all())
             and starts[0] == 0
             and starts[-1] == len(self.list_words)
             and self.posting_starts[-1] == len(self.codes)
@@ -124,7 +124,7 @@ class Segment:
 
     def find(self, name: str) -> int | None:
         """The number of the image called `name`, deleted or not, or None."""
-        wanted = name.encode()
+        wanted = name.encode("utf-8", "surrogatepass")
         low, high = 0, self.images
         while low < high:
             middle = (low + high) // 2
@@ -169,6 +169,16 @@ class Segment:
             begin = range_number << RANGE_BITS
             scores[self.deleted[begin : begin + len(scores)]] = 0.0
         return scores
+
+    def list_lengths(self) -> np.ndarray:
+        """Live postings of every word, [K] int64."""
+        lengths = np.diff(self.posting_starts)
+        if (lengths < 0).any() or (self.list_words >= self.vocabulary).any():
+            raise DamagedError(f"{self.path}: its lists contradict each other; restore a copy")
+        if self.deleted is not None:
+            live = ~self.deleted[self.decode_images()]
+            lengths = np.diff(np.concatenate([[0], np.cumsum(live)])[self.posting_starts])
+        return np.bincount(self.list_words, lengths, minlength=self.vocabulary).astype(np.int64)
 
     def decode_images(self) -> np.ndarray:
         """The image number of every posting, in posting order, [P] uint32; DamagedError when a list is not whole."""

@@ -12,8 +12,10 @@ import errno
 import json
 import mmap
 import os
+import re
+import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -52,9 +54,12 @@ class Folder:
 
     def make(self) -> None:
         """Make the folder and its parents where they are missing, and sync the parent."""
+        if self.path.is_dir():
+            return
         with storage_errors(self.path, "make the folder"):
             self.path.mkdir(parents=True, exist_ok=True)
-            _sync_folder(self.path.parent)
+            with contextlib.suppress(PermissionError):  # a parent that may be entered but not read cannot be synced
+                _sync_folder(self.path.parent)
 
     def names(self) -> list[str]:
         """Sorted names of the files in the folder; empty when there is no folder."""
@@ -67,12 +72,16 @@ class Folder:
 
     def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
         """Write, sync and rename a new file; the folder itself still has to be synced."""
+        self._write_temporary(name, chunks)
+        self.publish(name)
+
+    def _write_temporary(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
         temporary = self.temporary(name)
         with storage_errors(self.path / name, "write the file"), _removed_on_error(temporary):
             with open(temporary, "wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
-            self.publish(name)
+            _sync_file(temporary)
 
     def create(self, name: str) -> IO[bytes]:
         """Open the temporary file of `name` for writing and reading; `publish` gives it its name."""
@@ -86,7 +95,7 @@ class Folder:
     def publish(self, name: str) -> None:
         """Sync the finished temporary file of `name` and give it its final name, replacing an older one."""
         temporary = self.temporary(name)
-        with storage_errors(self.path / name, "write the file"):
+        with storage_errors(self.path / name, "write the file"), _removed_on_error(temporary):
             _sync_file(temporary)
             os.replace(temporary, self.path / name)
 
@@ -97,19 +106,34 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there; one that cannot be removed now is left for the next writer."""
-        with contextlib.suppress(FileNotFoundError, PermissionError), storage_errors(self.path / name, "remove"):
-            (self.path / name).unlink(missing_ok=True)
+        with (
+            storage_errors(self.path / name, "remove the file"),
+            contextlib.suppress(FileNotFoundError, PermissionError, IsADirectoryError),
+        ):
+            (self.path / name).unlink()
 
-    def remove_temporary(self) -> None:
-        """Remove what a killed writer left behind; only the holder of the lock may call this."""
+    def remove_leftovers(self, ours: re.Pattern[str], keep: Container[str] = ()) -> None:
+        """Remove files whose names, without `.tmp`, are of the pattern `ours` and not in `keep`.
+
+        That is what a killed writer left behind; only the holder of the lock may call this.
+        """
         for name in self.names():
-            if name.endswith(TEMPORARY):
+            if name not in keep and ours.fullmatch(name.removesuffix(TEMPORARY)):
                 self.remove(name)
+
+    def content(self, name: str) -> bytes | None:
+        """All bytes of a small file, or None when it cannot be read."""
+        try:
+            return (self.path / name).read_bytes()
+        except OSError:
+            return None
 
     def map(self, name: str) -> memoryview:
         """The bytes of a file, mapped read-only; NotFoundError when it is missing."""
         path = self.path / name
         try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+                raise DamagedError(f"{path}: not a plain file; restore a copy")
             with open(path, "rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
                     return memoryview(b"")
@@ -117,7 +141,8 @@ class Folder:
         except FileNotFoundError:
             raise NotFoundError(f"{path}: no such file") from None
         except OSError as error:
-            raise StorageError(f"{path}: cannot map the file: {error.strerror or error}") from error
+            cure = _CURES.get(error.errno or 0, "check that the file can be read")
+            raise StorageError(f"{path}: cannot map the file: {error.strerror or error}; {cure}") from error
 
     def replace_manifest(self, names: Iterable[str], content: dict[str, Any]) -> None:
         """Commit: replace each copy of the manifest in turn, syncing the folder after each.
@@ -125,8 +150,11 @@ class Folder:
         Whenever the machine stops, at least one copy is whole, and it holds this commit or the one before.
         """
         data = encode_manifest(content)
-        for name in names:
-            self.write(name, [data])
+        copies = list(names)
+        for name in copies:  # all content is on the disk before the first copy is replaced
+            self._write_temporary(name, [data])
+        for name in copies:
+            self.publish(name)
             self.sync()
 
 
@@ -166,12 +194,13 @@ class WriterLock:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(self._file)
-        except OSError:
+        except OSError as error:
             os.close(self._file)
             self._file = None
-            raise StorageError(
-                f"{self._path.parent}: another process is writing here; wait until it has finished"
-            ) from None
+            busy = error.errno in (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
+            why = "another process is writing here; wait until it has finished"
+            cannot = f"cannot lock the folder: {error.strerror or error}; use a disk that can lock files"
+            raise StorageError(f"{self._path.parent}: {why if busy else cannot}") from None
         return self
 
     def __exit__(

@@ -166,7 +166,7 @@ def count_moved(ids, list_words, posting_starts, id_starts, vocabulary, moved, r
     for j in range(list_words.shape[0]):
         count = posting_starts[j + 1] - posting_starts[j]
         whole = decode_list(ids, id_starts[j], id_starts[j + 1], count, universe, numbers, 0)
-        if not whole or list_words[j] >= vocabulary:
+        if not whole or list_words[j] >= vocabulary or (j > 0 and list_words[j] <= list_words[j - 1]):
             return j
         for i in range(count):
             new = moved[numbers[i]]

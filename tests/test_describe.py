@@ -102,7 +102,7 @@ def test_the_counts_of_an_index(features: FeatureSet, index: Index, merged: bool
     assert found["segments"] == len(index.snapshot.segments) and (found["segments"] == 1) == merged
     assert (found["postings"] == found["live_postings"]) == merged
     assert found["commit"] == index.snapshot.manifest.commit
-    assert found["features"] == str(features.path.resolve())
+    assert found["features"] == [str(features.path.resolve())]
     assert found["made_by"].startswith("asmk-engine ")
     assert found["recipe"]["extractor"] == "synthetic"
 

@@ -80,8 +80,13 @@ def test_scores_are_those_of_the_paper(index: Index, images: dict[str, Features]
 
 @pytest.mark.parametrize("match", MATCHES)
 def test_answers_do_not_depend_on_segments_order_threads_or_merging(
-    tmp_path: Path, index: Index, images: dict[str, Features], match: SelectiveMatch
+    tmp_path: Path,
+    index: Index,
+    images: dict[str, Features],
+    match: SelectiveMatch,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("asmk_engine.index.TIER_SEGMENTS", 100)
     queries = random_images(10, DIM, seed=5)
     expected = answers(index, queries, match)
     assert any(expected)
@@ -98,6 +103,19 @@ def test_answers_do_not_depend_on_segments_order_threads_or_merging(
     assert len(other.snapshot.segments) == 1
     assert answers(other, queries, match) == expected
     assert answers(Index.open(other.path), queries, match) == expected
+
+
+def test_segments_stay_few_under_small_adds_and_answers_the_same(
+    tmp_path: Path, index: Index, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = random_images(5, DIM, seed=5)
+    expected = answers(index, queries, SelectiveMatch())
+    monkeypatch.setattr("asmk_engine.index.SMALL_POSTINGS", 4)
+    other = Index.create(tmp_path / "other", index.codebook)
+    for place, (name, features) in enumerate(images.items()):
+        other.add(write_features(tmp_path / f"part-{place}", {name: features}))
+    assert len(other.snapshot.segments) < 20
+    assert other.names == index.names and answers(other, queries, SelectiveMatch()) == expected
 
 
 def test_answers_do_not_depend_on_ranges(
@@ -418,3 +436,55 @@ def test_searching_while_writing_sees_one_commit(index: Index, tmp_path: Path) -
     assert answers(reader, query, SelectiveMatch()) == expected
     assert Index.open(index.path).names == before[10:]
     assert index.codebook.recipe == RECIPE
+
+
+def test_a_damaged_segment_is_not_merged_into_a_sound_one(index: Index) -> None:
+    index.delete(index.names[:1])
+    path = next(index.path.glob("segment-*"))
+    data = bytearray(path.read_bytes())
+    place = data.index(index.snapshot.segments[0].codes.tobytes()[:64])
+    data[place] ^= 1
+    path.write_bytes(data)
+    damaged = Index.open(index.path)
+    with pytest.raises(DamagedError, match=f"{path.name}.*altered"):
+        damaged.merge()
+    assert path.read_bytes() == bytes(data)
+
+
+def test_lists_out_of_order_are_not_merged(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.delete(index.names[:1])
+    (segment,) = index.snapshot.segments
+    shuffled = segment.list_words.copy()
+    shuffled[:2] = shuffled[1::-1]
+    monkeypatch.setattr(segment, "list_words", shuffled)
+    monkeypatch.setattr(Index, "refresh", lambda self: None)
+    with pytest.raises(DamagedError):
+        index.merge(chunk_postings=5)
+
+
+def test_a_lagging_copy_of_the_manifest_is_brought_up(index: Index) -> None:
+    old = (index.path / "manifest.copy.json").read_bytes()
+    index.delete(index.names[:1])
+    (index.path / "manifest.copy.json").write_bytes(old)
+    index = Index.open(index.path)
+    index.delete(index.names[:1])
+    (index.path / "manifest.json").write_bytes(b"gone")
+    assert len(Index.open(index.path)) == 38
+
+
+def test_a_creation_that_was_killed_can_be_repeated(tmp_path: Path, codebook: Codebook) -> None:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name in ("lock", "codebook-0123456789ab.safetensors", "manifest.json.tmp"):
+        (folder / name).write_bytes(b"half")
+    assert len(Index.create(folder, codebook)) == 0
+    with pytest.raises(InputError, match="not empty"):
+        Index.create(folder, codebook)
+
+
+def test_another_object_sees_a_commit_after_refresh(index: Index) -> None:
+    other = Index.open(index.path)
+    index.delete(index.names[:5])
+    assert len(other) == 40
+    other.refresh()
+    assert len(other) == 35

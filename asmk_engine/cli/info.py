@@ -77,7 +77,7 @@ def _feature_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "descriptor", f"{content['dim']} dimensions, {content['dtype'] or 'none yet'}"
     yield "size", f"{human_bytes(content['bytes'])} in {plural(content['parts'], 'part')}"
     yield "made by", _recipe(content["recipe"])
-    yield "images from", content["images_root"] or "unknown"
+    yield "images from", ", ".join(content["images_roots"]) or "unknown"
     yield "skipped", plural(content["failed"], "image") + (": see --failures" if content["failed"] else "")
 
 
@@ -114,7 +114,7 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "code", f"{content['bits']} bits"
     yield from _codebook_origin(content)
     yield "features in", content["features"] or "unknown"
-    yield "images from", content["images_root"] or "unknown"
+    yield "images from", ", ".join(content["images_roots"]) or "unknown"
     yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
 
 

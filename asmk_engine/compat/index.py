@@ -89,7 +89,7 @@ class FaissL2Index:
         """
         descriptors = check_descriptors(points)
         if len(descriptors) < size:
-            raise InputError(f"{len(descriptors)} descriptors cannot carry {size} words; lower the size of the codebook")
+            raise InputError(f"{len(descriptors)} descriptors cannot carry {size} words; lower the codebook size")
         if len(descriptors) > MOST_PER_WORD * size:
             chosen = np.random.default_rng(seed).choice(len(descriptors), MOST_PER_WORD * size, replace=False)
             descriptors = descriptors[np.sort(chosen)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,7 +73,7 @@ def load_params(path: Path | str) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        import yaml
+        yaml: Any = import_module("yaml")  # not among the dependencies: only programs with such files need it
     except ImportError:
         raise DependencyError(f"{path}: PyYAML reads parameter files; `pip install pyyaml`") from None
     try:

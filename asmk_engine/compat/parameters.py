@@ -1,9 +1,9 @@
 """The parameter tree: steps, their sections, and the options in them.
 
-    index           gpu_id
-    train_codebook  codebook: size
-    build_ivf       kernel: binary · ivf: use_idf · quantize: multiple_assignment · aggregate:
-    query_ivf       quantize: multiple_assignment · aggregate: · search: topk · similarity: similarity_threshold, alpha
+index           gpu_id
+train_codebook  codebook: size
+build_ivf       kernel: binary · ivf: use_idf · quantize: multiple_assignment · aggregate:
+query_ivf       quantize: multiple_assignment · aggregate: · search: topk · similarity: similarity_threshold, alpha
 """
 
 from __future__ import annotations

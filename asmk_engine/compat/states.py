@@ -21,7 +21,7 @@ from asmk_engine.evaluation.unpickle import read_plain_pickle
 from asmk_engine.store import Folder
 
 KIND = "asmk-engine state"
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+HDF5 = b"\x89HDF\r\n\x1a\n"
 _STORED = ("u1", "u2", "u4", "i4", "i8", "u8", "f2", "f4", "f8")
 _MOST_ARRAYS = 4096
 _DEEPEST = 100
@@ -31,7 +31,7 @@ def read_state(path: Path) -> Any:
     """The value in a file of any of the three kinds; FormatError, DamagedError, NotFoundError, StorageError."""
     with open_file(path, "a stored state or a pickle") as file:
         start = file.read(9)
-    if start.startswith(_HDF5):
+    if start.startswith(HDF5):
         return codebook_state(plain_centroids(Codebook.open(path), path))
     if len(start) == 9 and start[4:] == b"\0\0\0\0{":
         return _read_array_file(path)
@@ -101,7 +101,7 @@ def _read_array_file(path: Path) -> Any:
     try:
         return _from_tree(json.loads(file.take("tree", "u1", None).tobytes()), file.arrays)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise DamagedError(f"{path}: its tree of values is not readable; the file was altered, restore a copy") from None
+        raise DamagedError(f"{path}: its tree of values is not readable; it was altered, restore a copy") from None
 
 
 def _from_tree(tree: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -25,7 +25,7 @@ from asmk_engine.store import Folder
 
 KIND = "asmk-engine features"
 FORMAT = 1
-_PART = re.compile(r"part-(\d{6,})\.h5")
+PART_NAME = re.compile(r"part-(\d{6,})\.h5")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Part:
 
 def part_names(path: Path) -> list[str]:
     """Names of the part files in a folder, oldest first."""
-    found = [name for name in Folder(path).names() if _PART.fullmatch(name)]
+    found = [name for name in Folder(path).names() if PART_NAME.fullmatch(name)]
     return sorted(found, key=lambda name: int(name[5:-3]))
 
 

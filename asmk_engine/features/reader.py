@@ -64,6 +64,16 @@ class FeatureSet:
         return self._parts[-1].images_root
 
     @property
+    def images_roots(self) -> tuple[str, ...]:
+        """All folders that names are relative to, in full, the last one at the end."""
+        roots = dict.fromkeys(part.images_root for part in reversed(self._parts) if part.images_root)
+        return tuple(reversed(roots))
+
+    def root(self, name: str) -> str:
+        """The folder the name of this image is relative to; empty when it is not known."""
+        return self._parts[self._place(name).part].images_root
+
+    @property
     def dim(self) -> int:
         """Dimensions of a descriptor."""
         return self._parts[0].dim

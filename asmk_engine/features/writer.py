@@ -12,9 +12,9 @@ import numpy as np
 
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features.model import Features, Source, check_features, check_name, fingerprint_features
-from asmk_engine.features.parts import FORMAT, KIND, part_names, read_part
+from asmk_engine.features.parts import FORMAT, KIND, PART_NAME, part_names, read_part
 from asmk_engine.recipes import Recipe
-from asmk_engine.store import Folder, WriterLock, storage_errors
+from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, storage_errors
 
 _TEXT = h5py.string_dtype("utf-8")
 
@@ -38,7 +38,8 @@ class FeatureWriter:
         part_seconds: float = 60.0,
     ) -> None:
         self.path = Path(path)
-        self.recipe, self.dim, self.images_root = recipe, dim, images_root
+        self.recipe, self.dim = recipe, dim
+        self.images_root = str(Path(images_root).resolve()) if images_root else ""
         self._part_bytes, self._part_seconds = part_bytes, part_seconds
         self._folder = Folder(self.path)
         self._clear()
@@ -46,10 +47,15 @@ class FeatureWriter:
     def __enter__(self) -> FeatureWriter:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: a file is in the way; the features need a folder of their own")
+        foreign = [name for name in self._folder.names() if not PART_NAME.fullmatch(name.removesuffix(TEMPORARY))]
+        if not part_names(self.path) and set(foreign) - {LOCK}:
+            raise InputError(
+                f"{self.path}: holds other files, such as {foreign[0]!r}; the features need their own folder"
+            )
         self._folder.make()
         self._lock = WriterLock(self.path).__enter__()
         try:
-            self._folder.remove_temporary()
+            self._folder.remove_leftovers(PART_NAME, keep=part_names(self.path))
             self._next = self._check_existing()
         except BaseException:
             self._lock.__exit__(None, None, None)

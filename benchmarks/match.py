@@ -1,0 +1,151 @@
+"""How close is the match kernel to reading the codes and nothing else?
+
+    python benchmarks/match.py --data DIR [--small]
+
+Yardsticks of the same run: a pass that reads the codes of the same lists and counts bits (four accumulators), and the
+best of five sums over the mapped codes (eight accumulators), which is the sequential read bandwidth of one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import synthetic
+from numba import njit, types
+from numba.extending import intrinsic
+from timing import alternate, medians, show
+
+from asmk_engine import threads
+from asmk_engine.index import Snapshot
+from asmk_engine.kernels.match import find_lists
+from asmk_engine.search import SelectiveMatch
+from asmk_engine.segment import Segment
+from asmk_engine.signatures import Signature
+
+
+@intrinsic
+def ones(typing_context, word):
+    """How many bits of a 64-bit word are set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@njit(nogil=True)
+def code_pass(lists, query, posting_starts, codes):
+    """Read every code of the lists once and count differing bits, nothing else."""
+    a = b = c = d = np.uint64(0)
+    for q in range(lists.shape[0]):
+        if lists[q] < 0:
+            continue
+        low, high = query[q, 0], query[q, 1]
+        p, end = np.uint64(posting_starts[lists[q]]), np.uint64(posting_starts[lists[q] + 1])
+        while p + np.uint64(2) <= end:
+            a += ones(codes[p, np.uint64(0)] ^ low)
+            b += ones(codes[p, np.uint64(1)] ^ high)
+            c += ones(codes[p + np.uint64(1), np.uint64(0)] ^ low)
+            d += ones(codes[p + np.uint64(1), np.uint64(1)] ^ high)
+            p += np.uint64(2)
+        if p < end:
+            a += ones(codes[p, np.uint64(0)] ^ low)
+            b += ones(codes[p, np.uint64(1)] ^ high)
+    return a + b + c + d
+
+
+@njit(nogil=True)
+def sum_words(words):
+    """The sum of 64-bit words with eight accumulators."""
+    total = np.zeros(8, np.uint64)
+    a = b = c = d = e = f = g = h = np.uint64(0)
+    for i in range(0, words.shape[0] - 7, 8):
+        a += words[i]
+        b += words[i + 1]
+        c += words[i + 2]
+        d += words[i + 3]
+        e += words[i + 4]
+        f += words[i + 5]
+        g += words[i + 6]
+        h += words[i + 7]
+    total[0] = a + b + c + d + e + f + g + h
+    return total[0]
+
+
+def lists_of(segment: Segment, query: Signature) -> np.ndarray:
+    """The lists of the query's words in all ranges, one after the other."""
+    found = []
+    for r in range(segment.ranges):
+        first, last = int(segment.range_starts[r]), int(segment.range_starts[r + 1])
+        lists = np.empty(len(query), np.int64)
+        find_lists(segment.list_words[first:last], query.words, lists)
+        lists[lists >= 0] += first
+        found.append(lists)
+    return np.concatenate(found)
+
+
+def whole_match(snapshot: Snapshot, query: Signature, table: np.ndarray, weights: np.ndarray, count: int) -> None:
+    """Score every range of every segment."""
+    tasks = [(segment, r) for segment in snapshot.segments for r in range(segment.ranges)]
+    threads.run(lambda task: task[0].score(task[1], query.words, query.codes, weights, table), tasks, count)
+
+
+def bandwidth(codes: np.ndarray) -> float:
+    """Bytes per second of the best of five sums over at least 2 GiB, or all there is."""
+    words = codes.reshape(-1)[: (5 << 30) // 16]
+    sum_words(words[:64])
+    best = 0.0
+    for _ in range(5):
+        begun = time.perf_counter()
+        sum_words(words)
+        best = max(best, words.nbytes / (time.perf_counter() - begun))
+    return best
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--query-words", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a try in seconds")
+    arguments = parser.parse_args()
+    images, words = (20_000, 4096) if arguments.small else (arguments.images, synthetic.WORDS)
+    snapshot = synthetic.open_index(arguments.data, images, words).snapshot
+    (segment,) = snapshot.segments
+    (query,) = synthetic.queries(1, min(arguments.query_words, words // 4), words)
+    lists = lists_of(segment, query)
+    postings = int((segment.posting_starts[lists[lists >= 0] + 1] - segment.posting_starts[lists[lists >= 0]]).sum())
+    table, weights = SelectiveMatch().table(synthetic.DIM, query.codes.shape[1]), np.ones(len(query))
+    repeated = np.tile(query.codes, (segment.ranges, 1))
+    seconds = alternate(
+        {
+            "code_pass": lambda: code_pass(lists, repeated, segment.posting_starts, segment.codes),
+            "match": lambda: whole_match(snapshot, query, table, weights, 1),
+            "two_threads": lambda: whole_match(snapshot, query, table, weights, 2),
+        },
+        arguments.rounds,
+    )
+    median = medians(seconds)
+    speed = bandwidth(segment.codes)
+    result = {
+        "images": images,
+        "postings": postings,
+        "ns_per_posting": median["match"] / postings * 1e9,
+        "over_code_pass": median["match"] / median["code_pass"],
+        "bandwidth_fraction": 16 * postings / median["match"] / speed,
+        "two_thread_speedup": median["match"] / median["two_threads"],
+        "code_pass_ns": median["code_pass"] / postings * 1e9,
+        "best_match_ns": min(seconds["match"]) / postings * 1e9,
+        "best_code_pass_ns": min(seconds["code_pass"]) / postings * 1e9,
+        "bandwidth_gb_per_s": speed / 1e9,
+    }
+    show(result, "the index was read once before (warm); medians of alternating rounds")
+
+
+if __name__ == "__main__":
+    main()
