@@ -13,7 +13,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from asmk_engine import __version__
 from asmk_engine.arrays import map_arrays, write_arrays
+from asmk_engine.batch import Batch
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet
@@ -29,7 +30,7 @@ from asmk_engine.merging import CHUNK_POSTINGS, merge_segments
 from asmk_engine.recipes import Recipe
 from asmk_engine.segment import Segment
 from asmk_engine.segment_writer import Contents, write_segment
-from asmk_engine.signatures import Signature, code_width, sign_many
+from asmk_engine.signatures import code_width, sign_many
 from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest, storage_errors
 from asmk_engine.threads import thread_count
 
@@ -184,14 +185,14 @@ class Index:
         with self._writing():
             check_fits(features, self.codebook, self.path)
             plan = self._plan(features, existing, prune)
-            batch = _Batch(code_width(self.codebook.dim))
+            batch = Batch(code_width(self.codebook.dim))
             wanted = [*plan.new, *plan.changed]
             signed = sign_many(features.images(wanted), self.codebook, 1, thread_count(threads))
             for done, (name, signature) in enumerate(signed):
                 batch.append(name, features.source(name).fingerprint, signature)
                 if batch.postings >= segment_postings:
                     self._commit(batch, batch.names, features)
-                    batch = _Batch(batch.width)
+                    batch = Batch(batch.width)
                 if on_image:
                     on_image(done + 1, len(wanted))
             if batch.names or plan.vanished or self._remembers_other(features):
@@ -261,7 +262,7 @@ class Index:
         manifest = self._snapshot.manifest
         return _origins(manifest, features) != {"features": manifest.features, "images_roots": manifest.images_roots}
 
-    def _commit(self, batch: _Batch | None, deleted: Sequence[str], features: FeatureSet | None) -> None:
+    def _commit(self, batch: Batch | None, deleted: Sequence[str], features: FeatureSet | None) -> None:
         """One commit: the names in `deleted` leave the old segments, the batch comes in as a new one."""
         manifest = self._snapshot.manifest
         entries, number = self._entries_without(deleted, manifest.next)
@@ -357,33 +358,6 @@ class _Plan:
     changed: list[str]
     unchanged: int
     vanished: list[str]
-
-
-@dataclass
-class _Batch:
-    """The signatures that will become a segment."""
-
-    width: int
-    names: list[str] = field(default_factory=list)
-    fingerprints: list[int] = field(default_factory=list)
-    signatures: list[Signature] = field(default_factory=list)
-    postings: int = 0
-
-    def append(self, name: str, fingerprint: int, signature: Signature) -> None:
-        self.names.append(name)
-        self.fingerprints.append(fingerprint)
-        self.signatures.append(signature)
-        self.postings += len(signature)
-
-    def contents(self) -> Contents:
-        counts = [len(signature) for signature in self.signatures]
-        return Contents(
-            [name.encode() for name in self.names],
-            np.array(self.fingerprints, np.uint64),
-            np.concatenate([signature.words for signature in self.signatures]),
-            np.repeat(np.arange(len(counts), dtype=np.uint32), counts),
-            np.concatenate([signature.codes for signature in self.signatures]).reshape(-1, self.width),
-        )
 
 
 def check_vacant(folder: Folder) -> None:
