@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from asmk_engine.attempts import Extracted, Extractor, Outcome, attempt, file_fingerprint, file_stamp
 from asmk_engine.errors import InputError
@@ -121,6 +122,8 @@ class _Run:
         for name, reason in self._found.failures.items():
             self._fail(name, reason)
         wanted = [image for image in self._found.images if not self._is_unchanged(image)]
+        for image in wanted:
+            self._check_same_photograph(image)
         self.unchanged = len(self._found.images) - len(wanted)
         self._report()
         return wanted
@@ -143,6 +146,17 @@ class _Run:
             return mtime == recorded.mtime or file_fingerprint(image.path) == recorded.fingerprint
         except OSError:  # the attempt to extract it will say what is wrong
             return False
+
+    def _check_same_photograph(self, image: ImageFile) -> None:
+        """InputError when the name belongs to another photograph, in another folder that is still there."""
+        if self._known is None or image.name not in self._known:
+            return
+        known = Path(self._known.root(image.name)) / image.name
+        if known.is_absolute() and known.is_file() and not known.samefile(image.path):
+            raise InputError(
+                f"{shown(image.path)}: {shown(image.name)!r} is there already, from {shown(known)}; names must be "
+                "unique: give the folder that holds both, or another output"
+            )
 
     def take(self, image: ImageFile, outcome: Outcome) -> None:
         """Write what became of an image; InputError when it failed and must not."""

@@ -32,7 +32,6 @@ from asmk_engine.segment import Segment
 from asmk_engine.segment_writer import Contents, write_segment
 from asmk_engine.signatures import code_width, sign_many
 from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest, storage_errors
-from asmk_engine.threads import thread_count
 
 # A segment is written and committed when this many postings are in hand: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
@@ -169,7 +168,6 @@ class Index:
         *,
         existing: str = "refuse",
         prune: bool = False,
-        threads: int | None = None,
         segment_postings: int = SEGMENT_POSTINGS,
         on_image: Progress | None = None,
     ) -> AddSummary:
@@ -187,7 +185,7 @@ class Index:
             plan = self._plan(features, existing, prune)
             batch = Batch(code_width(self.codebook.dim))
             wanted = [*plan.new, *plan.changed]
-            signed = sign_many(features.images(wanted), self.codebook, 1, thread_count(threads))
+            signed = sign_many(features.images(wanted), self.codebook)
             for done, (name, signature) in enumerate(signed):
                 batch.append(name, features.source(name).fingerprint, signature)
                 if batch.postings >= segment_postings:

@@ -66,7 +66,8 @@ class QuerySource:
             if found:
                 return root / found[name]
         raise NotFoundError(
-            f"the photograph of query {name!r} is not indexed and not {self._looked_in()}; give its folder with --images"
+            f"the photograph of query {name!r} is not indexed and not {self._looked_in()}; "
+            "give its folder with --images"
         )
 
     def _looked_in(self) -> str:

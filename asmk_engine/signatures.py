@@ -7,13 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asmk_engine import threads
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features
 from asmk_engine.kernels.aggregate import aggregate, binarise
-
-# Descriptors of several images are assigned together, which keeps the matrix multiplication at full speed.
-BATCH_DESCRIPTORS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -63,27 +59,12 @@ def sign(features: Features, codebook: Codebook, assignments: int = 1) -> Signat
 
 
 def sign_many(
-    images: Iterable[tuple[str, Features]], codebook: Codebook, assignments: int = 1, thread_count: int = 1
+    images: Iterable[tuple[str, Features]], codebook: Codebook, assignments: int = 1
 ) -> Iterator[tuple[str, Signature]]:
-    """Names and signatures of a stream of images, in its order, assigned in batches of bounded size."""
-    for batch in _batches(images):
-        projected = codebook.project(np.concatenate([image.descriptors for _, image in batch]))
-        words = codebook.assign_projected(projected, assignments)
-        ends = np.cumsum([len(image) for _, image in batch])
-        slices = [slice(int(end) - len(image), int(end)) for end, (_, image) in zip(ends, batch, strict=True)]
-        parts = [(projected[rows], words[rows]) for rows in slices]
-        signed = threads.run(lambda part: make_signature(*part, codebook), parts, thread_count)
-        yield from zip([name for name, _ in batch], signed, strict=True)
+    """Names and signatures of a stream of images, in its order.
 
-
-def _batches(images: Iterable[tuple[str, Features]]) -> Iterator[list[tuple[str, Features]]]:
-    batch: list[tuple[str, Features]] = []
-    size = 0
-    for name, image in images:
-        batch.append((name, image))
-        size += len(image)
-        if size >= BATCH_DESCRIPTORS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    Every image is projected and assigned alone: the last bit of a matrix product may depend on the rows beside it, and
+    the signature of an image must not depend on the images that were added with it.
+    """
+    for name, features in images:
+        yield name, sign(features, codebook, assignments)

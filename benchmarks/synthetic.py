@@ -1,7 +1,7 @@
 """The large synthetic index that the benchmarks share; built once, under a name that holds seed and version.
 
-Words follow a log-normal popularity with an imbalance factor of 1.4, an image has 440 postings on average, code bits are
-uniformly random (so about half of all pairs pass threshold 0), names have 20 characters.
+Words follow a log-normal popularity with an imbalance factor of 1.4, an image has 440 postings on average, code bits
+are uniformly random (so about half of all pairs pass threshold 0), names have 20 characters.
 """
 
 from __future__ import annotations

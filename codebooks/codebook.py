@@ -32,6 +32,7 @@ TRAINING_PER_WORD = 80  # more take longer and change mAP by less than another s
 MAX_WORDS = 65_536
 WHITENING = ("pca", "none")
 WHITENING_SAMPLE = 1_000_000
+PROJECTED_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ class Codebook:
         count = choose_words(words, features.descriptor_count, features.path)
         sample = sample_descriptors(features, count * training_per_word, np.random.default_rng(seed), on_sample)
         mean, projection = _learn_projection(sample, whitening)
-        sample = (sample - mean) @ projection.T
+        _project_in_place(sample, mean, projection)
         centroids, history = kmeans(sample, count, rounds=rounds, seed=seed, backend=backend, on_round=on_round)
         training = {
             "images": len(features),
@@ -182,6 +183,8 @@ class Codebook:
             raise FormatError(f"{path}: not a codebook; expected a file from `asmk-engine build-codebook`")
         if int(file.attrs["format"]) != FORMAT:
             raise FormatError(f"{path}: codebook format {file.attrs['format']}, this version reads {FORMAT}")
+        if any(file[key].nbytes > path.stat().st_size for key in ("mean", "projection", "centroids")):
+            raise ValueError("an array claims more than the file holds")
         mean, projection, centroids = (file[key][:] for key in ("mean", "projection", "centroids"))
         check_codebook(mean, projection, centroids, path)
         recipe = Recipe.from_json(str(file.attrs["recipe"]), path)
@@ -219,6 +222,13 @@ def check_codebook(mean: np.ndarray, projection: np.ndarray, centroids: np.ndarr
             raise DamagedError(
                 f"{where}: {name} must be finite float32, found {array.dtype} with a NaN or infinity in it"
             )
+
+
+def _project_in_place(sample: np.ndarray, mean: np.ndarray, projection: np.ndarray) -> None:
+    """Project the sample block by block, since a second copy of it may not fit into memory."""
+    for begin in range(0, len(sample), PROJECTED_ROWS):
+        rows = slice(begin, begin + PROJECTED_ROWS)
+        sample[rows] = (sample[rows] - mean) @ projection.T
 
 
 def _learn_projection(sample: np.ndarray, whitening: str) -> tuple[np.ndarray, np.ndarray]:

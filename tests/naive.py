@@ -125,6 +125,18 @@ def smk_score(query, image, alpha=3.0, threshold=0.0):
     return total(query, image) / math.sqrt(squared) if squared else 0.0
 
 
+def real_asmk_score(query, image, alpha=3.0, threshold=0.0):
+    """ASMK of two images given as word → sum of residuals: cosines instead of bits, normalised by the words alike."""
+
+    def unit(vector):
+        return [float(value) / (math.sqrt(sum(float(v) ** 2 for v in vector)) + 1e-6) for value in vector]
+
+    shared = [word for word in query if word in image]
+    cosines = [sum(a * b for a, b in zip(unit(query[w]), unit(image[w]), strict=True)) for w in shared]
+    total = sum(selectivity(cosine, alpha, threshold) for cosine in cosines)
+    return total / math.sqrt(len(query) * len(image)) if query and image else 0.0
+
+
 # --- Elias-Fano lists -----------------------------------------------------------------------------------------------
 
 

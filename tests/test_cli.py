@@ -116,7 +116,7 @@ def test_pairs_of_everything(world: Path, tmp_path: Path) -> None:
     lines = run("query", tmp_path / "plain.index", "--all", "--format", "pairs", "--top", 2).stdout.splitlines()
     pairs = [tuple(line.split(" ")) for line in lines]
     assert all(len(pair) == 2 and pair[0] != pair[1] for pair in pairs)
-    assert len({frozenset(pair) for pair in pairs}) == len(pairs) and ("00.jpg", "01.jpg") in pairs
+    assert len({frozenset(pair) for pair in pairs}) == len(pairs) and {"00.jpg", "01.jpg"} in map(set, pairs)
     by_query = run("query", tmp_path / "plain.index", "--all", "--top", 2, "--format", "trec").stdout.splitlines()
     assert len(by_query) == 2 * len(SUBJECTS) * VIEWS
     assert {frozenset((line.split()[0], line.split()[2])) for line in by_query} == {frozenset(pair) for pair in pairs}

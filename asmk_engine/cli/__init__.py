@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -62,10 +63,22 @@ for command in (
 def main() -> None:
     """Run the command line; the entry point of the `asmk-engine` program."""
     try:
-        commands.main(prog_name="asmk-engine")
+        sys.exit(commands.main(prog_name="asmk-engine", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped; what was committed stays, the same command goes on from there.", err=True)
+        sys.exit(130)
     except AsmkError as error:
-        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        sys.exit(1)
+        _fail(str(error))
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # what the system refuses is no bug of ours
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}; give a path that can be used")
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(1)

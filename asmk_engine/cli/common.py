@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from asmk_engine.errors import InputError
+from asmk_engine.escape import unescape_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -32,7 +33,7 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 extraction_options = together(
-    click.option("--extractor", default="rootsift", show_default=True, help="How features are found and described."),
+    click.option("--extractor", help="How features are found and described.  [default: rootsift]"),
     click.option("--max-features", type=click.IntRange(min=1), help="Keep the strongest N features.  [default: 2000]"),
     click.option(
         "--max-side", type=click.IntRange(min=16), help="Shrink the longer side to N pixels.  [default: 1024]"
@@ -108,9 +109,10 @@ def parse_box(text: str | None) -> tuple[float, float, float, float] | None:
 
 
 def read_name_list(path: Path) -> list[str]:
-    """The names in a text file, one a line, empty lines left out; InputError when it cannot be read."""
+    """The names in a text file, one a line as `info --names` prints them; InputError when it cannot be read."""
     try:
-        return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        return [unescape_name(line) for line in lines if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: cannot read the list of names ({error}); expected UTF-8 text, one name a line"

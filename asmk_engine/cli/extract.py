@@ -13,6 +13,7 @@ from asmk_engine.cli.common import PATH, Console, extraction_options, plural, qu
 if TYPE_CHECKING:
     from asmk_engine.extraction import ExtractionSummary
     from asmk_engine.features import FeatureSet
+    from asmk_engine.recipes import Recipe
 
 SHOWN_FAILURES = 20
 
@@ -42,17 +43,25 @@ def run_extraction(
     console: Console,
     *,
     prune: bool,
-    extractor: str,
+    extractor: str | None,
     workers: int | None,
     strict: bool,
+    recipe: Recipe | None = None,
     **options: Any,
 ) -> FeatureSet:
-    """Extract with a progress bar, say what was skipped, and open the feature set."""
+    """Extract with a progress bar, say what was skipped, and open the feature set.
+
+    recipe  how to extract when no extractor and no option is named
+    """
     from asmk_engine.extraction import extract_images
-    from asmk_engine.extractors import load_extractor
+    from asmk_engine.extractors import extractor_from_recipe, load_extractor
     from asmk_engine.features import FeatureSet
 
-    chosen = load_extractor(extractor, **{key: value for key, value in options.items() if value is not None})
+    named = {key: value for key, value in options.items() if value is not None}
+    if recipe and not extractor and not named:
+        chosen = extractor_from_recipe(recipe)
+    else:
+        chosen = load_extractor(extractor or "rootsift", **named)
     with console.bar("extract", "images") as progress:
         summary = extract_images(chosen, images, output, workers=workers, strict=strict, prune=prune, progress=progress)
     report(summary, output, console)
@@ -66,7 +75,7 @@ def report(summary: ExtractionSummary, output: Path, console: Console) -> None:
     if len(summary.failed) > SHOWN_FAILURES:
         more = len(summary.failed) - SHOWN_FAILURES
         console.say(f"… and {more} more; `asmk-engine info {output} --failures` lists all")
-    rate = summary.extracted / summary.seconds if summary.seconds > 0 else 0.0
+    rate = summary.images_per_second
     console.say(
         f"{output}: {plural(summary.extracted, 'image')} extracted ({rate:.1f} images/s), "
         f"{summary.unchanged} unchanged, {len(summary.failed)} skipped"

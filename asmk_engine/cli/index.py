@@ -16,12 +16,12 @@ from asmk_engine.cli.common import (
     plural,
     quiet_option,
     read_name_list,
-    threads_option,
-)
+    )
 from asmk_engine.cli.extract import is_feature_set, run_extraction
 from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
+    from asmk_engine.codebooks import Codebook
     from asmk_engine.features import FeatureSet
     from asmk_engine.index import Index
 
@@ -40,7 +40,6 @@ _TRAINING = ("words", "seed", "rounds", "whitening", "backend")
 @click.option("--prune", is_flag=True, help="Remove images that are no longer there.")
 @extraction_options
 @training_options
-@threads_option
 @quiet_option
 def index(
     inputs: tuple[Path, ...],
@@ -50,7 +49,6 @@ def index(
     update: bool,
     replace: bool,
     prune: bool,
-    threads: int | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -63,50 +61,77 @@ def index(
       asmk-engine index photos/ -o photos.index
       asmk-engine index photos.features --codebook my.codebook.h5 -o photos.index
     """
+    from asmk_engine.index import Index, check_fits
+
     console = Console(quiet)
     training = {key: options.pop(key) for key in _TRAINING}
-    features = _features(inputs, output, features_path, prune, console, options)
-    target = _open_or_create(output, codebook, features, console, training)
+    target, book = _existing(output, codebook)
+    if book is not None and any(_was_given(key) for key in _TRAINING):
+        console.say("there is a codebook already: --words and the other options of training are not used")
+    features = _features(inputs, output, features_path, book, prune, console, options)
+    if target is None:
+        book = book or train(features, console, **training)
+        check_fits(features, book, output)
+        target = Index.create(output, book)
     existing = "replace" if replace else "update" if update else "skip"
     with console.bar("index", "images") as on_image:
-        summary = target.add(features, existing=existing, prune=prune, threads=threads, on_image=on_image)
+        summary = target.add(features, existing=existing, prune=prune, on_image=on_image)
     console.say(
         f"{output}: {plural(target.images, 'image')}, {plural(target.postings, 'posting')}: {summary.added} added, "
         f"{summary.replaced} replaced, {summary.unchanged} there already, {summary.removed} removed"
     )
 
 
+def _existing(output: Path, path: Path | None) -> tuple[Index | None, Codebook | None]:
+    """The index at `output` if there is one, and the codebook to be used if it is known; checked before any work."""
+    from asmk_engine.codebooks import Codebook
+    from asmk_engine.index import Index, check_vacant
+    from asmk_engine.manifest import NAMES
+    from asmk_engine.store import Folder
+
+    given = Codebook.open(path) if path else None
+    if not any((output / name).exists() for name in NAMES):
+        check_vacant(Folder(output))
+        return None, given
+    target = Index.open(output)
+    if given and given.fingerprint != target.codebook.fingerprint:
+        raise MismatchError(
+            f"{output}: made with another codebook ({target.codebook}) than {path} ({given}); "
+            "leave --codebook out, or make another index"
+        )
+    return target, target.codebook
+
+
+def _was_given(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not None and source is not click.core.ParameterSource.DEFAULT
+
+
 def _features(
-    inputs: tuple[Path, ...], output: Path, path: Path | None, prune: bool, console: Console, options: dict[str, Any]
+    inputs: tuple[Path, ...],
+    output: Path,
+    path: Path | None,
+    book: Codebook | None,
+    prune: bool,
+    console: Console,
+    options: dict[str, Any],
 ) -> FeatureSet:
+    """The features of the inputs; photographs are extracted as the codebook wants them, unless told otherwise."""
     from asmk_engine.features import FeatureSet
 
     sets = [entry for entry in inputs if is_feature_set(entry)]
     if not sets:
-        path = path or output.with_suffix(".features")
-        return run_extraction(inputs, path, console, prune=prune, **options)
+        recipe = book.recipe if book else None
+        return run_extraction(inputs, path or features_beside(output), console, prune=prune, recipe=recipe, **options)
     if len(inputs) > 1:
         raise InputError(f"{sets[0]}: a feature set stands alone; index several one after the other")
     return FeatureSet.open(sets[0])
 
 
-def _open_or_create(
-    output: Path, codebook: Path | None, features: FeatureSet, console: Console, training: dict[str, Any]
-) -> Index:
-    from asmk_engine.codebooks import Codebook
-    from asmk_engine.index import Index
-    from asmk_engine.manifest import NAMES
-
-    given = Codebook.open(codebook) if codebook else None
-    if any((output / name).exists() for name in NAMES):
-        target = Index.open(output)
-        if given and given.fingerprint != target.codebook.fingerprint:
-            raise MismatchError(
-                f"{output}: made with another codebook ({target.codebook}) than {codebook} ({given}); "
-                "leave --codebook out, or make another index"
-            )
-        return target
-    return Index.create(output, given or train(features, console, **training))
+def features_beside(index: Path) -> Path:
+    """Where the features of an index are kept by default: photos.features for photos.index."""
+    whole = index.resolve()
+    return whole.with_name(whole.name.removesuffix(".index") + ".features")
 
 
 @click.command()

@@ -61,6 +61,7 @@ def query(
       asmk-engine query photos.index my-photo.jpg --box 100,50,400,380 --format jsonl
       asmk-engine query photos.index --all --format pairs --top 20 > pairs.txt
     """
+    from asmk_engine.evaluation.runs import pair_name
     from asmk_engine.index import Index
     from asmk_engine.queries import QuerySource
     from asmk_engine.search import Searcher, SelectiveMatch
@@ -73,6 +74,9 @@ def query(
     source = QuerySource(index, features=features_path, images_root=images_root)
     searcher = Searcher(index, SelectiveMatch(alpha, threshold, idf), assignments=assignments, threads=threads)
     asked = index.names if every else list(queries)
+    if form == "pairs":
+        for name in {*asked, *index.names}:
+            pair_name(name)
     answers: Iterable[tuple[str, list[Hit]]] = _answers(source, searcher, asked, parse_box(box), top, Console(quiet))
     if sheet:
         answers = _with_sheet(list(answers), source, sheet, parse_box(box))

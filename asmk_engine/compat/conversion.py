@@ -11,7 +11,7 @@ import numpy as np
 from asmk_engine.codebooks import Codebook
 from asmk_engine.compat.codebook import plain_codebook
 from asmk_engine.compat.kernel import packed_width
-from asmk_engine.compat.pickles import Postings, read_centroids, read_postings
+from asmk_engine.compat.pickles import Postings, kind_of, read_centroids, read_postings
 from asmk_engine.compat.states import HDF5, read_state
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.evaluation.files import open_file
@@ -45,7 +45,7 @@ def import_asmk(
     other kind, names that are too few or not unique, or when something is in the way of the index.
     """
     state = read_state(Path(path))
-    if isinstance(state, dict) and state.get("type") == "IVF":
+    if kind_of(state) == "IVF":
         if codebook is None or name is not None:
             raise InputError(f"{path}: an inverted file; give the codebook it was built with, and no name for it")
         return _import_inverted_file(read_postings(state, path), path, Path(codebook), output, names)

@@ -107,7 +107,7 @@ class FaissGpuL2Index(FaissL2Index):
         self.gpu_id = gpu_id
         warnings.warn(
             f"gpu_id {gpu_id!r} was asked for, but words are assigned on the CPU; set gpu_id to None to ask for that",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

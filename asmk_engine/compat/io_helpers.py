@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
@@ -28,7 +29,7 @@ def slice_unique(ids: object) -> Iterator[tuple[int, slice]]:
     begins = np.flatnonzero(np.diff(array, prepend=-1))
     if len(np.unique(array)) != len(begins):
         raise InputError("the rows of an image are not together; sort the descriptors by image id")
-    for begin, end in zip(begins, [*begins[1:], len(array)], strict=True):
+    for begin, end in itertools.pairwise([*begins, len(array)]):
         yield int(array[begin]), slice(int(begin), int(end))
 
 

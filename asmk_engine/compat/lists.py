@@ -1,4 +1,4 @@
-"""Posting lists in memory, for a run of consecutive images: binary ones in a segment of the engine, and real-valued ones.
+"""Posting lists in memory, of consecutive images: binary ones in a segment of the engine, and real-valued ones.
 
 Both can be scored, and taken apart into columns again to be joined with their neighbours.
 """
@@ -116,7 +116,8 @@ class RealLists:
         """See `Lists`."""
         begins, ends = (np.searchsorted(self._words, words, side) for side in ("left", "right"))
         places = [slice(begin, end) for begin, end in zip(begins, ends, strict=True)]
-        products = [self._vectors[place] @ vector for place, vector in zip(places, vectors, strict=True)]
+        # Not `@`: how a matrix product rounds a row depends on how many rows there are, and so on the runs.
+        products = [(self._vectors[place] * one).sum(axis=1) for place, one in zip(places, vectors, strict=True)]
         values = worth(np.concatenate([np.empty(0), *products])) * np.repeat(weights, ends - begins)
         numbers = np.concatenate([np.empty(0, np.int64), *(self._numbers[place] for place in places)])
         return np.bincount(numbers.astype(np.int64), values, minlength=self.images)

@@ -31,6 +31,12 @@ class Postings:
     use_idf: bool
 
 
+def kind_of(state: object) -> str:
+    """What a state says it is, `Codebook` or `IVF`, or the type of a value that is none."""
+    said = state.get("type") if isinstance(state, Mapping) else None
+    return said if isinstance(said, str) else type(state).__name__
+
+
 def read_centroids(state: object, where: object) -> np.ndarray:
     """The centroids [K, D] float32 in the state of a codebook."""
     content = _content(state, "Codebook", where)
@@ -39,7 +45,8 @@ def read_centroids(state: object, where: object) -> np.ndarray:
         raise DamagedError(f"{where}: its centroids are no array of numbers of shape [K, D]; {_CURE}")
     if not centroids.size or not np.isfinite(centroids).all():
         raise DamagedError(f"{where}: its centroids {centroids.shape} are empty, NaN or infinite; {_CURE}")
-    return np.ascontiguousarray(centroids, np.float32)
+    # Writable, because torch warns of sharing an array that is not.
+    return np.require(centroids, np.float32, ["C", "W"])
 
 
 def read_postings(state: object, where: object) -> Postings:
@@ -131,10 +138,10 @@ def _check_postings(
 
 
 def _content(state: object, kind: str, where: object) -> Mapping[str, Any]:
-    found = state.get("type") if isinstance(state, Mapping) else type(state).__name__
+    found = kind_of(state)
     content = state.get("state") if isinstance(state, Mapping) else None
     if found != kind or not isinstance(content, Mapping):
-        raise FormatError(f"{where}: holds {str(found)[:40]!r}, expected the state of {kind!r}; give the other file")
+        raise FormatError(f"{where}: holds {found[:40]!r}, expected the state of {kind!r}; give the other file")
     return content
 
 

@@ -75,7 +75,7 @@ def pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str
             pair = (query, hit.name) if query <= hit.name else (hit.name, query)
             if query != hit.name and pair not in seen:
                 seen.add(pair)
-                yield f"{_pair_name(query)} {_pair_name(hit.name)}"
+                yield f"{pair_name(query)} {pair_name(hit.name)}"
 
 
 def run_lines(rankings: Iterable[tuple[str, Iterable[Scored]]], form: str) -> Iterator[str]:
@@ -144,7 +144,8 @@ def _column(name: str) -> str:
     return escape_name(name)
 
 
-def _pair_name(name: str) -> str:
+def pair_name(name: str) -> str:
+    """The name itself, or InputError when a list of pairs cannot carry it."""
     cure = "rename the image, or use --format jsonl"
     if not name or is_awkward(name):
         raise InputError(f"the name {name!r} is empty or has white space, which a list of pairs cannot carry: {cure}")

@@ -21,6 +21,13 @@ def describe_options(extractor: type) -> str:
     return ", ".join(f"{field.name} ({_range(field)}, default {field.default})" for field in fields)
 
 
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # a whole number beyond every float
+        return False
+
+
 def check_options(extractor: Any) -> None:
     """Raise InputError for an option that is no number or out of range; turn numbers into plain int and float.
 
@@ -30,7 +37,7 @@ def check_options(extractor: Any) -> None:
         value: Any = getattr(extractor, field.name)
         kind: Any = type(field.default)
         wanted = Integral if kind is int else Real
-        if not isinstance(value, wanted) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, wanted) or isinstance(value, bool) or not _is_finite(value):
             noun = "a whole number" if kind is int else "a number"
             raise InputError(f"{field.name} is {value!r}; expected {noun}, {_range(field)}")
         if not field.metadata["least"] <= value <= field.metadata["most"]:

@@ -108,6 +108,7 @@ def read_part(path: Path) -> Part:
             )
         if int(file.attrs["format"]) != FORMAT:
             raise FormatError(f"{path}: feature format {file.attrs['format']}, this version reads {FORMAT}")
+        _check_plausible(file, path)
         part = Part(
             path=path,
             names=_texts(file["names"]),
@@ -123,6 +124,14 @@ def read_part(path: Path) -> Part:
         )
         _check_part(part, file)
         return part
+
+
+def _check_plausible(file: h5py.File, path: Path) -> None:
+    """Before anything is read: no dataset may claim more bytes than the file has."""
+    size = path.stat().st_size
+    for name, dataset in file.items():
+        if not isinstance(dataset, h5py.Dataset) or dataset.nbytes > size:
+            raise ValueError(f"{name} claims more than the file holds")
 
 
 def _check_part(part: Part, file: h5py.File) -> None:
