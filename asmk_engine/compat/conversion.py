@@ -47,7 +47,7 @@ def import_asmk(
     state = read_state(Path(path))
     if kind_of(state) == "IVF":
         if codebook is None or name is not None:
-            raise InputError(f"{path}: an inverted file; give the codebook it was built with, and no name for it")
+            raise InputError(f"{path}: an inverted file; give its codebook (--codebook FILE), and no name")
         return _import_inverted_file(read_postings(state, path), path, Path(codebook), output, names)
     centroids = read_centroids(state, path)
     if codebook is not None or names is not None:
