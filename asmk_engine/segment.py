@@ -159,16 +159,17 @@ class Segment:
         lists = np.empty(len(words), np.int64)
         match.find_lists(self.list_words[first:last], words, lists)
         lists[lists >= 0] += first
-        scores = np.zeros(range_images(range_number, self.images))
+        universe = range_images(range_number, self.images)
+        scores = np.zeros(-(-universe // match.BUCKET) * match.BUCKET)
         damaged = match.match(
-            lists, codes, weights, self.posting_starts, self.id_starts, self.ids, self.codes, table, scores
+            lists, codes, weights, self.posting_starts, self.id_starts, self.ids, self.codes, table, universe, scores
         )
         if damaged >= 0:
             raise DamagedError(f"{self.path}: list {damaged} is damaged; restore a copy, or index the images again")
         if self.deleted is not None:
             begin = range_number << RANGE_BITS
-            scores[self.deleted[begin : begin + len(scores)]] = 0.0
-        return scores
+            scores[:universe][self.deleted[begin : begin + universe]] = 0.0
+        return scores[:universe]
 
     def list_lengths(self) -> np.ndarray:
         """Live postings of every word, [K] int64."""

@@ -1,21 +1,57 @@
 """Score the images of one range against a query: the inner loop of the selective match kernel.
 
 For every query word and every posting of that word, with h the Hamming distance of the two codes, the image's score
-grows by weight * table[h]; table[h] holds sigma(1 - 2 h / D) (Tolias et al., ECCV 2020, section 3). The image numbers
-are read from their Elias-Fano lists (see elias_fano.py for the layout) without being stored.
+grows by weight * table[h]; table[h] holds sigma(1 - 2 h / D) (Tolias et al., ECCV 2020, section 3). See elias_fano.py
+for the layout of the lists.
+
+A list is read in three short passes over buffers that stay in the first-level cache: image numbers, distances, scores.
+The first two work on vectors, written in LLVM's generic vector operations, which every processor can run and those with
+AVX-512 run at the speed of memory. The third asks for the codes of the next list while it scatters.
 """
 
 import numpy as np
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.cgutils import ir
 from numba.extending import intrinsic
 
-PADDING = 8
+PADDING = 64  # bytes after the last list, so that a reader may load a whole vector
+BUCKET = 256  # images that share the high part of their numbers in a list with 8 low bits
 _I8 = "Array(int64, 1, 'C', readonly=True)"
 _F8 = "Array(float64, 1, 'C', readonly=True)"
 _U4 = "Array(uint32, 1, 'C', readonly=True)"
 _U1 = "Array(uint8, 1, 'C', readonly=True)"
 _U8 = "Array(uint64, 2, 'C', readonly=True)"
+_LANES = 64
+_CODES = 8
+
+
+def _pointer(context, builder, array_type, array, place):
+    """The address of an element of an array."""
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [place])
+
+
+def _vector(bits, lanes):
+    return ir.VectorType(ir.IntType(bits), lanes)
+
+
+def _constants(kind, values):
+    return ir.Constant(kind, [ir.Constant(kind.element, value) for value in values])
+
+
+def _spread(builder, kind, scalars):
+    """A vector that repeats a few scalars in turn."""
+    empty, i32 = ir.Constant(kind, ir.Undefined), ir.IntType(32)
+    filled = empty
+    for lane, scalar in enumerate(scalars):
+        filled = builder.insert_element(filled, scalar, ir.Constant(i32, lane))
+    turns = [lane % len(scalars) for lane in range(kind.count)]
+    return builder.shuffle_vector(filled, empty, _constants(_vector(32, kind.count), turns))
+
+
+def _call(builder, name, result, arguments):
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 @intrinsic
@@ -23,10 +59,8 @@ def _load(typing_context, array, position):
     """The 64-bit word that begins at byte `position`, aligned or not."""
 
     def generate(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        pointer = builder.gep(data, [arguments[1]])
-        word = context.get_value_type(types.uint64)
-        return builder.load(builder.bitcast(pointer, word.as_pointer()), align=1)
+        pointer = _pointer(context, builder, signature.args[0], *arguments)
+        return builder.load(builder.bitcast(pointer, ir.IntType(64).as_pointer()), align=1)
 
     return types.uint64(array, types.int64), generate
 
@@ -51,6 +85,67 @@ def _trailing_zeros(typing_context, word):
     return types.uint64(types.uint64), generate
 
 
+@intrinsic
+def _expand(typing_context, word, base, ids, begin, out, place):
+    """Image numbers of the set bits of a word of high bits: ((bit + base - lane) << 8) | ids[begin + lane].
+
+    Reads ids[begin:begin + 64] and writes out[place:place + 64] uint16; as many as there are bits mean something.
+    """
+
+    def generate(context, builder, signature, arguments):
+        word, base, ids, begin, out, place = arguments
+        narrow, wide = _vector(8, _LANES), _vector(16, _LANES)
+        mask = builder.bitcast(word, ir.VectorType(ir.IntType(1), _LANES))
+        operands = [_constants(narrow, range(_LANES)), mask, ir.Constant(narrow, ir.Undefined)]
+        bits = _call(builder, f"llvm.experimental.vector.compress.v{_LANES}i8", narrow, operands)
+        base = _spread(builder, wide, [builder.trunc(base, ir.IntType(16))])
+        high = builder.sub(builder.add(builder.zext(bits, wide), base), _constants(wide, range(_LANES)))
+        source = _pointer(context, builder, signature.args[2], ids, begin)
+        low = builder.load(builder.bitcast(source, narrow.as_pointer()), align=1)
+        numbers = builder.or_(builder.shl(high, _constants(wide, [8] * _LANES)), builder.zext(low, wide))
+        target = _pointer(context, builder, signature.args[4], out, place)
+        builder.store(numbers, builder.bitcast(target, wide.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64, ids, types.int64, out, types.int64), generate
+
+
+@intrinsic
+def _distances(typing_context, codes, row, low, high, out, place):
+    """Hamming distances of 8 codes of 128 bits from row `row` on to (low, high), into out[place:place + 8] uint16."""
+
+    def generate(context, builder, signature, arguments):
+        codes, row, low, high, out, place = arguments
+        words, pairs = _vector(64, 2 * _CODES), _vector(32, _CODES)
+        first = builder.shl(row, ir.Constant(row.type, 1))
+        source = builder.bitcast(_pointer(context, builder, signature.args[0], codes, first), words.as_pointer())
+        differing = builder.xor(builder.load(source, align=8), _spread(builder, words, [low, high]))
+        counts = _call(builder, f"llvm.ctpop.v{2 * _CODES}i64", words, [differing])
+        empty = ir.Constant(words, ir.Undefined)
+        halves = [builder.shuffle_vector(counts, empty, _constants(pairs, range(i, 2 * _CODES, 2))) for i in (0, 1)]
+        narrow = _vector(16, _CODES)
+        target = builder.bitcast(_pointer(context, builder, signature.args[4], out, place), narrow.as_pointer())
+        builder.store(builder.trunc(builder.add(*halves), narrow), target, align=1)
+        return context.get_dummy_value()
+
+    return types.void(codes, types.int64, types.uint64, types.uint64, out, types.int64), generate
+
+
+@intrinsic
+def _prefetch(typing_context, codes, row):
+    """Ask for the memory of a code of 128 bits; any address is allowed."""
+
+    def generate(context, builder, signature, arguments):
+        codes, row = arguments
+        pointer = _pointer(context, builder, signature.args[0], codes, builder.shl(row, ir.Constant(row.type, 1)))
+        flags = [ir.Constant(ir.IntType(32), value) for value in (0, 3, 1)]  # read, keep close, data
+        operands = [builder.bitcast(pointer, ir.IntType(8).as_pointer()), *flags]
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
+        return context.get_dummy_value()
+
+    return types.void(codes, types.int64), generate
+
+
 @njit(f"void({_U4}, {_U4}, int64[::1])", nogil=True, cache=True)
 def find_lists(list_words, words, out):
     """Where each of the increasing `words` stands among the increasing `list_words`, -1 where it does not.
@@ -70,23 +165,76 @@ def find_lists(list_words, words, out):
         out[i] = low if found else -1
 
 
-@njit(
-    f"int64({_I8}, {_U8}, {_F8}, {_I8}, {_I8}, {_U1}, {_U8}, {_F8}, float64[::1])",
-    nogil=True,
-    cache=True,
-)
-def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, table, scores):
+@njit(f"boolean({_U1}, int64, int64, int64, int64, int64, uint16[::1])", nogil=True, cache=True)
+def _read_numbers(ids, begin, size, count, low, universe, numbers):
+    """The image numbers of one list; returns whether the list is whole. `numbers` holds at least count + 64."""
+    low_bytes = (count * low + 7) >> 3
+    high_begin, high_bytes = begin + low_bytes, size - low_bytes
+    place, i = np.int64(0), np.int64(0)
+    if low == 8:
+        high_bits = count + ((universe - 1) >> 8) + 1
+        while i < count:
+            left = high_bits - 8 * place
+            if left <= 0:
+                return False
+            word = _load(ids, high_begin + place)
+            if left < 64:  # bits of the next list would let a high part wrap around below
+                word &= (np.uint64(1) << np.uint64(left)) - np.uint64(1)
+            _expand(word, np.uint64(8 * place - i), ids, begin + i, numbers, i)
+            i += np.int64(_ones(word))
+            place += 8
+        return np.int64(numbers[count - 1]) >> 8 <= (universe - 1) >> 8
+    mask = (np.uint64(1) << np.uint64(low)) - np.uint64(1)
+    word = _load(ids, high_begin)
+    for i in range(count):
+        while word == np.uint64(0):
+            place += 8
+            if place >= high_bytes:
+                return False
+            word = _load(ids, high_begin + place)
+        high = 8 * place + np.int64(_trailing_zeros(word)) - i
+        word &= word - np.uint64(1)
+        lows = (_load(ids, begin + ((i * low) >> 3)) >> np.uint64((i * low) & 7)) & mask
+        number = (high << low) | np.int64(lows)
+        if number >= universe:
+            return False
+        numbers[i] = number
+    return True
+
+
+@njit(f"void({_U8}, int64, int64, {_U8}, int64, uint16[::1])", nogil=True, cache=True)
+def _read_distances(codes, first, count, query_codes, q, distances):
+    """The Hamming distances of the codes of one list to those of query word q."""
+    k = np.int64(0)
+    if codes.shape[1] == 2:
+        low, high = query_codes[q, 0], query_codes[q, 1]
+        while k + _CODES <= count:
+            _distances(codes, first + k, low, high, distances, k)
+            k += _CODES
+    while k < count:
+        distance = np.uint64(0)
+        for column in range(codes.shape[1]):
+            distance += _ones(codes[first + k, column] ^ query_codes[q, column])
+        distances[k] = distance
+        k += 1
+
+
+@njit(f"int64({_I8}, {_U8}, {_F8}, {_I8}, {_I8}, {_U1}, {_U8}, {_F8}, int64, float64[::1])", nogil=True, cache=True)
+def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, table, universe, scores):
     """Add to the score of every image of a range what its postings of the query's words are worth.
 
     lists           [q] int64, the list of each query word, -1 for none
     query_codes     [q, W] uint64, weights [q] float64
     posting_starts  [L + 1] int64, id_starts [L + 1] int64, ids uint8 with PADDING, codes [P, W] uint64: the segment
     table           [64 W + 1] float64, the worth of each Hamming distance
-    scores          [images of the range] float64, added to in the order of the query words
+    universe        images of the range, at most 65 536
+    scores          [universe rounded up to BUCKET] float64, added to in the order of the query words
     returns -1, or the number of the first list that is damaged; nothing outside the arrays is read or written
     """
-    universe = scores.shape[0]
-    width = codes.shape[1]
+    numbers = np.empty(universe + _LANES, np.uint16)
+    distances = np.empty(universe + _CODES, np.uint16)
+    worth = table.copy()
+    weight = np.float64(1.0)
     for q in range(lists.shape[0]):
         j = lists[q]
         if j < 0:
@@ -96,33 +244,31 @@ def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, ta
         begin = id_starts[j]
         if count <= 0 or count > universe or first < 0 or first > codes.shape[0] - count:
             return j
-        low = np.int64(0)
+        low = np.int64(8)
         while (count << (low + 1)) <= universe:
             low += 1
-        low_bytes = (count * low + 7) >> 3
-        size = low_bytes + ((count + ((universe - 1) >> low) + 8) >> 3)
+        size = ((count * low + 7) >> 3) + ((count + ((universe - 1) >> low) + 8) >> 3)
         if begin < 0 or begin > ids.shape[0] - size - PADDING or id_starts[j + 1] - begin != size:
             return j
-        mask = (np.uint64(1) << np.uint64(low)) - np.uint64(1)
-        high_begin = begin + low_bytes
-        high_bytes = size - low_bytes
-        place = 0
-        word = _load(ids, high_begin)
-        for i in range(count):
-            while word == np.uint64(0):
-                place += 8
-                if place >= high_bytes:
-                    return j
-                word = _load(ids, high_begin + place)
-            high = 8 * place + np.int64(_trailing_zeros(word)) - i
-            word &= word - np.uint64(1)
-            bit = i * low
-            lows = (_load(ids, begin + (bit >> 3)) >> np.uint64(bit & 7)) & mask
-            image = (high << low) | np.int64(lows)
-            if image < 0 or image >= universe:
-                return j
-            distance = np.uint64(0)
-            for column in range(width):
-                distance += _ones(codes[first + i, column] ^ query_codes[q, column])
-            scores[image] += weights[q] * table[distance]
+        if not _read_numbers(ids, begin, size, count, low, universe, numbers):
+            return j
+        _read_distances(codes, first, count, query_codes, q, distances)
+        if weights[q] != weight:
+            weight = weights[q]
+            for d in range(table.shape[0]):
+                worth[d] = weight * table[d]
+        following = lists[q + 1] if q + 1 < lists.shape[0] else j
+        ahead = posting_starts[following] if following >= 0 else first
+        last = np.uint64(count)
+        k = np.uint64(0)
+        while k + np.uint64(4) <= last:
+            _prefetch(codes, ahead + np.int64(k))
+            scores[numbers[k]] += worth[distances[k]]
+            scores[numbers[k + np.uint64(1)]] += worth[distances[k + np.uint64(1)]]
+            scores[numbers[k + np.uint64(2)]] += worth[distances[k + np.uint64(2)]]
+            scores[numbers[k + np.uint64(3)]] += worth[distances[k + np.uint64(3)]]
+            k += np.uint64(4)
+        while k < last:
+            scores[numbers[k]] += worth[distances[k]]
+            k += np.uint64(1)
     return -1

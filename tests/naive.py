@@ -144,7 +144,7 @@ def elias_fano(numbers, universe):
     """The bytes of one list of increasing numbers below `universe`, as a string of bits turned into bytes."""
     if not numbers:
         return b""
-    low = math.floor(math.log2(universe / len(numbers)))
+    low = max(8, math.floor(math.log2(universe / len(numbers))))
     lows = [(number >> bit) & 1 for number in numbers for bit in range(low)]
     highs = [0] * (len(numbers) + ((universe - 1) >> low) + 1)
     for place, number in enumerate(numbers):

@@ -55,7 +55,7 @@ def test_hostile_lists_never_leave_their_arrays(data: st.DataObject) -> None:
     """Random bytes and tables: a number of a damaged list or increasing numbers in range, never a crash."""
     universe = data.draw(st.sampled_from(UNIVERSES))
     edge = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 40)
-    ids = np.frombuffer(data.draw(st.binary(min_size=8, max_size=64)), np.uint8)
+    ids = np.frombuffer(data.draw(st.binary(min_size=64, max_size=200)), np.uint8)
     posting_starts = np.array([data.draw(edge), data.draw(edge)])
     id_starts = np.array([data.draw(edge), data.draw(edge)])
     out = np.zeros(20, np.uint32)
@@ -64,12 +64,38 @@ def test_hostile_lists_never_leave_their_arrays(data: st.DataObject) -> None:
     if status == -1:
         numbers = out[first:last].tolist()
         assert numbers == sorted(set(numbers)) and all(number < universe for number in numbers)
-    codes, scores = np.zeros((20, 2), np.uint64), np.zeros(universe)
+    codes, scores = np.zeros((20, 2), np.uint64), np.zeros(-(-universe // 256) * 256)
     lists, weights = np.zeros(1, np.int64), np.ones(1)
     query, table = np.zeros((1, 2), np.uint64), np.ones(129)
-    matched = match.match(lists, query, weights, posting_starts, id_starts, ids, codes, table, scores)
+    matched = match.match(lists, query, weights, posting_starts, id_starts, ids, codes, table, universe, scores)
     if status == -1 and last > first and last <= 20:
         assert matched == -1 and np.flatnonzero(scores).tolist() == out[first:last].tolist()
+
+
+@pytest.mark.parametrize("universe", [1, 200, 257, 63_489, 64_001, 65_280, 65_281, 65_536])
+@pytest.mark.parametrize("count", [1, 2, 40, 200])
+def test_high_parts_beyond_the_range_are_refused_or_stay_inside(universe: int, count: int) -> None:
+    """The last bits of the list and of its neighbour set: the largest high parts that bytes can say."""
+    count = min(count, universe)
+    posting_starts, id_starts, ids = encode([list(range(count))], universe)
+    high_begin = (count * elias_fano.low_bits(count, universe) + 7) >> 3
+    bits = np.zeros(8 * (len(ids) - high_begin), np.uint8)
+    region = count + ((universe - 1) >> elias_fano.low_bits(count, universe)) + 1
+    rng = np.random.default_rng(0)
+    for end in (region, region - 1, len(bits)):
+        for spread in (0, 3, 9):
+            bits[:] = 0
+            places = end - 1 - np.arange(count) - rng.integers(0, spread + 1)
+            bits[np.unique(places[places >= 0])] = 1
+            damaged = ids.copy()
+            damaged[high_begin:] = np.packbits(bits, bitorder="little")
+            damaged[:high_begin] = 255
+            guarded = np.zeros(-(-universe // 256) * 256 + 70_000)
+            scores = guarded[: -(-universe // 256) * 256]
+            codes, query = np.zeros((count, 2), np.uint64), np.zeros((1, 2), np.uint64)
+            lists, table = np.zeros(1, np.int64), np.ones(129)
+            match.match(lists, query, np.ones(1), posting_starts, id_starts, damaged, codes, table, universe, scores)
+            assert not guarded[len(scores) :].any()
 
 
 @given(
@@ -109,9 +135,10 @@ def test_match_equals_its_twin(query_words: int, universe: int, width: int, seed
     query = rng.integers(0, 2**64, (query_words, width), dtype=np.uint64)
     chosen = rng.integers(-1, len(lists), query_words)
     table, weights = rng.normal(size=64 * width + 1), rng.normal(size=query_words)
-    scores = np.zeros(universe)
-    assert match.match(chosen, query, weights, posting_starts, id_starts, ids, codes, table, scores) == -1
-    expected = np.zeros(universe)
+    scores = np.zeros(-(-universe // 256) * 256)
+    status = match.match(chosen, query, weights, posting_starts, id_starts, ids, codes, table, universe, scores)
+    assert status == -1
+    expected = np.zeros(len(scores))
     for q, j in enumerate(chosen):
         for place, image in enumerate(lists[j] if j >= 0 else []):
             differing = sum(
