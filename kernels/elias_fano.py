@@ -2,9 +2,10 @@
 
 A list of n numbers below U splits each number into l low bits, packed side by side, and a high part. The classic choice
 is l = floor(log2(U / n)); here it is at least 8, so that the low parts of all but sparse lists are whole bytes, which
-vectors can read: 0.05 bytes more per number at the density of a million images, and half the time. The high parts are written in unary: the i-th number sets bit (high + i). A list starts on a byte:
-first ceil(n l / 8) bytes of low bits, then ceil((n + ((U - 1) >> l) + 1) / 8) bytes of high bits. Its size depends on
-n and U alone. The array ends with 64 bytes of padding, so that a reader may load whole vectors.
+vectors can read: 0.05 bytes more per number at the density of a million images, and decoded in a fraction of the time.
+The high parts are written in unary: the i-th number sets bit (high + i). A list starts on a byte: first ceil(n l / 8)
+bytes of low bits, then ceil((n + ((U - 1) >> l) + 1) / 8) bytes of high bits. Its size depends on n and U alone.
+The array ends with 64 bytes of padding, so that a reader may load whole vectors.
 """
 
 import numpy as np
