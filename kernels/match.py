@@ -12,7 +12,7 @@ AVX-512 run at the speed of memory. The third asks for the codes of the next lis
 import numpy as np
 from numba import njit, types
 from numba.core import cgutils
-from numba.core.cgutils import ir
+from numba.core.cgutils import ir  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
 PADDING = 64  # bytes after the last list, so that a reader may load a whole vector

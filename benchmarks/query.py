@@ -1,0 +1,68 @@
+"""How long does a whole query take: features in, the best hundred out?
+
+    python benchmarks/query.py --data DIR [--small] [--features 1000]
+
+Descriptors are centroids with noise, so that their words follow the popularity of the index; five words for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import synthetic
+from timing import percentile, show
+
+from asmk_engine.features import Features
+from asmk_engine.search import Searcher
+
+
+def draw_features(centroids: np.ndarray, chances: np.ndarray, count: int, rng: np.random.Generator) -> Features:
+    """Descriptors near centroids that are drawn by popularity."""
+    words = rng.choice(len(centroids), count, p=chances)
+    descriptors = centroids[words] + rng.normal(scale=0.5, size=(count, centroids.shape[1]))
+    keypoints, strengths = np.zeros((count, 3), np.float32), np.ones(count, np.float32)
+    return Features(descriptors.astype(np.float32), keypoints, strengths, (1024, 768))
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--features", type=int, default=1000)
+    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a try in seconds")
+    arguments = parser.parse_args()
+    images, words = (20_000, 4096) if arguments.small else (arguments.images, synthetic.WORDS)
+    index = synthetic.open_index(arguments.data, images, words)
+    searcher = Searcher(index)
+    chances = synthetic.popularity(words)
+    rng = np.random.default_rng(7)
+    whole, scoring = [], []
+    for turn in range(arguments.queries + 2):
+        features = draw_features(index.codebook.centroids, chances / chances.sum(), arguments.features, rng)
+        begun = time.perf_counter()
+        signature = searcher.sign(features)
+        signed = time.perf_counter()
+        searcher.search(signature, 100)
+        if turn >= 2:
+            whole.append(1000 * (time.perf_counter() - begun))
+            scoring.append(1000 * (time.perf_counter() - signed))
+    show(
+        {
+            "images": images,
+            "median_ms": statistics.median(whole),
+            "p95_ms": percentile(whole, 95),
+            "scoring_median_ms": statistics.median(scoring),
+            "query_words": len(signature),
+        },
+        "two queries before the first are not counted; all threads",
+    )
+
+
+if __name__ == "__main__":
+    main()
