@@ -15,10 +15,11 @@ from asmk_engine.codebooks.codebook import KIND as CODEBOOK
 from asmk_engine.errors import FormatError, InputError, NotFoundError
 from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.features.parts import KIND as FEATURES
-from asmk_engine.index import Index, Snapshot
+from asmk_engine.index import Index
 from asmk_engine.manifest import NAMES
 from asmk_engine.recipes import Recipe
 from asmk_engine.segment import Segment
+from asmk_engine.snapshot import Snapshot
 from asmk_engine.store import Folder, storage_errors
 
 # Which part of an index each array of a segment is counted under; arrays not named here count as `other`.

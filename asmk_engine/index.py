@@ -7,7 +7,6 @@ and then replaces the manifest; until that moment the old commit is what everybo
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
 import re
@@ -15,22 +14,22 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from asmk_engine import __version__
-from asmk_engine.arrays import map_arrays, write_arrays
+from asmk_engine.arrays import write_arrays
 from asmk_engine.batch import Batch
 from asmk_engine.codebooks import Codebook
-from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFoundError
-from asmk_engine.features import FeatureSet
-from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry, read_manifest
+from asmk_engine.errors import InputError, MismatchError, NotFoundError
+from asmk_engine.features import FeatureSet, check_name
+from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry
 from asmk_engine.merging import CHUNK_POSTINGS, merge_segments
-from asmk_engine.recipes import Recipe
 from asmk_engine.segment import Segment
 from asmk_engine.segment_writer import Contents, write_segment
-from asmk_engine.signatures import code_width, sign_many
+from asmk_engine.signatures import Signature, code_width, sign_many
+from asmk_engine.snapshot import Snapshot, map_snapshot, open_snapshot
 from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest, storage_errors
 
 # A segment is written and committed when this many postings are in hand: 256 MiB of codes at 128 bits.
@@ -41,6 +40,7 @@ SMALL_POSTINGS = 1 << 15
 _OURS = re.compile(r"(?:segment-\d+|deleted-\d+|codebook-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json")
 EXISTING = ("refuse", "skip", "update", "replace")
 Progress = Callable[[int, int], None]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -53,59 +53,13 @@ class AddSummary:
     removed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """One commit of an index, mapped and immutable: what a search runs on."""
-
-    manifest: Manifest
-    codebook: Codebook
-    segments: tuple[Segment, ...]
-
-    @property
-    def images(self) -> int:
-        """Images that are not deleted."""
-        return sum(segment.live for segment in self.segments)
-
-    def find(self, name: str) -> tuple[int, int] | None:
-        """Segment and image number of a live image, or None."""
-        for place, segment in enumerate(self.segments):
-            number = segment.find(name)
-            if number is not None and (segment.deleted is None or not segment.deleted[number]):
-                return place, number
-        return None
-
-    def names(self) -> Iterator[str]:
-        """Names of all live images, segment by segment."""
-        return (name for segment in self.segments for name in segment.names())
-
-    def find_all(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Segment and image number of those of the names that are live images."""
-        wanted = list(names)
-        if len(wanted) * len(self.segments) < max(self.images, 1) // 8:
-            return {name: place for name in wanted if (place := self.find(name))}
-        places = {
-            segment.name(int(number)): (place, int(number))
-            for place, segment in enumerate(self.segments)
-            for number in segment.live_numbers()
-        }
-        return {name: places[name] for name in wanted if name in places}
-
-    @functools.cached_property
-    def list_lengths(self) -> np.ndarray:
-        """Live postings of every word, [K] int64; computed once per snapshot."""
-        lengths = np.zeros(self.codebook.words, np.int64)
-        for segment in self.segments:
-            lengths += segment.list_lengths()
-        return lengths
-
-
 class Index:
     """A persistent ASMK index; see `create`, `open`, `add`, `delete` and `merge`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._folder = Folder(path)
-        self._snapshot = self._open_snapshot()
+        self._snapshot = open_snapshot(self._folder)
 
     @classmethod
     def open(cls, path: Path | str) -> Index:
@@ -160,7 +114,7 @@ class Index:
 
     def refresh(self) -> None:
         """See the last commit, also when another process made it."""
-        self._snapshot = self._open_snapshot()
+        self._snapshot = open_snapshot(self._folder)
 
     def add(
         self,
@@ -183,19 +137,49 @@ class Index:
         with self._writing():
             check_fits(features, self.codebook, self.path)
             plan = self._plan(features, existing, prune)
-            batch = Batch(code_width(self.codebook.dim))
             wanted = [*plan.new, *plan.changed]
             signed = sign_many(features.images(wanted), self.codebook)
-            for done, (name, signature) in enumerate(signed):
-                batch.append(name, features.source(name).fingerprint, signature)
-                if batch.postings >= segment_postings:
-                    self._commit(batch, batch.names, features)
-                    batch = Batch(batch.width)
-                if on_image:
-                    on_image(done + 1, len(wanted))
+            described = ((name, features.source(name).fingerprint, signature) for name, signature in signed)
+            batch = self._commit_full(_counted(described, len(wanted), on_image), features, segment_postings)
             if batch.names or plan.vanished or self._remembers_other(features):
                 self._commit(batch, [*batch.names, *plan.vanished], features)
         return AddSummary(len(plan.new), len(plan.changed), plan.unchanged, len(plan.vanished))
+
+    def add_signatures(
+        self, images: Iterable[tuple[str, Signature]], *, segment_postings: int = SEGMENT_POSTINGS
+    ) -> int:
+        """Add images that were signed elsewhere, with this codebook and one assignment; returns how many.
+
+        Raises InputError for a name that is there already and MismatchError for another code size; what was committed
+        before stays.
+        """
+        with self._writing():
+            checked = ((name, 0, self._check_new(name, signature)) for name, signature in images)
+            before = self.images
+            batch = self._commit_full(checked, None, segment_postings)
+            if batch.names:
+                self._commit(batch, (), None)
+        return self.images - before
+
+    def _check_new(self, name: str, signature: Signature) -> Signature:
+        if check_name(name) in self:
+            raise InputError(f"{self.path}: {_listed([name])} there already; names must be unique")
+        width = code_width(self.codebook.dim)
+        if signature.codes.shape != (len(signature), width):
+            raise MismatchError(f"{name}: codes are {signature.codes.shape}, the index takes [m, {width}]")
+        return signature
+
+    def _commit_full(
+        self, images: Iterable[tuple[str, int, Signature]], features: FeatureSet | None, segment_postings: int
+    ) -> Batch:
+        """Commit each segment that is full, and return the batch that is left."""
+        batch = Batch(code_width(self.codebook.dim))
+        for name, fingerprint, signature in images:
+            batch.append(name, fingerprint, signature)
+            if batch.postings >= segment_postings:
+                self._commit(batch, batch.names, features)
+                batch = Batch(batch.width)
+        return batch
 
     def delete(self, names: Iterable[str], *, missing_ok: bool = False) -> int:
         """Delete images at once; returns how many. NotFoundError, before anything changed, for an unknown name."""
@@ -320,34 +304,7 @@ class Index:
     def _publish(self, manifest: Manifest) -> None:
         self._folder.sync()
         self._folder.replace_manifest(NAMES, manifest.to_json())
-        self._snapshot = self._map(manifest)
-
-    def _open_snapshot(self) -> Snapshot:
-        """Map the last commit; when a writer removed a file under our eyes, there is a newer commit to map."""
-        manifest = read_manifest(self._folder)
-        while True:
-            try:
-                return self._map(manifest)
-            except NotFoundError as error:
-                newer = read_manifest(self._folder)
-                if newer.commit == manifest.commit:
-                    raise DamagedError(f"{error}; the manifest names it: restore a copy of the index") from None
-                manifest = newer
-
-    def _map(self, manifest: Manifest) -> Snapshot:
-        codebook = _read_codebook(self._folder, manifest.codebook)
-        segments = tuple(self._map_segment(entry, codebook) for entry in manifest.segments)
-        return Snapshot(manifest, codebook, segments)
-
-    def _map_segment(self, entry: SegmentEntry, codebook: Codebook) -> Segment:
-        deleted = _read_deleted(self._folder, entry) if entry.deleted else None
-        segment = Segment.open(
-            self._folder, entry.file.name, codebook.words, code_width(codebook.dim), deleted, entry.file.checksum
-        )
-        found = (segment.file.size, segment.images, segment.postings)
-        if found != (entry.file.bytes, entry.images, entry.postings):
-            raise DamagedError(f"{segment.path}: bytes, images and postings are {found}, the manifest says otherwise")
-        return segment
+        self._snapshot = map_snapshot(self._folder, manifest)
 
 
 @dataclass(frozen=True)
@@ -356,6 +313,13 @@ class _Plan:
     changed: list[str]
     unchanged: int
     vanished: list[str]
+
+
+def _counted(items: Iterable[Item], total: int, on_image: Progress | None) -> Iterator[Item]:
+    for done, item in enumerate(items):
+        yield item
+        if on_image:
+            on_image(done + 1, total)
 
 
 def check_vacant(folder: Folder) -> None:
@@ -413,25 +377,3 @@ def _write_codebook(folder: Folder, name: str, codebook: Codebook) -> FileEntry:
     metadata = {"recipe": codebook.recipe.to_json(), "training": json.dumps(codebook.training)}
     checksum = write_arrays(folder, name, arrays, {"kind": "asmk-engine codebook", **metadata})
     return _entry(folder, name, checksum)
-
-
-def _read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
-    file = map_arrays(folder, entry.name, entry.checksum)
-    arrays = (
-        file.take("mean", "f4", None),
-        file.take("projection", "f4", None, None),
-        file.take("centroids", "f4", None, None),
-    )
-    try:
-        training = dict(json.loads(file.metadata.get("training", "{}")))
-    except (ValueError, TypeError):
-        raise DamagedError(f"{file.path}: what it says of its training is not readable; the file was altered") from None
-    return Codebook(*arrays, Recipe.from_json(file.metadata.get("recipe", ""), file.path), training)
-
-
-def _read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray:
-    if entry.deleted is None:
-        raise DamagedError(f"{folder.path}: segment {entry.file.name} has no deletions")
-    file = map_arrays(folder, entry.deleted.name, entry.deleted.checksum)
-    bits = file.take("deleted", "u1", (entry.images + 7) // 8)
-    return np.unpackbits(bits, count=entry.images, bitorder="little").astype(bool)

@@ -13,9 +13,10 @@ import numpy as np
 from asmk_engine import threads
 from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.features import Features
-from asmk_engine.index import Index, Snapshot
+from asmk_engine.index import Index
 from asmk_engine.segment import RANGE_BITS, Segment
 from asmk_engine.signatures import Signature, sign
+from asmk_engine.snapshot import Snapshot
 from asmk_engine.threads import thread_count
 
 

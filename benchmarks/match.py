@@ -19,11 +19,11 @@ from numba.extending import intrinsic
 from timing import alternate, medians, show
 
 from asmk_engine import threads
-from asmk_engine.index import Snapshot
 from asmk_engine.kernels.match import find_lists
 from asmk_engine.search import SelectiveMatch
 from asmk_engine.segment import Segment
 from asmk_engine.signatures import Signature
+from asmk_engine.snapshot import Snapshot
 
 
 @intrinsic

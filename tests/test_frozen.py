@@ -10,10 +10,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from samples import random_images
 
 from asmk_engine.index import Index
 from asmk_engine.search import Searcher
+from samples import random_images
 
 FROZEN = Path(__file__).parent / "frozen"
 

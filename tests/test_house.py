@@ -23,7 +23,8 @@ ROOMS = [
     *["errors", "threads", "escape", "kernels"],
     *["recipes", "image_lists", "images", "store", "arrays", "manifest", "features", "codebooks"],
     *["networks", "attempts", "workers", "extraction", "extractors", "descriptors"],
-    *["signatures", "segment", "segment_writer", "batch", "merging", "index", "search", "variants", "verify"],
+    *["signatures", "segment", "segment_writer", "batch", "merging", "snapshot", "index"],
+    *["search", "variants", "verify"],
     *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "describe", "diagnosis", "demo"],
     *["cli", "__main__"],
 ]

@@ -488,3 +488,19 @@ def test_another_object_sees_a_commit_after_refresh(index: Index) -> None:
     assert len(other) == 40
     other.refresh()
     assert len(other) == 35
+
+
+def test_signatures_made_elsewhere_answer_as_added_features_do(
+    tmp_path: Path, index: Index, images: dict[str, Features]
+) -> None:
+    other = Index.create(tmp_path / "other", index.codebook)
+    signed = [(name, sign(features, index.codebook)) for name, features in images.items()]
+    assert other.add_signatures(signed, segment_postings=30) == len(images)
+    queries = random_images(5, DIM, seed=5)
+    assert answers(other, queries, SelectiveMatch()) == answers(index, queries, SelectiveMatch())
+    with pytest.raises(InputError, match="there already"):
+        other.add_signatures(signed[:1])
+    wide = sign(make_features(np.ones((3, 3 * 64))), random_codebook(4, 3 * 64))
+    with pytest.raises(MismatchError, match="codes are"):
+        other.add_signatures([("new", wide)])
+    assert other.names == index.names

@@ -1,0 +1,118 @@
+"""A snapshot: one commit of an index, mapped; what a search runs on."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from asmk_engine.arrays import map_arrays
+from asmk_engine.codebooks import Codebook
+from asmk_engine.errors import DamagedError, NotFoundError
+from asmk_engine.manifest import FileEntry, Manifest, SegmentEntry, read_manifest
+from asmk_engine.recipes import Recipe
+from asmk_engine.segment import Segment
+from asmk_engine.signatures import code_width
+from asmk_engine.store import Folder
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One commit of an index, mapped and immutable: what a search runs on."""
+
+    manifest: Manifest
+    codebook: Codebook
+    segments: tuple[Segment, ...]
+
+    @property
+    def images(self) -> int:
+        """Images that are not deleted."""
+        return sum(segment.live for segment in self.segments)
+
+    def find(self, name: str) -> tuple[int, int] | None:
+        """Segment and image number of a live image, or None."""
+        for place, segment in enumerate(self.segments):
+            number = segment.find(name)
+            if number is not None and (segment.deleted is None or not segment.deleted[number]):
+                return place, number
+        return None
+
+    def names(self) -> Iterator[str]:
+        """Names of all live images, segment by segment."""
+        return (name for segment in self.segments for name in segment.names())
+
+    def find_all(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Segment and image number of those of the names that are live images."""
+        wanted = list(names)
+        if len(wanted) * len(self.segments) < max(self.images, 1) // 8:
+            return {name: place for name in wanted if (place := self.find(name))}
+        places = {
+            segment.name(int(number)): (place, int(number))
+            for place, segment in enumerate(self.segments)
+            for number in segment.live_numbers()
+        }
+        return {name: places[name] for name in wanted if name in places}
+
+    @functools.cached_property
+    def list_lengths(self) -> np.ndarray:
+        """Live postings of every word, [K] int64; computed once per snapshot."""
+        lengths = np.zeros(self.codebook.words, np.int64)
+        for segment in self.segments:
+            lengths += segment.list_lengths()
+        return lengths
+
+
+def open_snapshot(folder: Folder) -> Snapshot:
+    """Map the last commit; when a writer removed a file under our eyes, there is a newer commit to map."""
+    manifest = read_manifest(folder)
+    while True:
+        try:
+            return map_snapshot(folder, manifest)
+        except NotFoundError as error:
+            newer = read_manifest(folder)
+            if newer.commit == manifest.commit:
+                raise DamagedError(f"{error}; the manifest names it: restore a copy of the index") from None
+            manifest = newer
+
+
+def map_snapshot(folder: Folder, manifest: Manifest) -> Snapshot:
+    """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest."""
+    codebook = _read_codebook(folder, manifest.codebook)
+    segments = tuple(_map_segment(folder, entry, codebook) for entry in manifest.segments)
+    return Snapshot(manifest, codebook, segments)
+
+
+def _map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook) -> Segment:
+    deleted = _read_deleted(folder, entry) if entry.deleted else None
+    segment = Segment.open(
+        folder, entry.file.name, codebook.words, code_width(codebook.dim), deleted, entry.file.checksum
+    )
+    found = (segment.file.size, segment.images, segment.postings)
+    if found != (entry.file.bytes, entry.images, entry.postings):
+        raise DamagedError(f"{segment.path}: bytes, images and postings are {found}, the manifest says otherwise")
+    return segment
+
+
+def _read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
+    file = map_arrays(folder, entry.name, entry.checksum)
+    arrays = (
+        file.take("mean", "f4", None),
+        file.take("projection", "f4", None, None),
+        file.take("centroids", "f4", None, None),
+    )
+    try:
+        training = dict(json.loads(file.metadata.get("training", "{}")))
+    except (ValueError, TypeError):
+        raise DamagedError(f"{file.path}: what it says of its training is not readable; the file was altered") from None
+    return Codebook(*arrays, Recipe.from_json(file.metadata.get("recipe", ""), file.path), training)
+
+
+def _read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray:
+    if entry.deleted is None:
+        raise DamagedError(f"{folder.path}: segment {entry.file.name} has no deletions")
+    file = map_arrays(folder, entry.deleted.name, entry.deleted.checksum)
+    bits = file.take("deleted", "u1", (entry.images + 7) // 8)
+    return np.unpackbits(bits, count=entry.images, bitorder="little").astype(bool)
