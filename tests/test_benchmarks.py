@@ -1,0 +1,40 @@
+"""Every benchmark runs in its small size and ends in one line of JSON with the keys it promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asmk_engine
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+KEYS = {
+    "match": {"images", "postings", "ns_per_posting", "over_code_pass", "bandwidth_fraction", "two_thread_speedup"},
+    "memory": {"bytes_per_posting", "id_bytes_per_posting", "heap_mb"},
+    "opening": {"seconds", "first_query_cold_s", "first_query_warm_s"},
+    "query": {"images", "median_ms", "p95_ms"},
+    "build": {"images_per_second", "end_to_end_images_per_second", "add_one_ms", "merge_mb_per_second"},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_benchmark_runs_small_and_reports(name: str, data: Path) -> None:
+    root = str(Path(asmk_engine.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, BENCHMARKS / f"{name}.py", "--data", data, "--small"]
+    environment = {**os.environ, "PYTHONPATH": path}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found.keys() >= KEYS[name]
+    assert all(value > 0 for value in found.values())
