@@ -373,7 +373,8 @@ def _entry(folder: Folder, name: str, checksum: int) -> FileEntry:
 
 
 def _write_codebook(folder: Folder, name: str, codebook: Codebook) -> FileEntry:
-    arrays = {"mean": codebook.mean, "projection": codebook.projection, "centroids": codebook.centroids}
     metadata = {"recipe": codebook.recipe.to_json(), "training": json.dumps(codebook.training)}
-    checksum = write_arrays(folder, name, arrays, {"kind": "asmk-engine codebook", **metadata})
+    if codebook.graph is not None:
+        metadata |= {"assignment": codebook.assignment, "graph_beam": str(codebook.graph.beam)}
+    checksum = write_arrays(folder, name, codebook.arrays(), {"kind": "asmk-engine codebook", **metadata})
     return _entry(folder, name, checksum)

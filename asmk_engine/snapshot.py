@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asmk_engine.arrays import map_arrays
+from asmk_engine.arrays import ArrayFile, map_arrays
 from asmk_engine.codebooks import Codebook
+from asmk_engine.codebooks.codebook import check_codebook
+from asmk_engine.codebooks.graph import Graph, check_graph, is_linked
 from asmk_engine.errors import DamagedError, NotFoundError
 from asmk_engine.manifest import FileEntry, Manifest, SegmentEntry, read_manifest
 from asmk_engine.recipes import Recipe
@@ -107,7 +109,23 @@ def _read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
         training = dict(json.loads(file.metadata.get("training", "{}")))
     except (ValueError, TypeError):
         raise DamagedError(f"{file.path}: what it says of its training is not readable; the file was altered") from None
-    return Codebook(*arrays, Recipe.from_json(file.metadata.get("recipe", ""), file.path), training)
+    recipe = Recipe.from_json(file.metadata.get("recipe", ""), file.path)
+    check_codebook(*arrays, file.path)
+    return Codebook(*arrays, recipe, training, _read_graph(file, len(arrays[2])))
+
+
+def _read_graph(file: ArrayFile, words: int) -> Graph | None:
+    """The graph of a codebook that has one; older codebooks say nothing of assignment and are exact."""
+    if not is_linked(file.metadata.get("assignment", "exact"), file.path):
+        return None
+    beam = file.metadata.get("graph_beam", "")
+    graph = Graph(
+        file.take("graph_neighbours", "i4", words, None),
+        file.take("graph_entries", "i4", None),
+        int(beam) if beam.isdecimal() and len(beam) < 10 else 0,
+    )
+    check_graph(graph, words, file.path)
+    return graph
 
 
 def _read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from asmk_engine.codebooks.assign import nearest_words
+from asmk_engine.codebooks.graph import GRAPH_ARRAYS, Graph, Navigator, build_graph, check_graph, is_linked
 from asmk_engine.codebooks.kmeans import Round, choose_backend, kmeans
 from asmk_engine.codebooks.sample import Progress, sample_descriptors
 from asmk_engine.codebooks.whitening import learn_whitening
@@ -21,6 +22,7 @@ from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchEr
 from asmk_engine.features import FeatureSet
 from asmk_engine.recipes import Recipe
 from asmk_engine.store import Folder
+from asmk_engine.threads import thread_count
 
 KIND = "asmk-engine codebook"
 FORMAT = 1
@@ -31,8 +33,15 @@ LEAST_PER_WORD = (
 TRAINING_PER_WORD = 80  # more take longer and change mAP by less than another seed does
 MAX_WORDS = 65_536
 WHITENING = ("pca", "none")
+ASSIGNMENTS = ("auto", "exact", "graph")
+GRAPH_WORDS = 16_384  # `auto` takes the graph from so many words on: 4 times as fast there, 16 times at 65 536
+GRAPH_MOST = 64  # words of a descriptor that the graph is asked for; more are found by comparing all
 WHITENING_SAMPLE = 1_000_000
 PROJECTED_ROWS = 1 << 16
+# OpenBLAS multiplies up to this size in the calling thread. After a larger product its own threads keep spinning for
+# some 20 ms, and a walk through the graph, which takes half as long, would share its processors with them.
+SMALL_PRODUCT = 1 << 18
+LEAST_ROWS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +53,7 @@ class Codebook:
     centroids   [K, D] float32, the visual words
     recipe      what made the descriptors it was trained on
     training    how it was trained: JSON values, for people
+    graph       the links through which descriptors are assigned, or None where they are compared with all words
     """
 
     mean: np.ndarray
@@ -51,9 +61,12 @@ class Codebook:
     centroids: np.ndarray
     recipe: Recipe
     training: dict[str, Any] = field(default_factory=dict)
+    graph: Graph | None = None
 
     def __post_init__(self) -> None:
         check_codebook(self.mean, self.projection, self.centroids, "codebook")
+        if self.graph is not None:
+            check_graph(self.graph, self.words, "codebook")
 
     @property
     def words(self) -> int:
@@ -72,15 +85,27 @@ class Codebook:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 over the recipe and every array, as 64 hexadecimal digits."""
+        """sha256 over the recipe, every array and the way of assignment, as 64 hexadecimal digits."""
         digest = hashlib.sha256(self.recipe.to_json().encode())
-        for array in (self.mean, self.projection, self.centroids):
+        if self.graph is not None:
+            digest.update(f"{self.assignment} {self.graph.beam}".encode())
+        for array in self.arrays().values():
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    @property
+    def assignment(self) -> str:
+        """How descriptors get their words: `graph` or `exact`. Database and queries share it."""
+        return "exact" if self.graph is None else "graph"
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array of the codebook under the name it is stored by."""
+        arrays = {"mean": self.mean, "projection": self.projection, "centroids": self.centroids}
+        return arrays if self.graph is None else arrays | self.graph.arrays()
+
     def __str__(self) -> str:
-        return f"{self.words} words, {self.dim}-D, {self.fingerprint[:12]}"
+        return f"{self.words} words, {self.dim}-D, {self.assignment} assignment, {self.fingerprint[:12]}"
 
     def project(self, descriptors: np.ndarray) -> np.ndarray:
         """Raw descriptors [n, D0] of any float type to [n, D] float32; MismatchError or InputError for others."""
@@ -91,19 +116,52 @@ class Codebook:
             )
         if not np.isfinite(descriptors).all():
             raise InputError("a descriptor is NaN or infinite; every value must be finite")
-        return (descriptors.astype(np.float32) - self.mean) @ self.projection.T
+        centred = descriptors.astype(np.float32) - self.mean
+        rows = SMALL_PRODUCT // self.projection.size
+        if rows < LEAST_ROWS or self.graph is None:
+            return centred @ self.projection.T
+        projected = np.empty((len(centred), self.dim), np.float32)
+        for begin in range(0, len(centred), rows):
+            np.matmul(centred[begin : begin + rows], self.projection.T, out=projected[begin : begin + rows])
+        return projected
 
-    def assign(self, descriptors: np.ndarray, k: int = 1) -> np.ndarray:
-        """The k nearest words of every raw descriptor [n, D0], nearest first; returns [n, k] int32."""
-        return self.assign_projected(self.project(descriptors), k)
+    def assign(
+        self, descriptors: np.ndarray, k: int = 1, *, exact: bool = False, threads: int | None = None
+    ) -> np.ndarray:
+        """The k nearest words of every raw descriptor [n, D0], nearest first; returns [n, k] int32.
 
-    def assign_projected(self, projected: np.ndarray, k: int = 1) -> np.ndarray:
-        """The k nearest words of descriptors that went through `project`; returns [n, k] int32."""
+        exact    compare with all words, whatever the codebook says
+        threads  threads of the walk through the graph, all available by default; 1 inside a task of the thread pool
+        """
+        return self.assign_projected(self.project(descriptors), k, exact=exact, threads=threads)
+
+    def assign_projected(
+        self, projected: np.ndarray, k: int = 1, *, exact: bool = False, threads: int | None = None
+    ) -> np.ndarray:
+        """The k nearest words of descriptors that went through `project`; arguments and result as for `assign`."""
         if not 1 <= k <= self.words:
             raise InputError(
                 f"{k} assignments were asked for; a codebook of {self.words} words gives 1 to {self.words}"
             )
-        return nearest_words(projected, self.centroids, k)
+        if exact or self._navigator is None or k > GRAPH_MOST:
+            return nearest_words(projected, self.centroids, k)
+        projected = np.ascontiguousarray(projected, np.float32)
+        words = self._navigator.nearest(projected, k, workers=thread_count(threads))
+        lost = np.flatnonzero(words[:, -1] < 0)  # where a damaged graph led to too few words
+        if len(lost):
+            words[lost] = nearest_words(projected[lost], self.centroids, k)
+        return words
+
+    @functools.cached_property
+    def _navigator(self) -> Navigator | None:
+        return None if self.graph is None else Navigator(self.centroids, self.graph)
+
+    def with_assignment(self, assignment: str) -> Codebook:
+        """The same words with assignment `exact`, or through a new `graph`; `auto` decides by their number."""
+        if assignment not in ASSIGNMENTS:
+            raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")
+        linked = assignment == "graph" or (assignment == "auto" and self.words >= GRAPH_WORDS)
+        return replace(self, graph=build_graph(self.centroids) if linked else None)
 
     @classmethod
     def train(
@@ -115,15 +173,19 @@ class Codebook:
         rounds: int = 10,
         whitening: str = "pca",
         backend: str = "auto",
+        assignment: str = "auto",
         training_per_word: int = TRAINING_PER_WORD,
         on_sample: Progress | None = None,
         on_round: Callable[[Round], None] | None = None,
     ) -> Codebook:
         """Learn mean and PCA-whitening, then k-means, from a uniform sample of a feature set.
 
-        words      a number, or `auto`: the largest power of two with 200 descriptors for each word, at most 65 536
-        whitening  `pca`, or `none`: mean 0 and the identity
+        words       a number, or `auto`: the largest power of two with 200 descriptors for each word, at most 65 536
+        whitening   `pca`, or `none`: mean 0 and the identity
+        assignment  `exact`, `graph`, or `auto`: through the graph from 16 384 words on
         """
+        if assignment not in ASSIGNMENTS:
+            raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")
         if whitening not in WHITENING:
             raise InputError(f"whitening {whitening!r} is unknown; choose {' or '.join(WHITENING)}")
         if rounds < 1 or training_per_word < 1:
@@ -143,7 +205,7 @@ class Codebook:
             "backend": backend,
             "distortion": history[-1].distortion,
         }
-        return cls(mean, projection, centroids, features.recipe, training)
+        return cls(mean, projection, centroids, features.recipe, training).with_assignment(assignment)
 
     def save(self, path: Path | str) -> None:
         """Write the codebook as one HDF5 file, atomically; an existing file is replaced."""
@@ -158,8 +220,11 @@ class Codebook:
             file.attrs["kind"], file.attrs["format"] = KIND, FORMAT
             file.attrs["recipe"], file.attrs["training"] = self.recipe.to_json(), json.dumps(self.training)
             file.attrs["fingerprint"] = self.fingerprint
-            for key in ("mean", "projection", "centroids"):
-                file[key] = getattr(self, key)
+            file.attrs["assignment"] = self.assignment
+            if self.graph is not None:
+                file.attrs["graph_beam"] = self.graph.beam
+            for key, array in self.arrays().items():
+                file[key] = array
             file.flush()
             return bytes(file.id.get_file_image())
 
@@ -183,12 +248,17 @@ class Codebook:
             raise FormatError(f"{path}: not a codebook; expected a file from `asmk-engine build-codebook`")
         if int(file.attrs["format"]) != FORMAT:
             raise FormatError(f"{path}: codebook format {file.attrs['format']}, this version reads {FORMAT}")
-        if any(file[key].nbytes > path.stat().st_size for key in ("mean", "projection", "centroids")):
+        linked = is_linked(str(file.attrs.get("assignment", "exact")), path)
+        keys = ["mean", "projection", "centroids", *(GRAPH_ARRAYS if linked else ())]
+        if any(file[key].nbytes > path.stat().st_size for key in keys):
             raise ValueError("an array claims more than the file holds")
-        mean, projection, centroids = (file[key][:] for key in ("mean", "projection", "centroids"))
+        mean, projection, centroids, *links = (file[key][:] for key in keys)
         check_codebook(mean, projection, centroids, path)
+        graph = Graph(*links, int(file.attrs["graph_beam"])) if linked else None
+        if graph is not None:
+            check_graph(graph, len(centroids), path)
         recipe = Recipe.from_json(str(file.attrs["recipe"]), path)
-        codebook = cls(mean, projection, centroids, recipe, dict(json.loads(file.attrs["training"])))
+        codebook = cls(mean, projection, centroids, recipe, dict(json.loads(file.attrs["training"])), graph)
         if codebook.fingerprint != file.attrs["fingerprint"]:
             raise DamagedError(f"{path}: its fingerprint does not match its content; the file was altered")
         return codebook

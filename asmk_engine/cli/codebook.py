@@ -56,11 +56,25 @@ training_options = together(
         show_default=True,
         help="What clusters.",
     ),
+    click.option(
+        "--assignment",
+        type=click.Choice(["auto", "exact", "graph"]),
+        default="auto",
+        show_default=True,
+        help="How features get their words. auto: through a graph of words from 16384 words on.",
+    ),
 )
 
 
 def train(
-    features: FeatureSet, console: Console, words: int | str, seed: int, rounds: int, whitening: str, backend: str
+    features: FeatureSet,
+    console: Console,
+    words: int | str,
+    seed: int,
+    rounds: int,
+    whitening: str,
+    backend: str,
+    assignment: str,
 ) -> Codebook:
     """Train a codebook, showing the sampling and each round with its distortion."""
     from asmk_engine.codebooks import Codebook
@@ -79,6 +93,7 @@ def train(
             rounds=rounds,
             whitening=whitening,
             backend=backend,
+            assignment=assignment,
             on_sample=on_sample,
             on_round=on_round,
         )
@@ -90,7 +105,15 @@ def train(
 @training_options
 @quiet_option
 def build_codebook(
-    features: Path, output: Path, words: int | str, seed: int, rounds: int, whitening: str, backend: str, quiet: bool
+    features: Path,
+    output: Path,
+    words: int | str,
+    seed: int,
+    rounds: int,
+    whitening: str,
+    backend: str,
+    assignment: str,
+    quiet: bool,
 ) -> None:
     """Learn a visual vocabulary from FEATURES.
 
@@ -101,6 +124,6 @@ def build_codebook(
     from asmk_engine.features import FeatureSet
 
     console = Console(quiet)
-    codebook = train(FeatureSet.open(features), console, words, seed, rounds, whitening, backend)
+    codebook = train(FeatureSet.open(features), console, words, seed, rounds, whitening, backend, assignment)
     codebook.save(output)
     console.say(f"{output}: {codebook}")

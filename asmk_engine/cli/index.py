@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asmk_engine.features import FeatureSet
     from asmk_engine.index import Index
 
-_TRAINING = ("words", "seed", "rounds", "whitening", "backend")
+_TRAINING = ("words", "seed", "rounds", "whitening", "backend", "assignment")
 
 
 @click.command()

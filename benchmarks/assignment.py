@@ -1,0 +1,135 @@
+"""How much faster does the graph give descriptors their words than comparing all words, and what does it miss?
+
+    python benchmarks/assignment.py --features FEATURESET --data DIR [--words 65536] [--small]
+
+The codebook is made from one half of the images and kept below --data: whitening, random distinct descriptors as first
+centroids, and two rounds of k-means assigned through the graph, as its quality matters little here. The queries come
+from the other half. Without --features, both are drawn at random around a few thousand centres.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from timing import alternate, medians, show
+
+from asmk_engine.codebooks import Codebook
+from asmk_engine.codebooks.graph import Navigator, build_graph
+from asmk_engine.codebooks.whitening import learn_whitening
+from asmk_engine.features import FeatureSet
+from asmk_engine.kernels.cluster import add_by_word
+from asmk_engine.recipes import Recipe
+from asmk_engine.threads import available_threads
+
+VERSION = 2
+ROUNDS = 8
+DESCRIPTORS = 1000  # of one query, as of one photograph
+QUERIES = 4
+WORDS_EACH = 5
+DIM = 128
+PAUSE = 0.1  # after a large product the threads of OpenBLAS spin for a while, in nobody's service
+
+
+def halves(features: FeatureSet | None, words: int) -> tuple[np.ndarray, np.ndarray]:
+    """Descriptors of every second image, and those of some of the others, shuffled."""
+    rng = np.random.default_rng(0)
+    if features is None:
+        centres = rng.normal(size=(words // 2, DIM))
+        drawn = centres[rng.integers(0, len(centres), 12 * words)] + 0.7 * rng.normal(size=(12 * words, DIM))
+        return drawn[: 10 * words].astype(np.float32), drawn[10 * words :].astype(np.float32)
+    names = features.names
+    train, others = names[::2], names[1::2]
+    asked = sorted(rng.choice(others, min(200, len(others)), replace=False).tolist())
+    first, second = (
+        np.concatenate([image.descriptors.astype(np.float32) for _, image in features.images(part)])
+        for part in (train, asked)
+    )
+    return first, rng.permutation(second)
+
+
+def make_codebook(descriptors: np.ndarray, words: int) -> Codebook:
+    """A codebook good enough to measure assignment with."""
+    mean, projection = learn_whitening(descriptors)
+    white = (descriptors - mean) @ projection.T
+    centroids = white[np.sort(np.random.default_rng(1).choice(len(white), words, replace=False))]
+    graph = None
+    for _ in range(ROUNDS):
+        graph = build_graph(centroids, start=graph)
+        nearest = Navigator(centroids, graph).nearest(white, 1, workers=available_threads())[:, 0]
+        sums, counts = np.zeros(centroids.shape), np.zeros(words, np.int64)
+        add_by_word(white, np.ascontiguousarray(nearest), sums, counts)
+        moved = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+        centroids = np.where(counts[:, None] > 0, moved, centroids)
+    return Codebook(mean, projection, centroids, Recipe("benchmark"))
+
+
+def prepare(data: Path, features: Path | None, words: int) -> tuple[Codebook, np.ndarray, float]:
+    """The codebook with its graph, the projected queries, and the seconds it took to build the graph."""
+    name = f"assignment-v{VERSION}-{features.name if features else 'drawn'}-{words}"
+    book, asked = data / f"{name}.codebook.h5", data / f"{name}.queries.npy"
+    if not (book.exists() and asked.exists()):
+        data.mkdir(parents=True, exist_ok=True)
+        first, second = halves(FeatureSet.open(features) if features else None, words)
+        codebook = make_codebook(first, words)
+        np.save(asked, codebook.project(second[: QUERIES * DESCRIPTORS]))
+        codebook.save(book)
+    codebook = Codebook.open(book)
+    begun = time.perf_counter()
+    linked = codebook.with_assignment("graph")
+    return linked, np.load(asked), time.perf_counter() - begun
+
+
+def recalls(exact: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+    """The share of first words that are the same, and of all words that were found in any place."""
+    shared = (exact[:, :, None] == found[:, None, :]).any(axis=2)
+    return float((exact[:, 0] == found[:, 0]).mean()), float(shared.mean())
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", type=Path, help="a feature set; without it descriptors are drawn at random")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--words", type=int, default=65_536)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--small", action="store_true", help="2048 words, for a try in seconds")
+    arguments = parser.parse_args()
+    words = 2048 if arguments.small else arguments.words
+    codebook, queries, build_seconds = prepare(arguments.data, arguments.features, words)
+    one = queries[:DESCRIPTORS]
+    seconds = alternate(
+        {
+            "exact": lambda: codebook.assign_projected(one, WORDS_EACH, exact=True),
+            "pause": lambda: time.sleep(PAUSE),
+            "graph": lambda: codebook.assign_projected(one, WORDS_EACH),
+            "graph_one_thread": lambda: codebook.assign_projected(one, WORDS_EACH, threads=1),
+        },
+        3 if arguments.small else arguments.rounds,
+    )
+    median = medians(seconds)
+    exact = codebook.assign_projected(queries, WORDS_EACH, exact=True)
+    first, all_words = recalls(exact, codebook.assign_projected(queries, WORDS_EACH))
+    result = {
+        "exact_ms": median["exact"] * 1e3,
+        "graph_ms": median["graph"] * 1e3,
+        "speedup": median["exact"] / median["graph"],
+        "recall_at_1": first,
+        f"recall_at_{WORDS_EACH}": all_words,
+        "graph_one_thread_ms": median["graph_one_thread"] * 1e3,
+        "best_exact_ms": min(seconds["exact"]) * 1e3,
+        "best_graph_ms": min(seconds["graph"]) * 1e3,
+        "threads": available_threads(),
+        "words": words,
+        "descriptors": len(one),
+        "queries_for_recall": len(queries),
+        "graph_build_s": build_seconds,
+        "graph_mb": sum(array.nbytes for array in codebook.graph.arrays().values()) / 1e6,
+    }
+    show(result, f"{WORDS_EACH} words for each of {len(one)} descriptors; medians of alternating rounds")
+
+
+if __name__ == "__main__":
+    main()

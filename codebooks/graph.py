@@ -1,0 +1,201 @@
+"""Assignment through a graph: every word is linked to near words, and a search walks from word to word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from asmk_engine import threads
+from asmk_engine.errors import DamagedError
+from asmk_engine.kernels.graph import BLOCK, LARGEST, quantise, reach, search, thin
+
+BEAM = 40  # words in view during a search: more find more of the nearest and take longer
+WIDER = 8  # words in view for each that is wanted, when that is more
+MOST_IN_VIEW = 1 << 16
+ENTRIES = 64
+# Rows that end early cost nothing but space; few links at the words that are near to everything would cut off others.
+DEGREE = 96
+CHOSEN = 24  # links that a word chooses itself; the others are those of words that chose it
+CANDIDATES = 100
+SLACK_CHOSEN, SLACK_ALL = 1.5, 1.4
+FIRST = 1024  # the words among which the first links are found by comparing all of them
+GROWTH = 4
+# An 8-bit copy spans so many times the distance from the centre that so large a share of the components keeps.
+SPAN_SAMPLE = 4096
+COVERED, MARGIN = 0.999, 1.25
+ROWS = 64  # queries of one task
+LINE = 64
+GRAPH_ARRAYS = ("graph_neighbours", "graph_entries")
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A navigable graph over the K words of a codebook.
+
+    neighbours  [K, R] int32, the words linked to each word, nearest first; -1 after the last
+    entries     [E] int32, the words where every search begins
+    beam        how many words a search keeps in view, or 8 for each that is wanted when that is more
+    """
+
+    neighbours: np.ndarray
+    entries: np.ndarray
+    beam: int = BEAM
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays under the names they are stored by."""
+        return dict(zip(GRAPH_ARRAYS, (self.neighbours, self.entries), strict=True))
+
+
+class Navigator:
+    """Centroids with their graph, made ready for searching: 8-bit copies of them beside the arrays themselves."""
+
+    def __init__(self, centroids: np.ndarray, graph: Graph) -> None:
+        self.graph = graph
+        self._centroids = centroids = np.ascontiguousarray(centroids)
+        self._centre, self._scale = _span(centroids)
+        self.codes = self._quantised(centroids)
+
+    def nearest(self, queries: np.ndarray, k: int, *, beam: int = 0, workers: int = 1) -> np.ndarray:
+        """The k nearest words that the graph leads to, [n, k] int32, nearest first; -1 where it led to fewer.
+
+        queries [n, D] float32, contiguous. Rows depend neither on the number of threads nor on each other.
+        """
+        codes = self._quantised(queries)
+        words = np.empty((len(queries), k), np.int32)
+        beam = beam or max(self.graph.beam, WIDER * k)
+        rest = (self._centroids, self.codes, self.graph.neighbours, self.graph.entries, beam)
+
+        def walk(begin: int) -> None:
+            rows = slice(begin, begin + ROWS)
+            search(queries[rows], codes[rows], *rest, words[rows])
+
+        threads.run(walk, range(0, len(queries), ROWS), workers)
+        return words
+
+    def _quantised(self, vectors: np.ndarray) -> np.ndarray:
+        codes = _aligned(len(vectors), -(-vectors.shape[1] // BLOCK) * BLOCK)
+        quantise(vectors, self._centre, self._scale, codes)
+        return codes
+
+
+def build_graph(centroids: np.ndarray, *, start: Graph | None = None, workers: int | None = None) -> Graph:
+    """Link the words of a codebook; the same centroids and start give the same graph.
+
+    A few words are linked first, by comparing all of them; then the links found so far lead to the candidates of four
+    times as many, and at last of all words once more. `start`, the graph of centroids that were near to these, spares
+    everything but the last step.
+
+    centroids [K, D] float32, contiguous
+    """
+    count, workers = len(centroids), threads.thread_count(workers)
+    order = np.random.default_rng(0).permutation(count).astype(np.int32)
+    graph = start or Graph(np.full((count, 1), -1, np.int32), order[:FIRST])
+    sizes = [count] if start else _sizes(count)
+    navigator = Navigator(centroids, graph)
+    for size in sizes:
+        members = np.sort(order[:size])
+        wanted = min(CANDIDATES, count)
+        found = navigator.nearest(centroids[members], wanted, beam=wanted, workers=workers)
+        neighbours = _link(navigator.codes, members, found, workers)
+        navigator.graph = Graph(neighbours, np.sort(order[:ENTRIES]))
+    return _completed(navigator, centroids, wanted)
+
+
+def _sizes(count: int) -> list[int]:
+    """How many words are linked in each step; all of them twice, since words of one step do not see each other."""
+    sizes = [min(FIRST, count)]
+    while sizes[-1] < count:
+        sizes.append(min(GROWTH * sizes[-1], count))
+    return [*sizes, count] if count > FIRST else sizes
+
+
+def _link(codes: np.ndarray, members: np.ndarray, found: np.ndarray, workers: int) -> np.ndarray:
+    """Neighbours of all words, [K, DEGREE] int32: chosen among those found, both ways, and thinned again."""
+    count = len(codes)
+    lengths = np.zeros(count, np.int64)
+    lengths[members] = found.shape[1]
+    chosen = _thinned(codes, lengths, found.reshape(-1), SLACK_CHOSEN, CHOSEN, workers)
+    sources, places = np.nonzero(chosen >= 0)
+    targets = chosen[sources, places]
+    both = np.concatenate([sources, targets])
+    candidates = np.concatenate([targets, sources.astype(np.int32)])[np.argsort(both, kind="stable")]
+    return _thinned(codes, np.bincount(both, minlength=count), candidates, SLACK_ALL, DEGREE, workers)
+
+
+def _thinned(
+    codes: np.ndarray, lengths: np.ndarray, candidates: np.ndarray, slack: float, degree: int, workers: int
+) -> np.ndarray:
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    neighbours = np.empty((len(codes), degree), np.int32)
+
+    def work(begin: int) -> None:
+        thin(codes, begin, min(begin + FIRST, len(codes)), starts, candidates, slack, neighbours)
+
+    threads.run(work, range(0, len(codes), FIRST), workers)
+    return neighbours
+
+
+def _completed(navigator: Navigator, centroids: np.ndarray, candidates: int) -> Graph:
+    """The graph with a way to every word: a link from the nearest word that has room for one, else another entry."""
+    neighbours, entries = navigator.graph.neighbours, navigator.graph.entries
+    reached, queue = np.zeros(len(neighbours), np.uint8), np.empty(len(neighbours), np.int32)
+    for entry in entries:
+        reach(neighbours, int(entry), reached, queue)
+    missed = np.flatnonzero(reached == 0).astype(np.int32)
+    added = []
+    for word, near in zip(missed, navigator.nearest(centroids[missed], candidates, beam=candidates), strict=True):
+        if reached[word]:
+            continue
+        near = near[(near >= 0) & (near != word)]
+        near = near[(reached[near] > 0) & (neighbours[near, -1] < 0)]
+        if len(near):
+            row = neighbours[near[0]]
+            row[np.count_nonzero(row >= 0)] = word
+        else:
+            added.append(word)
+        reach(neighbours, int(word), reached, queue)
+    return Graph(neighbours, np.concatenate([entries, np.array(added, np.int32)]))
+
+
+def is_linked(assignment: str, where: object) -> bool:
+    """Whether a stored codebook assigns through a graph; DamagedError for an assignment that is unknown."""
+    if assignment not in ("exact", "graph"):
+        raise DamagedError(f"{where}: assignment is {assignment!r}, expected exact or graph; the file was altered")
+    return assignment == "graph"
+
+
+def check_graph(graph: Graph, words: int, where: object) -> None:
+    """Raise DamagedError unless the arrays are a graph over so many words."""
+    neighbours, entries, beam = graph.neighbours, graph.entries, graph.beam
+    cure = "the file was altered; restore a copy, or train the codebook again"
+    if neighbours.dtype != np.int32 or neighbours.ndim != 2 or len(neighbours) != words or not neighbours.size:
+        raise DamagedError(
+            f"{where}: graph_neighbours is {neighbours.dtype} {neighbours.shape}, expected int32 ({words}, any); {cure}"
+        )
+    if entries.dtype != np.int32 or entries.ndim != 1 or not 1 <= len(entries) <= words:
+        raise DamagedError(
+            f"{where}: graph_entries is {entries.dtype} {entries.shape}, expected int32 (1 to {words}); {cure}"
+        )
+    for name, array, least in (("graph_neighbours", neighbours, -1), ("graph_entries", entries, 0)):
+        if array.min() < least or array.max() >= words:
+            raise DamagedError(
+                f"{where}: {name} holds {array.min()} to {array.max()}, expected {least} to {words - 1}; {cure}"
+            )
+    if not 1 <= beam <= MOST_IN_VIEW:
+        raise DamagedError(f"{where}: the beam of the graph is {beam}, expected 1 to {MOST_IN_VIEW}; {cure}")
+
+
+def _span(centroids: np.ndarray) -> tuple[np.ndarray, np.float32]:
+    """Centre [D] and scale of the 8-bit copies; components far out are clipped, so that the others stay fine."""
+    sample = centroids[:: max(1, len(centroids) // SPAN_SAMPLE)]
+    centre = np.median(sample, axis=0).astype(np.float32)
+    covered = MARGIN * float(np.quantile(np.abs(sample - centre), COVERED))
+    return centre, np.float32(LARGEST / covered if covered > 0 else 1.0)
+
+
+def _aligned(rows: int, width: int) -> np.ndarray:
+    """An int8 array that begins at a cache line, so that a row of 128 takes two lines and not three."""
+    raw = np.empty(rows * width + LINE, np.int8)
+    begin = -raw.ctypes.data % LINE
+    return raw[begin : begin + rows * width].reshape(rows, width)
