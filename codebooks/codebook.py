@@ -254,7 +254,7 @@ class Codebook:
             raise ValueError("an array claims more than the file holds")
         mean, projection, centroids, *links = (file[key][:] for key in keys)
         check_codebook(mean, projection, centroids, path)
-        graph = Graph(*links, int(file.attrs["graph_beam"])) if linked else None
+        graph = Graph(links[0], links[1], int(file.attrs["graph_beam"])) if linked else None
         if graph is not None:
             check_graph(graph, len(centroids), path)
         recipe = Recipe.from_json(str(file.attrs["recipe"]), path)
