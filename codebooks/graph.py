@@ -10,7 +10,7 @@ from asmk_engine import threads
 from asmk_engine.errors import DamagedError
 from asmk_engine.kernels.graph import BLOCK, LARGEST, quantise, reach, search, thin
 
-BEAM = 40  # words in view during a search: more find more of the nearest and take longer
+BEAM = 56  # words in view during a search: more find more of the nearest and take longer
 WIDER = 8  # words in view for each that is wanted, when that is more
 MOST_IN_VIEW = 1 << 16
 ENTRIES = 64
