@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
+import functools
+import itertools
 import math
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -14,10 +16,14 @@ from asmk_engine import threads
 from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.features import Features
 from asmk_engine.index import Index
+from asmk_engine.ranking import Ranking
 from asmk_engine.segment import RANGE_BITS, Segment
-from asmk_engine.signatures import Signature, sign
+from asmk_engine.signatures import Signature, code_width, sign
 from asmk_engine.snapshot import Snapshot
 from asmk_engine.threads import thread_count
+
+Query = Features | Signature
+GROUP = 32  # queries that are signed and scored together
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,20 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """A query under way: its signature, the weight of each of its words, and the best images so far."""
+
+    signature: Signature
+    weights: np.ndarray
+    ranking: Ranking
+
+    @functools.cached_property
+    def norm(self) -> float:
+        """The norm of the query: the root of the sum of its weights, added in the order of its words."""
+        return math.sqrt(float(np.cumsum(self.weights)[-1]))
+
+
+@dataclass(frozen=True)
 class _Weights:
     """Per-snapshot statistics: the weight of each word and, per segment, the norm of each image."""
 
@@ -87,20 +107,30 @@ class Searcher:
         self._weights: weakref.WeakKeyDictionary[Snapshot, _Weights] = weakref.WeakKeyDictionary()
         thread_count(threads)
 
-    def search(self, query: Features | Signature, top: int | None = 10) -> list[Hit]:
-        """The `top` best images, or all with a score above 0 when None; equal scores in byte order of the names."""
-        snapshot = self.index.snapshot
-        signature = query if isinstance(query, Signature) else self.sign(query)
+    @overload
+    def search(self, query: Query, top: int | None = 10, *, threads: int | None = None) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self, query: Iterable[Query], top: int | None = 10, *, threads: int | None = None
+    ) -> list[list[Hit]]: ...
+
+    def search(
+        self, query: Query | Iterable[Query], top: int | None = 10, *, threads: int | None = None
+    ) -> list[Hit] | list[list[Hit]]:
+        """The best images for a query, or one answer for each of several.
+
+        query    features, a signature, or any iterable of them; several at once keep all threads busy
+        top      how many images, or all with a score above 0 when None; equal scores in byte order of the names
+        threads  instead of those of the searcher
+        """
         if top is not None and top < 1:
             raise InputError(f"top is {top}; give 1 or more, or leave it out for all")
-        if len(signature) == 0:
-            return []
-        _check_signature(signature, snapshot)
-        return _best(self._candidates(snapshot, signature, top), top)
-
-    def search_many(self, queries: Iterable[Features | Signature], top: int | None = 10) -> list[list[Hit]]:
-        """`search` for each query in turn."""
-        return [self.search(query, top) for query in queries]
+        count = thread_count(self._requested_threads if threads is None else threads)
+        if isinstance(query, Features | Signature):
+            return self._search_group([query], top, count)[0]
+        size = GROUP if top is not None else 1  # all images of an answer may be many: one answer at a time then
+        return [hits for group in _groups(query, size) for hits in self._search_group(group, top, count)]
 
     def sign(self, features: Features) -> Signature:
         """The signature of a query, each descriptor assigned to several words."""
@@ -112,23 +142,30 @@ class Searcher:
         found = {hit.name: hit.score for hit in self.search(query, None)}
         return {name: found.get(name, 0.0) for name in self.index.snapshot.names()}
 
-    def _candidates(self, snapshot: Snapshot, signature: Signature, top: int | None) -> list[tuple[float, bytes]]:
-        codebook = snapshot.codebook
+    def _search_group(self, queries: Sequence[Query], top: int | None, count: int) -> list[list[Hit]]:
+        snapshot = self.index.snapshot
+        signatures = threads.run(lambda query: self._signed(query, snapshot), queries, count)
+        table = self.match.table(snapshot.codebook.dim, code_width(snapshot.codebook.dim))
         weights = self._weights_of(snapshot)
-        table = self.match.table(codebook.dim, signature.codes.shape[1])
-        word_weights = weights.words[signature.words]
-        query_norm = math.sqrt(float(np.cumsum(word_weights)[-1]))
+        asked = [_Asked(signature, weights.words[signature.words], Ranking(top)) for signature in signatures]
 
-        def score(task: tuple[int, int]) -> list[tuple[float, bytes]]:
-            segment = snapshot.segments[task[0]]
-            raw = segment.score(task[1], signature.words, signature.codes, word_weights, table)
-            begin = task[1] << RANGE_BITS
-            norms = weights.norms[task[0]][begin : begin + len(raw)]
-            return _top_of_range(segment, begin, raw, norms, query_norm, top)
+        def score(task: tuple[tuple[int, int], _Asked]) -> None:
+            (place, r), query = task
+            signature = query.signature
+            raw = snapshot.segments[place].score(r, signature.words, signature.codes, query.weights, table)
+            begin = r << RANGE_BITS
+            query.ranking.add(place, begin, raw, weights.norms[place][begin : begin + len(raw)], query.norm)
 
-        tasks = [(place, r) for place, segment in enumerate(snapshot.segments) for r in range(segment.ranges)]
-        parts = threads.run(score, tasks, thread_count(self._requested_threads))
-        return [candidate for part in parts for candidate in part]
+        ranges = [(place, r) for place, segment in enumerate(snapshot.segments) for r in range(segment.ranges)]
+        # Range by range, so that queries of one group read lists that are still in the cache.
+        threads.run(score, itertools.product(ranges, [query for query in asked if len(query.signature)]), count)
+        return [_hits(query.ranking, snapshot) for query in asked]
+
+    def _signed(self, query: Query, snapshot: Snapshot) -> Signature:
+        signature = query if isinstance(query, Signature) else self.sign(query)
+        if len(signature):
+            _check_signature(signature, snapshot)
+        return signature
 
     def _weights_of(self, snapshot: Snapshot) -> _Weights:
         if snapshot not in self._weights:
@@ -138,7 +175,7 @@ class Searcher:
 
 def _check_signature(signature: Signature, snapshot: Snapshot) -> None:
     codebook = snapshot.codebook
-    width = snapshot.segments[0].codes.shape[1] if snapshot.segments else signature.codes.shape[1]
+    width = code_width(codebook.dim)
     if signature.codes.shape != (len(signature), width) or int(signature.words[-1]) >= codebook.words:
         raise MismatchError(
             f"the signature has codes {signature.codes.shape} and words up to {signature.words[-1]}; the index takes "
@@ -163,18 +200,8 @@ def _idf_norms(segment: Segment, weights: np.ndarray) -> np.ndarray:
     return np.bincount(segment.decode_images(), weights[segment.decode_words()], minlength=segment.images)
 
 
-def _top_of_range(
-    segment: Segment, begin: int, raw: np.ndarray, norms: np.ndarray, query_norm: float, top: int | None
-) -> list[tuple[float, bytes]]:
-    """The best images of a range and all that tie with the last of them: (score, name)."""
-    found = np.flatnonzero(raw > 0.0)
-    divisors = norms[found] * query_norm
-    found, divisors = found[divisors > 0.0], divisors[divisors > 0.0]
-    scores = raw[found] / divisors
-    if top is not None and len(found) > top:
-        kept = scores >= np.partition(scores, len(scores) - top)[len(scores) - top]
-        found, scores = found[kept], scores[kept]
-    return [(float(score), segment.name_as_bytes(begin + int(n))) for score, n in zip(scores, found, strict=True)]
+def _hits(ranking: Ranking, snapshot: Snapshot) -> list[Hit]:
+    return [Hit(_decoded(name), score) for score, name in ranking.candidates(snapshot.segments)]
 
 
 def _decoded(name: bytes) -> str:
@@ -184,9 +211,7 @@ def _decoded(name: bytes) -> str:
         raise DamagedError(f"the index holds a name that is not UTF-8: {name!r}; restore a copy") from None
 
 
-def _best(candidates: Sequence[tuple[float, bytes]], top: int | None) -> list[Hit]:
-    def rank(candidate: tuple[float, bytes]) -> tuple[float, bytes]:
-        return -candidate[0], candidate[1]
-
-    ranked = sorted(candidates, key=rank) if top is None else heapq.nsmallest(top, candidates, key=rank)
-    return [Hit(_decoded(name), score) for score, name in ranked]
+def _groups(queries: Iterable[Query], size: int) -> Iterator[Sequence[Query]]:
+    waiting = iter(queries)
+    while group := list(itertools.islice(waiting, size)):
+        yield group

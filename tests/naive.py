@@ -218,3 +218,10 @@ def index_statistics(images, vocabulary):
         "empty_words": lengths.count(0),
         "imbalance": imbalance(lengths),
     }
+
+
+def best_images(raw, norms, query_norm, top):
+    """(score, number) of the images with a score above 0, best first, the lower number first among equals."""
+    scored = [(worth / (norm * query_norm), n) for n, (worth, norm) in enumerate(zip(raw, norms, strict=True)) if norm]
+    ranked = sorted((-score, number) for score, number in scored if score > 0)
+    return [(-score, number) for score, number in ranked[:top]]

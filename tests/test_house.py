@@ -24,7 +24,7 @@ ROOMS = [
     *["recipes", "image_lists", "images", "store", "arrays", "manifest", "features", "codebooks"],
     *["networks", "attempts", "workers", "extraction", "extractors", "descriptors"],
     *["signatures", "segment", "segment_writer", "batch", "merging", "snapshot", "index"],
-    *["search", "variants", "verify"],
+    *["ranking", "search", "variants", "verify"],
     *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "describe", "diagnosis", "demo"],
     *["cli", "__main__"],
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ def index(tmp_path: Path, codebook: Codebook, images: dict[str, Features]) -> In
 
 def answers(index: Index, queries: dict[str, Features], match: SelectiveMatch, threads: int = 1) -> list[list[Hit]]:
     searcher = Searcher(index, match, assignments=3, threads=threads)
-    return searcher.search_many(queries.values(), None)
+    return searcher.search(queries.values(), None)
 
 
 def bits(features: Features, codebook: Codebook, assignments: int) -> dict[int, list[int]]:
@@ -186,6 +187,28 @@ def test_ties_are_in_byte_order_and_cut_alike(tmp_path: Path, codebook: Codebook
     ordered = sorted(names, key=str.encode)
     for top in range(1, 6):
         assert [hit.name for hit in Searcher(index).search(features, top)] == ordered[:top]
+
+
+def test_several_queries_at_once_get_the_answers_of_each_alone(index: Index, images: dict[str, Features]) -> None:
+    more = {f"more {number}": image for number, image in enumerate(random_images(30, DIM, seed=3).values())}
+    index.add(write_features(index.path.parent / "more", more))
+    for match, top, threads in itertools.product(MATCHES, (1, 7, None), (1, 2, 5)):
+        searcher = Searcher(index, match, threads=1)
+        alone = [searcher.search(features, top) for features in images.values()]
+        assert searcher.search(images.values(), top, threads=threads) == alone
+        signed = (searcher.sign(features) for features in images.values())
+        assert searcher.search(signed, top, threads=threads) == alone
+    assert searcher.search([], 5) == [] and searcher.search(iter([next(iter(images.values()))]), 5)
+
+
+def test_a_group_of_queries_ends_where_it_must(
+    index: Index, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher = Searcher(index)
+    alone = [searcher.search(features, 3) for features in images.values()]
+    for size in (1, 7, len(images), len(images) + 1):
+        monkeypatch.setattr("asmk_engine.search.GROUP", size)
+        assert searcher.search(images.values(), 3) == alone
 
 
 def test_an_image_finds_itself_with_score_one(index: Index, images: dict[str, Features]) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asmk_engine.search import Hit, Searcher
 
 FORMATS = ("table", "jsonl", "trec", "pairs")
+TOGETHER = 8  # queries that are answered together: enough for the threads, and the first answers still come soon
 
 
 @click.command()
@@ -93,11 +94,13 @@ def _answers(
     console: Console,
 ) -> Iterator[tuple[str, list[Hit]]]:
     with console.bar("query", "queries") as progress:
-        for done, name in enumerate(asked):
-            features, indexed = source.features(name, box)
-            hits = [hit for hit in searcher.search(features, top + indexed) if not (indexed and hit.name == name)]
-            progress(done + 1, len(asked))
-            yield name, hits[:top]
+        for begin in range(0, len(asked), TOGETHER):
+            names = asked[begin : begin + TOGETHER]
+            found = [source.features(name, box) for name in names]
+            answers = searcher.search((features for features, _ in found), top + 1)
+            progress(begin + len(names), len(asked))
+            for name, (_, indexed), hits in zip(names, found, answers, strict=True):
+                yield name, [hit for hit in hits if not (indexed and hit.name == name)][:top]
 
 
 def _with_sheet(
