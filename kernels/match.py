@@ -110,34 +110,46 @@ def _expand(typing_context, word, base, ids, begin, out, place):
     return types.void(types.uint64, types.uint64, ids, types.int64, out, types.int64), generate
 
 
+def _distances_of(width):
+    """An intrinsic for codes of `width` 64-bit words, whose vectors have to be known when it is compiled."""
+
+    @intrinsic
+    def distances(typing_context, codes, row, query, q, out, place):
+        """Hamming distances of 8 codes from row `row` on to row `q` of query, into out[place:place + 8] uint16."""
+
+        def generate(context, builder, signature, arguments):
+            codes, row, query, q, out, place = arguments
+            words, each = _vector(64, _CODES * width), _vector(64, _CODES)
+            stride = ir.Constant(row.type, width)
+            one = _pointer(context, builder, signature.args[2], query, builder.mul(q, stride))
+            parts = [builder.load(builder.gep(one, [ir.Constant(row.type, w)])) for w in range(width)]
+            first = _pointer(context, builder, signature.args[0], codes, builder.mul(row, stride))
+            loaded = builder.load(builder.bitcast(first, words.as_pointer()), align=8)
+            differing = builder.xor(loaded, _spread(builder, words, parts))
+            counts = _call(builder, f"llvm.ctpop.v{_CODES * width}i64", words, [differing])
+            total = ir.Constant(each, None)
+            for w in range(width):
+                lanes = _constants(_vector(32, _CODES), range(w, _CODES * width, width))
+                total = builder.add(total, builder.shuffle_vector(counts, ir.Constant(words, ir.Undefined), lanes))
+            narrow = _vector(16, _CODES)
+            target = builder.bitcast(_pointer(context, builder, signature.args[4], out, place), narrow.as_pointer())
+            builder.store(builder.trunc(total, narrow), target, align=1)
+            return context.get_dummy_value()
+
+        return types.void(codes, types.int64, query, types.int64, out, types.int64), generate
+
+    return distances
+
+
+_distances_64, _distances_128, _distances_256 = (_distances_of(width) for width in (1, 2, 4))
+
+
 @intrinsic
-def _distances(typing_context, codes, row, low, high, out, place):
-    """Hamming distances of 8 codes of 128 bits from row `row` on to (low, high), into out[place:place + 8] uint16."""
+def _prefetch(typing_context, codes, place):
+    """Ask for the memory of an element of the flat codes; any address is allowed."""
 
     def generate(context, builder, signature, arguments):
-        codes, row, low, high, out, place = arguments
-        words, pairs = _vector(64, 2 * _CODES), _vector(32, _CODES)
-        first = builder.shl(row, ir.Constant(row.type, 1))
-        source = builder.bitcast(_pointer(context, builder, signature.args[0], codes, first), words.as_pointer())
-        differing = builder.xor(builder.load(source, align=8), _spread(builder, words, [low, high]))
-        counts = _call(builder, f"llvm.ctpop.v{2 * _CODES}i64", words, [differing])
-        empty = ir.Constant(words, ir.Undefined)
-        halves = [builder.shuffle_vector(counts, empty, _constants(pairs, range(i, 2 * _CODES, 2))) for i in (0, 1)]
-        narrow = _vector(16, _CODES)
-        target = builder.bitcast(_pointer(context, builder, signature.args[4], out, place), narrow.as_pointer())
-        builder.store(builder.trunc(builder.add(*halves), narrow), target, align=1)
-        return context.get_dummy_value()
-
-    return types.void(codes, types.int64, types.uint64, types.uint64, out, types.int64), generate
-
-
-@intrinsic
-def _prefetch(typing_context, codes, row):
-    """Ask for the memory of a code of 128 bits; any address is allowed."""
-
-    def generate(context, builder, signature, arguments):
-        codes, row = arguments
-        pointer = _pointer(context, builder, signature.args[0], codes, builder.shl(row, ir.Constant(row.type, 1)))
+        pointer = _pointer(context, builder, signature.args[0], *arguments)
         flags = [ir.Constant(ir.IntType(32), value) for value in (0, 3, 1)]  # read, keep close, data
         operands = [builder.bitcast(pointer, ir.IntType(8).as_pointer()), *flags]
         _call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
@@ -207,9 +219,16 @@ def _read_distances(codes, first, count, query_codes, q, distances):
     """The Hamming distances of the codes of one list to those of query word q."""
     k = np.int64(0)
     if codes.shape[1] == 2:
-        low, high = query_codes[q, 0], query_codes[q, 1]
         while k + _CODES <= count:
-            _distances(codes, first + k, low, high, distances, k)
+            _distances_128(codes, first + k, query_codes, q, distances, k)
+            k += _CODES
+    elif codes.shape[1] == 1:
+        while k + _CODES <= count:
+            _distances_64(codes, first + k, query_codes, q, distances, k)
+            k += _CODES
+    elif codes.shape[1] == 4:
+        while k + _CODES <= count:
+            _distances_256(codes, first + k, query_codes, q, distances, k)
             k += _CODES
     while k < count:
         distance = np.uint64(0)
@@ -262,7 +281,7 @@ def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, ta
         last = np.uint64(count)
         k = np.uint64(0)
         while k + np.uint64(4) <= last:
-            _prefetch(codes, ahead + np.int64(k))
+            _prefetch(codes, (ahead + np.int64(k)) * codes.shape[1])
             scores[numbers[k]] += worth[distances[k]]
             scores[numbers[k + np.uint64(1)]] += worth[distances[k + np.uint64(1)]]
             scores[numbers[k + np.uint64(2)]] += worth[distances[k + np.uint64(2)]]

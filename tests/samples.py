@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
+import asmk_engine
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, Source
 from asmk_engine.recipes import Recipe
+
+# For processes of their own: they shall import the package that is being tested, be it a checkout or a wheel.
+ROOT = str(Path(asmk_engine.__file__).resolve().parents[1])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH", "")]))}
 
 RECIPE = Recipe("synthetic", {"seed": 0})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from samples import ENVIRONMENT
 
 VIEWS = 3
 SUBJECTS = [f"subject {letter}" for letter in "abcdef"]
@@ -36,20 +37,9 @@ def view(scene: np.ndarray, number: int) -> np.ndarray:
 def run(*arguments: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the program in a process of its own and expect this exit code."""
     command = [sys.executable, "-m", "asmk_engine", *map(str, arguments)]
-    root = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [root if in_checkout() else "", os.environ.get("PYTHONPATH", "")]))
-    result = subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "PYTHONPATH": path}, timeout=300
-    )
+    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=300)
     assert result.returncode == code, (command, result.returncode, result.stdout[-2000:], result.stderr[-4000:])
     return result
-
-
-def in_checkout() -> bool:
-    """Whether the tests run on the checkout, not on an installed wheel."""
-    import asmk_engine
-
-    return Path(asmk_engine.__file__).is_relative_to(Path(__file__).resolve().parents[1] / "asmk_engine")
 
 
 def fails(*arguments: object, code: int = 1) -> str:
@@ -253,7 +243,5 @@ def test_wrong_calls_exit_with_2(world: Path) -> None:
 
 def test_output_may_be_cut_short(world: Path) -> None:
     command = f"{sys.executable} -m asmk_engine query '{world / 'i.index'}' --all --format jsonl | head -n 1"
-    root = str(Path(__file__).resolve().parents[1]) if in_checkout() else ""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT)
     assert json.loads(result.stdout)["hits"] and "Traceback" not in result.stderr
