@@ -201,6 +201,17 @@ def test_several_queries_at_once_get_the_answers_of_each_alone(index: Index, ima
     assert searcher.search([], 5) == [] and searcher.search(iter([next(iter(images.values()))]), 5)
 
 
+@pytest.mark.parametrize("preloading", [None, [], [10**6], [10**6, 3]])
+def test_preloading_changes_no_answer(
+    index: Index, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch, preloading: list[int] | None
+) -> None:
+    if preloading is not None:  # as on systems that know no such advice, or only the old one
+        monkeypatch.setattr("asmk_engine.store._PRELOADING", preloading)
+    before = Searcher(index).search(images.values(), 5)
+    index.preload()
+    assert Searcher(index).search(images.values(), 5) == before
+
+
 def test_a_group_of_queries_ends_where_it_must(
     index: Index, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch
 ) -> None:
