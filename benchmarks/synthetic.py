@@ -22,12 +22,13 @@ from asmk_engine.segment import RANGE_BITS, range_images
 from asmk_engine.segment_writer import Outline, SegmentWriter
 from asmk_engine.signatures import Signature, code_width
 
-VERSION = 1
+VERSION = 2
 SEED = 20
 IMBALANCE = 1.4
 POSTINGS = 440
 DIM = 128
 WORDS = 65_536
+WORDS_PER_CENTRE = 32
 CHUNK = 1 << 22
 
 
@@ -64,10 +65,13 @@ def queries(count: int, query_words: int, words: int = WORDS, seed: int = 1, dim
 
 
 def random_codebook(words: int, dim: int, seed: int) -> Codebook:
-    """Random centroids and no projection."""
-    centroids = np.random.default_rng(seed).normal(size=(words, dim)).astype(np.float32)
+    """Centroids around centres, as descriptors lie, without a projection; assigned as their number asks for."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(max(1, words // WORDS_PER_CENTRE), dim))
+    centroids = centres[rng.integers(0, len(centres), words)] + 0.7 * rng.normal(size=(words, dim))
     recipe = Recipe("synthetic", {"seed": seed, "version": VERSION})
-    return Codebook(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32), centroids, recipe)
+    plain = Codebook(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32), centroids.astype(np.float32), recipe)
+    return plain.with_assignment("auto")
 
 
 def _build(path: Path, images: int, words: int, seed: int, dim: int) -> None:
@@ -81,15 +85,18 @@ def _build(path: Path, images: int, words: int, seed: int, dim: int) -> None:
     names = [f"synthetic/{number:010d}".encode() for number in range(images)]
     file_name = "segment-000001.safetensors"
     with index._writing():
-        with SegmentWriter(index._folder, file_name, outline, names, code_width(dim)) as writer:
-            word_counts = [_write_range(writer, r, numbers, rng) for r, (_, numbers) in enumerate(drawn)]
+        width = code_width(dim)
+        with SegmentWriter(index._folder, file_name, outline, names, width) as writer:
+            word_counts = [_write_range(writer, r, numbers, width, rng) for r, (_, numbers) in enumerate(drawn)]
             checksum = writer.finish(rng.integers(0, 2**64, images, dtype=np.uint64), np.concatenate(word_counts))
         entry = FileEntry(file_name, (path / file_name).stat().st_size, checksum)
         segment = SegmentEntry(entry, images, outline.postings)
         index._publish(index.snapshot.manifest.following(segments=(segment,), next=2))
 
 
-def _write_range(writer: SegmentWriter, r: int, numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _write_range(
+    writer: SegmentWriter, r: int, numbers: np.ndarray, width: int, rng: np.random.Generator
+) -> np.ndarray:
     """Write the lists of one range with random codes; returns the words of each of its images."""
     outline = writer.outline
     first, end = (int(outline.range_starts[r + i]) for i in (0, 1))
@@ -98,7 +105,7 @@ def _write_range(writer: SegmentWriter, r: int, numbers: np.ndarray, rng: np.ran
         last = int(np.searchsorted(outline.posting_starts, outline.posting_starts[first] + CHUNK, side="right")) - 1
         last = min(max(last, first + 1), end)
         rows = slice(int(outline.posting_starts[first] - begin), int(outline.posting_starts[last] - begin))
-        codes = rng.integers(0, 2**64, (rows.stop - rows.start, 2), dtype=np.uint64)
+        codes = rng.integers(0, 2**64, (rows.stop - rows.start, width), dtype=np.uint64)
         writer.write_lists(first, last, universe, numbers[rows], codes)
         first = last
     return np.bincount(numbers, minlength=universe).astype(np.uint32)
