@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -30,15 +31,26 @@ def thread_count(threads: int | None) -> int:
     return threads
 
 
+_this_thread = threading.local()
+
+
+def _mark() -> None:
+    _this_thread.is_of_a_pool = True
+
+
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="asmk")
+    return ThreadPoolExecutor(threads, thread_name_prefix="asmk", initializer=_mark)
 
 
 def run(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> list[Result]:
-    """The results of `function` for every item, in the order of the items, computed by up to `threads` threads."""
+    """The results of `function` for every item, in the order of the items, computed by up to `threads` threads.
+
+    Inside a task of a pool the items are computed one after another by its own thread: waiting for others of the pool
+    could last for ever, as they may all be waiting likewise.
+    """
     listed = list(items)
-    if threads == 1 or len(listed) < 2:
+    if threads == 1 or len(listed) < 2 or getattr(_this_thread, "is_of_a_pool", False):
         return [function(item) for item in listed]
     return list(_pool(threads).map(function, listed))
 

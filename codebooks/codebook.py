@@ -131,7 +131,7 @@ class Codebook:
         """The k nearest words of every raw descriptor [n, D0], nearest first; returns [n, k] int32.
 
         exact    compare with all words, whatever the codebook says
-        threads  threads of the walk through the graph, all available by default; 1 inside a task of the thread pool
+        threads  threads of the walk through the graph, all available by default
         """
         return self.assign_projected(self.project(descriptors), k, exact=exact, threads=threads)
 
