@@ -152,7 +152,7 @@ def _sorted_failures(found: FeatureSet) -> dict[str, str]:
 
 
 def describe_codebook(codebook: Codebook, path: Path) -> dict[str, Any]:
-    """Words, dim, input_dim, recipe, training, fingerprint."""
+    """Words, dim, input_dim, assignment (`exact` or `graph`), recipe, training, fingerprint."""
     with storage_errors(path, "read the size"):
         size = path.stat().st_size
     return {
@@ -171,6 +171,7 @@ def _codebook(codebook: Codebook) -> dict[str, Any]:
     return {
         "dim": codebook.dim,
         "input_dim": codebook.input_dim,
+        "assignment": codebook.assignment,
         "recipe": _recipe(codebook.recipe),
         "training": codebook.training if isinstance(codebook.training, dict) else {},
         "fingerprint": codebook.fingerprint,

@@ -83,6 +83,16 @@ def test_a_codebook(tmp_path: Path) -> None:
     assert found["images"] is found["postings"] is found["bytes_per_posting"] is None
 
 
+@pytest.mark.parametrize("assignment", ["exact", "graph"])
+def test_the_assignment_is_told_of_a_codebook_and_of_an_index(assignment: str, tmp_path: Path) -> None:
+    codebook = random_codebook(WORDS, DIM).with_assignment(assignment)
+    codebook.save(tmp_path / "c.h5")
+    Index.create(tmp_path / "x.index", codebook)
+    for path in (tmp_path / "c.h5", tmp_path / "x.index"):
+        assert json.loads(run(path, "--json").stdout)["assignment"] == assignment
+        assert f"assignment         {assignment}" in run(path).stdout.splitlines()
+
+
 def live_words(features: FeatureSet, index: Index) -> dict[str, set[int]]:
     """The words of every live image, computed from its features again."""
     return {name: set(sign(image, index.codebook).words.tolist()) for name, image in features.images() if name in index}

@@ -90,6 +90,7 @@ def _codebook_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _codebook_origin(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "projection", f"{content['input_dim']} to {content['dim']} dimensions"
+    yield "assignment", content["assignment"]
     yield "features of", _recipe(content["recipe"])
     yield "trained", ", ".join(f"{key} {value}" for key, value in content["training"].items()) or "unknown"
     yield "fingerprint", content["fingerprint"]
