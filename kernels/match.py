@@ -5,8 +5,8 @@ grows by weight * table[h]; table[h] holds sigma(1 - 2 h / D) (Tolias et al., EC
 for the layout of the lists.
 
 A list is read in three short passes over buffers that stay in the first-level cache: image numbers, distances, scores.
-The first two work on vectors, written in LLVM's generic vector operations, which every processor can run and those with
-AVX-512 run at the speed of memory. The third asks for the codes of the next list while it scatters.
+The first two work on vectors, written in LLVM's generic vector operations, which every processor can run. The last two
+ask for the codes of the next list while they work.
 """
 
 import numpy as np
@@ -22,8 +22,9 @@ _F8 = "Array(float64, 1, 'C', readonly=True)"
 _U4 = "Array(uint32, 1, 'C', readonly=True)"
 _U1 = "Array(uint8, 1, 'C', readonly=True)"
 _U8 = "Array(uint64, 2, 'C', readonly=True)"
-_LANES = 64
 _CODES = 8
+_BITS = 8
+_LINE = 64  # bytes of a cache line
 
 
 def _pointer(context, builder, array_type, array, place):
@@ -86,28 +87,26 @@ def _trailing_zeros(typing_context, word):
 
 
 @intrinsic
-def _expand(typing_context, word, base, ids, begin, out, place):
-    """Image numbers of the set bits of a word of high bits: ((bit + base - lane) << 8) | ids[begin + lane].
+def _expand(typing_context, parts, byte, base, ids, begin, out, place):
+    """Image numbers of the set bits of a byte of high bits: parts[byte] + base + ids[begin:begin + 8], modulo 2**16.
 
-    Reads ids[begin:begin + 64] and writes out[place:place + 64] uint16; as many as there are bits mean something.
+    Writes out[place:place + 8] uint16; as many as there are bits mean something.
     """
 
     def generate(context, builder, signature, arguments):
-        word, base, ids, begin, out, place = arguments
-        narrow, wide = _vector(8, _LANES), _vector(16, _LANES)
-        mask = builder.bitcast(word, ir.VectorType(ir.IntType(1), _LANES))
-        operands = [_constants(narrow, range(_LANES)), mask, ir.Constant(narrow, ir.Undefined)]
-        bits = _call(builder, f"llvm.experimental.vector.compress.v{_LANES}i8", narrow, operands)
-        base = _spread(builder, wide, [builder.trunc(base, ir.IntType(16))])
-        high = builder.sub(builder.add(builder.zext(bits, wide), base), _constants(wide, range(_LANES)))
-        source = _pointer(context, builder, signature.args[2], ids, begin)
-        low = builder.load(builder.bitcast(source, narrow.as_pointer()), align=1)
-        numbers = builder.or_(builder.shl(high, _constants(wide, [8] * _LANES)), builder.zext(low, wide))
-        target = _pointer(context, builder, signature.args[4], out, place)
-        builder.store(numbers, builder.bitcast(target, wide.as_pointer()), align=1)
+        parts, byte, base, ids, begin, out, place = arguments
+        narrow, wide = _vector(8, _BITS), _vector(16, _BITS)
+        row = builder.shl(byte, ir.Constant(byte.type, 3))
+        part = _pointer(context, builder, signature.args[0], parts, row)
+        high = builder.load(builder.bitcast(part, wide.as_pointer()), align=2)
+        source = _pointer(context, builder, signature.args[3], ids, begin)
+        low = builder.zext(builder.load(builder.bitcast(source, narrow.as_pointer()), align=1), wide)
+        spread = _spread(builder, wide, [builder.trunc(base, ir.IntType(16))])
+        target = builder.bitcast(_pointer(context, builder, signature.args[5], out, place), wide.as_pointer())
+        builder.store(builder.add(builder.add(high, spread), low), target, align=1)
         return context.get_dummy_value()
 
-    return types.void(types.uint64, types.uint64, ids, types.int64, out, types.int64), generate
+    return types.void(parts, types.int64, types.int64, ids, types.int64, out, types.int64), generate
 
 
 def _distances_of(width):
@@ -145,8 +144,8 @@ _distances_64, _distances_128, _distances_256 = (_distances_of(width) for width 
 
 
 @intrinsic
-def _prefetch(typing_context, codes, place):
-    """Ask for the memory of an element of the flat codes; any address is allowed."""
+def _prefetch(typing_context, array, place):
+    """Ask for the memory of an element of a flat array; any address is allowed."""
 
     def generate(context, builder, signature, arguments):
         pointer = _pointer(context, builder, signature.args[0], *arguments)
@@ -155,7 +154,20 @@ def _prefetch(typing_context, codes, place):
         _call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
         return context.get_dummy_value()
 
-    return types.void(codes, types.int64), generate
+    return types.void(array, types.int64), generate
+
+
+def _parts_of_bytes():
+    """For every byte, what each of its set bits adds to an image number: (bit - bits before it) << 8; and how many."""
+    parts, counts = np.zeros((1 << _BITS, _BITS), np.uint16), np.zeros(1 << _BITS, np.uint8)
+    for byte in range(1 << _BITS):
+        bits = [bit for bit in range(_BITS) if byte >> bit & 1]
+        parts[byte, : len(bits)] = [(bit - before) << 8 for before, bit in enumerate(bits)]
+        counts[byte] = len(bits)
+    return parts, counts
+
+
+_PARTS, _COUNTS = _parts_of_bytes()
 
 
 @njit(f"void({_U4}, {_U4}, int64[::1])", nogil=True, cache=True)
@@ -179,23 +191,23 @@ def find_lists(list_words, words, out):
 
 @njit(f"boolean({_U1}, int64, int64, int64, int64, int64, uint16[::1])", nogil=True, cache=True)
 def _read_numbers(ids, begin, size, count, low, universe, numbers):
-    """The image numbers of one list; returns whether the list is whole. `numbers` holds at least count + 64."""
+    """The image numbers of one list; returns whether the list is whole. `numbers` holds at least count + 8."""
     low_bytes = (count * low + 7) >> 3
     high_begin, high_bytes = begin + low_bytes, size - low_bytes
     place, i = np.int64(0), np.int64(0)
     if low == 8:
         high_bits = count + ((universe - 1) >> 8) + 1
-        while i < count:
-            left = high_bits - 8 * place
-            if left <= 0:
-                return False
-            word = _load(ids, high_begin + place)
-            if left < 64:  # bits of the next list would let a high part wrap around below
-                word &= (np.uint64(1) << np.uint64(left)) - np.uint64(1)
-            _expand(word, np.uint64(8 * place - i), ids, begin + i, numbers, i)
-            i += np.int64(_ones(word))
-            place += 8
-        return np.int64(numbers[count - 1]) >> 8 <= (universe - 1) >> 8
+        whole_bytes = high_bits >> 3
+        while i < count and place < whole_bytes:
+            byte = np.int64(ids[high_begin + place])
+            _expand(_PARTS, byte, (8 * place - i) << 8, ids, begin + i, numbers, i)
+            i += np.int64(_COUNTS[byte])
+            place += 1
+        if i < count:  # bits after the last would let a high part wrap around below
+            byte = np.int64(ids[high_begin + place]) & ((1 << (high_bits & 7)) - 1)
+            _expand(_PARTS, byte, (8 * place - i) << 8, ids, begin + i, numbers, i)
+            i += np.int64(_COUNTS[byte])
+        return i >= count and np.int64(numbers[count - 1]) >> 8 <= (universe - 1) >> 8
     mask = (np.uint64(1) << np.uint64(low)) - np.uint64(1)
     word = _load(ids, high_begin)
     for i in range(count):
@@ -214,20 +226,26 @@ def _read_numbers(ids, begin, size, count, low, universe, numbers):
     return True
 
 
-@njit(f"void({_U8}, int64, int64, {_U8}, int64, uint16[::1])", nogil=True, cache=True)
-def _read_distances(codes, first, count, query_codes, q, distances):
-    """The Hamming distances of the codes of one list to those of query word q."""
+@njit(f"void({_U8}, int64, int64, {_U8}, int64, uint16[::1], int64)", nogil=True, cache=True)
+def _read_distances(codes, first, count, query_codes, q, distances, ahead):
+    """The Hamming distances of the codes of one list to those of query word q; asks for every second line from `ahead`.
+
+    The other lines are asked for while the scores are scattered: so memory is busy in both passes.
+    """
     k = np.int64(0)
     if codes.shape[1] == 2:
         while k + _CODES <= count:
+            _prefetch(codes, (ahead + k) * codes.shape[1])
             _distances_128(codes, first + k, query_codes, q, distances, k)
             k += _CODES
     elif codes.shape[1] == 1:
         while k + _CODES <= count:
+            _prefetch(codes, (ahead + k) * codes.shape[1])
             _distances_64(codes, first + k, query_codes, q, distances, k)
             k += _CODES
     elif codes.shape[1] == 4:
         while k + _CODES <= count:
+            _prefetch(codes, (ahead + k) * codes.shape[1])
             _distances_256(codes, first + k, query_codes, q, distances, k)
             k += _CODES
     while k < count:
@@ -250,7 +268,7 @@ def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, ta
     scores          [universe rounded up to BUCKET] float64, added to in the order of the query words
     returns -1, or the number of the first list that is damaged; nothing outside the arrays is read or written
     """
-    numbers = np.empty(universe + _LANES, np.uint16)
+    numbers = np.empty(universe + _BITS, np.uint16)
     distances = np.empty(universe + _CODES, np.uint16)
     worth = table.copy()
     weight = np.float64(1.0)
@@ -271,22 +289,31 @@ def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, ta
             return j
         if not _read_numbers(ids, begin, size, count, low, universe, numbers):
             return j
-        _read_distances(codes, first, count, query_codes, q, distances)
+        following = lists[q + 1] if q + 1 < lists.shape[0] and lists[q + 1] >= 0 else j
+        later = lists[q + 2] if q + 2 < lists.shape[0] and lists[q + 2] >= 0 else j
+        _prefetch(posting_starts, later)
+        _prefetch(id_starts, later)
+        for line in range(0, size, _LINE):  # lists that follow each other are of like size
+            _prefetch(ids, id_starts[following] + line)
+        ahead = posting_starts[following]
+        _read_distances(codes, first, count, query_codes, q, distances, ahead)
         if weights[q] != weight:
             weight = weights[q]
             for d in range(table.shape[0]):
                 worth[d] = weight * table[d]
-        following = lists[q + 1] if q + 1 < lists.shape[0] else j
-        ahead = posting_starts[following] if following >= 0 else first
         last = np.uint64(count)
         k = np.uint64(0)
-        while k + np.uint64(4) <= last:
-            _prefetch(codes, (ahead + np.int64(k)) * codes.shape[1])
+        while k + np.uint64(8) <= last:
+            _prefetch(codes, (ahead + np.int64(k) + 4) * codes.shape[1])
             scores[numbers[k]] += worth[distances[k]]
             scores[numbers[k + np.uint64(1)]] += worth[distances[k + np.uint64(1)]]
             scores[numbers[k + np.uint64(2)]] += worth[distances[k + np.uint64(2)]]
             scores[numbers[k + np.uint64(3)]] += worth[distances[k + np.uint64(3)]]
-            k += np.uint64(4)
+            scores[numbers[k + np.uint64(4)]] += worth[distances[k + np.uint64(4)]]
+            scores[numbers[k + np.uint64(5)]] += worth[distances[k + np.uint64(5)]]
+            scores[numbers[k + np.uint64(6)]] += worth[distances[k + np.uint64(6)]]
+            scores[numbers[k + np.uint64(7)]] += worth[distances[k + np.uint64(7)]]
+            k += np.uint64(8)
         while k < last:
             scores[numbers[k]] += worth[distances[k]]
             k += np.uint64(1)
