@@ -13,7 +13,7 @@ from asmk_engine.kernels.graph import BLOCK, LARGEST, quantise, reach, search, t
 BEAM = 56  # words in view during a search: more find more of the nearest and take longer
 WIDER = 8  # words in view for each that is wanted, when that is more
 MOST_IN_VIEW = 1 << 16
-ENTRIES = 64
+ENTRIES = 256  # they are read in one go, so that many cost less than the steps they spare
 # Rows that end early cost nothing but space; few links at the words that are near to everything would cut off others.
 DEGREE = 96
 CHOSEN = 24  # links that a word chooses itself; the others are those of words that chose it
@@ -48,13 +48,33 @@ class Graph:
 
 
 class Navigator:
-    """Centroids with their graph, made ready for searching: 8-bit copies of them beside the arrays themselves."""
+    """Centroids with their graph, made ready for searching: 8-bit copies of the words and their links in one line.
+
+    Both are kept by place: the entries come first, so that looking at all of them reads memory in its order.
+    """
 
     def __init__(self, centroids: np.ndarray, graph: Graph) -> None:
-        self.graph = graph
         self._centroids = centroids = np.ascontiguousarray(centroids)
         self._centre, self._scale = _span(centroids)
         self.codes = self._quantised(centroids)
+        self.follow(graph)
+
+    def follow(self, graph: Graph) -> None:
+        """Search through this graph from now on."""
+        self.graph = graph
+        entries = np.unique(graph.entries)
+        others = np.ones(len(self.codes), bool)
+        others[entries] = False
+        self._labels = np.concatenate([entries, np.flatnonzero(others).astype(np.int32)])
+        places = np.empty(len(self.codes), np.int32)
+        places[self._labels] = np.arange(len(self.codes), dtype=np.int32)
+        linked = graph.neighbours[self._labels]
+        used = linked >= 0
+        self._starts = np.concatenate([np.zeros(1, np.int32), np.cumsum(used.sum(axis=1), dtype=np.int32)])
+        self._links = places[linked[used]]
+        self._entries = np.arange(len(entries), dtype=np.int32)
+        self._laid_out = _aligned(*self.codes.shape)
+        np.take(self.codes, self._labels, axis=0, out=self._laid_out)
 
     def nearest(self, queries: np.ndarray, k: int, *, beam: int = 0, workers: int = 1) -> np.ndarray:
         """The k nearest words that the graph leads to, [n, k] int32, nearest first; -1 where it led to fewer.
@@ -64,11 +84,11 @@ class Navigator:
         codes = self._quantised(queries)
         words = np.empty((len(queries), k), np.int32)
         beam = beam or max(self.graph.beam, WIDER * k)
-        rest = (self._centroids, self.codes, self.graph.neighbours, self.graph.entries, beam)
+        graph = (self._labels, self._starts, self._links, self._entries)
 
         def walk(begin: int) -> None:
             rows = slice(begin, begin + ROWS)
-            search(queries[rows], codes[rows], *rest, words[rows])
+            search(queries[rows], codes[rows], self._centroids, self._laid_out, *graph, beam, words[rows])
 
         threads.run(walk, range(0, len(queries), ROWS), workers)
         return words
@@ -98,7 +118,7 @@ def build_graph(centroids: np.ndarray, *, start: Graph | None = None, workers: i
         wanted = min(CANDIDATES, count)
         found = navigator.nearest(centroids[members], wanted, beam=wanted, workers=workers)
         neighbours = _link(navigator.codes, members, found, workers)
-        navigator.graph = Graph(neighbours, np.sort(order[:ENTRIES]))
+        navigator.follow(Graph(neighbours, np.sort(order[:ENTRIES])))
     return _completed(navigator, centroids, wanted)
 
 

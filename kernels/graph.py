@@ -1,7 +1,7 @@
 """Nearest words through a graph of centroids: build it, search it.
 
 The search is the best-first beam search on a navigable neighbour graph (Malkov and Yashunin, TPAMI 2020, algorithm 2).
-Instead of upper layers it looks at all of a few hundred entries. Steps through the graph compare 8-bit copies of query
+Instead of upper layers it looks at all of a few hundred entries, and at the links of two words at a time. Steps through the graph compare 8-bit copies of query
 and centroids, which fit into the second and third level of the cache and whose distances are exact integers; the words
 that remain are ordered by their true distance. The graph is thinned by the relative neighbourhood rule of the same
 paper (algorithm 4).
@@ -17,6 +17,12 @@ from numba.extending import intrinsic
 
 BLOCK = 32  # components that are compared at a time: a copy's row is padded with zeros to a multiple
 LARGEST = 127
+USUAL = 128  # the width that has code of its own
+GROUP = 4  # words that are compared with the query at a time
+LANES = 8  # keys of the beam that are moved at a time
+LONGEST = 1024  # links that are followed from one word
+MARKS = 255  # queries that are told apart in the bytes of the words they met
+STEP = 2  # words whose links are followed at a time
 TRUE_FACTOR = 2  # so many words are ordered by true distance for each that is wanted,
 TRUE_LEAST = 12  # but no fewer than these: an 8-bit distance rarely errs by more places
 _F4 = "Array(float32, 2, 'C', readonly=True)"
@@ -29,6 +35,7 @@ _LINE = 64  # bytes of a cache line
 _FAR_SHIFT = np.int64(32)
 _WORD_SHIFT = np.int64(1)
 _WORD_MASK = np.int64(0x7FFFFFFF)
+FIRST_KEY, LAST_KEY = np.int64(-(2**63)), np.int64(2**63 - 1)
 
 
 def _pointer(context, builder, array_type, array, place):
@@ -40,35 +47,10 @@ def _vector(bits, lanes):
     return ir.VectorType(ir.IntType(bits), lanes)
 
 
-def _every_other(begin):
-    return ir.Constant(_vector(32, BLOCK // 2), [ir.Constant(ir.IntType(32), lane) for lane in range(begin, BLOCK, 2)])
-
-
-@intrinsic
-def _distance(typing_context, one, first, codes, second, width):
-    """Squared distance of one.flat[first:first + width], int8 or int16, to codes.flat[second:second + width], int8."""
-
-    def generate(context, builder, signature, arguments):
-        one, first, codes, second, width = arguments
-        bases = [
-            _pointer(context, builder, signature.args[0], one, first),
-            _pointer(context, builder, signature.args[2], codes, second),
-        ]
-        wide, sums = _vector(32, BLOCK), _vector(32, BLOCK // 2)
-        total = cgutils.alloca_once_value(builder, ir.Constant(sums, None))
-        zero, step = (ir.Constant(width.type, value) for value in (0, BLOCK))
-        with cgutils.for_range_slice(builder, zero, width, step) as (place, _):
-            left, right = (_load_wide(builder, base, place) for base in bases)
-            difference = builder.sext(builder.sub(left, right), wide)
-            squares = builder.mul(difference, difference)  # with the sum of pairs one instruction, where there is one
-            pairs = [builder.shuffle_vector(squares, ir.Constant(wide, ir.Undefined), _every_other(i)) for i in (0, 1)]
-            builder.store(builder.add(builder.load(total), builder.add(*pairs)), total)
-        kind = ir.FunctionType(ir.IntType(32), [sums])
-        name = f"llvm.vector.reduce.add.v{BLOCK // 2}i32"
-        reduced = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [builder.load(total)])
-        return builder.zext(reduced, ir.IntType(64))
-
-    return types.int64(one, types.int64, codes, types.int64, types.int64), generate
+def _shuffled(builder, one, other, lanes):
+    """Lanes of two vectors of one type; those of the second are counted on."""
+    places = ir.Constant(_vector(32, len(lanes)), [ir.Constant(ir.IntType(32), lane) for lane in lanes])
+    return builder.shuffle_vector(one, other, places)
 
 
 def _load_wide(builder, base, place):
@@ -77,6 +59,126 @@ def _load_wide(builder, base, place):
     source = builder.bitcast(builder.gep(base, [place]), _vector(bits, BLOCK).as_pointer())
     loaded = builder.load(source, align=1)
     return loaded if bits == 16 else builder.sext(loaded, _vector(16, BLOCK))
+
+
+def _squares(builder, one, others, width):
+    """For each of `others` a vector whose lanes add up to its squared distance to `one`; all are addresses."""
+    wide, half = _vector(32, BLOCK), _vector(32, BLOCK // 2)
+    totals = [cgutils.alloca_once_value(builder, ir.Constant(half, None)) for _ in others]
+    zero, step = (ir.Constant(width.type, value) for value in (0, BLOCK))
+    with cgutils.for_range_slice(builder, zero, width, step) as (place, _):
+        left = _load_wide(builder, one, place)
+        for other, total in zip(others, totals, strict=True):
+            difference = builder.sext(builder.sub(left, _load_wide(builder, other, place)), wide)
+            squares = builder.mul(difference, difference)  # with the sum of pairs one instruction, where there is one
+            pairs = [_shuffled(builder, squares, squares, range(i, BLOCK, 2)) for i in (0, 1)]
+            builder.store(builder.add(builder.load(total), builder.add(*pairs)), total)
+    return [builder.load(total) for total in totals]
+
+
+def _folded(builder, vectors):
+    """One vector of the lanes of all: each halved by adding as often as two vectors are joined; in their order."""
+    lanes, group = vectors[0].type.count, vectors[0].type.count
+    while len(vectors) > 1:
+        places = range(2 * lanes)
+        lows, highs = ([i for i in places if (i % group < group // 2) == low] for low in (True, False))
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [builder.add(*(_shuffled(builder, *pair, half) for half in (lows, highs))) for pair in pairs]
+        group //= 2
+    return vectors[0]
+
+
+@intrinsic
+def _distance(typing_context, codes, one, other, width):
+    """Squared distance of two rows of codes [K, width] int8."""
+
+    def generate(context, builder, signature, arguments):
+        codes, *rows, width = arguments
+        bases = [_pointer(context, builder, signature.args[0], codes, builder.mul(row, width)) for row in rows]
+        sums = _squares(builder, bases[0], bases[1:], width)
+        kind = ir.FunctionType(ir.IntType(32), [sums[0].type])
+        name = f"llvm.vector.reduce.add.v{BLOCK // 2}i32"
+        return builder.zext(builder.call(cgutils.get_or_insert_function(builder.module, kind, name), sums), width.type)
+
+    return types.int64(codes, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def _measure_group(typing_context, query, codes, width, fresh, place, keys):
+    """Keys of the words fresh[place:place + 4], int32, for a query [width] int16, into keys[place:place + 4]."""
+
+    def generate(context, builder, signature, arguments):
+        query, codes, width, fresh, place, keys = arguments
+        source = _pointer(context, builder, signature.args[3], fresh, place)
+        words = builder.load(builder.bitcast(source, _vector(32, GROUP).as_pointer()), align=4)
+        words = builder.zext(words, _vector(64, GROUP))
+        base = _pointer(context, builder, signature.args[1], codes, ir.Constant(width.type, 0))
+        rows = [builder.extract_element(words, ir.Constant(ir.IntType(32), lane)) for lane in range(GROUP)]
+        bases = [builder.gep(base, [builder.mul(row, width)]) for row in rows]
+        one = _pointer(context, builder, signature.args[0], query, ir.Constant(width.type, 0))
+        folded = _folded(builder, _squares(builder, one, bases, width))  # four lanes of each word, side by side
+        while folded.type.count > GROUP:
+            pairs = [_shuffled(builder, folded, folded, range(i, folded.type.count, 2)) for i in (0, 1)]
+            folded = builder.add(*pairs)
+        far = builder.shl(builder.zext(folded, words.type), _filled(words.type, _FAR_SHIFT))
+        made = builder.or_(far, builder.shl(words, _filled(words.type, _WORD_SHIFT)))
+        target = _pointer(context, builder, signature.args[5], keys, place)
+        builder.store(made, builder.bitcast(target, words.type.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(query, codes, types.int64, fresh, types.int64, keys), generate
+
+
+def _filled(kind, value):
+    return ir.Constant(kind, [ir.Constant(kind.element, int(value))] * kind.count)
+
+
+@intrinsic
+def _push_block(typing_context, keys, place, key):
+    """Make 8 of increasing keys what they are with one key more: min(the old one, max(the one before it, the key))."""
+
+    def generate(context, builder, signature, arguments):
+        keys, place, key = arguments
+        kind = _vector(64, LANES)
+        here = _pointer(context, builder, signature.args[0], keys, place)
+        below = builder.gep(here, [ir.Constant(place.type, -LANES)])
+        here, below = (builder.bitcast(pointer, kind.as_pointer()) for pointer in (here, below))
+        old = builder.load(here, align=8)
+        # Not loaded from one place further down: a load across two recent stores has to wait for both.
+        before = _shuffled(builder, builder.load(below, align=8), old, range(LANES - 1, 2 * LANES - 1))
+        undefined = ir.Constant(kind, ir.Undefined)
+        filled = builder.insert_element(undefined, key, ir.Constant(ir.IntType(32), 0))
+        filled = _shuffled(builder, filled, undefined, [0] * LANES)
+        later = builder.select(builder.icmp_signed(">", before, filled), before, filled)
+        builder.store(builder.select(builder.icmp_signed("<", old, later), old, later), here, align=8)
+        return context.get_dummy_value()
+
+    return types.void(keys, types.int64, types.int64), generate
+
+
+@intrinsic
+def _open_lanes(typing_context, keys, place):
+    """A bit for each of keys[place:place + 8] whose last bit is 0."""
+
+    def generate(context, builder, signature, arguments):
+        kind = _vector(64, LANES)
+        pointer = _pointer(context, builder, signature.args[0], *arguments)
+        loaded = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=8)
+        ends = builder.and_(loaded, _filled(kind, 1))
+        mask = builder.icmp_signed("==", ends, ir.Constant(kind, None))
+        return builder.zext(builder.bitcast(mask, ir.IntType(LANES)), ir.IntType(64))
+
+    return types.int64(keys, types.int64), generate
+
+
+@intrinsic
+def _lowest(typing_context, bits):
+    """The place of the lowest set bit of a number that is not 0."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], cgutils.true_bit)
+
+    return types.int64(types.int64), generate
 
 
 @intrinsic
@@ -133,30 +235,56 @@ def _insert(keys, size, room, key):
 
 
 @njit(nogil=True)
-def _look_around(neighbours, node, codes, visited, fresh):
-    """Collect the neighbours of a word that were not visited, and ask for their copies; returns how many."""
-    found = 0
-    for i in range(neighbours.shape[1]):
-        word = np.int64(neighbours[node, i])
-        if word < 0:
-            break
-        if word < codes.shape[0]:
-            _prefetch(codes, word * codes.shape[1])
-            _prefetch(codes, word * codes.shape[1] + _LINE)
+def _look(listed, begin, end, codes, visited, mark, fresh, found):
+    """Add the words listed from begin to end whose mark is another to the `found` fresh ones; returns how many."""
+    count, width = codes.shape
+    for i in range(begin, end):
+        word = listed[i]
+        if 0 <= word < count:
+            _prefetch(codes, np.int64(word) * width)
+            _prefetch(codes, np.int64(word) * width + _LINE)
             fresh[found] = word
-            bit = np.uint8(1 << (word & 7))
-            found += (visited[word >> 3] & bit) == 0
-            visited[word >> 3] |= bit
+            found += visited[word] != mark
+            visited[word] = mark
     return found
 
 
 @njit(nogil=True)
-def _order(query, centroids, keys, size, distances):
-    """Replace the first `size` keys by their words, in the order of their true distances."""
+def _measure(query, codes, fresh, found, near):
+    """Keys of the fresh words, in groups; the last group is filled up with the first word."""
+    width = codes.shape[1]
+    for i in range(found, found + GROUP - 1):
+        fresh[i] = fresh[0]
+    if width == USUAL:  # a width that is known makes straight-line code
+        for i in range(0, found, GROUP):
+            _measure_group(query, codes, USUAL, fresh, i, near)
+    else:
+        for i in range(0, found, GROUP):
+            _measure_group(query, codes, width, fresh, i, near)
+
+
+@njit(nogil=True)
+def _next(keys, place, end):
+    """The first place from `place` on, and below `end`, whose word was not looked at; else `end`."""
+    begin = place & -LANES
+    bits = _open_lanes(keys, begin) & (-1 << (place & (LANES - 1)))
+    while bits == 0:
+        begin += LANES
+        if begin >= end:
+            return end
+        bits = _open_lanes(keys, begin)
+    return begin + _lowest(bits)
+
+
+@njit(nogil=True)
+def _order(query, centroids, labels, keys, size, distances):
+    """Replace the first `size` keys by their labels, in the order of their true distances."""
     for i in range(size):
-        _prefetch(centroids, _word(keys[i]) * centroids.shape[1])
+        keys[i] = labels[_word(keys[i])]
+        for d in range(0, centroids.shape[1], 16):
+            _prefetch(centroids, keys[i] * centroids.shape[1] + d)
     for i in range(size):
-        word = _word(keys[i])
+        word = keys[i]
         distance = _true_distance(query, centroids[word])
         place = i
         while place > 0 and (
@@ -169,62 +297,82 @@ def _order(query, centroids, keys, size, distances):
         keys[place] = word
 
 
-@njit(f"void({_F4}, {_S1}, {_F4}, {_S1}, {_I4}, {_E4}, int64, int32[:, ::1])", nogil=True, cache=True)
-def search(queries, query_codes, centroids, codes, neighbours, entries, beam, words):
+@njit(nogil=True)
+def _push(keys, near, found):
+    """Put those of the `found` near keys that are less than the last key into the increasing keys."""
+    last, kept = keys[-1], 0
+    for i in range(found):
+        near[kept] = near[i]
+        kept += near[i] < last
+    for i in range(kept):
+        for place in range(keys.shape[0] - LANES, 0, -LANES):
+            _push_block(keys, place, near[i])
+
+
+@njit(nogil=True)
+def _walk(query, codes, starts, links, entries, keys, visited, mark, fresh, near):
+    """Fill keys[8:] with the words that the graph leads to, those nearest to the query, increasing."""
+    end = keys.shape[0]
+    keys[:LANES] = FIRST_KEY
+    keys[LANES:] = LAST_KEY
+    found = _look(entries, 0, entries.shape[0], codes, visited, mark, fresh, 0)
+    while True:
+        if found:
+            _measure(query, codes, fresh, found, near)
+            _push(keys, near, found)
+        place = _next(keys, LANES, end)
+        if place == end:
+            return
+        found = 0
+        for _ in range(STEP):
+            node = _word(keys[place])
+            keys[place] |= 1
+            begin = max(np.int64(starts[node]), 0)
+            stop = min(np.int64(starts[node + 1]), begin + LONGEST, links.shape[0])
+            found = _look(links, begin, stop, codes, visited, mark, fresh, found)
+            place = _next(keys, place, end)
+            if place == end:
+                break
+        else:
+            following = np.int64(starts[_word(keys[place])])
+            _prefetch(links, following)
+            _prefetch(links, following + _LINE // 4)
+
+
+@njit(f"void({_F4}, {_S1}, {_F4}, {_S1}, {_E4}, {_E4}, {_E4}, {_E4}, int64, int32[:, ::1])", nogil=True, cache=True)
+def search(queries, query_codes, centroids, codes, labels, starts, links, entries, beam, words):
     """The nearest words of every query that the graph leads to, nearest first, the lower word first among equals.
 
-    queries [n, D] float32, query_codes [n, W] int8; centroids [K, D] float32, codes [K, W] int8, K < 2**31
-    neighbours  [K, R] int32, -1 ends a row; entries [E] int32: where the search begins
-    beam        how many words are kept in view; at least 1
+    queries [n, D] float32, query_codes [n, W] int8
+    centroids [K, D] float32, K < 2**31; the walk knows its words by places, and labels [K] int32 names the word of each
+    codes [K, W] int8, starts [K + 1] int32 and links [L] int32 are by place: the places linked to place p are
+                links[starts[p]:starts[p + 1]], of which the first LONGEST count; entries [E]: where the search begins
+    beam        how many words are kept in view, at least 1; rounded up to a multiple of 8
     words       [n, k] int32, out; -1 where fewer than k words were reached, as can be in a damaged graph
-    Numbers in neighbours and entries that are no words are passed over; nothing outside the arrays is read.
+    Links and entries that are no places are passed over, labels must be words; nothing outside the arrays is read.
     """
     count, width = codes.shape
     wanted = words.shape[1]
-    room = max(beam, wanted)
-    keys = np.empty(room, np.int64)
+    room = (max(beam, wanted) + LANES - 1) & -LANES
+    keys = np.empty(LANES + room, np.int64)
+    most = STEP * LONGEST + entries.shape[0] + GROUP
+    fresh, near = np.empty(most, np.int32), np.empty(most, np.int64)
     distances = np.empty(room, np.float32)
-    fresh = np.empty(max(neighbours.shape[1], entries.shape[0]) + 1, np.int64)
-    visited = np.empty((count >> 3) + 1, np.uint8)
+    visited = np.empty(count, np.uint8)  # the mark of the query that met a word last
     query = np.empty(width, np.int16)
     for row in range(queries.shape[0]):
         for d in range(width):
             query[d] = query_codes[row, d]
-        visited[:] = 0
-        size = 0
-        cursor = 0
-        found = 0
-        for e in range(entries.shape[0]):
-            word = np.int64(entries[e])
-            if word >= 0 and word < count:
-                bit = np.uint8(1 << (word & 7))
-                fresh[found] = word
-                found += (visited[word >> 3] & bit) == 0
-                visited[word >> 3] |= bit
-        while True:
-            for i in range(found):
-                far = _distance(query, 0, codes, fresh[i] * width, width)
-                fresh[i] = (far << _FAR_SHIFT) | (fresh[i] << _WORD_SHIFT)
-            for i in range(found):
-                if size < room or fresh[i] < keys[size - 1]:
-                    place = _insert(keys, size, room, fresh[i])
-                    size += size < room
-                    cursor = min(cursor, place)
-            while cursor < size and keys[cursor] & 1:
-                cursor += 1
-            if cursor == size:
-                break
-            node = _word(keys[cursor])
-            keys[cursor] |= 1
-            if cursor + 1 < size:
-                following = _word(keys[cursor + 1]) * neighbours.shape[1]
-                _prefetch(neighbours, following)
-                _prefetch(neighbours, following + 16)
-            found = _look_around(neighbours, node, codes, visited, fresh)
-        kept = min(size, max(TRUE_FACTOR * wanted, TRUE_LEAST))
-        _order(queries[row], centroids, keys, kept, distances)
+        if row % MARKS == 0:
+            visited[:] = 0
+        mark = np.uint8(row % MARKS + 1)
+        _walk(query, codes, starts, links, entries, keys, visited, mark, fresh, near)
+        kept = min(room, max(TRUE_FACTOR * wanted, TRUE_LEAST))
+        while kept > 0 and keys[LANES + kept - 1] == LAST_KEY:
+            kept -= 1
+        _order(queries[row], centroids, labels, keys[LANES:], kept, distances)
         for i in range(wanted):
-            words[row, i] = keys[i] if i < kept else -1
+            words[row, i] = keys[LANES + i] if i < kept else -1
 
 
 @njit(f"void({_S1}, int64, int64, {_I8}, {_E4}, float64, int32[:, ::1])", nogil=True, cache=True)
@@ -249,7 +397,7 @@ def thin(codes, first, last, starts, candidates, slack, neighbours):
         for i in range(starts[node], starts[node + 1]):
             word = np.int64(candidates[i])
             if word >= 0 and word < count and word != node:
-                key = (_distance(codes, node * width, codes, word * width, width) << _FAR_SHIFT) | (word << _WORD_SHIFT)
+                key = (_distance(codes, node, word, width) << _FAR_SHIFT) | (word << _WORD_SHIFT)
                 _insert(keys, size, most, key)
                 size += 1
         chosen = 0
@@ -264,7 +412,7 @@ def thin(codes, first, last, starts, candidates, slack, neighbours):
             far = np.float64(keys[i] >> _FAR_SHIFT)
             kept = True
             for j in range(chosen):
-                between = _distance(codes, np.int64(neighbours[node, j]) * width, codes, word * width, width)
+                between = _distance(codes, np.int64(neighbours[node, j]), word, width)
                 if slack * np.float64(between) < far:
                     kept = False
                     break

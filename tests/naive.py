@@ -74,6 +74,25 @@ def nearest_words(descriptor, centroids, k):
     return sorted(range(len(centroids)), key=lambda word: (distances[word], word))[:k]
 
 
+def walk(query, codes, labels, links, entries, beam, k):
+    """The k nearest words that a best-first search finds which looks around two places at a time; -1 for none.
+
+    codes [K, D] and links, a list of places for each, are by place; labels name the word of each place.
+    """
+    room = -(-max(beam, k) // 8) * 8
+    far = [sum((int(a) - int(b)) ** 2 for a, b in zip(query, code, strict=True)) for code in codes]
+    seen, done = set(entries), set()
+    view = sorted((far[place], place) for place in seen)[:room]
+    while open_places := [place for _, place in view if place not in done][:2]:
+        done.update(open_places)
+        fresh = {other for place in open_places for other in links[place]} - seen
+        seen |= fresh
+        view = sorted([*view, *((far[place], place) for place in fresh)])[:room]
+    kept = view[: max(2 * k, 12)]
+    words = [word for _, word in sorted((distance, labels[place]) for distance, place in kept)]
+    return (words + [-1] * k)[:k]
+
+
 def aggregate(descriptors, words, centroids):
     """word → sum of the residuals of the descriptors that have it among their words, in float32, in their order."""
     sums = {}

@@ -175,22 +175,70 @@ def test_reaching_counts_each_word_once() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 6), st.integers(1, 50))
-def test_no_bytes_of_a_graph_lead_the_search_astray(seed: int, words: int, k: int, beam: int) -> None:
+@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 6), st.integers(1, 50), st.sampled_from([32, 64, 128]))
+def test_no_bytes_of_a_graph_lead_the_search_astray(seed: int, words: int, k: int, beam: int, width: int) -> None:
     rng = np.random.default_rng(seed)
     centroids = rng.normal(size=(words, DIM)).astype(np.float32)
-    codes = rng.integers(-128, 128, (words, 32)).astype(np.int8)
-    wild = rng.integers(-(2**31), 2**31, (words, 5))
-    tame = rng.integers(-1, words + 2, (words, 5))
-    neighbours = np.where(rng.random((words, 5)) < 0.5, tame, wild).astype(np.int32)
+    codes = rng.integers(-128, 128, (words, width)).astype(np.int8)
+    wild = rng.integers(-(2**31), 2**31, 5 * words)
+    tame = rng.integers(-1, words + 2, 5 * words)
+    links = np.where(rng.random(5 * words) < 0.5, tame, wild).astype(np.int32)
+    starts = np.arange(0, 5 * words + 1, 5, dtype=np.int32)
+    starts[rng.random(words + 1) < 0.2] = rng.integers(-(2**31), 2**31)
     entries = np.concatenate([rng.integers(-(2**31), 2**31, 3), rng.integers(0, words, 3)]).astype(np.int32)
+    labels = rng.permutation(words).astype(np.int32)
     room = np.full((10, k), 7777, np.int32)  # the rows around those written stay as they are
     queries = rng.normal(size=(8, DIM)).astype(np.float32)
-    search(queries, codes[:1].repeat(8, axis=0), centroids, codes, neighbours, entries, beam, room[1:9])
+    asked = codes[:1].repeat(8, axis=0)
+    search(queries, asked, centroids, codes, labels, starts, links, entries, beam, room[1:9])
     assert (room[[0, 9]] == 7777).all() and room[1:9].min() >= -1 and room[1:9].max() < words
     for row in room[1:9].tolist():
         found = [word for word in row if word >= 0]
         assert len(set(found)) == len(found) and row[: len(found)] == found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 9), st.integers(1, 40), st.sampled_from([32, 96, 128, 160])
+)
+def test_the_search_walks_as_its_twin(seed: int, words: int, degree: int, beam: int, width: int) -> None:
+    """Small whole numbers, so that 8-bit copies are exact and many distances are equal."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(-2, 3, (words, width)).astype(np.int8)
+    asked = rng.integers(-2, 3, (5, width)).astype(np.int8)
+    rows = [rng.permutation(words)[: rng.integers(0, degree + 1)].tolist() for _ in range(words)]
+    starts = np.cumsum([0, *map(len, rows)]).astype(np.int32)
+    links = np.array([place for row in rows for place in row], np.int32)
+    entries = rng.integers(0, words, 2).astype(np.int32)
+    labels = rng.permutation(words).astype(np.int32)
+    centroids = codes[np.argsort(labels)].astype(np.float32)
+    found = np.empty((5, 4), np.int32)
+    search(asked.astype(np.float32), asked, centroids, codes, labels, starts, links, entries, beam, found)
+    for query, row in zip(asked, found.tolist(), strict=True):
+        assert row == naive.walk(query, codes, labels.tolist(), rows, entries.tolist(), beam, 4)
+
+
+@pytest.mark.parametrize("dim", [1, 31, 33, 127, 128, 129, 200])
+def test_every_number_of_dimensions_is_assigned(dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    codebook = linked(rng.uniform(size=(1500, dim)).astype(np.float32))
+    descriptors = (codebook.centroids[::10] + 0.05 * rng.normal(size=(150, dim))).astype(np.float32)
+    exact = codebook.assign(descriptors, 3, exact=True)
+    found = Navigator(codebook.centroids, codebook.graph).nearest(descriptors, 60, beam=1500)[:, :3]
+    assert recall(found, exact) > 0.99
+
+
+def test_more_queries_than_there_are_marks_do_not_disturb_each_other(large: Codebook) -> None:
+    codes = clustered(large.words, 32, seed=3).astype(np.int8)
+    starts = np.concatenate([[0], np.cumsum((large.graph.neighbours >= 0).sum(axis=1))]).astype(np.int32)
+    graph = (starts, large.graph.neighbours[large.graph.neighbours >= 0], large.graph.entries)
+    asked, found = codes[:600], np.empty((600, 3), np.int32)
+    rest = (large.centroids, codes, np.arange(large.words, dtype=np.int32), *graph, 24)
+    search(asked.astype(np.float32), asked, *rest, found)
+    for row in (0, 254, 255, 256, 509, 510, 599):
+        alone = np.empty((1, 3), np.int32)
+        search(asked[row : row + 1].astype(np.float32), asked[row : row + 1], *rest, alone)
+        assert np.array_equal(alone[0], found[row])
 
 
 def test_a_graph_that_leads_nowhere_costs_time_but_no_words() -> None:
