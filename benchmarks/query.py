@@ -2,7 +2,8 @@
 
     python benchmarks/query.py --data DIR [--small] [--features 1000]
 
-Descriptors are centroids with noise, so that their words follow the popularity of the index; five words for each.
+A query is 1000 descriptors around 440 words, as are the indexed images: centroids drawn by popularity, with noise. Each
+is assigned to five words.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from asmk_engine.search import Searcher
 
 
 def draw_features(centroids: np.ndarray, chances: np.ndarray, count: int, rng: np.random.Generator) -> Features:
-    """Descriptors near centroids that are drawn by popularity."""
-    words = rng.choice(len(centroids), count, p=chances)
+    """Descriptors near as many centroids, drawn by popularity, as an indexed image has words."""
+    present = rng.choice(len(centroids), min(synthetic.POSTINGS, len(centroids) // 4), replace=False, p=chances)
+    words = rng.choice(present, count)
     descriptors = centroids[words] + rng.normal(scale=0.5, size=(count, centroids.shape[1]))
     keypoints, strengths = np.zeros((count, 3), np.float32), np.ones(count, np.float32)
     return Features(descriptors.astype(np.float32), keypoints, strengths, (1024, 768))
