@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from asmk_engine.codebooks import Codebook
@@ -16,6 +15,7 @@ from asmk_engine.errors import FormatError, InputError, NotFoundError
 from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.features.parts import KIND as FEATURES
 from asmk_engine.index import Index
+from asmk_engine.inspector import open_hdf5
 from asmk_engine.manifest import NAMES
 from asmk_engine.recipes import Recipe
 from asmk_engine.segment import Segment
@@ -115,7 +115,7 @@ def _kind_of_file(path: Path) -> str:
 def _hdf5_kind(path: Path) -> str:
     """The mark of an HDF5 file; a file that does not open is called a codebook, whose reader says what is wrong."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return str(file.attrs.get("kind", ""))
     except (OSError, RuntimeError, ValueError, TypeError, KeyError):
         return CODEBOOK

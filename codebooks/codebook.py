@@ -20,6 +20,7 @@ from asmk_engine.codebooks.sample import Progress, sample_descriptors
 from asmk_engine.codebooks.whitening import learn_whitening
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet
+from asmk_engine.inspector import open_hdf5
 from asmk_engine.recipes import Recipe
 from asmk_engine.store import Folder
 from asmk_engine.threads import thread_count
@@ -237,7 +238,7 @@ class Codebook:
                 f"{path}: no such codebook; make one with `asmk-engine build-codebook FEATURES -o {path}`"
             )
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 return cls._from_hdf5(file, path)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             raise DamagedError(f"{path}: not a whole codebook ({' '.join(str(error).split())[:120]})") from None

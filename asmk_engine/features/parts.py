@@ -20,6 +20,7 @@ import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, NotFoundError
 from asmk_engine.features.model import Features, check_features
+from asmk_engine.inspector import open_hdf5
 from asmk_engine.recipes import Recipe
 from asmk_engine.store import Folder
 
@@ -79,7 +80,7 @@ class OpenedPart:
         if not self._path.exists():
             raise NotFoundError(f"{self._path}: no such file; run extract again")
         try:
-            self._file = h5py.File(self._path, "r")
+            self._file = open_hdf5(self._path)
         except OSError as error:
             raise _damaged(self._path, error) from None
         return self._file

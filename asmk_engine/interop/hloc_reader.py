@@ -19,6 +19,7 @@ import numpy as np
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError, StorageError
 from asmk_engine.features import Features, check_features, check_name
 from asmk_engine.features.parts import KIND
+from asmk_engine.inspector import open_hdf5
 
 DATASETS = ("keypoints", "descriptors", "scores", "scales", "image_size")
 LARGEST_DATASET = 1 << 30
@@ -44,7 +45,7 @@ def open_hloc(path: Path) -> Iterator[h5py.File]:
             raise NotFoundError(f"{path}: no such file; expected the HDF5 file of local features that hloc wrote")
         if not path.is_file() or not _has_signature(path):
             raise FormatError(f"{path}: not an HDF5 file; expected the file of local features that hloc wrote")
-        file = h5py.File(path, "r")
+        file = open_hdf5(path)
     with file:
         with _readable(path):
             kind = str(file.attrs.get("kind"))

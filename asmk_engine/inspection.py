@@ -1,0 +1,129 @@
+"""What an HDF5 file from a stranger may hold, looked at in a process of its own (see `inspector`).
+
+Refused are links and values that lead out of the file, filters that would load code, and arrays that claim more than
+the file can hold. Everything in which HDF5 follows addresses is read once: attributes, texts, and values in chunks.
+Whether the file is what its reader expects is the reader's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+MEMORY = 2 << 30  # bytes of address space; the libraries themselves take a few hundred MiB
+# Deflate, shuffle, checksum, szip, n-bit, scale-offset and LZF: all that HDF5 and h5py bring along.
+FILTERS = {1, 2, 3, 4, 5, 6, 32000}
+MOST_EXPANSION = 1032  # of deflate; no other of the filters expands more
+MOST_AT_ONCE = 1 << 24  # bytes
+MOST_READ = 1 << 28  # bytes of an array in chunks that are read; of a longer one so many at both ends
+LEAST_OBJECT = 16  # bytes that a group or dataset takes at the very least
+
+
+class Refused(Exception):
+    """The file holds something that is not read."""
+
+
+def inspect(path: Path) -> None:
+    """Walk through everything in a file but the values of its arrays; Refused says what must not be read."""
+    size = path.stat().st_size
+    with h5py.File(path, "r") as file:
+        _check_attributes(file, "/", size)
+        seen = {_address(file)}
+        waiting: list[tuple[str, h5py.Group]] = [("", file)]
+        while waiting:
+            prefix, group = waiting.pop()
+            for key in group:
+                name = f"{prefix}{key}"
+                if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                    raise Refused(f"{name!r} is a soft or external link; copy what it stands for into the file")
+                found = group[key]
+                if (address := _address(found)) in seen:
+                    continue
+                seen.add(address)
+                if len(seen) * LEAST_OBJECT > size:
+                    raise Refused(f"holds more groups and datasets than its {size} bytes can")
+                _check_attributes(found, name, size)
+                if isinstance(found, h5py.Group):
+                    waiting.append((f"{name}/", found))
+                elif isinstance(found, h5py.Dataset):
+                    _check_dataset(found, name, size)
+
+
+def _address(found: h5py.HLObject) -> int:
+    return int(h5py.h5o.get_info(found.id).addr)
+
+
+def _check_attributes(found: h5py.HLObject, name: str, size: int) -> None:
+    for key in found.attrs:
+        attribute = found.attrs.get_id(key)
+        if attribute.get_storage_size() > size:
+            raise Refused(f"attribute {key!r} of {name!r} claims more than the {size} bytes of the file")
+        _ = found.attrs[key]  # read here first: texts of any length hang on it
+
+
+def _check_dataset(dataset: h5py.Dataset, name: str, size: int) -> None:
+    if dataset.is_virtual or dataset.external:
+        raise Refused(f"{name}: its values lie in other files, which are not read; copy them into this one")
+    created = dataset.id.get_create_plist()
+    filters = {int(created.get_filter(number)[0]) for number in range(created.get_nfilters())}
+    if not filters <= FILTERS:
+        raise Refused(f"{name}: filter {min(filters - FILTERS)} is none that HDF5 brings along; write it with gzip")
+    claimed = dataset.id.get_space().get_simple_extent_npoints() * dataset.id.get_type().get_size()
+    if claimed > size * (MOST_EXPANSION if filters else 1):
+        raise Refused(f"{name}: claims {claimed} bytes, more than the {size} bytes of the file can stand for")
+    if created.get_layout() == h5py.h5d.CHUNKED or dataset.dtype.hasobject:
+        try:
+            _read(dataset, claimed)
+        except OSError as error:
+            raise OSError(f"{name!r}: {error}") from None
+
+
+def _read(dataset: h5py.Dataset, claimed: int) -> None:
+    if not dataset.shape:
+        _ = dataset[()]
+        return
+    rows = len(dataset)
+    most = max(1, min(rows, MOST_READ * rows // max(claimed, 1)))
+    step = max(1, most // (MOST_READ // MOST_AT_ONCE))
+    for begin in {*range(0, most, step), *range(rows - most, rows, step)}:
+        _ = dataset[begin : begin + step]
+
+
+def main() -> None:
+    """Serve one parent: for each line with a path answer a line with a verdict, until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    _limit_memory()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed must not mix with the answers
+    with contextlib.suppress(BrokenPipeError):
+        for line in sys.stdin:
+            print(json.dumps(_verdict(Path(json.loads(line)))), file=answers, flush=True)
+
+
+def _verdict(path: Path) -> dict[str, Any]:
+    """Why a file must not be read, or what HDF5 says of it; nothing when all is well."""
+    try:
+        inspect(path)
+    except Refused as refused:
+        return {"refused": str(refused)}
+    except MemoryError:
+        return {"refused": f"takes more than {MEMORY} bytes of memory to look at; get it again from where it came"}
+    except UnicodeDecodeError as error:
+        return {"refused": f"the name {error.object!r} is not valid Unicode; write it again under another"}
+    except Exception as error:
+        return {"said": str(error), "errno": getattr(error, "errno", None)}
+    return {}
+
+
+def _limit_memory() -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limits
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
