@@ -10,7 +10,8 @@ from asmk_engine import threads
 from asmk_engine.errors import DamagedError
 from asmk_engine.kernels.graph import BLOCK, LARGEST, quantise, reach, search, thin
 
-BEAM = 56  # words in view during a search: more find more of the nearest and take longer
+BEAM = 72  # words in view during a search: more find more of the nearest and take longer
+SPREAD = 1.12  # a search ends before words whose squared distance is so many times that of the last one wanted
 WIDER = 8  # words in view for each that is wanted, when that is more
 MOST_IN_VIEW = 1 << 16
 ENTRIES = 256  # they are read in one go, so that many cost less than the steps they spare
@@ -79,16 +80,18 @@ class Navigator:
     def nearest(self, queries: np.ndarray, k: int, *, beam: int = 0, workers: int = 1) -> np.ndarray:
         """The k nearest words that the graph leads to, [n, k] int32, nearest first; -1 where it led to fewer.
 
-        queries [n, D] float32, contiguous. Rows depend neither on the number of threads nor on each other.
+        queries [n, D] float32, contiguous. A beam of the caller's is searched to its end, that of the graph only as far
+        as SPREAD. Rows depend neither on the number of threads nor on each other.
         """
         codes = self._quantised(queries)
         words = np.empty((len(queries), k), np.int32)
+        spread = np.inf if beam else SPREAD
         beam = beam or max(self.graph.beam, WIDER * k)
         graph = (self._labels, self._starts, self._links, self._entries)
 
         def walk(begin: int) -> None:
             rows = slice(begin, begin + ROWS)
-            search(queries[rows], codes[rows], self._centroids, self._laid_out, *graph, beam, words[rows])
+            search(queries[rows], codes[rows], self._centroids, self._laid_out, *graph, beam, spread, words[rows])
 
         threads.run(walk, range(0, len(queries), ROWS), workers)
         return words

@@ -1,10 +1,10 @@
 """Nearest words through a graph of centroids: build it, search it.
 
 The search is the best-first beam search on a navigable neighbour graph (Malkov and Yashunin, TPAMI 2020, algorithm 2).
-Instead of upper layers it looks at all of a few hundred entries, and at the links of two words at a time. Steps through the graph compare 8-bit copies of query
-and centroids, which fit into the second and third level of the cache and whose distances are exact integers; the words
-that remain are ordered by their true distance. The graph is thinned by the relative neighbourhood rule of the same
-paper (algorithm 4).
+Instead of upper layers it looks at all of a few hundred entries, and then at the links of two words at a time. Steps
+through the graph compare 8-bit copies of query and centroids, which fit into the second and third level of the cache
+and whose distances are exact integers; the words that remain are ordered by their true distance. The graph is thinned
+by the relative neighbourhood rule of the same paper (algorithm 4).
 
 Queries are independent of each other, so the words of a query depend neither on threads nor on the queries beside it.
 """
@@ -22,6 +22,7 @@ GROUP = 4  # words that are compared with the query at a time
 LANES = 8  # keys of the beam that are moved at a time
 LONGEST = 1024  # links that are followed from one word
 MARKS = 255  # queries that are told apart in the bytes of the words they met
+SURE_LEAST = 5  # the walk ends by the distance of the last word wanted, but of no fewer than these
 STEP = 2  # words whose links are followed at a time
 TRUE_FACTOR = 2  # so many words are ordered by true distance for each that is wanted,
 TRUE_LEAST = 12  # but no fewer than these: an 8-bit distance rarely errs by more places
@@ -310,8 +311,12 @@ def _push(keys, near, found):
 
 
 @njit(nogil=True)
-def _walk(query, codes, starts, links, entries, keys, visited, mark, fresh, near):
-    """Fill keys[8:] with the words that the graph leads to, those nearest to the query, increasing."""
+def _walk(query, codes, starts, links, entries, surely, spread, keys, visited, mark, fresh, near):
+    """Fill keys[8:] with the words that the graph leads to, those nearest to the query, increasing.
+
+    The walk ends when all of them were looked around, or when the squared distance of the next exceeds
+    `spread` times that of keys[surely].
+    """
     end = keys.shape[0]
     keys[:LANES] = FIRST_KEY
     keys[LANES:] = LAST_KEY
@@ -321,7 +326,7 @@ def _walk(query, codes, starts, links, entries, keys, visited, mark, fresh, near
             _measure(query, codes, fresh, found, near)
             _push(keys, near, found)
         place = _next(keys, LANES, end)
-        if place == end:
+        if place == end or (keys[place] >> _FAR_SHIFT) > spread * (keys[surely] >> _FAR_SHIFT):
             return
         found = 0
         for _ in range(STEP):
@@ -339,8 +344,11 @@ def _walk(query, codes, starts, links, entries, keys, visited, mark, fresh, near
             _prefetch(links, following + _LINE // 4)
 
 
-@njit(f"void({_F4}, {_S1}, {_F4}, {_S1}, {_E4}, {_E4}, {_E4}, {_E4}, int64, int32[:, ::1])", nogil=True, cache=True)
-def search(queries, query_codes, centroids, codes, labels, starts, links, entries, beam, words):
+_LAID_OUT = f"{_S1}, {_E4}, {_E4}, {_E4}, {_E4}"
+
+
+@njit(f"void({_F4}, {_S1}, {_F4}, {_LAID_OUT}, int64, float64, int32[:, ::1])", nogil=True, cache=True)
+def search(queries, query_codes, centroids, codes, labels, starts, links, entries, beam, spread, words):
     """The nearest words of every query that the graph leads to, nearest first, the lower word first among equals.
 
     queries [n, D] float32, query_codes [n, W] int8
@@ -348,12 +356,14 @@ def search(queries, query_codes, centroids, codes, labels, starts, links, entrie
     codes [K, W] int8, starts [K + 1] int32 and links [L] int32 are by place: the places linked to place p are
                 links[starts[p]:starts[p + 1]], of which the first LONGEST count; entries [E]: where the search begins
     beam        how many words are kept in view, at least 1; rounded up to a multiple of 8
+    spread      the search ends before a word whose squared distance is so many times that of the last one wanted
     words       [n, k] int32, out; -1 where fewer than k words were reached, as can be in a damaged graph
     Links and entries that are no places are passed over, labels must be words; nothing outside the arrays is read.
     """
     count, width = codes.shape
     wanted = words.shape[1]
     room = (max(beam, wanted) + LANES - 1) & -LANES
+    surely = LANES + max(wanted, SURE_LEAST) - 1
     keys = np.empty(LANES + room, np.int64)
     most = STEP * LONGEST + entries.shape[0] + GROUP
     fresh, near = np.empty(most, np.int32), np.empty(most, np.int64)
@@ -366,7 +376,7 @@ def search(queries, query_codes, centroids, codes, labels, starts, links, entrie
         if row % MARKS == 0:
             visited[:] = 0
         mark = np.uint8(row % MARKS + 1)
-        _walk(query, codes, starts, links, entries, keys, visited, mark, fresh, near)
+        _walk(query, codes, starts, links, entries, surely, spread, keys, visited, mark, fresh, near)
         kept = min(room, max(TRUE_FACTOR * wanted, TRUE_LEAST))
         while kept > 0 and keys[LANES + kept - 1] == LAST_KEY:
             kept -= 1

@@ -74,7 +74,7 @@ def nearest_words(descriptor, centroids, k):
     return sorted(range(len(centroids)), key=lambda word: (distances[word], word))[:k]
 
 
-def walk(query, codes, labels, links, entries, beam, k):
+def walk(query, codes, labels, links, entries, beam, spread, k):
     """The k nearest words that a best-first search finds which looks around two places at a time; -1 for none.
 
     codes [K, D] and links, a list of places for each, are by place; labels name the word of each place.
@@ -84,6 +84,9 @@ def walk(query, codes, labels, links, entries, beam, k):
     seen, done = set(entries), set()
     view = sorted((far[place], place) for place in seen)[:room]
     while open_places := [place for _, place in view if place not in done][:2]:
+        limit = view[max(k, 5) - 1][0] if len(view) >= max(k, 5) else math.inf
+        if far[open_places[0]] > spread * limit:
+            break
         done.update(open_places)
         fresh = {other for place in open_places for other in links[place]} - seen
         seen |= fresh
