@@ -158,28 +158,19 @@ def _push_block(typing_context, keys, place, key):
 
 
 @intrinsic
-def _open_lanes(typing_context, keys, place):
-    """A bit for each of keys[place:place + 8] whose last bit is 0."""
+def _open_lane(typing_context, keys, place, lane):
+    """The first from `lane` on of keys[place:place + 8] whose last bit is 0; 8 when there is none."""
 
     def generate(context, builder, signature, arguments):
-        kind = _vector(64, LANES)
-        pointer = _pointer(context, builder, signature.args[0], *arguments)
-        loaded = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=8)
-        ends = builder.and_(loaded, _filled(kind, 1))
-        mask = builder.icmp_signed("==", ends, ir.Constant(kind, None))
-        return builder.zext(builder.bitcast(mask, ir.IntType(LANES)), ir.IntType(64))
+        *source, lane = arguments
+        kind, bits = _vector(64, LANES), ir.IntType(64)
+        pointer = builder.bitcast(_pointer(context, builder, signature.args[0], *source), kind.as_pointer())
+        ends = builder.and_(builder.load(pointer, align=8), _filled(kind, 1))
+        mask = builder.bitcast(builder.icmp_signed("==", ends, ir.Constant(kind, None)), ir.IntType(LANES))
+        mask = builder.and_(builder.zext(mask, bits), builder.shl(ir.Constant(bits, -1), lane))
+        return builder.cttz(builder.or_(mask, ir.Constant(bits, 1 << LANES)), cgutils.true_bit)
 
-    return types.int64(keys, types.int64), generate
-
-
-@intrinsic
-def _lowest(typing_context, bits):
-    """The place of the lowest set bit of a number that is not 0."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], cgutils.true_bit)
-
-    return types.int64(types.int64), generate
+    return types.int64(keys, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -268,13 +259,13 @@ def _measure(query, codes, fresh, found, near):
 def _next(keys, place, end):
     """The first place from `place` on, and below `end`, whose word was not looked at; else `end`."""
     begin = place & -LANES
-    bits = _open_lanes(keys, begin) & (-1 << (place & (LANES - 1)))
-    while bits == 0:
+    lane = _open_lane(keys, begin, place & (LANES - 1))
+    while lane == LANES:
         begin += LANES
         if begin >= end:
             return end
-        bits = _open_lanes(keys, begin)
-    return begin + _lowest(bits)
+        lane = _open_lane(keys, begin, 0)
+    return begin + lane
 
 
 @njit(nogil=True)
