@@ -9,7 +9,7 @@ import numpy as np
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features
-from asmk_engine.kernels.aggregate import aggregate, binarise
+from asmk_engine.kernels.aggregate import aggregate, aggregate_codes
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def aggregate_residuals(projected: np.ndarray, words: np.ndarray, codebook: Code
 
 def make_signature(projected: np.ndarray, words: np.ndarray, codebook: Codebook) -> Signature:
     """Aggregate and binarise one image; arguments as for `aggregate_residuals`."""
-    distinct, sums = aggregate_residuals(projected, words, codebook)
-    codes = np.empty((len(distinct), code_width(codebook.dim)), np.uint64)
-    binarise(sums, codes)
-    return Signature(distinct.astype(np.uint32), codes)
+    out_words = np.empty(words.size, np.uint32)
+    out_codes = np.empty((words.size, code_width(codebook.dim)), np.uint64)
+    count = aggregate_codes(projected, words, codebook.centroids, out_words, out_codes)
+    return Signature(out_words[:count].copy(), out_codes[:count].copy())  # without the room of repeated words
 
 
 def sign(features: Features, codebook: Codebook, assignments: int = 1) -> Signature:

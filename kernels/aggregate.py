@@ -5,10 +5,70 @@ One row per distinct word: the sum of (descriptor - centroid) over the descripto
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.cgutils import ir  # type: ignore[attr-defined]
+from numba.extending import intrinsic
 
 _DESCRIPTORS = "Array(float32, 2, 'C', readonly=True)"
 _WORDS = "Array(int32, 2, 'C', readonly=True)"
+_DIGIT = 8  # bits that one pass of the sort looks at: its counts stay in the first level of the cache
+_AHEAD = 8  # so many descriptors ahead the memory is asked for; words are far apart in a large codebook
+_PLACE = 0xFFFFFFFF  # of a key: where the word stood
+_LINE = 16  # float32 of a cache line
+
+
+@intrinsic
+def _prefetch(typing_context, array, place):
+    """Ask for the cache line of element `place` of a flat array; any address is allowed."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        flags = [ir.Constant(ir.IntType(32), value) for value in (0, 3, 1)]  # read, keep close, data
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, *(flag.type for flag in flags)])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [pointer, *flags])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@njit(nogil=True)
+def _sort_by_word(words):
+    """The words [n, k] of an image, increasing, each with its place in the low half of a key; [n * k] int64, stable."""
+    n, k = words.shape
+    keys, sorted_keys = np.empty(n * k, np.int64), np.empty(n * k, np.int64)
+    largest = np.int64(0)
+    for row in range(n):
+        for column in range(k):
+            word = np.int64(words[row, column])
+            largest = max(largest, word)
+            keys[row * k + column] = (word << 32) | (row * k + column)
+    shift = 32
+    while largest > 0:
+        ends = np.zeros((1 << _DIGIT) + 1, np.int64)
+        for i in range(n * k):
+            ends[((keys[i] >> shift) & ((1 << _DIGIT) - 1)) + 1] += 1
+        for digit in range(1 << _DIGIT):
+            ends[digit + 1] += ends[digit]
+        for i in range(n * k):
+            digit = (keys[i] >> shift) & ((1 << _DIGIT) - 1)
+            sorted_keys[ends[digit]] = keys[i]
+            ends[digit] += 1
+        keys, sorted_keys = sorted_keys, keys
+        shift += _DIGIT
+        largest >>= _DIGIT
+    return keys
+
+
+@njit(nogil=True)
+def _binarise_row(sums, out_code):
+    dim = sums.shape[0]
+    for column in range(out_code.shape[0]):
+        bits = np.uint64(0)
+        for place in range(min(64, dim - 64 * column)):
+            bits |= np.uint64(sums[64 * column + place] > np.float32(0.0)) << np.uint64(place)
+        out_code[column] = bits
 
 
 @njit(f"int64({_DESCRIPTORS}, {_WORDS}, {_DESCRIPTORS}, int32[::1], float32[:, ::1])", nogil=True, cache=True)
@@ -21,21 +81,18 @@ def aggregate(descriptors, words, centroids, out_words, out_sums):
     out_words    [>= n * k] int32, receives the m distinct words, increasing
     out_sums     [>= n * k, D] float32, receives their residual sums, added in the order of the descriptors
     """
-    n, k = words.shape
+    k = words.shape[1]
     dim = descriptors.shape[1]
-    flat = words.copy().reshape(n * k)
-    order = np.argsort(flat, kind="mergesort")
     count = -1
     previous = -1
-    for position in order:
-        word = flat[position]
+    for key in _sort_by_word(words):
+        word = key >> 32
         if word != previous:
             count += 1
             previous = word
             out_words[count] = word
-            for d in range(dim):
-                out_sums[count, d] = np.float32(0.0)
-        row = position // k
+            out_sums[count] = np.float32(0.0)
+        row = (key & _PLACE) // k
         for d in range(dim):
             out_sums[count, d] += descriptors[row, d] - centroids[word, d]
     return count + 1
@@ -48,11 +105,36 @@ def binarise(sums, out_codes):
     sums       [m, D] float32
     out_codes  [m, ceil(D / 64)] uint64; the bits beyond D are 0
     """
-    m, dim = sums.shape
-    for row in range(m):
-        for column in range(out_codes.shape[1]):
-            bits = np.uint64(0)
-            for d in range(64 * column, min(64 * column + 64, dim)):
-                if sums[row, d] > np.float32(0.0):
-                    bits |= np.uint64(1) << np.uint64(d - 64 * column)
-            out_codes[row, column] = bits
+    for row in range(sums.shape[0]):
+        _binarise_row(sums[row], out_codes[row])
+
+
+@njit(f"int64({_DESCRIPTORS}, {_WORDS}, {_DESCRIPTORS}, uint32[::1], uint64[:, ::1])", nogil=True, cache=True)
+def aggregate_codes(descriptors, words, centroids, out_words, out_codes):
+    """`aggregate` and `binarise` in one pass that keeps the sum of one word at a time; returns the distinct words, m.
+
+    descriptors, words, centroids  as for `aggregate`
+    out_words  [>= n * k] uint32, out_codes [>= n * k, ceil(D / 64)] uint64 receive the m words, increasing, and codes
+    """
+    k = words.shape[1]
+    dim = descriptors.shape[1]
+    keys = _sort_by_word(words)
+    total = np.empty(dim, np.float32)
+    count = 0
+    place = 0
+    while place < keys.shape[0]:
+        word = keys[place] >> 32
+        total[:] = np.float32(0.0)
+        while place < keys.shape[0] and keys[place] >> 32 == word:
+            following = keys[min(place + _AHEAD, keys.shape[0] - 1)]
+            for d in range(0, dim, _LINE):
+                _prefetch(descriptors, (following & _PLACE) // k * dim + d)
+                _prefetch(centroids, (following >> 32) * dim + d)
+            row = (keys[place] & _PLACE) // k
+            for d in range(dim):
+                total[d] += descriptors[row, d] - centroids[word, d]
+            place += 1
+        out_words[count] = word
+        _binarise_row(total, out_codes[count])
+        count += 1
+    return count

@@ -99,7 +99,7 @@ def test_high_parts_beyond_the_range_are_refused_or_stay_inside(universe: int, c
 
 
 @given(
-    st.integers(0, 6),
+    st.integers(0, 12),
     st.integers(1, 3),
     st.integers(1, 9),
     st.sampled_from([1, 5, 63, 64, 65, 128]),
@@ -123,6 +123,24 @@ def test_aggregate_and_binarise_equal_their_twins(count: int, k: int, words: int
         assert out_sums[row].tolist() == [float(value) for value in expected[word]]
         assert bits[row, :dim].tolist() == naive.binarise(expected[word])
         assert not bits[row, dim:].any()
+    own_words, own_codes = np.empty(count * k, np.uint32), np.empty((count * k, codes.shape[1]), np.uint64)
+    assert aggregate.aggregate_codes(descriptors, assigned, centroids, own_words, own_codes) == found
+    assert own_words[:found].tolist() == sorted(expected)
+    assert own_codes[:found].tolist() == codes.tolist()
+
+
+@pytest.mark.parametrize("words", [255, 256, 257, 65_536, 65_537])
+def test_aggregating_into_the_words_of_a_large_codebook(words: int) -> None:
+    rng = np.random.default_rng(words)
+    centroids, descriptors = (rng.normal(size=(count, 2)).astype(np.float32) for count in (words, 60))
+    assigned = rng.integers(0, words, (60, 2), dtype=np.int32)
+    assigned[:10, 0], assigned[10:20, 1] = words - 1, assigned[0, 1]
+    expected = naive.aggregate(descriptors, assigned, centroids)
+    out_words, out_codes = np.empty(120, np.uint32), np.empty((120, 1), np.uint64)
+    assert aggregate.aggregate_codes(descriptors, assigned, centroids, out_words, out_codes) == len(expected)
+    assert out_words[: len(expected)].tolist() == sorted(expected)
+    bits = [naive.binarise(expected[word]) for word in sorted(expected)]
+    assert out_codes[: len(expected), 0].tolist() == [first + 2 * second for first, second in bits]
 
 
 @given(st.integers(1, 40), st.integers(1, 200), st.sampled_from([1, 2, 3, 4, 16]), st.integers(0, 2**32))
