@@ -10,6 +10,7 @@ import numpy as np
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features
 from asmk_engine.kernels.aggregate import aggregate, aggregate_codes
+from asmk_engine.threads import stream, thread_count
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,16 @@ def sign(features: Features, codebook: Codebook, assignments: int = 1) -> Signat
 
 
 def sign_many(
-    images: Iterable[tuple[str, Features]], codebook: Codebook, assignments: int = 1
+    images: Iterable[tuple[str, Features]], codebook: Codebook, assignments: int = 1, *, threads: int | None = None
 ) -> Iterator[tuple[str, Signature]]:
-    """Names and signatures of a stream of images, in its order.
+    """Names and signatures of a stream of images, in its order; a few images are in hand at a time.
 
     Every image is projected and assigned alone: the last bit of a matrix product may depend on the rows beside it, and
     the signature of an image must not depend on the images that were added with it.
     """
-    for name, features in images:
-        yield name, sign(features, codebook, assignments)
+
+    def signed(image: tuple[str, Features]) -> tuple[str, Signature]:
+        return image[0], sign(image[1], codebook, assignments)
+
+    # Comparing with all words is one large product, which takes all processors by itself.
+    return stream(signed, images, thread_count(threads) if codebook.assignment == "graph" else 1)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from asmk_engine.errors import InputError
@@ -50,9 +51,36 @@ def run(function: Callable[[Item], Result], items: Iterable[Item], threads: int)
     could last for ever, as they may all be waiting likewise.
     """
     listed = list(items)
-    if threads == 1 or len(listed) < 2 or getattr(_this_thread, "is_of_a_pool", False):
+    if threads == 1 or len(listed) < 2 or _is_inside_a_task():
         return [function(item) for item in listed]
     return list(_pool(threads).map(function, listed))
+
+
+def stream(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """The results of `function` for every item of a stream, in its order, computed by up to `threads` threads.
+
+    No more than two items a thread are in hand at a time, finished ones included; `items` is advanced by the caller's
+    thread. Inside a task of a pool the items are computed by its own thread, as in `run`.
+    """
+    if threads == 1 or _is_inside_a_task():
+        yield from map(function, items)
+        return
+    pool = _pool(threads)
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) == 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _is_inside_a_task() -> bool:
+    return getattr(_this_thread, "is_of_a_pool", False)
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork: a child starts its own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,34 @@ def test_a_task_may_hand_out_tasks() -> None:
     except subprocess.TimeoutExpired:
         pytest.fail("the tasks wait for each other")
     assert result.stdout.strip() == str([40 * number + 6 for number in range(6)]), result.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_stream_keeps_its_order_and_holds_few_items(count: int) -> None:
+    given: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            given.append(item)
+            yield item
+
+    for place, result in enumerate(threads.stream(lambda item: 2 * item, items(), count)):
+        assert result == 2 * place and len(given) <= place + 2 * count
+    assert len(given) == 100
+    assert list(threads.stream(str, [], count)) == []
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_error_in_a_stream_comes_in_its_place(count: int) -> None:
+    stream = threads.stream(lambda item: 6 // item, [1, 2, 0, 3], count)
+    assert [next(stream), next(stream)] == [6, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+
+
+def test_a_task_may_stream() -> None:
+    inner = threads.run(lambda number: list(threads.stream(lambda item: number * item, range(4), 2)), range(6), 2)
+    assert inner == [[number * item for item in range(4)] for number in range(6)]
 
 
 def test_threads_are_counted_from_one() -> None:
