@@ -123,7 +123,7 @@ class Index:
 
     def refresh(self) -> None:
         """See the last commit, also when another process made it."""
-        self._snapshot = open_snapshot(self._folder)
+        self._snapshot = open_snapshot(self._folder, self._snapshot)
 
     def add(
         self,
@@ -313,7 +313,7 @@ class Index:
     def _publish(self, manifest: Manifest) -> None:
         self._folder.sync()
         self._folder.replace_manifest(NAMES, manifest.to_json())
-        self._snapshot = map_snapshot(self._folder, manifest)
+        self._snapshot = map_snapshot(self._folder, manifest, self._snapshot)
 
 
 @dataclass(frozen=True)

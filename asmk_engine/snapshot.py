@@ -67,12 +67,15 @@ class Snapshot:
         return lengths
 
 
-def open_snapshot(folder: Folder) -> Snapshot:
-    """Map the last commit; when a writer removed a file under our eyes, there is a newer commit to map."""
+def open_snapshot(folder: Folder, before: Snapshot | None = None) -> Snapshot:
+    """Map the last commit; when a writer removed a file under our eyes, there is a newer commit to map.
+
+    before  an earlier snapshot of the same folder: what it shares with the commit is not mapped again
+    """
     manifest = read_manifest(folder)
     while True:
         try:
-            return map_snapshot(folder, manifest)
+            return map_snapshot(folder, manifest, before)
         except NotFoundError as error:
             newer = read_manifest(folder)
             if newer.commit == manifest.commit:
@@ -80,11 +83,23 @@ def open_snapshot(folder: Folder) -> Snapshot:
             manifest = newer
 
 
-def map_snapshot(folder: Folder, manifest: Manifest) -> Snapshot:
-    """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest."""
-    codebook = _read_codebook(folder, manifest.codebook)
-    segments = tuple(_map_segment(folder, entry, codebook) for entry in manifest.segments)
+def map_snapshot(folder: Folder, manifest: Manifest, before: Snapshot | None = None) -> Snapshot:
+    """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest.
+
+    before  an earlier snapshot of the same folder: files never change, so what it has mapped and checked is taken over
+    """
+    if before is not None and _shared(before.manifest) == _shared(manifest):
+        codebook = before.codebook
+    else:
+        codebook, before = _read_codebook(folder, manifest.codebook), None
+    known = dict(zip(before.manifest.segments, before.segments, strict=True)) if before else {}
+    segments = tuple(known.get(entry) or _map_segment(folder, entry, codebook) for entry in manifest.segments)
     return Snapshot(manifest, codebook, segments)
+
+
+def _shared(manifest: Manifest) -> tuple[str, FileEntry]:
+    """What all commits of an index have in common."""
+    return manifest.identity, manifest.codebook
 
 
 def _map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook) -> Segment:

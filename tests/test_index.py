@@ -28,7 +28,7 @@ from asmk_engine.features import Features, FeatureSet
 from asmk_engine.index import Index
 from asmk_engine.recipes import Recipe
 from asmk_engine.search import Hit, Searcher, SelectiveMatch
-from asmk_engine.signatures import sign
+from asmk_engine.signatures import sign, sign_many
 from asmk_engine.store import WriterLock
 from asmk_engine.variants import Comparison
 from samples import RECIPE, make_features, random_codebook, random_images, write_features
@@ -522,6 +522,30 @@ def test_another_object_sees_a_commit_after_refresh(index: Index) -> None:
     assert len(other) == 40
     other.refresh()
     assert len(other) == 35
+
+
+def test_images_signed_side_by_side_are_signed_as_alone(codebook: Codebook, images: dict[str, Features]) -> None:
+    for book in (codebook, codebook.with_assignment("graph")):
+        signed = list(sign_many(images.items(), book, 2, threads=3))
+        assert [name for name, _ in signed] == list(images)
+        for name, signature in signed:
+            alone = sign(images[name], book, 2)
+            assert np.array_equal(signature.words, alone.words) and np.array_equal(signature.codes, alone.codes)
+
+
+def test_a_commit_maps_only_what_is_new(tmp_path: Path, index: Index) -> None:
+    before = index.snapshot
+    index.add(write_features(tmp_path / "one", {"one": make_features(np.ones((2, DIM)))}))
+    assert index.codebook is before.codebook
+    assert index.snapshot.segments[0] is before.segments[0] and len(index.snapshot.segments) == 2
+    index.delete(["one", "folder/image 003.jpg"])
+    assert index.images == 39 and before.images == 40 and before.find("folder/image 003.jpg")
+    index.refresh()
+    assert index.codebook is before.codebook and index.images == 39
+    shutil.rmtree(index.path)
+    Index.create(index.path, random_codebook(WORDS, DIM, seed=5))
+    index.refresh()
+    assert index.images == 0 and index.codebook.fingerprint != before.codebook.fingerprint
 
 
 def test_signatures_made_elsewhere_answer_as_added_features_do(
