@@ -25,9 +25,9 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet, check_name
 from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry
-from asmk_engine.merging import CHUNK_POSTINGS, merge_segments
+from asmk_engine.merging import merge_segments
 from asmk_engine.segment import Segment
-from asmk_engine.segment_writer import Contents, write_segment
+from asmk_engine.segment_writer import CHUNK_POSTINGS, Contents, write_segment
 from asmk_engine.signatures import Signature, code_width, sign_many
 from asmk_engine.snapshot import Snapshot, map_snapshot, open_snapshot
 from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest, storage_errors

@@ -7,19 +7,17 @@ time, straight from the mapped old files to their places in the new one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from asmk_engine.errors import DamagedError
 from asmk_engine.kernels import elias_fano
 from asmk_engine.segment import RANGE_BITS, Segment, range_images
-from asmk_engine.segment_writer import Outline, SegmentWriter
+from asmk_engine.segment_writer import CHUNK_POSTINGS, Outline, Piece, SegmentWriter
 from asmk_engine.store import Folder
-
-# Postings brought over at a time: 64 MiB of codes at 128 bits.
-CHUNK_POSTINGS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,13 @@ def merge_segments(
     sources = list(_sources(segments))
     outline = Outline.of(_count(sources, images, vocabulary), images, vocabulary)
     names = [segment.name_as_bytes(int(n)) for segment in segments for n in segment.live_numbers()]
+    inside = functools.lru_cache(2)(functools.partial(_inside, sources, images))
+
+    def bring(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+        return _bring(outline, inside(piece.range_number), piece)
+
     with SegmentWriter(folder, name, outline, names, segments[0].codes.shape[1]) as writer:
-        for r in range(len(outline.range_starts) - 1):
-            _move_range(writer, r, sources, chunk_postings)
+        writer.write_all(bring, chunk_postings)
         live = [segment.live_numbers() for segment in segments]
         fingerprints = [segment.fingerprints[numbers] for segment, numbers in zip(segments, live, strict=True)]
         counts = [segment.word_counts[numbers] for segment, numbers in zip(segments, live, strict=True)]
@@ -98,32 +100,22 @@ def _count(sources: Sequence[_Source], images: int, vocabulary: int) -> np.ndarr
     return counts
 
 
-def _move_range(writer: SegmentWriter, r: int, sources: Sequence[_Source], chunk_postings: int) -> None:
-    """Write all lists of one new range."""
-    begin, universe = r << RANGE_BITS, range_images(r, writer.outline.images)
-    inside = [_inside(source, begin, universe) for source in sources]
-    wanted = [source for source in inside if (source.moved >= 0).any()]
-    first, last = (int(writer.outline.range_starts[r + i]) for i in (0, 1))
-    starts = writer.outline.posting_starts
-    while first < last:
-        chunk = max(first + 1, int(np.searchsorted(starts, starts[first] + chunk_postings, side="right")) - 1)
-        chunk = min(chunk, last)
-        _move_chunk(writer, wanted, first, chunk, universe)
-        first = chunk
+def _inside(sources: Sequence[_Source], images: int, range_number: int) -> list[_Source]:
+    """The sources of a new range, with the numbers inside it, -1 for images that go elsewhere."""
+    begin, universe = range_number << RANGE_BITS, range_images(range_number, images)
+    found = []
+    for source in sources:
+        stays = (source.moved >= begin) & (source.moved < begin + universe)
+        if stays.any():
+            found.append(replace(source, moved=np.where(stays, source.moved - begin, -1)))
+    return found
 
 
-def _inside(source: _Source, begin: int, universe: int) -> _Source:
-    """The source with new numbers inside the range that begins at `begin`, -1 for images that go elsewhere."""
-    moved = source.moved - begin
-    moved[(source.moved < begin) | (moved >= universe)] = -1
-    return _Source(source.segment, source.first, source.last, moved)
-
-
-def _move_chunk(writer: SegmentWriter, sources: Sequence[_Source], first: int, last: int, universe: int) -> None:
-    outline = writer.outline
-    words = outline.list_words[first:last]
+def _bring(outline: Outline, sources: Sequence[_Source], piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+    """The postings of a piece, out of sources whose images have their numbers inside its range."""
+    words = outline.list_words[piece.first : piece.last]
     first_word, last_word = int(words[0]), int(words[-1]) + 1
-    starts = outline.posting_starts[first : last + 1] - outline.posting_starts[first]
+    starts = outline.posting_starts[piece.first : piece.last + 1] - outline.posting_starts[piece.first]
     places = np.zeros(last_word - first_word, np.int64)
     places[words - words[0]] = starts[:-1]
     numbers = np.empty(int(starts[-1]), np.uint32)
@@ -136,4 +128,4 @@ def _move_chunk(writer: SegmentWriter, sources: Sequence[_Source], first: int, l
         source.check(status, lists)
     if not np.array_equal(places[words - words[0]], starts[1:]):
         raise DamagedError(f"{sources[0].segment.path}: its lists changed while they were merged; restore a copy")
-    writer.write_lists(first, last, universe, numbers, codes)
+    return numbers, codes

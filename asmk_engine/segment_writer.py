@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,12 @@ from asmk_engine.errors import InputError
 from asmk_engine.kernels import elias_fano, postings
 from asmk_engine.segment import RANGE_BITS, range_images
 from asmk_engine.store import Folder
+from asmk_engine.threads import available_threads, stream
+
+# Postings brought to their places at a time: 64 MiB of codes at 128 bits, in pieces for the threads.
+CHUNK_POSTINGS = 1 << 22
+MOST_THREADS = 4  # with more the one that writes the file does not keep up
+IN_HAND = 2 * MOST_THREADS  # pieces at a time
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,19 @@ class Contents:
     words: np.ndarray
     images: np.ndarray
     codes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Lists `first` to `last` (exclusive), all of range `range_number`, which holds `universe` images."""
+
+    universe: int
+    first: int
+    last: int
+    range_number: int = 0
+
+
+Bring = Callable[[Piece], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,28 @@ class Outline:
         """All postings."""
         return int(self.posting_starts[-1])
 
+    def pieces(self, postings: int) -> Iterator[Piece]:
+        """All lists in pieces of so many postings, or of one list that has more."""
+        starts = self.posting_starts
+        for r, (first, end) in enumerate(itertools.pairwise(self.range_starts.tolist())):
+            while first < end:
+                last = int(np.searchsorted(starts, starts[first] + postings, side="right")) - 1
+                last = min(max(last, first + 1), end)
+                yield Piece(range_images(r, self.images), first, last, r)
+                first = last
+
+    def rows(self, piece: Piece) -> slice:
+        """The postings of a piece."""
+        return slice(int(self.posting_starts[piece.first]), int(self.posting_starts[piece.last]))
+
+    def encode(self, piece: Piece, numbers: np.ndarray) -> np.ndarray:
+        """The image numbers of a piece, [n] uint32, in the bytes that stand in the file."""
+        posting_starts = self.posting_starts[piece.first : piece.last + 1]
+        id_starts = self.id_starts[piece.first : piece.last + 1]
+        ids = np.zeros(int(id_starts[-1] - id_starts[0]), np.uint8)
+        elias_fano.encode(numbers, posting_starts - posting_starts[0], id_starts - id_starts[0], piece.universe, ids)
+        return ids
+
 
 class SegmentWriter:
     """Writes the file of a segment whose outline is known; use it as a context manager.
@@ -98,17 +139,32 @@ class SegmentWriter:
     def __exit__(self, *error: object) -> None:
         self._file.__exit__(None, None, None)
 
+    def write_all(self, bring: Bring, chunk_postings: int = CHUNK_POSTINGS) -> None:
+        """Write all lists, which several threads bring and encode while this one writes.
+
+        bring  gives the numbers [n] uint32, inside the range, and the codes [n, W] uint64 of the lists of a piece
+        chunk_postings  how many postings are held in memory at a time
+        """
+
+        def brought(piece: Piece) -> tuple[Piece, np.ndarray, np.ndarray]:
+            numbers, codes = bring(piece)
+            return piece, self.outline.encode(piece, numbers), codes
+
+        pieces = self.outline.pieces(max(1, chunk_postings // IN_HAND))
+        for piece, ids, codes in stream(brought, pieces, min(available_threads(), MOST_THREADS)):
+            self._write(piece, ids, codes)
+
     def write_lists(self, first: int, last: int, universe: int, numbers: np.ndarray, codes: np.ndarray) -> None:
         """Write lists `first` to `last` (exclusive), all of one range of `universe` images.
 
         numbers [n] uint32, image numbers inside the range, and codes [n, W] uint64, in the order of the lists
         """
-        posting_starts = self.outline.posting_starts[first : last + 1]
-        id_starts = self.outline.id_starts[first : last + 1]
-        ids = np.zeros(int(id_starts[-1] - id_starts[0]), np.uint8)
-        elias_fano.encode(numbers, posting_starts - posting_starts[0], id_starts - id_starts[0], universe, ids)
-        self._file.write("codes", int(posting_starts[0]), codes)
-        self._file.write("ids", int(id_starts[0]), ids)
+        piece = Piece(universe, first, last)
+        self._write(piece, self.outline.encode(piece, numbers), codes)
+
+    def _write(self, piece: Piece, ids: np.ndarray, codes: np.ndarray) -> None:
+        self._file.write("codes", self.outline.rows(piece).start, codes)
+        self._file.write("ids", int(self.outline.id_starts[piece.first]), ids)
 
     def finish(self, fingerprints: np.ndarray, word_counts: np.ndarray) -> int:
         """Write what is left, [I] uint64 and [I] uint32; returns the crc32 of the checksums."""
@@ -140,11 +196,15 @@ def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int
     starts = np.concatenate([[0], np.cumsum(counts)])[:-1].astype(np.int64)
     order = postings.order_postings(words, numbers, vocabulary, RANGE_BITS, starts)
     outline = Outline.of(counts, images, vocabulary)
-    inside = numbers[order] & np.uint32((1 << RANGE_BITS) - 1)
-    with SegmentWriter(folder, name, outline, contents.names, contents.codes.shape[1]) as writer:
-        for r in range(ranges):
-            first, last = int(outline.range_starts[r]), int(outline.range_starts[r + 1])
-            rows = slice(int(outline.posting_starts[first]), int(outline.posting_starts[last]))
-            writer.write_lists(first, last, range_images(r, images), inside[rows], contents.codes[order[rows]])
+    codes = np.ascontiguousarray(contents.codes, np.uint64)
+
+    def bring(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+        rows = order[outline.rows(piece)]
+        brought = np.empty(len(rows), np.uint32), np.empty((len(rows), codes.shape[1]), np.uint64)
+        postings.gather(rows, numbers, codes, RANGE_BITS, *brought)
+        return brought
+
+    with SegmentWriter(folder, name, outline, contents.names, codes.shape[1]) as writer:
+        writer.write_all(bring)
         word_counts = np.bincount(numbers, minlength=images).astype(np.uint32)
         return writer.finish(contents.fingerprints, word_counts)

@@ -4,6 +4,8 @@ import numpy as np
 from numba import njit
 
 _U4 = "Array(uint32, 1, 'C', readonly=True)"
+_I8 = "Array(int64, 1, 'C', readonly=True)"
+_CODES = "Array(uint64, 2, 'C', readonly=True)"
 
 
 @njit(f"int64[::1]({_U4}, {_U4}, int64, int64, int64)", nogil=True, cache=True)
@@ -31,3 +33,17 @@ def order_postings(words, images, vocabulary, range_bits, starts):
         order[starts[cell]] = p
         starts[cell] += 1
     return order
+
+
+@njit(f"void({_I8}, {_U4}, {_CODES}, int64, uint32[::1], uint64[:, ::1])", nogil=True, cache=True)
+def gather(order, images, codes, range_bits, out_numbers, out_codes):
+    """Bring postings into order: their image numbers inside their range, and their codes.
+
+    order  [n] int64, rows of images [P] uint32 and codes [P, W] uint64; out_numbers [n] uint32, out_codes [n, W] uint64
+    """
+    inside = np.uint32((1 << range_bits) - 1)
+    for i in range(order.shape[0]):
+        row = order[i]
+        out_numbers[i] = images[row] & inside
+        for column in range(codes.shape[1]):
+            out_codes[i, column] = codes[row, column]

@@ -181,6 +181,11 @@ def test_postings_are_ordered_as_a_stable_sort_would(pairs: list[tuple[int, int]
     starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
     order = postings.order_postings(words, images, 7, 6, starts.copy())
     assert order.tolist() == sorted(range(len(pairs)), key=lambda p: (pairs[p][1] >> 6, pairs[p][0]))
+    codes = np.arange(2 * len(pairs), dtype=np.uint64).reshape(-1, 2)
+    out_numbers, out_codes = np.empty(len(pairs), np.uint32), np.empty((len(pairs), 2), np.uint64)
+    postings.gather(order, images, codes, 6, out_numbers, out_codes)
+    assert out_numbers.tolist() == [pairs[p][1] % 64 for p in order]
+    assert out_codes.tolist() == [[2 * p, 2 * p + 1] for p in order.tolist()]
 
 
 @given(st.integers(1, 12), st.integers(1, 8), st.integers(0, 2**32))
