@@ -18,7 +18,13 @@ KEYS = {
     "opening": {"seconds", "first_query_cold_s", "first_query_warm_s"},
     "query": {"images", "median_ms", "p95_ms"},
     "assignment": {"exact_ms", "graph_ms", "speedup", "recall_at_1", "recall_at_5", "words", "descriptors"},
-    "build": {"images_per_second", "end_to_end_images_per_second", "add_one_ms", "merge_mb_per_second"},
+    "build": {
+        "images_per_second",
+        "end_to_end_images_per_second",
+        "add_one_ms",
+        "merge_mb_per_second",
+        "write_mb_per_second",
+    },
 }
 
 
