@@ -16,8 +16,9 @@ import numpy as np
 from asmk_engine.errors import DamagedError
 from asmk_engine.kernels import elias_fano
 from asmk_engine.segment import RANGE_BITS, Segment, range_images
-from asmk_engine.segment_writer import CHUNK_POSTINGS, Outline, Piece, SegmentWriter
+from asmk_engine.segment_writer import CHUNK_POSTINGS, MOST_THREADS, Outline, Piece, SegmentWriter
 from asmk_engine.store import Folder
+from asmk_engine.threads import available_threads, stream
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def merge_segments(
     images = sum(segment.live for segment in segments)
     sources = list(_sources(segments))
     outline = Outline.of(_count(sources, images, vocabulary), images, vocabulary)
-    names = [segment.name_as_bytes(int(n)) for segment in segments for n in segment.live_numbers()]
+    names = [name for segment in segments for name in segment.names_as_bytes(segment.live_numbers())]
     inside = functools.lru_cache(2)(functools.partial(_inside, sources, images))
 
     def bring(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
@@ -92,11 +93,20 @@ def _sources(segments: Sequence[Segment]) -> Iterator[_Source]:
 
 
 def _count(sources: Sequence[_Source], images: int, vocabulary: int) -> np.ndarray:
+    """Postings of every new (range, word), words of a range side by side; old ranges are counted by all threads."""
     counts = np.zeros(-(-images >> RANGE_BITS) * vocabulary, np.int64)
-    for source in sources:
+
+    def counted(source: _Source) -> tuple[int, np.ndarray]:
+        live = source.moved[source.moved >= 0]  # increasing
+        first, last = (int(live[place]) >> RANGE_BITS for place in (0, -1)) if len(live) else (0, 0)
+        moved = np.where(source.moved >= 0, source.moved - (first << RANGE_BITS), -1)
+        own = np.zeros((last - first + 1) * vocabulary, np.int64)
         lists = slice(source.first, source.last)
-        tables = source.tables(lists)
-        source.check(elias_fano.count_moved(*tables, vocabulary, source.moved, RANGE_BITS, counts), lists)
+        source.check(elias_fano.count_moved(*source.tables(lists), vocabulary, moved, RANGE_BITS, own), lists)
+        return first * vocabulary, own
+
+    for begin, own in stream(counted, sources, min(available_threads(), MOST_THREADS)):
+        counts[begin : begin + len(own)] += own
     return counts
 
 

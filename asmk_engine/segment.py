@@ -115,6 +115,14 @@ class Segment:
             raise DamagedError(f"{self.path}: the name of image {number} lies outside the file; it was altered")
         return self._name_bytes[begin:end].tobytes()
 
+    def names_as_bytes(self, numbers: np.ndarray) -> list[bytes]:
+        """The names of images as UTF-8 bytes; many times as fast as one by one."""
+        begins, ends = self._name_offsets[numbers], self._name_offsets[numbers + 1]
+        if (begins < 0).any() or (ends < begins).any() or (ends > len(self._name_bytes)).any():
+            raise DamagedError(f"{self.path}: a name lies outside the file; it was altered")
+        data = self._name_bytes.data
+        return [bytes(data[begin:end]) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+
     def name(self, number: int) -> str:
         """The name of an image; DamagedError when its bytes are no UTF-8."""
         try:
