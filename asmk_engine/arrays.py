@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import mmap
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from types import TracebackType
 
 import numpy as np
 
-from asmk_engine import threads
+from asmk_engine import system, threads
 from asmk_engine.errors import DamagedError
-from asmk_engine.store import Folder, storage_errors
+from asmk_engine.store import TEMPORARY, Folder, storage_errors
 
 BLOCK = 1 << 20
 TASK = 16 * BLOCK  # what a thread checks at a time
@@ -117,7 +116,7 @@ class ArrayWriter:
         try:
             self._put(0, self._header)
             with storage_errors(self._folder.path / self._name, "write the file"):
-                self._file.truncate(self._end + self._checksums)
+                system.resize(self._file, self._end + self._checksums)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -127,7 +126,7 @@ class ArrayWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError):  # an error in closing follows one in writing, which says more
-            self._file.close()
+            system.close(self._file)
         self._folder.remove_unfinished(self._name)
 
     def write(self, key: str, row: int, rows: np.ndarray) -> None:
@@ -138,20 +137,20 @@ class ArrayWriter:
 
     def finish(self) -> int:
         """Add the checksums, sync, and give the file its name; returns the crc32 of the checksums."""
+        sums = self._block_sums()
+        self._put(self._end, sums)
         with storage_errors(self._folder.path / self._name, "write the file"):
-            self._file.flush()
-            mapped = mmap.mmap(self._file.fileno(), self._end, access=mmap.ACCESS_READ)
-            with contextlib.closing(mapped), memoryview(mapped) as data:
-                sums = _checksums(data, self._end).tobytes()
-            self._put(self._end, sums)
-            self._file.flush()
+            system.close(self._file)
         self._folder.publish(self._name)
         return zlib.crc32(sums)
 
     def _put(self, place: int, data: bytes | memoryview) -> None:
         with storage_errors(self._folder.path / self._name, "write the file"):
-            self._file.seek(place)
-            self._file.write(data)
+            system.write(self._file, place, data)
+
+    def _block_sums(self) -> bytes:
+        with self._folder.map(f"{self._name}{TEMPORARY}") as data:
+            return _checksums(data, self._end).tobytes()
 
 
 Shapes = list[tuple[str, tuple[np.dtype, tuple[int, ...]]]]

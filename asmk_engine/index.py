@@ -30,7 +30,7 @@ from asmk_engine.segment import Segment
 from asmk_engine.segment_writer import CHUNK_POSTINGS, Contents, write_segment
 from asmk_engine.signatures import Signature, code_width, sign_many
 from asmk_engine.snapshot import Snapshot, map_snapshot, open_snapshot
-from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest, storage_errors
+from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest
 
 # A segment is written and committed when this many postings are in hand: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
@@ -377,8 +377,7 @@ def _listed(names: Sequence[str], shown: int = 3) -> str:
 
 
 def _entry(folder: Folder, name: str, checksum: int) -> FileEntry:
-    with storage_errors(folder.path / name, "read the size"):
-        return FileEntry(name, (folder.path / name).stat().st_size, checksum)
+    return FileEntry(name, folder.size(name), checksum)
 
 
 def _write_codebook(folder: Folder, name: str, codebook: Codebook) -> FileEntry:

@@ -2,7 +2,8 @@
 
 A file is written under a temporary name, synced, and renamed to its final name; it then never changes.
 Only a manifest is replaced, atomically, as the last step of a commit. Temporary names end in `.tmp`, so that
-whatever a killed writer left behind is recognised and removed by the next one.
+whatever a killed writer left behind is recognised and removed by the next one. What the disk does for it stands in
+`system`.
 """
 
 from __future__ import annotations
@@ -10,22 +11,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import mmap
-import os
 import re
-import stat
-import sys
 import zlib
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from asmk_engine.errors import DamagedError, FormatError, NotFoundError, StorageError
+from asmk_engine import system
+from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundError, StorageError
 
 TEMPORARY = ".tmp"
-# MADV_POPULATE_READ of Linux 5.14, which Python does not name, and the request to read ahead.
-_PRELOADING = [22, mmap.MADV_WILLNEED] if sys.platform == "linux" else []
 LOCK = "lock"
 
 _CURES = {
@@ -34,6 +30,7 @@ _CURES = {
     errno.EROFS: "choose a folder that can be written",
     errno.EACCES: "choose a folder that you may write, or change its permissions",
     errno.EPERM: "choose a folder that you may write, or change its permissions",
+    errno.ENOLCK: "use a disk that can lock files",
     errno.EMFILE: "raise the limit on open files (ulimit -n) and run the same command again",
 }
 
@@ -56,18 +53,19 @@ class Folder:
         self.path = Path(path)
 
     def make(self) -> None:
-        """Make the folder and its parents where they are missing, and sync the parent."""
-        if self.path.is_dir():
-            return
+        """Make the folder and its parents where they are missing, each durable in the one above."""
+        missing = [path for path in (self.path, *self.path.parents) if not path.is_dir()]
         with storage_errors(self.path, "make the folder"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(PermissionError):  # a parent that may be entered but not read cannot be synced
-                _sync_folder(self.path.parent)
+            for path in reversed(missing):
+                system.make_folder(path)
+            for path in missing or [self.path]:  # one that was there may be too young to last
+                with contextlib.suppress(PermissionError):  # a parent that may be entered, not read, cannot be synced
+                    system.sync_folder(path.parent)
 
     def names(self) -> list[str]:
         """Sorted names of the files in the folder; empty when there is no folder."""
         with storage_errors(self.path, "list the folder"):
-            return sorted(os.listdir(self.path)) if self.path.is_dir() else []
+            return sorted(system.names(self.path)) if self.path.is_dir() else []
 
     def temporary(self, name: str) -> Path:
         """Where a file that will be called `name` is written before it is complete."""
@@ -81,15 +79,19 @@ class Folder:
     def _write_temporary(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
         temporary = self.temporary(name)
         with storage_errors(self.path / name, "write the file"), _removed_on_error(temporary):
-            with open(temporary, "wb") as file:
+            file, end = system.create(temporary), 0
+            try:
                 for chunk in chunks:
-                    file.write(chunk)
-            _sync_file(temporary)
+                    system.write(file, end, chunk)
+                    end += memoryview(chunk).nbytes
+            finally:
+                system.close(file)
+            system.sync_file(temporary)
 
     def create(self, name: str) -> IO[bytes]:
         """Open the temporary file of `name` for writing and reading; `publish` gives it its name."""
         with storage_errors(self.path / name, "write the file"):
-            return open(self.temporary(name), "wb+")
+            return system.create(self.temporary(name))
 
     def remove_unfinished(self, name: str) -> None:
         """Remove the temporary file of `name` where it was not published."""
@@ -99,13 +101,13 @@ class Folder:
         """Sync the finished temporary file of `name` and give it its final name, replacing an older one."""
         temporary = self.temporary(name)
         with storage_errors(self.path / name, "write the file"), _removed_on_error(temporary):
-            _sync_file(temporary)
-            os.replace(temporary, self.path / name)
+            system.sync_file(temporary)
+            system.replace(temporary, self.path / name)
 
     def sync(self) -> None:
         """Make the names in the folder durable."""
         with storage_errors(self.path, "sync the folder"):
-            _sync_folder(self.path)
+            system.sync_folder(self.path)
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there; one that cannot be removed now is left for the next writer."""
@@ -113,7 +115,7 @@ class Folder:
             storage_errors(self.path / name, "remove the file"),
             contextlib.suppress(FileNotFoundError, PermissionError, IsADirectoryError),
         ):
-            (self.path / name).unlink()
+            system.remove(self.path / name)
 
     def remove_leftovers(self, ours: re.Pattern[str], keep: Container[str] = ()) -> None:
         """Remove files whose names, without `.tmp`, are of the pattern `ours` and not in `keep`.
@@ -124,28 +126,31 @@ class Folder:
             if name not in keep and ours.fullmatch(name.removesuffix(TEMPORARY)):
                 self.remove(name)
 
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        with storage_errors(self.path / name, "read the size"):
+            return system.size(self.path / name)
+
     def content(self, name: str) -> bytes | None:
         """All bytes of a small file, or None when it cannot be read."""
         try:
-            return (self.path / name).read_bytes()
-        except OSError:
+            return bytes(self.map(name))
+        except AsmkError:
             return None
 
     def map(self, name: str) -> memoryview:
-        """The bytes of a file, mapped read-only; NotFoundError when it is missing."""
+        """The bytes of a file, mapped read-only; NotFoundError when it is missing, DamagedError when it is no file."""
         path = self.path / name
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
-                raise DamagedError(f"{path}: not a plain file; restore a copy")
-            with open(path, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    return memoryview(b"")
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            data = system.map_file(path)
         except FileNotFoundError:
             raise NotFoundError(f"{path}: no such file") from None
         except OSError as error:
             cure = _CURES.get(error.errno or 0, "check that the file can be read")
             raise StorageError(f"{path}: cannot map the file: {error.strerror or error}; {cure}") from error
+        if data is None:
+            raise DamagedError(f"{path}: not a plain file; restore a copy")
+        return data
 
     @staticmethod
     def preload(mapped: memoryview) -> None:
@@ -153,11 +158,7 @@ class Folder:
 
         Without it every part is entered when it is first touched, a few pages at a time.
         """
-        if isinstance(mapped.obj, mmap.mmap):
-            for advice in _PRELOADING:
-                with contextlib.suppress(OSError):  # an older kernel knows only the second
-                    mapped.obj.madvise(advice)
-                    return
+        system.preload(mapped)
 
     def replace_manifest(self, names: Iterable[str], content: dict[str, Any]) -> None:
         """Commit: replace each copy of the manifest in turn, syncing the folder after each.
@@ -205,51 +206,18 @@ class WriterLock:
         self._file: int | None = None
 
     def __enter__(self) -> WriterLock:
-        with storage_errors(self._path, "open the lock"):
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _lock(self._file)
-        except OSError as error:
-            os.close(self._file)
-            self._file = None
-            busy = error.errno in (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
-            why = "another process is writing here; wait until it has finished"
-            cannot = f"cannot lock the folder: {error.strerror or error}; use a disk that can lock files"
-            raise StorageError(f"{self._path.parent}: {why if busy else cannot}") from None
+        with storage_errors(self._path, "lock the folder"):
+            self._file = system.lock(self._path)
+        if self._file is None:
+            raise StorageError(f"{self._path.parent}: another process is writing here; wait until it has finished")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            os.close(self._file)
+            system.unlock(self._file)
             self._file = None
-
-
-def _lock(file: int) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _sync_file(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder for syncing; its renames are journalled
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -258,5 +226,5 @@ def _removed_on_error(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            system.remove(path)
         raise

@@ -21,7 +21,7 @@ PACKAGE_FOLDERS = {"asmk_engine": "asmk_engine", "kernels": "asmk_engine.kernels
 # Bottom to top. A room imports from itself and from those before it, never from those after it.
 ROOMS = [
     *["errors", "threads", "escape", "kernels"],
-    *["recipes", "image_lists", "images", "store", "arrays", "manifest"],
+    *["recipes", "image_lists", "images", "system", "store", "arrays", "manifest"],
     *["inspection", "inspector", "features", "codebooks"],
     *["networks", "attempts", "workers", "extraction", "extractors", "descriptors"],
     *["signatures", "segment", "segment_writer", "batch", "merging", "snapshot", "index"],

@@ -206,7 +206,7 @@ def test_preloading_changes_no_answer(
     index: Index, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch, preloading: list[int] | None
 ) -> None:
     if preloading is not None:  # as on systems that know no such advice, or only the old one
-        monkeypatch.setattr("asmk_engine.store._PRELOADING", preloading)
+        monkeypatch.setattr("asmk_engine.system._PRELOADING", preloading)
     before = Searcher(index).search(images.values(), 5)
     index.preload()
     assert Searcher(index).search(images.values(), 5) == before
@@ -404,7 +404,7 @@ def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         if armed:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("asmk_engine.store._sync_file", full)
+    monkeypatch.setattr("asmk_engine.system.sync_file", full)
     yield armed
 
 
