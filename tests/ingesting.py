@@ -1,0 +1,32 @@
+"""A process that changes an index for ever and says on a pipe what it is about to do and what it has done."""
+
+from __future__ import annotations
+
+import random
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from asmk_engine.index import Index
+from histories import NAMES, signed
+
+
+def ingest(path: Path, seed: int, pipe: Connection) -> None:
+    """Add, delete and merge at random; sends ("begin" or "done", deed, names)."""
+    rng = random.Random(seed)
+    index = Index.open(path)
+    while True:
+        deed = rng.choice(("add", "add", "add", "delete", "merge"))
+        if deed == "add":
+            names = [f"{rng.getrandbits(60):015x}.jpg" for _ in range(rng.randrange(1, 4))]
+        elif deed == "delete":
+            names = rng.sample(index.names, min(2, index.images))
+        else:
+            names = []
+        pipe.send(("begin", deed, names))
+        if deed == "add":
+            index.add_signatures([(name, signed(rng.choice(NAMES))) for name in names], segment_postings=1)
+        elif deed == "delete":
+            index.delete(names)
+        else:
+            index.merge()
+        pipe.send(("done", deed, names))
