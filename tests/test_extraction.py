@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import asmk_engine
-from asmk_engine import extraction
+from asmk_engine import extraction, inspector
 from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFoundError, StorageError
 from asmk_engine.extraction import ExtractionSummary, extract_images
 from asmk_engine.extractors import load_extractor
@@ -49,7 +49,10 @@ def content(path: Path) -> dict[str, bytes]:
 
 
 def no_children() -> bool:
-    """Whether every process that this one started has ended and been waited for."""
+    """Whether every process that this one started has ended and been waited for, but for the one that inspects files."""
+    if inspector._process.cache_info().currsize:
+        inspector._process().close()
+        inspector._process.cache_clear()
     try:
         os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:
