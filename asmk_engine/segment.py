@@ -16,7 +16,7 @@ in the cache while its postings are read; inside a range the postings stand word
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy as np
 from asmk_engine.arrays import ArrayFile, map_arrays
 from asmk_engine.errors import DamagedError
 from asmk_engine.kernels import elias_fano, match
+from asmk_engine.kernels.names import find_names
 from asmk_engine.store import Folder
 
 RANGE_BITS = 16
@@ -130,26 +131,17 @@ class Segment:
         except UnicodeDecodeError:
             raise DamagedError(f"{self.path}: the name of image {number} is not UTF-8; the file was altered") from None
 
-    def find(self, name: str) -> int | None:
-        """The number of the image called `name`, deleted or not, or None."""
-        wanted = name.encode("utf-8", "surrogatepass")
-        low, high = 0, self.images
-        while low < high:
-            middle = (low + high) // 2
-            if self._name_at(middle) < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        found = low < self.images and self._name_at(low) == wanted
-        return int(self._name_order[low]) if found else None
-
-    def _name_at(self, place: int) -> bytes:
-        number = int(self._name_order[place])
-        if number >= self.images:
-            raise DamagedError(
-                f"{self.path}: its table of names speaks of image {number} of {self.images}; it was altered"
-            )
-        return self.name_as_bytes(number)
+    def find(self, wanted: Sequence[str]) -> np.ndarray:
+        """The numbers of the images of these names, deleted or not, [n] int64; -1 for a name that is not there."""
+        encoded = [name.encode("utf-8", "surrogatepass") for name in wanted]
+        offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))])
+        joined = np.frombuffer(b"".join(encoded), np.uint8)
+        numbers = np.empty(len(encoded), np.int64)
+        tables = self._name_bytes, self._name_offsets, self._name_order
+        damaged = find_names(*tables, joined, offsets.astype(np.int64), numbers)
+        if damaged >= 0:
+            raise DamagedError(f"{self.path}: place {damaged} of its table of names contradicts it; it was altered")
+        return numbers
 
     def names(self) -> Iterator[str]:
         """Names of the images that are not deleted, by number."""

@@ -36,27 +36,25 @@ class Snapshot:
 
     def find(self, name: str) -> tuple[int, int] | None:
         """Segment and image number of a live image, or None."""
-        for place, segment in enumerate(self.segments):
-            number = segment.find(name)
-            if number is not None and (segment.deleted is None or not segment.deleted[number]):
-                return place, number
-        return None
+        return self.find_all([name]).get(name)
 
     def names(self) -> Iterator[str]:
         """Names of all live images, segment by segment."""
         return (name for segment in self.segments for name in segment.names())
 
     def find_all(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Segment and image number of those of the names that are live images."""
+        """Segment and image number of those of the names that are live images, in the order of the names."""
         wanted = list(names)
-        if len(wanted) * len(self.segments) < max(self.images, 1) // 8:
-            return {name: place for name in wanted if (place := self.find(name))}
-        places = {
-            segment.name(int(number)): (place, int(number))
-            for place, segment in enumerate(self.segments)
-            for number in segment.live_numbers()
-        }
-        return {name: places[name] for name in wanted if name in places}
+        places = np.full((len(wanted), 2), -1)
+        for place, segment in enumerate(self.segments):
+            numbers = segment.find(wanted)
+            found = np.flatnonzero(numbers >= 0)
+            if segment.deleted is not None:
+                found = found[~segment.deleted[numbers[found]]]
+            places[found, 0], places[found, 1] = place, numbers[found]
+        there = np.flatnonzero(places[:, 0] >= 0)
+        rows = places[there].tolist()
+        return {wanted[i]: (place, number) for i, (place, number) in zip(there.tolist(), rows, strict=True)}
 
     @functools.cached_property
     def list_lengths(self) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import naive
-from asmk_engine.kernels import aggregate, cluster, elias_fano, match, postings
+from asmk_engine.kernels import aggregate, cluster, elias_fano, match, names, postings
 
 UNIVERSES = [1, 2, 3, 63, 64, 65, 1000, 65_535, 65_536]
 
@@ -172,6 +172,36 @@ def test_find_lists_equals_a_dictionary(present: set[int], wanted: set[int]) -> 
     out = np.empty(len(wanted), np.int64)
     match.find_lists(np.array(sorted(present), np.uint32), np.array(sorted(wanted), np.uint32), out)
     assert out.tolist() == [places.get(word, -1) for word in sorted(wanted)]
+
+
+def joined(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
+    return np.frombuffer(b"".join(texts), np.uint8), offsets
+
+
+TEXTS = st.lists(st.binary(max_size=3) | st.sampled_from([b"a", b"ab", b"\xff", b"\x00", b"\x00\x00"]), max_size=12)
+
+
+@given(TEXTS.map(lambda texts: list(dict.fromkeys(texts))), TEXTS)
+def test_find_names_equals_a_dictionary(present: list[bytes], wanted: list[bytes]) -> None:
+    order = np.array(sorted(range(len(present)), key=present.__getitem__), np.uint32)
+    out = np.empty(len(wanted), np.int64)
+    assert names.find_names(*joined(present), order, *joined(wanted), out) == -1
+    places = {text: place for place, text in enumerate(present)}
+    assert out.tolist() == [places.get(text, -1) for text in wanted]
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 9), min_size=4, max_size=4), TEXTS)
+def test_hostile_names_are_refused_or_stay_inside(offsets: list[int], wanted: list[bytes]) -> None:
+    guarded = np.frombuffer(b"abcdef" + bytes(100), np.uint8)
+    order, out = np.array([2, 0, 7][: 1 + offsets[0] % 3], np.uint32), np.empty(len(wanted), np.int64)
+    tables = guarded[:6], np.array(offsets[: len(order) + 1], np.int64), order
+    place = names.find_names(*tables, *joined(wanted), out)
+    found = out[out >= 0] if place < 0 else out[:0]
+    for number in found.tolist():
+        begin, end = offsets[number : number + 2]
+        assert 0 <= begin <= end <= 6 and bytes(guarded[begin:end]) in wanted
+    assert place < len(order)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 300)), max_size=60))
