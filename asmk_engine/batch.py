@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 
+from asmk_engine.codebooks import Codebook
+from asmk_engine.errors import InputError
 from asmk_engine.segment_writer import Contents
-from asmk_engine.signatures import Signature
+from asmk_engine.signatures import Signature, code_width
 
 FIRST_ROOM = 1 << 12
+MEBIBYTE = 1 << 20
+# What indexing takes beside the postings in hand: the program, a part of the features, pieces of lists on their way.
+BESIDE = 400 * MEBIBYTE
+CODEBOOK_COPIES = 2  # the codebook itself, and what is made of it for assigning
+LEAST_POSTINGS = 1 << 20
+
+
+def postings_within(memory: int, codebook: Codebook) -> int:
+    """Postings of a segment that may be in hand so that indexing takes no more than `memory` bytes in all.
+
+    Counted in: the program, the codebook and the merges on the way. On top come some 200 bytes for each image that is
+    added. InputError, with the least that suffices, when it is too little.
+    """
+    each = 16 + 8 * code_width(codebook.dim)  # its word, image, place in the order, and code
+    beside = BESIDE + CODEBOOK_COPIES * sum(array.nbytes for array in codebook.arrays().values())
+    least = -(-(beside + LEAST_POSTINGS * each) // MEBIBYTE)
+    if memory < least * MEBIBYTE:
+        raise InputError(
+            f"{memory // MEBIBYTE} MiB of memory were allowed, indexing with {codebook.words} words takes {least} MiB "
+            f"at the least; allow {least}M or more"
+        )
+    return (memory - beside) // each
 
 
 class Batch:

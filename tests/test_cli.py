@@ -245,3 +245,13 @@ def test_output_may_be_cut_short(world: Path) -> None:
     command = f"{sys.executable} -m asmk_engine query '{world / 'i.index'}' --all --format jsonl | head -n 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT)
     assert json.loads(result.stdout)["hits"] and "Traceback" not in result.stderr
+
+
+def test_memory_of_indexing_is_a_size_that_suffices(world: Path, tmp_path: Path) -> None:
+    features, codebook = next(world.glob("*.features")), next(world.glob("*.h5"))
+    arguments = ["index", features, "--codebook", codebook, "-o", tmp_path / "index"]
+    assert "'much' is no size" in fails(*arguments, "--memory", "much")
+    message = fails(*arguments, "--memory", "100M")
+    assert "100 MiB of memory were allowed" in message and not (tmp_path / "index").exists()
+    run(*arguments, "--memory", message.split("allow ")[1].split()[0])
+    assert f"{len(SUBJECTS) * VIEWS}" in run("info", tmp_path / "index").stdout

@@ -119,6 +119,22 @@ def test_segments_stay_few_under_small_adds_and_answers_the_same(
     assert other.names == index.names and answers(other, queries, SelectiveMatch()) == expected
 
 
+def test_segments_stay_logarithmic_after_every_one_of_many_adds(
+    tmp_path: Path, codebook: Codebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asmk_engine.store._sync_file", lambda path: None)
+    monkeypatch.setattr("asmk_engine.index.SMALL_POSTINGS", 8)
+    index = Index.create(tmp_path / "index", codebook)
+    signature = sign(make_features(np.random.default_rng(0).normal(size=(9, DIM))), codebook)
+    assert 4 <= len(signature) <= 8  # eight images reach the second tier, 64 the third
+    for number in range(150):
+        index.add_signatures([(f"{number:03d}", signature)])
+        tiers = 1 + int(np.log(number + 1) / np.log(8)) + 1
+        assert len(index.snapshot.segments) <= 7 * tiers
+    assert index.images == 150 and len(index.snapshot.segments) > 1
+    assert index.names == [f"{number:03d}" for number in range(150)]
+
+
 def test_answers_do_not_depend_on_ranges(
     tmp_path: Path, index: Index, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch
 ) -> None:
