@@ -2,7 +2,8 @@
 
 The layout is 8 bytes of header length, a JSON header, and the arrays back to back without holes. Wider items come
 first and the header is padded, so that every array is aligned. The last array, `checksums`, holds the crc32 of each
-MiB of everything before it. Any safetensors reader can open the files; nothing in them can execute.
+MiB of everything before it, which is compared when something in that MiB is first asked for. Any safetensors reader can
+open the files; nothing in them can execute.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import contextlib
 import json
 import math
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -32,6 +33,74 @@ _DTYPES = {"U8": "u1", "U16": "<u2", "U32": "<u4", "I32": "<i4", "I64": "<i8", "
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 
 
+class Blocks:
+    """The blocks of a mapped file, each compared with its checksum when it is first asked for.
+
+    data  the bytes that have checksums, of one crc32 for each MiB in `sums`
+    """
+
+    def __init__(self, path: Path, data: memoryview, sums: bytes) -> None:
+        self._path, self._data, self._sums = path, data, sums
+        self._compared = bytearray(len(sums) // 4)
+        self._left = len(self._compared)
+        self._count()
+
+    def _count(self) -> None:
+        """How many blocks before each one were not compared yet, and at last of all."""
+        self._before = np.concatenate([[0], np.cumsum(np.frombuffer(self._compared, np.uint8) == 0)])
+        self._left = int(self._before[-1])
+
+    @property
+    def whole(self) -> bool:
+        """Whether every block was compared."""
+        return not self._left
+
+    def check(self, begin: int, end: int) -> None:
+        """Compare the blocks of bytes `begin` to `end` that were not compared yet; DamagedError for an altered one."""
+        if self._left and begin < end:
+            first, last = max(begin, 0) // BLOCK, min(-(-end // BLOCK), len(self._compared))
+            if 0 in self._compared[first:last]:
+                self._compare(number for number in range(first, last) if not self._compared[number])
+
+    def check_many(self, begins: np.ndarray, ends: np.ndarray) -> None:
+        """`check` for many spans of bytes at once, [n] int64 each."""
+        if not self._left:
+            return
+        first, last = begins // BLOCK, -(-ends // BLOCK)
+        due = (self._before.take(last, mode="clip") > self._before.take(first, mode="clip")) & (begins < ends)
+        if due.any():
+            wanted = np.zeros(len(self._compared) + 1, np.int64)
+            np.add.at(wanted, np.clip(first[due], 0, len(wanted) - 1), 1)
+            np.add.at(wanted, np.clip(last[due], 0, len(wanted) - 1), -1)
+            touched = np.flatnonzero(np.cumsum(wanted)[:-1])
+            self._compare(number for number in touched.tolist() if not self._compared[number])
+
+    def check_all(self) -> None:
+        """Compare every block, also those that were compared before."""
+        altered = np.flatnonzero(_checksums(self._data, len(self._data)) != np.frombuffer(self._sums, "<u4"))
+        if len(altered):
+            raise self._altered(int(altered[0]))
+        self._compared = bytearray([1]) * len(self._compared)
+        self._count()
+
+    def preload(self) -> None:
+        """Read the whole file into memory, see `system.preload`."""
+        system.preload(self._data)
+
+    def _compare(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            block = self._data[number * BLOCK : (number + 1) * BLOCK]
+            if zlib.crc32(block) != int.from_bytes(self._sums[4 * number : 4 * number + 4], "little"):
+                raise self._altered(number)
+            self._compared[number] = 1
+        self._count()
+
+    def _altered(self, number: int) -> DamagedError:
+        begin, end = number * BLOCK, min((number + 1) * BLOCK, len(self._data))
+        return DamagedError(f"{self._path}: bytes {begin} to {end} were altered; restore a copy")
+
+
+
 @dataclass(frozen=True)
 class ArrayFile:
     """The arrays of a mapped file.
@@ -39,16 +108,22 @@ class ArrayFile:
     arrays     name → read-only array over the mapped bytes
     metadata   name → text, as it was written
     size       bytes of the file
+    begins     name → where the bytes of an array begin
+    blocks     what compares checksums; None for arrays that come from no file
     """
 
     path: Path
     arrays: dict[str, np.ndarray]
     metadata: dict[str, str]
     size: int
-    data: memoryview
+    begins: dict[str, int] = field(default_factory=dict)
+    blocks: Blocks | None = None
 
     def take(self, name: str, dtype: str, *shape: int | None) -> np.ndarray:
-        """The array `name`, or DamagedError unless it has this dtype and shape (None: any length)."""
+        """The array `name`, or DamagedError unless it has this dtype and shape (None: any length).
+
+        Its content is not compared with the checksums: see `verified` and `verify_rows`.
+        """
         array = self.arrays.get(name)
         if array is None:
             raise DamagedError(f"{self.path}: holds no array {name!r}; the file is of another kind or was altered")
@@ -58,14 +133,38 @@ class ArrayFile:
             raise DamagedError(f"{self.path}: {name} is {array.dtype} {array.shape}, expected {dtype} ({wanted})")
         return array
 
+    def verified(self, name: str) -> np.ndarray:
+        """The array `name`, compared with its checksums; DamagedError when it was altered."""
+        array = self.arrays[name]
+        if self.blocks is not None:
+            self.blocks.check(self.begins[name], self.begins[name] + array.nbytes)
+        return array
+
+    def verify_rows(self, name: str, begin: int, end: int) -> None:
+        """Compare the checksums of rows `begin` to `end` (exclusive) of an array; DamagedError when one was altered."""
+        if self.blocks is not None:
+            first, size = self.begins[name], self._row_bytes(name)
+            self.blocks.check(first + begin * size, first + end * size)
+
+    def verify_spans(self, name: str, begins: np.ndarray, ends: np.ndarray) -> None:
+        """`verify_rows` for many spans of rows at once, [n] int64 each; cheap when they were verified before."""
+        if self.blocks is not None:
+            first, size = self.begins[name], self._row_bytes(name)
+            self.blocks.check_many(first + begins * size, first + ends * size)
+
     def verify(self) -> None:
-        """Compare the checksum of every block; DamagedError names the first block that was altered."""
-        end = self.size - self.arrays[CHECKSUMS].nbytes
-        wanted = self.arrays[CHECKSUMS].view("<u4")
-        altered = np.flatnonzero(_checksums(self.data, end) != wanted)
-        if len(altered):
-            begin = int(altered[0]) * BLOCK
-            raise DamagedError(f"{self.path}: bytes {begin} to {min(begin + BLOCK, end)} were altered; restore a copy")
+        """Compare the checksum of every block, also of those seen before; DamagedError names the first altered one."""
+        if self.blocks is not None:
+            self.blocks.check_all()
+
+    def preload(self) -> None:
+        """Read the whole file into memory, where the system knows how."""
+        if self.blocks is not None:
+            self.blocks.preload()
+
+    def _row_bytes(self, name: str) -> int:
+        array = self.arrays[name]
+        return array.itemsize * math.prod(array.shape[1:])
 
 
 def _checksums(data: memoryview, end: int) -> np.ndarray:
@@ -185,7 +284,7 @@ def _entry(dtype: str, shape: tuple[int, ...], begin: int, size: int) -> dict[st
 
 
 def map_arrays(folder: Folder, name: str, checksum: int | None = None) -> ArrayFile:
-    """Map a file of arrays; nothing is read but the header and the checksums.
+    """Map a file of arrays; nothing is read but the checksums and the blocks of the header.
 
     checksum  the crc32 of the checksums that the manifest knows, when there is one
     Raises NotFoundError, StorageError, or DamagedError when header, sizes and file contradict each other.
@@ -196,13 +295,17 @@ def map_arrays(folder: Folder, name: str, checksum: int | None = None) -> ArrayF
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict):
         raise DamagedError(f"{path}: the header is not understood; the file was altered")
-    arrays = _views(data[begin:], entries, path)
+    arrays, places = _views(data[begin:], entries, path)
     blocks = math.ceil((len(data) - arrays[CHECKSUMS].nbytes) / BLOCK) if CHECKSUMS in arrays else -1
     if blocks < 0 or arrays[CHECKSUMS].shape != (4 * blocks,) or arrays[CHECKSUMS].dtype != np.uint8:
         raise DamagedError(f"{path}: {blocks} blocks, but not as many checksums; the file was altered")
-    if checksum is not None and zlib.crc32(arrays[CHECKSUMS].tobytes()) != checksum:
+    sums = arrays[CHECKSUMS].tobytes()
+    if checksum is not None and zlib.crc32(sums) != checksum:
         raise DamagedError(f"{path}: not the file the manifest speaks of: its checksums differ; restore a copy")
-    return ArrayFile(path, arrays, {str(k): str(v) for k, v in metadata.items()}, len(data), data)
+    checks = Blocks(path, data[: len(data) - len(sums)], sums)
+    checks.check(0, begin)
+    begins = {name: begin + place for name, place in places.items()}
+    return ArrayFile(path, arrays, {str(k): str(v) for k, v in metadata.items()}, len(data), begins, checks)
 
 
 def _parse_header(data: memoryview, path: Path) -> tuple[int, dict[str, object]]:
@@ -218,8 +321,12 @@ def _parse_header(data: memoryview, path: Path) -> tuple[int, dict[str, object]]
     return 8 + length, entries
 
 
-def _views(data: memoryview, entries: dict[str, object], path: Path) -> dict[str, np.ndarray]:
+def _views(
+    data: memoryview, entries: dict[str, object], path: Path
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The arrays, and where each begins."""
     arrays: dict[str, np.ndarray] = {}
+    places: dict[str, int] = {}
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: _begin(item[1])):
         try:
@@ -230,11 +337,11 @@ def _views(data: memoryview, entries: dict[str, object], path: Path) -> dict[str
         plain = len(shape) <= 4 and all(type(n) is int and 0 <= n < 1 << 48 for n in (*shape, begin, end))
         if not plain or begin != position or end > len(data) or math.prod(shape) * dtype.itemsize != end - begin:
             raise DamagedError(f"{path}: the header's entry {name!r} contradicts the file; one of them was altered")
-        arrays[name] = _view(data[begin:end], dtype, shape)
+        arrays[name], places[name] = _view(data[begin:end], dtype, shape), begin
         position = end
     if position != len(data):
         raise DamagedError(f"{path}: {len(data) - position} bytes belong to no array; the file was altered")
-    return arrays
+    return arrays, places
 
 
 def _begin(entry: object) -> int:

@@ -119,7 +119,7 @@ class Index:
         index is larger than the memory.
         """
         for segment in self._snapshot.segments:
-            self._folder.preload(segment.file.data)
+            segment.file.preload()
 
     def refresh(self) -> None:
         """See the last commit, also when another process made it."""

@@ -16,16 +16,16 @@ in the cache while its postings are read; inside a range the postings stand word
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from asmk_engine.arrays import ArrayFile, map_arrays
+from asmk_engine.arrays import ArrayFile
 from asmk_engine.errors import DamagedError
 from asmk_engine.kernels import elias_fano, match
 from asmk_engine.kernels.names import find_names
-from asmk_engine.store import Folder
 
 RANGE_BITS = 16
 MAX_IMAGES = 1 << 31
@@ -36,26 +36,40 @@ def range_images(range_number: int, images: int) -> int:
     return min(1 << RANGE_BITS, images - (range_number << RANGE_BITS))
 
 
+def _table(name: str) -> functools.cached_property[np.ndarray]:
+    """An array of the file, compared with its checksums when it is first asked for."""
+    return functools.cached_property(lambda segment: segment.file.verified(name))
+
+
 class Segment:
     """A mapped segment with the images that were deleted from it.
 
     deleted  [images] bool, or None when none was
+    codes, ids   not compared with their checksums as a whole: `verify_lists` does it for what a query touches
     """
+
+    posting_starts = _table("posting_starts")
+    id_starts = _table("id_starts")
+    list_words = _table("list_words")
+    range_starts = _table("range_starts")
+    word_counts = _table("word_counts")
+    fingerprints = _table("fingerprints")
 
     def __init__(self, file: ArrayFile, vocabulary: int, width: int, deleted: np.ndarray | None) -> None:
         self.file = file
         self.vocabulary = vocabulary
         self.deleted = deleted
-        self.word_counts = file.take("word_counts", "u4", None)
-        self.images = len(self.word_counts)
+        self.images = len(file.take("word_counts", "u4", None))
         self.codes = file.take("codes", "u8", None, width)
-        self.list_words = file.take("list_words", "u4", None)
-        lists, ranges = len(self.list_words), -(-self.images >> RANGE_BITS)
-        self.posting_starts = file.take("posting_starts", "i8", lists + 1)
-        self.id_starts = file.take("id_starts", "i8", lists + 1)
         self.ids = file.take("ids", "u1", None)
-        self.range_starts = file.take("range_starts", "i8", ranges + 1)
-        self.fingerprints = file.take("fingerprints", "u8", self.images)
+        lists, ranges = len(file.take("list_words", "u4", None)), -(-self.images >> RANGE_BITS)
+        for name, dtype, length in (
+            ("posting_starts", "i8", lists + 1),
+            ("id_starts", "i8", lists + 1),
+            ("range_starts", "i8", ranges + 1),
+            ("fingerprints", "u8", self.images),
+        ):
+            file.take(name, dtype, length)
         self._name_bytes = file.take("name_bytes", "u1", None)
         self._name_offsets = file.take("name_offsets", "i8", self.images + 1)
         self._name_order = file.take("name_order", "u4", self.images)
@@ -63,27 +77,21 @@ class Segment:
 
     def _check_outline(self) -> None:
         """The checks that cost nothing at open: ends of the tables, and the lists of each range in order."""
-        starts = self.range_starts
+        arrays = self.file.arrays  # as they are: what is asked for later is compared then
+        starts = arrays["range_starts"]
         whole = (
             self.file.metadata.get("range_bits") == str(RANGE_BITS)
             and self.images < MAX_IMAGES
             and bool((starts[1:] >= starts[:-1]).all())
             and starts[0] == 0
-            and starts[-1] == len(self.list_words)
-            and self.posting_starts[-1] == len(self.codes)
-            and self.id_starts[-1] == len(self.ids) - elias_fano.PADDING
+            and starts[-1] == len(arrays["list_words"])
+            and arrays["posting_starts"][-1] == len(self.codes)
+            and arrays["id_starts"][-1] == len(self.ids) - elias_fano.PADDING
             and self._name_offsets[-1] == len(self._name_bytes)
             and (self.deleted is None or len(self.deleted) == self.images)
         )
         if not whole:
             raise DamagedError(f"{self.path}: its tables contradict each other; the file was altered, restore a copy")
-
-    @classmethod
-    def open(
-        cls, folder: Folder, name: str, vocabulary: int, width: int, deleted: np.ndarray | None, checksum: int | None
-    ) -> Segment:
-        """Map the segment `name`; DamagedError when it contradicts itself, the codebook or the manifest."""
-        return cls(map_arrays(folder, name, checksum), vocabulary, width, deleted)
 
     @property
     def path(self) -> Path:
@@ -93,7 +101,7 @@ class Segment:
     @property
     def ranges(self) -> int:
         """How many ranges of 65 536 images there are."""
-        return len(self.range_starts) - 1
+        return -(-self.images >> RANGE_BITS)
 
     @property
     def postings(self) -> int:
@@ -111,13 +119,16 @@ class Segment:
 
     def name_as_bytes(self, number: int) -> bytes:
         """The UTF-8 bytes of the name of an image."""
+        self.file.verify_rows("name_offsets", number, number + 2)
         begin, end = int(self._name_offsets[number]), int(self._name_offsets[number + 1])
         if not 0 <= begin <= end <= len(self._name_bytes):
             raise DamagedError(f"{self.path}: the name of image {number} lies outside the file; it was altered")
+        self.file.verify_rows("name_bytes", begin, end)
         return self._name_bytes[begin:end].tobytes()
 
     def names_as_bytes(self, numbers: np.ndarray) -> list[bytes]:
         """The names of images as UTF-8 bytes; many times as fast as one by one."""
+        self.file.verified("name_offsets"), self.file.verified("name_bytes")
         begins, ends = self._name_offsets[numbers], self._name_offsets[numbers + 1]
         if (begins < 0).any() or (ends < begins).any() or (ends > len(self._name_bytes)).any():
             raise DamagedError(f"{self.path}: a name lies outside the file; it was altered")
@@ -137,7 +148,7 @@ class Segment:
         offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))])
         joined = np.frombuffer(b"".join(encoded), np.uint8)
         numbers = np.empty(len(encoded), np.int64)
-        tables = self._name_bytes, self._name_offsets, self._name_order
+        tables = [self.file.verified(name) for name in ("name_bytes", "name_offsets", "name_order")]
         damaged = find_names(*tables, joined, offsets.astype(np.int64), numbers)
         if damaged >= 0:
             raise DamagedError(f"{self.path}: place {damaged} of its table of names contradicts it; it was altered")
@@ -145,6 +156,7 @@ class Segment:
 
     def names(self) -> Iterator[str]:
         """Names of the images that are not deleted, by number."""
+        self.file.verified("name_offsets"), self.file.verified("name_bytes")
         return (self.name(int(number)) for number in self.live_numbers())
 
     def score(
@@ -171,6 +183,17 @@ class Segment:
             scores[:universe][self.deleted[begin : begin + universe]] = 0.0
         return scores[:universe]
 
+    def verify_lists(self, lists: np.ndarray) -> None:
+        """Compare the checksums of the codes and image numbers of some lists, [q] int64 with -1 for none, once each.
+
+        DamagedError when something was altered; what was verified before costs microseconds.
+        """
+        if self.file.blocks is None or self.file.blocks.whole:
+            return
+        wanted = lists[lists >= 0]
+        for name, starts in (("codes", self.posting_starts), ("ids", self.id_starts)):
+            self.file.verify_spans(name, starts[wanted], starts[wanted + 1])
+
     def list_lengths(self) -> np.ndarray:
         """Live postings of every word, [K] int64."""
         lengths = np.diff(self.posting_starts)
@@ -184,6 +207,7 @@ class Segment:
     def decode_images(self) -> np.ndarray:
         """The image number of every posting, in posting order, [P] uint32; DamagedError when a list is not whole."""
         images = np.empty(self.postings, np.uint32)
+        self.file.verified("ids")
         for r in range(self.ranges):
             span = slice(int(self.range_starts[r]), int(self.range_starts[r + 1]) + 1)
             universe = range_images(r, self.images)

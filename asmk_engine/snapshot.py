@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -65,15 +66,15 @@ class Snapshot:
         return lengths
 
 
-def open_snapshot(folder: Folder, before: Snapshot | None = None) -> Snapshot:
+def open_snapshot(folder: Folder, known: Snapshot | None = None) -> Snapshot:
     """Map the last commit; when a writer removed a file under our eyes, there is a newer commit to map.
 
-    before  an earlier snapshot of the same folder: what it shares with the commit is not mapped again
+    known  an earlier commit: what both have in common is mapped and verified already
     """
     manifest = read_manifest(folder)
     while True:
         try:
-            return map_snapshot(folder, manifest, before)
+            return map_snapshot(folder, manifest, known)
         except NotFoundError as error:
             newer = read_manifest(folder)
             if newer.commit == manifest.commit:
@@ -81,30 +82,30 @@ def open_snapshot(folder: Folder, before: Snapshot | None = None) -> Snapshot:
             manifest = newer
 
 
-def map_snapshot(folder: Folder, manifest: Manifest, before: Snapshot | None = None) -> Snapshot:
-    """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest.
-
-    before  an earlier snapshot of the same folder: files never change, so what it has mapped and checked is taken over
-    """
-    if before is not None and _shared(before.manifest) == _shared(manifest):
-        codebook = before.codebook
-    else:
-        codebook, before = _read_codebook(folder, manifest.codebook), None
-    known = dict(zip(before.manifest.segments, before.segments, strict=True)) if before else {}
-    segments = tuple(known.get(entry) or _map_segment(folder, entry, codebook) for entry in manifest.segments)
+def map_snapshot(folder: Folder, manifest: Manifest, known: Snapshot | None = None) -> Snapshot:
+    """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest."""
+    kept = _kept(folder, manifest, known) if known else {}
+    codebook = kept.get(manifest.codebook) or _read_codebook(folder, manifest.codebook)
+    segments = tuple(
+        kept.get(entry) or _map_segment(folder, entry, codebook, kept.get(entry.file)) for entry in manifest.segments
+    )
     return Snapshot(manifest, codebook, segments)
 
 
-def _shared(manifest: Manifest) -> tuple[str, FileEntry]:
-    """What all commits of an index have in common."""
-    return manifest.identity, manifest.codebook
+def _kept(folder: Folder, manifest: Manifest, known: Snapshot) -> dict[Any, Any]:
+    """What a commit shares with an earlier one of the same index, by entry: codebook, segments, mapped files."""
+    there = {*folder.names()}
+    if known.manifest.identity != manifest.identity or not there.issuperset(e.name for e in manifest.files()):
+        return {}
+    segments = dict(zip(known.manifest.segments, known.segments, strict=True))
+    files = {entry.file: segment.file for entry, segment in segments.items()}
+    return {known.manifest.codebook: known.codebook, **segments, **files}
 
 
-def _map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook) -> Segment:
+def _map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook, file: ArrayFile | None) -> Segment:
     deleted = _read_deleted(folder, entry) if entry.deleted else None
-    segment = Segment.open(
-        folder, entry.file.name, codebook.words, code_width(codebook.dim), deleted, entry.file.checksum
-    )
+    file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
+    segment = Segment(file, codebook.words, code_width(codebook.dim), deleted)
     found = (segment.file.size, segment.images, segment.postings)
     if found != (entry.file.bytes, entry.images, entry.postings):
         raise DamagedError(f"{segment.path}: bytes, images and postings are {found}, the manifest says otherwise")
@@ -113,6 +114,7 @@ def _map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook) -> Seg
 
 def _read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
     file = map_arrays(folder, entry.name, entry.checksum)
+    file.verify()  # every descriptor goes through all of it
     arrays = (
         file.take("mean", "f4", None),
         file.take("projection", "f4", None, None),
@@ -145,5 +147,6 @@ def _read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray:
     if entry.deleted is None:
         raise DamagedError(f"{folder.path}: segment {entry.file.name} has no deletions")
     file = map_arrays(folder, entry.deleted.name, entry.deleted.checksum)
+    file.verify()
     bits = file.take("deleted", "u1", (entry.images + 7) // 8)
     return np.unpackbits(bits, count=entry.images, bitorder="little").astype(bool)

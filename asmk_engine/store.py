@@ -152,14 +152,6 @@ class Folder:
             raise DamagedError(f"{path}: not a plain file; restore a copy")
         return data
 
-    @staticmethod
-    def preload(mapped: memoryview) -> None:
-        """Read all of what `map` returned into memory and enter it into the tables of this process, where that helps.
-
-        Without it every part is entered when it is first touched, a few pages at a time.
-        """
-        system.preload(mapped)
-
     def replace_manifest(self, names: Iterable[str], content: dict[str, Any]) -> None:
         """Commit: replace each copy of the manifest in turn, syncing the folder after each.
 

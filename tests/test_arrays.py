@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,70 @@ def test_hostile_headers_are_refused(tmp_path: Path, entry: object) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nothing-there"):
         map_arrays(Folder(tmp_path), "nothing-there")
+
+
+def touched_blocks(spans: list[tuple[int, int]], block: int) -> set[int]:
+    """The blocks that hold a byte of one of the spans, byte by byte."""
+    return {place // block for begin, end in spans for place in range(begin, end)}
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_what_is_asked_for_is_compared_once_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    spans = st.tuples(st.integers(0, 90), st.integers(0, 90)).map(sorted)
+    asked = data.draw(st.lists(st.lists(spans, max_size=5), max_size=4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asmk_engine.arrays.BLOCK", 128)
+        rows = {"rows": np.arange(180, dtype=np.uint64).reshape(90, 2), "few": np.zeros(7, np.uint8)}
+        store, checksum = write(tmp_path_factory.mktemp("touched"), rows)
+        file = map_arrays(store, "a.safetensors", checksum)
+        first = file.begins["rows"]
+        seen = touched_blocks([(0, first)], 128)
+        compared: list[int] = []
+        crc32 = zlib.crc32
+        patch.setattr("asmk_engine.arrays.zlib.crc32", lambda block: compared.append(1) or crc32(block))
+        for part in asked:
+            begins, ends = (np.array([span[i] for span in part], np.int64) for i in (0, 1))
+            wanted = touched_blocks([(first + 16 * begin, first + 16 * end) for begin, end in part], 128)
+            compared.clear()
+            file.verify_spans("rows", begins, ends)
+            assert len(compared) == len(wanted - seen)
+            seen |= wanted
+        assert file.blocks is not None and {n for n, done in enumerate(file.blocks._compared) if done} == seen
+        compared.clear()
+        file.verified("rows"), file.verified("few")
+        assert file.blocks.whole
+        number = len(compared)
+        file.verify_rows("rows", 0, 90)
+        assert len(compared) == number
+
+
+def test_damage_is_seen_where_it_is_asked_for_and_not_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asmk_engine.arrays.BLOCK", 512)
+    store, checksum = write(tmp_path, {"rows": np.arange(400, dtype=np.uint64).reshape(200, 2)})
+    path = tmp_path / "a.safetensors"
+    whole = path.read_bytes()
+    first = map_arrays(store, "a.safetensors", checksum).begins["rows"]
+    for row in range(0, 200, 7):
+        damaged = bytearray(whole)
+        damaged[first + 16 * row + 3] ^= 16
+        path.write_bytes(damaged)
+        if (first + 16 * row) // 512 <= (first - 1) // 512:  # beside the header, which is compared at once
+            continue
+        file = map_arrays(store, "a.safetensors", checksum)
+        far = np.array([n for n in range(200) if abs(n - row) > 32])
+        file.verify_spans("rows", far, far + 1)
+        file.verify_rows("rows", row, row)
+        for ask in (
+            lambda file: file.verify_rows("rows", row, row + 1),  # noqa: B023
+            lambda file: file.verify_spans("rows", np.array([row]), np.array([row + 1])),  # noqa: B023
+            lambda file: file.verified("rows"),
+            lambda file: file.verify(),
+        ):
+            for _ in range(2):  # damage that was reported once is reported again
+                with pytest.raises(DamagedError, match="were altered"):
+                    ask(file)

@@ -49,7 +49,7 @@ def content(path: Path) -> dict[str, bytes]:
 
 
 def no_children() -> bool:
-    """Whether every process that this one started has ended and been waited for, but for the one that inspects files."""
+    """Whether all processes of this one have ended and been waited for, but for the one that inspects files."""
     if inspector._process.cache_info().currsize:
         inspector._process().close()
         inspector._process.cache_clear()

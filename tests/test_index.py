@@ -488,11 +488,16 @@ def test_searching_while_writing_sees_one_commit(index: Index, tmp_path: Path) -
     assert index.codebook.recipe == RECIPE
 
 
-def test_a_damaged_segment_is_not_merged_into_a_sound_one(index: Index) -> None:
+def test_a_damaged_segment_is_not_merged_into_a_sound_one(
+    tmp_path: Path, codebook: Codebook, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asmk_engine.arrays.BLOCK", 256)  # so that opening does not see the damage
+    index = Index.create(tmp_path / "index", codebook)
+    index.add(write_features(tmp_path / "features", images))
     index.delete(index.names[:1])
     path = next(index.path.glob("segment-*"))
     data = bytearray(path.read_bytes())
-    place = data.index(index.snapshot.segments[0].codes.tobytes()[:64])
+    place = data.index(index.snapshot.segments[0].codes.tobytes()) + 2000
     data[place] ^= 1
     path.write_bytes(data)
     damaged = Index.open(index.path)

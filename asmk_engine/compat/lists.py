@@ -149,7 +149,7 @@ def _segment_in_memory(columns: Columns, vocabulary: int) -> Segment:
         "name_offsets": np.zeros(columns.images + 1, np.int64),
         "name_order": np.zeros(columns.images, np.uint32),
     }
-    file = ArrayFile(Path("inverted file in memory"), arrays, {"range_bits": str(RANGE_BITS)}, 0, memoryview(b""))
+    file = ArrayFile(Path("inverted file in memory"), arrays, {"range_bits": str(RANGE_BITS)}, 0)
     return Segment(file, vocabulary, codes.shape[1], None)
 
 
