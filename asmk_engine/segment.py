@@ -171,6 +171,7 @@ class Segment:
         lists = np.empty(len(words), np.int64)
         match.find_lists(self.list_words[first:last], words, lists)
         lists[lists >= 0] += first
+        self.verify_lists(lists)
         universe = range_images(range_number, self.images)
         scores = np.zeros(-(-universe // match.BUCKET) * match.BUCKET)
         damaged = match.match(
