@@ -12,7 +12,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from asmk_engine.merging import merge_segments
 from asmk_engine.segment import Segment
 from asmk_engine.segment_writer import CHUNK_POSTINGS, Contents, write_segment
 from asmk_engine.signatures import Signature, code_width, sign_many
-from asmk_engine.snapshot import Snapshot, map_snapshot, open_snapshot
+from asmk_engine.snapshot import Snapshot, map_snapshot, open_snapshot, write_deleted
 from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest
 
 # A segment is written and committed when this many postings are in hand: 256 MiB of codes at 128 bits.
@@ -294,11 +294,7 @@ class Index:
     def _without(self, entry: SegmentEntry, segment: Segment, numbers: list[int], number: int) -> SegmentEntry:
         deleted = np.zeros(segment.images, bool) if segment.deleted is None else segment.deleted.copy()
         deleted[numbers] = True
-        name = f"deleted-{number:06d}.safetensors"
-        arrays = {"deleted": np.packbits(deleted, bitorder="little")}
-        checksum = write_arrays(self._folder, name, arrays, {"kind": "asmk-engine deletions"})
-        count = int(np.count_nonzero(deleted))
-        return replace(entry, deleted=_entry(self._folder, name, checksum), deleted_images=count)
+        return write_deleted(self._folder, entry, deleted, number)
 
     def _write(self, contents: Contents, number: int) -> SegmentEntry:
         name = f"segment-{number:06d}.safetensors"

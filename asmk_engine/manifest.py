@@ -94,23 +94,29 @@ def read_manifest(folder: Folder) -> Manifest:
     """
     if not folder.path.exists():
         raise NotFoundError(f"{folder.path}: no such index; make one with `asmk-engine index IMAGES -o {folder.path}`")
-    found: list[Manifest] = []
-    problems: list[AsmkError] = []
-    for name in NAMES:
-        try:
-            found.append(_parse(decode_manifest(bytes(folder.map(name)), folder.path / name), folder.path / name))
-        except FormatError:
-            raise
-        except AsmkError as error:
-            problems.append(error)
+    found, problems = read_copies(folder)
     if found:
-        return max(found, key=lambda manifest: manifest.commit)
-    telling = [problem for problem in problems if not isinstance(problem, NotFoundError)]
+        return max(found.values(), key=lambda manifest: manifest.commit)
+    telling = [problem for problem in problems.values() if not isinstance(problem, NotFoundError)]
     if telling:
         raise telling[0]
     raise FormatError(
         f"{folder.path}: not an index: it holds no {NAMES[0]}; expected a folder from `asmk-engine index`"
     )
+
+
+def read_copies(folder: Folder) -> tuple[dict[str, Manifest], dict[str, AsmkError]]:
+    """The whole copies of the manifest by file name, and what is wrong with the others; FormatError as above."""
+    found: dict[str, Manifest] = {}
+    problems: dict[str, AsmkError] = {}
+    for name in NAMES:
+        try:
+            found[name] = _parse(decode_manifest(bytes(folder.map(name)), folder.path / name), folder.path / name)
+        except FormatError:
+            raise
+        except AsmkError as error:
+            problems[name] = error
+    return found, problems
 
 
 def _parse(content: dict[str, Any], path: Path) -> Manifest:

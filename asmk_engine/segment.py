@@ -54,6 +54,7 @@ class Segment:
     range_starts = _table("range_starts")
     word_counts = _table("word_counts")
     fingerprints = _table("fingerprints")
+    name_order = _table("name_order")
 
     def __init__(self, file: ArrayFile, vocabulary: int, width: int, deleted: np.ndarray | None) -> None:
         self.file = file

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from asmk_engine.arrays import ArrayFile, map_arrays
+from asmk_engine.arrays import ArrayFile, map_arrays, write_arrays
 from asmk_engine.codebooks import Codebook
 from asmk_engine.codebooks.codebook import check_codebook
 from asmk_engine.codebooks.graph import Graph, check_graph, is_linked
@@ -85,9 +85,9 @@ def open_snapshot(folder: Folder, known: Snapshot | None = None) -> Snapshot:
 def map_snapshot(folder: Folder, manifest: Manifest, known: Snapshot | None = None) -> Snapshot:
     """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest."""
     kept = _kept(folder, manifest, known) if known else {}
-    codebook = kept.get(manifest.codebook) or _read_codebook(folder, manifest.codebook)
+    codebook = kept.get(manifest.codebook) or read_codebook(folder, manifest.codebook)
     segments = tuple(
-        kept.get(entry) or _map_segment(folder, entry, codebook, kept.get(entry.file)) for entry in manifest.segments
+        kept.get(entry) or map_segment(folder, entry, codebook, kept.get(entry.file)) for entry in manifest.segments
     )
     return Snapshot(manifest, codebook, segments)
 
@@ -102,8 +102,9 @@ def _kept(folder: Folder, manifest: Manifest, known: Snapshot) -> dict[Any, Any]
     return {known.manifest.codebook: known.codebook, **segments, **files}
 
 
-def _map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook, file: ArrayFile | None) -> Segment:
-    deleted = _read_deleted(folder, entry) if entry.deleted else None
+def map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook, file: ArrayFile | None = None) -> Segment:
+    """Map a segment of a commit with its deletions; `file` where it is mapped already. Raises as `map_snapshot`."""
+    deleted = read_deleted(folder, entry)
     file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
     segment = Segment(file, codebook.words, code_width(codebook.dim), deleted)
     found = (segment.file.size, segment.images, segment.postings)
@@ -112,7 +113,8 @@ def _map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook, file: 
     return segment
 
 
-def _read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
+def read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
+    """Map the codebook of a commit; raises as `map_snapshot`."""
     file = map_arrays(folder, entry.name, entry.checksum)
     file.verify()  # every descriptor goes through all of it
     arrays = (
@@ -143,10 +145,23 @@ def _read_graph(file: ArrayFile, words: int) -> Graph | None:
     return graph
 
 
-def _read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray:
+def read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray | None:
+    """Which images of a segment are deleted, [images] bool, or None for no deletions; raises as `map_snapshot`."""
     if entry.deleted is None:
-        raise DamagedError(f"{folder.path}: segment {entry.file.name} has no deletions")
+        return None
     file = map_arrays(folder, entry.deleted.name, entry.deleted.checksum)
     file.verify()
     bits = file.take("deleted", "u1", (entry.images + 7) // 8)
-    return np.unpackbits(bits, count=entry.images, bitorder="little").astype(bool)
+    deleted = np.unpackbits(bits, bitorder="little").astype(bool)
+    if file.size != entry.deleted.bytes or int(np.count_nonzero(deleted)) != entry.deleted_images:
+        raise DamagedError(f"{file.path}: holds other deletions than the manifest says; restore a copy")
+    return deleted[: entry.images]
+
+
+def write_deleted(folder: Folder, entry: SegmentEntry, deleted: np.ndarray, number: int) -> SegmentEntry:
+    """Write the deletions of a segment, [images] bool, as file number `number`; returns its entry with them."""
+    name = f"deleted-{number:06d}.safetensors"
+    arrays = {"deleted": np.packbits(deleted, bitorder="little")}
+    checksum = write_arrays(folder, name, arrays, {"kind": "asmk-engine deletions"})
+    file = FileEntry(name, folder.size(name), checksum)
+    return replace(entry, deleted=file, deleted_images=int(np.count_nonzero(deleted)))

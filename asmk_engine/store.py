@@ -117,6 +117,11 @@ class Folder:
         ):
             system.remove(self.path / name)
 
+    def move(self, name: str, target: Folder) -> None:
+        """Give a file to another folder of the same disk; both folders still have to be synced."""
+        with storage_errors(self.path / name, f"move the file to {target.path}"):
+            system.replace(self.path / name, target.path / name)
+
     def remove_leftovers(self, ours: re.Pattern[str], keep: Container[str] = ()) -> None:
         """Remove files whose names, without `.tmp`, are of the pattern `ours` and not in `keep`.
 

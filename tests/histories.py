@@ -43,7 +43,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch, *, block: int = 256, range_bit
     """Blocks, ranges and tiers so small that a few images need many of each."""
     monkeypatch.setattr("asmk_engine.arrays.BLOCK", block)
     monkeypatch.setattr("asmk_engine.index.TIER_SEGMENTS", 3)
-    for room in ("search", "segment", "segment_writer", "merging"):
+    for room in ("search", "segment", "segment_writer", "merging", "checking"):
         monkeypatch.setattr(f"asmk_engine.{room}.RANGE_BITS", range_bits)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from asmk_engine.checking import check_index
 from asmk_engine.errors import FormatError, NotFoundError
 from asmk_engine.index import Index
 from asmk_engine.store import Folder
@@ -83,6 +84,7 @@ def _survives(path: Path, events: list[Event], states: dict[int, Answer]) -> Non
     else:
         assert commit in allowed
         assert observe(path) == states[commit]
+        assert check_index(path).clean
 
 
 def _torture(recorded: tuple[list[Event], Path], target: Path, cases: Iterable[tuple[int, int]], write: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from asmk_engine.checking import check_index
 from asmk_engine.errors import AsmkError, FormatError, NotFoundError
 from asmk_engine.index import Index
 from asmk_engine.manifest import Manifest
@@ -83,6 +84,7 @@ def _is_sound(path: Path, states: dict[int, Answer]) -> None:
         Index.create(path, small_codebook())
     else:
         assert observe(path) == states[commit]
+        assert check_index(path).clean
     write_on(path)
 
 

@@ -87,7 +87,8 @@ def test_a_flipped_byte_is_refused_or_harmless(path: Path) -> None:
 
 @pytest.mark.slow
 def test_any_flipped_byte_is_refused_or_harmless(path: Path) -> None:
-    print("%d flips, %d refused" % _flip(path, (1, 128, 255), None))
+    cases, refused = _flip(path, (1, 128, 255), None)
+    print(f"{cases} flips, {refused} refused")
 
 
 def test_a_cut_file_is_refused_or_not_needed(path: Path) -> None:
@@ -97,7 +98,8 @@ def test_a_cut_file_is_refused_or_not_needed(path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_file_cut_anywhere_is_refused_or_not_needed(path: Path) -> None:
-    print("%d cuts, %d refused" % _cut(path, None))
+    cases, refused = _cut(path, None)
+    print(f"{cases} cuts, {refused} refused")
 
 
 def test_exchanged_files_are_refused(path: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ ROOMS = [
     *["recipes", "image_lists", "images", "system", "store", "arrays", "manifest"],
     *["inspection", "inspector", "features", "codebooks"],
     *["networks", "attempts", "workers", "extraction", "extractors", "descriptors"],
-    *["signatures", "segment", "segment_writer", "batch", "merging", "snapshot", "index"],
+    *["signatures", "segment", "segment_writer", "batch", "merging", "snapshot", "index", "checking", "repair"],
     *["ranking", "search", "variants", "verify"],
     *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "describe", "diagnosis", "demo"],
     *["cli", "__main__"],

@@ -122,7 +122,7 @@ def test_segments_stay_few_under_small_adds_and_answers_the_same(
 def test_segments_stay_logarithmic_after_every_one_of_many_adds(
     tmp_path: Path, codebook: Codebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asmk_engine.store._sync_file", lambda path: None)
+    monkeypatch.setattr("asmk_engine.system.sync_file", lambda path: None)
     monkeypatch.setattr("asmk_engine.index.SMALL_POSTINGS", 8)
     index = Index.create(tmp_path / "index", codebook)
     signature = sign(make_features(np.random.default_rng(0).normal(size=(9, DIM))), codebook)

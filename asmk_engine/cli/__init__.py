@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from asmk_engine import __version__
-from asmk_engine.cli import codebook, demo, doctor, evaluate, extract, index, info, interchange, query
+from asmk_engine.cli import check, codebook, demo, doctor, evaluate, extract, index, info, interchange, query
 from asmk_engine.errors import AsmkError
 
 EPILOG = """\b
@@ -52,6 +52,8 @@ for command in (
     info.info,
     index.delete,
     index.merge,
+    check.check,
+    check.repair,
     interchange.import_,
     interchange.export,
     demo.demo,

@@ -1,0 +1,101 @@
+"""`asmk-engine check` and `repair`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asmk_engine.cli.common import PATH, human_bytes, json_option, plural
+from asmk_engine.escape import escape_name
+
+if TYPE_CHECKING:
+    from asmk_engine.checking import CheckReport, Finding
+    from asmk_engine.repair import Repair
+
+
+@click.command()
+@click.argument("index_path", type=PATH, metavar="INDEX")
+@click.option("--fast", is_flag=True, help="Leave out what takes a pass over all codes and image numbers.")
+@json_option
+@click.pass_context
+def check(context: click.Context, index_path: Path, fast: bool, as_json: bool) -> None:
+    """Compare every checksum of INDEX and look at every table; nothing is changed.
+
+    Exit code 0: clean, there may be notes of what a stopped writer left behind. 1: damaged, or no index. 2: a wrong
+    call.
+
+    \b
+    Examples:
+      asmk-engine check photos.index
+      asmk-engine check photos.index --fast --json
+    """
+    from asmk_engine.checking import check_index
+
+    report = check_index(index_path, fast=fast)
+    if as_json:
+        click.echo(json.dumps(report.to_json()))
+    else:
+        for line in _report_lines(report):
+            click.echo(line)
+    context.exit(0 if report.clean else 1)
+
+
+def _report_lines(report: CheckReport) -> Iterator[str]:
+    content = report.to_json()
+    if report.manifest:
+        sizes = f"{plural(content['files'], 'file')}, {human_bytes(content['bytes'])}"
+        yield f"{report.path}: commit {content['commit']}, {plural(content['images'], 'image')}, {sizes}"
+    yield from map(_finding_line, report.findings)
+    if report.clean:
+        yield "clean: tables and their checksums" if report.fast else "clean: every checksum and every table"
+    else:
+        yield f"damaged: `asmk-engine repair {report.path}` tells what can be saved"
+
+
+def _finding_line(finding: Finding) -> str:
+    return f"{finding.kind:<13} {escape_name(finding.file)}: {' '.join(finding.what.split())}"
+
+
+@click.command()
+@click.argument("index_path", type=PATH, metavar="INDEX")
+@click.option("--yes", is_flag=True, help="Do it; without this it is only told what would be done.")
+@json_option
+def repair(index_path: Path, yes: bool, as_json: bool) -> None:
+    """Drop what is provably broken in INDEX, and keep a copy of it.
+
+    A damaged segment leaves with its images, damaged deletions are forgotten, a damaged copy of the manifest is written
+    anew from the other. What is dropped goes to a folder dropped-N inside INDEX. Index the photographs again
+    afterwards: only those that were lost are added.
+
+    \b
+    Examples:
+      asmk-engine repair photos.index
+      asmk-engine repair photos.index --yes
+    """
+    from asmk_engine.repair import repair_index
+
+    done = repair_index(index_path, write=yes)
+    if as_json:
+        click.echo(json.dumps(done.to_json()))
+    else:
+        for line in _repair_lines(done):
+            click.echo(line)
+
+
+def _repair_lines(done: Repair) -> Iterator[str]:
+    yield from map(_finding_line, done.findings)
+    if not done.needed:
+        yield f"{done.path}: nothing to repair"
+        return
+    yield from (f"{name} goes to {done.folder}" for name in done.moved)
+    yield from (f"{name} is written anew" for name in done.rewritten)
+    if done.lost:
+        yield f"{plural(done.lost, 'image')} lost; names that can still be read: {len(done.lost_names)}"
+    yield from (f"lost: {escape_name(name)}" for name in done.lost_names)
+    if done.returned:
+        yield f"{plural(done.returned, 'deleted image')} back, since nothing tells any more that they were deleted"
+    yield f"{done.path}: repaired, commit {done.commit}" if done.done else "nothing was changed; to do it, add --yes"
