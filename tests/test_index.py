@@ -29,7 +29,7 @@ from asmk_engine.index import Index
 from asmk_engine.recipes import Recipe
 from asmk_engine.search import Hit, Searcher, SelectiveMatch
 from asmk_engine.signatures import sign, sign_many
-from asmk_engine.store import WriterLock
+from asmk_engine.store import Folder, WriterLock
 from asmk_engine.variants import Comparison
 from samples import RECIPE, make_features, random_codebook, random_images, write_features
 
@@ -486,6 +486,25 @@ def test_searching_while_writing_sees_one_commit(index: Index, tmp_path: Path) -
     assert answers(reader, query, SelectiveMatch()) == expected
     assert Index.open(index.path).names == before[10:]
     assert index.codebook.recipe == RECIPE
+
+
+def test_a_merge_takes_the_room_of_one_more_copy(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = {f"more {name}": features for name, features in random_images(30, DIM, seed=6).items()}
+    index.add(write_features(tmp_path / "more", more))
+    index.delete(list(more)[:10])
+    sizes: list[int] = []
+    replace_manifest = Folder.replace_manifest
+
+    def measured(folder: Folder, *rest: object) -> None:
+        sizes.append(sum(path.stat().st_size for path in index.path.glob("segment-*")))
+        replace_manifest(folder, *rest)
+
+    before = sum(path.stat().st_size for path in index.path.glob("segment-*"))
+    monkeypatch.setattr(Folder, "replace_manifest", measured)
+    index.merge()
+    (merged,) = index.path.glob("segment-*")  # the old files are gone, the bitmap of deletions too
+    assert not list(index.path.glob("deleted-*"))
+    assert sizes == [before + merged.stat().st_size] and merged.stat().st_size < before
 
 
 def test_a_damaged_segment_is_not_merged_into_a_sound_one(
