@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import os
+import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -37,6 +41,14 @@ def signed(name: str) -> Signature:
 def queries() -> tuple[Signature, ...]:
     """Signatures of some queries, each descriptor assigned to three words."""
     return tuple(sign(features, small_codebook(), 3) for features in random_images(3, DIM, seed=5).values())
+
+
+def nursery(monkeypatch: pytest.MonkeyPatch) -> BaseContext:
+    """Starts processes that have imported everything already."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ingesting", "reading"])
+    return context
 
 
 def small_limits(monkeypatch: pytest.MonkeyPatch, *, block: int = 256, range_bits: int = 2) -> None:

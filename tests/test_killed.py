@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import random
-import sys
 import time
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asmk_engine.index import Index
-from histories import observe, small_codebook, write_on
+from histories import nursery, observe, small_codebook, write_on
 from ingesting import ingest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -22,19 +20,10 @@ ROUNDS = 10
 MANY_ROUNDS = 200
 
 
-@pytest.fixture
-def nursery(monkeypatch: pytest.MonkeyPatch) -> BaseContext:
-    """Starts processes that have imported everything already."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ingesting"])
-    return context
-
-
-def _killed(nursery: BaseContext, path: Path, seed: int, certain: set[str]) -> tuple[set[str], set[str]]:
+def _killed(context: BaseContext, path: Path, seed: int, certain: set[str]) -> tuple[set[str], set[str]]:
     """Let a process write and kill it; the names that are there for certain, and those that may be there."""
-    here, there = nursery.Pipe(duplex=False)
-    process = nursery.Process(target=ingest, args=(path, seed, there))
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=ingest, args=(path, seed, there))
     process.start()
     there.close()
     assert here.poll(60), "the process never began"
@@ -57,12 +46,12 @@ def _killed(nursery: BaseContext, path: Path, seed: int, certain: set[str]) -> t
     return certain, possible
 
 
-def _rounds(nursery: BaseContext, path: Path, count: int) -> int:
+def _rounds(context: BaseContext, path: Path, count: int) -> int:
     Index.create(path, small_codebook())
     certain: set[str] = set()
     kept = 0
     for seed in range(count):
-        certain, possible = _killed(nursery, path, seed, certain)
+        certain, possible = _killed(context, path, seed, certain)
         names = {*Index.open(path).names}
         assert certain <= names <= possible
         kept += len(names)
@@ -72,10 +61,10 @@ def _rounds(nursery: BaseContext, path: Path, count: int) -> int:
     return kept
 
 
-def test_nothing_is_lost_when_the_writer_is_killed(nursery: BaseContext, tmp_path: Path) -> None:
-    assert _rounds(nursery, tmp_path / "index", ROUNDS) > ROUNDS
+def test_nothing_is_lost_when_the_writer_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert _rounds(nursery(monkeypatch), tmp_path / "index", ROUNDS) > ROUNDS
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_in_many_rounds(nursery: BaseContext, tmp_path: Path) -> None:
-    print(_rounds(nursery, tmp_path / "index", MANY_ROUNDS), "images found after", MANY_ROUNDS, "kills")
+def test_nothing_is_lost_in_many_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    print(_rounds(nursery(monkeypatch), tmp_path / "index", MANY_ROUNDS), "images found after", MANY_ROUNDS, "kills")
