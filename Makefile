@@ -13,12 +13,13 @@ SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name py.t
 PIP     := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow demo lint wheel-test clean
+.PHONY: help setup test test-slow torture demo lint wheel-test clean
 
 help:
 	@echo "make test        run the tests"
 	@echo "make demo        search a small collection of real photographs; pictures and files go to demo/"
 	@echo "make test-slow   run the tests that take minutes"
+	@echo "make torture     kill, cut, fail and flip an index in every way there is: half an hour"
 	@echo "make lint        ruff on the tree, mypy on the installed wheel"
 	@echo "make wheel-test  build the wheel, install it elsewhere and run the tests against it"
 	@echo "make setup       only the virtual environment in .venv"
@@ -41,6 +42,12 @@ test: $(READY)
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow
+
+TORTURE := tests/test_crash.py tests/test_failures.py tests/test_killed.py tests/test_flips.py tests/test_readers.py \
+           tests/test_machine.py
+
+torture: $(READY)
+	@$(BIN)/python -m pytest -m slow -s $(TORTURE)
 
 demo: $(READY)
 	@$(BIN)/asmk-engine demo
