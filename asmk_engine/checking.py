@@ -15,9 +15,9 @@ import numpy as np
 from asmk_engine.arrays import map_arrays
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import AsmkError, DamagedError, NotFoundError
-from asmk_engine.kernels import elias_fano
+from asmk_engine.kernels import elias_fano, match
 from asmk_engine.manifest import NAMES, Manifest, read_copies, read_manifest
-from asmk_engine.segment import RANGE_BITS, Segment, range_images
+from asmk_engine.segment import LIST_DIGESTS, RANGE_BITS, Segment, range_images
 from asmk_engine.snapshot import map_segment, read_codebook, read_deleted
 from asmk_engine.store import LOCK, Folder
 
@@ -207,10 +207,22 @@ def _posting_problems(segment: Segment, dim: int) -> Iterator[str]:
         counts[begin : begin + universe] += np.bincount(numbers, minlength=universe)
         if dim % 64 and (segment.codes[rows, -1] >> np.uint64(dim % 64)).any():
             yield f"a code has a bit beyond the last of {dim}"
+        if (problem := _digest_problem(segment, first, last)) is not None:
+            yield problem
     if not np.array_equal(counts, segment.word_counts):
         yield "word_counts and the postings of the images differ"
     if segment.ids[len(segment.ids) - elias_fano.PADDING :].any():
         yield "there is something after the last list"
+
+
+def _digest_problem(segment: Segment, first: int, last: int) -> str | None:
+    if LIST_DIGESTS not in segment.file.arrays:
+        return None
+    found = np.empty(last - first, np.uint32)
+    tables = segment.posting_starts[first : last + 1], segment.id_starts[first : last + 1]
+    match.digest_lists(*tables, segment.ids, segment.codes, found)
+    different = np.flatnonzero(found != segment.file.arrays[LIST_DIGESTS][first:last])
+    return f"list {first + int(different[0])} and its digest differ" if len(different) else None
 
 
 def _chunks(segment: Segment) -> Iterator[tuple[int, int, int]]:

@@ -26,7 +26,7 @@ from asmk_engine.store import Folder, storage_errors
 PARTS_OF_SEGMENT = {
     "codes": ("codes",),
     "ids": ("ids",),
-    "tables": ("posting_starts", "id_starts", "list_words", "range_starts", "word_counts"),
+    "tables": ("posting_starts", "id_starts", "list_words", "list_digests", "range_starts", "word_counts"),
     "names": ("name_bytes", "name_offsets", "name_order"),
     "fingerprints": ("fingerprints",),
 }

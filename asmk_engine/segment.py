@@ -8,6 +8,8 @@ in the cache while its postings are read; inside a range the postings stand word
     id_starts [L+1] int64        where its image numbers begin in `ids`
     ids [B] uint8                image numbers inside the range, Elias-Fano coded (kernels/elias_fano.py)
     list_words [L] uint32        the word of each list, increasing inside a range: only words that occur
+    list_digests [L] uint32      what stands for the codes and image numbers of each list (kernels/match.py); files of
+                                 early versions have none
     range_starts [R+1] int64     the lists of each range
     word_counts [I] uint32       words of each image
     fingerprints [I] uint64      fingerprint of what each image was made from
@@ -28,6 +30,7 @@ from asmk_engine.kernels import elias_fano, match
 from asmk_engine.kernels.names import find_names
 
 RANGE_BITS = 16
+LIST_DIGESTS = "list_digests"
 MAX_IMAGES = 1 << 31
 
 
@@ -45,7 +48,8 @@ class Segment:
     """A mapped segment with the images that were deleted from it.
 
     deleted  [images] bool, or None when none was
-    codes, ids   not compared with their checksums as a whole: `verify_lists` does it for what a query touches
+    codes, ids   not compared with their checksums as a whole: `score` compares every list with its digest when it is
+                 first read
     """
 
     posting_starts = _table("posting_starts")
@@ -71,6 +75,8 @@ class Segment:
             ("fingerprints", "u8", self.images),
         ):
             file.take(name, dtype, length)
+        if LIST_DIGESTS in file.arrays:
+            file.take(LIST_DIGESTS, "u4", lists)
         self._name_bytes = file.take("name_bytes", "u1", None)
         self._name_offsets = file.take("name_offsets", "i8", self.images + 1)
         self._name_order = file.take("name_order", "u4", self.images)
@@ -172,18 +178,27 @@ class Segment:
         lists = np.empty(len(words), np.int64)
         match.find_lists(self.list_words[first:last], words, lists)
         lists[lists >= 0] += first
-        self.verify_lists(lists)
+        if LIST_DIGESTS not in self.file.arrays:
+            self.verify_lists(lists)
         universe = range_images(range_number, self.images)
         scores = np.zeros(-(-universe // match.BUCKET) * match.BUCKET)
         damaged = match.match(
-            lists, codes, weights, self.posting_starts, self.id_starts, self.ids, self.codes, table, universe, scores
-        )
+            lists, codes, weights, self.posting_starts, self.id_starts, self.ids, self.codes, *self._digests, table,
+            universe, scores,
+        )  # fmt: skip
         if damaged >= 0:
             raise DamagedError(f"{self.path}: list {damaged} is damaged; restore a copy, or index the images again")
         if self.deleted is not None:
             begin = range_number << RANGE_BITS
             scores[:universe][self.deleted[begin : begin + universe]] = 0.0
         return scores[:universe]
+
+    @functools.cached_property
+    def _digests(self) -> tuple[np.ndarray, np.ndarray]:
+        """The digest of every list, and which lists need not be compared with it any more, [L] each."""
+        if LIST_DIGESTS in self.file.arrays:
+            return self.file.verified(LIST_DIGESTS), np.zeros(len(self.list_words), np.uint8)
+        return np.zeros(len(self.list_words), np.uint32), np.ones(len(self.list_words), np.uint8)
 
     def verify_lists(self, lists: np.ndarray) -> None:
         """Compare the checksums of the codes and image numbers of some lists, [q] int64 with -1 for none, once each.

@@ -10,7 +10,7 @@ import numpy as np
 
 from asmk_engine.arrays import ArrayWriter
 from asmk_engine.errors import InputError
-from asmk_engine.kernels import elias_fano, postings
+from asmk_engine.kernels import elias_fano, match, postings
 from asmk_engine.segment import RANGE_BITS, range_images
 from asmk_engine.store import Folder
 from asmk_engine.threads import available_threads, stream
@@ -97,13 +97,18 @@ class Outline:
         """The postings of a piece."""
         return slice(int(self.posting_starts[piece.first]), int(self.posting_starts[piece.last]))
 
-    def encode(self, piece: Piece, numbers: np.ndarray) -> np.ndarray:
-        """The image numbers of a piece, [n] uint32, in the bytes that stand in the file."""
-        posting_starts = self.posting_starts[piece.first : piece.last + 1]
-        id_starts = self.id_starts[piece.first : piece.last + 1]
-        ids = np.zeros(int(id_starts[-1] - id_starts[0]), np.uint8)
-        elias_fano.encode(numbers, posting_starts - posting_starts[0], id_starts - id_starts[0], piece.universe, ids)
-        return ids
+    def encode(self, piece: Piece, numbers: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The image numbers of a piece, [n] uint32, in the bytes that stand in the file, and the digests of its lists.
+
+        codes  [n, W] uint64, contiguous
+        """
+        posting_starts = self.posting_starts[piece.first : piece.last + 1] - self.posting_starts[piece.first]
+        id_starts = self.id_starts[piece.first : piece.last + 1] - self.id_starts[piece.first]
+        ids = np.zeros(int(id_starts[-1]) + elias_fano.PADDING, np.uint8)
+        elias_fano.encode(numbers, posting_starts, id_starts, piece.universe, ids)
+        digests = np.empty(piece.last - piece.first, np.uint32)
+        match.digest_lists(posting_starts, id_starts, ids, codes, digests)
+        return ids[: int(id_starts[-1])], digests
 
 
 class SegmentWriter:
@@ -126,6 +131,7 @@ class SegmentWriter:
         shapes |= {
             "codes": (np.dtype(np.uint64), (outline.postings, width)),
             "ids": (np.dtype(np.uint8), (int(outline.id_starts[-1]) + elias_fano.PADDING,)),
+            "list_digests": (np.dtype(np.uint32), outline.list_words.shape),
             "word_counts": (np.dtype(np.uint32), (outline.images,)),
             "fingerprints": (np.dtype(np.uint64), (outline.images,)),
         }
@@ -146,13 +152,13 @@ class SegmentWriter:
         chunk_postings  how many postings are held in memory at a time
         """
 
-        def brought(piece: Piece) -> tuple[Piece, np.ndarray, np.ndarray]:
+        def brought(piece: Piece) -> tuple[Piece, np.ndarray, np.ndarray, np.ndarray]:
             numbers, codes = bring(piece)
-            return piece, self.outline.encode(piece, numbers), codes
+            return piece, *self.outline.encode(piece, numbers, codes), codes
 
         pieces = self.outline.pieces(max(1, chunk_postings // IN_HAND))
-        for piece, ids, codes in stream(brought, pieces, min(available_threads(), MOST_THREADS)):
-            self._write(piece, ids, codes)
+        for written in stream(brought, pieces, min(available_threads(), MOST_THREADS)):
+            self._write(*written)
 
     def write_lists(self, first: int, last: int, universe: int, numbers: np.ndarray, codes: np.ndarray) -> None:
         """Write lists `first` to `last` (exclusive), all of one range of `universe` images.
@@ -160,11 +166,12 @@ class SegmentWriter:
         numbers [n] uint32, image numbers inside the range, and codes [n, W] uint64, in the order of the lists
         """
         piece = Piece(universe, first, last)
-        self._write(piece, self.outline.encode(piece, numbers), codes)
+        self._write(piece, *self.outline.encode(piece, numbers, codes), codes)
 
-    def _write(self, piece: Piece, ids: np.ndarray, codes: np.ndarray) -> None:
+    def _write(self, piece: Piece, ids: np.ndarray, digests: np.ndarray, codes: np.ndarray) -> None:
         self._file.write("codes", self.outline.rows(piece).start, codes)
         self._file.write("ids", int(self.outline.id_starts[piece.first]), ids)
+        self._file.write("list_digests", piece.first, digests)
 
     def finish(self, fingerprints: np.ndarray, word_counts: np.ndarray) -> int:
         """Write what is left, [I] uint64 and [I] uint32; returns the crc32 of the checksums."""

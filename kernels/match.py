@@ -25,6 +25,10 @@ _U8 = "Array(uint64, 2, 'C', readonly=True)"
 _CODES = 8
 _BITS = 8
 _LINE = 64  # bytes of a cache line
+_DIGEST_LANES = 32
+_KEY = np.uint64(0x9E3779B97F4A7C15)  # the golden ratio, odd
+_LANE_KEYS = (np.arange(1, _DIGEST_LANES + 1, dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03)) ^ _KEY
+_LOW_HALF = np.uint64(0xFFFFFFFF)
 
 
 def _pointer(context, builder, array_type, array, place):
@@ -256,13 +260,71 @@ def _read_distances(codes, first, count, query_codes, q, distances, ahead):
         k += 1
 
 
-@njit(f"int64({_I8}, {_U8}, {_F8}, {_I8}, {_I8}, {_U1}, {_U8}, {_F8}, int64, float64[::1])", nogil=True, cache=True)
-def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, table, universe, scores):
+@njit(nogil=True)
+def _digest(codes, first, count, ids, begin, size, lanes):
+    """32 bits that stand for the codes and image numbers of one list; `lanes` [32] uint64 is scratch.
+
+    Every 64-bit word is added to one of 32 lanes, and with it the product of its halves, which were changed by a key
+    that depends on the place: so a word that is altered, moved or exchanged shows (the scheme of UMAC's NH).
+    """
+    words = codes.reshape(-1)
+    place, end = np.uint64(first) * np.uint64(codes.shape[1]), np.uint64(first + count) * np.uint64(codes.shape[1])
+    key = _KEY
+    for lane in range(_DIGEST_LANES):
+        lanes[lane] = np.uint64(count)
+    while place + np.uint64(_DIGEST_LANES) <= end:
+        for lane in range(_DIGEST_LANES):
+            word = words[place + np.uint64(lane)]
+            mixed = word + key + _LANE_KEYS[lane]
+            lanes[lane] += word + (mixed & _LOW_HALF) * (mixed >> np.uint64(32))
+        place += np.uint64(_DIGEST_LANES)
+        key += _KEY
+    lane = 0
+    while place < end:
+        mixed = words[place] + key + _LANE_KEYS[lane]
+        lanes[lane] += words[place] + (mixed & _LOW_HALF) * (mixed >> np.uint64(32))
+        place += np.uint64(1)
+        lane += 1
+    total = np.uint64(size)
+    for lane in range(_DIGEST_LANES):
+        total = (total ^ lanes[lane]) * _KEY
+        total ^= total >> np.uint64(29)
+    for byte in range(0, size, 8):  # the last may be of the next list or of the padding: those bits are masked
+        word = _load(ids, begin + byte)
+        if size - byte < 8:
+            word &= (np.uint64(1) << np.uint64(8 * (size - byte))) - np.uint64(1)
+        total = (total ^ word) * _KEY
+        total ^= total >> np.uint64(29)
+    return np.uint32(total >> np.uint64(32))
+
+
+@njit(f"void({_I8}, {_I8}, {_U1}, {_U8}, uint32[::1])", nogil=True, cache=True)
+def digest_lists(posting_starts, id_starts, ids, codes, out):
+    """What stands for each of some lists, so that `match` notices an altered one when it first reads it.
+
+    posting_starts, id_starts [L + 1] int64: the lists in codes [P, W] uint64 and ids uint8 with PADDING; out [L] uint32
+    """
+    lanes = np.empty(_DIGEST_LANES, np.uint64)
+    for j in range(out.shape[0]):
+        count, size = posting_starts[j + 1] - posting_starts[j], id_starts[j + 1] - id_starts[j]
+        out[j] = _digest(codes, posting_starts[j], count, ids, id_starts[j], size, lanes)
+
+
+@njit(
+    f"int64({_I8}, {_U8}, {_F8}, {_I8}, {_I8}, {_U1}, {_U8}, {_U4}, uint8[::1], {_F8}, int64, float64[::1])",
+    nogil=True,
+    cache=True,
+)
+def match(
+    lists, query_codes, weights, posting_starts, id_starts, ids, codes, digests, seen, table, universe, scores
+):
     """Add to the score of every image of a range what its postings of the query's words are worth.
 
     lists           [q] int64, the list of each query word, -1 for none
     query_codes     [q, W] uint64, weights [q] float64
     posting_starts  [L + 1] int64, id_starts [L + 1] int64, ids uint8 with PADDING, codes [P, W] uint64: the segment
+    digests         [L] uint32, what `digest_lists` says of each list
+    seen            [L] uint8, not 0 for a list that was compared with its digest before; in and out
     table           [64 W + 1] float64, the worth of each Hamming distance
     universe        images of the range, at most 65 536
     scores          [universe rounded up to BUCKET] float64, added to in the order of the query words
@@ -270,6 +332,7 @@ def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, ta
     """
     numbers = np.empty(universe + _BITS, np.uint16)
     distances = np.empty(universe + _CODES, np.uint16)
+    lanes = np.empty(_DIGEST_LANES, np.uint64)
     worth = table.copy()
     weight = np.float64(1.0)
     for q in range(lists.shape[0]):
@@ -287,6 +350,10 @@ def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, ta
         size = ((count * low + 7) >> 3) + ((count + ((universe - 1) >> low) + 8) >> 3)
         if begin < 0 or begin > ids.shape[0] - size - PADDING or id_starts[j + 1] - begin != size:
             return j
+        if seen[j] == 0:
+            if _digest(codes, first, count, ids, begin, size, lanes) != digests[j]:
+                return j
+            seen[j] = 1
         if not _read_numbers(ids, begin, size, count, low, universe, numbers):
             return j
         following = lists[q + 1] if q + 1 < lists.shape[0] and lists[q + 1] >= 0 else j

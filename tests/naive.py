@@ -247,3 +247,22 @@ def best_images(raw, norms, query_norm, top):
     scored = [(worth / (norm * query_norm), n) for n, (worth, norm) in enumerate(zip(raw, norms, strict=True)) if norm]
     ranked = sorted((-score, number) for score, number in scored if score > 0)
     return [(-score, number) for score, number in ranked[:top]]
+
+
+def list_digest(codes, ids):
+    """What stands for a list, by whole numbers of Python: `codes` rows of 64-bit words, `ids` bytes."""
+    full, half, key, lanes_count = (1 << 64) - 1, (1 << 32) - 1, 0x9E3779B97F4A7C15, 32
+    words = [int(word) for row in codes for word in row]
+    lanes = [len(codes)] * lanes_count
+    for place, word in enumerate(words):
+        lane, stripe = place % lanes_count, place // lanes_count
+        lane_key = ((lane + 1) * 0xD1B54A32D192ED03 & full) ^ key
+        mixed = (word + (stripe + 1) * key + lane_key) & full
+        lanes[lane] = (lanes[lane] + word + (mixed & half) * (mixed >> 32)) & full
+    data = bytes(ids)
+    rest = [int.from_bytes(data[begin : begin + 8], "little") for begin in range(0, len(data), 8)]
+    total = len(data)
+    for value in [*lanes, *rest]:
+        total = (total ^ value) * key & full
+        total ^= total >> 29
+    return total >> 32

@@ -20,8 +20,11 @@ ids = np.zeros(int(id_starts[-1]) + elias_fano.PADDING, np.uint8)
 elias_fano.encode(np.array([0, 3, 4, 8, 1, 3, 7, 8], np.uint32), starts, id_starts, 9, ids)
 codes = np.arange(16, dtype=np.uint64).reshape(8, 2)
 scores, numbers, normal = np.zeros(256), np.zeros(9, np.uint32), np.zeros(9)
+digests, seen = np.zeros(2, np.uint32), np.zeros(2, np.uint8)
+match.digest_lists(starts, id_starts, ids, codes, digests)
 table = 1.0 - np.arange(129) / 128
-match.match(np.array([0, 1]), codes[:2].copy(), np.ones(2), starts, id_starts, ids, codes, table, 9, scores)
+query = codes[:2].copy()
+match.match(np.array([0, 1]), query, np.ones(2), starts, id_starts, ids, codes, digests, seen, table, 9, scores)
 found = rank.normalise(scores[:9].copy(), np.ones(9), 1.0, 0.5, numbers, normal)
 kernels = (match.match, elias_fano.encode, rank.normalise)
 hits = [sum(kernel.stats.cache_hits.values()) for kernel in kernels]

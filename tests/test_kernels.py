@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import naive
 from asmk_engine.kernels import aggregate, cluster, elias_fano, match, names, postings
 
+KNOWN = np.zeros(64, np.uint32), np.ones(64, np.uint8)  # digests that are not asked for
 UNIVERSES = [1, 2, 3, 63, 64, 65, 1000, 65_535, 65_536]
 
 
@@ -67,7 +68,7 @@ def test_hostile_lists_never_leave_their_arrays(data: st.DataObject) -> None:
     codes, scores = np.zeros((20, 2), np.uint64), np.zeros(-(-universe // 256) * 256)
     lists, weights = np.zeros(1, np.int64), np.ones(1)
     query, table = np.zeros((1, 2), np.uint64), np.ones(129)
-    matched = match.match(lists, query, weights, posting_starts, id_starts, ids, codes, table, universe, scores)
+    matched = match.match(lists, query, weights, posting_starts, id_starts, ids, codes, *KNOWN, table, universe, scores)
     if status == -1 and last > first and last <= 20:
         assert matched == -1 and np.flatnonzero(scores).tolist() == out[first:last].tolist()
 
@@ -94,7 +95,8 @@ def test_high_parts_beyond_the_range_are_refused_or_stay_inside(universe: int, c
             scores = guarded[: -(-universe // 256) * 256]
             codes, query = np.zeros((count, 2), np.uint64), np.zeros((1, 2), np.uint64)
             lists, table = np.zeros(1, np.int64), np.ones(129)
-            match.match(lists, query, np.ones(1), posting_starts, id_starts, damaged, codes, table, universe, scores)
+            tables = np.ones(1), posting_starts, id_starts, damaged
+            match.match(lists, query, *tables, codes, *KNOWN, table, universe, scores)
             assert not guarded[len(scores) :].any()
 
 
@@ -154,7 +156,7 @@ def test_match_equals_its_twin(query_words: int, universe: int, width: int, seed
     chosen = rng.integers(-1, len(lists), query_words)
     table, weights = rng.normal(size=64 * width + 1), rng.normal(size=query_words)
     scores = np.zeros(-(-universe // 256) * 256)
-    status = match.match(chosen, query, weights, posting_starts, id_starts, ids, codes, table, universe, scores)
+    status = match.match(chosen, query, weights, posting_starts, id_starts, ids, codes, *KNOWN, table, universe, scores)
     assert status == -1
     expected = np.zeros(len(scores))
     for q, j in enumerate(chosen):
@@ -164,6 +166,75 @@ def test_match_equals_its_twin(query_words: int, universe: int, width: int, seed
             )
             expected[image] += weights[q] * table[differing]
     np.testing.assert_array_equal(scores, expected)
+
+
+def test_match_compares_each_list_with_its_digest_once() -> None:
+    rng = np.random.default_rng(0)
+    lists = [sorted(rng.choice(1000, size, replace=False).tolist()) for size in (1, 7, 40, 300)]
+    posting_starts, id_starts, ids = encode(lists, 1000)
+    codes = rng.integers(0, 2**64, (int(posting_starts[-1]), 2), dtype=np.uint64)
+    digests, seen = np.empty(4, np.uint32), np.zeros(4, np.uint8)
+    match.digest_lists(posting_starts, id_starts, ids, codes, digests)
+    tables = np.ones(1), posting_starts, id_starts, ids
+
+    def read(j: int) -> int:
+        query, scores = codes[:1].copy(), np.zeros(1024)
+        return match.match(np.array([j]), query, *tables, codes, digests, seen, np.ones(129), 1000, scores)
+
+    digests[2] ^= 1
+    assert [read(j) for j in range(4)] == [-1, -1, 2, -1] and seen.tolist() == [1, 1, 0, 1]
+    codes[posting_starts[3]] ^= np.uint64(1)
+    assert read(3) == -1  # compared before
+    codes[posting_starts[1]] ^= np.uint64(1)
+    seen[1] = 0
+    assert read(1) == 1
+
+
+@given(st.integers(0, 2**32), st.integers(1, 90), st.sampled_from([1, 2, 3, 16]))
+def test_a_digest_is_that_of_its_twin_and_notices_any_bit(seed: int, count: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 2**64, (count + 2, width), dtype=np.uint64)
+    if seed % 3 == 0:
+        codes[:] = 0
+    ids = rng.integers(0, 256, int(rng.integers(1, 40)) + 64).astype(np.uint8)
+    posting_starts, id_starts = np.array([1, 1 + count]), np.array([0, len(ids) - 64])
+
+    def digest() -> int:
+        out = np.empty(1, np.uint32)
+        match.digest_lists(posting_starts, id_starts, ids, codes, out)
+        return int(out[0])
+
+    whole = digest()
+    assert whole == naive.list_digest(codes[1 : 1 + count], ids[: len(ids) - 64])
+    outside = codes[0, 0], codes[-1, 0], ids[-64]
+    codes[0, 0], codes[-1, 0], ids[-64] = 1, 2, 3
+    assert digest() == whole
+    codes[0, 0], codes[-1, 0], ids[-64] = outside
+    row, column, bit = rng.integers(1, 1 + count), rng.integers(0, width), np.uint64(rng.integers(0, 64))
+    codes[row, column] ^= np.uint64(1) << bit
+    assert digest() != whole
+    codes[row, column] ^= np.uint64(1) << bit
+    ids[rng.integers(0, len(ids) - 64)] ^= np.uint8(1 << rng.integers(0, 8))
+    assert digest() != whole
+
+
+def test_a_digest_notices_exchanged_pages_and_a_list_of_zeros() -> None:
+    codes = np.random.default_rng(0).integers(0, 2**64, (2048, 2), dtype=np.uint64)
+    ids = np.zeros(80, np.uint8)
+    found = set()
+    for first, second in ((0, 0), (0, 256), (256, 512), (1, 2), (16, 32)):  # rows; 256 of them are 4 KiB
+        changed = codes.copy()
+        changed[first : first + 256], changed[second : second + 256] = (
+            codes[second : second + 256].copy(), codes[first : first + 256].copy()
+        )  # fmt: skip
+        out = np.empty(1, np.uint32)
+        match.digest_lists(np.array([0, 2048]), np.array([0, 16]), ids, changed, out)
+        found.add(int(out[0]))
+    for count in (1, 2, 31, 32, 33):
+        out = np.empty(1, np.uint32)
+        match.digest_lists(np.array([0, count]), np.array([0, 16]), ids, np.zeros((count, 2), np.uint64), out)
+        found.add(int(out[0]))
+    assert len(found) == 10
 
 
 @given(st.sets(st.integers(0, 60)), st.sets(st.integers(0, 60)))
