@@ -20,7 +20,7 @@ from types import TracebackType
 import numpy as np
 
 from asmk_engine import system, threads
-from asmk_engine.errors import DamagedError
+from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.store import TEMPORARY, Folder, storage_errors
 
 BLOCK = 1 << 20
@@ -204,6 +204,11 @@ class ArrayWriter:
         self._shapes = dict(shapes)
         self._folder, self._name = folder, name
         self._header, self._checksums = _header(ordered, metadata)
+        if len(self._header) > MAX_HEADER:
+            raise InputError(
+                f"{folder.path / name}: its description takes {len(self._header)} bytes, a header holds {MAX_HEADER}; "
+                "shorten what the codebook says of its training, or the options of its recipe"
+            )
         self._begins: dict[str, int] = {}
         self._end = len(self._header)
         for key, (dtype, shape) in ordered:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from asmk_engine import __version__
+from asmk_engine import segment as segments
 from asmk_engine.arrays import write_arrays
 from asmk_engine.batch import Batch
 from asmk_engine.codebooks import Codebook
@@ -271,7 +272,7 @@ class Index:
         tiers: dict[int, list[int]] = {}
         for place, segment in enumerate(self._snapshot.segments):
             tiers.setdefault(_tier(segment.postings), []).append(place)
-        full = next((places for places in tiers.values() if len(places) >= TIER_SEGMENTS), None)
+        full = next((places for places in tiers.values() if self._can_join(places)), None)
         if full is not None:
             manifest = self._snapshot.manifest
             joined = [self._snapshot.segments[place] for place in full]
@@ -280,6 +281,10 @@ class Index:
                 kept.append(self._merge(joined, manifest.next, CHUNK_POSTINGS))
             self._publish(manifest.following(segments=tuple(kept), next=manifest.next + 1))
             self._tidy()
+
+    def _can_join(self, places: list[int]) -> bool:
+        live = sum(self._snapshot.segments[place].live for place in places)
+        return len(places) >= TIER_SEGMENTS and live < segments.MAX_IMAGES
 
     def _entries_without(self, names: Sequence[str], number: int) -> tuple[list[SegmentEntry], int]:
         gone: dict[int, list[int]] = {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asmk_engine import segment as segments
 from asmk_engine.arrays import ArrayWriter
 from asmk_engine.errors import InputError
 from asmk_engine.kernels import elias_fano, match, postings
@@ -118,6 +119,11 @@ class SegmentWriter:
     """
 
     def __init__(self, folder: Folder, name: str, outline: Outline, names: Sequence[bytes], width: int) -> None:
+        if outline.images >= segments.MAX_IMAGES:
+            raise InputError(
+                f"{folder.path}: {outline.images} images are too many for one segment, which holds fewer than "
+                f"{segments.MAX_IMAGES}; add them in smaller parts, or keep several indexes"
+            )
         self.outline = outline
         name_arrays = _name_arrays(names)
         self._known = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asmk_engine.arrays import BLOCK, map_arrays, write_arrays
-from asmk_engine.errors import AsmkError, DamagedError, NotFoundError
+from asmk_engine.arrays import BLOCK, CHECKSUMS, MAX_HEADER, map_arrays, write_arrays
+from asmk_engine.errors import AsmkError, DamagedError, InputError, NotFoundError
 from asmk_engine.store import Folder
 
 ARRAYS = {
@@ -194,3 +195,47 @@ def test_damage_is_seen_where_it_is_asked_for_and_not_elsewhere(
             for _ in range(2):  # damage that was reported once is reported again
                 with pytest.raises(DamagedError, match="were altered"):
                     ask(file)
+
+
+def test_a_header_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    for length in range(MAX_HEADER - 1200, MAX_HEADER + 200, 100):
+        try:
+            write_arrays(store, "a", ARRAYS, {"text": "x" * length})
+        except InputError as error:
+            assert "header holds" in str(error) and length > MAX_HEADER - 1000
+        else:
+            assert map_arrays(store, "a").metadata["text"] == "x" * length
+    with pytest.raises(InputError):
+        write_arrays(store, "a", ARRAYS, {"text": "x" * MAX_HEADER})
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="needs files with holes")
+def test_arrays_beyond_four_billion_rows(tmp_path: Path) -> None:
+    """A file of 64 GiB that is almost all hole: offsets and row numbers beyond 32 bits."""
+    rows = (1 << 32) + 5
+    blocks = -(-(16 * rows + 4096) // BLOCK)
+    entries = {
+        "codes": {"dtype": "U64", "shape": [rows, 2], "data_offsets": [0, 16 * rows]},
+        CHECKSUMS: {"dtype": "U8", "shape": [4 * blocks], "data_offsets": [16 * rows, 16 * rows + 4 * blocks]},
+    }
+    header = json.dumps(entries).encode().ljust(4096 - 8)
+    head = (len(header)).to_bytes(8, "little") + header
+    end = len(head) + 16 * rows
+    last = bytes(end % BLOCK - 16) + bytes([7]) * 16
+    sums = [zlib.crc32(head + bytes(BLOCK - len(head)))] + [zlib.crc32(bytes(BLOCK))] * (blocks - 2)
+    with open(tmp_path / "a", "wb") as file:
+        file.write(head)
+        file.seek(end - 16)
+        file.write(bytes([7]) * 16)
+        file.write(b"".join(crc.to_bytes(4, "little") for crc in [*sums, zlib.crc32(last)]))
+    mapped = map_arrays(Folder(tmp_path), "a")
+    codes = mapped.take("codes", "u8", None, 2)
+    mapped.verify_spans("codes", np.array([0, rows - 3]), np.array([1, rows]))
+    assert mapped.blocks is not None and sum(mapped.blocks._compared) == 2
+    assert codes[rows - 1, 1] == int.from_bytes(bytes([7]) * 8, "little") and not codes[1 << 32].any()
+    with open(tmp_path / "a", "r+b") as file:
+        file.seek(end - 1)
+        file.write(b"x")
+    with pytest.raises(DamagedError, match=f"to {end} were altered"):
+        map_arrays(Folder(tmp_path), "a").verify_rows("codes", rows - 1, rows)

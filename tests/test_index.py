@@ -602,3 +602,35 @@ def test_signatures_made_elsewhere_answer_as_added_features_do(
     with pytest.raises(MismatchError, match="codes are"):
         other.add_signatures([("new", wide)])
     assert other.names == index.names
+
+
+def test_more_images_than_a_segment_holds_are_refused(
+    index: Index, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the boundary: one segment may hold one image fewer than the limit."""
+    monkeypatch.setattr(segments, "MAX_IMAGES", 42)
+    signed = [(f"{number}.jpg", sign(features, index.codebook)) for number, features in enumerate(images.values())]
+    monkeypatch.setattr("asmk_engine.index.TIER_SEGMENTS", 2)
+    index.add_signatures(signed[:1])
+    assert len(index.snapshot.segments) == 1 and index.images == 41
+    index.add_signatures(signed[1:2])
+    assert len(index.snapshot.segments) == 2 and index.images == 42  # not joined
+    with pytest.raises(InputError, match="too many for one segment"):
+        index.merge()
+    monkeypatch.setattr(segments, "MAX_IMAGES", 42 - 5)
+    with pytest.raises(DamagedError):
+        Index.open(index.path)
+    monkeypatch.setattr(segments, "MAX_IMAGES", 42)
+    assert Index.open(index.path).images == 42
+    index.delete(["1.jpg"])
+    index.merge()
+    assert len(index.snapshot.segments) == 1
+
+
+def test_a_codebook_that_says_too_much_makes_no_index(tmp_path: Path) -> None:
+    codebook = random_codebook(WORDS, DIM)
+    codebook.training["story"] = "x" * (1 << 20)
+    with pytest.raises(InputError, match="header holds"):
+        Index.create(tmp_path / "index", codebook)
+    del codebook.training["story"]
+    assert Index.create(tmp_path / "index", codebook).images == 0
