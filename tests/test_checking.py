@@ -45,7 +45,7 @@ def segments(path: Path) -> list[Path]:
 
 def damage(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[2 * len(data) // 3] ^= 1  # after the header, before the checksums
+    data[-20 if path.suffix == ".json" else 2 * len(data) // 3] ^= 1  # after the header, before the checksums
     path.write_bytes(data)
 
 
