@@ -22,7 +22,7 @@ from asmk_engine.segment import RANGE_BITS, range_images
 from asmk_engine.segment_writer import Outline, SegmentWriter
 from asmk_engine.signatures import Signature, code_width
 
-VERSION = 2
+VERSION = 3
 SEED = 20
 IMBALANCE = 1.4
 POSTINGS = 440
