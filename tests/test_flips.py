@@ -15,7 +15,7 @@ from disks import fast_disk
 from histories import NAMES, Answer, observe, signed, small_codebook, small_limits
 
 BLOCKS = [128, 1 << 20]  # many blocks, so that what is not touched may be damaged; and one, as small files have
-SAMPLE = 60
+SAMPLE = 25
 
 
 @pytest.fixture(params=BLOCKS)
@@ -82,7 +82,7 @@ def _cut(path: Path, sample: int | None) -> tuple[int, int]:
 
 def test_a_flipped_byte_is_refused_or_harmless(path: Path) -> None:
     cases, refused = _flip(path, (1,), SAMPLE)
-    assert cases > 300 and refused > cases // 3
+    assert cases > 200 and refused > cases // 3
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_any_flipped_byte_is_refused_or_harmless(path: Path) -> None:
 
 def test_a_cut_file_is_refused_or_not_needed(path: Path) -> None:
     cases, refused = _cut(path, SAMPLE)
-    assert cases > 300 and refused > cases // 3
+    assert cases > 200 and refused > cases // 3
 
 
 @pytest.mark.slow
