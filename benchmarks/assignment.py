@@ -2,8 +2,8 @@
 
     python benchmarks/assignment.py --features FEATURESET --data DIR [--words 65536] [--small]
 
-The codebook is made from one half of the images and kept below --data: whitening, random distinct descriptors as first
-centroids, and two rounds of k-means assigned through the graph, as its quality matters little here. The queries come
+The codebook is made from one half of the images and kept below --data: whitening and some
+rounds of k-means through the graph. The queries come
 from the other half. Without --features, both are drawn at random around a few thousand centres.
 """
 
@@ -17,14 +17,13 @@ import numpy as np
 from timing import alternate, medians, show
 
 from asmk_engine.codebooks import Codebook
-from asmk_engine.codebooks.graph import Navigator, build_graph
+from asmk_engine.codebooks.kmeans import kmeans
 from asmk_engine.codebooks.whitening import learn_whitening
 from asmk_engine.features import FeatureSet
-from asmk_engine.kernels.cluster import add_by_word
 from asmk_engine.recipes import Recipe
 from asmk_engine.threads import available_threads
 
-VERSION = 2
+VERSION = 3
 ROUNDS = 8
 DESCRIPTORS = 1000  # of one query, as of one photograph
 QUERIES = 4
@@ -54,15 +53,7 @@ def make_codebook(descriptors: np.ndarray, words: int) -> Codebook:
     """A codebook good enough to measure assignment with."""
     mean, projection = learn_whitening(descriptors)
     white = (descriptors - mean) @ projection.T
-    centroids = white[np.sort(np.random.default_rng(1).choice(len(white), words, replace=False))]
-    graph = None
-    for _ in range(ROUNDS):
-        graph = build_graph(centroids, start=graph)
-        nearest = Navigator(centroids, graph).nearest(white, 1, workers=available_threads())[:, 0]
-        sums, counts = np.zeros(centroids.shape), np.zeros(words, np.int64)
-        add_by_word(white, np.ascontiguousarray(nearest), sums, counts)
-        moved = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
-        centroids = np.where(counts[:, None] > 0, moved, centroids)
+    centroids, _ = kmeans(white, words, rounds=ROUNDS, seed=1, backend="graph")
     return Codebook(mean, projection, centroids, Recipe("benchmark"))
 
 

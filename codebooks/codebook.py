@@ -191,8 +191,8 @@ class Codebook:
             raise InputError(f"whitening {whitening!r} is unknown; choose {' or '.join(WHITENING)}")
         if rounds < 1 or training_per_word < 1:
             raise InputError(f"rounds is {rounds} and training_per_word {training_per_word}; both must be 1 or more")
-        backend = choose_backend(backend)
         count = choose_words(words, features.descriptor_count, features.path)
+        backend = choose_backend(backend, count)
         sample = sample_descriptors(features, count * training_per_word, np.random.default_rng(seed), on_sample)
         mean, projection = _learn_projection(sample, whitening)
         _project_in_place(sample, mean, projection)

@@ -1,18 +1,33 @@
-"""Lloyd's k-means at the size of a visual vocabulary, through faiss when it is installed and else through torch."""
+"""Lloyd's k-means at the size of a visual vocabulary: exact through faiss or torch, nearly so through a graph of words.
+
+Rounds through the graph follow the idea of Wang et al. (Fast approximate k-means via cluster closures, CVPR 2012): a
+descriptor that has a word is compared with the words around it only.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from asmk_engine import threads
+from asmk_engine.codebooks.graph import Graph, Navigator, build_graph
 from asmk_engine.errors import DependencyError, InputError
-from asmk_engine.kernels.cluster import add_by_word
+from asmk_engine.kernels.cluster import add_by_word, order_by_word
+from asmk_engine.kernels.refine import refine
 
 Nearest = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-BACKENDS = ("faiss", "torch")
+EXACT_BACKENDS = ("faiss", "torch")
+BACKENDS = (*EXACT_BACKENDS, "graph")
+GRAPH_FROM = 8192  # words from which `auto` takes the graph: with fewer, comparing all is as fast or nearly so
+WALKED_ROUNDS = 2  # rounds in which most descriptors change their word, and look for it from the entries of the graph
+WALK_BEAM = 16  # words in view then: more find nearer words, for which the next rounds have time
+SECOND = 16  # neighbours of each neighbour that a descriptor is compared with in the rounds after
+WALK_ROWS = 1 << 16  # descriptors walked at a time, whose 8-bit copies take 8 MiB at 128 dimensions
+TASK_ROWS = 1 << 14
 TORCH_ROWS = 1 << 14
 
 
@@ -26,15 +41,28 @@ class Round:
     reseeded: int
 
 
-def choose_backend(backend: str = "auto") -> str:
-    """`faiss` when it is installed, else `torch`; an explicit name is checked."""
+def choose_backend(backend: str = "auto", words: int = 1) -> str:
+    """`graph` from so many words on that it is faster, else `faiss` when it is installed, else `torch`.
+
+    An explicit name is checked: InputError for an unknown one, DependencyError for one that is not installed.
+    """
     if backend == "auto":
+        if words >= GRAPH_FROM:
+            return "graph"
         return "faiss" if importlib.util.find_spec("faiss") else "torch"
     if backend not in BACKENDS:
-        raise InputError(f"backend {backend!r} is unknown; choose auto, {' or '.join(BACKENDS)}")
-    if not importlib.util.find_spec(backend):
-        raise DependencyError(f"{backend} is not installed; `pip install 'asmk-engine[cpu]'`, or use --backend auto")
+        raise InputError(f"backend {backend!r} is unknown; choose auto, {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
+    if backend in EXACT_BACKENDS and not importlib.util.find_spec(backend):
+        raise DependencyError(f"{backend} is not installed; `pip install 'asmk-engine[cpu]'`, or use --backend graph")
     return backend
+
+
+def exact_nearest(descriptors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest centroid of every descriptor, [n] int32, and its squared distance, by comparing all of them.
+
+    descriptors [n, D] float32, centroids [K, D] float32
+    """
+    return _EXACT[choose_backend("auto")](descriptors, centroids)
 
 
 def kmeans(
@@ -45,6 +73,7 @@ def kmeans(
     seed: int,
     backend: str = "auto",
     on_round: Callable[[Round], None] | None = None,
+    workers: int | None = None,
 ) -> tuple[np.ndarray, list[Round]]:
     """Cluster descriptors around `words` centroids; the same input, seed and backend give the same centroids.
 
@@ -52,15 +81,18 @@ def kmeans(
     drawn with probability proportional to its squared distance, so that it lands where the error is.
 
     descriptors  [n, D] float32, n >= words
+    workers      threads of our own kernels, all available by default; they change nothing in the result
     returns      centroids [words, D] float32, and one `Round` per round
     """
     rng = np.random.default_rng(seed)
-    nearest = {"faiss": _nearest_faiss, "torch": _nearest_torch}[choose_backend(backend)]
+    count = threads.thread_count(workers)
+    backend = choose_backend(backend, words)
+    nearest = _NearestInGraph(count) if backend == "graph" else _EXACT[backend]
     centroids = descriptors[np.sort(rng.choice(len(descriptors), words, replace=False))].copy()
     history: list[Round] = []
     for number in range(1, rounds + 1):
         assigned, distances = nearest(descriptors, centroids)
-        centroids, reseeded = _update(descriptors, assigned, distances, centroids, rng)
+        centroids, reseeded = _update(descriptors, assigned, distances, centroids, rng, count)
         history.append(Round(number, rounds, float(distances.mean(dtype=np.float64)), reseeded))
         if on_round:
             on_round(history[-1])
@@ -73,15 +105,66 @@ def _update(
     distances: np.ndarray,
     centroids: np.ndarray,
     rng: np.random.Generator,
+    workers: int,
 ) -> tuple[np.ndarray, int]:
+    starts = np.empty(len(centroids) + 1, np.int64)
+    order = order_by_word(assigned, starts)
+    counts = np.diff(starts)
     sums = np.zeros(centroids.shape)
-    counts = np.zeros(len(centroids), np.int64)
-    add_by_word(descriptors, assigned, sums, counts)
+
+    def add(task: tuple[int, int]) -> None:
+        add_by_word(descriptors, order, starts, *task, sums)
+
+    threads.run(add, _tasks(starts), workers)
     empty = np.flatnonzero(counts == 0)
     updated = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
     if len(empty):
         updated[empty] = descriptors[_far_rows(distances, len(empty), rng)]
     return updated, len(empty)
+
+
+def _tasks(starts: np.ndarray) -> list[tuple[int, int]]:
+    """Ranges of words with about as many descriptors each; a word is never divided."""
+    words, total = len(starts) - 1, int(starts[-1])
+    cuts = np.searchsorted(starts, np.arange(TASK_ROWS, total, TASK_ROWS))
+    ends = [0, *np.unique(cuts[(cuts > 0) & (cuts < words)]).tolist(), words]
+    return list(itertools.pairwise(ends))
+
+
+class _NearestInGraph:
+    """Nearest words through a graph that is linked anew in every round, starting from that of the round before."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._rounds = 0
+        self._graph: Graph | None = None
+        self._words = np.empty(0, np.int32)
+
+    def __call__(self, descriptors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._graph = graph = build_graph(centroids, start=self._graph, workers=self._workers)
+        if self._rounds < WALKED_ROUNDS:
+            self._words = self._walk(descriptors, Navigator(centroids, graph))
+        self._rounds += 1
+        self._words, distances = self._refine(descriptors, centroids, graph)
+        return self._words, distances
+
+    def _walk(self, descriptors: np.ndarray, navigator: Navigator) -> np.ndarray:
+        words = np.empty(len(descriptors), np.int32)
+        for begin in range(0, len(descriptors), WALK_ROWS):
+            rows = slice(begin, begin + WALK_ROWS)
+            words[rows] = navigator.nearest(descriptors[rows], 1, beam=WALK_BEAM, workers=self._workers)[:, 0]
+        return words
+
+    def _refine(self, descriptors: np.ndarray, centroids: np.ndarray, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
+        starts = np.empty(len(centroids) + 1, np.int64)
+        order = order_by_word(self._words, starts)
+        words, distances = np.empty(len(descriptors), np.int32), np.empty(len(descriptors), np.float32)
+
+        def work(task: tuple[int, int]) -> None:
+            refine(descriptors, order, starts, *task, centroids, graph.neighbours, SECOND, words, distances)
+
+        threads.run(work, _tasks(starts), self._workers)
+        return words, distances
 
 
 def _far_rows(distances: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -114,3 +197,6 @@ def _nearest_torch(descriptors: np.ndarray, centroids: np.ndarray) -> tuple[np.n
         words[begin : begin + rows] = columns.numpy()
         distances[begin : begin + rows] = (values + (block * block).sum(1)).clamp_(min=0.0).numpy()
     return words, distances
+
+
+_EXACT: dict[str, Nearest] = {"faiss": _nearest_faiss, "torch": _nearest_torch}

@@ -4,20 +4,39 @@ import numpy as np
 from numba import njit
 
 _F4 = "Array(float32, 2, 'C', readonly=True)"
+_I8 = "Array(int64, 1, 'C', readonly=True)"
 
 
-@njit(f"void({_F4}, Array(int32, 1, 'C', readonly=True), float64[:, ::1], int64[::1])", nogil=True, cache=True)
-def add_by_word(descriptors, words, sums, counts):
-    """Add every descriptor to the sum of its word.
+@njit("int64[::1](Array(int32, 1, 'C', readonly=True), int64[::1])", nogil=True, cache=True)
+def order_by_word(words, starts):
+    """Descriptors by their word, those of one word in their order; returns [n] int64.
 
-    descriptors [n, D] float32, words [n] int32 in [0, K), sums [K, D] float64 and counts [K] int64 are added to
+    words [n] int32 in [0, K); starts [K + 1] int64, out: where the descriptors of each word begin, and their number
     """
-    n, dim = descriptors.shape
-    for row in range(n):
-        word = words[row]
-        counts[word] += 1
-        for d in range(dim):
-            sums[word, d] += descriptors[row, d]
+    starts[:] = 0
+    for row in range(words.shape[0]):
+        starts[words[row] + 1] += 1
+    for word in range(starts.shape[0] - 1):
+        starts[word + 1] += starts[word]
+    free = starts.copy()
+    order = np.empty(words.shape[0], np.int64)
+    for row in range(words.shape[0]):
+        order[free[words[row]]] = row
+        free[words[row]] += 1
+    return order
+
+
+@njit(f"void({_F4}, {_I8}, {_I8}, int64, int64, float64[:, ::1])", nogil=True, cache=True)
+def add_by_word(descriptors, order, starts, first, last, sums):
+    """Add every descriptor of the words first to last to the sum of its word.
+
+    descriptors [n, D] float32, order [n] and starts [K + 1] int64 as from `order_by_word`; sums [K, D] float64
+    """
+    for word in range(first, last):
+        for place in range(starts[word], starts[word + 1]):
+            row = order[place]
+            for d in range(descriptors.shape[1]):
+                sums[word, d] += descriptors[row, d]
 
 
 @njit(f"void({_F4}, int64, int32[:, ::1], float32[:, ::1])", nogil=True, cache=True)

@@ -193,7 +193,7 @@ def find_lists(list_words, words, out):
         out[i] = low if found else -1
 
 
-@njit(f"boolean({_U1}, int64, int64, int64, int64, int64, uint16[::1])", nogil=True, cache=True)
+@njit(nogil=True)
 def _read_numbers(ids, begin, size, count, low, universe, numbers):
     """The image numbers of one list; returns whether the list is whole. `numbers` holds at least count + 8."""
     low_bytes = (count * low + 7) >> 3
@@ -230,7 +230,7 @@ def _read_numbers(ids, begin, size, count, low, universe, numbers):
     return True
 
 
-@njit(f"void({_U8}, int64, int64, {_U8}, int64, uint16[::1], int64)", nogil=True, cache=True)
+@njit(nogil=True)
 def _read_distances(codes, first, count, query_codes, q, distances, ahead):
     """The Hamming distances of the codes of one list to those of query word q; asks for every second line from `ahead`.
 

@@ -68,9 +68,14 @@ def escape_name(name):
 # --- Aggregation and selective match: Tolias, Jenicek, Chum, ECCV 2020, section 3 ------------------------------
 
 
+def squared_distance(one, other):
+    """The sum of the squared differences of the components."""
+    return sum((float(a) - float(b)) ** 2 for a, b in zip(one, other, strict=True))
+
+
 def nearest_words(descriptor, centroids, k):
     """The k nearest centroids by squared distance, the lower number first among equals."""
-    distances = [sum((float(a) - float(b)) ** 2 for a, b in zip(descriptor, c, strict=True)) for c in centroids]
+    distances = [squared_distance(descriptor, centroid) for centroid in centroids]
     return sorted(range(len(centroids)), key=lambda word: (distances[word], word))[:k]
 
 
@@ -94,6 +99,36 @@ def walk(query, codes, labels, links, entries, beam, spread, k):
     kept = view[: max(2 * k, 12)]
     words = [word for _, word in sorted((distance, labels[place]) for distance, place in kept)]
     return (words + [-1] * k)[:k]
+
+
+def refined_word(descriptor, word, centroids, neighbours, second):
+    """(word, squared distance) of the nearest among a word, its neighbours, and the first ones of each of those."""
+
+    def links(node):
+        row = neighbours[node]
+        return row[: row.index(-1)] if -1 in row else row
+
+    around = [word, *links(word)]
+    candidates = {*around, *(other for near in around for other in links(near)[:second])}
+    distance, nearest = min((squared_distance(descriptor, centroids[other]), other) for other in candidates)
+    return nearest, distance
+
+
+def lloyd(descriptors, centroids, rounds):
+    """Centroids after so many rounds of k-means, and the mean squared distance in each; no word may become empty."""
+    distortions = []
+    for _ in range(rounds):
+        clusters = [[] for _ in centroids]
+        distances = []
+        for descriptor in descriptors:
+            word = nearest_words(descriptor, centroids, 1)[0]
+            clusters[word].append(descriptor)
+            distances.append(squared_distance(descriptor, centroids[word]))
+        centroids = [
+            [math.fsum(column) / len(members) for column in zip(*members, strict=True)] for members in clusters
+        ]
+        distortions.append(sum(distances) / len(distances))
+    return centroids, distortions
 
 
 def aggregate(descriptors, words, centroids):

@@ -296,13 +296,3 @@ def test_smallest_prefers_the_lower_column_among_equals(columns: int, k: int, se
     out_columns, out_values = np.empty((5, k), np.int32), np.empty((5, k), np.float32)
     cluster.smallest(values, k, out_columns, out_values)
     assert out_columns.tolist() == np.argsort(values, axis=1, kind="stable")[:, :k].tolist()
-
-
-def test_add_by_word_sums_and_counts() -> None:
-    rng = np.random.default_rng(0)
-    descriptors, words = rng.normal(size=(50, 3)).astype(np.float32), rng.integers(0, 4, 50).astype(np.int32)
-    sums, counts = np.zeros((4, 3)), np.zeros(4, np.int64)
-    cluster.add_by_word(descriptors, words, sums, counts)
-    for word in range(4):
-        np.testing.assert_allclose(sums[word], descriptors[words == word].sum(axis=0, dtype=np.float64))
-        assert counts[word] == (words == word).sum()
