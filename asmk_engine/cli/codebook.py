@@ -80,7 +80,7 @@ def train(
     """Train a codebook, showing the sampling and each round with its distortion."""
     from asmk_engine.codebooks import Codebook
 
-    with console.bar("sample", "images") as on_sample, console.bar("k-means", "rounds") as bar:
+    with console.bar("sample", "images") as on_sample, console.bar("k-means", "rounds", by_last=True) as bar:
 
         def on_round(done: Round) -> None:
             bar(done.number, done.rounds)

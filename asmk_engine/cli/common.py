@@ -69,11 +69,17 @@ class Console:
             click.echo(message, err=True)
 
     @contextmanager
-    def bar(self, what: str, unit: str) -> Iterator[Callable[..., None]]:
-        """A progress bar with rate and ETA, as a callback (done, total); shown on terminals only."""
+    def bar(self, what: str, unit: str, *, by_last: bool = False) -> Iterator[Callable[..., None]]:
+        """A progress bar with rate and ETA, as a callback (done, total); shown on terminals only.
+
+        by_last  the last unit alone says how long the others will take, since the first ones take longer
+        """
         from tqdm import tqdm
 
-        with tqdm(desc=what, unit=f" {unit}", disable=self.quiet or None, file=sys.stderr, dynamic_ncols=True) as bar:
+        hidden, smoothing = self.quiet or None, 1.0 if by_last else 0.3
+        with tqdm(
+            desc=what, unit=f" {unit}", disable=hidden, smoothing=smoothing, file=sys.stderr, dynamic_ncols=True
+        ) as bar:
 
             def advance(done: int, total: int, failed: int = 0) -> None:
                 bar.total = total
