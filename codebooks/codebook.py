@@ -266,18 +266,18 @@ class Codebook:
 
 
 def choose_words(words: int | str, descriptors: int, path: Path) -> int:
-    """The size of the vocabulary for so many descriptors; InputError names the largest sensible one."""
-    sensible = 1
-    while 2 * sensible * DESCRIPTORS_PER_WORD <= descriptors and 2 * sensible <= MAX_WORDS:
-        sensible *= 2
+    """The size of the vocabulary for so many descriptors; InputError names the most, and what auto takes."""
+    chosen = 1
+    while 2 * chosen * DESCRIPTORS_PER_WORD <= descriptors and 2 * chosen <= MAX_WORDS:
+        chosen *= 2
     if words == "auto":
-        return sensible
+        return chosen
     if not isinstance(words, int) or words < 1:
         raise InputError(f"words is {words!r}; give a whole number of 1 or more, or auto")
     if words > 1 and words * LEAST_PER_WORD > descriptors:
         raise InputError(
             f"{path}: {descriptors} descriptors cannot carry {words} words, which need {LEAST_PER_WORD} each at the "
-            f"very least; the largest sensible number is {sensible} (--words {sensible}, or auto)"
+            f"very least; give at most {max(1, descriptors // LEAST_PER_WORD)}, or auto, which takes {chosen}"
         )
     return words
 

@@ -195,7 +195,7 @@ def test_bad_input_is_one_line(world: Path, tmp_path: Path) -> None:
         (("extract", world / "photos", "-o", tmp_path / "file"), "file"),
         (("extract", world / "photos", "-o", features, "--max-features", 7), "max_features=7"),
         (("extract", world / "photos", "-o", tmp_path / "o4", "--extractor", "surf"), "rootsift"),
-        (("build-codebook", features, "-o", tmp_path / "c", "--words", 60_000), "largest sensible"),
+        (("build-codebook", features, "-o", tmp_path / "c", "--words", 60_000), "give at most 138"),
         (("build-codebook", tmp_path / "nowhere", "-o", tmp_path / "c"), "no such feature set"),
         (("index", features, "--codebook", tmp_path / "file", "-o", tmp_path / "i"), "codebook"),
         (("index", features, "-o", tmp_path / "file"), "in the way"),

@@ -115,10 +115,11 @@ def test_auto_leaves_two_hundred_descriptors_a_word(descriptors: int, words: int
     assert choose_words("auto", descriptors, Path("f")) == words
 
 
-def test_too_many_words_name_the_largest_sensible_number() -> None:
+def test_too_many_words_name_the_largest_possible_number_and_that_of_auto() -> None:
     assert choose_words(100, 10_000, Path("f")) == 100
-    with pytest.raises(InputError, match=r"10000 descriptors cannot carry 65536 words.*sensible number is 32"):
+    with pytest.raises(InputError, match=r"10000 descriptors.* 65536 words.*at most 256, or auto, which takes 32"):
         choose_words(65_536, 10_000, Path("f"))
+    assert choose_words(256, 10_000, Path("f")) == 256
     for bad in (0, -3, "many"):
         with pytest.raises(InputError):
             choose_words(bad, 10_000, Path("f"))
