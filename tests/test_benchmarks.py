@@ -25,6 +25,7 @@ KEYS = {
         "merge_mb_per_second",
         "write_mb_per_second",
     },
+    "codebook": {"descriptors", "words", "seconds", "distortion_ratio", "exact_seconds_estimated", "peak_mb"},
 }
 
 
