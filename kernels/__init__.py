@@ -1,12 +1,16 @@
 """The arithmetic: functions of arrays, compiled by Numba.
 
-Each file imports numpy and numba only, never another file of this project: Numba's disk cache does not notice a changed
-callee in another file. It is also why each can be read alone.
+Each file imports numpy and numba only, and `kernel` from here, never another file of this project: Numba's disk cache
+does not notice a changed callee in another file. It is also why each can be read alone.
 """
 
+import functools
 import os
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _HERE = Path(__file__).parent
 
@@ -24,3 +28,34 @@ def _choose_cache() -> None:
 
 
 _choose_cache()
+
+
+class Kernel:
+    """A function that Numba compiles for one signature when it is first called, and keeps on the disk.
+
+    Numba itself compiles such a function when its module is imported: a search would wait for the kernels of a merge.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: str) -> None:
+        functools.update_wrapper(self, function)
+        self._function, self._signature, self._lock = function, signature, threading.Lock()
+        self._compiled: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns; the interpreter is released while it runs."""
+        return (self._compiled or self.compiled)(*arguments)
+
+    @property
+    def compiled(self) -> Any:
+        """The function as Numba made it."""
+        with self._lock:
+            if self._compiled is None:
+                from numba import njit
+
+                self._compiled = njit(self._signature, nogil=True, cache=True)(self._function)
+            return self._compiled
+
+
+def kernel(signature: str) -> Callable[[Callable[..., Any]], Kernel]:
+    """Make a function a kernel of this signature: void(...) or the type it returns, in Numba's words."""
+    return lambda function: Kernel(function, signature)

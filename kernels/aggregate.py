@@ -10,6 +10,8 @@ from numba.core import cgutils
 from numba.core.cgutils import ir  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
+from asmk_engine.kernels import kernel
+
 _DESCRIPTORS = "Array(float32, 2, 'C', readonly=True)"
 _WORDS = "Array(int32, 2, 'C', readonly=True)"
 _DIGIT = 8  # bits that one pass of the sort looks at: its counts stay in the first level of the cache
@@ -71,7 +73,7 @@ def _binarise_row(sums, out_code):
         out_code[column] = bits
 
 
-@njit(f"int64({_DESCRIPTORS}, {_WORDS}, {_DESCRIPTORS}, int32[::1], float32[:, ::1])", nogil=True, cache=True)
+@kernel(f"int64({_DESCRIPTORS}, {_WORDS}, {_DESCRIPTORS}, int32[::1], float32[:, ::1])")
 def aggregate(descriptors, words, centroids, out_words, out_sums):
     """Sum the residuals of one image per word; returns the number of distinct words, m.
 
@@ -98,7 +100,7 @@ def aggregate(descriptors, words, centroids, out_words, out_sums):
     return count + 1
 
 
-@njit("void(Array(float32, 2, 'C', readonly=True), uint64[:, ::1])", nogil=True, cache=True)
+@kernel("void(Array(float32, 2, 'C', readonly=True), uint64[:, ::1])")
 def binarise(sums, out_codes):
     """One bit per component, set where it is greater than 0; bit d stands in word d // 64 at place d % 64.
 
@@ -109,7 +111,7 @@ def binarise(sums, out_codes):
         _binarise_row(sums[row], out_codes[row])
 
 
-@njit(f"int64({_DESCRIPTORS}, {_WORDS}, {_DESCRIPTORS}, uint32[::1], uint64[:, ::1])", nogil=True, cache=True)
+@kernel(f"int64({_DESCRIPTORS}, {_WORDS}, {_DESCRIPTORS}, uint32[::1], uint64[:, ::1])")
 def aggregate_codes(descriptors, words, centroids, out_words, out_codes):
     """`aggregate` and `binarise` in one pass that keeps the sum of one word at a time; returns the distinct words, m.
 

@@ -1,13 +1,14 @@
 """The arithmetic of k-means and of nearest words."""
 
 import numpy as np
-from numba import njit
+
+from asmk_engine.kernels import kernel
 
 _F4 = "Array(float32, 2, 'C', readonly=True)"
 _I8 = "Array(int64, 1, 'C', readonly=True)"
 
 
-@njit("int64[::1](Array(int32, 1, 'C', readonly=True), int64[::1])", nogil=True, cache=True)
+@kernel("int64[::1](Array(int32, 1, 'C', readonly=True), int64[::1])")
 def order_by_word(words, starts):
     """Descriptors by their word, those of one word in their order; returns [n] int64.
 
@@ -26,7 +27,7 @@ def order_by_word(words, starts):
     return order
 
 
-@njit(f"void({_F4}, {_I8}, {_I8}, int64, int64, float64[:, ::1])", nogil=True, cache=True)
+@kernel(f"void({_F4}, {_I8}, {_I8}, int64, int64, float64[:, ::1])")
 def add_by_word(descriptors, order, starts, first, last, sums):
     """Add every descriptor of the words first to last to the sum of its word.
 
@@ -39,7 +40,7 @@ def add_by_word(descriptors, order, starts, first, last, sums):
                 sums[word, d] += descriptors[row, d]
 
 
-@njit(f"void({_F4}, int64, int32[:, ::1], float32[:, ::1])", nogil=True, cache=True)
+@kernel(f"void({_F4}, int64, int32[:, ::1], float32[:, ::1])")
 def smallest(distances, k, out_columns, out_distances):
     """The k smallest values of every row and their columns, smallest first, the lower column first among equals.
 

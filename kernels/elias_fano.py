@@ -13,6 +13,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from asmk_engine.kernels import kernel
+
 PADDING = 64
 _I8 = "Array(int64, 1, 'C', readonly=True)"
 _U4 = "Array(uint32, 1, 'C', readonly=True)"
@@ -43,7 +45,7 @@ def _trailing_zeros(typing_context, word):
     return types.uint64(types.uint64), generate
 
 
-@njit("int64(int64, int64)", nogil=True, cache=True)
+@njit(nogil=True)
 def low_bits(count, universe):
     """Low bits per number in a list of `count` >= 1 numbers below `universe` >= count."""
     bits = 8
@@ -52,7 +54,7 @@ def low_bits(count, universe):
     return bits
 
 
-@njit("int64(int64, int64)", nogil=True, cache=True)
+@njit(nogil=True)
 def encoded_bytes(count, universe):
     """Bytes of a list of `count` numbers below `universe`; 0 for an empty list."""
     if count == 0:
@@ -61,7 +63,7 @@ def encoded_bytes(count, universe):
     return ((count * low + 7) >> 3) + ((count + ((universe - 1) >> low) + 8) >> 3)
 
 
-@njit(f"int64[::1]({_I8}, int64)", nogil=True, cache=True)
+@kernel(f"int64[::1]({_I8}, int64)")
 def list_starts(counts, universe):
     """Where lists of these lengths begin when encoded side by side; [L + 1] int64, the end of the last included."""
     starts = np.zeros(counts.shape[0] + 1, np.int64)
@@ -70,7 +72,7 @@ def list_starts(counts, universe):
     return starts
 
 
-@njit(f"void({_U4}, {_I8}, {_I8}, int64, uint8[::1])", nogil=True, cache=True)
+@kernel(f"void({_U4}, {_I8}, {_I8}, int64, uint8[::1])")
 def encode(numbers, posting_starts, id_starts, universe, out):
     """Encode lists of increasing numbers.
 
@@ -104,7 +106,7 @@ def encode(numbers, posting_starts, id_starts, universe, out):
             out[place] = np.uint8(pending & np.uint64(255))
 
 
-@njit(f"boolean({_U1}, int64, int64, int64, int64, uint32[::1], int64)", nogil=True, cache=True)
+@njit(nogil=True)
 def decode_list(ids, begin, end, count, universe, out, first):
     """Decode one list into out[first:first + count]; returns whether it is as `encode` writes them.
 
@@ -141,7 +143,7 @@ def decode_list(ids, begin, end, count, universe, out, first):
     return True
 
 
-@njit(f"int64({_U1}, {_I8}, {_I8}, int64, uint32[::1])", nogil=True, cache=True)
+@kernel(f"int64({_U1}, {_I8}, {_I8}, int64, uint32[::1])")
 def decode(ids, posting_starts, id_starts, universe, out):
     """Decode all lists; returns -1, or the number of the first list that is not as `encode` writes them.
 
@@ -155,7 +157,7 @@ def decode(ids, posting_starts, id_starts, universe, out):
     return -1
 
 
-@njit(f"int64({_U1}, {_U4}, {_I8}, {_I8}, int64, {_I8}, int64, int64[::1])", nogil=True, cache=True)
+@kernel(f"int64({_U1}, {_U4}, {_I8}, {_I8}, int64, {_I8}, int64, int64[::1])")
 def count_moved(ids, list_words, posting_starts, id_starts, vocabulary, moved, range_bits, counts):
     """Count the postings of some lists of one range by their new range and word.
 
@@ -177,10 +179,8 @@ def count_moved(ids, list_words, posting_starts, id_starts, vocabulary, moved, r
     return -1
 
 
-@njit(
-    f"int64({_U1}, {_U4}, {_I8}, {_I8}, {_CODES}, int64, {_I8}, int64[::1], uint32[::1], uint64[:, ::1])",
-    nogil=True,
-    cache=True,
+@kernel(
+    f"int64({_U1}, {_U4}, {_I8}, {_I8}, {_CODES}, int64, {_I8}, int64[::1], uint32[::1], uint64[:, ::1])"
 )
 def gather_moved(ids, list_words, posting_starts, id_starts, codes, first_word, moved, places, out_numbers, out_codes):
     """Bring the postings of some lists of one range to their new places.

@@ -15,6 +15,8 @@ from numba.core import cgutils
 from numba.core.cgutils import ir  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
+from asmk_engine.kernels import kernel
+
 BLOCK = 32  # components that are compared at a time: a copy's row is padded with zeros to a multiple
 LARGEST = 127
 USUAL = 128  # the width that has code of its own
@@ -187,7 +189,7 @@ def _prefetch(typing_context, array, place):
     return types.void(array, types.int64), generate
 
 
-@njit(f"void({_F4}, Array(float32, 1, 'C', readonly=True), float32, int8[:, ::1])", nogil=True, cache=True)
+@kernel(f"void({_F4}, Array(float32, 1, 'C', readonly=True), float32, int8[:, ::1])")
 def quantise(vectors, centre, scale, out):
     """8-bit copies: (vector - centre) * scale, rounded and clipped, then zeros.
 
@@ -338,7 +340,7 @@ def _walk(query, codes, starts, links, entries, surely, spread, keys, visited, m
 _LAID_OUT = f"{_S1}, {_E4}, {_E4}, {_E4}, {_E4}"
 
 
-@njit(f"void({_F4}, {_S1}, {_F4}, {_LAID_OUT}, int64, float64, int32[:, ::1])", nogil=True, cache=True)
+@kernel(f"void({_F4}, {_S1}, {_F4}, {_LAID_OUT}, int64, float64, int32[:, ::1])")
 def search(queries, query_codes, centroids, codes, labels, starts, links, entries, beam, spread, words):
     """The nearest words of every query that the graph leads to, nearest first, the lower word first among equals.
 
@@ -376,7 +378,7 @@ def search(queries, query_codes, centroids, codes, labels, starts, links, entrie
             words[row, i] = keys[LANES + i] if i < kept else -1
 
 
-@njit(f"void({_S1}, int64, int64, {_I8}, {_E4}, float64, int32[:, ::1])", nogil=True, cache=True)
+@kernel(f"void({_S1}, int64, int64, {_I8}, {_E4}, float64, int32[:, ::1])")
 def thin(codes, first, last, starts, candidates, slack, neighbours):
     """Choose the neighbours of words first to last from their candidates, nearest first.
 
@@ -423,7 +425,7 @@ def thin(codes, first, last, starts, candidates, slack, neighbours):
         neighbours[node, chosen:] = -1
 
 
-@njit(f"int64({_I4}, int64, uint8[::1], int32[::1])", nogil=True, cache=True)
+@kernel(f"int64({_I4}, int64, uint8[::1], int32[::1])")
 def reach(neighbours, start, reached, queue):
     """Mark every word that can be reached from `start` through words not marked before; returns how many.
 

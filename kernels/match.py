@@ -15,6 +15,8 @@ from numba.core import cgutils
 from numba.core.cgutils import ir  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
+from asmk_engine.kernels import kernel
+
 PADDING = 64  # bytes after the last list, so that a reader may load a whole vector
 BUCKET = 256  # images that share the high part of their numbers in a list with 8 low bits
 _I8 = "Array(int64, 1, 'C', readonly=True)"
@@ -174,7 +176,7 @@ def _parts_of_bytes():
 _PARTS, _COUNTS = _parts_of_bytes()
 
 
-@njit(f"void({_U4}, {_U4}, int64[::1])", nogil=True, cache=True)
+@kernel(f"void({_U4}, {_U4}, int64[::1])")
 def find_lists(list_words, words, out):
     """Where each of the increasing `words` stands among the increasing `list_words`, -1 where it does not.
 
@@ -298,7 +300,7 @@ def _digest(codes, first, count, ids, begin, size, lanes):
     return np.uint32(total >> np.uint64(32))
 
 
-@njit(f"void({_I8}, {_I8}, {_U1}, {_U8}, uint32[::1])", nogil=True, cache=True)
+@kernel(f"void({_I8}, {_I8}, {_U1}, {_U8}, uint32[::1])")
 def digest_lists(posting_starts, id_starts, ids, codes, out):
     """What stands for each of some lists, so that `match` notices an altered one when it first reads it.
 
@@ -310,10 +312,8 @@ def digest_lists(posting_starts, id_starts, ids, codes, out):
         out[j] = _digest(codes, posting_starts[j], count, ids, id_starts[j], size, lanes)
 
 
-@njit(
-    f"int64({_I8}, {_U8}, {_F8}, {_I8}, {_I8}, {_U1}, {_U8}, {_U4}, uint8[::1], {_F8}, int64, float64[::1])",
-    nogil=True,
-    cache=True,
+@kernel(
+    f"int64({_I8}, {_U8}, {_F8}, {_I8}, {_I8}, {_U1}, {_U8}, {_U4}, uint8[::1], {_F8}, int64, float64[::1])"
 )
 def match(
     lists, query_codes, weights, posting_starts, id_starts, ids, codes, digests, seen, table, universe, scores

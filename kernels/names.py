@@ -3,6 +3,8 @@
 import numpy as np
 from numba import njit
 
+from asmk_engine.kernels import kernel
+
 _U1 = "Array(uint8, 1, 'C', readonly=True)"
 _U4 = "Array(uint32, 1, 'C', readonly=True)"
 _I8 = "Array(int64, 1, 'C', readonly=True)"
@@ -18,7 +20,7 @@ def _compare(one, first, end, other, other_first, other_end):
     return (end - first) - (other_end - other_first)
 
 
-@njit(f"int64({_U1}, {_I8}, {_U4}, {_U1}, {_I8}, int64[::1])", nogil=True, cache=True)
+@kernel(f"int64({_U1}, {_I8}, {_U4}, {_U1}, {_I8}, int64[::1])")
 def find_names(name_bytes, name_offsets, name_order, wanted_bytes, wanted_offsets, out):
     """Binary search for every wanted name; returns -1, or the first place of the tables that contradicts them.
 

@@ -1,14 +1,15 @@
 """Order postings by image range and word: the counting sort behind an inverted file."""
 
 import numpy as np
-from numba import njit
+
+from asmk_engine.kernels import kernel
 
 _U4 = "Array(uint32, 1, 'C', readonly=True)"
 _I8 = "Array(int64, 1, 'C', readonly=True)"
 _CODES = "Array(uint64, 2, 'C', readonly=True)"
 
 
-@njit(f"int64[::1]({_U4}, {_U4}, int64, int64, int64)", nogil=True, cache=True)
+@kernel(f"int64[::1]({_U4}, {_U4}, int64, int64, int64)")
 def count_lists(words, images, vocabulary, range_bits, ranges):
     """Postings of every (range, word); returns [ranges * vocabulary] int64, words of a range side by side.
 
@@ -21,7 +22,7 @@ def count_lists(words, images, vocabulary, range_bits, ranges):
     return counts
 
 
-@njit(f"int64[::1]({_U4}, {_U4}, int64, int64, int64[::1])", nogil=True, cache=True)
+@kernel(f"int64[::1]({_U4}, {_U4}, int64, int64, int64[::1])")
 def order_postings(words, images, vocabulary, range_bits, starts):
     """Where each posting stands after a stable sort by (range, word); returns [P] int64 source positions.
 
@@ -35,7 +36,7 @@ def order_postings(words, images, vocabulary, range_bits, starts):
     return order
 
 
-@njit(f"void({_I8}, {_U4}, {_CODES}, int64, uint32[::1], uint64[:, ::1])", nogil=True, cache=True)
+@kernel(f"void({_I8}, {_U4}, {_CODES}, int64, uint32[::1], uint64[:, ::1])")
 def gather(order, images, codes, range_bits, out_numbers, out_codes):
     """Bring postings into order: their image numbers inside their range, and their codes.
 

@@ -1,12 +1,13 @@
 """Scores of one range, and which of them can still be among the best."""
 
 import numpy as np
-from numba import njit
+
+from asmk_engine.kernels import kernel
 
 _F8 = "Array(float64, 1, 'C', readonly=True)"
 
 
-@njit(f"int64({_F8}, {_F8}, float64, float64, uint32[::1], float64[::1])", nogil=True, cache=True)
+@kernel(f"int64({_F8}, {_F8}, float64, float64, uint32[::1], float64[::1])")
 def normalise(raw, norms, query_norm, least, numbers, scores):
     """Divide by the norms and collect the images whose score is above 0 and at least `least`; returns how many.
 

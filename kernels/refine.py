@@ -8,6 +8,8 @@ several at a time. Descriptors are independent of each other: their words depend
 import numpy as np
 from numba import njit
 
+from asmk_engine.kernels import kernel
+
 TILE = 4  # descriptors and candidates that are compared at a time: sixteen sums, which vector registers can hold
 BLOCK = 64  # descriptors that are kept in the nearest cache: 32 KiB at 128 dimensions
 _F4 = "Array(float32, 2, 'C', readonly=True)"
@@ -65,10 +67,8 @@ def _compare(rows, q, centroids, a, b, c, d, out):
     out[3, 0], out[3, 1], out[3, 2], out[3, 3] = sa, sb, sc, sd
 
 
-@njit(
-    f"void({_F4}, {_I8}, {_I8}, int64, int64, {_F4}, {_I4}, int64, int32[::1], float32[::1])",
-    nogil=True,
-    cache=True,
+@kernel(
+    f"void({_F4}, {_I8}, {_I8}, int64, int64, {_F4}, {_I4}, int64, int32[::1], float32[::1])"
 )
 def refine(descriptors, order, starts, first, last, centroids, neighbours, second, words, distances):
     """The nearest of a few hundred words for every descriptor of words first to last, the lower one among equals.

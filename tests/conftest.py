@@ -3,6 +3,12 @@
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
+# The first call of a kernel compiles it.
+settings.register_profile("asmk-engine", deadline=None)
+settings.load_profile("asmk-engine")
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 

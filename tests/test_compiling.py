@@ -27,7 +27,7 @@ query = codes[:2].copy()
 match.match(np.array([0, 1]), query, np.ones(2), starts, id_starts, ids, codes, digests, seen, table, 9, scores)
 found = rank.normalise(scores[:9].copy(), np.ones(9), 1.0, 0.5, numbers, normal)
 kernels = (match.match, elias_fano.encode, rank.normalise)
-hits = [sum(kernel.stats.cache_hits.values()) for kernel in kernels]
+hits = [sum(kernel.compiled.stats.cache_hits.values()) for kernel in kernels]
 print(json.dumps([numbers[:found].tolist(), normal[:found].tolist(), hits]))
 """
 
