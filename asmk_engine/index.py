@@ -152,7 +152,7 @@ class Index:
             described = ((name, features.source(name).fingerprint, signature) for name, signature in signed)
             batch = self._commit_full(_counted(described, len(wanted), on_image), features, segment_postings)
             if batch.names or plan.vanished or self._remembers_other(features):
-                self._commit(batch, [*batch.names, *plan.vanished], features)
+                self._commit(batch.contents(), [*batch.names, *plan.vanished], features)
         return AddSummary(len(plan.new), len(plan.changed), plan.unchanged, len(plan.vanished))
 
     def add_signatures(
@@ -168,8 +168,19 @@ class Index:
             before = self.images
             batch = self._commit_full(checked, None, segment_postings)
             if batch.names:
-                self._commit(batch, (), None)
+                self._commit(batch.contents(), (), None)
         return self.images - before
+
+    def add_contents(self, contents: Contents) -> None:
+        """Add postings that are at hand as one segment; raises as `add_signatures`, and then nothing changed."""
+        width = code_width(self.codebook.dim)
+        if contents.codes.shape != (len(contents.words), width):
+            raise MismatchError(f"codes are {contents.codes.shape}, the index takes [m, {width}]")
+        with self._writing():
+            if known := list(self._snapshot.find_all(name.decode() for name in contents.names)):
+                raise InputError(f"{self.path}: {_listed(known)} there already; names must be unique")
+            if contents.names:
+                self._commit(contents, (), None)
 
     def _check_new(self, name: str, signature: Signature) -> Signature:
         if check_name(name) in self:
@@ -187,7 +198,7 @@ class Index:
         for name, fingerprint, signature in images:
             batch.append(name, fingerprint, signature)
             if batch.postings >= segment_postings:
-                self._commit(batch, batch.names, features)
+                self._commit(batch.contents(), batch.names, features)
                 batch = Batch(batch.width)
         return batch
 
@@ -254,12 +265,12 @@ class Index:
         manifest = self._snapshot.manifest
         return _origins(manifest, features) != {"features": manifest.features, "images_roots": manifest.images_roots}
 
-    def _commit(self, batch: Batch | None, deleted: Sequence[str], features: FeatureSet | None) -> None:
-        """One commit: the names in `deleted` leave the old segments, the batch comes in as a new one."""
+    def _commit(self, contents: Contents | None, deleted: Sequence[str], features: FeatureSet | None) -> None:
+        """One commit: the names in `deleted` leave the old segments, the contents come in as a new one."""
         manifest = self._snapshot.manifest
         entries, number = self._entries_without(deleted, manifest.next)
-        if batch is not None and batch.names:
-            entries.append(self._write(batch.contents(), number))
+        if contents is not None and contents.names:
+            entries.append(self._write(contents, number))
             number += 1
         changes: dict[str, Any] = {"segments": tuple(entries), "next": number}
         if features is not None:

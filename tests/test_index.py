@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import naive
 from asmk_engine import segment as segments
+from asmk_engine.batch import Batch
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import (
     AsmkError,
@@ -215,6 +216,24 @@ def test_several_queries_at_once_get_the_answers_of_each_alone(index: Index, ima
         signed = (searcher.sign(features) for features in images.values())
         assert searcher.search(signed, top, threads=threads) == alone
     assert searcher.search([], 5) == [] and searcher.search(iter([next(iter(images.values()))]), 5)
+
+
+def test_contents_at_hand_are_added_as_their_images_would_be(
+    tmp_path: Path, index: Index, codebook: Codebook, images: dict[str, Features]
+) -> None:
+    batch = Batch(1)
+    for name, features in images.items():
+        batch.append(name, 0, sign(features, codebook))
+    copy = Index.create(tmp_path / "copy", codebook)
+    copy.add_contents(batch.contents())
+    assert copy.names == index.names
+    assert answers(copy, images, MATCHES[0]) == answers(index, images, MATCHES[0])
+    with pytest.raises(InputError, match="there already"):
+        copy.add_contents(batch.contents())
+    copy.add_contents(Batch(1).contents())
+    with pytest.raises(MismatchError, match="codes are"):
+        copy.add_contents(Batch(2).contents())
+    assert copy.images == len(images)
 
 
 @pytest.mark.parametrize("preloading", [None, [], [10**6], [10**6, 3]])

@@ -77,7 +77,7 @@ def _import_inverted_file(
         )
     contents = _contents(postings, _names(postings, names, path), codebook.dim)
     index = Index.create(output, codebook)
-    _publish(index, contents)
+    index.add_contents(contents)
     return index
 
 
@@ -128,10 +128,3 @@ def _fingerprints(words: np.ndarray, images: np.ndarray, codes: np.ndarray, coun
     for begin, end in itertools.pairwise(bounds):
         rows = order[begin:end]
         yield fingerprint_bytes(words[rows].astype("<u4").tobytes(), codes[rows].astype("<u8").tobytes())
-
-
-def _publish(index: Index, contents: Contents) -> None:
-    with index._writing():
-        manifest = index.snapshot.manifest
-        entries = (index._write(contents, manifest.next),) if contents.names else ()
-        index._publish(manifest.following(segments=entries, next=manifest.next + 1))
