@@ -7,7 +7,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from asmk_engine.index import Index
+from asmk_engine.kernels import Kernel, aggregate, elias_fano, match, names, postings
 from histories import NAMES, signed
+
+# A process that imports this and has children spares them the time, in which they would be killed, to load the kernels.
+for module in (aggregate, elias_fano, match, names, postings):
+    for kernel in vars(module).values():
+        if isinstance(kernel, Kernel):
+            _ = kernel.compiled
 
 
 def ingest(path: Path, seed: int, pipe: Connection) -> None:
