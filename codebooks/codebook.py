@@ -33,6 +33,7 @@ LEAST_PER_WORD = (
 )
 TRAINING_PER_WORD = 80  # more take longer and change mAP by less than another seed does
 MAX_WORDS = 65_536
+MOST_BITS = 32_768  # of a code: Hamming distances are counted in 16 bits
 WHITENING = ("pca", "none")
 ASSIGNMENTS = ("auto", "exact", "graph")
 GRAPH_WORDS = 16_384  # `auto` takes the graph from so many words on: 4 times as fast there, 10 times at 65 536
@@ -288,6 +289,8 @@ def check_codebook(mean: np.ndarray, projection: np.ndarray, centroids: np.ndarr
     fits = mean.ndim == 1 and projection.ndim == centroids.ndim == 2 and len(centroids) > 0
     if not fits or projection.shape != (centroids.shape[1], len(mean)) or not projection.size:
         raise DamagedError(f"{where}: {shapes} do not fit; expected [D0], [D, D0], [K, D]")
+    if centroids.shape[1] > MOST_BITS:
+        raise DamagedError(f"{where}: centroids of {centroids.shape[1]} dimensions; expected at most {MOST_BITS}")
     for name, array in (("mean", mean), ("projection", projection), ("centroids", centroids)):
         if array.dtype != np.float32 or not np.isfinite(array).all():
             raise DamagedError(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import naive
 from asmk_engine.codebooks import Codebook, choose_words
+from asmk_engine.codebooks.codebook import MOST_BITS
 from asmk_engine.codebooks.kmeans import kmeans
 from asmk_engine.codebooks.sample import sample_descriptors
 from asmk_engine.codebooks.whitening import learn_whitening
@@ -181,3 +182,13 @@ def test_descriptors_are_checked() -> None:
     for broken in (np.full((4, DIM), np.inf, np.float32), np.zeros((0, DIM), np.float32), np.zeros((4, 3), np.float32)):
         with pytest.raises(DamagedError):
             Codebook(codebook.mean, codebook.projection, broken, RECIPE)
+
+
+def test_codes_longer_than_distances_can_count_are_refused() -> None:
+    for dim in (MOST_BITS, MOST_BITS + 1):
+        arrays = np.zeros(1, np.float32), np.zeros((dim, 1), np.float32), np.zeros((1, dim), np.float32)
+        if dim == MOST_BITS:
+            assert Codebook(*arrays, RECIPE).dim == dim
+        else:
+            with pytest.raises(DamagedError, match="expected at most 32768"):
+                Codebook(*arrays, RECIPE)
