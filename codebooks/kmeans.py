@@ -22,9 +22,9 @@ from asmk_engine.kernels.refine import refine
 Nearest = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 EXACT_BACKENDS = ("faiss", "torch")
 BACKENDS = (*EXACT_BACKENDS, "graph")
-# Words from which `auto` takes the graph: 5 times as fast there, for a distortion 1 % higher after ten rounds. With
-# fewer, comparing all takes minutes at most.
-GRAPH_FROM = 8192
+# Words from which `auto` takes the graph, for a distortion 1 % higher after ten rounds: 5 times as fast at 8192, about
+# 12 times at 65 536. With fewer, comparing all takes minutes at most.
+GRAPH_FROM = 16_384
 WALKED_ROUNDS = 2  # rounds in which most descriptors change their word, and look for it from the entries of the graph
 WALK_BEAM = 16  # words in view then: more find nearer words, for which the next rounds have time
 SECOND = 16  # neighbours of each neighbour that a descriptor is compared with in the rounds after

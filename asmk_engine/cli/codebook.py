@@ -55,7 +55,7 @@ training_options = together(
         default="auto",
         show_default=True,
         help="What finds the nearest words in k-means. faiss, torch: comparing all. graph: links between near words, "
-        "which is faster and misses a few. auto: graph from 8192 words on, else faiss where installed, else torch.",
+        "which is faster and misses a few. auto: graph from 16384 words on, else faiss where installed, else torch.",
     ),
     click.option(
         "--assignment",
