@@ -19,6 +19,7 @@ in the cache while its postings are read; inside a range the postings stand word
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,6 +38,18 @@ MAX_IMAGES = 1 << 31
 def range_images(range_number: int, images: int) -> int:
     """How many images a range of a segment of `images` images holds."""
     return min(1 << RANGE_BITS, images - (range_number << RANGE_BITS))
+
+
+_scratch = threading.local()
+
+
+def _zeros(count: int) -> np.ndarray:
+    """So many zeros, in memory that this thread uses again: new memory would have to be mapped first."""
+    if len(getattr(_scratch, "scores", ())) < count:
+        _scratch.scores = np.empty(count)
+    scores: np.ndarray = _scratch.scores[:count]
+    scores[:] = 0.0
+    return scores
 
 
 def _table(name: str) -> functools.cached_property[np.ndarray]:
@@ -172,7 +185,7 @@ class Segment:
         """What the postings of the query's words are worth to each image of a range, before normalisation.
 
         words [q] uint32, increasing; codes [q, W] uint64; weights [q] float64; table [64 W + 1] float64 by distance
-        returns  [images of the range] float64, 0 for a deleted image
+        returns  [images of the range] float64, 0 for a deleted image; good until this thread scores another range
         """
         first, last = (int(self.range_starts[range_number + i]) for i in (0, 1))
         lists = np.empty(len(words), np.int64)
@@ -181,7 +194,7 @@ class Segment:
         if LIST_DIGESTS not in self.file.arrays:
             self.verify_lists(lists)
         universe = range_images(range_number, self.images)
-        scores = np.zeros(-(-universe // match.BUCKET) * match.BUCKET)
+        scores = _zeros(-(-universe // match.BUCKET) * match.BUCKET)
         damaged = match.match(
             lists, codes, weights, self.posting_starts, self.id_starts, self.ids, self.codes, *self._digests, table,
             universe, scores,

@@ -10,7 +10,7 @@ from asmk_engine import threads
 from asmk_engine.errors import DamagedError
 from asmk_engine.kernels.graph import BLOCK, LARGEST, quantise, reach, search, thin
 
-BEAM = 72  # words in view during a search: more find more of the nearest and take longer
+BEAM = 64  # words in view during a search: more find more of the nearest and take longer
 SPREAD = 1.12  # a search ends before words whose squared distance is so many times that of the last one wanted
 WIDER = 8  # words in view for each that is wanted, when that is more
 MOST_IN_VIEW = 1 << 16

@@ -185,6 +185,13 @@ def find_lists(list_words, words, out):
     low = 0
     for i in range(words.shape[0]):
         high = list_words.shape[0]
+        if low < high and words[i] >= list_words[low]:
+            # Whole numbers that increase: the word stands here where none is left out, and never later.
+            latest = low + np.int64(words[i] - list_words[low])
+            if latest < high:
+                if list_words[latest] == words[i]:
+                    low = latest
+                high = latest
         while low < high:
             middle = (low + high) >> 1
             if list_words[middle] < words[i]:

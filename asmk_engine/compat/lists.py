@@ -93,7 +93,7 @@ class BinaryLists:
         table = np.zeros(64 * codes.shape[1] + 1)
         table[: self._dim + 1] = worth(1.0 - 2.0 * np.arange(self._dim + 1) / self._dim)
         wanted = words.astype(np.uint32)
-        ranges = [self._segment.score(r, wanted, codes, weights, table) for r in range(self._segment.ranges)]
+        ranges = [self._segment.score(r, wanted, codes, weights, table).copy() for r in range(self._segment.ranges)]
         return np.concatenate(ranges)
 
 
