@@ -10,8 +10,8 @@ from asmk_engine import threads
 from asmk_engine.errors import DamagedError
 from asmk_engine.kernels.graph import BLOCK, LARGEST, quantise, reach, search, thin
 
-BEAM = 64  # words in view during a search: more find more of the nearest and take longer
-SPREAD = 1.12  # a search ends before words whose squared distance is so many times that of the last one wanted
+BEAM = 72  # words in view during a search: more find more of the nearest and take longer
+SPREAD = 1.11  # a search ends before words whose squared distance is so many times that of the last one wanted
 WIDER = 8  # words in view for each that is wanted, when that is more
 MOST_IN_VIEW = 1 << 16
 ENTRIES = 256  # they are read in one go, so that many cost less than the steps they spare
