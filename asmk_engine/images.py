@@ -222,7 +222,9 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation; 1, upright, where the camera's notes are unreadable: the picture itself may be whole."""
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's readers of these notes raise nearly anything; the pixels are judged on their own
         return 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,12 +36,13 @@ def check(context: click.Context, index_path: Path, fast: bool, as_json: bool) -
     from asmk_engine.checking import check_index
 
     report = check_index(index_path, fast=fast)
-    if as_json:
-        click.echo(json.dumps(report.to_json()))
-    else:
-        for line in _report_lines(report):
-            click.echo(line)
+    _tell(report.to_json(), _report_lines(report), as_json)
     context.exit(0 if report.clean else 1)
+
+
+def _tell(content: dict[str, Any], lines: Iterator[str], as_json: bool) -> None:
+    for line in [json.dumps(content)] if as_json else lines:
+        click.echo(line)
 
 
 def _report_lines(report: CheckReport) -> Iterator[str]:
@@ -79,11 +80,7 @@ def repair(index_path: Path, yes: bool, as_json: bool) -> None:
     from asmk_engine.repair import repair_index
 
     done = repair_index(index_path, write=yes)
-    if as_json:
-        click.echo(json.dumps(done.to_json()))
-    else:
-        for line in _repair_lines(done):
-            click.echo(line)
+    _tell(done.to_json(), _repair_lines(done), as_json)
 
 
 def _repair_lines(done: Repair) -> Iterator[str]:
