@@ -18,7 +18,7 @@ from asmk_engine.errors import AsmkError, DamagedError, NotFoundError
 from asmk_engine.kernels import elias_fano, match
 from asmk_engine.manifest import NAMES, Manifest, read_copies, read_manifest
 from asmk_engine.segment import LIST_DIGESTS, RANGE_BITS, Segment, range_images
-from asmk_engine.snapshot import map_segment, read_codebook, read_deleted
+from asmk_engine.snapshot import check_network, map_segment, read_codebook, read_deleted
 from asmk_engine.store import LOCK, Folder
 
 # Postings looked at together: 64 MiB of codes at 128 bits.
@@ -120,6 +120,11 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
         codebook = read_codebook(folder, manifest.codebook)
     except AsmkError as error:
         yield Finding(manifest.codebook.name, _said(error, folder))
+    if manifest.network is not None:
+        try:
+            check_network(folder, manifest.network)
+        except AsmkError as error:
+            yield Finding(manifest.network.name, _said(error, folder))
     segments = []
     for entry in manifest.segments:
         try:

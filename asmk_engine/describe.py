@@ -188,7 +188,7 @@ def describe_index(index: Index) -> dict[str, Any]:
     images, live_postings, words_per_image, empty_images   of the images that are not deleted
     postings             on disk, those of deleted images included until `merge`
     bytes                of every file in the folder; bytes_by_part divides them
-    bytes_per_posting    of all files but the codebook, by the postings on disk; id_bytes_per_posting of the image
+    bytes_per_posting    of all files but the codebook and the network, by the postings on disk; id_bytes_per_posting of the image
                          numbers alone
     imbalance            K Σ n² / (Σ n)² over the live list lengths n: 1 when all words are equally frequent, and the
                          factor by which uneven lists make a search slower (imbalance_factor of faiss)
@@ -203,7 +203,7 @@ def describe_index(index: Index) -> dict[str, Any]:
         "words": index.codebook.words,
         "postings": postings,
         "bytes": size,
-        "bytes_per_posting": _ratio(size - parts["codebook"], postings),
+        "bytes_per_posting": _ratio(size - parts["codebook"] - parts.get("network", 0), postings),
         "id_bytes_per_posting": _ratio(parts["ids"], postings),
         "bytes_by_part": parts,
         **_statistics(snapshot),
@@ -248,7 +248,7 @@ def bytes_by_part(index: Index) -> dict[str, int]:
 
     codes, ids, tables, names, fingerprints   the arrays of the segments
     other         headers and checksums of the segments
-    deletions, manifest (both copies), codebook   whole files
+    deletions, manifest (both copies), codebook, network (where the index carries one)   whole files
     leftover      files of no commit, which the next writer removes
     """
     manifest, segments = index.snapshot.manifest, index.snapshot.segments
@@ -259,6 +259,8 @@ def bytes_by_part(index: Index) -> dict[str, int]:
     parts["other"] = sum(entry.file.bytes for entry in manifest.segments) - sum(parts.values())
     parts["deletions"] = sum(entry.deleted.bytes for entry in manifest.segments if entry.deleted)
     parts["codebook"] = manifest.codebook.bytes
+    if manifest.network is not None:
+        parts["network"] = manifest.network.bytes
     sizes = _sizes(index.path)
     parts["manifest"] = sum(sizes.pop(name, 0) for name in NAMES)
     parts["leftover"] = sum(sizes.values()) - sum(sizes.get(entry.name, 0) for entry in manifest.files())

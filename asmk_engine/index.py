@@ -12,7 +12,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from asmk_engine.merging import merge_segments
 from asmk_engine.segment import Segment
 from asmk_engine.segment_writer import CHUNK_POSTINGS, Contents, write_segment
 from asmk_engine.signatures import Signature, code_width, sign_many
-from asmk_engine.snapshot import Snapshot, map_snapshot, open_snapshot, write_deleted
+from asmk_engine.snapshot import Snapshot, copy_network, map_network, map_snapshot, open_snapshot, write_deleted
 from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest
 
 # A segment is written and committed when this many postings are in hand: 256 MiB of codes at 128 bits.
@@ -38,7 +38,9 @@ SEGMENT_POSTINGS = 1 << 24
 # When so many segments are of like size they are joined; those below SMALL_POSTINGS are all alike.
 TIER_SEGMENTS = 8
 SMALL_POSTINGS = 1 << 15
-_OURS = re.compile(r"(?:segment-\d+|deleted-\d+|codebook-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json")
+_OURS = re.compile(
+    r"(?:segment-\d+|deleted-\d+|codebook-[0-9a-f]+|network-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
+)
 EXISTING = ("refuse", "skip", "update", "replace")
 Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
@@ -68,16 +70,23 @@ class Index:
         return cls(Path(path))
 
     @classmethod
-    def create(cls, path: Path | str, codebook: Codebook) -> Index:
-        """Make an empty index in a new or empty folder; InputError when something is in the way."""
+    def create(cls, path: Path | str, codebook: Codebook, network: Path | None = None) -> Index:
+        """Make an empty index in a new or empty folder; InputError when something is in the way.
+
+        network  the file of the network that makes the features, copied into the index; it must be in the layout of
+                 `arrays`, or DamagedError says what it lacks
+        """
         folder = Folder(path)
         check_vacant(folder)
+        source = map_network(network) if network else None
         folder.make()
         with WriterLock(folder.path):
             check_vacant(folder)  # again: another process may have made one while we waited
             folder.remove_leftovers(_OURS)
             name = f"codebook-{codebook.fingerprint[:12]}.safetensors"
             manifest = Manifest(uuid.uuid4().hex, f"asmk-engine {__version__}", _write_codebook(folder, name, codebook))
+            if source is not None:
+                manifest = replace(manifest, network=copy_network(folder, source))
             folder.sync()
             folder.replace_manifest(NAMES, manifest.to_json())
         return cls(folder.path)
@@ -91,6 +100,12 @@ class Index:
     def codebook(self) -> Codebook:
         """The codebook every image of the index went through."""
         return self._snapshot.codebook
+
+    @property
+    def network(self) -> Path | None:
+        """The file of the network that the index carries, or None; whoever reads it compares its checksums."""
+        entry = self._snapshot.manifest.network
+        return self._folder.path / entry.name if entry else None
 
     @property
     def images(self) -> int:

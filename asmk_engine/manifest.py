@@ -48,6 +48,7 @@ class Manifest:
     commit    1 for the empty index, one more with each change
     next      the number of the next file
     features, images_roots   where the feature sets and the photographs were when they were indexed, the last at the end
+    network  the file of the network that makes the features, where the index carries it
     """
 
     identity: str
@@ -58,11 +59,13 @@ class Manifest:
     segments: tuple[SegmentEntry, ...] = ()
     features: tuple[str, ...] = ()
     images_roots: tuple[str, ...] = ()
+    network: FileEntry | None = None
 
     def files(self) -> list[FileEntry]:
         """Every file of the commit."""
         deleted = [segment.deleted for segment in self.segments if segment.deleted]
-        return [self.codebook, *(segment.file for segment in self.segments), *deleted]
+        network = [self.network] if self.network else []
+        return [self.codebook, *network, *(segment.file for segment in self.segments), *deleted]
 
     def following(self, **changes: Any) -> Manifest:
         """The manifest of the next commit."""
@@ -72,6 +75,8 @@ class Manifest:
         """The content of the manifest file."""
         content = {key: getattr(self, key) for key in ("identity", "made_by", "commit", "next")}
         content |= {"features": list(self.features), "images_roots": list(self.images_roots)}
+        if self.network is not None:  # the key is missing in manifests of early versions, and stays so
+            content["network"] = vars(self.network)
         segments = [_segment_to_json(segment) for segment in self.segments]
         return {"kind": KIND, "format": FORMAT, "codebook": vars(self.codebook), "segments": segments, **content}
 
@@ -137,6 +142,7 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
             segments=tuple(_segment(entry) for entry in content["segments"]),
             features=tuple(map(_text, content["features"])),
             images_roots=tuple(map(_text, content["images_roots"])),
+            network=_file(content["network"]) if "network" in content else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path}: an entry is missing or not understood ({error}); restore a copy") from None

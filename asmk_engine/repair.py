@@ -1,9 +1,10 @@
 """Mending a damaged index: what is provably broken is dropped, everything else stays.
 
 A copy of the manifest that is damaged, missing or behind is written anew from the other. A damaged segment leaves the
-index with its images. Damaged deletions are forgotten, so that deleted images come back, but for those of which another
-segment holds a newer version. Where the last commit is damaged and a copy of the manifest speaks of the one before,
-the commit that loses less is kept. All files that leave are moved to a new folder `dropped-N` inside the index.
+index with its images, a damaged network leaves alone. Damaged deletions are forgotten, so that deleted images come
+back, but for those of which another segment holds a newer version. Where the last commit is damaged and a copy of the
+manifest speaks of the one before, the commit that loses less is kept. All files that leave are moved to a new folder
+`dropped-N` inside the index.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from asmk_engine.checking import Finding, check_commit, check_segment, number_of
 from asmk_engine.errors import AsmkError, DamagedError
-from asmk_engine.manifest import NAMES, Manifest, SegmentEntry, read_copies, read_manifest
+from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry, read_copies, read_manifest
 from asmk_engine.segment import Segment
 from asmk_engine.snapshot import map_segment, read_codebook, write_deleted
 from asmk_engine.store import Folder, WriterLock, encode_manifest
@@ -63,6 +64,7 @@ class Repair:
 class _Draft:
     """A commit without its damaged parts, and what that means.
 
+    network    the network, if it stays
     segments   those that stay
     forgotten  for those of them whose deletions are damaged, by place: how many images were deleted
     clashes    images that are there twice, by place: they are deleted from there
@@ -70,6 +72,7 @@ class _Draft:
 
     manifest: Manifest
     findings: list[Finding]
+    network: FileEntry | None = None
     segments: list[tuple[SegmentEntry, Segment]] = field(default_factory=list)
     lost: int = 0
     lost_names: list[str] = field(default_factory=list)
@@ -84,7 +87,8 @@ class _Draft:
     def files(self) -> set[str]:
         """The files that stay."""
         entries = [entry for one, _ in self.segments for entry in (one.file, one.deleted) if entry]
-        return {self.manifest.codebook.name, *(entry.name for entry in entries)}
+        whole = [entry for entry in (self.manifest.codebook, self.network) if entry]
+        return {entry.name for entry in (*whole, *entries)}
 
     def returned(self) -> int:
         """How many deleted images come back: all that were forgotten but those of which there is a newer version."""
@@ -132,7 +136,8 @@ def _draft(folder: Folder, manifest: Manifest) -> _Draft:
             f"{folder.path / manifest.codebook.name}: {damaged[manifest.codebook.name]}; nothing can be found without "
             "the codebook: restore a copy of this file, or index again"
         )
-    draft = _Draft(manifest, findings)
+    network = manifest.network if manifest.network and manifest.network.name not in damaged else None
+    draft = _Draft(manifest, findings, network)
     for entry in {entry.file.name: entry for entry in manifest.segments}.values():
         if entry.deleted is not None and entry.deleted.name in damaged:
             _take(folder, draft, replace(entry, deleted=None, deleted_images=0), entry.deleted_images)
@@ -216,7 +221,8 @@ def _carry_out(folder: Folder, drafts: list[_Draft], draft: _Draft, repair: Repa
         numbers = [number_of(entry.name) for other in drafts for entry in other.manifest.files()]
         following = max(draft.manifest.next, *(other.manifest.next for other in drafts), 1 + max(numbers))
         entries = tuple(_entries(folder, draft, following))
-        manifest = replace(draft.manifest, commit=repair.commit, next=following + len(draft.clashes), segments=entries)
+        changes = {"commit": repair.commit, "next": following + len(draft.clashes), "network": draft.network}
+        manifest = replace(draft.manifest, segments=entries, **changes)
         folder.sync()
     folder.replace_manifest(NAMES, manifest.to_json())
 

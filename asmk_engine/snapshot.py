@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asmk_engine.arrays import ArrayFile, map_arrays, write_arrays
+from asmk_engine.arrays import BLOCK, CHECKSUMS, ArrayFile, map_arrays, write_arrays
 from asmk_engine.codebooks import Codebook
 from asmk_engine.codebooks.codebook import check_codebook
 from asmk_engine.codebooks.graph import Graph, check_graph, is_linked
@@ -165,3 +168,26 @@ def write_deleted(folder: Folder, entry: SegmentEntry, deleted: np.ndarray, numb
     checksum = write_arrays(folder, name, arrays, {"kind": "asmk-engine deletions"})
     file = FileEntry(name, folder.size(name), checksum)
     return replace(entry, deleted=file, deleted_images=int(np.count_nonzero(deleted)))
+
+
+def map_network(path: Path) -> ArrayFile:
+    """Map the file of a network that is to go into an index; raises as `map_arrays`, also for altered content."""
+    file = map_arrays(Folder(path.parent), path.name)
+    file.verify()
+    return file
+
+
+def copy_network(folder: Folder, source: ArrayFile) -> FileEntry:
+    """Copy the file of a network into the folder of an index, under the first digits of its sha256; its entry."""
+    content = Folder(source.path.parent).map(source.path.name)
+    name = f"network-{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
+    folder.write(name, (content[begin : begin + BLOCK] for begin in range(0, len(content), BLOCK)))
+    return FileEntry(name, len(content), zlib.crc32(source.arrays[CHECKSUMS].tobytes()))
+
+
+def check_network(folder: Folder, entry: FileEntry) -> None:
+    """Compare the network that an index carries with its checksums; raises as `map_snapshot`."""
+    file = map_arrays(folder, entry.name, entry.checksum)
+    file.verify()
+    if file.size != entry.bytes:
+        raise DamagedError(f"{file.path}: has {file.size} bytes, the manifest says {entry.bytes}; restore a copy")
