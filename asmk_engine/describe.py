@@ -188,8 +188,8 @@ def describe_index(index: Index) -> dict[str, Any]:
     images, live_postings, words_per_image, empty_images   of the images that are not deleted
     postings             on disk, those of deleted images included until `merge`
     bytes                of every file in the folder; bytes_by_part divides them
-    bytes_per_posting    of all files but the codebook and the network, by the postings on disk; id_bytes_per_posting of the image
-                         numbers alone
+    bytes_per_posting    of all files but the codebook and the network, by the postings on disk; id_bytes_per_posting of
+                         the image numbers alone
     imbalance            K Σ n² / (Σ n)² over the live list lengths n: 1 when all words are equally frequent, and the
                          factor by which uneven lists make a search slower (imbalance_factor of faiss)
     """
