@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from asmk_engine import __version__
-from asmk_engine.cli import check, codebook, demo, doctor, evaluate, extract, index, info, interchange, query
+from asmk_engine.cli import check, codebook, demo, doctor, evaluate, extract, index, info, interchange, query, weights
 from asmk_engine.errors import AsmkError
 
 EPILOG = """\b
@@ -56,6 +56,7 @@ for command in (
     check.repair,
     interchange.import_,
     interchange.export,
+    weights.weights,
     demo.demo,
     doctor.doctor,
 ):

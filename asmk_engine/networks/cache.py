@@ -1,0 +1,193 @@
+"""The folder of weights on this machine: published files once fetched, and checkpoints kept under their hash.
+
+    <cache>/weights/resnet18-f37072fd.pth         as it was published, fetched or put there by hand
+    <cache>/weights/resnet18-f37072fd.pth.json    its sha256 when it was first seen, and where it came from
+    <cache>/weights/kept/<sha256>.safetensors     a copy of a checkpoint that features were made with
+
+A file is compared with its record each time it is asked for: one that was altered is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from asmk_engine.errors import DamagedError, InputError, NotFoundError
+from asmk_engine.networks.downloads import CHUNK, by_hand, download
+from asmk_engine.networks.registry import PublishedWeights
+from asmk_engine.store import Folder, WriterLock, storage_errors
+
+VARIABLE = "ASMK_ENGINE_CACHE"
+KEPT = "kept"
+RECORD = ".json"
+
+
+def cache_folder(environment: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
+    """Where files that can be fetched again are kept; it need not exist.
+
+    $ASMK_ENGINE_CACHE, else $XDG_CACHE_HOME/asmk-engine, else the folder of the platform: ~/.cache/asmk-engine,
+    ~/Library/Caches/asmk-engine on macOS, %LOCALAPPDATA%\\asmk-engine\\Cache on Windows. A relative XDG_CACHE_HOME does
+    not count (XDG Base Directory Specification). InputError when the home folder is not known.
+    """
+    found = os.environ if environment is None else environment
+    if chosen := found.get(VARIABLE):
+        return Path(chosen)
+    if Path(found.get("XDG_CACHE_HOME", "")).is_absolute():
+        return Path(found["XDG_CACHE_HOME"]) / "asmk-engine"
+    if platform == "win32":
+        local = found.get("LOCALAPPDATA")
+        return (Path(local) if local else _home() / "AppData" / "Local") / "asmk-engine" / "Cache"
+    return _home() / ("Library/Caches" if platform == "darwin" else ".cache") / "asmk-engine"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise InputError(f"the home folder is not known; set {VARIABLE} to a folder for fetched weights") from None
+
+
+def weights_folder() -> Path:
+    """Where published weights lie, and where they can be put by hand; it need not exist."""
+    return cache_folder() / "weights"
+
+
+def fetch_weights(entry: PublishedWeights, *, progress: Callable[[int, int], None] | None = None) -> Path:
+    """The file of published weights, downloaded unless it is there; its sha256 is recorded beside it.
+
+    progress  called with (done, total) bytes; total is 0 where the server does not say
+
+    Raises InputError for weights that cannot be used here, DamagedError for a file that was altered or that is not the
+    one that was published, NotFoundError and StorageError when it cannot be had; see `downloads.download`.
+    """
+    _check_usable(entry)
+    folder = Folder(weights_folder())
+    folder.make()
+    with WriterLock(folder.path):
+        if (folder.path / entry.file).exists():
+            return _checked(folder, entry)
+        digest = download(entry.url, folder, entry.file, sha256=entry.sha256, progress=progress)
+        _record(folder, entry.file, digest, entry.url)
+    return folder.path / entry.file
+
+
+def weights_path(entry: PublishedWeights) -> Path:
+    """The file of published weights on this machine, compared with its record; nothing is fetched.
+
+    Raises NotFoundError that says what to run, or which file to put where; InputError and DamagedError as for
+    `fetch_weights`.
+    """
+    _check_usable(entry)
+    folder = Folder(weights_folder())
+    place = folder.path / entry.file
+    if not place.exists():
+        raise NotFoundError(
+            f"{place}: the weights {entry.name!r} are not on this machine; run `asmk-engine weights fetch "
+            f"{entry.name}`, or {by_hand(entry.url, place)}"
+        )
+    return _checked(folder, entry)
+
+
+def _check_usable(entry: PublishedWeights) -> None:
+    if entry.obstacle:
+        raise InputError(f"{entry.name}: cannot be used here: {entry.obstacle}")
+
+
+def _checked(folder: Folder, entry: PublishedWeights) -> Path:
+    """The file of an entry; one without a record was put there by hand, and gets its record now."""
+    place = folder.path / entry.file
+    if _read_record(folder, entry.file) is not None:
+        _check_recorded(folder, entry.file)
+        return place
+    digest = file_sha256(place)
+    if not digest.startswith(entry.sha256):
+        raise DamagedError(
+            f"{place}: its sha256 begins with {digest[:8]}, {entry.sha256} was published; remove it and "
+            f"{by_hand(entry.url, place)}"
+        )
+    _record(folder, entry.file, digest, entry.url)
+    return place
+
+
+def _record(folder: Folder, name: str, digest: str, origin: str) -> None:
+    content = {"sha256": digest, "bytes": folder.size(name), "origin": origin}
+    folder.write(f"{name}{RECORD}", [json.dumps(content, indent=1).encode() + b"\n"])
+    folder.sync()
+
+
+def _read_record(folder: Folder, name: str) -> str | None:
+    """The recorded sha256, or None where there is no record; DamagedError when it is not readable."""
+    path = folder.path / f"{name}{RECORD}"
+    if not path.exists():
+        return None
+    try:
+        content: Any = json.loads(path.read_bytes())
+        digest = content["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        digest = None
+    if not isinstance(digest, str) or len(digest) != 64:
+        raise DamagedError(f"{path}: the record of a fetched file is not readable; remove both and fetch again")
+    return digest
+
+
+def _check_recorded(folder: Folder, name: str) -> None:
+    digest, known = file_sha256(folder.path / name), _read_record(folder, name)
+    if digest != known:
+        raise DamagedError(
+            f"{folder.path / name}: altered since it was fetched: sha256 {digest[:12]}…, recorded "
+            f"{(known or '')[:12]}…; remove it and its {RECORD} file, and fetch it again"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of the bytes of a file, in hexadecimal; NotFoundError or StorageError."""
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such file; weights were expected there")
+    with storage_errors(path, "read the file"), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_weights(sha256: str) -> Path | None:
+    """A file of exactly this sha256 (64 digits) among the fetched and the kept, or None.
+
+    DamagedError when the file that was recorded under it has been altered since.
+    """
+    for folder in (Folder(weights_folder() / KEPT), Folder(weights_folder())):
+        for name in folder.names():
+            content = name.removesuffix(RECORD)
+            if content != name and (folder.path / content).is_file() and _read_record(folder, content) == sha256:
+                _check_recorded(folder, content)
+                return folder.path / content
+    return None
+
+
+def keep_weights(path: Path | str) -> Path:
+    """Put a copy of a checkpoint into the cache under its sha256, unless a whole one is there; returns the copy.
+
+    Raises NotFoundError, StorageError, or DamagedError when the file changes while it is copied.
+    """
+    path = Path(path)
+    digest = file_sha256(path)
+    folder, name = Folder(weights_folder() / KEPT), f"{digest}{path.suffix}"
+    folder.make()
+    with WriterLock(folder.path):
+        if not ((folder.path / name).is_file() and file_sha256(folder.path / name) == digest):
+            folder.write(name, _copied(path, digest))
+        if not (folder.path / f"{name}{RECORD}").exists():
+            _record(folder, name, digest, path.name)
+    return folder.path / name
+
+
+def _copied(path: Path, sha256: str) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            yield chunk
+    if digest.hexdigest() != sha256:
+        raise DamagedError(f"{path}: changed while it was copied; wait until it is whole and run the command again")

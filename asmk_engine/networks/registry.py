@@ -1,0 +1,100 @@
+"""Weights that others have published: their addresses, what they are for, and on what terms.
+
+Nothing is imported or downloaded here; `cache` fetches, `official` and `trunks` read.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from asmk_engine.errors import NotFoundError
+
+_TORCHVISION = "https://download.pytorch.org/models"
+_HOW = "http://ptak.felk.cvut.cz/personal/toliageo/share/how/models"
+_GEM = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/networks"
+_DELF = "http://storage.googleapis.com/delf"
+
+_TORCHVISION_TERMS = "BSD-3-Clause (torchvision); trained on ImageNet, whose images are for research"
+_HOW_TERMS = "MIT (code of gtolias/how); none stated for the weights"
+_GEM_TERMS = "MIT (code of filipradenovic/cnnimageretrieval-pytorch); none stated for the weights"
+_DELF_TERMS = "Apache-2.0 (tensorflow/models)"
+
+_SAVED_MODEL = "a TensorFlow SavedModel, which only TensorFlow can open; take how-r50- instead"
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """One published file.
+
+    name      what it is called here
+    url       where it is published
+    sha256    the first hexadecimal digits of its sha256, as published; empty where nothing was published
+    kind      `trunk` (ImageNet classification), `local` (local features), `global` (global descriptors)
+    purpose   what it is for, in a few words
+    licence   the terms of the code and of the weights, as far as they are stated
+    obstacle  why it cannot be used here; empty when it can
+    """
+
+    name: str
+    url: str
+    sha256: str
+    kind: str
+    purpose: str
+    licence: str
+    obstacle: str = ""
+
+    @property
+    def file(self) -> str:
+        """The name of the file."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+def _trunk(name: str, digits: str) -> PublishedWeights:
+    """A classifier of torchvision: the file's name ends in the first 8 digits of its sha256."""
+    url = f"{_TORCHVISION}/{name}-{digits}.pth"
+    return PublishedWeights(name, url, digits, "trunk", "trunk trained on ImageNet", _TORCHVISION_TERMS)
+
+
+def _how(name: str, file: str, purpose: str) -> PublishedWeights:
+    return PublishedWeights(name, f"{_HOW}/{file}", "", "local", purpose, _HOW_TERMS)
+
+
+def _gem(name: str, path: str, purpose: str) -> PublishedWeights:
+    return PublishedWeights(name, f"{_GEM}/{path}.pth", "", "global", purpose, _GEM_TERMS)
+
+
+def _delf(name: str, file: str, purpose: str) -> PublishedWeights:
+    return PublishedWeights(name, f"{_DELF}/{file}.tar.gz", "", "local", purpose, _DELF_TERMS, _SAVED_MODEL)
+
+
+_ALL = (
+    _trunk("resnet18", "f37072fd"),
+    _trunk("resnet34", "b627a593"),
+    _trunk("resnet50", "0676ba61"),
+    _trunk("resnet101", "63fe2227"),
+    _trunk("squeezenet1_1", "b8a52dc0"),
+    _how("how-r18", "how_r18.pth", "HOW local features, ResNet-18"),
+    _how("how-r50-", "how_r50-.pth", "HOW local features, ResNet-50 without its last stage"),
+    _gem("gem-vgg16", "retrieval-SfM-120k/retrievalSfM120k-vgg16-gem-b4dcdc6", "GeM, VGG-16, SfM-120k"),
+    _gem("gem-resnet101", "retrieval-SfM-120k/retrievalSfM120k-resnet101-gem-b80fb85", "GeM, ResNet-101, SfM-120k"),
+    _gem("gem-w-resnet50", "retrieval-SfM-120k/rSfM120k-tl-resnet50-gem-w-97bf910", "GeM + FC, ResNet-50, SfM-120k"),
+    _gem("gem-w-resnet101", "retrieval-SfM-120k/rSfM120k-tl-resnet101-gem-w-a155e54", "GeM + FC, ResNet-101, SfM-120k"),
+    _gem("gem-w-resnet152", "retrieval-SfM-120k/rSfM120k-tl-resnet152-gem-w-f39cada", "GeM + FC, ResNet-152, SfM-120k"),
+    _gem("gem-w-gl18-resnet50", "gl18/gl18-tl-resnet50-gem-w-83fdc30", "GeM + FC, ResNet-50, Google Landmarks 2018"),
+    _gem("gem-w-gl18-resnet101", "gl18/gl18-tl-resnet101-gem-w-a4d43db", "GeM + FC, ResNet-101, Google Landmarks 2018"),
+    _gem("gem-w-gl18-resnet152", "gl18/gl18-tl-resnet152-gem-w-21278d5", "GeM + FC, ResNet-152, Google Landmarks 2018"),
+    _delf("delf-gld", "delf_gld_20190411", "DELF local features, Google Landmarks"),
+    _delf("delf-v1", "delf_v1_20171026", "DELF local features, the first model"),
+    _delf("delg-r50", "r50delg_gldv2clean_20200914", "DELG local and global features, ResNet-50"),
+)
+WEIGHTS: dict[str, PublishedWeights] = {entry.name: entry for entry in _ALL}
+"""Every published file that is known, by its name."""
+
+
+def published_weights(name: str) -> PublishedWeights:
+    """The published file of this name; NotFoundError names those that are called nearly so, or all."""
+    if name in WEIGHTS:
+        return WEIGHTS[name]
+    near = difflib.get_close_matches(name, WEIGHTS, 3) or list(WEIGHTS)
+    raise NotFoundError(f"{name!r} is not the name of published weights; there are {', '.join(near)}")
