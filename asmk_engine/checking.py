@@ -14,11 +14,12 @@ import numpy as np
 
 from asmk_engine.arrays import map_arrays
 from asmk_engine.codebooks import Codebook
+from asmk_engine.commits import check_network, read_deleted
 from asmk_engine.errors import AsmkError, DamagedError, NotFoundError
 from asmk_engine.kernels import elias_fano, match
 from asmk_engine.manifest import NAMES, Manifest, read_copies, read_manifest
 from asmk_engine.segment import LIST_DIGESTS, RANGE_BITS, Segment, range_images
-from asmk_engine.snapshot import check_network, map_segment, read_codebook, read_deleted
+from asmk_engine.snapshot import map_segment, read_codebook
 from asmk_engine.store import LOCK, Folder
 
 # Postings looked at together: 64 MiB of codes at 128 bits.

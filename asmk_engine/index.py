@@ -1,68 +1,45 @@
-"""The index: a codebook and a list of segments in one durable folder.
-
-Reading never waits for writing: a snapshot maps everything it needs when it is opened. A change writes new files
-and then replaces the manifest; until that moment the old commit is what everybody sees.
-"""
+"""The index: a codebook and a list of segments of postings in one durable folder (see `collection`)."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import re
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-import numpy as np
-
-from asmk_engine import __version__
-from asmk_engine import segment as segments
 from asmk_engine.arrays import write_arrays
 from asmk_engine.batch import Batch
 from asmk_engine.codebooks import Codebook
-from asmk_engine.errors import InputError, MismatchError, NotFoundError
+from asmk_engine.collection import (
+    EXISTING,
+    AddSummary,
+    Collection,
+    Progress,
+    counted,
+    file_entry,
+    listed,
+    make_empty,
+)
+from asmk_engine.commits import map_network
+from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import FeatureSet, check_name
-from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry
+from asmk_engine.manifest import KIND, FileEntry, Manifest, SegmentEntry
 from asmk_engine.merging import merge_segments
 from asmk_engine.segment import Segment
 from asmk_engine.segment_writer import CHUNK_POSTINGS, Contents, write_segment
 from asmk_engine.signatures import Signature, code_width, sign_many
-from asmk_engine.snapshot import Snapshot, copy_network, map_network, map_snapshot, open_snapshot, write_deleted
-from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest
+from asmk_engine.snapshot import Snapshot, map_snapshot, open_snapshot
+from asmk_engine.store import Folder
 
 # A segment is written and committed when this many postings are in hand: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
 # When so many segments are of like size they are joined; those below SMALL_POSTINGS are all alike.
 TIER_SEGMENTS = 8
 SMALL_POSTINGS = 1 << 15
-_OURS = re.compile(
-    r"(?:segment-\d+|deleted-\d+|codebook-[0-9a-f]+|network-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
-)
-EXISTING = ("refuse", "skip", "update", "replace")
-Progress = Callable[[int, int], None]
-Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class AddSummary:
-    """What `Index.add` did, in images: new, replaced, left as they were, and removed because they vanished."""
-
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    removed: int = 0
-
-
-class Index:
+class Index(Collection[Snapshot, Contents]):
     """A persistent ASMK index; see `create`, `open`, `add`, `delete` and `merge`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._folder = Folder(path)
-        self._snapshot = open_snapshot(self._folder)
 
     @classmethod
     def open(cls, path: Path | str) -> Index:
@@ -76,25 +53,8 @@ class Index:
         network  the file of the network that makes the features, copied into the index; it must be in the layout of
                  `arrays`, or DamagedError says what it lacks
         """
-        folder = Folder(path)
-        check_vacant(folder)
         source = map_network(network) if network else None
-        folder.make()
-        with WriterLock(folder.path):
-            check_vacant(folder)  # again: another process may have made one while we waited
-            folder.remove_leftovers(_OURS)
-            name = f"codebook-{codebook.fingerprint[:12]}.safetensors"
-            manifest = Manifest(uuid.uuid4().hex, f"asmk-engine {__version__}", _write_codebook(folder, name, codebook))
-            if source is not None:
-                manifest = replace(manifest, network=copy_network(folder, source))
-            folder.sync()
-            folder.replace_manifest(NAMES, manifest.to_json())
-        return cls(folder.path)
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The commit this object sees: the last one it made, or the one it was opened at."""
-        return self._snapshot
+        return cls(make_empty(path, KIND, lambda folder: _write_codebook(folder, codebook), source))
 
     @property
     def codebook(self) -> Codebook:
@@ -102,44 +62,9 @@ class Index:
         return self._snapshot.codebook
 
     @property
-    def network(self) -> Path | None:
-        """The file of the network that the index carries, or None; whoever reads it compares its checksums."""
-        entry = self._snapshot.manifest.network
-        return self._folder.path / entry.name if entry else None
-
-    @property
-    def images(self) -> int:
-        """Images that are not deleted."""
-        return self._snapshot.images
-
-    @property
     def postings(self) -> int:
         """Postings on disk, those of deleted images included until `merge`."""
         return sum(segment.postings for segment in self._snapshot.segments)
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the live images, in byte order."""
-        return sorted(self._snapshot.names(), key=str.encode)
-
-    def __contains__(self, name: str) -> bool:
-        return self._snapshot.find(name) is not None
-
-    def __len__(self) -> int:
-        return self.images
-
-    def preload(self) -> None:
-        """Read the whole index into memory now, so that the first queries are as fast as later ones.
-
-        Worth a second for a process that answers many queries, and nothing for one that answers a few, or when the
-        index is larger than the memory.
-        """
-        for segment in self._snapshot.segments:
-            segment.file.preload()
-
-    def refresh(self) -> None:
-        """See the last commit, also when another process made it."""
-        self._snapshot = open_snapshot(self._folder, self._snapshot)
 
     def add(
         self,
@@ -165,7 +90,7 @@ class Index:
             wanted = [*plan.new, *plan.changed]
             signed = sign_many(features.images(wanted), self.codebook)
             described = ((name, features.source(name).fingerprint, signature) for name, signature in signed)
-            batch = self._commit_full(_counted(described, len(wanted), on_image), features, segment_postings)
+            batch = self._commit_full(counted(described, len(wanted), on_image), features, segment_postings)
             if batch.names or plan.vanished or self._remembers_other(features):
                 self._commit(batch.contents(), [*batch.names, *plan.vanished], features)
         return AddSummary(len(plan.new), len(plan.changed), plan.unchanged, len(plan.vanished))
@@ -193,13 +118,13 @@ class Index:
             raise MismatchError(f"codes are {contents.codes.shape}, the index takes [m, {width}]")
         with self._writing():
             if known := list(self._snapshot.find_all(name.decode() for name in contents.names)):
-                raise InputError(f"{self.path}: {_listed(known)} there already; names must be unique")
+                raise InputError(f"{self.path}: {listed(known)} there already; names must be unique")
             if contents.names:
                 self._commit(contents, (), None)
 
     def _check_new(self, name: str, signature: Signature) -> Signature:
         if check_name(name) in self:
-            raise InputError(f"{self.path}: {_listed([name])} there already; names must be unique")
+            raise InputError(f"{self.path}: {listed([name])} there already; names must be unique")
         width = code_width(self.codebook.dim)
         if signature.codes.shape != (len(signature), width):
             raise MismatchError(f"{name}: codes are {signature.codes.shape}, the index takes [m, {width}]")
@@ -217,155 +142,39 @@ class Index:
                 batch = Batch(batch.width)
         return batch
 
-    def delete(self, names: Iterable[str], *, missing_ok: bool = False) -> int:
-        """Delete images at once; returns how many. NotFoundError, before anything changed, for an unknown name."""
-        with self._writing():
-            wanted = list(dict.fromkeys(names))
-            known = list(self._snapshot.find_all(wanted))
-            unknown = [name for name in wanted if name not in set(known)] if len(known) < len(wanted) else []
-            if unknown and not missing_ok:
-                raise NotFoundError(f"{self.path}: {_listed(unknown)} not in the index; nothing was deleted")
-            if known:
-                self._commit(None, known, None)
-        return len(known)
-
     def merge(self, *, chunk_postings: int = CHUNK_POSTINGS) -> int:
         """Join all segments into one and give back the space of deleted images; returns how many there were.
 
         chunk_postings  how many postings are held in memory at a time
         """
-        with self._writing():
-            before = self._snapshot.segments
-            if len(before) > 1 or any(segment.deleted is not None for segment in before):
-                manifest = self._snapshot.manifest
-                entries = [self._merge(before, manifest.next, chunk_postings)] if self.images else []
-                self._publish(manifest.following(segments=tuple(entries), next=manifest.next + 1))
-        return len(before)
+        return self._merge_all(lambda joined, number: self._merge(joined, number, chunk_postings))
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        with WriterLock(self.path):
-            self.refresh()
-            self._level_copies()
-            self._collect()
-            yield
-            self._collect()
+    def _open(self, known: Snapshot | None) -> Snapshot:
+        return open_snapshot(self._folder, known)
 
-    def _level_copies(self) -> None:
-        """Bring a copy of the manifest that lags or is damaged up to this commit, before files it names are removed."""
-        content = self._snapshot.manifest.to_json()
-        if any(self._folder.content(name) != encode_manifest(content) for name in NAMES):
-            self._folder.replace_manifest(NAMES, content)
+    def _mapped(self, manifest: Manifest) -> Snapshot:
+        return map_snapshot(self._folder, manifest, self._snapshot)
 
-    def _collect(self) -> None:
-        """Remove what belongs to no commit: leftovers of a killed writer, and files that were replaced."""
-        self._folder.remove_leftovers(_OURS, keep={entry.name for entry in self._snapshot.manifest.files()} | {*NAMES})
+    def _tier(self, segment: Segment) -> int:
+        """Segments of one tier differ in size by at most the number of segments that are joined at a time."""
+        return int(math.log(max(segment.postings, SMALL_POSTINGS), TIER_SEGMENTS))
 
-    def _plan(self, features: FeatureSet, existing: str, prune: bool) -> _Plan:
-        names = features.names
-        known = self._snapshot.find_all(names)
-        if known and existing == "refuse":
-            raise InputError(f"{self.path}: {_listed(list(known))} there already; ask for skip, update or replace")
-        changed = [name for name, place in known.items() if self._is_due(features, name, place, existing)]
-        vanished = [name for name in self._snapshot.names() if name not in features] if prune else []
-        return _Plan([name for name in names if name not in known], changed, len(known) - len(changed), vanished)
+    @property
+    def _tier_segments(self) -> int:
+        return TIER_SEGMENTS
 
-    def _is_due(self, features: FeatureSet, name: str, place: tuple[int, int], existing: str) -> bool:
-        if existing == "update":
-            indexed = self._snapshot.segments[place[0]].fingerprints[place[1]]
-            return features.source(name).fingerprint != int(indexed)
-        return existing == "replace"
-
-    def _remembers_other(self, features: FeatureSet) -> bool:
-        manifest = self._snapshot.manifest
-        return _origins(manifest, features) != {"features": manifest.features, "images_roots": manifest.images_roots}
-
-    def _commit(self, contents: Contents | None, deleted: Sequence[str], features: FeatureSet | None) -> None:
-        """One commit: the names in `deleted` leave the old segments, the contents come in as a new one."""
-        manifest = self._snapshot.manifest
-        entries, number = self._entries_without(deleted, manifest.next)
-        if contents is not None and contents.names:
-            entries.append(self._write(contents, number))
-            number += 1
-        changes: dict[str, Any] = {"segments": tuple(entries), "next": number}
-        if features is not None:
-            changes |= _origins(manifest, features)
-        self._publish(manifest.following(**changes))
-        self._tidy()
-
-    def _tidy(self) -> None:
-        """Join segments of like size once there are many, so that their number stays logarithmic under small adds."""
-        tiers: dict[int, list[int]] = {}
-        for place, segment in enumerate(self._snapshot.segments):
-            tiers.setdefault(_tier(segment.postings), []).append(place)
-        full = next((places for places in tiers.values() if self._can_join(places)), None)
-        if full is not None:
-            manifest = self._snapshot.manifest
-            joined = [self._snapshot.segments[place] for place in full]
-            kept = [entry for place, entry in enumerate(manifest.segments) if place not in full]
-            if any(segment.live for segment in joined):
-                kept.append(self._merge(joined, manifest.next, CHUNK_POSTINGS))
-            self._publish(manifest.following(segments=tuple(kept), next=manifest.next + 1))
-            self._tidy()
-
-    def _can_join(self, places: list[int]) -> bool:
-        live = sum(self._snapshot.segments[place].live for place in places)
-        return len(places) >= TIER_SEGMENTS and live < segments.MAX_IMAGES
-
-    def _entries_without(self, names: Sequence[str], number: int) -> tuple[list[SegmentEntry], int]:
-        gone: dict[int, list[int]] = {}
-        for place in self._snapshot.find_all(names).values():
-            gone.setdefault(place[0], []).append(place[1])
-        entries = list(self._snapshot.manifest.segments)
-        for segment, numbers in gone.items():
-            entries[segment] = self._without(entries[segment], self._snapshot.segments[segment], numbers, number)
-            number += 1
-        return entries, number
-
-    def _without(self, entry: SegmentEntry, segment: Segment, numbers: list[int], number: int) -> SegmentEntry:
-        deleted = np.zeros(segment.images, bool) if segment.deleted is None else segment.deleted.copy()
-        deleted[numbers] = True
-        return write_deleted(self._folder, entry, deleted, number)
+    def _join(self, joined: Sequence[Segment], number: int) -> SegmentEntry:
+        return self._merge(joined, number, CHUNK_POSTINGS)
 
     def _write(self, contents: Contents, number: int) -> SegmentEntry:
         name = f"segment-{number:06d}.safetensors"
         checksum = write_segment(self._folder, name, contents, self.codebook.words)
-        return SegmentEntry(_entry(self._folder, name, checksum), len(contents.names), len(contents.words))
+        return SegmentEntry(file_entry(self._folder, name, checksum), len(contents.names), len(contents.words))
 
     def _merge(self, segments: Sequence[Segment], number: int, chunk_postings: int) -> SegmentEntry:
         name = f"segment-{number:06d}.safetensors"
         merged = merge_segments(self._folder, name, segments, self.codebook.words, chunk_postings=chunk_postings)
-        return SegmentEntry(_entry(self._folder, name, merged.checksum), merged.images, merged.postings)
-
-    def _publish(self, manifest: Manifest) -> None:
-        self._folder.sync()
-        self._folder.replace_manifest(NAMES, manifest.to_json())
-        self._snapshot = map_snapshot(self._folder, manifest, self._snapshot)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    new: list[str]
-    changed: list[str]
-    unchanged: int
-    vanished: list[str]
-
-
-def _counted(items: Iterable[Item], total: int, on_image: Progress | None) -> Iterator[Item]:
-    for done, item in enumerate(items):
-        yield item
-        if on_image:
-            on_image(done + 1, total)
-
-
-def check_vacant(folder: Folder) -> None:
-    """Raise InputError unless an index may be made in a folder: it is missing, or empty but for our own leftovers."""
-    if folder.path.exists() and not folder.path.is_dir():
-        raise InputError(f"{folder.path}: a file is in the way; the index needs a folder of its own")
-    names = folder.names()
-    foreign = [name for name in names if name != LOCK and not _OURS.fullmatch(name.removesuffix(TEMPORARY))]
-    if foreign or set(names) & {*NAMES}:
-        raise InputError(f"{folder.path}: the folder is not empty; open the index in it, or give another folder")
+        return SegmentEntry(file_entry(self._folder, name, merged.checksum), merged.images, merged.postings)
 
 
 def check_fits(features: FeatureSet, codebook: Codebook, path: Path) -> None:
@@ -382,34 +191,10 @@ def check_fits(features: FeatureSet, codebook: Codebook, path: Path) -> None:
         )
 
 
-def _tier(postings: int) -> int:
-    """Segments of one tier differ in size by at most the number of segments that are joined at a time."""
-    return int(math.log(max(postings, SMALL_POSTINGS), TIER_SEGMENTS))
-
-
-def _origins(manifest: Manifest, features: FeatureSet) -> dict[str, tuple[str, ...]]:
-    """Where all features and photographs of the index are, in full, those indexed last at the end."""
-    sets, roots = [str(features.path.resolve())], features.images_roots
-    return {
-        "features": (*(path for path in manifest.features if path not in sets), *sets),
-        "images_roots": (*(root for root in manifest.images_roots if root not in roots), *roots),
-    }
-
-
-def _listed(names: Sequence[str], shown: int = 3) -> str:
-    """`'a', 'b', 'c' and 7 more images are`, for an error."""
-    text = ", ".join(repr(name) for name in names[:shown])
-    more = f" and {len(names) - shown} more images" if len(names) > shown else ""
-    return f"{text}{more} {'is' if len(names) == 1 else 'are'}"
-
-
-def _entry(folder: Folder, name: str, checksum: int) -> FileEntry:
-    return FileEntry(name, folder.size(name), checksum)
-
-
-def _write_codebook(folder: Folder, name: str, codebook: Codebook) -> FileEntry:
+def _write_codebook(folder: Folder, codebook: Codebook) -> FileEntry:
+    name = f"codebook-{codebook.fingerprint[:12]}.safetensors"
     metadata = {"recipe": codebook.recipe.to_json(), "training": json.dumps(codebook.training)}
     if codebook.graph is not None:
         metadata |= {"assignment": codebook.assignment, "graph_beam": str(codebook.graph.beam)}
     checksum = write_arrays(folder, name, codebook.arrays(), {"kind": "asmk-engine codebook", **metadata})
-    return _entry(folder, name, checksum)
+    return file_entry(folder, name, checksum)

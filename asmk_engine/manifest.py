@@ -14,8 +14,11 @@ from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundErr
 from asmk_engine.store import Folder, decode_manifest
 
 KIND = "asmk-engine index"
+GLOBAL_KIND = "asmk-engine global index"
 FORMAT = 1
 NAMES = ("manifest.json", "manifest.copy.json")
+# What every descriptor of an index goes through is called by what it is.
+_BOOKS = {KIND: "codebook", GLOBAL_KIND: "codec"}
 # A file name of ours; anything else in a manifest could point outside the folder.
 _FILE = re.compile(r"[a-z]+(?:[-.][a-z0-9]+)*\.safetensors")
 
@@ -45,10 +48,12 @@ class Manifest:
     """One commit of an index.
 
     identity  drawn at creation, the same for the life of the index
+    codebook  the file of what every descriptor goes through: of a global index the codec
     commit    1 for the empty index, one more with each change
     next      the number of the next file
     features, images_roots   where the feature sets and the photographs were when they were indexed, the last at the end
     network  the file of the network that makes the features, where the index carries it
+    kind     of local features (KIND) or of global descriptors (GLOBAL_KIND)
     """
 
     identity: str
@@ -60,6 +65,7 @@ class Manifest:
     features: tuple[str, ...] = ()
     images_roots: tuple[str, ...] = ()
     network: FileEntry | None = None
+    kind: str = KIND
 
     def files(self) -> list[FileEntry]:
         """Every file of the commit."""
@@ -78,7 +84,8 @@ class Manifest:
         if self.network is not None:  # the key is missing in manifests of early versions, and stays so
             content["network"] = vars(self.network)
         segments = [_segment_to_json(segment) for segment in self.segments]
-        return {"kind": KIND, "format": FORMAT, "codebook": vars(self.codebook), "segments": segments, **content}
+        book = {_BOOKS[self.kind]: vars(self.codebook)}
+        return {"kind": self.kind, "format": FORMAT, **book, "segments": segments, **content}
 
 
 def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
@@ -125,8 +132,9 @@ def read_copies(folder: Folder) -> tuple[dict[str, Manifest], dict[str, AsmkErro
 
 
 def _parse(content: dict[str, Any], path: Path) -> Manifest:
-    if content["kind"] != KIND:
-        raise FormatError(f"{path}: this is {content['kind']!r}, not an index of asmk-engine")
+    kind = content["kind"]
+    if kind not in (KIND, GLOBAL_KIND):
+        raise FormatError(f"{path}: this is {kind!r}, not an index of asmk-engine")
     if content.get("format") != FORMAT:
         raise FormatError(
             f"{path}: index format {content.get('format')!r}, this version reads {FORMAT}; "
@@ -136,13 +144,14 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
         return Manifest(
             identity=_text(content["identity"]),
             made_by=_text(content["made_by"]),
-            codebook=_file(content["codebook"]),
+            codebook=_file(content[_BOOKS[kind]]),
             commit=_number(content["commit"]),
             next=_number(content["next"]),
             segments=tuple(_segment(entry) for entry in content["segments"]),
             features=tuple(map(_text, content["features"])),
             images_roots=tuple(map(_text, content["images_roots"])),
             network=_file(content["network"]) if "network" in content else None,
+            kind=kind,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path}: an entry is missing or not understood ({error}); restore a copy") from None

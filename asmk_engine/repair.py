@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.checking import Finding, check_commit, check_segment, number_of
+from asmk_engine.commits import write_deleted
 from asmk_engine.errors import AsmkError, DamagedError
 from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry, read_copies, read_manifest
 from asmk_engine.segment import Segment
-from asmk_engine.snapshot import map_segment, read_codebook, write_deleted
+from asmk_engine.snapshot import map_segment, read_codebook
 from asmk_engine.store import Folder, WriterLock, encode_manifest
 
 

@@ -12,23 +12,20 @@ in the cache while its postings are read; inside a range the postings stand word
                                  early versions have none
     range_starts [R+1] int64     the lists of each range
     word_counts [I] uint32       words of each image
-    fingerprints [I] uint64      fingerprint of what each image was made from
-    name_bytes, name_offsets [I+1] int64, name_order [I] uint32   names in UTF-8, and their numbers in byte order
+    names and fingerprints       see image_table.py
 """
 
 from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from asmk_engine.arrays import ArrayFile
 from asmk_engine.errors import DamagedError
+from asmk_engine.image_table import ImageTable, table_of
 from asmk_engine.kernels import elias_fano, match
-from asmk_engine.kernels.names import find_names
 
 RANGE_BITS = 16
 LIST_DIGESTS = "list_digests"
@@ -52,12 +49,7 @@ def _zeros(count: int) -> np.ndarray:
     return scores
 
 
-def _table(name: str) -> functools.cached_property[np.ndarray]:
-    """An array of the file, compared with its checksums when it is first asked for."""
-    return functools.cached_property(lambda segment: segment.file.verified(name))
-
-
-class Segment:
+class Segment(ImageTable):
     """A mapped segment with the images that were deleted from it.
 
     deleted  [images] bool, or None when none was
@@ -65,19 +57,15 @@ class Segment:
                  first read
     """
 
-    posting_starts = _table("posting_starts")
-    id_starts = _table("id_starts")
-    list_words = _table("list_words")
-    range_starts = _table("range_starts")
-    word_counts = _table("word_counts")
-    fingerprints = _table("fingerprints")
-    name_order = _table("name_order")
+    posting_starts = table_of("posting_starts")
+    id_starts = table_of("id_starts")
+    list_words = table_of("list_words")
+    range_starts = table_of("range_starts")
+    word_counts = table_of("word_counts")
 
     def __init__(self, file: ArrayFile, vocabulary: int, width: int, deleted: np.ndarray | None) -> None:
-        self.file = file
+        super().__init__(file, len(file.take("word_counts", "u4", None)), deleted)
         self.vocabulary = vocabulary
-        self.deleted = deleted
-        self.images = len(file.take("word_counts", "u4", None))
         self.codes = file.take("codes", "u8", None, width)
         self.ids = file.take("ids", "u1", None)
         lists, ranges = len(file.take("list_words", "u4", None)), -(-self.images >> RANGE_BITS)
@@ -85,14 +73,10 @@ class Segment:
             ("posting_starts", "i8", lists + 1),
             ("id_starts", "i8", lists + 1),
             ("range_starts", "i8", ranges + 1),
-            ("fingerprints", "u8", self.images),
         ):
             file.take(name, dtype, length)
         if LIST_DIGESTS in file.arrays:
             file.take(LIST_DIGESTS, "u4", lists)
-        self._name_bytes = file.take("name_bytes", "u1", None)
-        self._name_offsets = file.take("name_offsets", "i8", self.images + 1)
-        self._name_order = file.take("name_order", "u4", self.images)
         self._check_outline()
 
     def _check_outline(self) -> None:
@@ -107,16 +91,10 @@ class Segment:
             and starts[-1] == len(arrays["list_words"])
             and arrays["posting_starts"][-1] == len(self.codes)
             and arrays["id_starts"][-1] == len(self.ids) - elias_fano.PADDING
-            and self._name_offsets[-1] == len(self._name_bytes)
-            and (self.deleted is None or len(self.deleted) == self.images)
+            and self.is_outlined()
         )
         if not whole:
             raise DamagedError(f"{self.path}: its tables contradict each other; the file was altered, restore a copy")
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.file.path
 
     @property
     def ranges(self) -> int:
@@ -127,57 +105,6 @@ class Segment:
     def postings(self) -> int:
         """Postings in the file, those of deleted images included."""
         return len(self.codes)
-
-    @property
-    def live(self) -> int:
-        """Images that are not deleted."""
-        return self.images - (0 if self.deleted is None else int(np.count_nonzero(self.deleted)))
-
-    def live_numbers(self) -> np.ndarray:
-        """Numbers of the images that are not deleted, increasing, [live] int64."""
-        return np.arange(self.images) if self.deleted is None else np.flatnonzero(~self.deleted)
-
-    def name_as_bytes(self, number: int) -> bytes:
-        """The UTF-8 bytes of the name of an image."""
-        self.file.verify_rows("name_offsets", number, number + 2)
-        begin, end = int(self._name_offsets[number]), int(self._name_offsets[number + 1])
-        if not 0 <= begin <= end <= len(self._name_bytes):
-            raise DamagedError(f"{self.path}: the name of image {number} lies outside the file; it was altered")
-        self.file.verify_rows("name_bytes", begin, end)
-        return self._name_bytes[begin:end].tobytes()
-
-    def names_as_bytes(self, numbers: np.ndarray) -> list[bytes]:
-        """The names of images as UTF-8 bytes; many times as fast as one by one."""
-        self.file.verified("name_offsets"), self.file.verified("name_bytes")
-        begins, ends = self._name_offsets[numbers], self._name_offsets[numbers + 1]
-        if (begins < 0).any() or (ends < begins).any() or (ends > len(self._name_bytes)).any():
-            raise DamagedError(f"{self.path}: a name lies outside the file; it was altered")
-        data = self._name_bytes.data
-        return [bytes(data[begin:end]) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
-
-    def name(self, number: int) -> str:
-        """The name of an image; DamagedError when its bytes are no UTF-8."""
-        try:
-            return self.name_as_bytes(number).decode()
-        except UnicodeDecodeError:
-            raise DamagedError(f"{self.path}: the name of image {number} is not UTF-8; the file was altered") from None
-
-    def find(self, wanted: Sequence[str]) -> np.ndarray:
-        """The numbers of the images of these names, deleted or not, [n] int64; -1 for a name that is not there."""
-        encoded = [name.encode("utf-8", "surrogatepass") for name in wanted]
-        offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))])
-        joined = np.frombuffer(b"".join(encoded), np.uint8)
-        numbers = np.empty(len(encoded), np.int64)
-        tables = [self.file.verified(name) for name in ("name_bytes", "name_offsets", "name_order")]
-        damaged = find_names(*tables, joined, offsets.astype(np.int64), numbers)
-        if damaged >= 0:
-            raise DamagedError(f"{self.path}: place {damaged} of its table of names contradicts it; it was altered")
-        return numbers
-
-    def names(self) -> Iterator[str]:
-        """Names of the images that are not deleted, by number."""
-        self.file.verified("name_offsets"), self.file.verified("name_bytes")
-        return (self.name(int(number)) for number in self.live_numbers())
 
     def score(
         self, range_number: int, words: np.ndarray, codes: np.ndarray, weights: np.ndarray, table: np.ndarray

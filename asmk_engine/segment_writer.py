@@ -11,6 +11,7 @@ import numpy as np
 from asmk_engine import segment as segments
 from asmk_engine.arrays import ArrayWriter
 from asmk_engine.errors import InputError
+from asmk_engine.image_table import name_arrays
 from asmk_engine.kernels import elias_fano, match, postings
 from asmk_engine.segment import RANGE_BITS, range_images
 from asmk_engine.store import Folder
@@ -125,13 +126,12 @@ class SegmentWriter:
                 f"{segments.MAX_IMAGES}; add them in smaller parts, or keep several indexes"
             )
         self.outline = outline
-        name_arrays = _name_arrays(names)
         self._known = {
             "list_words": outline.list_words,
             "posting_starts": outline.posting_starts,
             "id_starts": outline.id_starts,
             "range_starts": outline.range_starts,
-            **name_arrays,
+            **name_arrays(names),
         }
         shapes = {key: (array.dtype, array.shape) for key, array in self._known.items()}
         shapes |= {
@@ -186,18 +186,6 @@ class SegmentWriter:
         self._file.write("fingerprints", 0, fingerprints)
         self._file.write("word_counts", 0, word_counts)
         return self._file.finish()
-
-
-def _name_arrays(names: Sequence[bytes]) -> dict[str, np.ndarray]:
-    order = sorted(range(len(names)), key=names.__getitem__)
-    if any(names[one] == names[other] for one, other in itertools.pairwise(order)):
-        raise InputError("two images of one segment have the same name; names must be unique")
-    lengths = np.fromiter(map(len, names), np.int64, len(names))
-    return {
-        "name_bytes": np.frombuffer(b"".join(names), np.uint8),
-        "name_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        "name_order": np.array(order, np.uint32),
-    }
 
 
 def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int) -> int:

@@ -23,9 +23,9 @@ ROOMS = [
     *["errors", "threads", "escape", "kernels"],
     *["recipes", "image_lists", "images", "system", "store", "arrays", "manifest"],
     *["inspection", "inspector", "features", "codebooks"],
-    *["networks", "attempts", "workers", "extraction", "extractors", "descriptors"],
-    *["signatures", "segment", "segment_writer", "batch", "merging", "snapshot", "index", "checking", "repair"],
-    *["ranking", "search", "variants", "verify"],
+    *["networks", "attempts", "workers", "extraction", "extractors"],
+    *["signatures", "image_table", "commits", "segment", "segment_writer", "batch", "merging", "snapshot", "collection", "index"],
+    *["ranking", "descriptors", "checking", "repair", "search", "variants", "verify"],
     *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "describe", "diagnosis", "demo"],
     *["cli", "__main__"],
 ]

@@ -105,7 +105,8 @@ def _segment_postings(memory: int | None, book: Codebook) -> int:
 def _existing(output: Path, path: Path | None) -> tuple[Index | None, Codebook | None]:
     """The index at `output` if there is one, and the codebook to be used if it is known; checked before any work."""
     from asmk_engine.codebooks import Codebook
-    from asmk_engine.index import Index, check_vacant
+    from asmk_engine.collection import check_vacant
+    from asmk_engine.index import Index
     from asmk_engine.manifest import NAMES
     from asmk_engine.store import Folder
 
