@@ -288,10 +288,11 @@ def _entry(dtype: str, shape: tuple[int, ...], begin: int, size: int) -> dict[st
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, begin + size]}
 
 
-def map_arrays(folder: Folder, name: str, checksum: int | None = None) -> ArrayFile:
+def map_arrays(folder: Folder, name: str, checksum: int | None = None, *, plain: bool = False) -> ArrayFile:
     """Map a file of arrays; nothing is read but the checksums and the blocks of the header.
 
     checksum  the crc32 of the checksums that the manifest knows, when there is one
+    plain     take a safetensors file of others too, which has no checksums
     Raises NotFoundError, StorageError, or DamagedError when header, sizes and file contradict each other.
     """
     data = folder.map(name)
@@ -301,6 +302,10 @@ def map_arrays(folder: Folder, name: str, checksum: int | None = None) -> ArrayF
     if not isinstance(metadata, dict):
         raise DamagedError(f"{path}: the header is not understood; the file was altered")
     arrays, places = _views(data[begin:], entries, path)
+    text = {str(key): str(value) for key, value in metadata.items()}
+    begins = {name: begin + place for name, place in places.items()}
+    if plain and CHECKSUMS not in arrays:
+        return ArrayFile(path, arrays, text, len(data), begins)
     blocks = math.ceil((len(data) - arrays[CHECKSUMS].nbytes) / BLOCK) if CHECKSUMS in arrays else -1
     if blocks < 0 or arrays[CHECKSUMS].shape != (4 * blocks,) or arrays[CHECKSUMS].dtype != np.uint8:
         raise DamagedError(f"{path}: {blocks} blocks, but not as many checksums; the file was altered")
@@ -309,8 +314,7 @@ def map_arrays(folder: Folder, name: str, checksum: int | None = None) -> ArrayF
         raise DamagedError(f"{path}: not the file the manifest speaks of: its checksums differ; restore a copy")
     checks = Blocks(path, data[: len(data) - len(sums)], sums)
     checks.check(0, begin)
-    begins = {name: begin + place for name, place in places.items()}
-    return ArrayFile(path, arrays, {str(k): str(v) for k, v in metadata.items()}, len(data), begins, checks)
+    return ArrayFile(path, arrays, text, len(data), begins, checks)
 
 
 def _parse_header(data: memoryview, path: Path) -> tuple[int, dict[str, object]]:

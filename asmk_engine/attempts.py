@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from asmk_engine.errors import AsmkError, StorageError
 from asmk_engine.features import Features, Source, check_features, fingerprint_bytes
 from asmk_engine.image_lists import PathLike, shown
-from asmk_engine.images import Box
+from asmk_engine.images import Box, View, view_image
 from asmk_engine.recipes import Recipe
 
 
@@ -24,10 +25,10 @@ class Origin:
     function: str
     options: dict[str, Any]
 
-    def make(self) -> Extractor:
-        """A new extractor."""
+    def make(self) -> Extractor | Viewer:
+        """A new extractor, or viewer."""
         module, name = self.function.split(":")
-        extractor: Extractor = getattr(import_module(module), name)(**self.options)
+        extractor: Extractor | Viewer = getattr(import_module(module), name)(**self.options)
         return extractor
 
 
@@ -73,21 +74,80 @@ class Failed:
     reason: str
 
 
-Outcome = Extracted | Failed
+@dataclass(frozen=True)
+class Viewed:
+    """What an extractor will see of an image and the file it was read from."""
+
+    view: View
+    source: Source
 
 
-def attempt(extractor: Extractor, path: Path) -> Outcome:
-    """Extract an image file; whatever is wrong with it becomes a reason of one line."""
+Outcome = Extracted | Viewed | Failed
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """The first of two steps of a network's extraction, which needs no network: decode, orient and shrink.
+
+    max_side, lanczos  as for `images.view_image`
+    """
+
+    max_side: int
+    lanczos: bool = True
+
+    @property
+    def origin(self) -> Origin:
+        """How a worker process makes an equal viewer."""
+        return Origin("asmk_engine.attempts:Viewer", {"max_side": self.max_side, "lanczos": self.lanczos})
+
+    def view(self, image: PathLike | np.ndarray, box: Box | None = None) -> View:
+        """The part of an image at the size it is looked at; raises as `images.view_image`."""
+        return view_image(image, self.max_side, box, lanczos=self.lanczos)
+
+
+@runtime_checkable
+class TwoStepExtractor(Extractor, Protocol):
+    """An extractor whose images are decoded by worker processes and described together by this one."""
+
+    @property
+    def viewer(self) -> Viewer:
+        """The first step."""
+        ...
+
+    @property
+    def together(self) -> int:
+        """How many images to have at hand before some of one size are described."""
+        ...
+
+    @property
+    def decoders(self) -> int | None:
+        """How many worker processes the first step needs; None is one per processor."""
+        ...
+
+    def describe(self, views: Sequence[View]) -> list[Features]:
+        """The features of each view, in their order."""
+        ...
+
+
+def attempt(maker: Extractor | Viewer, path: Path) -> Outcome:
+    """Extract or view an image file; whatever is wrong with it becomes a reason of one line."""
     try:
         source = read_source(path)
-        features = extractor.extract(path)
-        check_features("features", features, extractor.dim)
+        if isinstance(maker, Viewer):
+            return Viewed(maker.view(path), source)
+        features = maker.extract(path)
+        check_features("features", features, maker.dim)
         return Extracted(features, source)
     except AsmkError as error:
         return Failed(_one_line(error).removeprefix(f"{shown(path)}: "))
     except Exception as error:  # an image must not stop the run, whatever a decoder or detector makes of it
-        said = f"{type(error).__name__}: {_one_line(error)[:200]}"
-        return Failed(f"the extractor failed on it ({said}); leave the image out")
+        return unforeseen(error)
+
+
+def unforeseen(error: Exception) -> Failed:
+    """A failure of which nobody knows more than the error says."""
+    said = f"{type(error).__name__}: {_one_line(error)[:200]}"
+    return Failed(f"the extractor failed on it ({said}); leave the image out")
 
 
 def file_stamp(path: Path) -> tuple[int, int]:

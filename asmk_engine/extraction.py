@@ -8,20 +8,37 @@ features are written in the order of the images, so the same run gives the same 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from asmk_engine.attempts import Extracted, Extractor, Outcome, attempt, file_fingerprint, file_stamp
-from asmk_engine.errors import InputError
-from asmk_engine.features import FeatureSet, FeatureWriter, part_names
+from asmk_engine.attempts import (
+    Extracted,
+    Extractor,
+    Failed,
+    Outcome,
+    TwoStepExtractor,
+    Viewed,
+    attempt,
+    file_fingerprint,
+    file_stamp,
+    unforeseen,
+)
+from asmk_engine.errors import AsmkError, InputError
+from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_features, part_names
 from asmk_engine.image_lists import ImageFile, ImageList, PathLike, find_images, shown
 from asmk_engine.threads import available_threads
 from asmk_engine.workers import WorkerPool
 
 IMAGE_SECONDS = 120.0
 """How long a worker may take for one image."""
+VIEWS_WAITING = 6
+"""Decoded images per worker that may wait for the network."""
+CALLS_WAITING = 64
+"""Described images that may wait to be written."""
 
 Progress = Callable[[int, int, int], None]
 """Called with the images done, all images, and the failures: once for what needs no work, then after every image."""
@@ -73,18 +90,20 @@ def extract_images(
     """
     begun = time.monotonic()
     found = images if isinstance(images, ImageList) else find_images(images)
-    count = _worker_count(workers)
+    count = _worker_count(workers, extractor)
     with FeatureWriter(output, extractor.recipe, extractor.dim, images_root=found.root) as writer:
         run = _Run(writer, found, strict=strict, prune=prune, progress=progress)
         wanted = run.begin()
-        with closing(_outcomes(extractor, wanted, count, image_seconds)) as outcomes:
+        with closing(_outcomes(extractor, wanted, count, image_seconds)) as outcomes, _Behind() as behind:
             for image, outcome in zip(wanted, outcomes, strict=True):
-                run.take(image, outcome)
+                behind.call(run.take, image, outcome)
     run.check_any_readable()
     return ExtractionSummary(run.extracted, run.unchanged, run.removed, run.failed, time.monotonic() - begun)
 
 
-def _worker_count(workers: int | None) -> int:
+def _worker_count(workers: int | None, extractor: Extractor) -> int:
+    if workers is None and isinstance(extractor, TwoStepExtractor):
+        return extractor.decoders or available_threads()
     if workers is None:
         return available_threads()
     if workers < 0:
@@ -96,11 +115,93 @@ def _outcomes(
     extractor: Extractor, images: list[ImageFile], workers: int, seconds: float
 ) -> Generator[Outcome, None, None]:
     paths = [image.path for image in images]
+    if isinstance(extractor, TwoStepExtractor):
+        yield from _described(extractor, _viewed(extractor, paths, workers, seconds))
+        return
     if workers == 0 or not paths:
         yield from (attempt(extractor, path) for path in paths)
         return
     with WorkerPool(extractor.origin, min(workers, len(paths)), seconds) as pool:
         yield from pool.attempt_all(paths)
+
+
+def _viewed(
+    extractor: TwoStepExtractor, paths: list[Path], workers: int, seconds: float
+) -> Generator[Outcome, None, None]:
+    """The first step alone: decoded images, which are large, so few wait for each worker."""
+    viewer = extractor.viewer
+    if workers == 0 or not paths:
+        yield from (attempt(viewer, path) for path in paths)
+        return
+    with WorkerPool(viewer.origin, min(workers, len(paths)), seconds, VIEWS_WAITING) as pool:
+        yield from pool.attempt_all(paths)
+
+
+def _described(extractor: TwoStepExtractor, outcomes: Iterable[Outcome]) -> Generator[Outcome, None, None]:
+    """The second step: views are gathered until there are enough of them, and described together, in their order."""
+    gathered: list[Outcome] = []
+    for outcome in outcomes:
+        gathered.append(outcome)
+        if len(gathered) >= extractor.together:
+            yield from _describe(extractor, gathered)
+            gathered = []
+    yield from _describe(extractor, gathered)
+
+
+def _describe(extractor: TwoStepExtractor, outcomes: list[Outcome]) -> list[Outcome]:
+    """The views among the outcomes described; where they cannot be together, one by one, so that one costs itself."""
+    viewed = [outcome for outcome in outcomes if isinstance(outcome, Viewed)]
+    try:
+        features = extractor.describe([outcome.view for outcome in viewed])
+    except Exception as error:  # whatever a network or its device makes of an image must not stop the run
+        if len(outcomes) > 1:
+            return [found for outcome in outcomes for found in _describe(extractor, [outcome])]
+        return [unforeseen(error)]
+    made = iter(zip(viewed, features, strict=True))
+    return [_checked(extractor, *next(made)) if isinstance(outcome, Viewed) else outcome for outcome in outcomes]
+
+
+def _checked(extractor: TwoStepExtractor, viewed: Viewed, features: Features) -> Outcome:
+    try:
+        check_features("features", features, extractor.dim)
+    except AsmkError as error:
+        return Failed(str(error))
+    return Extracted(features, viewed.source)
+
+
+class _Behind:
+    """Calls that run one after another in a thread of their own, so that writing waits for nobody.
+
+    The first error is raised by the next call or at the end, and no later call runs.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "asmk-write")
+        self._pending: deque[Future[None]] = deque()
+        self._broken = False
+
+    def __enter__(self) -> _Behind:
+        return self
+
+    def call(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function soon; waits when many calls are waiting already."""
+        while self._pending and (self._pending[0].done() or len(self._pending) >= CALLS_WAITING):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._run, function, arguments))
+
+    def _run(self, function: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        if not self._broken:
+            try:
+                function(*arguments)
+            except BaseException:
+                self._broken = True
+                raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            for future in self._pending:
+                future.result()
 
 
 class _Run:

@@ -25,9 +25,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from asmk_engine import errors
-from asmk_engine.attempts import Extracted, Extractor, Failed, Origin, Outcome, attempt
+from asmk_engine.attempts import Extracted, Extractor, Failed, Origin, Outcome, Viewed, Viewer, attempt
 from asmk_engine.errors import StorageError
 from asmk_engine.features import Features, Source
+from asmk_engine.images import View
 
 START_SECONDS = 120.0
 WINDOW = 16
@@ -89,7 +90,7 @@ def main() -> None:
             _answer(answers, attempt(extractor, path))
 
 
-def _make_extractor(order: dict[str, Any], answers: BinaryIO) -> Extractor:
+def _make_extractor(order: dict[str, Any], answers: BinaryIO) -> Extractor | Viewer:
     try:
         extractor = Origin(order["function"], order["options"]).make()
     except Exception as error:
@@ -102,11 +103,14 @@ def _make_extractor(order: dict[str, Any], answers: BinaryIO) -> Extractor:
 def _answer(answers: BinaryIO, outcome: Outcome) -> None:
     if isinstance(outcome, Failed):
         return _send(answers, {"reason": outcome.reason})
-    features, source = outcome.features, outcome.source
-    facts = {
-        "image_size": [int(side) for side in features.image_size],
-        "source": [source.size, source.mtime, source.fingerprint],
-    }
+    source = outcome.source
+    facts: dict[str, Any] = {"source": [source.size, source.mtime, source.fingerprint]}
+    if isinstance(outcome, Viewed):
+        view = outcome.view
+        facts |= {"image_size": list(view.image_size), "offset": list(view.offset), "factor": list(view.factor)}
+        return _send(answers, facts, (view.pixels,))
+    features = outcome.features
+    facts["image_size"] = [int(side) for side in features.image_size]
     return _send(answers, facts, (features.descriptors, features.keypoints, features.strengths))
 
 
@@ -202,10 +206,15 @@ def _outcome(content: dict[str, Any], arrays: list[np.ndarray]) -> Outcome:
     """What `_answer` wrote; KeyError, TypeError or ValueError when it was something else."""
     if "reason" in content:
         return Failed(str(content["reason"]))
-    width, height = content["image_size"]
+    width, height = (int(side) for side in content["image_size"])
+    source = Source(*(int(number) for number in content["source"]))
+    if "factor" in content:
+        (pixels,), (left, top), (x, y) = arrays, content["offset"], content["factor"]
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise ValueError("a view without pixels")
+        return Viewed(View(pixels, (width, height), (int(left), int(top)), (float(x), float(y))), source)
     descriptors, keypoints, strengths = arrays
-    features = Features(descriptors, keypoints, strengths, (int(width), int(height)))
-    return Extracted(features, Source(*(int(number) for number in content["source"])))
+    return Extracted(Features(descriptors, keypoints, strengths, (width, height)), source)
 
 
 def _pipe(pipe: Any) -> BinaryIO:
@@ -219,10 +228,11 @@ class WorkerPool:
     origin   how each worker makes its extractor
     workers  how many processes
     seconds  how long one image may take
+    window   images per worker that may be finished before the first of them
     """
 
-    def __init__(self, origin: Origin, workers: int, seconds: float) -> None:
-        self._origin, self._workers, self._seconds = origin, workers, seconds
+    def __init__(self, origin: Origin, workers: int, seconds: float, window: int = WINDOW) -> None:
+        self._origin, self._workers, self._seconds, self._window = origin, workers, seconds, window
         self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
         self._living: set[_Worker] = set()
         self._lock, self._closed = threading.Lock(), False
@@ -247,7 +257,7 @@ class WorkerPool:
         waiting: deque[Future[Outcome]] = deque()
         for path in paths:
             waiting.append(self._threads.submit(self._attempt, path))
-            if len(waiting) >= WINDOW * self._workers:
+            if len(waiting) >= self._window * self._workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

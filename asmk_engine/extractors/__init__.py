@@ -8,48 +8,85 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from asmk_engine.attempts import Extractor, Origin
-from asmk_engine.errors import InputError
+from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.extraction import Progress, extract_images
 from asmk_engine.extractors.options import describe_options
+from asmk_engine.extractors.presets import PRESETS, Preset
 from asmk_engine.features import FeatureSet
 from asmk_engine.image_lists import ImageList, PathLike
 from asmk_engine.recipes import Recipe
 
-__all__ = ["EXTRACTORS", "Extractor", "FolderExtractor", "Origin", "extractor_from_recipe", "load_extractor"]
+__all__ = ["EXTRACTORS", "PRESETS", "Extractor", "FolderExtractor", "Origin", "extractor_from_recipe", "load_extractor"]
 
-EXTRACTORS = {"rootsift": "asmk_engine.extractors.rootsift:RootSift"}
+EXTRACTORS = {
+    "rootsift": "asmk_engine.extractors.rootsift:RootSift",
+    "how": "asmk_engine.extractors.how:How",
+    "delf": "asmk_engine.extractors.delf:Delf",
+}
 """Where each extractor is defined, as `module:class`; it is imported when it is asked for."""
 
 
 def load_extractor(name: str = "rootsift", **options: Any) -> Extractor:
-    """The extractor of that name with these options, the others at their defaults.
+    """The extractor or preset of that name with these options, the others at their defaults.
 
-    InputError for an unknown name, an unknown option or a value out of range; it lists what there is.
+    InputError for an unknown name, an unknown option or a value out of range; it lists what there is. MismatchError
+    when the weights are not of the preset's network.
     """
-    if name not in EXTRACTORS:
-        raise InputError(f"there is no extractor {name!r}; there are: {', '.join(sorted(EXTRACTORS))}")
-    module, attribute = EXTRACTORS[name].split(":")
+    preset = PRESETS.get(name)
+    if preset is None and name not in EXTRACTORS:
+        raise InputError(f"there is no extractor {name!r}; there are: {', '.join(sorted([*EXTRACTORS, *PRESETS]))}")
+    module, attribute = EXTRACTORS[preset.extractor if preset else name].split(":")
     maker = getattr(import_module(module), attribute)
     unknown = options.keys() - {field.name for field in dataclasses.fields(maker)}
     if unknown:
         raise InputError(f"{name} has no option {min(unknown)!r}; it has: {describe_options(maker)}")
     extractor: Extractor = maker(**options)
+    if preset:
+        _check_preset(extractor, preset, name)
     return extractor
 
 
-def extractor_from_recipe(recipe: Recipe) -> Extractor:
+def _check_preset(extractor: Any, preset: Preset, name: str) -> None:
+    found = extractor.network.options
+    if (found.trunk, found.skip) != (preset.trunk, preset.skip):
+        raise MismatchError(
+            f"{extractor.weights}: a network of {found.trunk} without {found.skip} parts, {name} is {preset.trunk} "
+            f"without {preset.skip}; use --extractor {preset.extractor}, which takes any, or other weights"
+        )
+
+
+def extractor_from_recipe(recipe: Recipe, network: Path | None = None, device: str = "auto") -> Extractor:
     """The extractor that made features of this recipe, so that a query is described in the same way.
 
+    network  a network file to try first, such as the one an index carries
+    device   where a network runs
     InputError when this version has no such extractor or option: the features came from elsewhere or from a newer one.
+    NotFoundError when the weights are not at hand.
     """
+    apart = {} if recipe.weights is None else {"weights": str(_weights(recipe, network)), "device": device}
     try:
-        return load_extractor(recipe.extractor, **recipe.options)
+        return load_extractor(recipe.extractor, **recipe.options, **apart)
     except (InputError, TypeError) as error:  # TypeError: an option of a stranger's recipe is called `name`
         cure = "give the features of the queries instead of images"
         raise InputError(f"features of [{recipe}] cannot be extracted here ({error}); {cure}") from None
+
+
+def _weights(recipe: Recipe, network: Path | None) -> Path:
+    from asmk_engine.networks.cache import file_sha256, find_weights
+
+    if network is not None and network.is_file() and file_sha256(network) == recipe.weights:
+        return network
+    found = find_weights(recipe.weights or "")
+    if found is None:
+        raise NotFoundError(
+            f"features of [{recipe}] need the network with the sha256 {(recipe.weights or '')[:16]}…, which is not at "
+            "hand; give its file with --weights, or give the features of the queries instead of images"
+        )
+    return found
 
 
 class FolderExtractor:

@@ -1,9 +1,10 @@
-"""Options of an extractor: the fields of its frozen dataclass, each with the range that is checked and explained."""
+"""Options of an extractor: the fields of its frozen dataclass, each with the values that are allowed and explained."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,10 +16,91 @@ def option(default: float, least: float, most: float) -> Any:
     return dataclasses.field(default=default, metadata={"least": least, "most": most})
 
 
+def numbers(default: Sequence[float], least: float, most: float) -> Any:
+    """A dataclass field for one or more different numbers from `least` to `most`."""
+    return dataclasses.field(default=tuple(default), metadata={"least": least, "most": most, "many": True})
+
+
+def choice(default: str, choices: Sequence[str]) -> Any:
+    """A dataclass field for one of some words."""
+    return dataclasses.field(default=default, metadata={"choices": tuple(choices)})
+
+
+def apart(default: str, meaning: str) -> Any:
+    """A dataclass field for text that changes no descriptor or is recorded otherwise, and so is not of the recipe."""
+    return dataclasses.field(default=default, metadata={"apart": True, "meaning": meaning})
+
+
 def describe_options(extractor: type) -> str:
     """Names, ranges and defaults of the options of an extractor, for a message."""
-    fields = dataclasses.fields(extractor)
-    return ", ".join(f"{field.name} ({_range(field)}, default {field.default})" for field in fields)
+    return ", ".join(f"{field.name} ({_described(field)})" for field in dataclasses.fields(extractor))
+
+
+def recipe_options(extractor: Any) -> dict[str, Any]:
+    """The options that belong to the recipe, as JSON values."""
+    fields = (field.name for field in dataclasses.fields(extractor) if not field.metadata.get("apart"))
+    return {name: _as_json(getattr(extractor, name)) for name in fields}
+
+
+def all_options(extractor: Any) -> dict[str, Any]:
+    """Every option as a JSON value."""
+    return {field.name: _as_json(getattr(extractor, field.name)) for field in dataclasses.fields(extractor)}
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check_options(extractor: Any) -> None:
+    """Raise InputError for an option that is of another kind or out of range; turn numbers into plain int and float.
+
+    Plain, because equal recipes must be written alike: 10 and 10.0 are not.
+    """
+    for field in dataclasses.fields(extractor):
+        checked = _checker(field)(getattr(extractor, field.name), field)
+        object.__setattr__(extractor, field.name, checked)
+
+
+def _checker(field: dataclasses.Field[Any]) -> Callable[[Any, dataclasses.Field[Any]], Any]:
+    if field.metadata.get("apart"):
+        return _check_text
+    if "choices" in field.metadata:
+        return _check_choice
+    return _check_numbers if field.metadata.get("many") else _check_number
+
+
+def _check_text(value: Any, field: dataclasses.Field[Any]) -> str:
+    return str(value)
+
+
+def _check_choice(value: Any, field: dataclasses.Field[Any]) -> Any:
+    choices = field.metadata["choices"]
+    if value not in choices:
+        raise InputError(f"{field.name} is {value!r}; choose one of {', '.join(choices)}")
+    return value
+
+
+def _check_numbers(value: Any, field: dataclasses.Field[Any]) -> tuple[float, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise InputError(f"{field.name} is {value!r}; expected one or more numbers, each {_range(field)}")
+    found = tuple(_check_one(item, field, float) for item in value)
+    if len(set(found)) < len(found):
+        raise InputError(f"{field.name} is {list(found)}; give each number once")
+    return found
+
+
+def _check_number(value: Any, field: dataclasses.Field[Any]) -> Any:
+    return _check_one(value, field, type(field.default))
+
+
+def _check_one(value: Any, field: dataclasses.Field[Any], kind: Any) -> Any:
+    wanted = Integral if kind is int else Real
+    if not isinstance(value, wanted) or isinstance(value, bool) or not _is_finite(value):
+        noun = "a whole number" if kind is int else "a number"
+        raise InputError(f"{field.name} is {value!r}; expected {noun}, {_range(field)}")
+    if not field.metadata["least"] <= value <= field.metadata["most"]:  # type: ignore[operator]
+        raise InputError(f"{field.name} is {value}; expected {_range(field)}")
+    return kind(value)
 
 
 def _is_finite(value: Any) -> bool:
@@ -28,21 +110,12 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def check_options(extractor: Any) -> None:
-    """Raise InputError for an option that is no number or out of range; turn numbers into plain int and float.
-
-    Plain, because equal recipes must be written alike: 10 and 10.0 are not.
-    """
-    for field in dataclasses.fields(extractor):
-        value: Any = getattr(extractor, field.name)
-        kind: Any = type(field.default)
-        wanted = Integral if kind is int else Real
-        if not isinstance(value, wanted) or isinstance(value, bool) or not _is_finite(value):
-            noun = "a whole number" if kind is int else "a number"
-            raise InputError(f"{field.name} is {value!r}; expected {noun}, {_range(field)}")
-        if not field.metadata["least"] <= value <= field.metadata["most"]:
-            raise InputError(f"{field.name} is {value}; expected {_range(field)}")
-        object.__setattr__(extractor, field.name, kind(value))
+def _described(field: dataclasses.Field[Any]) -> str:
+    if field.metadata.get("apart"):
+        return str(field.metadata["meaning"])
+    if "choices" in field.metadata:
+        return f"{' or '.join(field.metadata['choices'])}, default {field.default}"
+    return f"{_range(field)}, default {_as_json(field.default)}"
 
 
 def _range(field: dataclasses.Field[Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import cv2
@@ -10,7 +9,7 @@ import numpy as np
 
 from asmk_engine.attempts import Origin
 from asmk_engine.extractors import FolderExtractor
-from asmk_engine.extractors.options import check_options, option
+from asmk_engine.extractors.options import all_options, check_options, option, recipe_options
 from asmk_engine.features import Features
 from asmk_engine.image_lists import PathLike
 from asmk_engine.images import Box, view_image
@@ -43,7 +42,7 @@ class RootSift(FolderExtractor):
     @property
     def recipe(self) -> Recipe:
         """The name and all options."""
-        return Recipe("rootsift", dataclasses.asdict(self))
+        return Recipe("rootsift", recipe_options(self))
 
     @property
     def dim(self) -> int:
@@ -53,7 +52,7 @@ class RootSift(FolderExtractor):
     @property
     def origin(self) -> Origin:
         """How a worker process makes an equal extractor."""
-        return Origin("asmk_engine.extractors:load_extractor", {"name": "rootsift", **dataclasses.asdict(self)})
+        return Origin("asmk_engine.extractors:load_extractor", {"name": "rootsift", **all_options(self)})
 
     def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
         """The features of an image file or of [H, W, 3] uint8 RGB pixels, strongest first.

@@ -1,0 +1,34 @@
+"""DELF: cells chosen by a learned attention, reduced afterwards (Noh et al., ICCV 2017), as HOW's paper compares it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asmk_engine.extractors.how import SCALES
+from asmk_engine.extractors.network import NetworkExtractor
+from asmk_engine.extractors.options import apart, choice, numbers, option
+
+
+@dataclass(frozen=True)
+class Delf(NetworkExtractor):
+    """DELF; the fields are its options, those of HOW and one more.
+
+    score_threshold  cells of weaker attention are left out; 100 for the published model of Google Landmarks, and
+                     another scale for every training
+    """
+
+    name = "delf"
+    attention = "learned"
+
+    weights: str = apart("", "a network file")
+    max_features: int = option(1000, 1, 1_000_000)
+    max_side: int = option(1024, 16, 16384)
+    scales: tuple[float, ...] = numbers(SCALES, 0.01, 8.0)
+    score_threshold: float = option(0.0, 0.0, 1e6)
+    precision: str = choice("fp32", ("fp32", "bf16", "fp16"))
+    device: str = apart("auto", "auto, cpu, cuda or cuda:0")
+
+    @property
+    def least_strength(self) -> float | None:
+        """The score threshold."""
+        return self.score_threshold

@@ -1,0 +1,34 @@
+"""HOW: the strongest cells of a network that was trained for retrieval (Tolias, Jenicek and Chum, ECCV 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asmk_engine.extractors.network import NetworkExtractor
+from asmk_engine.extractors.options import apart, choice, numbers, option
+
+SCALES = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
+
+
+@dataclass(frozen=True)
+class How(NetworkExtractor):
+    """HOW; the fields are its options.
+
+    weights       a network file, made by `asmk-engine whiten`, `weights convert` or `train-how`
+    max_features  the strongest over all scales are kept
+    max_side      larger images are shrunk until their longer side is this many pixels
+    scales        at which an image is looked at, 1 being the size after `max_side`
+    precision     of the convolutions; bf16 is faster on processors and GPUs that have it
+    device        where the network runs
+    Descriptors are not normalised, as in the paper: the aggregation works on raw whitened vectors.
+    """
+
+    name = "how"
+    attention = "norm"
+
+    weights: str = apart("", "a network file")
+    max_features: int = option(1000, 1, 1_000_000)
+    max_side: int = option(1024, 16, 16384)
+    scales: tuple[float, ...] = numbers(SCALES, 0.01, 8.0)
+    precision: str = choice("fp32", ("fp32", "bf16", "fp16"))
+    device: str = apart("auto", "auto, cpu, cuda or cuda:0")

@@ -1,0 +1,158 @@
+"""What every extractor with a network does: open its weights, batch images of one size, and survive a full GPU."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from asmk_engine.attempts import Origin, Viewer
+from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.extractors import FolderExtractor
+from asmk_engine.extractors.options import all_options, check_options, recipe_options
+from asmk_engine.features import Features
+from asmk_engine.image_lists import PathLike
+from asmk_engine.images import Box, View
+from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
+from asmk_engine.networks.devices import choose_device, use_full_precision
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.multiscale import Cells, describe, normalise_pixels
+from asmk_engine.recipes import Recipe
+
+BATCH_PIXELS = 1 << 24
+"""Pixels of a batch at scale 1 on a GPU: some twenty images of 1024 × 768, and 3 GB of maps at seven scales."""
+WINDOWED = 96
+"""Images that wait on a GPU for others of their size."""
+
+
+class NetworkExtractor(FolderExtractor):
+    """Extractors whose options are `weights`, `device`, `precision`, `max_side`, `max_features` and `scales`."""
+
+    name: ClassVar[str]
+    attention: ClassVar[str]
+    weights: str
+    device: str
+    precision: str
+    max_side: int
+    max_features: int
+    scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.weights:
+            raise InputError(
+                f"{self.name} needs weights: give a network file with --weights, made by `asmk-engine whiten`, "
+                "`weights convert` or `train-how`; `asmk-engine weights list` says what is published"
+            )
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """The name, the options that change descriptors, and the sha256 of the weights."""
+        self._check_kind()
+        return Recipe(self.name, recipe_options(self), checkpoint_hash(self.weights))
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a descriptor."""
+        return self.network.dim
+
+    @property
+    def origin(self) -> Origin:
+        """How a worker process makes an equal extractor."""
+        options = {"name": self.name, **all_options(self)}
+        return Origin("asmk_engine.extractors:load_extractor", options)
+
+    @functools.cached_property
+    def network(self) -> LocalNetwork:
+        """The network, on its device; raises as `open_checkpoint`."""
+        device = choose_device(self.device)
+        use_full_precision(device)
+        network = open_checkpoint(self.weights)[0]
+        return network.to(device=device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+
+    def _check_kind(self) -> None:
+        found = self.network.options.attention
+        if found != self.attention:
+            other = {"norm": "how", "learned": "delf"}[found]
+            raise MismatchError(
+                f"{self.weights}: a network with {found} attention, {self.name} takes {self.attention}; "
+                f"use --extractor {other}, or other weights"
+            )
+
+    @property
+    def viewer(self) -> Viewer:
+        """Decoding and shrinking, which worker processes do."""
+        return Viewer(self.max_side)
+
+    @property
+    def together(self) -> int:
+        """Images to have at hand before some are described: one on a processor, where a batch gains nothing."""
+        return 1 if choose_device(self.device).type == "cpu" else WINDOWED
+
+    @property
+    def decoders(self) -> int | None:
+        """One process decodes faster than a processor describes."""
+        return 1 if choose_device(self.device).type == "cpu" else None
+
+    def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
+        """The features of an image file or of [H, W, 3] uint8 RGB pixels, strongest first; see `Extractor.extract`.
+
+        Keypoints are the centres of receptive fields, their scale the side of a cell of the map, in original pixels.
+        """
+        return self.describe([self.viewer.view(image, box)])[0]
+
+    def describe(self, views: Sequence[View]) -> list[Features]:
+        """The features of each view, in their order; views of one size pass through the network together."""
+        found: dict[int, Features] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for number, view in enumerate(views):
+            groups.setdefault(view.pixels.shape, []).append(number)
+        for shape, members in groups.items():
+            most = 1 if self.together == 1 else max(1, BATCH_PIXELS // (shape[0] * shape[1]))
+            for begin in range(0, len(members), most):
+                batch = members[begin : begin + most]
+                found |= zip(batch, self._describe_batch([views[number] for number in batch]), strict=True)
+        return [found[number] for number in range(len(views))]
+
+    def _describe_batch(self, views: list[View]) -> list[Features]:
+        """Views of one size; where they are too many for the device, half of them at a time."""
+        try:
+            return self._run(views)
+        except torch.OutOfMemoryError:
+            if len(views) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(views) // 2
+        return [*self._describe_batch(views[:half]), *self._describe_batch(views[half:])]
+
+    @torch.inference_mode()
+    def _run(self, views: list[View]) -> list[Features]:
+        device = self.network_device
+        pixels = torch.from_numpy(np.stack([view.pixels for view in views])).to(device, non_blocking=True)
+        normalised = normalise_pixels(pixels, self.network.options)
+        cells = describe(self.network, normalised, self.scales, self.max_features, self.least_strength, self.precision)
+        return [_features(found, view) for found, view in zip(cells, views, strict=True)]
+
+    @property
+    def least_strength(self) -> float | None:
+        """Cells weaker than this are left out; None keeps all."""
+        return None
+
+    @property
+    def network_device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+
+def _features(cells: Cells, view: View) -> Features:
+    positions = view.to_original(_array(cells.positions))
+    sizes = _array(cells.sizes)[:, None] * np.float32(view.scale_factor)
+    keypoints = np.concatenate([positions, sizes], axis=1).astype(np.float32)
+    return Features(_array(cells.descriptors).astype(np.float16), keypoints, _array(cells.strengths), view.image_size)
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    return tensor.float().cpu().numpy()

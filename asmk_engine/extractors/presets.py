@@ -1,0 +1,37 @@
+"""Extractors by the network they are usually made of: `how-squeezenet` is `how` on SqueezeNet 1.1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An extractor and the network its weights must belong to.
+
+    extractor  `how` or `delf`
+    trunk      name of the trunk, without its last `skip` parts
+    published  the name under which `asmk-engine weights fetch` gets weights for it; empty where none are published
+    """
+
+    extractor: str
+    trunk: str
+    skip: int = 0
+    published: str = ""
+
+
+PRESETS = {
+    "how-r18": Preset("how", "resnet18", 0, "how-r18"),
+    "how-r50-": Preset("how", "resnet50", 1, "how-r50-"),
+    "how-resnet18": Preset("how", "resnet18", 0, "resnet18"),
+    "how-resnet34": Preset("how", "resnet34", 0, "resnet34"),
+    "how-resnet50": Preset("how", "resnet50", 1, "resnet50"),
+    "how-resnet101": Preset("how", "resnet101", 1, "resnet101"),
+    "how-squeezenet": Preset("how", "squeezenet1_1", 0, "squeezenet1_1"),
+    "how-resnet50v2": Preset("how", "resnet50v2", 1),
+    "delf-resnet18": Preset("delf", "resnet18", 0, "resnet18"),
+    "delf-resnet50": Preset("delf", "resnet50", 1, "resnet50"),
+    "delf-squeezenet": Preset("delf", "squeezenet1_1", 0, "squeezenet1_1"),
+    "delf-resnet50v2": Preset("delf", "resnet50v2", 1),
+}
+"""`how-r18` and `how-r50-` are the trained networks of the paper, the others ImageNet's, to be whitened or trained."""

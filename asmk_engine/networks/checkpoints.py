@@ -1,0 +1,94 @@
+"""Network files of our own: options, weights and checksums in one file of the safetensors layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asmk_engine.arrays import CHECKSUMS, ArrayFile, map_arrays, write_arrays
+from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundError
+from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.trunks import Tensors, load_tensors
+from asmk_engine.store import Folder
+
+KIND = "asmk-engine network"
+SUFFIX = ".safetensors"
+
+
+def save_checkpoint(path: Path | str, network: LocalNetwork, origin: dict[str, Any]) -> str:
+    """Write a network atomically; returns the sha256 of the file. An existing file is replaced.
+
+    origin  where the weights came from, JSON values, for people and for `whiten`, which looks for its own work in it
+    """
+    path = Path(path)
+    folder = Folder(path.parent)
+    folder.make()
+    arrays = {key: _plain(value) for key, value in network.state_dict().items() if value.is_floating_point()}
+    metadata = {"kind": KIND, "network": network.options.to_json(), "origin": json.dumps(origin, sort_keys=True)}
+    write_arrays(folder, path.name, arrays, metadata)
+    folder.sync()
+    return checkpoint_hash(path)
+
+
+def _plain(value: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = value.detach().cpu().contiguous().float().numpy()
+    return array
+
+
+def open_checkpoint(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
+    """The network in a file, ready to describe, and where its weights came from.
+
+    NotFoundError, FormatError for another kind of file, DamagedError when it was altered, MismatchError when its
+    tensors are not those of its options.
+    """
+    path = Path(path)
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("kind") != KIND:
+        raise FormatError(
+            f"{path}: not a network of asmk-engine; make one of ImageNet weights with `asmk-engine whiten`, or of a "
+            "published checkpoint with `asmk-engine weights convert`"
+        )
+    network = LocalNetwork(LocalOptions.from_json(metadata.get("network", ""), path))
+    load_tensors(network, tensors, path, "the file was altered: get it again")
+    return network.eval(), _origin(metadata, path)
+
+
+def _origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(metadata.get("origin", "{}")))
+    except (ValueError, TypeError, RecursionError):
+        raise DamagedError(f"{path}: what it says of its origin is not readable; the file was altered") from None
+
+
+def is_checkpoint(path: Path | str) -> bool:
+    """Whether a file is a network of our own, whole or not."""
+    path = Path(path)
+    try:
+        return path.is_file() and path.suffix == SUFFIX and _mapped(path).metadata.get("kind") == KIND
+    except AsmkError:
+        return False
+
+
+def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """The tensors of a safetensors file as float32, and its metadata; checksums are compared where it has some."""
+    file = _mapped(path)
+    file.verify()
+    names = (name for name in file.arrays if name != CHECKSUMS)
+    return {name: torch.from_numpy(np.array(file.arrays[name], np.float32)) for name in names}, file.metadata
+
+
+def _mapped(path: Path) -> ArrayFile:
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such file of weights; `asmk-engine weights list` says where to get them")
+    return map_arrays(Folder(path.parent), path.name, plain=True)
+
+
+def checkpoint_hash(path: Path | str) -> str:
+    """The sha256 of a file, 64 hexadecimal digits: what a recipe names the weights by."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,55 @@
+"""Where a network runs and in which precision."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+
+from asmk_engine.errors import InputError
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("fp32", "bf16", "fp16")
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name, `cuda` or `cuda:1` and the like; auto is a GPU where torch sees one, else the processor.
+
+    InputError when a GPU is asked for that torch does not see.
+    """
+    seen = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if seen else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    number = name.removeprefix("cuda").removeprefix(":") or "0"
+    if not name.startswith("cuda") or not number.isdecimal():
+        raise InputError(f"device is {name!r}; choose auto, cpu, cuda, or cuda:0 and the like")
+    if not seen or int(number) >= torch.cuda.device_count():
+        count = torch.cuda.device_count() if seen else 0
+        raise InputError(f"device {name!r}: torch sees {count} GPUs; use auto, or install torch for CUDA")
+    return torch.device("cuda", int(number))
+
+
+def automatic_precision(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Inside, convolutions run in this precision; `fp32` changes nothing. InputError for an unknown one."""
+    check_precision(precision)
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, _HALVES[precision])
+
+
+def check_precision(precision: str) -> str:
+    """The precision itself, or InputError."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    return precision
+
+
+def use_full_precision(device: torch.device) -> None:
+    """Let a GPU multiply float32 as float32, not as TF32, whose descriptors differ in the third digit."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False

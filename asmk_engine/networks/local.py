@@ -1,0 +1,191 @@
+"""Local descriptors from a trunk: HOW, DELF, and what lies between them, as switches of one network.
+
+    pixels ──trunk──▶ map U ──smoothing──▶ Ū ──reduction──▶ descriptors
+                        └──attention──▶ strengths
+
+HOW (Tolias, Jenicek and Chum, ECCV 2020, §4.1) takes the L2 norm of U as attention, smooths, and reduces in the
+network. DELF (Noh et al., ICCV 2017) learns its attention, does not smooth, and reduces unit vectors afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asmk_engine.errors import DamagedError, InputError
+from asmk_engine.networks.trunks import TRUNKS, build_trunk
+
+ATTENTIONS = ("norm", "learned")
+REDUCTIONS = ("network", "post", "none")
+HIDDEN = 512  # channels between the two convolutions of a learned attention
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NORM_SQUARED_FLOOR = 1e-10  # added under the root of the attention, as in the HOW code
+NORM_FLOOR = 1e-6  # added to the norm of a global descriptor
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """What a local network is made of; InputError for values that there are not.
+
+    trunk      name in `TRUNKS`; the last `skip` parts of it are left out
+    attention  `norm`: the L2 norm of the map (HOW's w); `learned`: 1×1 to 512, ReLU, 1×1 to 1, softplus (DELF's ŵ)
+    smoothing  side of the average pooling, 3 in HOW; 1 is none (ĥ)
+    reduction  `network`: a 1×1 convolution in the network (HOW's o); `post`: of unit vectors, after training, to unit
+               vectors (DELF's ô); `none`: descriptors have all channels of the trunk
+    dim        dimensions of a reduced descriptor
+    mean, std  of the pixels, RGB
+    """
+
+    trunk: str
+    skip: int = 0
+    attention: str = "norm"
+    smoothing: int = 3
+    reduction: str = "network"
+    dim: int = 128
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
+
+    def __post_init__(self) -> None:
+        for key, choices in (("trunk", tuple(TRUNKS)), ("attention", ATTENTIONS), ("reduction", REDUCTIONS)):
+            if getattr(self, key) not in choices:
+                raise InputError(f"{key} is {getattr(self, key)!r}; choose one of {', '.join(choices)}")
+        if self.smoothing < 1 or self.smoothing % 2 == 0:
+            raise InputError(f"smoothing is {self.smoothing}; give the odd side of a window, 1 for none")
+        if not 1 <= self.dim <= 4096:
+            raise InputError(f"dim is {self.dim}; expected 1 to 4096")
+
+    def to_json(self) -> str:
+        """The options as one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, where: object) -> LocalOptions:
+        """The options in a line of JSON; `where` names the file in a DamagedError."""
+        try:
+            content: dict[str, Any] = json.loads(text)
+            pixels = {key: tuple(float(value) for value in content.pop(key)) for key in ("mean", "std")}
+            return cls(**content, **pixels)
+        except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+            raise DamagedError(f"{where}: its network is not described readably ({error}); get it again") from None
+
+
+HOW = {"attention": "norm", "smoothing": 3, "reduction": "network"}
+DELF = {"attention": "learned", "smoothing": 1, "reduction": "post"}
+_ROWS = {1: ("how", "contrastive"), 2: ("How", "contrastive"), 3: ("HOw", "contrastive"), 4: ("HOW", "contrastive"),
+         5: ("HOW", "classification"), 6: ("HOw", "classification"), 7: ("How", "classification"),
+         8: ("hOW", "classification"), 9: ("how", "classification")}  # fmt: skip
+
+
+def ablation(row: int, trunk: str = "resnet18", skip: int = 0) -> tuple[LocalOptions, str]:
+    """The network and the loss, `contrastive` or `classification`, of a row of Table 1 of the HOW paper, 1 to 9.
+
+    A hat of the paper is a capital here: H is no smoothing, O no reduction in the network, W a learned attention. The
+    hats of rows 2, 3, 6 and 7 are unreadable in the copy of the paper at hand; they follow from its numbers of words.
+    """
+    if row not in _ROWS:
+        raise InputError(f"row {row}: Table 1 has rows 1 to 9")
+    letters, loss = _ROWS[row]
+    options = LocalOptions(
+        trunk,
+        skip,
+        smoothing=1 if "H" in letters else 3,
+        reduction="post" if "O" in letters else "network",
+        attention="learned" if "W" in letters else "norm",
+    )
+    return options, loss
+
+
+class LearnedAttention(nn.Sequential):
+    """DELF's attention: 1×1 to 512, ReLU, 1×1 to 1, softplus; [B, C, h, w] to [B, 1, h, w]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.Conv2d(channels, HIDDEN, 1), nn.ReLU(inplace=True), nn.Conv2d(HIDDEN, 1, 1), nn.Softplus())
+
+
+class LocalNetwork(nn.Module):
+    """A trunk with attention, smoothing and reduction; see `LocalOptions`."""
+
+    def __init__(self, options: LocalOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.trunk = build_trunk(options.trunk, options.skip)
+        self.attention = LearnedAttention(self.trunk.channels) if options.attention == "learned" else None
+        reduced = options.reduction != "none"
+        self.reduction = nn.Conv2d(self.trunk.channels, options.dim, 1) if reduced else None
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a descriptor."""
+        return self.trunk.channels if self.reduction is None else self.options.dim
+
+    def maps(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The smoothed map [B, C, h, w], and the strengths [B, h, w] of the map before it was smoothed."""
+        found = self.trunk(pixels)
+        strengths = norm_attention(found) if self.attention is None else self.attention(found).squeeze(1)
+        return smooth(found, self.options.smoothing), strengths
+
+    def reduce(self, cells: torch.Tensor) -> torch.Tensor:
+        """Descriptors [..., D] of cells [..., C] of the smoothed map: P c + b, or of and to unit length for `post`."""
+        if self.reduction is None:
+            return cells
+        weight, bias = self.reduction.weight.flatten(1), self.reduction.bias
+        if self.options.reduction == "network":
+            return functional.linear(cells, weight, bias)
+        reduced = functional.linear(unit_length(cells), weight, bias)
+        return unit_length(reduced)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Descriptors [B, D, h, w] and strengths [B, h, w] at every cell, at one scale."""
+        found, strengths = self.maps(pixels)
+        return self.reduce(found.movedim(1, -1)).movedim(-1, 1), strengths
+
+    def trained(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What training sees: as `forward`, but without a reduction that comes after training."""
+        if self.options.reduction == "post":
+            return self.maps(pixels)
+        return self(pixels)
+
+    def global_descriptor(self, pixels: torch.Tensor, scales: Sequence[float] = (1.0,)) -> torch.Tensor:
+        """Sum of strength times descriptor over all scales and positions, over its norm: [B, D].
+
+        Source: HOW §3.3, with the constant of its code: v / (|v| + 1e-6).
+        """
+        total = torch.zeros((), device=pixels.device)
+        for scale in scales:
+            descriptors, strengths = self.trained(rescale(pixels, scale))
+            total = total + torch.einsum("bdhw,bhw->bd", descriptors.float(), strengths.float())
+        return total / (total.norm(dim=1, keepdim=True) + NORM_FLOOR)
+
+
+def norm_attention(found: torch.Tensor) -> torch.Tensor:
+    """sqrt(Σ_c u_c² + 1e-10) at each position of maps [B, C, h, w]: [B, h, w]. Source: HOW §4.1 and its code."""
+    return (found.float().square().sum(1) + NORM_SQUARED_FLOOR).sqrt()
+
+
+def smooth(found: torch.Tensor, side: int) -> torch.Tensor:
+    """The average of the side × side cells around each; over an edge, of those that are there. Source: HOW §4.1."""
+    if side == 1:
+        return found
+    return functional.avg_pool2d(found, side, 1, side // 2, count_include_pad=False)
+
+
+def unit_length(vectors: torch.Tensor) -> torch.Tensor:
+    """Vectors [..., D] over their length; one of zeros stays zero."""
+    return functional.normalize(vectors, dim=-1)
+
+
+def rescale(pixels: torch.Tensor, scale: float) -> torch.Tensor:
+    """Pixels [B, 3, H, W] resampled to floor(side · scale), at least 1: bilinear, corners not aligned, no antialias.
+
+    Source: the HOW code, where a scale of 1 is the identity too.
+    """
+    size = [max(1, int(side * scale)) for side in pixels.shape[-2:]]
+    if size == list(pixels.shape[-2:]):
+        return pixels
+    return functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,73 @@
+"""SqueezeNet 1.1 without the classifier (Iandola et al., arXiv 1602.07360); parameter names are torchvision's."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asmk_engine.networks.trunk import Trunk
+
+# What stands at each place of `features`, with the channels it gives; a pool has none of its own.
+FIRES = {3: (64, 16, 128), 4: (128, 16, 128), 6: (128, 32, 256), 7: (256, 32, 256), 9: (256, 48, 384),
+         10: (384, 48, 384), 11: (384, 64, 512), 12: (512, 64, 512)}  # fmt: skip
+POOLS = (2, 5, 8)
+PLACES = 13
+
+
+class Fire(nn.Module):
+    """A 1×1 convolution that squeezes, then 1×1 and 3×3 convolutions side by side, each rectified."""
+
+    def __init__(self, inputs: int, squeezed: int, outputs: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(inputs, squeezed, 1)
+        self.expand1x1 = nn.Conv2d(squeezed, outputs // 2, 1)
+        self.expand3x3 = nn.Conv2d(squeezed, outputs // 2, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, inputs, h, w] to [B, outputs, h, w]."""
+        squeezed = functional.relu(self.squeeze(x), inplace=True)
+        both = torch.cat([self.expand1x1(squeezed), self.expand3x3(squeezed)], 1)
+        return functional.relu(both, inplace=True)
+
+
+class SqueezeNet(Trunk):
+    """SqueezeNet 1.1 without the last `skip` entries of torchvision's `features`; whole: 512 channels, stride 16.
+
+    Pools round up, as torchvision's do. Nothing is padded before the first pool: cell 0 looks at pixel 15.
+    """
+
+    def __init__(self, name: str, skip: int = 0) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 2), nn.ReLU(inplace=True)]
+        self.channels, self.stride = 64, 2
+        for place in range(len(layers), PLACES - skip):
+            if place in POOLS:
+                layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
+                self.stride *= 2
+            else:
+                layers.append(Fire(*FIRES[place]))
+                self.channels = FIRES[place][2]
+        self.offset, self.least_side = self.stride - 1, 2 * self.stride - 1
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
+        found: torch.Tensor = self.features(pixels)
+        return found
+
+
+def onnx_names(skip: int) -> dict[str, str]:
+    """Parameter → name in the published ONNX file, without its prefix, for the trunk without its last `skip` layers."""
+    names = _layer("features.0", 0)
+    number = 1
+    for place in sorted(FIRES):
+        if place < PLACES - skip:
+            for part in ("squeeze", "expand1x1", "expand3x3"):
+                names |= _layer(f"features.{place}.{part}", number)
+                number += 1
+    return names
+
+
+def _layer(here: str, number: int) -> dict[str, str]:
+    return {f"{here}.{part}": f"conv{number}_{part}" for part in ("weight", "bias")}

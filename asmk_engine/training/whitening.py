@@ -1,0 +1,149 @@
+"""The reduction of a network, learned from photographs: PCA-whitening of its smoothed, unreduced descriptors.
+
+Source: the initialisation of HOW (Tolias et al., ECCV 2020, §4.1 and its code): the first 5000 training images, one
+scale, the 1000 strongest cells of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asmk_engine import threads
+from asmk_engine.attempts import Viewed, Viewer, attempt
+from asmk_engine.errors import InputError
+from asmk_engine.image_lists import ImageFile
+from asmk_engine.images import View
+from asmk_engine.networks.checkpoints import checkpoint_hash
+from asmk_engine.networks.devices import choose_device, use_full_precision
+from asmk_engine.networks.local import LocalNetwork, LocalOptions, unit_length
+from asmk_engine.networks.multiscale import normalise_pixels
+from asmk_engine.networks.trunks import load_trunk
+
+IMAGES = 5000
+PER_IMAGE = 1000
+EIGENVALUE_FLOOR = 1e-14
+Progress = Callable[[int, int], None]
+
+
+def initial_network(
+    options: LocalOptions,
+    weights: Path,
+    images: Sequence[ImageFile],
+    *,
+    max_side: int = 1024,
+    max_images: int = IMAGES,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[LocalNetwork, dict[str, Any]]:
+    """A network of ImageNet weights with a reduction learned from photographs, and its origin for the checkpoint.
+
+    weights     of the trunk, see `load_trunk`
+    images      photographs; of more than `max_images`, so many are taken at even distances
+    InputError when too few photographs can be read for the dimensions asked for; what `load_trunk` raises.
+    """
+    network = LocalNetwork(options)
+    network.trunk = load_trunk(weights, options.trunk, options.skip)
+    place = choose_device(device)
+    use_full_precision(place)
+    network = network.eval().to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    chosen = evenly(images, max_images)
+    whitening = learn_reduction(network, _counted(views(chosen, max_side), len(chosen), progress))
+    origin = {**asdict(options), "trunk_sha256": checkpoint_hash(weights), "max_side": max_side, **whitening}
+    return network.cpu(), origin
+
+
+def evenly(images: Sequence[ImageFile], most: int) -> list[ImageFile]:
+    """At most `most` of the images, at even distances, so that every part of a collection is seen."""
+    if len(images) <= most:
+        return list(images)
+    return [images[number * len(images) // most] for number in range(most)]
+
+
+def views(images: Iterable[ImageFile], max_side: int) -> Iterator[View]:
+    """The photographs that can be read, decoded by threads while the network works."""
+    viewer = Viewer(max_side)
+    outcomes = threads.stream(lambda image: attempt(viewer, image.path), images, max(2, threads.available_threads()))
+    return (outcome.view for outcome in outcomes if isinstance(outcome, Viewed))
+
+
+def _counted(found: Iterable[View], total: int, progress: Progress | None) -> Iterator[View]:
+    for done, view in enumerate(found, start=1):
+        yield view
+        if progress:
+            progress(done, total)
+
+
+@torch.inference_mode()
+def learn_reduction(network: LocalNetwork, photographs: Iterable[View]) -> dict[str, Any]:
+    """Set the reduction of a network from photographs, at one scale; returns what was seen, for the origin.
+
+    `network` is whitened; `post` is turned only, and learned from cells of unit length, as DELF's PCA.
+    """
+    moments = Moments(network.trunk.channels)
+    images = 0
+    for view in photographs:
+        pixels = torch.from_numpy(view.pixels)[None].to(next(network.parameters()).device)
+        if min(pixels.shape[1:3]) >= network.trunk.least_side:
+            moments.add(strongest_cells(network, normalise_pixels(pixels, network.options)))
+            images += 1
+    network.to("cpu")
+    whitens = network.options.reduction == "network"
+    _set_reduction(network, *moments.whitening(network.options.dim, 1.0 if whitens else 0.0))
+    return {"images": images, "descriptors": moments.count}
+
+
+def strongest_cells(network: LocalNetwork, pixels: torch.Tensor) -> torch.Tensor:
+    """The cells [n, C] of the smoothed map of one image that PCA is learned from; of unit length for `post`."""
+    maps, strengths = network.maps(pixels)
+    order = strengths.flatten().sort(descending=True, stable=True)[1][:PER_IMAGE]
+    cells = maps[0].flatten(1).T[order]
+    return unit_length(cells) if network.options.reduction == "post" else cells
+
+
+class Moments:
+    """Count, mean and covariance of vectors that pass once, in float64."""
+
+    def __init__(self, dim: int) -> None:
+        self.count = 0
+        self._shift: torch.Tensor | None = None
+        self._sum = torch.zeros(dim, dtype=torch.float64)
+        self._products = torch.zeros(dim, dim, dtype=torch.float64)
+
+    def add(self, vectors: torch.Tensor) -> None:
+        """Take vectors [n, dim] in; sums are of differences to the first mean, against cancellation."""
+        vectors = vectors.to("cpu", torch.float64)
+        if self._shift is None:
+            self._shift = vectors.mean(0)
+        centred = vectors - self._shift
+        self.count += len(vectors)
+        self._sum += centred.sum(0)
+        self._products += centred.T @ centred
+
+    def whitening(self, dim: int, power: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean [C] and P [dim, C] = diag(λ)^(-power/2) Eᵀ, greatest eigenvalue first, λ at least 1e-14; float64.
+
+        Source: the HOW code, with power 1. InputError when there are not more vectors than dimensions.
+        """
+        if self._shift is None or self.count <= dim:
+            raise InputError(
+                f"{self.count} descriptors cannot teach a reduction to {dim} dimensions; give more photographs"
+            )
+        offset = self._sum / self.count
+        covariance = self._products / self.count - torch.outer(offset, offset)
+        values, directions = torch.linalg.eigh((covariance + covariance.T) / 2)
+        values, directions = values.flip(0)[:dim].clamp(min=EIGENVALUE_FLOOR), directions.flip(1)[:, :dim]
+        # An eigenvector's sign is arbitrary: fixed here, so that the same photographs give the same network everywhere.
+        signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+        return self._shift + offset, (directions * signs * values.pow(-power / 2)).T
+
+
+def _set_reduction(network: LocalNetwork, mean: torch.Tensor, projection: torch.Tensor) -> None:
+    if network.reduction is None:
+        raise InputError("a network without a reduction needs no photographs; choose reduction network or post")
+    network.reduction.weight.copy_(projection[:, :, None, None])
+    network.reduction.bias.copy_(-projection @ mean)
