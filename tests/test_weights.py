@@ -1,0 +1,338 @@
+"""Published weights: the registry, downloads from a server on this machine, the cache and its records, the command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from asmk_engine.cli.weights import weights
+from asmk_engine.errors import AsmkError, DamagedError, InputError, NotFoundError, StorageError
+from asmk_engine.networks import cache, downloads, registry
+from asmk_engine.networks.cache import cache_folder, fetch_weights, find_weights, keep_weights, weights_path
+from asmk_engine.networks.downloads import download
+from asmk_engine.networks.registry import WEIGHTS, PublishedWeights, published_weights
+from asmk_engine.store import Folder, WriterLock
+
+CONTENT = bytes(range(256)) * 12000  # three pieces of a download
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Published(BaseHTTPRequestHandler):
+    """What stands in for the address of published weights: the path says how it behaves."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        if self.path.startswith(("/missing", "/busy")):
+            self.send_error(404 if self.path.startswith("/missing") else 503)
+        elif self.path.startswith("/moved"):
+            self.send_response(302)
+            self.send_header("Location", "/good.pth")
+            self.end_headers()
+        else:
+            self.send_response(200)
+            if not self.path.startswith("/unsized"):
+                self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path.startswith("/cut") else CONTENT)
+
+    def log_message(self, *arguments: object) -> None:
+        return None
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Published)
+    server.asked = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+@pytest.fixture
+def address(served: ThreadingHTTPServer) -> str:
+    served.asked.clear()  # type: ignore[attr-defined]
+    return f"http://127.0.0.1:{served.server_port}"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of this test; a proxy that the machine may have is not asked."""
+    monkeypatch.setenv("ASMK_ENGINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(downloads, "TIMEOUT", 5.0)
+    return tmp_path / "cache" / "weights"
+
+
+def entry(address: str, file: str = "good.pth", sha256: str = SHA256[:8], obstacle: str = "") -> PublishedWeights:
+    return PublishedWeights("test", f"{address}/{file}", sha256, "trunk", "a test", "none", obstacle)
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    text = str(error.value)
+    assert "\n" not in text and "; " in text, text
+    return text
+
+
+# The registry
+
+
+def test_names_files_and_hashes_of_the_registry() -> None:
+    files = [one.file for one in WEIGHTS.values()]
+    assert len(set(files)) == len(files)
+    for name, one in WEIGHTS.items():
+        assert one.name == name and one.kind in ("trunk", "local", "global") and one.purpose and one.licence
+        assert one.url.startswith(("http://", "https://")) and "/" not in one.file and one.file
+        assert set(one.sha256) <= set("0123456789abcdef")
+        if one.kind == "trunk":  # the promise of torchvision
+            assert len(one.sha256) == 8 and one.file == f"{name}-{one.sha256}.pth"
+
+
+def test_the_published_addresses_of_how_and_torchvision() -> None:
+    how = "http://ptak.felk.cvut.cz/personal/toliageo/share/how/models/"
+    assert published_weights("how-r18").url == how + "how_r18.pth"
+    assert published_weights("how-r50-").url == how + "how_r50-.pth"
+    assert published_weights("resnet18").url == "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+
+
+@pytest.mark.parametrize(("name", "near"), [("how-r50", "how-r50-"), ("Resnet18", "resnet18"), ("?", "how-r18")])
+def test_an_unknown_name_gets_the_near_ones(name: str, near: str) -> None:
+    with pytest.raises(NotFoundError, match="is not the name of published weights") as error:
+        published_weights(name)
+    assert near in one_line(error)
+
+
+# Where files are kept
+
+
+@pytest.mark.parametrize(
+    ("environment", "platform", "expected"),
+    [
+        ({"ASMK_ENGINE_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "linux", "/a"),
+        ({"ASMK_ENGINE_CACHE": "", "XDG_CACHE_HOME": "/b"}, "linux", "/b/asmk-engine"),
+        ({"XDG_CACHE_HOME": "/b"}, "darwin", "/b/asmk-engine"),
+        ({"XDG_CACHE_HOME": "relative"}, "linux", "~/.cache/asmk-engine"),
+        ({}, "linux", "~/.cache/asmk-engine"),
+        ({}, "darwin", "~/Library/Caches/asmk-engine"),
+        ({"LOCALAPPDATA": "/local"}, "win32", "/local/asmk-engine/Cache"),
+        ({}, "win32", "~/AppData/Local/asmk-engine/Cache"),
+    ],
+)
+def test_the_folder_of_each_platform(environment: dict[str, str], platform: str, expected: str) -> None:
+    assert cache_folder(environment, platform) == Path(expected).expanduser()
+
+
+def test_a_home_that_is_not_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(InputError, match="set ASMK_ENGINE_CACHE"):
+        cache_folder({}, "linux")
+
+
+# Fetching
+
+
+def test_a_good_download_is_whole_recorded_and_made_once(
+    served: ThreadingHTTPServer, address: str, folder: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    path = fetch_weights(entry(address), progress=lambda done, total: told.append((done, total)))
+    assert path == folder / "good.pth" and path.read_bytes() == CONTENT
+    assert told[-1] == (len(CONTENT), len(CONTENT)) and len(told) > 1
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    record = json.loads((folder / "good.pth.json").read_text())
+    assert record == {"sha256": SHA256, "bytes": len(CONTENT), "origin": f"{address}/good.pth"}
+    assert fetch_weights(entry(address)) == weights_path(entry(address)) == path
+    assert served.asked == ["/good.pth"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("file", ["unsized.pth", "moved.pth"])
+def test_a_server_that_tells_no_size_or_sends_elsewhere(address: str, file: str) -> None:
+    assert fetch_weights(entry(address, file)).read_bytes() == CONTENT
+
+
+def test_a_hash_that_nobody_published_is_recorded(address: str, folder: Path) -> None:
+    fetch_weights(entry(address, sha256=""))
+    assert json.loads((folder / "good.pth.json").read_text())["sha256"] == SHA256
+
+
+@pytest.mark.parametrize(
+    ("file", "sha256", "kind", "said"),
+    [
+        ("good.pth", "deadbeef", DamagedError, "deadbeef was published"),
+        ("cut.pth", SHA256[:8], DamagedError, f"ended after {len(CONTENT) // 2} of {len(CONTENT)} bytes"),
+        ("missing.pth", SHA256[:8], NotFoundError, "404"),
+        ("busy.pth", SHA256[:8], StorageError, "503"),
+    ],
+)
+def test_a_bad_download_leaves_nothing(
+    address: str, folder: Path, file: str, sha256: str, kind: type[AsmkError], said: str
+) -> None:
+    with pytest.raises(kind) as error:
+        fetch_weights(entry(address, file, sha256))
+    assert said in one_line(error) and f"{address}/{file}" in one_line(error)
+    assert Folder(folder).names() == ["lock"]
+
+
+def test_offline_the_error_says_which_file_to_put_where(folder: Path) -> None:
+    closed = ThreadingHTTPServer(("127.0.0.1", 0), Published)
+    closed.server_close()
+    url = f"http://127.0.0.1:{closed.server_port}"
+    with pytest.raises(StorageError, match="cannot be reached") as error:
+        fetch_weights(entry(url))
+    assert f"fetch {url}/good.pth with another machine and put it here: {folder / 'good.pth'}" in one_line(error)
+    assert Folder(folder).names() == ["lock"]
+
+
+def test_a_server_that_sends_for_ever_is_stopped(address: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "MOST_BYTES", 1000)
+    with pytest.raises(DamagedError, match="more than 1000 bytes"):
+        fetch_weights(entry(address))
+    assert Folder(folder).names() == ["lock"]
+
+
+def test_only_addresses_of_the_web_are_fetched(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"x")
+    with pytest.raises(InputError, match="not an address"):
+        download(f"file://{tmp_path}/secret", Folder(tmp_path), "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_two_fetch_one_at_a_time(address: str, folder: Path) -> None:
+    Folder(folder).make()
+    with WriterLock(folder), pytest.raises(StorageError, match="another process is writing"):
+        fetch_weights(entry(address))
+
+
+def test_what_cannot_be_used_is_not_fetched(served: ThreadingHTTPServer, address: str) -> None:
+    for ask in (fetch_weights, weights_path):
+        with pytest.raises(InputError, match="a TensorFlow SavedModel"):
+            ask(entry(address, obstacle="a TensorFlow SavedModel; take another"))
+    assert served.asked == []  # type: ignore[attr-defined]
+
+
+# What lies in the cache
+
+
+def test_weights_that_are_not_here(address: str, folder: Path) -> None:
+    with pytest.raises(NotFoundError, match="asmk-engine weights fetch test") as error:
+        weights_path(entry(address))
+    assert str(folder / "good.pth") in one_line(error) and f"{address}/good.pth" in one_line(error)
+
+
+def test_a_file_put_there_by_hand_is_taken_and_recorded(
+    served: ThreadingHTTPServer, address: str, folder: Path
+) -> None:
+    folder.mkdir(parents=True)
+    (folder / "good.pth").write_bytes(CONTENT)
+    assert weights_path(entry(address)) == folder / "good.pth"
+    assert json.loads((folder / "good.pth.json").read_text())["sha256"] == SHA256
+    (folder / "other.pth").write_bytes(b"something else")
+    with pytest.raises(DamagedError, match=f"{SHA256[:8]} was published"):
+        fetch_weights(entry(address, "other.pth"))
+    assert served.asked == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("sha256", [SHA256[:8], ""])
+def test_an_altered_file_is_refused_by_name(address: str, sha256: str) -> None:
+    path = fetch_weights(entry(address, sha256=sha256))
+    path.write_bytes(CONTENT[:-1] + b"!")
+    for ask in (fetch_weights, weights_path):
+        with pytest.raises(DamagedError, match="altered since it was fetched") as error:
+            ask(entry(address, sha256=sha256))
+        assert str(path) in one_line(error)
+    with pytest.raises(DamagedError, match="altered since"):
+        find_weights(SHA256)
+
+
+@pytest.mark.parametrize("record", [b"", b"[]", b'{"sha256": 5}', b'{"sha256": "12"}', b"\xff" * 9])
+def test_a_broken_record_is_told(address: str, folder: Path, record: bytes) -> None:
+    fetch_weights(entry(address))
+    (folder / "good.pth.json").write_bytes(record)
+    with pytest.raises(DamagedError, match="the record of a fetched file is not readable"):
+        weights_path(entry(address))
+
+
+def test_weights_are_found_by_their_hash(address: str, tmp_path: Path) -> None:
+    assert find_weights(SHA256) is None
+    path = fetch_weights(entry(address))
+    assert find_weights(SHA256) == path
+    assert find_weights("0" * 64) is None
+    path.unlink()
+    assert find_weights(SHA256) is None
+
+
+def test_a_checkpoint_is_kept_under_its_hash(tmp_path: Path, folder: Path) -> None:
+    made = tmp_path / "mine.safetensors"
+    made.write_bytes(CONTENT)
+    kept = keep_weights(made)
+    assert kept == folder / "kept" / f"{SHA256}.safetensors" and kept.read_bytes() == CONTENT
+    made.unlink()
+    assert find_weights(SHA256) == kept
+    kept.write_bytes(b"altered")
+    with pytest.raises(DamagedError, match="altered since"):
+        find_weights(SHA256)
+    made.write_bytes(CONTENT)
+    assert keep_weights(made) == kept and kept.read_bytes() == CONTENT
+    assert find_weights(SHA256) == kept
+
+
+def test_what_changes_while_it_is_copied_is_not_kept(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "mine.safetensors"
+    made.write_bytes(b"now")
+    monkeypatch.setattr(cache, "file_sha256", lambda path: SHA256)
+    with pytest.raises(DamagedError, match="changed while it was copied"):
+        keep_weights(made)
+    assert Folder(folder / "kept").names() == ["lock"]
+
+
+def test_keeping_what_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(NotFoundError, match="weights were expected"):
+            keep_weights(path)
+
+
+# The command
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(weights, arguments)
+
+
+@pytest.fixture
+def known(address: str, monkeypatch: pytest.MonkeyPatch) -> PublishedWeights:
+    one = entry(address)
+    monkeypatch.setattr(registry, "WEIGHTS", {"test": one, "tf": entry(address, "tf.pth", obstacle="of another kind")})
+    return one
+
+
+def test_fetch_and_path_print_where_the_file_lies(known: PublishedWeights, folder: Path) -> None:
+    assert isinstance(call("path", "test").exception, NotFoundError)
+    fetched = call("fetch", "test")
+    assert fetched.exit_code == 0 and fetched.stdout == f"{folder / 'good.pth'}\n"
+    assert SHA256 in fetched.stderr and "as published" in fetched.stderr
+    assert call("path", "test").stdout == fetched.stdout
+    assert call("fetch", "test", "--quiet").stderr == ""
+
+
+def test_list_says_what_is_here_and_what_cannot_be_used(known: PublishedWeights, folder: Path) -> None:
+    assert "not fetched" in call("list").stdout and "of another kind" in call("list").stdout
+    call("fetch", "test")
+    assert "2.9 MiB" in call("list").stdout
+    told = json.loads(call("list", "--json").stdout)
+    assert told["kind"] == "weights" and told["folder"] == str(folder)
+    assert [one["path"] for one in told["weights"]] == [str(folder / "good.pth"), None]
+    assert told["weights"][0]["sha256"] == SHA256[:8] and told["weights"][1]["obstacle"] == "of another kind"
