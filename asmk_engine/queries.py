@@ -12,6 +12,8 @@ from asmk_engine.image_lists import find_images
 from asmk_engine.index import Index
 
 Box = tuple[float, float, float, float]
+IMPORTED = "hloc"
+"""The extractor in the recipes of features that another program made."""
 
 
 class QuerySource:
@@ -57,6 +59,9 @@ class QuerySource:
         """The features of a query of a ground truth, whose name may be that of a photograph without its extension."""
         if name in self.index:
             return self.features(name, box)[0]
+        # No extractor of ours makes what was imported: such features of a query are already those of its region.
+        if self.index.codebook.recipe.extractor == IMPORTED and (found := self._of_set(name)) is not None:
+            return found
         return self.extractor.extract(self._photograph(name), box=box)
 
     def _photograph(self, name: str) -> Path:
@@ -93,7 +98,7 @@ class QuerySource:
     def extractor(self) -> Extractor:
         """The extractor that made the indexed features."""
         if self._extractor is None:
-            self._extractor = extractor_from_recipe(self.index.codebook.recipe)
+            self._extractor = extractor_from_recipe(self.index.codebook.recipe, self.index.network)
         return self._extractor
 
     def likely_path(self, name: str) -> Path:

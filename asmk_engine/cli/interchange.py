@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from asmk_engine.cli.common import PATH, Command, Console, plural, quiet_option, read_name_list
 from asmk_engine.errors import InputError
+
+if TYPE_CHECKING:
+    from asmk_engine.features import FeatureSet
 
 
 def format_option(*forms: str) -> Callable[[Command], Command]:
@@ -25,11 +29,21 @@ def format_option(*forms: str) -> Callable[[Command], Command]:
 )
 @click.option("--name", help="What made the features, such as superpoint.  [default: the name of FILE]")
 @click.option("--codebook", type=PATH, help="The codebook of an inverted file of asmk.")
-@click.option("--names", type=PATH, help="Names of the images of an inverted file of asmk, one a line, in their order.")
-@format_option("hloc", "asmk")
+@click.option("--names", type=PATH, help="Names of the images of asmk or HOW, one a line, in their order.")
+@click.option("--truth", type=PATH, help="The ground truth that names the images and queries of HOW.")
+@click.option("--queries", type=PATH, help="The feature set for the queries of HOW, made or added to.")
+@format_option("hloc", "asmk", "how")
 @quiet_option
 def import_(
-    path: Path, output: Path, name: str | None, codebook: Path | None, names: Path | None, form: str, quiet: bool
+    path: Path,
+    output: Path,
+    name: str | None,
+    codebook: Path | None,
+    names: Path | None,
+    truth: Path | None,
+    queries: Path | None,
+    form: str,
+    quiet: bool,
 ) -> None:
     """Take over what another program made.
 
@@ -39,21 +53,37 @@ def import_(
     asmk: a codebook becomes a codebook, for features imported under the same --name; a binary inverted file becomes an
     index. The pickles of asmk are read without running anything that is in them.
 
+    how: the published pickles of HOW features become feature sets, one for the database and one for the queries, for
+    codebooks imported under the same --name. They hold no keypoints.
+
     \b
     Examples:
       asmk-engine import feats-superpoint-n4096-r1024.h5 -o photos.features --name superpoint
       asmk-engine import --format asmk X_codebook.pkl -o x.codebook.h5 --name mast3r
       asmk-engine import --format asmk X.ivf.pkl --codebook x.codebook.h5 --names images.txt -o x.index
+      asmk-engine import --format how roxford5k_how_r18_1000.pkl --truth gnd_roxford5k.pkl --name how_r18 \\
+          -o oxford.features --queries oxford-queries.features
     """
     console = Console(quiet)
+    _check_options(form, {"--codebook": codebook, "--names": names, "--truth": truth, "--queries": queries})
     if form == "asmk":
         _import_asmk(path, output, name, codebook, names, console)
-    elif codebook or names:
-        raise InputError(
-            "--codebook and --names are for an inverted file of asmk; add --format asmk, or leave them out"
-        )
+    elif form == "how":
+        _import_how(path, output, name, names, truth, queries, console)
     else:
         _import_hloc(path, output, name, console)
+
+
+_TAKEN = {"hloc": (), "asmk": ("--codebook", "--names"), "how": ("--names", "--truth", "--queries")}
+
+
+def _check_options(form: str, given: dict[str, Path | None]) -> None:
+    """InputError for options of another layout."""
+    wrong = [option for option, value in given.items() if value is not None and option not in _TAKEN[form]]
+    if wrong:
+        right = [other for other, taken in _TAKEN.items() if set(wrong) <= set(taken)]
+        cure = f"add --format {' or '.join(right)}, or leave that out" if right else "leave that out"
+        raise InputError(f"--format {form} takes no {' and no '.join(wrong)}; {cure}")
 
 
 def _import_asmk(
@@ -70,15 +100,41 @@ def _import_asmk(
         console.say(f"{output}: {made}")
 
 
+def _import_how(
+    path: Path,
+    output: Path,
+    name: str | None,
+    names: Path | None,
+    truth: Path | None,
+    queries: Path | None,
+    console: Console,
+) -> None:
+    from asmk_engine.evaluation.truth import read_truth
+    from asmk_engine.interop.how_features import import_how
+
+    if names and truth:
+        raise InputError("--names and --truth both name the images; give one of them")
+    known = read_truth(truth) if truth else None
+    listed = read_name_list(names) if names else known.images if known else None
+    asked = [query.name for query in known.queries] if known and queries else None
+    with console.bar("import", "images") as on_image:
+        made = import_how(path, output, queries=queries, name=name, names=listed, query_names=asked, on_image=on_image)
+    for place, features in zip((output, queries), made, strict=True):
+        if features is not None:
+            console.say(f"{place}: {_counts(features)}")
+
+
 def _import_hloc(path: Path, output: Path, name: str | None, console: Console) -> None:
     from asmk_engine.interop.hloc import import_hloc
 
     with console.bar("check", "images") as on_check, console.bar("import", "images") as on_image:
         features = import_hloc(path, output, name=name, on_check=on_check, on_image=on_image)
-    console.say(
-        f"{output}: {plural(len(features), 'image')}, {plural(features.descriptor_count, 'descriptor')} "
-        f"of {features.dim} dimensions"
-    )
+    console.say(f"{output}: {_counts(features)}")
+
+
+def _counts(features: FeatureSet) -> str:
+    descriptors = plural(features.descriptor_count, "descriptor")
+    return f"{plural(len(features), 'image')}, {descriptors} of {features.dim} dimensions"
 
 
 @click.command()

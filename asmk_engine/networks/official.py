@@ -67,11 +67,11 @@ def read_official(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
     if version not in (None, VERSION):
         raise FormatError(f"{path}: its format is {str(version)[:40]!r}, {VERSION!r} is read; {_CURE}")
     parts = _parts(content, path) if version == VERSION else _old_parts(content, path)
-    network = LocalNetwork(_options(parts, path))
+    runtime, network = _plain(parts["runtime"], path), _network(parts, path)
     tensors = {_our_name(name): tensor for name, tensor in plain_tensors(content, path).items()}
     load_tensors(network, tensors, path, _CURE)
     origin = {"file": path.name, "sha256": digest, "format": version or "how, before 2020"}
-    return network.eval(), {**origin, "runtime": _plain(parts["runtime"], path)}
+    return network.eval(), {**origin, "runtime": runtime}
 
 
 def _parts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -100,24 +100,30 @@ def _old_parts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     }
 
 
-def _options(parts: Mapping[str, Any], path: Path) -> LocalOptions:
-    if parts.get("architecture") not in DEPTHS:
-        found = str(parts.get("architecture"))[:40]
-        raise InputError(f"{path}: a network upon {found!r}; known are {', '.join(DEPTHS)}; {_CURE}")
-    reduction, smoothing = parts.get("dim_reduction"), parts.get("smoothing")
+def _network(parts: Mapping[str, Any], path: Path) -> LocalNetwork:
+    trunk = str(parts.get("architecture"))
+    if trunk not in DEPTHS:
+        raise InputError(f"{path}: a network upon {trunk[:40]!r}; known are {', '.join(DEPTHS)}; {_CURE}")
     try:
-        mean, std = parts["runtime"]["mean_std"]
-        return LocalOptions(
-            str(parts["architecture"]),
-            int(parts["skip_layer"]),
-            smoothing=int(smoothing["kernel_size"]) if smoothing else 1,
-            reduction="network" if reduction else "none",
-            dim=int(reduction["dim"]) if reduction else 128,
-            mean=_rgb(mean),
-            std=_rgb(std),
-        )
+        return LocalNetwork(_options(trunk, parts))
+    except InputError as error:
+        raise InputError(f"{path}: {error}; {_CURE}") from None
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FormatError(f"{path}: what it says of its network is not understood ({error}); {_CURE}") from None
+
+
+def _options(trunk: str, parts: Mapping[str, Any]) -> LocalOptions:
+    reduction, smoothing = parts.get("dim_reduction"), parts.get("smoothing")
+    mean, std = parts["runtime"]["mean_std"]
+    return LocalOptions(
+        trunk,
+        int(parts["skip_layer"]),
+        smoothing=int(smoothing["kernel_size"]) if smoothing else 1,
+        reduction="network" if reduction else "none",
+        dim=int(reduction["dim"]) if reduction else 128,
+        mean=_rgb(mean),
+        std=_rgb(std),
+    )
 
 
 def _rgb(values: Any) -> tuple[float, float, float]:

@@ -1,0 +1,186 @@
+"""Local features in the pickles that the authors of HOW published, as `examples/demo_how.py` of asmk reads them.
+
+    vecs [n, D], imids [n]      descriptors of the database, and the number of the image that each is of
+    qvecs [m, D], qimids [m]    the same of the queries; both are missing in files for codebooks, which hold vecs alone
+
+Image numbers are places in `imlist` and `qimlist` of the ground truth. Nothing in a pickle is run while it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asmk_engine.errors import DamagedError, FormatError, InputError
+from asmk_engine.evaluation.unpickle import read_plain_pickle
+from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_name, part_names
+from asmk_engine.recipes import Recipe
+
+MOST_BYTES = 64 << 30
+"""20 million descriptors of 128 float32, those of a codebook, take 10 GB; three times as much memory is needed."""
+PIECE = 1000
+"""Descriptors in each of the images that stand for a file whose images are not known."""
+_TOO_MANY = 1 << 40
+_CURE = "fetch the file again"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class HowFeatures:
+    """What stands in a published pickle: descriptors [n, D] and [m, D] float16 or float32, numbers [n] and [m] int64.
+
+    numbers        the image of each descriptor; None in a file for codebooks
+    query_vectors, query_numbers   None where there are no queries
+    """
+
+    path: Path
+    vectors: np.ndarray
+    numbers: np.ndarray | None
+    query_vectors: np.ndarray | None
+    query_numbers: np.ndarray | None
+
+
+def read_how_features(path: Path | str) -> HowFeatures:
+    """The arrays of a published pickle of HOW features, checked against each other.
+
+    Raises NotFoundError, FormatError for another kind of pickle or one that needs anything but arrays, InputError for
+    descriptors that are NaN or infinite, DamagedError for arrays that contradict each other.
+    """
+    path = Path(path)
+    content = read_plain_pickle(path, MOST_BYTES)
+    if not isinstance(content, dict) or "vecs" not in content:
+        raise FormatError(f"{path}: no published features of HOW: it lacks vecs, imids, qvecs and qimids")
+    vectors = _vectors(content["vecs"], "vecs", path)
+    numbers = _numbers(content["imids"], "imids", len(vectors), path) if "imids" in content else None
+    if "qvecs" not in content and "qimids" not in content:
+        return HowFeatures(path, vectors, numbers, None, None)
+    if "qvecs" not in content or "qimids" not in content or numbers is None:
+        raise DamagedError(f"{path}: qvecs, qimids and imids go together, and one is missing; {_CURE}")
+    queries = _vectors(content["qvecs"], "qvecs", path)
+    if queries.shape[1] != vectors.shape[1]:
+        raise DamagedError(f"{path}: vecs have {vectors.shape[1]} dimensions, qvecs {queries.shape[1]}; {_CURE}")
+    return HowFeatures(path, vectors, numbers, queries, _numbers(content["qimids"], "qimids", len(queries), path))
+
+
+def _vectors(value: Any, key: str, path: Path) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind != "f" or not value.shape[1]:
+        found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise DamagedError(f"{path}: {key} is {found}, expected descriptors [n, D]; {_CURE}")
+    if value.size and not np.isfinite([value.min(), value.max()]).all():  # without a mask of the size of the file
+        raise InputError(f"{path}: {key} holds a NaN or infinity; every descriptor must be finite: {_CURE}")
+    return value if value.dtype == np.float16 else value.astype(np.float32, copy=False)
+
+
+def _numbers(value: Any, key: str, count: int, path: Path) -> np.ndarray:
+    plain = isinstance(value, list) and all(type(number) is int and abs(number) < _TOO_MANY for number in value)
+    array = np.array(value, np.int64) if plain else value
+    if not isinstance(array, np.ndarray) or array.shape != (count,) or (count and array.dtype.kind not in "iuf"):
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(value).__name__
+        raise DamagedError(f"{path}: {key} is {found}, expected the image numbers of {count} descriptors; {_CURE}")
+    if count and not ((array == np.floor(array)).all() and array.min() >= 0 and array.max() < _TOO_MANY):
+        raise DamagedError(f"{path}: {key} holds something else than numbers of images, which begin with 0; {_CURE}")
+    return array.astype(np.int64)
+
+
+def import_how(
+    path: Path | str,
+    output: Path | str,
+    *,
+    queries: Path | str | None = None,
+    name: str | None = None,
+    names: Sequence[str] | None = None,
+    query_names: Sequence[str] | None = None,
+    on_image: Progress | None = None,
+) -> tuple[FeatureSet, FeatureSet | None]:
+    """Write the features of a published pickle into feature sets, made or added to; returns (database, queries).
+
+    queries      the feature set of the queries; without it they are left out, and None is returned for them
+    name         what the features are called in their recipe; by default the stem of the file. Only features and
+                 codebooks that were imported under the same name, and are of the same dimension, go together.
+    names, query_names   of the images 0, 1, 2, ...: imlist and qimlist of the ground truth; their numbers by default.
+                 An image that is named and of which the file has no descriptor is kept, without features.
+    on_image     called with (done, total) images
+
+    Descriptors stay in the order of the file. The file says nothing of keypoints: all are at 0, 0, of scale 1 and
+    strength 1, in images of size 0, so that such features cannot be verified by geometry. A file for codebooks becomes
+    images of 1000 descriptors. Raises as `read_how_features`, and InputError for names that are too few or not unique.
+    """
+    found = read_how_features(path)
+    label = found.path.stem if name is None else name
+    if not label.strip():
+        raise InputError(f"{path}: imported features need a name; give what made them, such as how_r18_1000")
+    if queries is not None and found.query_vectors is None:
+        raise InputError(f"{path}: holds no queries (no qvecs); leave the feature set of the queries out")
+    recipe = Recipe("hloc", {"features": label, "dim": found.vectors.shape[1]})
+    database = _images(found.vectors, found.numbers, names, "", found.path)
+    asked = []
+    if queries is not None and found.query_vectors is not None:
+        asked = _images(found.query_vectors, found.query_numbers, query_names, "query-", found.path)
+    total = len(database) + len(asked)
+    made = _write(output, recipe, found.vectors, database, 0, total, on_image)
+    if queries is None or found.query_vectors is None:
+        return made, None
+    return made, _write(queries, recipe, found.query_vectors, asked, len(database), total, on_image)
+
+
+_Rows = list[tuple[str, np.ndarray]]
+
+
+def _images(
+    vectors: np.ndarray, numbers: np.ndarray | None, names: Sequence[str] | None, prefix: str, path: Path
+) -> _Rows:
+    """The name of each image, and the rows of its descriptors in the order of the file."""
+    if numbers is None:
+        if names is not None:
+            raise InputError(f"{path}: does not say of which images its descriptors are; leave the names out")
+        begins = range(0, len(vectors), PIECE)
+        return [(f"descriptors-{begin:09d}", np.arange(begin, min(begin + PIECE, len(vectors)))) for begin in begins]
+    order = np.argsort(numbers, kind="stable")
+    present, starts = np.unique(numbers[order], return_index=True)
+    rows = dict(zip(present.tolist(), np.split(order, starts[1:]), strict=True)) if len(present) else {}
+    if names is None:
+        return [(f"{prefix}{number}", some) for number, some in rows.items()]
+    return _named(rows, names, path)
+
+
+def _named(rows: dict[int, np.ndarray], names: Sequence[str], path: Path) -> _Rows:
+    last = max(rows, default=-1)
+    if last >= len(names):
+        raise InputError(f"{path}: has an image of number {last}, but {len(names)} names; give one for each, in order")
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: two of its images were given the same name; names must be unique")
+    none = np.empty(0, np.int64)
+    return [(check_name(name), rows.get(number, none)) for number, name in enumerate(names)]
+
+
+def _write(
+    output: Path | str,
+    recipe: Recipe,
+    vectors: np.ndarray,
+    images: _Rows,
+    before: int,
+    total: int,
+    on_image: Progress | None,
+) -> FeatureSet:
+    known = FeatureSet.open(output) if part_names(Path(output)) else None
+    with FeatureWriter(output, recipe, vectors.shape[1]) as writer:
+        for done, (name, rows) in enumerate(images, start=before + 1):
+            if known is None or name not in known or not _same(known.read(name).descriptors, vectors[rows]):
+                writer.add(name, _features(vectors[rows]))
+            if on_image:
+                on_image(done, total)
+    return FeatureSet.open(output)
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b)
+
+
+def _features(descriptors: np.ndarray) -> Features:
+    keypoints = np.tile(np.array([0, 0, 1], np.float32), (len(descriptors), 1))
+    return Features(descriptors, keypoints, np.ones(len(descriptors), np.float32), (0, 0))
