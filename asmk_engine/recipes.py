@@ -23,6 +23,11 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
 
+    @property
+    def is_reduced(self) -> bool:
+        """Whether a network whitened or reduced the descriptors, so that a codebook takes them as they are."""
+        return self.weights is not None
+
     def to_json(self) -> str:
         """The recipe as one canonical line of JSON: equal recipes give equal text."""
         content = {"extractor": self.extractor, "options": self.options, "weights": self.weights}

@@ -34,7 +34,7 @@ LEAST_PER_WORD = (
 TRAINING_PER_WORD = 80  # more take longer and change mAP by less than another seed does
 MAX_WORDS = 65_536
 MOST_BITS = 32_768  # of a code: Hamming distances are counted in 16 bits
-WHITENING = ("pca", "none")
+WHITENING = ("auto", "pca", "none")
 ASSIGNMENTS = ("auto", "exact", "graph")
 GRAPH_WORDS = 16_384  # `auto` takes the graph from so many words on: 4 times as fast there, 10 times at 65 536
 GRAPH_MOST = 64  # words of a descriptor that the graph is asked for; more are found by comparing all
@@ -173,7 +173,7 @@ class Codebook:
         *,
         seed: int = 0,
         rounds: int = 10,
-        whitening: str = "pca",
+        whitening: str = "auto",
         backend: str = "auto",
         assignment: str = "auto",
         training_per_word: int = TRAINING_PER_WORD,
@@ -183,13 +183,15 @@ class Codebook:
         """Learn mean and PCA-whitening, then k-means, from a uniform sample of a feature set.
 
         words       a number, or `auto`: the largest power of two with 200 descriptors for each word, at most 65 536
-        whitening   `pca`, or `none`: mean 0 and the identity
+        whitening   `pca`; `none`: mean 0 and the identity; or `auto`: none where a network has reduced them already
         assignment  `exact`, `graph`, or `auto`: through the graph from 16 384 words on
         """
         if assignment not in ASSIGNMENTS:
             raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")
         if whitening not in WHITENING:
-            raise InputError(f"whitening {whitening!r} is unknown; choose {' or '.join(WHITENING)}")
+            raise InputError(f"whitening {whitening!r} is unknown; choose one of {', '.join(WHITENING)}")
+        if whitening == "auto":
+            whitening = "none" if features.recipe.is_reduced else "pca"
         if rounds < 1 or training_per_word < 1:
             raise InputError(f"rounds is {rounds} and training_per_word {training_per_word}; both must be 1 or more")
         count = choose_words(words, features.descriptor_count, features.path)

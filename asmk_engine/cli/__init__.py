@@ -13,7 +13,20 @@ from typing import NoReturn
 import click
 
 from asmk_engine import __version__
-from asmk_engine.cli import check, codebook, demo, doctor, evaluate, extract, index, info, interchange, query, weights
+from asmk_engine.cli import (
+    check,
+    codebook,
+    demo,
+    doctor,
+    evaluate,
+    extract,
+    index,
+    info,
+    interchange,
+    networks,
+    query,
+    weights,
+)
 from asmk_engine.errors import AsmkError
 
 EPILOG = """\b
@@ -45,6 +58,7 @@ def commands() -> None:
 
 for command in (
     extract.extract,
+    networks.whiten,
     codebook.build_codebook,
     index.index,
     query.query,

@@ -44,10 +44,10 @@ training_options = together(
     click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds of k-means."),
     click.option(
         "--whitening",
-        type=click.Choice(["pca", "none"]),
-        default="pca",
+        type=click.Choice(["auto", "pca", "none"]),
+        default="auto",
         show_default=True,
-        help="Projection learned first.",
+        help="Projection learned first. auto: none for features of a network, which has reduced them already.",
     ),
     click.option(
         "--backend",

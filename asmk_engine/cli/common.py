@@ -34,11 +34,38 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 extraction_options = together(
-    click.option("--extractor", help="How features are found and described.  [default: rootsift]"),
-    click.option("--max-features", type=click.IntRange(min=1), help="Keep the strongest N features.  [default: 2000]"),
+    click.option(
+        "--extractor",
+        help="How features are found and described: rootsift, how-r18, how-r50-, how-squeezenet and more; a wrong "
+        "name lists them.  [default: a how- network whose weights were fetched, else rootsift]",
+    ),
+    click.option(
+        "--weights",
+        type=PATH,
+        help="Weights of the extractor's network: a network of this program, an official HOW checkpoint, or ImageNet "
+        "weights of its trunk, which are whitened on the images.",
+    ),
+    click.option(
+        "--max-features",
+        type=click.IntRange(min=1),
+        help="Keep the strongest N features.  [default: 2000 of rootsift, 1000 of a network]",
+    ),
     click.option(
         "--max-side", type=click.IntRange(min=16), help="Shrink the longer side to N pixels.  [default: 1024]"
     ),
+    click.option(
+        "--scales",
+        callback=lambda c, p, value: parse_numbers(value),
+        help="Scales of a network, such as 1.414,1,0.707.  [default: 2 to 0.25, seven]",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        help="Of a network's convolutions; bf16 is faster where the hardware has it, and changes features a little.  "
+        "[default: fp32]",
+    ),
+    click.option("--score-threshold", type=click.FloatRange(min=0), help="Least attention of a DELF feature."),
+    click.option("--device", help="Where a network runs: auto, cpu, cuda or cuda:0.  [default: auto]"),
     click.option("--contrast-threshold", type=click.FloatRange(min=0), help="Least contrast of a SIFT keypoint."),
     click.option("--workers", type=click.IntRange(min=0), help="Worker processes; one per processor by default."),
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
@@ -110,6 +137,16 @@ def parse_size(text: str) -> int:
     if found is None:
         raise InputError(f"{text!r} is no size: give a number with K, M, G or T, such as 800M or 1.5G")
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+
+def parse_numbers(text: str | None) -> tuple[float, ...] | None:
+    """`2,1.414,1` as numbers; InputError for anything else."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{text!r}: expected numbers with commas between them, such as 1.414,1,0.707") from None
 
 
 def parse_box(text: str | None) -> tuple[float, float, float, float] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asmk_engine.cli.common import PATH, Console, extraction_options, plural, quiet_option
+from asmk_engine.cli.networks import choose_extractor
 
 if TYPE_CHECKING:
     from asmk_engine.extraction import ExtractionSummary
@@ -33,6 +34,7 @@ def extract(images: tuple[Path, ...], output: Path, prune: bool, quiet: bool, **
     Examples:
       asmk-engine extract photos/ -o photos.features
       asmk-engine extract photos/ more/one.png list.txt -o photos.features --max-features 2000
+      asmk-engine extract photos/ -o deep.features --extractor how-squeezenet --weights squeezenet1_1-b8a52dc0.pth
     """
     run_extraction(images, output, Console(quiet), prune=prune, **options)
 
@@ -43,25 +45,23 @@ def run_extraction(
     console: Console,
     *,
     prune: bool,
-    extractor: str | None,
     workers: int | None,
     strict: bool,
     recipe: Recipe | None = None,
+    network: Path | None = None,
     **options: Any,
 ) -> FeatureSet:
     """Extract with a progress bar, say what was skipped, and open the feature set.
 
-    recipe  how to extract when no extractor and no option is named
+    recipe, network  how to extract when no extractor and no option is named; by default as the set was made so far
     """
     from asmk_engine.extraction import extract_images
-    from asmk_engine.extractors import extractor_from_recipe, load_extractor
     from asmk_engine.features import FeatureSet
+    from asmk_engine.training.initial import network_beside
 
-    named = {key: value for key, value in options.items() if value is not None}
-    if recipe and not extractor and not named:
-        chosen = extractor_from_recipe(recipe)
-    else:
-        chosen = load_extractor(extractor or "rootsift", **named)
+    if recipe is None and is_feature_set(output):
+        recipe, network = FeatureSet.open(output).recipe, network_beside(output)
+    chosen = choose_extractor(images, output, console, recipe=recipe, network=network, **options)
     with console.bar("extract", "images") as progress:
         summary = extract_images(chosen, images, output, workers=workers, strict=strict, prune=prune, progress=progress)
     report(summary, output, console)

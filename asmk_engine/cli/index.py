@@ -19,6 +19,7 @@ from asmk_engine.cli.common import (
     read_name_list,
     )
 from asmk_engine.cli.extract import is_feature_set, run_extraction
+from asmk_engine.cli.networks import network_of
 from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def index(
     Examples:
       asmk-engine index photos/ -o photos.index
       asmk-engine index photos.features --codebook my.codebook.h5 -o photos.index
+      asmk-engine index photos/ -o photos.index --extractor how-squeezenet --weights squeezenet1_1-b8a52dc0.pth
     """
     from asmk_engine.index import Index, check_fits
 
@@ -79,12 +81,13 @@ def index(
         console.say("there is a codebook already: --words and the other options of training are not used")
     if book is not None:
         _segment_postings(allowed, book)  # too little memory is said before any work
-    features = _features(inputs, output, features_path, book, prune, console, options)
+    carried = target.network if target else None
+    features = _features(inputs, output, features_path, book, carried, prune, console, options)
     book = book or train(features, console, **training)
     room = _segment_postings(allowed, book)
     if target is None:
         check_fits(features, book, output)
-        target = Index.create(output, book)
+        target = Index.create(output, book, network_of(features, options["weights"], console))
     existing = "replace" if replace else "update" if update else "skip"
     with console.bar("index", "images") as on_image:
         summary = target.add(features, existing=existing, prune=prune, segment_postings=room, on_image=on_image)
@@ -133,6 +136,7 @@ def _features(
     output: Path,
     path: Path | None,
     book: Codebook | None,
+    network: Path | None,
     prune: bool,
     console: Console,
     options: dict[str, Any],
@@ -142,8 +146,8 @@ def _features(
 
     sets = [entry for entry in inputs if is_feature_set(entry)]
     if not sets:
-        recipe = book.recipe if book else None
-        return run_extraction(inputs, path or features_beside(output), console, prune=prune, recipe=recipe, **options)
+        recipe, place = book.recipe if book else None, path or features_beside(output)
+        return run_extraction(inputs, place, console, prune=prune, recipe=recipe, network=network, **options)
     if len(inputs) > 1:
         raise InputError(f"{sets[0]}: a feature set stands alone; index several one after the other")
     return FeatureSet.open(sets[0])

@@ -20,7 +20,16 @@ from asmk_engine.features import FeatureSet
 from asmk_engine.image_lists import ImageList, PathLike
 from asmk_engine.recipes import Recipe
 
-__all__ = ["EXTRACTORS", "PRESETS", "Extractor", "FolderExtractor", "Origin", "extractor_from_recipe", "load_extractor"]
+__all__ = [
+    "EXTRACTORS",
+    "PRESETS",
+    "Extractor",
+    "FolderExtractor",
+    "Origin",
+    "extractor_from_recipe",
+    "load_extractor",
+    "network_file",
+]
 
 EXTRACTORS = {
     "rootsift": "asmk_engine.extractors.rootsift:RootSift",
@@ -75,12 +84,17 @@ def extractor_from_recipe(recipe: Recipe, network: Path | None = None, device: s
         raise InputError(f"features of [{recipe}] cannot be extracted here ({error}); {cure}") from None
 
 
-def _weights(recipe: Recipe, network: Path | None) -> Path:
+def network_file(recipe: Recipe, candidate: Path | None = None) -> Path | None:
+    """The file of the network of a recipe: the candidate, when its sha256 is right, or one of the cache, or None."""
     from asmk_engine.networks.cache import file_sha256, find_weights
 
-    if network is not None and network.is_file() and file_sha256(network) == recipe.weights:
-        return network
-    found = find_weights(recipe.weights or "")
+    if candidate is not None and candidate.is_file() and file_sha256(candidate) == recipe.weights:
+        return candidate
+    return find_weights(recipe.weights or "")
+
+
+def _weights(recipe: Recipe, network: Path | None) -> Path:
+    found = network_file(recipe, network)
     if found is None:
         raise NotFoundError(
             f"features of [{recipe}] need the network with the sha256 {(recipe.weights or '')[:16]}…, which is not at "

@@ -75,8 +75,8 @@ class LocalOptions:
             raise DamagedError(f"{where}: its network is not described readably ({error}); get it again") from None
 
 
-HOW = {"attention": "norm", "smoothing": 3, "reduction": "network"}
-DELF = {"attention": "learned", "smoothing": 1, "reduction": "post"}
+HOW: dict[str, Any] = {"attention": "norm", "smoothing": 3, "reduction": "network"}
+DELF: dict[str, Any] = {"attention": "learned", "smoothing": 1, "reduction": "post"}
 _ROWS = {1: ("how", "contrastive"), 2: ("How", "contrastive"), 3: ("HOw", "contrastive"), 4: ("HOW", "contrastive"),
          5: ("HOW", "classification"), 6: ("HOw", "classification"), 7: ("How", "classification"),
          8: ("hOW", "classification"), 9: ("how", "classification")}  # fmt: skip

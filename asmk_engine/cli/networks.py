@@ -1,0 +1,219 @@
+"""Which extractor a command uses, and `asmk-engine whiten`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, plural, quiet_option
+from asmk_engine.errors import InputError, NotFoundError
+
+if TYPE_CHECKING:
+    from asmk_engine.extractors import Extractor
+    from asmk_engine.extractors.presets import Preset
+    from asmk_engine.features import FeatureSet
+    from asmk_engine.recipes import Recipe
+
+FETCHED = ("how-r18", "how-squeezenet", "how-resnet18")
+"""What is taken, first come, when nobody names an extractor and its weights have been fetched."""
+FETCHED_GPU = ("how-r50-", "how-resnet50", *FETCHED)
+
+
+def choose_extractor(
+    inputs: Sequence[Path],
+    output: Path,
+    console: Console,
+    *,
+    extractor: str | None,
+    weights: Path | None,
+    device: str | None,
+    recipe: Recipe | None = None,
+    network: Path | None = None,
+    **options: Any,
+) -> Extractor:
+    """The extractor that a command asks for, its network made where that is needed.
+
+    recipe, network  how to extract when nothing is named, and the network file that may belong to it
+    """
+    from asmk_engine.extractors import extractor_from_recipe, load_extractor
+    from asmk_engine.extractors.presets import PRESETS
+
+    named = {key: value for key, value in options.items() if value is not None}
+    if recipe and not extractor and not named:
+        return extractor_from_recipe(recipe, weights or network, device or "auto")
+    name = extractor or (_of_checkpoint(weights) if weights else _fetched(device, console))
+    if name not in PRESETS:
+        apart = {"weights": weights and str(weights), "device": device}
+        return load_extractor(name, **named, **{key: value for key, value in apart.items() if value})
+    place = _network(name, PRESETS[name], weights, inputs, output, console, named.get("max_side", 1024), device)
+    return load_extractor(name, weights=str(place), device=device or "auto", **named)
+
+
+def _of_checkpoint(weights: Path) -> str:
+    from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint
+
+    if not is_checkpoint(weights):
+        raise InputError(
+            f"{weights}: weights of a trunk do not say what for; name the extractor too, such as "
+            "--extractor how-squeezenet"
+        )
+    return {"norm": "how", "learned": "delf"}[open_checkpoint(weights)[0].options.attention]
+
+
+def _fetched(device: str | None, console: Console) -> str:
+    """The extractor whose weights are on this machine, else RootSIFT, which needs none; says which, and why."""
+    from asmk_engine.extractors.presets import PRESETS
+    from asmk_engine.networks.cache import weights_folder
+    from asmk_engine.networks.registry import WEIGHTS
+
+    wanted = FETCHED_GPU if (device or "").startswith("cuda") else FETCHED
+    for name in wanted:
+        if (weights_folder() / WEIGHTS[PRESETS[name].published].file).is_file():
+            console.say(f"features: {name}, whose weights have been fetched; --extractor names another")
+            return name
+    console.say(
+        "features: RootSIFT, since no weights of a network are at hand; `asmk-engine weights fetch how-r18` gets some, "
+        "which find more"
+    )
+    return "rootsift"
+
+
+def _network(
+    name: str,
+    preset: Preset,
+    weights: Path | None,
+    inputs: Sequence[Path],
+    output: Path,
+    console: Console,
+    max_side: int,
+    device: str | None,
+) -> Path:
+    """The network file of a preset beside the features, made of the weights given or fetched."""
+    from asmk_engine.image_lists import find_images
+    from asmk_engine.training.initial import complete_network, network_beside
+
+    with console.bar("whiten", "images") as progress:
+        return complete_network(
+            name,
+            preset,
+            weights or _published(name, preset),
+            lambda: find_images(inputs).images,
+            network_beside(output),
+            max_side=max_side,
+            device=device or "auto",
+            progress=progress,
+        )
+
+
+def _published(name: str, preset: Preset) -> Path:
+    from asmk_engine.networks.cache import weights_path
+    from asmk_engine.networks.registry import published_weights
+
+    if not preset.published:
+        raise NotFoundError(f"{name} needs weights, and none are published for it; give their file with --weights")
+    return weights_path(published_weights(preset.published))
+
+
+def network_of(features: FeatureSet, weights: Path | None, console: Console) -> Path | None:
+    """The network file that made a feature set, for the index to carry; None where there is none or it is lost."""
+    from asmk_engine.extractors import network_file
+    from asmk_engine.training.initial import network_beside
+
+    if features.recipe.weights is None:
+        return None
+    for candidate in (weights, network_beside(features.path)):
+        if (found := network_file(features.recipe, candidate)) is not None:
+            return found
+    console.say(
+        f"the network of [{features.recipe}] is not at hand, so the index goes without: it can be queried with "
+        "features, not with new photographs; give its file with --weights"
+    )
+    return None
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.option("--weights", type=PATH, required=True, help="ImageNet weights of the trunk: .npz, .pth or .safetensors.")
+@click.option("-o", "--output", type=PATH, required=True, help="The network to write, .safetensors.")
+@click.option(
+    "--extractor", default="how-squeezenet", show_default=True, help="The extractor it is for, which names the trunk."
+)
+@click.option("--dim", type=click.IntRange(1, 4096), default=128, show_default=True, help="Dimensions to reduce to.")
+@click.option("--smoothing", type=int, default=3, show_default=True, help="Side of the average pooling; 1 is none.")
+@click.option(
+    "--reduction",
+    type=click.Choice(["network", "post"]),
+    default="network",
+    show_default=True,
+    help="network: whitened, in the network (HOW). post: turned only, of unit vectors, after training (DELF).",
+)
+@click.option(
+    "--images",
+    "max_images",
+    type=click.IntRange(min=1),
+    default=5000,
+    show_default=True,
+    help="At most N photographs, at even distances.",
+)
+@click.option(
+    "--max-side",
+    type=click.IntRange(min=16),
+    default=1024,
+    show_default=True,
+    help="Shrink the longer side to N pixels.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:0.")
+@quiet_option
+def whiten(
+    images: tuple[Path, ...],
+    weights: Path,
+    output: Path,
+    extractor: str,
+    dim: int,
+    smoothing: int,
+    reduction: str,
+    max_images: int,
+    max_side: int,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Make a HOW network of ImageNet weights: learn its whitening from the photographs IMAGES.
+
+    The strongest 1000 cells of each photograph are whitened by PCA, as HOW's training begins. `index` and `extract` do
+    this by themselves when the weights they are given have no reduction.
+
+    \b
+    Example:
+      asmk-engine whiten photos/ --weights squeezenet1_1-b8a52dc0.pth -o my.how.safetensors
+      asmk-engine index photos/ -o photos.index --weights my.how.safetensors
+    """
+    from asmk_engine.extractors.presets import PRESETS
+    from asmk_engine.image_lists import find_images
+    from asmk_engine.networks.checkpoints import save_checkpoint
+    from asmk_engine.networks.local import LocalOptions
+    from asmk_engine.training.whitening import initial_network
+
+    preset = PRESETS.get(extractor)
+    if preset is None or preset.extractor != "how":
+        choices = ", ".join(name for name, known in PRESETS.items() if known.extractor == "how")
+        raise InputError(f"there is no trunk for {extractor!r}; choose one of {choices}")
+    if output.suffix != ".safetensors":
+        raise InputError(f"{output}: networks are written as .safetensors files; give a name that ends so")
+    options = LocalOptions(preset.trunk, preset.skip, smoothing=smoothing, reduction=reduction, dim=dim)
+    console = Console(quiet)
+    with console.bar("whiten", "images") as progress:
+        network, origin = initial_network(
+            options,
+            weights,
+            find_images(images).images,
+            max_side=max_side,
+            max_images=max_images,
+            device=device,
+            progress=progress,
+        )
+    digest = save_checkpoint(output, network, origin)
+    seen = f"{plural(origin['descriptors'], 'descriptor')} of {plural(origin['images'], 'image')}"
+    console.say(f"{output}: {extractor}, {network.dim} dimensions, whitened on {seen}, sha256 {digest[:16]}")

@@ -1,0 +1,94 @@
+"""From the weights that are at hand to a network file that an extractor can use.
+
+a network file of ours         is copied beside the features
+an official HOW checkpoint     is converted
+ImageNet weights of a trunk    get a reduction learned from the photographs at hand
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from asmk_engine.errors import InputError
+from asmk_engine.extractors.presets import Preset
+from asmk_engine.image_lists import ImageFile
+from asmk_engine.networks.checkpoints import checkpoint_hash, is_checkpoint, open_checkpoint, save_checkpoint
+from asmk_engine.networks.local import HOW, LocalOptions
+from asmk_engine.networks.official import read_official
+from asmk_engine.store import Folder
+from asmk_engine.training.whitening import Progress, initial_network
+
+WHITENING_IMAGES = 1000
+"""Photographs that a reduction is learned from when nobody says more: a fifth of the paper's, a million descriptors."""
+SUFFIX = ".network.safetensors"
+
+
+def network_beside(features: Path) -> Path:
+    """Where the network of a feature set is kept: photos.network.safetensors for photos.features."""
+    whole = features.resolve()
+    return whole.with_name(whole.name.removesuffix(".features") + SUFFIX)
+
+
+def complete_network(
+    name: str,
+    preset: Preset,
+    weights: Path,
+    images: Callable[[], Sequence[ImageFile]],
+    place: Path,
+    *,
+    max_side: int = 1024,
+    max_images: int = WHITENING_IMAGES,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Path:
+    """The network file at `place`, made of weights of any kind unless it was made of the same weights before.
+
+    name    of the preset, for messages
+    images  the photographs, asked for only when a reduction must be learned from them
+    InputError for a learned attention, which photographs alone cannot teach; what reading the weights raises.
+    """
+    if is_checkpoint(weights):
+        return _copy(weights, place)
+    if preset.published.startswith("how-r"):
+        network, origin = read_official(weights)
+        save_checkpoint(place, network, origin)
+        return place
+    if preset.extractor != "how":
+        raise InputError(
+            f"{weights}: {name} has a learned attention, which ImageNet weights do not bring; train one with "
+            "`asmk-engine train-delf`, or use a how- extractor"
+        )
+    if not _is_made_of(place, weights, preset, max_side):
+        options = LocalOptions(preset.trunk, preset.skip, **HOW)
+        network, origin = initial_network(
+            options,
+            weights,
+            images(),
+            max_side=max_side,
+            max_images=max_images,
+            device=device,
+            progress=progress,
+        )
+        save_checkpoint(place, network, origin)
+    return place
+
+
+def _copy(weights: Path, place: Path) -> Path:
+    if weights.resolve() != place.resolve() and not (
+        place.is_file() and checkpoint_hash(place) == checkpoint_hash(weights)
+    ):
+        folder = Folder(place.parent)
+        folder.make()
+        folder.write(place.name, [weights.read_bytes()])
+        folder.sync()
+    return place
+
+
+def _is_made_of(place: Path, weights: Path, preset: Preset, max_side: int) -> bool:
+    """Whether an earlier run, perhaps stopped since, left a network of the same weights there."""
+    if not is_checkpoint(place):
+        return False
+    network, origin = open_checkpoint(place)
+    made = (network.options.trunk, network.options.skip, origin.get("trunk_sha256"), origin.get("max_side"))
+    return made == (preset.trunk, preset.skip, checkpoint_hash(weights), max_side)
