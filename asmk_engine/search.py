@@ -16,6 +16,7 @@ from asmk_engine import threads
 from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.features import Features
 from asmk_engine.index import Index
+from asmk_engine.joint import JointIndex
 from asmk_engine.ranking import Ranking
 from asmk_engine.segment import RANGE_BITS, Segment
 from asmk_engine.signatures import Signature, code_width, sign
@@ -87,7 +88,7 @@ class _Weights:
 
 
 class Searcher:
-    """Ranks the images of an index for a query.
+    """Ranks the images of an index, or of several joined, for a query.
 
     assignments  words per query descriptor; fewer when the codebook has fewer
     threads      threads of a search, all available by default; answers do not depend on it
@@ -96,7 +97,12 @@ class Searcher:
     """
 
     def __init__(
-        self, index: Index, match: SelectiveMatch | None = None, *, assignments: int = 5, threads: int | None = None
+        self,
+        index: Index | JointIndex[Snapshot],
+        match: SelectiveMatch | None = None,
+        *,
+        assignments: int = 5,
+        threads: int | None = None,
     ) -> None:
         if assignments < 1:
             raise InputError(f"assignments is {assignments}; give 1 or more (the paper uses 5)")

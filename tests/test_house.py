@@ -25,7 +25,7 @@ ROOMS = [
     *["inspection", "inspector", "features", "codebooks"],
     *["networks", "attempts", "workers", "extraction", "extractors"],
     *["signatures", "image_table", "commits", "segment", "segment_writer", "batch", "merging", "snapshot", "collection", "index"],
-    *["ranking", "descriptors", "checking", "repair", "search", "variants", "verify"],
+    *["joint", "ranking", "descriptors", "checking", "repair", "search", "variants", "verify"],
     *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "describe", "diagnosis", "demo"],
     *["cli", "__main__"],
 ]

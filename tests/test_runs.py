@@ -14,7 +14,15 @@ import naive
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, NotFoundError, StorageError
 from asmk_engine.escape import escape_name, is_awkward, list_names, unescape_name
 from asmk_engine.evaluation.protocol import evaluate, evaluate_run
-from asmk_engine.evaluation.runs import jsonl_line, pair_lines, read_run, run_lines, trec_lines, write_run
+from asmk_engine.evaluation.runs import (
+    jsonl_line,
+    pair_lines,
+    ranked_pair_lines,
+    read_run,
+    run_lines,
+    trec_lines,
+    write_run,
+)
 from asmk_engine.evaluation.truth import Truth, TruthQuery
 
 
@@ -205,7 +213,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
             list(run_lines([("q", [Hit("a", math.nan)])], form))
     with pytest.raises(InputError, match="an empty name"):
         list(trec_lines("", [Hit("a", 1)]))
-    with pytest.raises(InputError, match="'csv': expected one of trec, jsonl, pairs"):
+    with pytest.raises(InputError, match="'csv': expected one of trec, jsonl, pairs, gldv2"):
         write_run(tmp_path / "run", {}, "csv")
 
 
@@ -247,7 +255,13 @@ def test_queries_that_look_like_json_are_read_as_what_they_are(tmp_path: Path, q
     [
         (b"", FormatError, "empty, expected"),
         (b"\n \n", FormatError, "empty, expected"),
-        (b"a.jpg b.jpg\n", FormatError, "the first line has 2 columns, expected a TREC run"),
+        (b"a.jpg b.jpg c\n", FormatError, "the first line has 3 columns, expected a TREC run"),
+        (b"a b\na\n", DamagedError, "line 2: 1 columns, expected the 2 of a pair"),
+        (b"a b\nc b\na b", DamagedError, "line 3: 'b' for the second time under query 'a'"),
+        (b"a b\na \xff", DamagedError, "line 2: a name that is not UTF-8"),
+        (b"id,images\na,b\na,c\n", DamagedError, "line 3: the id 'a' is empty or stands twice"),
+        (b"id,images\na\n", DamagedError, "line 2: 1 columns, expected 2"),
+        (b"id,images\na,\xff\n", DamagedError, "not text in UTF-8"),
         (b"\x80\x04\x95", FormatError, "the first line has 1 columns"),
         (b"q Q0 a 1 0.5 x\nq Q0 b 2 0.4\n", DamagedError, "line 2: 5 columns, expected the 6 of a TREC run"),
         (b"q Q0 a 1 0.5 x\nq Q0 a 2 0.4 x\n", DamagedError, "line 2: 'a' for the second time under query 'q'"),
@@ -282,6 +296,52 @@ def test_reading_anything_fails_only_with_our_errors(tmp_path_factory: pytest.Te
     except AsmkError:
         return
     assert json.dumps(found)
+
+
+simple_names = st.text("abcxyz-äß東", min_size=1)
+
+
+@given(rankings(simple_names))
+def test_pairs_and_submissions_come_back_and_are_judged_alike(
+    tmp_path_factory: pytest.TempPathFactory, found: dict[str, list[Hit]]
+) -> None:
+    images = tuple({hit.name for hits in found.values() for hit in hits} | {"found nowhere"})
+    queries = [
+        TruthQuery(query, None, frozenset(images[::2]), frozenset(), frozenset(images[1::2]), query in images)
+        for query in found
+    ]
+    truth = Truth(images, tuple(queries))
+    expected = evaluate(truth, plain(found)).as_dict()
+    for form in ("pairs", "gldv2"):
+        path = tmp_path_factory.getbasetemp() / f"simple.{form}"
+        write_run(path, iter(found.items()), form)
+        if any(hit.name != query for query, hits in found.items() for hit in hits):
+            read = read_run(path)
+            assert evaluate(truth, read, allow_missing=True).as_dict() == expected
+            if form == "gldv2":
+                assert read == plain(found)
+
+
+def test_a_submission_in_full() -> None:
+    rankings = [("q/1.jpg", [Hit(f"a/{n:03d}.jpg", 1.0) for n in range(102)]), ("r", [])]
+    lines = list(run_lines(rankings, "gldv2"))
+    assert lines == ["id,images", f"1,{' '.join(f'{n:03d}' for n in range(100))}", "r,"]
+    for name in ("a b", "a,b", 'a"b', "x/.jpg"):
+        with pytest.raises(InputError, match="use another format"):
+            list(run_lines([(name, [])], "gldv2"))
+    with pytest.raises(InputError, match="two images have the id 'a'; a submission needs ids that differ"):
+        list(run_lines([("q", [Hit("x/a.jpg", 1), Hit("y/a.jpg", 1)])], "gldv2"))
+
+
+def test_pairs_of_one_ranking_hold_both_directions() -> None:
+    found = [("a", [Hit("b", 3), Hit("a", 2), Hit("c", 1)]), ("b", [Hit("a", 2), Hit("c", 1)])]
+    assert list(ranked_pair_lines(found)) == ["a b", "a c", "b a", "b c"]
+
+
+def test_distractors_in_a_run_are_taken_for_no_image_of_the_truth() -> None:
+    truth = Truth(("a", "b"), (TruthQuery("q", None, frozenset("a"), frozenset("b"), frozenset(), False),))
+    run = {"q": ["distractor1:a.jpg", "distractor1:x/b.jpg", "b.jpg"]}
+    assert evaluate_run(truth, run).per_query == {"easy": {"q": 0}, "medium": {"q": 1 / 12}, "hard": {"q": 1 / 6}}
 
 
 def test_runs_that_are_not_there_are_said(tmp_path: Path) -> None:

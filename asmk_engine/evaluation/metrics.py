@@ -1,7 +1,8 @@
-"""Average precision and precision at k of the Revisited Oxford and Paris protocol, as functions of ranks.
+"""Average precision and precision at k, as functions of ranks: Revisited Oxford and Paris, and Google Landmarks v2.
 
-Source: Radenović et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018, and the
-protocol's published evaluation. All ranks are 0-based; each function is linear in what it is given.
+Sources: Radenović et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval Benchmarking", CVPR 2018; Weyand et
+al., "Google Landmarks Dataset v2", CVPR 2020; and the published evaluation of each. All ranks are 0-based; each
+function is linear in what it is given.
 """
 
 from __future__ import annotations
@@ -24,6 +25,17 @@ def positive_ranks(positive: ArrayLike, junk: ArrayLike) -> NDArray[np.int64]:
     if positive.shape != junk.shape or positive.ndim != 1:
         raise InputError(f"positives of shape {positive.shape} and junk of shape {junk.shape}: give one flag per rank")
     return np.flatnonzero(positive[~junk]).astype(np.int64, copy=False)
+
+
+def ranks_without(places: ArrayLike, taken_out: ArrayLike) -> NDArray[np.int64]:
+    """The same from the few places that matter: each rank falls by the number of places taken out above it.
+
+    places     [P'] integers, 0-based, increasing: where the positives stand in the ranking
+    taken_out  [J] integers, 0-based, increasing: where the images stand that count neither way
+    returns    [P'] int64
+    """
+    places, taken_out = np.asarray(places, dtype=np.int64), np.asarray(taken_out, dtype=np.int64)
+    return places - np.searchsorted(taken_out, places)
 
 
 def average_precision(ranks: ArrayLike, positives: int) -> float:
@@ -64,6 +76,45 @@ def precision_at(ranks: ArrayLike, k: int, positives: int) -> float:
         return float("nan")
     depth = min(int(ranks[-1]) + 1, k) if ranks.size == positives else k
     return float(np.searchsorted(ranks, depth, side="left") / depth)
+
+
+def average_precision_at(ranks: ArrayLike, k: int, positives: int) -> float:
+    """Mean of the precision at each positive among the first k images, over those that could stand there.
+
+    AP@k = Σ_{j: r_j < k} (j + 1) / (r_j + 1) / min(positives, k), the AP of which GLDv2 takes the mean at k = 100.
+
+    ranks      [P'] integers, 0-based, increasing
+    k          1 or more
+    positives  how many there are to find, P' or more
+    returns    in [0, 1]; NaN without positives
+    raises     InputError when the ranks are not increasing or more than `positives`, or k is below 1
+    """
+    ranks = _checked(ranks, positives)
+    if k < 1:
+        raise InputError(f"average precision at {k}: k must be 1 or more")
+    if positives == 0:
+        return float("nan")
+    within = ranks[ranks < k]
+    return float((np.arange(1, within.size + 1) / (within + 1)).sum() / min(positives, k))
+
+
+def micro_average_precision(correct: ArrayLike, answerable: int) -> float:
+    """Average precision of the predictions of all images in one list, most confident first (µAP, also called GAP).
+
+    µAP = Σ_i P(i) c_i / answerable, P(i) the share of right ones among the first i predictions, c_i 1 for a right one.
+    Perronnin et al., "A family of contextual measures of similarity between distributions", CVPR 2009; GLDv2.
+
+    correct     [N] bool, whether each prediction is right, one prediction for an image
+    answerable  how many images have a label to be found, those without a prediction included
+    returns     in [0, 1]; NaN when there is none
+    raises      InputError for more right predictions than `answerable`
+    """
+    places = np.flatnonzero(np.asarray(correct, dtype=bool))
+    if places.size > answerable:
+        raise InputError(f"{places.size} right predictions for {answerable} images with a label: give one for an image")
+    if answerable == 0:
+        return float("nan")
+    return float((np.arange(1, places.size + 1) / (places + 1)).sum() / answerable)
 
 
 def _checked(ranks: ArrayLike, positives: int) -> NDArray[np.int64]:

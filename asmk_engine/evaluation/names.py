@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.escape import list_names
-from asmk_engine.evaluation.truth import Truth, TruthQuery
+from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.joint import is_distractor
 
 _EXTENSIONS = frozenset(["jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "jp2"])
 
@@ -26,16 +27,17 @@ def match_names(wanted: Collection[str], available: Iterable[str], *, whole_ends
 
     Tried in this order: the same name; the same but for the image extension; one is the whole end of the other's path
     ("b/c" and "a/b/c.jpg"); the same last part of the path, where no other wanted name has it (not with `whole_ends`).
+    An image of a set of distractors is meant by no name but its own.
 
     raises  InputError, naming both, when two available names fit equally well, or two wanted names mean the same one
     """
     available = set(available)
     found = {name: name for name in wanted if name in available}
     rest = [name for name in wanted if name not in found]
-    candidates = _by_last_part(available.difference(found), {_last_part(name) for name in rest})
-    alike = Counter(map(_last_part, wanted))
+    candidates = _by_last_part(available.difference(found), {last_part(name) for name in rest})
+    alike = Counter(map(last_part, wanted))
     for name in rest:
-        last = _last_part(name)
+        last = last_part(name)
         best = _best(name, candidates[last], whole_ends=whole_ends or alike[last] > 1)
         found.update({name: best} if best is not None else {})
     _check_distinct(found)
@@ -87,14 +89,15 @@ def _stem(name: str) -> str:
     return stem if extension.lower() in _EXTENSIONS else name
 
 
-def _last_part(name: str) -> str:
+def last_part(name: str) -> str:
+    """The name without its folders and the extension of an image."""
     return _stem(name.rpartition("/")[2])
 
 
 def _by_last_part(names: Iterable[str], lasts: set[str]) -> dict[str, list[str]]:
     candidates: dict[str, list[str]] = {last: [] for last in lasts}
     for name in names if lasts else ():
-        if (last := _last_part(name)) in lasts:
+        if (last := last_part(name)) in lasts and not is_distractor(name):
             candidates[last].append(name)
     return {last: sorted(found) for last, found in candidates.items()}
 

@@ -1,8 +1,11 @@
-"""Ranking files: TREC runs, JSON lines and image pairs.
+"""Ranking files: TREC runs, JSON lines, image pairs and submissions to Google Landmarks v2.
 
     trec    query Q0 image rank score tag     names with white space, control characters or % as %XX, see `escape`
     jsonl   {"query": name, "hits": [{"name": name, "score": number}, ...]}     carries every name
     pairs   query image                       as hloc and COLMAP read them; names with white space are refused
+    gldv2   id,images                         a CSV: the best hundred images, without folders and extensions
+
+The array of numbers of Revisited Oxford and Paris needs the ground truth to be understood: `ranks.py`.
 """
 
 from __future__ import annotations
@@ -18,13 +21,19 @@ from typing import Any, NoReturn, Protocol
 from asmk_engine.errors import DamagedError, FormatError, InputError
 from asmk_engine.escape import escape_name, is_awkward, unescape_name
 from asmk_engine.evaluation.files import open_file
+from asmk_engine.evaluation.landmarks import read_submission, retrieval_header
+from asmk_engine.evaluation.names import last_part
 from asmk_engine.store import Folder
 
-FORMATS = ("trec", "jsonl", "pairs")
+FORMATS = ("trec", "jsonl", "pairs", "gldv2")
 TAG = "asmk-engine"
+SUBMITTED = 100  # images for a query, as the challenge had it
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_READABLE = "a TREC run (query Q0 image rank score tag) or JSON lines (query, hits)"
+_READABLE = (
+    "a TREC run (query Q0 image rank score tag), JSON lines (query, hits), pairs (query image) or a submission "
+    "(id,images)"
+)
 
 
 class Scored(Protocol):
@@ -78,6 +87,39 @@ def pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str
                 yield f"{pair_name(query)} {pair_name(hit.name)}"
 
 
+def ranked_pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str]:
+    """The whole of every ranking as pairs, `query image`, best image first, so that it can be judged again.
+
+    A query is left out of its own ranking. raises  InputError for names that the format cannot carry, see `pair_name`
+    """
+    for query, hits in rankings:
+        for hit in hits:
+            if query != hit.name:
+                yield f"{pair_name(query)} {pair_name(hit.name)}"
+
+
+def gldv2_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str]:
+    """The lines of a retrieval submission, header first; an image is known by its name without folder and extension.
+
+    raises  InputError for such ids that are no names of a CSV, or stand twice in one ranking
+    """
+    yield "id,images"
+    for query, hits in rankings:
+        ids = [submitted_id(hit.name) for hit in itertools.islice(hits, SUBMITTED)]
+        if len(set(ids)) < len(ids):
+            twice = Counter(ids).most_common(1)[0][0]
+            raise InputError(f"query {query!r}: two images have the id {twice!r}; a submission needs ids that differ")
+        yield f"{submitted_id(query)},{' '.join(ids)}"
+
+
+def submitted_id(name: str) -> str:
+    """The name without folders and the extension of an image; InputError when a submission cannot carry it."""
+    found = last_part(name)
+    if not found or is_awkward(found) or {",", '"'} & set(found):
+        raise InputError(f"the id {found!r} is empty or has white space, a comma or a quote: use another format")
+    return found
+
+
 def run_lines(rankings: Iterable[tuple[str, Iterable[Scored]]], form: str) -> Iterator[str]:
     """The lines, without line ends, of rankings in one of `FORMATS`; InputError for another."""
     if form == "pairs":
@@ -86,22 +128,29 @@ def run_lines(rankings: Iterable[tuple[str, Iterable[Scored]]], form: str) -> It
         return (jsonl_line(query, hits) for query, hits in rankings)
     if form == "trec":
         return itertools.chain.from_iterable(trec_lines(query, hits) for query, hits in rankings)
+    if form == "gldv2":
+        return gldv2_lines(rankings)
     raise InputError(f"ranking format {form!r}: expected one of {', '.join(FORMATS)}")
 
 
-def write_run(path: Path | str, rankings: Mapping[str, Iterable[Scored]], form: str) -> None:
-    """Write a ranking file in one of `FORMATS`, whole or not at all.
+def write_run(
+    path: Path | str, rankings: Mapping[str, Iterable[Scored]] | Iterable[tuple[str, Iterable[Scored]]], form: str
+) -> None:
+    """Write a ranking file in one of `FORMATS`, whole or not at all; of pairs all that were ranked, in both directions.
 
-    raises  InputError for names and scores that the format cannot carry; StorageError
+    rankings  taken one by one: those that an iterator makes need never be in memory together
+    raises    InputError for names and scores that the format cannot carry; StorageError
     """
     path = Path(path)
-    Folder(path.parent).write(path.name, (f"{line}\n".encode() for line in run_lines(rankings.items(), form)))
+    one_by_one = rankings.items() if isinstance(rankings, Mapping) else rankings
+    lines = ranked_pair_lines(one_by_one) if form == "pairs" else run_lines(one_by_one, form)
+    Folder(path.parent).write(path.name, (f"{line}\n".encode() for line in lines))
 
 
 def read_run(path: Path | str) -> dict[str, list[str]]:
-    """Query → names of the images, best first, from a TREC run or JSON lines, told apart by their content.
+    """Query → names of the images, best first, from a file of any of the formats above, told apart by its content.
 
-    A TREC run is ordered by falling score, equal scores by rank, as its evaluators do; JSON lines as they stand.
+    A TREC run is ordered by falling score, equal scores by rank, as its evaluators do; the others as they stand.
 
     raises  FormatError for a file of another kind; DamagedError, with the number of the line, for lines that do not fit
             and images that stand twice under one query; NotFoundError, StorageError
@@ -112,6 +161,8 @@ def read_run(path: Path | str) -> dict[str, list[str]]:
         first = next(lines, None)
         if first is None:
             raise FormatError(f"{path}: empty, expected {_READABLE}")
+        if retrieval_header(first[1]):
+            return read_submission(path)
         return _reader(first[1], path)(itertools.chain([first], lines), path)
 
 
@@ -129,6 +180,8 @@ def _reader(line: bytes, path: Path) -> Callable[[Iterable[tuple[int, bytes]], P
         return _read_jsonl
     if columns == 6:
         return _read_trec
+    if columns == 2:
+        return _read_pairs
     raise FormatError(f"{path}: the first line has {columns} columns, expected {_READABLE}")
 
 
@@ -179,6 +232,22 @@ def _trec_columns(line: bytes, number: int, path: Path) -> tuple[str, str, int, 
     if not math.isfinite(score):
         _broken("a score that is not finite", number, path)
     return query, image, rank, score
+
+
+def _read_pairs(lines: Iterable[tuple[int, bytes]], path: Path) -> dict[str, list[str]]:
+    found: dict[str, dict[str, None]] = {}
+    for number, line in lines:
+        try:
+            columns = line.decode().split()
+        except UnicodeDecodeError:
+            _broken("a name that is not UTF-8", number, path)
+        if len(columns) != 2:
+            _broken(f"{len(columns)} columns, expected the 2 of a pair", number, path)
+        query, image = columns
+        if image in found.setdefault(query, {}):
+            _twice(image, query, number, path)
+        found[query][image] = None
+    return {query: list(images) for query, images in found.items()}
 
 
 def _read_jsonl(lines: Iterable[tuple[int, bytes]], path: Path) -> dict[str, list[str]]:

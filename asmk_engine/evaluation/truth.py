@@ -1,115 +1,88 @@
-"""Ground truths in one form: which images a query should find, which are hard to find, and which do not count.
+"""The files and folders that ground truths come in, told apart by their content.
 
-Two layouts are read, from JSON or from a pickle, told apart by their content:
+JSON or a pickle, with names or with 0-based places in the list of images:
 
     {"imlist": [name, ...], "queries": [{"query": name, "bbox": [x1, y1, x2, y2] or null,
                                          "easy": [name, ...], "hard": [name, ...], "junk": [name, ...]}, ...]}
     {"imlist": [name, ...], "qimlist": [name, ...], "gnd": [{"bbx": [x1, y1, x2, y2],
-                                         "easy": [number, ...], "hard": [number, ...], "junk": [number, ...]}, ...]}
+                                         "easy": [place, ...], "hard": [place, ...], "junk": [place, ...]}, ...]}
+    {"cids": [name, ...], "qidx": [place, ...], "gnd": [{"ok": [place, ...], "junk": [place, ...]}, ...]}
 
-The second is that of the published gnd_roxford5k.pkl and gnd_rparis6k.pkl; its numbers are 0-based places in imlist.
+The second is that of the published gnd_roxford5k.pkl and gnd_rparis6k.pkl, the third that of the validation set of HOW.
+In the first two an entry may have "ok" in place of "easy" and "hard", as Oxford5k and Paris6k were first published. A
+folder holds the text files of Oxford5k (`oxford.py`), a CSV the retrieval solution of Google Landmarks v2
+(`landmarks.py`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, InputError
-from asmk_engine.escape import list_names
 from asmk_engine.evaluation.files import read_file
+from asmk_engine.evaluation.landmarks import parse_retrieval, retrieval_header
+from asmk_engine.evaluation.model import Box, Truth, TruthQuery
+from asmk_engine.evaluation.oxford import is_oxford, read_oxford
 from asmk_engine.evaluation.unpickle import parse_plain_pickle
 
+__all__ = ["SUPPORTED", "Truth", "TruthQuery", "read_truth"]
+
 MAX_BYTES = 2**28
-SUPPORTED = "ground truths read are gnd_roxford5k.pkl, gnd_rparis6k.pkl and JSON or pickles of their layout"
+SUPPORTED = (
+    "ground truths read are gnd_roxford5k.pkl, gnd_rparis6k.pkl, JSON or pickles of their layout (easy, hard and junk, "
+    "or ok and junk), HOW's validation set (cids, qidx, gnd), the folder of Oxford5k's text files, and the retrieval "
+    "solution of Google Landmarks v2 (CSV)"
+)
 
-_LABELS = ("easy", "hard", "junk")
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class TruthQuery:
-    """One query and what is known of the database images; the images not named are negatives.
-
-    box          x1, y1, x2, y2 in pixels of the original upright image, or None for all of it
-    in_database  whether the query is itself one of the images, and is then left out of its own ranking
-    """
-
-    name: str
-    box: Box | None
-    easy: frozenset[str]
-    hard: frozenset[str]
-    junk: frozenset[str]
-    in_database: bool
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The names of the database images and the queries; InputError when they contradict each other.
-
-    ignored  names that count in no ranking: the photographs of the queries, where the database is without them
-    """
-
-    images: tuple[str, ...]
-    queries: tuple[TruthQuery, ...]
-    ignored: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        _check_unique("image", self.images)
-        _check_unique("query", [query.name for query in self.queries])
-        images = set(self.images)
-        for query in self.queries:
-            _check_query(query, images)
+_REVISITED = ("easy", "hard", "junk")
+_ORIGINAL = ("ok", "junk")
 
 
 def read_truth(path: Path | str) -> Truth:
-    """The ground truth in a file of either layout, JSON or pickle.
+    """The ground truth in a file or folder of any of the layouts above.
 
     raises  FormatError for another layout or kind of file (what is supported stands in the message),
             DamagedError for contradictions, NotFoundError and StorageError
     """
     path = Path(path)
-    content = _load(read_file(path, "a ground truth", MAX_BYTES), path)
-    if not isinstance(content, dict) or "imlist" not in content:
-        raise FormatError(f"{path}: no object with the key imlist; {SUPPORTED}")
-    images = tuple(_names(content["imlist"], "imlist", path))
-    if "queries" in content:
-        queries = _named_queries(content["queries"], images, path)
-    elif "qimlist" in content and "gnd" in content:
-        queries = _numbered_queries(content["qimlist"], content["gnd"], images, path)
-    else:
-        raise FormatError(f"{path}: neither the key queries nor the keys qimlist and gnd; {SUPPORTED}")
+    if is_oxford(path):
+        return read_oxford(path)
+    data = read_file(path, "a ground truth", MAX_BYTES)
     try:
-        return Truth(images, tuple(queries), frozenset(query.name for query in queries if not query.in_database))
+        return parse_retrieval(data, path) if retrieval_header(data) else _truth(_load(data, path), path)
     except InputError as error:
         raise DamagedError(f"{path}: {error}") from None
 
 
-def _check_unique(kind: str, names: tuple[str, ...] | list[str]) -> None:
-    if len(set(names)) < len(names):
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        raise InputError(f"this {kind} stands twice in the ground truth: {list_names(twice)}; list each once")
+def _truth(content: Any, path: Path) -> Truth:
+    if isinstance(content, dict) and {"cids", "qidx", "gnd"} <= content.keys():
+        return _validation_set(content, path)
+    if not isinstance(content, dict) or "imlist" not in content:
+        raise FormatError(f"{path}: no object with the key imlist; {SUPPORTED}")
+    images = tuple(_names(content["imlist"], "imlist", path))
+    if "queries" in content:
+        queries, labels = _named_queries(content["queries"], images, path)
+    elif "qimlist" in content and "gnd" in content:
+        names = _names(content["qimlist"], "qimlist", path)
+        queries, labels = _numbered_queries(names, content["gnd"], images, path)
+    else:
+        raise FormatError(f"{path}: neither the key queries nor the keys qimlist and gnd; {SUPPORTED}")
+    outside = frozenset(query.name for query in queries if not query.in_database)
+    return Truth(images, tuple(queries), outside, "original" if labels == _ORIGINAL else "revisited")
 
 
-def _check_query(query: TruthQuery, images: set[str]) -> None:
-    for one, other in (("easy", "hard"), ("easy", "junk"), ("hard", "junk")):
-        if both := getattr(query, one) & getattr(query, other):
-            raise InputError(
-                f"query {query.name!r}: {list_names(sorted(both))} stands under {one} and {other}; keep one of them"
-            )
-    if unknown := (query.easy | query.hard | query.junk) - images:
-        raise InputError(
-            f"query {query.name!r}: {list_names(sorted(unknown))} is not one of the {len(images)} database images"
-        )
-    if query.in_database and query.name not in images:
-        raise InputError(f"query {query.name!r} is said to be in the database and is not one of its images")
+def _validation_set(content: dict[str, Any], path: Path) -> Truth:
+    images = tuple(_names(content["cids"], "cids", path))
+    names = [images[place] for place in _places(content["qidx"], images, "qidx", path)]
+    queries, labels = _numbered_queries(names, content["gnd"], images, path)
+    if labels != _ORIGINAL:
+        raise FormatError(f"{path}: gnd has easy and hard, where a validation set has ok and junk; {SUPPORTED}")
+    return Truth(images, tuple(queries), frozenset(), "how")
 
 
 def _load(data: bytes, path: Path) -> Any:
@@ -124,44 +97,59 @@ def _load(data: bytes, path: Path) -> Any:
     raise FormatError(f"{path}: neither JSON nor a pickle; {SUPPORTED}")
 
 
-def _named_queries(entries: Any, images: tuple[str, ...], path: Path) -> list[TruthQuery]:
-    known = set(images)
+def _named_queries(entries: Any, images: tuple[str, ...], path: Path) -> tuple[list[TruthQuery], tuple[str, ...]]:
+    known, entries = set(images), _sequence(entries, "queries", path)
+    keys = _labels(entries, "queries", path)
     queries = []
-    for number, entry in enumerate(_sequence(entries, "queries", path)):
+    for number, entry in enumerate(entries):
         where = f"queries[{number}]"
-        _check_entry(entry, where, path)
         name = entry.get("query")
         if not isinstance(name, str):
             raise DamagedError(f"{path}: {where} has no name under the key query")
-        labels = {label: frozenset(_names(entry.get(label, ()), f"{where} {label}", path)) for label in _LABELS}
-        queries.append(TruthQuery(name, _box(entry.get("bbox"), where, path), **labels, in_database=name in known))
-    return queries
+        labels = [frozenset(_names(entry.get(key, ()), f"{where} {key}", path)) for key in keys]
+        queries.append(_query(name, _box(entry.get("bbox"), where, path), labels, known))
+    return queries, keys
 
 
-def _numbered_queries(names: Any, entries: Any, images: tuple[str, ...], path: Path) -> list[TruthQuery]:
-    names, entries = _names(names, "qimlist", path), _sequence(entries, "gnd", path)
+def _numbered_queries(
+    names: list[str], entries: Any, images: tuple[str, ...], path: Path
+) -> tuple[list[TruthQuery], tuple[str, ...]]:
+    known, entries = set(images), _sequence(entries, "gnd", path)
     if len(names) != len(entries):
-        raise DamagedError(f"{path}: {len(names)} names in qimlist and {len(entries)} queries in gnd")
-    known = set(images)
+        raise DamagedError(f"{path}: {len(names)} names of queries and {len(entries)} queries in gnd")
+    keys = _labels(entries, "gnd", path)
     queries = []
     for number, (name, entry) in enumerate(zip(names, entries, strict=True)):
         where = f"gnd[{number}]"
-        _check_entry(entry, where, path)
-        labels = {label: _numbered(entry.get(label, ()), images, f"{where} {label}", path) for label in _LABELS}
-        queries.append(TruthQuery(name, _box(entry.get("bbx"), where, path), **labels, in_database=name in known))
-    return queries
+        labels = [_numbered(entry.get(key, ()), images, f"{where} {key}", path) for key in keys]
+        queries.append(_query(name, _box(entry.get("bbx"), where, path), labels, known))
+    return queries, keys
 
 
-def _check_entry(entry: Any, where: str, path: Path) -> None:
+def _query(name: str, box: Box | None, labels: list[frozenset[str]], known: set[str]) -> TruthQuery:
+    easy, hard, junk = labels if len(labels) == len(_REVISITED) else (labels[0], frozenset[str](), labels[1])
+    # Only where no difficulty is known does a query stand among the images that it should find.
+    itself = len(labels) == len(_ORIGINAL) and name in easy
+    return TruthQuery(name, box, easy, hard, junk, name in known, itself)
+
+
+def _labels(entries: list[Any], where: str, path: Path) -> tuple[str, ...]:
+    """The keys of the labels of all entries; FormatError when they have others, or not all the same."""
+    found = {_labels_of(entry, f"{where}[{number}]", path): number for number, entry in enumerate(entries)}
+    if len(found) > 1:
+        one, other = found.values()
+        raise DamagedError(f"{path}: {where}[{one}] and {where}[{other}] differ: one has ok, one has easy and hard")
+    return next(iter(found), _REVISITED)
+
+
+def _labels_of(entry: Any, where: str, path: Path) -> tuple[str, ...]:
     if not isinstance(entry, dict):
         raise DamagedError(f"{path}: {where} is no object")
     if "easy" in entry and "hard" in entry:
-        return
-    if "ok" in entry:
-        raise FormatError(
-            f"{path}: {where} has ok and no easy and hard: the original Oxford5k or Paris6k protocol; {SUPPORTED}"
-        )
-    raise FormatError(f"{path}: {where} lacks the key easy or hard; {SUPPORTED}")
+        return _REVISITED
+    if "ok" in entry and not {"easy", "hard"} & entry.keys():
+        return _ORIGINAL
+    raise FormatError(f"{path}: {where} lacks the key easy or hard, and ok; {SUPPORTED}")
 
 
 def _sequence(value: Any, where: str, path: Path) -> list[Any]:
@@ -181,13 +169,17 @@ def _names(value: Any, where: str, path: Path) -> list[str]:
 
 
 def _numbered(value: Any, images: tuple[str, ...], where: str, path: Path) -> frozenset[str]:
-    numbers = _sequence(value, where, path)
-    for number in numbers:
-        if not isinstance(number, int | np.integer) or isinstance(number, bool):
+    return frozenset(images[place] for place in _places(value, images, where, path))
+
+
+def _places(value: Any, images: tuple[str, ...], where: str, path: Path) -> list[int]:
+    places = _sequence(value, where, path)
+    for place in places:
+        if not isinstance(place, int | np.integer) or isinstance(place, bool):
             raise DamagedError(f"{path}: {where} holds something else than numbers of images")
-        if not 0 <= number < len(images):
-            raise DamagedError(f"{path}: {where} holds the number {number} of 0 to {len(images) - 1} images")
-    return frozenset(images[number] for number in numbers)
+        if not 0 <= place < len(images):
+            raise DamagedError(f"{path}: {where} holds the number {place} of 0 to {len(images) - 1} images")
+    return [int(place) for place in places]
 
 
 def _box(value: Any, where: str, path: Path) -> Box | None:

@@ -1,0 +1,130 @@
+"""Several indexes searched as one give the answers of one index with all their images, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.features import Features
+from asmk_engine.index import Index
+from asmk_engine.joint import JointIndex, is_distractor
+from asmk_engine.search import Searcher, SelectiveMatch
+from asmk_engine.signatures import sign
+from samples import make_features, random_codebook, random_images
+
+WORDS, DIM = 24, 32
+
+
+def fill(path: Path, images: dict[str, Features], seed: int = 1, per_segment: int = 60) -> Index:
+    index = Index.create(path, random_codebook(WORDS, DIM, seed))
+    signed = ((name, sign(features, index.codebook, 1)) for name, features in images.items())
+    index.add_signatures(signed, segment_postings=per_segment)
+    return index
+
+
+@pytest.fixture(scope="module")
+def images() -> list[dict[str, Features]]:
+    """A database and two sets of distractors that have the very same names."""
+    return [random_images(count, DIM, seed) for seed, count in ((0, 30), (1, 40), (2, 25))]
+
+
+@pytest.fixture(scope="module")
+def queries() -> list[Features]:
+    return [*random_images(6, DIM, 7).values(), make_features(np.empty((0, DIM)))]
+
+
+def marked(images: dict[str, Features], number: int) -> dict[str, Features]:
+    return {f"distractor{number}:{name}": features for name, features in images.items()}
+
+
+@pytest.mark.parametrize("idf", [False, True])
+@pytest.mark.parametrize("top", [7, None])
+def test_a_joint_index_answers_as_one(
+    tmp_path: Path, images: list[dict[str, Features]], queries: list[Features], idf: bool, top: int | None
+) -> None:
+    database, first, second = (fill(tmp_path / str(number), part) for number, part in enumerate(images))
+    whole = fill(tmp_path / "all", {**images[0], **marked(images[1], 1), **marked(images[2], 2)}, per_segment=10**6)
+    gone = list(images[1])[3:9]
+    first.delete(gone), whole.delete([f"distractor1:{name}" for name in gone])
+    match = SelectiveMatch(idf=idf)
+    for threads in (1, 3):
+        found = Searcher(JointIndex([database], [first, second]), match, threads=threads).search(queries, top)
+        assert found == Searcher(whole, match).search(queries, top)
+        assert any(is_distractor(hit.name) for hits in found for hit in hits)
+
+
+def test_several_databases_answer_as_one(
+    tmp_path: Path, images: list[dict[str, Features]], queries: list[Features]
+) -> None:
+    halves = [dict(list(images[0].items())[half::2]) for half in (0, 1)]
+    one, other = (fill(tmp_path / str(number), half) for number, half in enumerate(halves))
+    joint, whole = JointIndex([one, other]), fill(tmp_path / "all", images[0])
+    assert joint.names == whole.names and len(joint) == joint.images == whole.images and joint.distractors == 0
+    match = SelectiveMatch(idf=True)
+    assert Searcher(joint, match).search(queries, None) == Searcher(whole, match).search(queries, None)
+    assert Searcher(joint).scores(queries[1]) == Searcher(whole).scores(queries[1])
+
+
+def test_names_of_distractors_are_no_names_of_the_database(tmp_path: Path, images: list[dict[str, Features]]) -> None:
+    database, distractors = fill(tmp_path / "d", images[0]), fill(tmp_path / "x", images[1])
+    joint = JointIndex([database], [distractors])
+    only_there = list(images[1])[35]
+    assert only_there in distractors and only_there not in joint
+    assert joint.names == database.names and joint.distractors == distractors.images == 40
+    assert joint.path == database.path and joint.codebook.fingerprint == database.codebook.fingerprint
+    assert joint.recipe == database.recipe and joint.network is None
+    name = f"distractor1:{only_there}"
+    assert joint.snapshot.find(name) is not None and name not in joint
+    assert set(joint.snapshot.names()) == {*images[0], *(f"distractor1:{name}" for name in images[1])}
+    assert distractors.names == sorted(images[1])  # the index itself keeps its names
+    joint.preload()
+
+
+def test_changes_are_seen_at_once(tmp_path: Path, images: list[dict[str, Features]]) -> None:
+    database, distractors = fill(tmp_path / "d", images[0]), fill(tmp_path / "x", images[1])
+    joint = JointIndex([database], [distractors])
+    before = joint.snapshot
+    assert joint.snapshot is before
+    Index.open(tmp_path / "x").delete(list(images[1])[:5])
+    assert joint.distractors == 40
+    joint.refresh()
+    assert joint.distractors == 35 and joint.snapshot is not before and joint.snapshot.images == 65
+
+
+def test_what_remembers_features_is_the_database(tmp_path: Path, images: list[dict[str, Features]]) -> None:
+    database, distractors = fill(tmp_path / "d", images[0]), fill(tmp_path / "x", images[1])
+    assert JointIndex([database], [distractors]).snapshot.manifest.features == database.snapshot.manifest.features
+    assert JointIndex([database, fill(tmp_path / "e", {})]).names == database.names
+
+
+def test_another_codebook_is_refused(tmp_path: Path, images: list[dict[str, Features]]) -> None:
+    database, other = fill(tmp_path / "d", images[0]), fill(tmp_path / "x", images[1], seed=2)
+    with pytest.raises(MismatchError, match=r"x: its codebook is [0-9a-f]{12}, that of .*d is [0-9a-f]{12};") as caught:
+        JointIndex([database], [other])
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_cannot_be_told_apart_are_refused(tmp_path: Path, images: list[dict[str, Features]]) -> None:
+    database = fill(tmp_path / "d", images[0])
+    with pytest.raises(InputError, match=r"'folder/image 000\.jpg'.* and 27 more stands in .*d too"):
+        JointIndex([database, fill(tmp_path / "x", images[0])])
+    odd = {"distractor": 0, "distractor0:a": 1, "distractor17:b": 2, "distractory": 3}
+    named = dict(zip(odd, images[0].values(), strict=False))
+    index = fill(tmp_path / "odd", named)
+    with pytest.raises(InputError, match="the name 'distractor17:b' begins as those of distractors do"):
+        JointIndex([index])
+    index.delete(["distractor17:b"])
+    assert JointIndex([index]).images == 3
+    with pytest.raises(InputError, match="no index to search"):
+        JointIndex([])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("distractor1:a", True), ("distractor12:", True), ("distractor0:a", False), ("distractor:a", False), ("a", False)],
+)
+def test_the_mark(name: str, expected: bool) -> None:
+    assert is_distractor(name) is expected
