@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner, Result
 
 from asmk_engine.cli.weights import weights
 from asmk_engine.errors import AsmkError, DamagedError, InputError, NotFoundError, StorageError
+from asmk_engine.extractors.presets import PRESETS
 from asmk_engine.networks import cache, downloads, registry
 from asmk_engine.networks.cache import cache_folder, fetch_weights, find_weights, keep_weights, weights_path
 from asmk_engine.networks.downloads import download
 from asmk_engine.networks.registry import WEIGHTS, PublishedWeights, published_weights
+from asmk_engine.networks.resnet import DEPTHS
 from asmk_engine.store import Folder, WriterLock
 
 CONTENT = bytes(range(256)) * 12000  # three pieces of a download
@@ -95,6 +100,14 @@ def test_names_files_and_hashes_of_the_registry() -> None:
         assert set(one.sha256) <= set("0123456789abcdef")
         if one.kind == "trunk":  # the promise of torchvision
             assert len(one.sha256) == 8 and one.file == f"{name}-{one.sha256}.pth"
+
+
+def test_what_extractors_are_made_of_is_published_and_usable() -> None:
+    for preset in filter(None, (preset.published for preset in PRESETS.values())):
+        assert not WEIGHTS[preset].obstacle
+    for name, one in WEIGHTS.items():
+        if one.kind != "trunk" and not one.obstacle and "resnet" in one.file:
+            assert re.findall(r"resnet\d+", one.file)[0] in DEPTHS, name
 
 
 def test_the_published_addresses_of_how_and_torchvision() -> None:
@@ -193,6 +206,23 @@ def test_offline_the_error_says_which_file_to_put_where(folder: Path) -> None:
         fetch_weights(entry(url))
     assert f"fetch {url}/good.pth with another machine and put it here: {folder / 'good.pth'}" in one_line(error)
     assert Folder(folder).names() == ["lock"]
+
+
+def test_a_connection_that_breaks_is_no_error_of_the_disk(
+    address: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaking(io.BytesIO):
+        headers: ClassVar[dict[str, str]] = {"Content-Length": "junk"}
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 0:
+                raise ConnectionResetError(104, "reset by peer")
+            return super().read(size)
+
+    monkeypatch.setattr(downloads, "_open", lambda url: Breaking(CONTENT))
+    with pytest.raises(StorageError, match=r"cannot be reached .*reset by peer") as error:
+        fetch_weights(entry(address))
+    assert one_line(error).startswith(f"{address}/good.pth: ") and Folder(folder).names() == ["lock"]
 
 
 def test_a_server_that_sends_for_ever_is_stopped(address: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +356,11 @@ def test_fetch_and_path_print_where_the_file_lies(known: PublishedWeights, folde
     assert SHA256 in fetched.stderr and "as published" in fetched.stderr
     assert call("path", "test").stdout == fetched.stdout
     assert call("fetch", "test", "--quiet").stderr == ""
+
+
+def test_fetch_says_what_to_do_next(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "WEIGHTS", {"resnet18": entry(address)})
+    assert "--extractor how-resnet18" in call("fetch", "resnet18").stderr
 
 
 def test_list_says_what_is_here_and_what_cannot_be_used(known: PublishedWeights, folder: Path) -> None:

@@ -81,6 +81,7 @@ def fetch(name: str, quiet: bool) -> None:
     Example:
       asmk-engine weights fetch resnet18
     """
+    from asmk_engine.extractors.presets import PRESETS
     from asmk_engine.networks.cache import fetch_weights, file_sha256
     from asmk_engine.networks.downloads import mebibytes
     from asmk_engine.networks.registry import published_weights
@@ -91,6 +92,8 @@ def fetch(name: str, quiet: bool) -> None:
     known = "as published" if entry.sha256 else "recorded now, none was published"
     console.say(f"{path}: {human_bytes(path.stat().st_size)}, sha256 {file_sha256(path)} ({known})")
     console.say(f"Terms: {entry.licence}")
+    if extractor := next((extractor for extractor, preset in PRESETS.items() if preset.published == name), None):
+        console.say(f"Now: asmk-engine index PHOTOS -o photos.index --extractor {extractor}")
     click.echo(path)
 
 

@@ -13,6 +13,7 @@ from asmk_engine.errors import NotFoundError
 _TORCHVISION = "https://download.pytorch.org/models"
 _HOW = "http://ptak.felk.cvut.cz/personal/toliageo/share/how/models"
 _GEM = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/networks"
+_SFM = "retrieval-SfM-120k"
 _DELF = "http://storage.googleapis.com/delf"
 
 _TORCHVISION_TERMS = "BSD-3-Clause (torchvision); trained on ImageNet, whose images are for research"
@@ -53,15 +54,19 @@ class PublishedWeights:
 def _trunk(name: str, digits: str) -> PublishedWeights:
     """A classifier of torchvision: the file's name ends in the first 8 digits of its sha256."""
     url = f"{_TORCHVISION}/{name}-{digits}.pth"
-    return PublishedWeights(name, url, digits, "trunk", "trunk trained on ImageNet", _TORCHVISION_TERMS)
+    return PublishedWeights(
+        name, url, digits, "trunk", "ImageNet trunk, to be whitened on your photographs", _TORCHVISION_TERMS
+    )
 
 
 def _how(name: str, file: str, purpose: str) -> PublishedWeights:
     return PublishedWeights(name, f"{_HOW}/{file}", "", "local", purpose, _HOW_TERMS)
 
 
-def _gem(name: str, path: str, purpose: str) -> PublishedWeights:
-    return PublishedWeights(name, f"{_GEM}/{path}.pth", "", "global", purpose, _GEM_TERMS)
+def _gem(name: str, path: str, purpose: str, unknown: str = "") -> PublishedWeights:
+    """A network of the GeM family; `unknown` is the trunk where it is none of ours."""
+    obstacle = f"upon {unknown}, which is no trunk here; take gem-w-resnet101 instead" if unknown else ""
+    return PublishedWeights(name, f"{_GEM}/{path}.pth", "", "global", purpose, _GEM_TERMS, obstacle)
 
 
 def _delf(name: str, file: str, purpose: str) -> PublishedWeights:
@@ -76,14 +81,14 @@ _ALL = (
     _trunk("squeezenet1_1", "b8a52dc0"),
     _how("how-r18", "how_r18.pth", "HOW local features, ResNet-18"),
     _how("how-r50-", "how_r50-.pth", "HOW local features, ResNet-50 without its last stage"),
-    _gem("gem-vgg16", "retrieval-SfM-120k/retrievalSfM120k-vgg16-gem-b4dcdc6", "GeM, VGG-16, SfM-120k"),
-    _gem("gem-resnet101", "retrieval-SfM-120k/retrievalSfM120k-resnet101-gem-b80fb85", "GeM, ResNet-101, SfM-120k"),
-    _gem("gem-w-resnet50", "retrieval-SfM-120k/rSfM120k-tl-resnet50-gem-w-97bf910", "GeM + FC, ResNet-50, SfM-120k"),
-    _gem("gem-w-resnet101", "retrieval-SfM-120k/rSfM120k-tl-resnet101-gem-w-a155e54", "GeM + FC, ResNet-101, SfM-120k"),
-    _gem("gem-w-resnet152", "retrieval-SfM-120k/rSfM120k-tl-resnet152-gem-w-f39cada", "GeM + FC, ResNet-152, SfM-120k"),
-    _gem("gem-w-gl18-resnet50", "gl18/gl18-tl-resnet50-gem-w-83fdc30", "GeM + FC, ResNet-50, Google Landmarks 2018"),
-    _gem("gem-w-gl18-resnet101", "gl18/gl18-tl-resnet101-gem-w-a4d43db", "GeM + FC, ResNet-101, Google Landmarks 2018"),
-    _gem("gem-w-gl18-resnet152", "gl18/gl18-tl-resnet152-gem-w-21278d5", "GeM + FC, ResNet-152, Google Landmarks 2018"),
+    _gem("gem-vgg16", f"{_SFM}/retrievalSfM120k-vgg16-gem-b4dcdc6", "GeM, SfM-120k", "VGG-16"),
+    _gem("gem-resnet101", f"{_SFM}/retrievalSfM120k-resnet101-gem-b80fb85", "GeM, ResNet-101, SfM-120k"),
+    _gem("gem-w-resnet50", f"{_SFM}/rSfM120k-tl-resnet50-gem-w-97bf910", "GeM + FC, ResNet-50, SfM-120k"),
+    _gem("gem-w-resnet101", f"{_SFM}/rSfM120k-tl-resnet101-gem-w-a155e54", "GeM + FC, ResNet-101, SfM-120k"),
+    _gem("gem-w-resnet152", f"{_SFM}/rSfM120k-tl-resnet152-gem-w-f39cada", "GeM + FC, SfM-120k", "ResNet-152"),
+    _gem("gem-w-gl18-resnet50", "gl18/gl18-tl-resnet50-gem-w-83fdc30", "GeM + FC, ResNet-50, Landmarks 2018"),
+    _gem("gem-w-gl18-resnet101", "gl18/gl18-tl-resnet101-gem-w-a4d43db", "GeM + FC, ResNet-101, Landmarks 2018"),
+    _gem("gem-w-gl18-resnet152", "gl18/gl18-tl-resnet152-gem-w-21278d5", "GeM + FC, Landmarks 2018", "ResNet-152"),
     _delf("delf-gld", "delf_gld_20190411", "DELF local features, Google Landmarks"),
     _delf("delf-v1", "delf_v1_20171026", "DELF local features, the first model"),
     _delf("delg-r50", "r50delg_gldv2clean_20200914", "DELG local and global features, ResNet-50"),
