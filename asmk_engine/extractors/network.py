@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from asmk_engine.attempts import Origin, Viewer
 from asmk_engine.errors import InputError, MismatchError
@@ -28,59 +30,28 @@ WINDOWED = 96
 """Images that wait on a GPU for others of their size."""
 
 
-class NetworkExtractor(FolderExtractor):
-    """Extractors whose options are `weights`, `device`, `precision`, `max_side`, `max_features` and `scales`."""
+class BatchedExtractor(FolderExtractor, ABC):
+    """Extractors with a network whose images are decoded first and described together: `TwoStepExtractor`."""
 
     name: ClassVar[str]
-    attention: ClassVar[str]
     weights: str
     device: str
-    precision: str
     max_side: int
-    max_features: int
-    scales: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        check_options(self)
-        if not self.weights:
-            raise InputError(
-                f"{self.name} needs weights: give a network file with --weights, made by `asmk-engine whiten`, "
-                "`weights convert` or `train-how`; `asmk-engine weights list` says what is published"
-            )
-
-    @functools.cached_property
-    def recipe(self) -> Recipe:
-        """The name, the options that change descriptors, and the sha256 of the weights."""
-        self._check_kind()
-        return Recipe(self.name, recipe_options(self), checkpoint_hash(self.weights))
 
     @property
-    def dim(self) -> int:
-        """Dimensions of a descriptor."""
-        return self.network.dim
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network, on its device."""
+
+    @abstractmethod
+    def _run(self, views: list[View]) -> list[Features]:
+        """The features of views of one size."""
 
     @property
     def origin(self) -> Origin:
         """How a worker process makes an equal extractor."""
         options = {"name": self.name, **all_options(self)}
         return Origin("asmk_engine.extractors:load_extractor", options)
-
-    @functools.cached_property
-    def network(self) -> LocalNetwork:
-        """The network, on its device; raises as `open_checkpoint`."""
-        device = choose_device(self.device)
-        use_full_precision(device)
-        network = open_checkpoint(self.weights)[0]
-        return network.to(device=device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
-
-    def _check_kind(self) -> None:
-        found = self.network.options.attention
-        if found != self.attention:
-            other = {"norm": "how", "learned": "delf"}[found]
-            raise MismatchError(
-                f"{self.weights}: a network with {found} attention, {self.name} takes {self.attention}; "
-                f"use --extractor {other}, or other weights"
-            )
 
     @property
     def viewer(self) -> Viewer:
@@ -98,10 +69,7 @@ class NetworkExtractor(FolderExtractor):
         return 1 if choose_device(self.device).type == "cpu" else None
 
     def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
-        """The features of an image file or of [H, W, 3] uint8 RGB pixels, strongest first; see `Extractor.extract`.
-
-        Keypoints are the centres of receptive fields, their scale the side of a cell of the map, in original pixels.
-        """
+        """The features of an image file or of [H, W, 3] uint8 RGB pixels; see `Extractor.extract`."""
         return self.describe([self.viewer.view(image, box)])[0]
 
     def describe(self, views: Sequence[View]) -> list[Features]:
@@ -128,6 +96,60 @@ class NetworkExtractor(FolderExtractor):
         half = len(views) // 2
         return [*self._describe_batch(views[:half]), *self._describe_batch(views[half:])]
 
+    @property
+    def network_device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+
+class NetworkExtractor(BatchedExtractor):
+    """Extractors of local features; options `weights`, `device`, `precision`, `max_side`, `max_features`, `scales`.
+
+    Features are strongest first; keypoints are the centres of receptive fields, their scale the side of a cell of the
+    map, in original pixels.
+    """
+
+    attention: ClassVar[str]
+    precision: str
+    max_features: int
+    scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.weights:
+            raise InputError(
+                f"{self.name} needs weights: give a network file with --weights, made by `asmk-engine whiten`, "
+                "`weights convert` or `train-how`; `asmk-engine weights list` says what is published"
+            )
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """The name, the options that change descriptors, and the sha256 of the weights."""
+        self._check_kind()
+        return Recipe(self.name, recipe_options(self), checkpoint_hash(self.weights))
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a descriptor."""
+        return self.network.dim
+
+    @functools.cached_property
+    def network(self) -> LocalNetwork:
+        """The network, on its device; raises as `open_checkpoint`."""
+        device = choose_device(self.device)
+        use_full_precision(device)
+        network = open_checkpoint(self.weights)[0]
+        return network.to(device=device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+
+    def _check_kind(self) -> None:
+        found = self.network.options.attention
+        if found != self.attention:
+            other = {"norm": "how", "learned": "delf"}[found]
+            raise MismatchError(
+                f"{self.weights}: a network with {found} attention, {self.name} takes {self.attention}; "
+                f"use --extractor {other}, or other weights"
+            )
+
     @torch.inference_mode()
     def _run(self, views: list[View]) -> list[Features]:
         device = self.network_device
@@ -140,11 +162,6 @@ class NetworkExtractor(FolderExtractor):
     def least_strength(self) -> float | None:
         """Cells weaker than this are left out; None keeps all."""
         return None
-
-    @property
-    def network_device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters()).device
 
 
 def _features(cells: Cells, view: View) -> Features:

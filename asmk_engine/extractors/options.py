@@ -17,7 +17,7 @@ def option(default: float, least: float, most: float) -> Any:
 
 
 def numbers(default: Sequence[float], least: float, most: float) -> Any:
-    """A dataclass field for one or more different numbers from `least` to `most`."""
+    """A dataclass field for one or more different numbers from `least` to `most`; by default none leaves the choice."""
     return dataclasses.field(default=tuple(default), metadata={"least": least, "most": most, "many": True})
 
 
@@ -81,7 +81,8 @@ def _check_choice(value: Any, field: dataclasses.Field[Any]) -> Any:
 
 
 def _check_numbers(value: Any, field: dataclasses.Field[Any]) -> tuple[float, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+    none_is_allowed = field.default == ()
+    if isinstance(value, str) or not isinstance(value, Sequence) or not (value or none_is_allowed):
         raise InputError(f"{field.name} is {value!r}; expected one or more numbers, each {_range(field)}")
     found = tuple(_check_one(item, field, float) for item in value)
     if len(set(found)) < len(found):
@@ -115,7 +116,8 @@ def _described(field: dataclasses.Field[Any]) -> str:
         return str(field.metadata["meaning"])
     if "choices" in field.metadata:
         return f"{' or '.join(field.metadata['choices'])}, default {field.default}"
-    return f"{_range(field)}, default {_as_json(field.default)}"
+    default = "the network's own" if field.default == () else _as_json(field.default)
+    return f"{_range(field)}, default {default}"
 
 
 def _range(field: dataclasses.Field[Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from asmk_engine.arrays import CHECKSUMS, ArrayFile, map_arrays, write_arrays
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundError
@@ -25,11 +26,16 @@ def save_checkpoint(path: Path | str, network: LocalNetwork, origin: dict[str, A
 
     origin  where the weights came from, JSON values, for people and for `whiten`, which looks for its own work in it
     """
+    return write_network(path, KIND, network, network.options.to_json(), origin)
+
+
+def write_network(path: Path | str, kind: str, network: nn.Module, options: str, origin: dict[str, Any]) -> str:
+    """Write the tensors of a network atomically, with its kind, options and origin; returns the sha256 of the file."""
     path = Path(path)
     folder = Folder(path.parent)
     folder.make()
     arrays = {key: _plain(value) for key, value in network.state_dict().items() if value.is_floating_point()}
-    metadata = {"kind": KIND, "network": network.options.to_json(), "origin": json.dumps(origin, sort_keys=True)}
+    metadata = {"kind": kind, "network": options, "origin": json.dumps(origin, sort_keys=True)}
     write_arrays(folder, path.name, arrays, metadata)
     folder.sync()
     return checkpoint_hash(path)
@@ -55,10 +61,11 @@ def open_checkpoint(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
         )
     network = LocalNetwork(LocalOptions.from_json(metadata.get("network", ""), path))
     load_tensors(network, tensors, path, "the file was altered: get it again")
-    return network.eval(), _origin(metadata, path)
+    return network.eval(), read_origin(metadata, path)
 
 
-def _origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+def read_origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    """Where the weights of a network file came from; DamagedError when it is not readable."""
     try:
         return dict(json.loads(metadata.get("origin", "{}")))
     except (ValueError, TypeError, RecursionError):
@@ -67,11 +74,15 @@ def _origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
 
 def is_checkpoint(path: Path | str) -> bool:
     """Whether a file is a network of our own, whole or not."""
-    path = Path(path)
+    return kind_of_network(Path(path)) == KIND
+
+
+def kind_of_network(path: Path) -> str | None:
+    """The kind that a safetensors file says it is, whole or not; None for other files."""
     try:
-        return path.is_file() and path.suffix == SUFFIX and _mapped(path).metadata.get("kind") == KIND
+        return _mapped(path).metadata.get("kind") if path.is_file() and path.suffix == SUFFIX else None
     except AsmkError:
-        return False
+        return None
 
 
 def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:

@@ -132,10 +132,14 @@ def _rgb(values: Any) -> tuple[float, float, float]:
 
 
 def _our_name(name: str) -> str:
+    """The name of a tensor here; a name that is not understood stays as it is."""
+    first, _, rest = name.partition(".")
+    return f"{_OTHERS[first]}.{rest}" if first in _OTHERS else trunk_name(name)
+
+
+def trunk_name(name: str) -> str:
     """`features.4.0.conv1.weight` as `trunk.layer1.0.conv1.weight`; a name that is not understood stays as it is."""
     first, _, rest = name.partition(".")
-    if first in _OTHERS:
-        return f"{_OTHERS[first]}.{rest}"
     child, _, last = rest.partition(".")
     return f"trunk.{_CHILDREN[child]}.{last}" if first == "features" and child in _CHILDREN else name
 

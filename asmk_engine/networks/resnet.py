@@ -1,4 +1,4 @@
-"""ResNet-18, -34, -50 and -101 without the classifier (He et al., CVPR 2016); parameter names are torchvision's.
+"""ResNet-18, -34, -50, -101 and -152 without the classifier (He et al., CVPR 2016); parameter names are torchvision's.
 
 The stride of a bottleneck is carried by its 3×3 convolution, as in torchvision ("v1.5").
 """
@@ -17,6 +17,7 @@ DEPTHS = {
     "resnet34": (3, 4, 6, 3),
     "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
 }
 
 

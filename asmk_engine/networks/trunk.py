@@ -19,7 +19,7 @@ class Trunk(nn.Module):
 
     channels: int
     stride: int
-    offset: int
+    offset: float
     least_side: int = 1
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:

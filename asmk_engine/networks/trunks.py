@@ -18,8 +18,16 @@ from asmk_engine.networks.resnet import DEPTHS, ResNet
 from asmk_engine.networks.resnet_v2 import ResNetV2
 from asmk_engine.networks.squeezenet import SqueezeNet
 from asmk_engine.networks.trunk import Trunk
+from asmk_engine.networks.vgg import Vgg16
 
 Tensors = dict[str, torch.Tensor]
+
+CLASSIFIERS = {
+    f"{layer}.{part}"
+    for layer in ("fc", "classifier.0", "classifier.1", "classifier.3", "classifier.6")
+    for part in ("weight", "bias")
+}
+"""What torchvision's networks have behind their trunks."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class TrunkKind:
 TRUNKS: dict[str, TrunkKind] = {
     **{name: TrunkKind(ResNet, 3) for name in DEPTHS},
     "squeezenet1_1": TrunkKind(SqueezeNet, 10, ("squeezenet0_", squeezenet.onnx_names)),
+    "vgg16": TrunkKind(Vgg16, 0),
     "resnet50v2": TrunkKind(ResNetV2, 3, ("resnetv24_", resnet_v2.onnx_names)),
 }
 
@@ -95,7 +104,7 @@ def trunk_tensors(tensors: Tensors, name: str, skip: int) -> Tensors:
     if onnx is not None and any(key.startswith(onnx[0]) for key in tensors):
         names = onnx[1](skip)
         return {ours: tensors[onnx[0] + theirs] for ours, theirs in names.items() if onnx[0] + theirs in tensors}
-    whole = build_trunk(name).state_dict().keys() | {"fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias"}
+    whole = build_trunk(name).state_dict().keys() | CLASSIFIERS
     wanted = build_trunk(name, skip).state_dict().keys()
     return {key: value for key, value in tensors.items() if key in wanted or key not in whole}
 

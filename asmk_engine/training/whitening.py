@@ -129,17 +129,24 @@ class Moments:
 
         Source: the HOW code, with power 1. InputError when there are not more vectors than dimensions.
         """
-        if self._shift is None or self.count <= dim:
+        if self.count <= dim:
             raise InputError(
                 f"{self.count} descriptors cannot teach a reduction to {dim} dimensions; give more photographs"
             )
-        offset = self._sum / self.count
-        covariance = self._products / self.count - torch.outer(offset, offset)
-        values, directions = torch.linalg.eigh((covariance + covariance.T) / 2)
+        mean, covariance = self.mean_and_covariance()
+        values, directions = torch.linalg.eigh(covariance)
         values, directions = values.flip(0)[:dim].clamp(min=EIGENVALUE_FLOOR), directions.flip(1)[:, :dim]
         # An eigenvector's sign is arbitrary: fixed here, so that the same photographs give the same network everywhere.
         signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
-        return self._shift + offset, (directions * signs * values.pow(-power / 2)).T
+        return mean, (directions * signs * values.pow(-power / 2)).T
+
+    def mean_and_covariance(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean [C] and covariance [C, C], over the count, symmetric; float64. InputError when there were no vectors."""
+        if self._shift is None:
+            raise InputError("no descriptors were seen; give more photographs")
+        offset = self._sum / self.count
+        covariance = self._products / self.count - torch.outer(offset, offset)
+        return self._shift + offset, (covariance + covariance.T) / 2
 
 
 def _set_reduction(network: LocalNetwork, mean: torch.Tensor, projection: torch.Tensor) -> None:
