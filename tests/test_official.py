@@ -246,6 +246,18 @@ def test_what_is_no_file_of_torch(tmp_path: Path, data: bytes) -> None:
         read_official(path)
 
 
+def test_an_altered_checkpoint_is_an_error_that_a_caller_can_act_upon(tmp_path: Path) -> None:
+    content = parts()
+    content["state_dict"] = {"features.1.weight": torch.zeros(64)}
+    whole = save(tmp_path / "whole.pth", content, legacy=True).read_bytes()
+    rng, path = np.random.default_rng(0), tmp_path / "f.pth"
+    for place in rng.choice(len(whole) - 300, 120, replace=False).tolist():
+        path.write_bytes(whole[:place] + bytes([int(rng.integers(256))]) + whole[place + int(rng.integers(1, 4)) :])
+        with pytest.raises(AsmkError) as error:
+            read_official(path)
+        assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
 def test_stand_ins_do_not_outlive_the_reading(tmp_path: Path) -> None:
     before = torch.serialization.get_safe_globals()
     read_official(save(tmp_path / "f.pth", new_format("resnet18", 0)))
