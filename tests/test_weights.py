@@ -22,7 +22,7 @@ from asmk_engine.networks import cache, downloads, registry
 from asmk_engine.networks.cache import cache_folder, fetch_weights, find_weights, keep_weights, weights_path
 from asmk_engine.networks.downloads import download
 from asmk_engine.networks.registry import WEIGHTS, PublishedWeights, published_weights
-from asmk_engine.networks.resnet import DEPTHS
+from asmk_engine.networks.trunks import TRUNKS
 from asmk_engine.store import Folder, WriterLock
 
 CONTENT = bytes(range(256)) * 12000  # three pieces of a download
@@ -106,8 +106,8 @@ def test_what_extractors_are_made_of_is_published_and_usable() -> None:
     for preset in filter(None, (preset.published for preset in PRESETS.values())):
         assert not WEIGHTS[preset].obstacle
     for name, one in WEIGHTS.items():
-        if one.kind != "trunk" and not one.obstacle and "resnet" in one.file:
-            assert re.findall(r"resnet\d+", one.file)[0] in DEPTHS, name
+        if one.kind == "global" and not one.obstacle:
+            assert re.findall(r"resnet\d+|vgg16", one.file)[0] in TRUNKS, name
 
 
 def test_the_published_addresses_of_how_and_torchvision() -> None:

@@ -63,10 +63,8 @@ def _how(name: str, file: str, purpose: str) -> PublishedWeights:
     return PublishedWeights(name, f"{_HOW}/{file}", "", "local", purpose, _HOW_TERMS)
 
 
-def _gem(name: str, path: str, purpose: str, unknown: str = "") -> PublishedWeights:
-    """A network of the GeM family; `unknown` is the trunk where it is none of ours."""
-    obstacle = f"upon {unknown}, which is no trunk here; take gem-w-resnet101 instead" if unknown else ""
-    return PublishedWeights(name, f"{_GEM}/{path}.pth", "", "global", purpose, _GEM_TERMS, obstacle)
+def _gem(name: str, path: str, purpose: str) -> PublishedWeights:
+    return PublishedWeights(name, f"{_GEM}/{path}.pth", "", "global", purpose, _GEM_TERMS)
 
 
 def _delf(name: str, file: str, purpose: str) -> PublishedWeights:
@@ -81,14 +79,14 @@ _ALL = (
     _trunk("squeezenet1_1", "b8a52dc0"),
     _how("how-r18", "how_r18.pth", "HOW local features, ResNet-18"),
     _how("how-r50-", "how_r50-.pth", "HOW local features, ResNet-50 without its last stage"),
-    _gem("gem-vgg16", f"{_SFM}/retrievalSfM120k-vgg16-gem-b4dcdc6", "GeM, SfM-120k", "VGG-16"),
+    _gem("gem-vgg16", f"{_SFM}/retrievalSfM120k-vgg16-gem-b4dcdc6", "GeM, VGG-16, SfM-120k"),
     _gem("gem-resnet101", f"{_SFM}/retrievalSfM120k-resnet101-gem-b80fb85", "GeM, ResNet-101, SfM-120k"),
     _gem("gem-w-resnet50", f"{_SFM}/rSfM120k-tl-resnet50-gem-w-97bf910", "GeM + FC, ResNet-50, SfM-120k"),
     _gem("gem-w-resnet101", f"{_SFM}/rSfM120k-tl-resnet101-gem-w-a155e54", "GeM + FC, ResNet-101, SfM-120k"),
-    _gem("gem-w-resnet152", f"{_SFM}/rSfM120k-tl-resnet152-gem-w-f39cada", "GeM + FC, SfM-120k", "ResNet-152"),
+    _gem("gem-w-resnet152", f"{_SFM}/rSfM120k-tl-resnet152-gem-w-f39cada", "GeM + FC, ResNet-152, SfM-120k"),
     _gem("gem-w-gl18-resnet50", "gl18/gl18-tl-resnet50-gem-w-83fdc30", "GeM + FC, ResNet-50, Landmarks 2018"),
     _gem("gem-w-gl18-resnet101", "gl18/gl18-tl-resnet101-gem-w-a4d43db", "GeM + FC, ResNet-101, Landmarks 2018"),
-    _gem("gem-w-gl18-resnet152", "gl18/gl18-tl-resnet152-gem-w-21278d5", "GeM + FC, Landmarks 2018", "ResNet-152"),
+    _gem("gem-w-gl18-resnet152", "gl18/gl18-tl-resnet152-gem-w-21278d5", "GeM + FC, ResNet-152, Landmarks 2018"),
     _delf("delf-gld", "delf_gld_20190411", "DELF local features, Google Landmarks"),
     _delf("delf-v1", "delf_v1_20171026", "DELF local features, the first model"),
     _delf("delg-r50", "r50delg_gldv2clean_20200914", "DELG local and global features, ResNet-50"),
