@@ -76,6 +76,8 @@ _ALL = (
     _trunk("resnet34", "b627a593"),
     _trunk("resnet50", "0676ba61"),
     _trunk("resnet101", "63fe2227"),
+    _trunk("resnet152", "394f9c45"),
+    _trunk("vgg16", "397923af"),
     _trunk("squeezenet1_1", "b8a52dc0"),
     _how("how-r18", "how_r18.pth", "HOW local features, ResNet-18"),
     _how("how-r50-", "how_r50-.pth", "HOW local features, ResNet-50 without its last stage"),
