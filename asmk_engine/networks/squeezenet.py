@@ -34,7 +34,8 @@ class Fire(nn.Module):
 class SqueezeNet(Trunk):
     """SqueezeNet 1.1 without the last `skip` entries of torchvision's `features`; whole: 512 channels, stride 16.
 
-    Pools round up, as torchvision's do. Nothing is padded before the first pool: cell 0 looks at pixel 15.
+    Pools round up, as torchvision's do, so a window that is only begun has a cell. Nothing is padded before the first
+    pool: cell 0 looks at pixel 15.
     """
 
     def __init__(self, name: str, skip: int = 0) -> None:
@@ -48,7 +49,7 @@ class SqueezeNet(Trunk):
             else:
                 layers.append(Fire(*FIRES[place]))
                 self.channels = FIRES[place][2]
-        self.offset, self.least_side = self.stride - 1, 2 * self.stride - 1
+        self.offset, self.least_side = self.stride - 1, self.stride + 1
         self.features = nn.Sequential(*layers)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
