@@ -10,6 +10,8 @@ from asmk_engine.extractors import Extractor, extractor_from_recipe
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.image_lists import find_images
 from asmk_engine.index import Index
+from asmk_engine.joint import JointIndex
+from asmk_engine.snapshot import Snapshot
 
 Box = tuple[float, float, float, float]
 IMPORTED = "hloc"
@@ -25,7 +27,11 @@ class QuerySource:
     """
 
     def __init__(
-        self, index: Index, *, features: Path | str | None = None, images_root: Path | str | None = None
+        self,
+        index: Index | JointIndex[Snapshot],
+        *,
+        features: Path | str | None = None,
+        images_root: Path | str | None = None,
     ) -> None:
         self.index = index
         manifest = index.snapshot.manifest

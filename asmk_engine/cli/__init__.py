@@ -15,6 +15,7 @@ import click
 from asmk_engine import __version__
 from asmk_engine.cli import (
     check,
+    classify,
     codebook,
     demo,
     doctor,
@@ -63,6 +64,7 @@ for command in (
     index.index,
     query.query,
     evaluate.evaluate,
+    classify.classify,
     info.info,
     index.delete,
     index.merge,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,27 +14,50 @@ import click
 from asmk_engine.cli.common import PATH, Console, json_option, match_options, quiet_option
 
 if TYPE_CHECKING:
-    from asmk_engine.evaluation.protocol import Report
-    from asmk_engine.evaluation.truth import Truth
+    from asmk_engine.evaluation.model import Truth
+    from asmk_engine.evaluation.protocol import Judge, Report
+    from asmk_engine.index import Index
+    from asmk_engine.joint import JointIndex
     from asmk_engine.queries import QuerySource
     from asmk_engine.search import Hit, Searcher
+    from asmk_engine.snapshot import Snapshot
+
+RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 
 
 @click.command()
 @click.argument("index_path", type=PATH, metavar="[INDEX]", required=False)
 @click.option(
-    "--run", "run_path", type=PATH, help="Evaluate a ranking file (TREC run or JSON lines) instead of an index."
+    "--run",
+    "run_path",
+    type=PATH,
+    help="Evaluate a ranking file instead of an index: TREC run, JSON lines, pairs, .npy of ranks or a submission.",
 )
 @click.option(
-    "--truth", "truth_path", type=PATH, required=True, help="gnd.json, gnd_roxford5k.pkl or gnd_rparis6k.pkl."
+    "--truth",
+    "truth_path",
+    type=PATH,
+    required=True,
+    help="gnd.json, gnd_roxford5k.pkl or the like, the folder of Oxford5k's lists, or a solution of Google Landmarks.",
+)
+@click.option(
+    "--distractors",
+    "distractor_paths",
+    type=PATH,
+    multiple=True,
+    help="An index whose images are searched too and are never right, such as one of R1M; may be given again.",
 )
 @click.option("--images", "images_root", type=PATH, help="Folder of the photographs, for queries that are not indexed.")
 @click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of indexed queries.")
 @click.option(
     "--allow-missing", is_flag=True, help="Go on when images or rankings are missing; they count as not found."
 )
-@click.option("--save-run", type=PATH, help="Also write the rankings as a TREC run.")
+@click.option("--save-run", type=PATH, help="Also write the rankings to this file.")
+@click.option(
+    "--run-format", type=click.Choice(RUN_FORMATS), default="trec", show_default=True, help="Form of --save-run."
+)
 @click.option("--worst", type=click.IntRange(min=1), help="Also list the N queries of lowest Medium AP.")
+@click.option("--interval", is_flag=True, help="Also say where mAP lies with 95 % confidence, over the queries.")
 @match_options
 @json_option
 @quiet_option
@@ -39,11 +65,14 @@ def evaluate(
     index_path: Path | None,
     run_path: Path | None,
     truth_path: Path,
+    distractor_paths: tuple[Path, ...],
     images_root: Path | None,
     features_path: Path | None,
     allow_missing: bool,
     save_run: Path | None,
+    run_format: str,
     worst: int | None,
+    interval: bool,
     alpha: float,
     threshold: float,
     assignments: int,
@@ -52,58 +81,143 @@ def evaluate(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure INDEX, or a ranking file, against a ground truth: Revisited Easy, Medium and Hard, in percent.
+    """Measure INDEX, or a ranking file, against a ground truth, in percent.
+
+    The ground truth says which protocol it is for: Revisited Oxford and Paris (Easy, Medium and Hard), the original
+    Oxford5k and Paris6k, HOW's validation set, or Google Landmarks v2 (mAP@100; µAP of what `classify` wrote).
 
     \b
     Examples:
       asmk-engine evaluate photos.index --truth gnd.json
-      asmk-engine evaluate oxford.index --truth gnd_roxford5k.pkl --images oxford/jpg --json
+      asmk-engine evaluate oxford.index --truth gnd_roxford5k.pkl --images oxford/jpg --distractors r1m.index
       asmk-engine evaluate --run ranking.trec --truth gnd.json
     """
-    from asmk_engine.evaluation.protocol import evaluate_run
-    from asmk_engine.evaluation.runs import read_run
+    from asmk_engine.evaluation.landmarks import is_recognition
     from asmk_engine.evaluation.truth import read_truth
-    from asmk_engine.index import Index
     from asmk_engine.queries import QuerySource
     from asmk_engine.search import Searcher, SelectiveMatch
 
-    if (index_path is None) == (run_path is None):
-        raise click.UsageError("give either an INDEX or --run FILE")
+    _check_call(index_path, run_path, distractor_paths, save_run)
+    if is_recognition(truth_path):
+        _recognition(truth_path, run_path, allow_missing, as_json)
+        return
     truth = read_truth(truth_path)
     if index_path is None:
-        report = evaluate_run(truth, read_run(run_path or ""), allow_missing=allow_missing)
+        report = _judge_file(truth, Path(run_path or ""), allow_missing, interval)
     else:
-        index = Index.open(index_path)
+        index = open_together(index_path, distractor_paths)
         source = QuerySource(index, features=features_path, images_root=images_root)
         searcher = Searcher(index, SelectiveMatch(alpha, threshold, idf), assignments=assignments, threads=threads)
-        report = _evaluate_index(truth, source, searcher, allow_missing, save_run, Console(quiet))
-    _print(report, worst, as_json)
+        saved = _Saved(save_run, run_format, index.snapshot.images) if save_run else None
+        report = _judge_index(truth, source, searcher, allow_missing, saved, interval, Console(quiet))
+    _print(report, truth, worst, as_json)
 
 
-def _evaluate_index(
-    truth: Truth, source: QuerySource, searcher: Searcher, allow_missing: bool, save_run: Path | None, console: Console
+@dataclass(frozen=True)
+class _Saved:
+    """Where and how the rankings are written, and how many images there are to rank."""
+
+    path: Path
+    form: str
+    images: int
+
+
+def open_together(path: Path, distractors: tuple[Path, ...]) -> Index | JointIndex[Snapshot]:
+    """The index, or the joint index of it and sets of distractors."""
+    from asmk_engine.index import Index
+    from asmk_engine.joint import JointIndex
+
+    index = Index.open(path)
+    return JointIndex([index], [Index.open(one) for one in distractors]) if distractors else index
+
+
+def _check_call(index: Path | None, run: Path | None, distractors: tuple[Path, ...], save_run: Path | None) -> None:
+    if (index is None) == (run is None):
+        raise click.UsageError("give either an INDEX or --run FILE")
+    if run and (distractors or save_run):
+        raise click.UsageError("--distractors and --save-run go with an INDEX, not with --run")
+
+
+def _recognition(truth: Path, run: Path | None, allow_missing: bool, as_json: bool) -> None:
+    from asmk_engine.evaluation.landmarks import read_guesses, read_recognition
+    from asmk_engine.evaluation.recognition import evaluate_recognition
+
+    if run is None:
+        raise click.UsageError(
+            "this is a recognition solution: write a submission with `classify --format gldv2` and give it with --run"
+        )
+    report = evaluate_recognition(read_recognition(truth), read_guesses(run), allow_missing=allow_missing)
+    click.echo(json.dumps(report.as_dict()) if as_json else report.table())
+
+
+def _judge_file(truth: Truth, run: Path, allow_missing: bool, interval: bool) -> Report:
+    from asmk_engine.evaluation.protocol import evaluate_run
+    from asmk_engine.evaluation.ranks import evaluate_ranks, is_ranks, read_ranks
+    from asmk_engine.evaluation.runs import read_run
+
+    if is_ranks(run):
+        return evaluate_ranks(truth, read_ranks(run, truth), interval=interval)
+    return evaluate_run(truth, read_run(run), allow_missing=allow_missing, interval=interval)
+
+
+def _judge_index(
+    truth: Truth,
+    source: QuerySource,
+    searcher: Searcher,
+    allow_missing: bool,
+    saved: _Saved | None,
+    interval: bool,
+    console: Console,
 ) -> Report:
     from asmk_engine.evaluation.names import resolve
-    from asmk_engine.evaluation.protocol import evaluate as judge
-    from asmk_engine.evaluation.runs import write_run
+    from asmk_engine.evaluation.protocol import Judge
 
     resolved = resolve(truth, source.index.names, allow_missing=allow_missing)
     if resolved.missing:
         console.say(f"{len(resolved.missing)} images of the ground truth are not indexed and count as not found")
-    rankings: dict[str, list[Hit]] = {}
+    judge = Judge(resolved.truth)
+    rankings = _rankings(judge, source, searcher, allow_missing, console)
+    if saved is None:
+        deque(rankings, maxlen=0)
+    else:
+        _save(rankings, resolved.truth, saved)
+    return judge.report(allow_missing=allow_missing, interval=interval)
+
+
+def _rankings(
+    judge: Judge, source: QuerySource, searcher: Searcher, allow_missing: bool, console: Console
+) -> Iterator[tuple[str, list[Hit]]]:
+    """Search for one query after the other, have each answer judged, and pass it on."""
+    from asmk_engine.evaluation.protocol import depth_needed
+
+    queries = judge.truth.queries
     with console.bar("evaluate", "queries") as progress:
-        for done, query in enumerate(resolved.truth.queries):
+        for done, query in enumerate(queries):
             if not (allow_missing and query.in_database and query.name not in source.index):
-                rankings[query.name] = searcher.search(source.truth_features(query.name, query.box), None)
-            progress(done + 1, len(resolved.truth.queries))
-    if save_run:
-        write_run(save_run, rankings, "trec")
-    names = {query: [hit.name for hit in hits] for query, hits in rankings.items()}
-    return judge(resolved.truth, names, allow_missing=allow_missing)
+                features = source.truth_features(query.name, query.box)
+                hits = searcher.search(features, depth_needed(judge.truth))
+                judge.take(query.name, [hit.name for hit in hits])
+                yield query.name, hits
+            progress(done + 1, len(queries))
 
 
-def _print(report: Report, worst: int | None, as_json: bool) -> None:
+def _save(rankings: Iterator[tuple[str, list[Hit]]], truth: Truth, saved: _Saved) -> None:
+    from asmk_engine.evaluation.ranks import write_ranks
+    from asmk_engine.evaluation.runs import write_run
+
+    if saved.form == "ranks":
+        write_ranks(saved.path, truth, rankings, saved.images)
+    else:
+        write_run(saved.path, rankings, saved.form)
+
+
+def _print(report: Report, truth: Truth, worst: int | None, as_json: bool) -> None:
     if worst:
-        for name, precision in report.worst("medium", worst):
+        for name, precision in report.worst(report.main, worst):
             click.echo(f"{100 * precision:6.2f}  {name}", err=as_json)
-    click.echo(json.dumps(report.as_dict()) if as_json else report.table())
+    if not as_json:
+        click.echo(report.table())
+        return
+    per_query = {row: {name: 100 * value for name, value in found.items()} for row, found in report.per_query.items()}
+    told = {"protocol": truth.protocol, "unranked": list(report.unranked), "per_query": per_query}
+    click.echo(json.dumps({**report.as_dict(), **told}))

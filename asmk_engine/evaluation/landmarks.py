@@ -20,7 +20,7 @@ from pathlib import Path
 
 from asmk_engine.errors import DamagedError, FormatError, NotFoundError
 from asmk_engine.evaluation.files import read_file
-from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.model import Prediction, Truth, TruthQuery
 
 MAX_BYTES = 2**32
 IMAGE_COLUMNS = ("image", "images", "id", "name", "file", "path")
@@ -29,14 +29,6 @@ LABEL_COLUMNS = ("label", "landmark_id", "landmark", "landmarks", "class")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOTHING = ("", "none")
 _IGNORED = "ignored"
-
-
-@dataclass(frozen=True)
-class Guess:
-    """The one label that was predicted for an image, and how sure of it the prediction is."""
-
-    label: str
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -103,10 +95,10 @@ def read_recognition(path: Path | str) -> Recognition:
     return Recognition(parts, ignored)
 
 
-def read_guesses(path: Path | str) -> dict[str, Guess | None]:
+def read_guesses(path: Path | str) -> dict[str, Prediction | None]:
     """A recognition submission: image → its label, or None; DamagedError for rows that do not fit."""
     path = Path(path)
-    guesses: dict[str, Guess | None] = {}
+    guesses: dict[str, Prediction | None] = {}
     for number, row in _rows(_read(path, "a recognition submission"), path, ("id", "landmarks")):
         guesses[row["id"]] = _guess(row["landmarks"].split(), number, path)
     return guesses
@@ -188,7 +180,7 @@ def _part(row: dict[str, str]) -> str:
     return row.get("usage", "").strip().lower() or "all"
 
 
-def _guess(columns: list[str], number: int, path: Path) -> Guess | None:
+def _guess(columns: list[str], number: int, path: Path) -> Prediction | None:
     if not columns:
         return None
     try:
@@ -197,4 +189,4 @@ def _guess(columns: list[str], number: int, path: Path) -> Guess | None:
         confidence = math.nan
     if len(columns) != 2 or not math.isfinite(confidence):
         raise DamagedError(f"{path}: line {number}: {' '.join(columns)!r}, expected a landmark and a finite confidence")
-    return Guess(label, confidence)
+    return Prediction(label, confidence)

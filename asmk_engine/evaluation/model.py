@@ -19,6 +19,14 @@ PROTOCOLS = ("revisited", "original", "how", "gldv2")
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """A label that a photograph was given, and how sure of it the classifier is."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
 class TruthQuery:
     """One query and what is known of the database images; the images not named are negatives.
 

@@ -222,6 +222,11 @@ class Judge:
         self._judged[query.name] = list(_judge(query, self._rows, places, labels))
 
 
+def depth_needed(truth: Truth) -> int | None:
+    """How many images of a ranking the protocol of the truth looks at; None for all."""
+    return LANDMARKS_DEPTH if truth.protocol == "gldv2" else None
+
+
 def evaluate(
     truth: Truth, rankings: Mapping[str, Sequence[str]], *, allow_missing: bool = False, interval: bool = False
 ) -> Report:

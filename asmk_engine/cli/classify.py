@@ -1,0 +1,166 @@
+"""`asmk-engine classify`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, match_options, plural, quiet_option, read_name_list
+
+if TYPE_CHECKING:
+    from asmk_engine.evaluation.classifiers import Classifier, Labels
+    from asmk_engine.evaluation.model import Prediction
+    from asmk_engine.queries import QuerySource
+    from asmk_engine.search import Hit, Searcher
+
+FORMATS = ("table", "jsonl", "gldv2")
+METHODS = ("cls1", "cls2", "cls3")
+TOGETHER = 8  # photographs that are searched for together, as in `query`
+
+
+@click.command()
+@click.argument("index_path", type=PATH, metavar="INDEX")
+@click.argument("queries", nargs=-1, metavar="QUERY...")
+@click.option(
+    "--labels",
+    "labels_path",
+    type=PATH,
+    required=True,
+    help="CSV with a header: image,label, or landmark_id,images as train_clean.csv of Google Landmarks.",
+)
+@click.option("--list", "list_path", type=PATH, help="Also classify the photographs in this text file, one a line.")
+@click.option("--all", "every", is_flag=True, help="Classify every indexed image by the others, and say how well.")
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default="cls2",
+    show_default=True,
+    help="cls1: the nearest image; cls2: the nearest ten, similarities summed; cls3: roots, frequent labels weighted "
+    "down.",
+)
+@click.option("--neighbours", type=click.IntRange(min=1), help="Images that vote.  [default: 1 or 10, as the method]")
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels of a table or JSON line.")
+@match_options
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the answer."
+)
+@click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of named queries.")
+@click.option("--images", "images_root", type=PATH, help="Folder of the indexed photographs, when they have moved.")
+@click.option("--allow-missing", is_flag=True, help="Go on when indexed images have no label; they have no vote.")
+@quiet_option
+def classify(
+    index_path: Path,
+    queries: tuple[str, ...],
+    labels_path: Path,
+    list_path: Path | None,
+    every: bool,
+    method: str,
+    neighbours: int | None,
+    top: int,
+    alpha: float,
+    threshold: float,
+    assignments: int,
+    idf: bool,
+    threads: int | None,
+    form: str,
+    features_path: Path | None,
+    images_root: Path | None,
+    allow_missing: bool,
+    quiet: bool,
+) -> None:
+    """Give each QUERY the label of the images of INDEX that are most like it, with a confidence.
+
+    A QUERY is an image file or the name of an indexed image, which has no vote for itself. `gldv2` is the submission
+    to the recognition task of Google Landmarks v2, which `evaluate --run` judges.
+
+    \b
+    Examples:
+      asmk-engine classify photos.index my-photo.jpg --labels labels.csv
+      asmk-engine classify photos.index --all --labels labels.csv
+      asmk-engine classify gldv2.index --list test.txt --labels train_clean.csv --method cls3 --format gldv2 > out.csv
+    """
+    from asmk_engine.evaluation.classifiers import CLASSIFIERS, check_weights, resolve_labels
+    from asmk_engine.evaluation.landmarks import read_labels
+    from asmk_engine.index import Index
+    from asmk_engine.queries import QuerySource
+    from asmk_engine.search import Searcher, SelectiveMatch
+
+    given = [*queries, *(read_name_list(list_path) if list_path else [])]
+    if every == bool(given):
+        raise click.UsageError("give either queries (or --list) or --all")
+    classifier = CLASSIFIERS[method] if neighbours is None else replace(CLASSIFIERS[method], neighbours=neighbours)
+    index = Index.open(index_path)
+    labels = resolve_labels(read_labels(labels_path), index.names, allow_missing=allow_missing)
+    check_weights(labels, classifier)
+    source = QuerySource(index, features=features_path, images_root=images_root)
+    searcher = Searcher(index, SelectiveMatch(alpha, threshold, idf), assignments=assignments, threads=threads)
+    console = Console(quiet)
+    asked = index.names if every else given
+    predictions = _predictions(source, searcher, labels, classifier, asked, console)
+    if every:
+        predictions = _counted(predictions, labels, console)
+    for line in _lines(predictions, form, top):
+        click.echo(line)
+
+
+def _predictions(
+    source: QuerySource, searcher: Searcher, labels: Labels, classifier: Classifier, asked: list[str], console: Console
+) -> Iterator[tuple[str, list[Prediction]]]:
+    from asmk_engine.evaluation.classifiers import classify as vote
+
+    # Where some images have no label, the neighbours may stand anywhere in the answer.
+    depth = classifier.neighbours + 1 if len(labels.of) == source.index.images else None
+    with console.bar("classify", "images") as progress:
+        for begin in range(0, len(asked), TOGETHER):
+            names = asked[begin : begin + TOGETHER]
+            found = [source.features(name) for name in names]
+            answers: list[list[Hit]] = searcher.search((features for features, _ in found), depth)
+            progress(begin + len(names), len(asked))
+            for name, (_, indexed), hits in zip(names, found, answers, strict=True):
+                others = (hit for hit in hits if not (indexed and hit.name == name))
+                yield name, vote(others, labels, classifier)
+
+
+def _counted(
+    predictions: Iterator[tuple[str, list[Prediction]]], labels: Labels, console: Console
+) -> Iterator[tuple[str, list[Prediction]]]:
+    """Pass the predictions for indexed images on, and say at the end how good they are."""
+    from asmk_engine.evaluation.recognition import judge_labels
+
+    guesses: dict[str, Prediction | None] = {}
+    for name, found in predictions:
+        guesses[name] = found[0] if found else None
+        yield name, found
+    truth = {name: frozenset([labels.of[name]]) if name in labels.of else frozenset[str]() for name in guesses}
+    scores = judge_labels(truth, guesses)
+    told = f"accuracy {100 * scores.accuracy:.2f} %, µAP {100 * scores.micro_average_precision:.2f} %"
+    console.say(f"{plural(scores.labelled, 'image')}, each classified by the others: {told}")
+
+
+def _lines(predictions: Iterator[tuple[str, list[Prediction]]], form: str, top: int) -> Iterator[str]:
+    from asmk_engine.evaluation.recognition import submission_lines
+
+    if form == "gldv2":
+        return submission_lines(predictions)
+    if form == "jsonl":
+        return (_json(name, found[:top]) for name, found in predictions)
+    return (line for name, found in predictions for line in _table(name, found[:top]))
+
+
+def _json(name: str, found: list[Prediction]) -> str:
+    labels = [{"label": one.label, "confidence": one.confidence} for one in found]
+    return json.dumps({"query": name, "labels": labels})
+
+
+def _table(name: str, found: list[Prediction]) -> Iterator[str]:
+    from asmk_engine.escape import escape_name
+
+    yield f"# {escape_name(name)}"
+    yield from (f"{one.confidence:10.6f}  {escape_name(one.label)}" for one in found)
+    if not found:
+        yield "         -  nothing in common with any labelled image"

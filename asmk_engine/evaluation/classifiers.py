@@ -1,0 +1,106 @@
+"""Classification by search: the labels of the nearest images vote for the label of a photograph.
+
+    cls1   the label of the nearest image
+    cls2   the ten nearest, similarities summed for each label
+    cls3   the ten nearest, square roots of similarities summed and weighted by ln(labels / images of the label)
+
+Source: Tolias, Jenicek, Chum, "Learning and aggregating deep local descriptors for instance-level recognition", ECCV
+2020, section 5.1. Its words for the last weight allow other readings; here it is the logarithm of that quotient, and 0
+for a label that has more images than there are labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from asmk_engine.errors import InputError, NotFoundError
+from asmk_engine.escape import list_names
+from asmk_engine.evaluation.model import Prediction
+from asmk_engine.evaluation.names import match_names
+from asmk_engine.evaluation.runs import Scored
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """How the labels of the nearest images are counted.
+
+    neighbours  how many labelled images vote, the best ranked ones
+    power       of the similarity, which is what a vote is worth; similarities below 0 are worth nothing
+    weighted    multiply by ln(labels / images of the label), so that frequent labels count less
+    """
+
+    neighbours: int = 10
+    power: float = 1.0
+    weighted: bool = False
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1 or not (math.isfinite(self.power) and self.power > 0):
+            raise InputError(
+                f"{self.neighbours} neighbours and power {self.power}: give 1 neighbour or more and a power above 0"
+            )
+
+
+CLASSIFIERS = {"cls1": Classifier(1), "cls2": Classifier(10), "cls3": Classifier(10, 0.5, weighted=True)}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of indexed images, by name; images without one have no vote."""
+
+    of: Mapping[str, str]
+    counts: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", Counter(self.of.values()))
+
+    def weight(self, label: str) -> float:
+        """ln(labels / images of the label), 0 where that is below 0."""
+        return max(0.0, math.log(len(self.counts) / self.counts[label]))
+
+
+def resolve_labels(labels: Mapping[str, str], available: Iterable[str], *, allow_missing: bool = False) -> Labels:
+    """The labels in the names of the indexed images, whose folders and extensions may differ; see `names.match_names`.
+
+    raises  NotFoundError when indexed images have no label: all of them, or, without `allow_missing`, any
+            InputError for ambiguous names
+    """
+    available = list(available)
+    found = {match: labels[name] for name, match in match_names(labels, available).items()}
+    missing = [name for name in available if name not in found]
+    if missing and (not found or not allow_missing):
+        raise NotFoundError(
+            f"{len(missing)} of {len(available)} indexed images have no label: {list_names(missing)}; "
+            + ("add their labels, or allow missing ones, which then have no vote" if found else "give their labels")
+        )
+    return Labels(found)
+
+
+def check_weights(labels: Labels, classifier: Classifier) -> None:
+    """InputError when a weighted classifier could never tell anything, since every label is too frequent."""
+    if classifier.weighted and labels.counts and not any(labels.weight(label) > 0 for label in labels.counts):
+        label, count = min(labels.counts.items(), key=lambda item: item[1])
+        raise InputError(
+            f"{len(labels.counts)} labels, and the rarest, {label!r}, has {count} images: ln(labels / images) is above "
+            "0 for none of them; use cls1 or cls2"
+        )
+
+
+def classify(hits: Iterable[Scored], labels: Labels, classifier: Classifier) -> list[Prediction]:
+    """All labels that got a vote, the most confident first; equal confidence in the order of the labels.
+
+    hits     the answer to the photograph, best first, deep enough to hold the neighbours; images without a label are
+             passed over
+    returns  empty where no image with a label was found
+    """
+    votes: dict[str, list[float]] = {}
+    left = classifier.neighbours
+    for hit in hits:
+        if left and (label := labels.of.get(hit.name)) is not None:
+            left -= 1
+            weight = labels.weight(label) if classifier.weighted else 1.0
+            votes.setdefault(label, []).append(weight * max(hit.score, 0.0) ** classifier.power)
+    predictions = [Prediction(label, math.fsum(each)) for label, each in votes.items()]
+    return sorted(predictions, key=lambda one: (-one.confidence, one.label))

@@ -1,0 +1,112 @@
+"""Recognition on Google Landmarks v2: one label with a confidence for each image, judged all together.
+
+Predictions of all images are sorted by confidence, equal ones by the id of the image, and µAP is their average
+precision; one for an image without a landmark is wrong and keeps its place. Source: Weyand et al., CVPR 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from asmk_engine.errors import InputError, NotFoundError
+from asmk_engine.escape import is_awkward, list_names
+from asmk_engine.evaluation.landmarks import Recognition
+from asmk_engine.evaluation.metrics import micro_average_precision
+from asmk_engine.evaluation.model import Prediction
+from asmk_engine.evaluation.protocol import format_rows
+from asmk_engine.evaluation.runs import submitted_id
+
+
+@dataclass(frozen=True)
+class RecognitionScores:
+    """What the predictions for one part of the images are worth.
+
+    micro_average_precision  µAP in [0, 1], NaN where no image has a label
+    accuracy                 share of the images with a label whose label was predicted, NaN likewise
+    images, labelled         how many images there are, and how many of them have a label
+    """
+
+    micro_average_precision: float
+    accuracy: float
+    images: int
+    labelled: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """µAP and accuracy in percent, None for NaN, and the numbers of images."""
+        named = {"µAP": self.micro_average_precision, "accuracy": self.accuracy}
+        percent = {name: None if math.isnan(value) else 100 * value for name, value in named.items()}
+        return {**percent, "labelled": self.labelled, "images": self.images}
+
+
+@dataclass(frozen=True)
+class RecognitionReport:
+    """Part (`private`, `public` or `all`) → scores."""
+
+    scores: dict[str, RecognitionScores]
+
+    def as_dict(self) -> dict[str, dict[str, float | int | None]]:
+        """Part → µAP and accuracy in percent, and the numbers of images with a label and of all."""
+        return {part: scores.as_dict() for part, scores in self.scores.items()}
+
+    def table(self) -> str:
+        """The same as text, one line for each part."""
+        return format_rows(self.as_dict())
+
+
+def judge_labels(truth: Mapping[str, frozenset[str]], guesses: Mapping[str, Prediction | None]) -> RecognitionScores:
+    """µAP of predictions; images without one count as not recognised, those the truth does not know as nothing."""
+    made = [(image, guess) for image in truth if (guess := guesses.get(image)) is not None]
+    made.sort(key=lambda one: (-one[1].confidence, one[0]))
+    correct = [guess.label in truth[image] for image, guess in made]
+    labelled = sum(map(bool, truth.values()))
+    accuracy = sum(correct) / labelled if labelled else math.nan
+    return RecognitionScores(micro_average_precision(correct, labelled), accuracy, len(truth), labelled)
+
+
+def evaluate_recognition(
+    truth: Recognition, guesses: Mapping[str, Prediction | None], *, allow_missing: bool = False
+) -> RecognitionReport:
+    """Judge a submission by a solution, each part by itself.
+
+    raises  NotFoundError for images of the solution that the submission does not have, unless allowed, and for all of
+            them; InputError for images that the solution does not know
+    """
+    images = {image for part in truth.parts.values() for image in part}
+    missing = sorted(images - guesses.keys())
+    if missing and (not allow_missing or len(missing) == len(images)):
+        raise NotFoundError(
+            f"{len(missing)} of {len(images)} images of the solution are not in the submission: {list_names(missing)}; "
+            "classify them too, or allow missing ones, which then count as not recognised"
+        )
+    if strangers := sorted(guesses.keys() - images - truth.ignored):
+        raise InputError(
+            f"{len(strangers)} images of the submission are not in the solution: {list_names(strangers)}; give the "
+            "solution that was made for these images"
+        )
+    return RecognitionReport({part: judge_labels(labels, guesses) for part, labels in sorted(truth.parts.items())})
+
+
+def submission_lines(predictions: Iterable[tuple[str, list[Prediction]]]) -> Iterator[str]:
+    """The lines of a recognition submission, header first: an image and its first label with the confidence, in full.
+
+    raises  InputError for ids and labels that the CSV cannot carry, and an id given twice
+    """
+    yield "id,landmarks"
+    seen: set[str] = set()
+    for image, found in predictions:
+        known = submitted_id(image)
+        if known in seen:
+            raise InputError(f"the id {known!r} of {image!r} was given before; a submission needs ids that differ")
+        seen.add(known)
+        yield f"{known},{_best(found)}"
+
+
+def _best(found: list[Prediction]) -> str:
+    if not found:
+        return ""
+    label = found[0].label
+    if not label or is_awkward(label) or {",", '"'} & set(label):
+        raise InputError(f"the label {label!r} is empty or has white space, a comma or a quote: use another format")
+    return f"{label} {found[0].confidence!r}"
