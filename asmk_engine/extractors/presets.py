@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Preset:
     """An extractor and the network its weights must belong to.
 
-    extractor  `how` or `delf`
+    extractor  name of the extractor
     trunk      name of the trunk, without its last `skip` parts
     published  the name under which `asmk-engine weights fetch` gets weights for it; empty where none are published
     """
@@ -33,5 +33,17 @@ PRESETS = {
     "delf-resnet50": Preset("delf", "resnet50", 1, "resnet50"),
     "delf-squeezenet": Preset("delf", "squeezenet1_1", 0, "squeezenet1_1"),
     "delf-resnet50v2": Preset("delf", "resnet50v2", 1),
+    "gem-vgg16": Preset("gem", "vgg16", 0, "gem-vgg16"),
+    "gem-resnet101": Preset("gem", "resnet101", 0, "gem-resnet101"),
+    "gem-w-resnet50": Preset("gem", "resnet50", 0, "gem-w-resnet50"),
+    "gem-w-resnet101": Preset("gem", "resnet101", 0, "gem-w-resnet101"),
+    "gem-w-resnet152": Preset("gem", "resnet152", 0, "gem-w-resnet152"),
+    "gem-resnet18": Preset("gem", "resnet18", 0, "resnet18"),
+    "gem-resnet50": Preset("gem", "resnet50", 0, "resnet50"),
+    "gem-squeezenet": Preset("gem", "squeezenet1_1", 0, "squeezenet1_1"),
+    "gem-resnet50v2": Preset("gem", "resnet50v2", 1),
 }
-"""`how-r18` and `how-r50-` are the trained networks of the paper, the others ImageNet's, to be whitened or trained."""
+"""Published networks for retrieval are `how-r18`, `how-r50-`, `gem-vgg16`, `gem-resnet101` and `gem-w-…`.
+
+The others are ImageNet's: `how-…` and `delf-…` must be whitened or trained, `gem-…` can be used as they are.
+"""

@@ -1,0 +1,190 @@
+"""Extractors of one vector for a whole image: GeM, SPoC, MAC, R-MAC and CroW upon any trunk.
+
+Weights are a global network (`asmk-engine whiten-global`, `weights convert`), a checkpoint of the GeM family, the
+weights of a trunk alone, which any pooling completes, or a local network, whose trunk is taken.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from asmk_engine.errors import InputError
+from asmk_engine.extractors.network import BatchedExtractor
+from asmk_engine.extractors.options import apart, check_options, choice, numbers, option, recipe_options
+from asmk_engine.features import Features
+from asmk_engine.images import View
+from asmk_engine.networks.checkpoints import checkpoint_hash
+from asmk_engine.networks.devices import choose_device, use_full_precision
+from asmk_engine.networks.global_checkpoints import Completion, open_global_network
+from asmk_engine.networks.global_network import GlobalNetwork
+from asmk_engine.networks.multiscale import normalise_pixels
+from asmk_engine.recipes import Recipe
+
+
+class WholeImageExtractor(BatchedExtractor):
+    """Extractors with exactly one descriptor for an image: [1, D] float32, of unit length.
+
+    Its keypoint is the centre of what was looked at, its scale the longer side of that, its strength 1.
+    """
+
+    precision: str
+    scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.weights:
+            raise InputError(
+                f"{self.name} needs weights: give a network, or ImageNet weights of a trunk, with --weights; "
+                "`asmk-engine weights list` says what is published"
+            )
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a descriptor."""
+        return self.network.dim  # type: ignore[return-value]
+
+    @property
+    def own_scales(self) -> tuple[float, ...]:
+        """The scales that were asked for, else those that are meant for the network."""
+        return self.scales
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """The name, the options that change descriptors, with the scales that are used, and the weights' sha256."""
+        options = {**recipe_options(self), "scales": list(self.own_scales)}
+        kept = {key: value for key, value in options.items() if key not in self.without_effect}
+        return Recipe(self.name, kept, checkpoint_hash(self.weights))
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Options that change nothing with these weights, and so are not of the recipe."""
+        return ()
+
+    @torch.inference_mode()
+    def _run(self, views: list[View]) -> list[Features]:
+        pixels = torch.from_numpy(np.stack([view.pixels for view in views]))
+        vectors = self._vectors(pixels.to(self.network_device, non_blocking=True)).cpu().numpy()
+        return [whole_image(vector, view) for vector, view in zip(vectors, views, strict=True)]
+
+    def _vectors(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Unit vectors [B, D] float32 of pixels [B, H, W, 3] uint8."""
+        normalised = normalise_pixels(pixels, self.network.options)  # type: ignore[arg-type]
+        found: torch.Tensor = self.network.descriptor(normalised, self.own_scales, self.precision)  # type: ignore[operator]
+        return found
+
+
+def whole_image(vector: np.ndarray, view: View) -> Features:
+    """The features of an image with one descriptor [D], which is of the whole view."""
+    height, width = view.pixels.shape[:2]
+    centre = view.to_original(np.array([[(width - 1) / 2, (height - 1) / 2]]))
+    side = max(width * view.factor[0], height * view.factor[1])
+    keypoints = np.concatenate([centre, [[side]]], axis=1).astype(np.float32)
+    return Features(vector[None].astype(np.float32), keypoints, np.ones(1, np.float32), view.image_size)
+
+
+class PooledExtractor(WholeImageExtractor):
+    """Extractors that pool the map of a trunk; options `weights`, `skip`, `max_side`, `scales`, `precision`, `device`.
+
+    The scales are those meant for the network unless some are given: 1, 1/√2, 1/2; with a layer that whitens 1, √2,
+    1/√2, as in the GeM family; for a network of `whiten-global`, those that its projection was learned at.
+    """
+
+    skip: int
+
+    @property
+    def completion(self) -> Completion:
+        """What completes the weights of a trunk."""
+        return Completion(self.name, self.skip)
+
+    @property
+    def own_scales(self) -> tuple[float, ...]:
+        """The scales that were asked for, else those that are meant for the network."""
+        return self.scales or self.network.options.own_scales
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """What completes a trunk, where the weights are a whole network."""
+        return ("skip", "exponent") if self._opened[1] else ()
+
+    @property
+    def network(self) -> GlobalNetwork:
+        """The network, on its device; raises as `open_global_network`."""
+        return self._opened[0]
+
+    @functools.cached_property
+    def _opened(self) -> tuple[GlobalNetwork, bool]:
+        """The network, and whether its file was complete."""
+        device = choose_device(self.device)
+        use_full_precision(device)
+        network, complete = open_global_network(self.weights, self.completion)
+        moved: Any = network.requires_grad_(False).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return moved, complete
+
+
+@dataclass(frozen=True)
+class Gem(PooledExtractor):
+    """GeM, the generalised mean of each channel (Radenović, Tolias and Chum, TPAMI 2018); the fields are its options.
+
+    weights    see this module
+    skip       last parts of a trunk to leave out, where the weights are of a trunk alone
+    exponent   p, where the weights are of a trunk alone
+    max_side   larger images are shrunk until their longer side is this many pixels
+    scales     at which an image is looked at, 1 being the size after `max_side`; none: those meant for the network
+    precision  of the convolutions; bf16 is faster on processors and GPUs that have it
+    device     where the network runs
+    """
+
+    name = "gem"
+
+    weights: str = apart("", "a network file or the weights of a trunk")
+    skip: int = option(0, 0, 10)
+    exponent: float = option(3.0, 0.1, 100.0)
+    max_side: int = option(1024, 16, 16384)
+    scales: tuple[float, ...] = numbers((), 0.01, 8.0)
+    precision: str = choice("fp32", ("fp32", "bf16", "fp16"))
+    device: str = apart("auto", "auto, cpu, cuda or cuda:0")
+
+    @property
+    def completion(self) -> Completion:
+        """What completes the weights of a trunk: also the exponent."""
+        return Completion(self.name, self.skip, self.exponent)
+
+
+@dataclass(frozen=True)
+class Spoc(PooledExtractor):
+    """SPoC, the average of each channel (Babenko and Lempitsky, ICCV 2015); options as of `Gem`."""
+
+    name = "spoc"
+
+    weights: str = apart("", "a network file or the weights of a trunk")
+    skip: int = option(0, 0, 10)
+    max_side: int = option(1024, 16, 16384)
+    scales: tuple[float, ...] = numbers((), 0.01, 8.0)
+    precision: str = choice("fp32", ("fp32", "bf16", "fp16"))
+    device: str = apart("auto", "auto, cpu, cuda or cuda:0")
+
+
+@dataclass(frozen=True)
+class Mac(Spoc):
+    """MAC, the maximum of each channel (Tolias, Sicre and Jégou, ICLR 2016); options as of `Gem`."""
+
+    name = "mac"
+
+
+@dataclass(frozen=True)
+class Rmac(Spoc):
+    """R-MAC, the sum of the maxima of squares (Tolias, Sicre and Jégou, ICLR 2016); options as of `Gem`."""
+
+    name = "rmac"
+
+
+@dataclass(frozen=True)
+class Crow(Spoc):
+    """CroW, a weighted sum (Kalantidis, Mellina and Osindero, ECCV 2016 workshops); options as of `Gem`."""
+
+    name = "crow"

@@ -1,0 +1,54 @@
+"""HOW's own global descriptor, by which it is trained: the sum of its local ones, each by its strength."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from asmk_engine.errors import MismatchError
+from asmk_engine.extractors.global_descriptors import WholeImageExtractor
+from asmk_engine.extractors.how import SCALES
+from asmk_engine.extractors.options import apart, choice, numbers, option
+from asmk_engine.networks.checkpoints import open_checkpoint
+from asmk_engine.networks.devices import choose_device, use_full_precision
+from asmk_engine.networks.global_network import how_descriptor
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.multiscale import normalise_pixels
+
+
+@dataclass(frozen=True)
+class HowGlobal(WholeImageExtractor):
+    """HOW's global descriptor (Tolias, Jenicek and Chum, ECCV 2020, §3.3); options as of `How`, and its network files.
+
+    The scales of its local descriptors are simply summed before the vector gets unit length.
+    """
+
+    name = "how-global"
+
+    weights: str = apart("", "a network file")
+    max_side: int = option(1024, 16, 16384)
+    scales: tuple[float, ...] = numbers(SCALES, 0.01, 8.0)
+    precision: str = choice("fp32", ("fp32", "bf16", "fp16"))
+    device: str = apart("auto", "auto, cpu, cuda or cuda:0")
+
+    @functools.cached_property
+    def network(self) -> LocalNetwork:
+        """The network, on its device; MismatchError for one with learned attention, and as `open_checkpoint`."""
+        device = choose_device(self.device)
+        use_full_precision(device)
+        network = open_checkpoint(self.weights)[0].requires_grad_(False)
+        if network.options.attention != "norm":
+            raise MismatchError(
+                f"{self.weights}: a network with {network.options.attention} attention, how-global takes norm; give a "
+                "network of HOW"
+            )
+        moved: Any = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return moved  # type: ignore[no-any-return]
+
+    def _vectors(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Unit vectors [B, D] float32 of pixels [B, H, W, 3] uint8."""
+        normalised = normalise_pixels(pixels, self.network.options)
+        return how_descriptor(self.network, normalised, self.scales, self.precision)

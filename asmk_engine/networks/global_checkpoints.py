@@ -1,0 +1,162 @@
+"""Files of networks for global descriptors: our own, those of the GeM family, and trunks that a pooling completes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError
+from asmk_engine.networks import checkpoints
+from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.official_global import is_official_global, network_of_official, read_content
+from asmk_engine.networks.trunks import (
+    CLASSIFIERS,
+    TRUNKS,
+    Tensors,
+    build_trunk,
+    load_tensors,
+    plain_tensors,
+    read_tensors,
+    trunk_tensors,
+)
+
+KIND = "asmk-engine global network"
+_GIVE = "give a global network, a checkpoint of the GeM family, or ImageNet weights of a trunk"
+
+
+def save_global_checkpoint(path: Path | str, network: GlobalNetwork, origin: dict[str, Any]) -> str:
+    """Write a network atomically; returns the sha256 of the file. An existing file is replaced.
+
+    origin  where the weights came from, JSON values, for people
+    """
+    return checkpoints.write_network(path, KIND, network, network.options.to_json(), origin)
+
+
+def open_global_checkpoint(path: Path | str) -> tuple[GlobalNetwork, dict[str, Any]]:
+    """The network in a file of our own, ready to describe, and where its weights came from.
+
+    NotFoundError, FormatError for another kind of file, DamagedError when it was altered, MismatchError when its
+    tensors are not those of its options.
+    """
+    path = Path(path)
+    tensors, metadata = checkpoints.read_safetensors(path)
+    if metadata.get("kind") != KIND:
+        raise FormatError(
+            f"{path}: not a global network of asmk-engine; make one with `asmk-engine whiten-global`, or of a "
+            "published checkpoint with `asmk-engine weights convert`"
+        )
+    network = GlobalNetwork(GlobalOptions.from_json(metadata.get("network", ""), path))
+    load_tensors(network, tensors, path, "the file was altered: get it again")
+    if network.exponent is not None and not (network.exponent > 0).all():
+        raise DamagedError(f"{path}: an exponent of GeM is not above 0; the file was altered: get it again")
+    return network.eval(), checkpoints.read_origin(metadata, path)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a file of a trunk alone leaves open.
+
+    pooling   name in `POOLINGS`
+    skip      last parts of the trunk to leave out; more where the file lacks more
+    exponent  p of GeM
+    """
+
+    pooling: str = "gem"
+    skip: int = 0
+    exponent: float = 3.0
+
+
+def open_global_network(path: Path | str, completion: Completion) -> tuple[GlobalNetwork, bool]:
+    """The network in any file that has one, and whether it was complete there.
+
+    A file may be our own, the GeM family's, a local network, whose trunk is taken, or weights of a trunk alone.
+
+    completion  the pooling is asked of every file; the rest completes a trunk, and has its defaults for a whole network
+    MismatchError for a network of another pooling and for tensors that fit no trunk; InputError for a completion of
+    what is complete; what `read_tensors` raises.
+    """
+    path = Path(path)
+    kind = checkpoints.kind_of_network(path)
+    if kind == KIND:
+        return _complete(open_global_checkpoint(path)[0], completion, path), True
+    if kind == checkpoints.KIND:
+        return _upon_local(checkpoints.open_checkpoint(path)[0], completion, path), False
+    if path.suffix in (".npz", checkpoints.SUFFIX):
+        return _upon_trunk(read_tensors(path), completion, path), False
+    content = read_content(path)
+    if is_official_global(content):
+        return _complete(network_of_official(content, path), completion, path), True
+    return _upon_trunk(plain_tensors(content, path), completion, path), False
+
+
+def _complete(network: GlobalNetwork, completion: Completion, path: Path) -> GlobalNetwork:
+    found = network.options.pooling
+    if found != completion.pooling:
+        raise MismatchError(
+            f"{path}: a network with {found} pooling, {completion.pooling} was asked for; use --extractor {found}, or "
+            "other weights"
+        )
+    if completion != Completion(completion.pooling):
+        raise InputError(
+            f"{path}: a complete network has its own skip and exponent, but skip {completion.skip} and exponent "
+            f"{completion.exponent:g} were given; leave them out"
+        )
+    return network
+
+
+def _upon_local(local: LocalNetwork, completion: Completion, path: Path) -> GlobalNetwork:
+    """A pooling upon the trunk of a local network, which sees pixels as that one does."""
+    seen = local.options
+    skip = max(seen.skip, completion.skip)
+    options = GlobalOptions(seen.trunk, skip, completion.pooling, mean=seen.mean, std=seen.std)
+    return _pooled(options, local.trunk.state_dict(), completion, path)
+
+
+def _upon_trunk(tensors: Tensors, completion: Completion, path: Path) -> GlobalNetwork:
+    """A pooling upon the weights of a trunk, whichever it is."""
+    name, skip = find_trunk(tensors, completion.skip, path)
+    return _pooled(GlobalOptions(name, skip, completion.pooling), tensors, completion, path)
+
+
+def _pooled(options: GlobalOptions, tensors: Tensors, completion: Completion, path: Path) -> GlobalNetwork:
+    trunk = build_trunk(options.trunk, options.skip)
+    load_tensors(trunk, trunk_tensors(tensors, options.trunk, options.skip), path, _GIVE)
+    network = GlobalNetwork(options, trunk)
+    if network.exponent is not None:
+        network.exponent.data.fill_(completion.exponent)
+    return network.eval()
+
+
+def find_trunk(tensors: Tensors, least_skip: int, where: object) -> tuple[str, int]:
+    """Name and skip of the trunk whose weights these are, with as few parts left out as `least_skip` and they allow.
+
+    MismatchError when they are of no trunk that is known.
+    """
+    with torch.device("meta"):  # shapes are compared, so no memory is given to the trunks that are tried
+        for name in TRUNKS:
+            if _may_be_of(tensors, name):
+                for skip in range(least_skip, TRUNKS[name].most_skip + 1):
+                    if _fits(tensors, name, skip):
+                        return name, skip
+    raise MismatchError(
+        f"{where}: its {len(tensors)} tensors fit no trunk that is known, less {least_skip} of its last parts; "
+        f"known are {', '.join(TRUNKS)}; {_GIVE}"
+    )
+
+
+def _may_be_of(tensors: Tensors, name: str) -> bool:
+    """Whether every tensor has a name in this trunk, or in its classifier."""
+    onnx = TRUNKS[name].onnx
+    if onnx is not None and any(key.startswith(onnx[0]) for key in tensors):
+        return True
+    return tensors.keys() <= build_trunk(name).state_dict().keys() | CLASSIFIERS
+
+
+def _fits(tensors: Tensors, name: str, skip: int) -> bool:
+    used, wanted = trunk_tensors(tensors, name, skip), build_trunk(name, skip).state_dict()
+    asked = (key for key in wanted if not key.endswith("num_batches_tracked"))
+    return all(key in used and used[key].shape == wanted[key].shape for key in asked)

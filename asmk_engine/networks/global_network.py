@@ -1,0 +1,222 @@
+"""One vector for an image: a trunk, a pooling, and what whitens the result.
+
+    pixels ──trunk──▶ map ──pooling──▶ unit vector ──whitening──▶ unit vector  ─┐ for each scale
+                                                       combined over the scales ┴──projection──▶ descriptor
+
+The GeM family (Radenović, Tolias and Chum, TPAMI 2018) and what its code pools besides: MAC, SPoC, R-MAC; and CroW.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asmk_engine.errors import DamagedError, InputError, MismatchError
+from asmk_engine.networks.devices import automatic_precision
+from asmk_engine.networks.local import IMAGENET, LocalNetwork, rescale
+from asmk_engine.networks.pooling import NORM_FLOOR, Pool, crow, gem, mac, over_norm, regional_vectors, rmac, spoc
+from asmk_engine.networks.trunk import Trunk
+from asmk_engine.networks.trunks import TRUNKS, build_trunk
+
+POOLINGS: dict[str, Pool] = {"gem": gem, "spoc": spoc, "mac": mac, "rmac": rmac, "crow": crow}
+REGIONAL = ("none", "sum", "whitened")
+EXPONENTS = ("one", "channels")
+SCALES = (1.0, 0.5**0.5, 0.5)
+"""The scales of the GeM family without a layer that whitens; the papers of the other poolings use the first alone."""
+WHITENED_SCALES = (1.0, 2.0**0.5, 0.5**0.5)
+"""The scales of the GeM family with a layer that whitens."""
+
+MOST_DIMENSIONS = 8192
+
+
+@dataclass(frozen=True)
+class GlobalOptions:
+    """What a global network is made of; InputError for values that there are not.
+
+    trunk            name in `TRUNKS`; the last `skip` parts of it are left out
+    pooling          name in `POOLINGS`
+    exponents        of GeM: `one` p for all channels, or one for each of the `channels`
+    local_whitening  whether a linear layer is applied to every cell before it is pooled
+    regional         `none`; `sum`: the squares of R-MAC are pooled apart, each to unit length, and summed; `whitened`:
+                     a linear layer, and unit length again, before the sum
+    whitening        dimensions of the linear layer behind the pooling, 0 without
+    projection       dimensions of the projection of the finished descriptor, learned apart (PCA, pairs), 0 without
+    scales           at which the network is meant to look at images; none: those of the GeM family
+    mean, std        of the pixels, RGB
+    """
+
+    trunk: str
+    skip: int = 0
+    pooling: str = "gem"
+    exponents: str = "one"
+    local_whitening: bool = False
+    regional: str = "none"
+    whitening: int = 0
+    projection: int = 0
+    scales: tuple[float, ...] = ()
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
+
+    def __post_init__(self) -> None:
+        choices = {"trunk": tuple(TRUNKS), "pooling": tuple(POOLINGS), "exponents": EXPONENTS, "regional": REGIONAL}
+        for key, allowed in choices.items():
+            if getattr(self, key) not in allowed:
+                raise InputError(f"{key} is {getattr(self, key)!r}; choose one of {', '.join(allowed)}")
+        if self.regional != "none" and self.pooling in ("rmac", "crow"):
+            raise InputError(f"regional is {self.regional!r}; {self.pooling} has no regions; choose gem, mac or spoc")
+        most = {"skip": TRUNKS[self.trunk].most_skip, "whitening": MOST_DIMENSIONS, "projection": MOST_DIMENSIONS}
+        for key, limit in most.items():
+            if not 0 <= getattr(self, key) <= limit:
+                raise InputError(f"{key} is {getattr(self, key)}; expected 0 (none) to {limit}")
+        if not all(0.01 <= scale <= 8 for scale in self.scales):
+            raise InputError(f"scales are {list(self.scales)}; expected numbers from 0.01 to 8")
+
+    @property
+    def own_scales(self) -> tuple[float, ...]:
+        """The scales meant for the network: its own, else those of the GeM family with or without a whitening layer."""
+        return self.scales or (WHITENED_SCALES if self.whitening else SCALES)
+
+    def to_json(self) -> str:
+        """The options as one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, where: object) -> GlobalOptions:
+        """The options in a line of JSON; `where` names the file in a DamagedError."""
+        try:
+            content: dict[str, Any] = json.loads(text)
+            lists = {key: tuple(float(value) for value in content.pop(key)) for key in ("mean", "std", "scales")}
+            if len(lists["mean"]) != 3 or len(lists["std"]) != 3:
+                raise ValueError("mean and std are not of three colours")
+            return cls(**content, **lists)  # type: ignore[arg-type]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:
+            raise DamagedError(f"{where}: its network is not described readably ({error}); get it again") from None
+
+
+class GlobalNetwork(nn.Module):
+    """A trunk with pooling and whitening; see `GlobalOptions`. A new one has random layers and p = 3."""
+
+    def __init__(self, options: GlobalOptions, trunk: Trunk | None = None) -> None:
+        super().__init__()
+        self.options = options
+        self.trunk = build_trunk(options.trunk, options.skip) if trunk is None else trunk
+        channels = self.trunk.channels
+        exponents = channels if options.exponents == "channels" else 1
+        self.exponent = nn.Parameter(torch.full((exponents,), 3.0)) if options.pooling == "gem" else None
+        self.local_whitening = nn.Linear(channels, channels) if options.local_whitening else None
+        self.regional_whitening = nn.Linear(channels, channels) if options.regional == "whitened" else None
+        self.whitening = nn.Linear(channels, options.whitening) if options.whitening else None
+        whitened = options.whitening or channels
+        self.projection = nn.Linear(whitened, options.projection) if options.projection else None
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a descriptor."""
+        return self.options.projection or self.options.whitening or self.trunk.channels
+
+    @property
+    def scale_power(self) -> float:
+        """The power of the mean over scales: p of GeM without whitening or regions, else 1. Source: the GeM code."""
+        plain = self.options.whitening == 0 and self.options.regional == "none" and self.options.exponents == "one"
+        return self.exponent.item() if self.exponent is not None and plain else 1.0
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Unit vectors [B, D] of normalised pixels [B, 3, H, W] at one scale, not projected."""
+        return self.pooled(self.trunk(pixels))
+
+    def pooled(self, maps: torch.Tensor) -> torch.Tensor:
+        """Unit vectors [B, D] of maps [B, C, h, w] of the trunk: pooled, over their norm, whitened, over it again."""
+        if self.local_whitening is not None:
+            maps = self.local_whitening(maps.movedim(1, -1)).movedim(-1, 1)
+        vectors = over_norm(self._pool(maps))
+        return vectors if self.whitening is None else over_norm(self.whitening(vectors))
+
+    def _pool(self, maps: torch.Tensor) -> torch.Tensor:
+        if self.options.regional == "none":
+            return self._pool_one(maps)
+        parts = regional_vectors(maps, self._pool_one)
+        if self.regional_whitening is not None:
+            parts = over_norm(self.regional_whitening(parts))
+        return parts.sum(1)
+
+    def _pool_one(self, maps: torch.Tensor) -> torch.Tensor:
+        return POOLINGS[self.options.pooling](maps) if self.exponent is None else gem(maps, self.exponent)
+
+    def descriptor(
+        self, pixels: torch.Tensor, scales: Sequence[float] = (1.0,), precision: str = "fp32"
+    ) -> torch.Tensor:
+        """Descriptors [B, D] float32 of unit length over several scales, projected.
+
+        The vectors v of n scales become ((1/n) Σ v^p)^(1/p), with p = `scale_power`. Scales at which an image would
+        have no cell are left out; an image that is too small at all of them is stretched until it has one.
+        Source: Radenović, Tolias and Chum, TPAMI 2018, §5.2 and its code.
+
+        precision  of the trunk: a name in `devices.PRECISIONS`
+        """
+        power, total, sizes = self.scale_power, torch.zeros((), device=pixels.device), []
+        for resampled in rescaled(pixels, scales, self.trunk.least_side):
+            with automatic_precision(pixels.device, precision):
+                maps = self.trunk(resampled)
+            total = total + self.pooled(maps.float()) ** power
+            sizes.append(resampled.shape)
+        vectors = functional.normalize((total / len(sizes)) ** (1 / power), dim=-1)
+        return vectors if self.projection is None else functional.normalize(self.projection(vectors), dim=-1)
+
+
+def with_projection(
+    network: GlobalNetwork, mean: torch.Tensor, matrix: torch.Tensor, where: object, **changes: Any
+) -> GlobalNetwork:
+    """A network that projects its descriptors x to P (x - m), at unit length; it shares the other layers.
+
+    mean, matrix  m [C] and P [D, C], float64
+    where         what an error names
+    changes       options that become others
+    MismatchError for another number of dimensions; InputError when the network has a projection, or for a value that is
+    not finite.
+    """
+    if network.projection is not None:
+        raise InputError(f"{where}: the network has a projection already; take the network without")
+    if matrix.ndim != 2 or matrix.shape[1] != network.dim or mean.shape != (network.dim,):
+        found = f"{list(mean.shape)} and {list(matrix.shape)}"
+        raise MismatchError(
+            f"{where}: a projection's mean and matrix are {found}, behind {network.dim} dimensions; learn it from "
+            "descriptors of this network"
+        )
+    if not (torch.isfinite(mean).all() and torch.isfinite(matrix).all()):
+        raise InputError(f"{where}: a projection holds a NaN or infinity; learn it again")
+    projected = GlobalNetwork(replace(network.options, projection=len(matrix), **changes), network.trunk)
+    layer = {"projection.weight": matrix.float(), "projection.bias": (-matrix @ mean).float()}
+    projected.load_state_dict({**network.state_dict(), **layer})
+    return projected.eval()
+
+
+def rescaled(pixels: torch.Tensor, scales: Sequence[float], least_side: int) -> list[torch.Tensor]:
+    """Pixels [B, 3, H, W] at each scale at which the shorter side keeps `least_side`; stretched to it if at none."""
+    shorter = min(pixels.shape[-2:])
+    usable = [scale for scale in scales if int(shorter * scale) >= least_side]
+    if usable:
+        return [rescale(pixels, scale) for scale in usable]
+    size = [max(side, least_side) for side in pixels.shape[-2:]]
+    return [functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)]
+
+
+def how_descriptor(
+    network: LocalNetwork, pixels: torch.Tensor, scales: Sequence[float], precision: str = "fp32"
+) -> torch.Tensor:
+    """HOW's own global descriptor [B, D] of unit length: `LocalNetwork.global_descriptor` at scales with a cell.
+
+    Source: Tolias, Jenicek and Chum, ECCV 2020, §3.3: the sum over scales and positions of strength times descriptor.
+    """
+    total = torch.zeros((), device=pixels.device)
+    for resampled in rescaled(pixels, scales, network.trunk.least_side):
+        with automatic_precision(pixels.device, precision):
+            maps, strengths = network.maps(resampled)
+        descriptors = network.reduce(maps.float().movedim(1, -1))
+        total = total + torch.einsum("bhwd,bhw->bd", descriptors, strengths.float())
+    return functional.normalize(total / (total.norm(dim=1, keepdim=True) + NORM_FLOOR), dim=-1)
