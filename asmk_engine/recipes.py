@@ -9,6 +9,9 @@ from typing import Any
 
 from asmk_engine.errors import DamagedError
 
+GLOBAL_EXTRACTORS = frozenset({"gem", "spoc", "mac", "rmac", "crow", "how-global", "concatenation"})
+"""The extractors that make one descriptor of a whole image."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -53,6 +56,11 @@ class Recipe:
     def fingerprint(self) -> str:
         """The first 16 hexadecimal digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    @property
+    def is_global(self) -> bool:
+        """Whether it makes one descriptor of a whole image, rather than many of its parts."""
+        return self.extractor in GLOBAL_EXTRACTORS
 
     def __str__(self) -> str:
         options = " ".join(f"{key}={value}" for key, value in sorted(self.options.items()))

@@ -24,8 +24,8 @@ ROOMS = [
     *["recipes", "image_lists", "images", "system", "store", "arrays", "manifest"],
     *["inspection", "inspector", "features", "codebooks"],
     *["networks", "attempts", "workers", "extraction", "extractors"],
-    *["signatures", "image_table", "commits", "segment", "segment_writer", "batch", "merging", "snapshot", "collection", "index"],
-    *["joint", "ranking", "descriptors", "checking", "repair", "search", "variants", "verify"],
+    *["signatures", "image_table", "commits", "segment", "segment_writer", "batch", "merging", "snapshot"],
+    *["collection", "index", "joint", "ranking", "search", "variants", "verify", "descriptors", "checking", "repair"],
     *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "describe", "diagnosis", "demo"],
     *["cli", "__main__"],
 ]

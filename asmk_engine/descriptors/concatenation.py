@@ -1,0 +1,138 @@
+"""Several global descriptors of an image as one: side by side, each of length 1 and with a weight.
+
+The cosine of two such vectors is the mean of the cosines of their parts, weighted by the squares of the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asmk_engine.attempts import Extractor
+from asmk_engine.collection import Progress, counted, listed
+from asmk_engine.descriptors.training import check_global
+from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.extractors import extractor_from_recipe
+from asmk_engine.features import Features, FeatureSet, FeatureWriter
+from asmk_engine.recipes import Recipe
+
+EXTRACTOR = "concatenation"
+_STANDING = np.zeros((1, 3), np.float32)
+_STRENGTH = np.ones(1, np.float32)
+
+
+def concatenate(
+    sets: Sequence[FeatureSet],
+    output: Path | str,
+    weights: Sequence[float] | None = None,
+    on_image: Progress | None = None,
+) -> FeatureSet:
+    """Write the descriptors of several feature sets side by side as a new one at `output`.
+
+    weights  of the sets, above 0; all 1 when None
+    Raises InputError for fewer than two sets, weights that do not fit, an image that some set does not hold or that
+    has not exactly one descriptor there, and MismatchError for features that are not global, or two sets of one recipe.
+    """
+    given = _checked_weights(weights, len(sets))
+    for features in sets:
+        check_global(features)
+    recipe = concatenated_recipe([features.recipe for features in sets], given)
+    names = _common_names(sets)
+    path = Path(output)
+    if path.exists() and any(path.iterdir()):
+        raise InputError(f"{path}: something is in the way; a concatenation is written to a new folder")
+    with FeatureWriter(path, recipe, sum(features.dim for features in sets)) as writer:
+        for name, first in counted(sets[0].images(names), len(names), on_image):
+            others = [features.read(name) for features in sets[1:]]
+            writer.add(name, joined([first, *others], given), sets[0].source(name))
+    return FeatureSet.open(path)
+
+
+def concatenated_recipe(recipes: Sequence[Recipe], weights: Sequence[float]) -> Recipe:
+    """The recipe of descriptors of these recipes side by side; MismatchError where one is there twice."""
+    if len(set(recipes)) < len(recipes):
+        twice = next(recipe for recipe in recipes if list(recipes).count(recipe) > 1)
+        raise MismatchError(f"[{twice}] is to be concatenated with itself, which changes nothing; give it once")
+    contents = [json.loads(recipe.to_json()) for recipe in recipes]
+    parts = [{**content, "weight": weight} for content, weight in zip(contents, weights, strict=True)]
+    return Recipe(EXTRACTOR, {"parts": parts})
+
+
+def joined(parts: Sequence[Features], weights: Sequence[float]) -> Features:
+    """The single descriptors of an image side by side; MismatchError where one has not exactly one."""
+    vectors = []
+    for features, weight in zip(parts, weights, strict=True):
+        if len(features) != 1:
+            raise MismatchError(f"an image has {len(features)} descriptors, concatenation takes exactly one")
+        vector = features.descriptors[0].astype(np.float64)
+        length = float(np.sqrt(np.cumsum(vector * vector)[-1]))
+        vectors.append(weight * vector / length if length else vector)
+    whole = np.concatenate(vectors)[None]
+    length = float(np.sqrt(np.cumsum(whole * whole)[-1]))
+    descriptor = np.asarray(whole / length if length else whole, np.float32)
+    return Features(descriptor, _STANDING, _STRENGTH, parts[0].image_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConcatenatedExtractor:
+    """Describes an image by several extractors side by side.
+
+    parts    the extractors
+    weights  of their descriptors
+    """
+
+    parts: tuple[Extractor, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        """That of the concatenation."""
+        return concatenated_recipe([part.recipe for part in self.parts], self.weights)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of all parts together."""
+        return sum(part.dim for part in self.parts)
+
+    def extract(self, image: Any, box: tuple[float, float, float, float] | None = None) -> Features:
+        """The descriptors of an image or of a region side by side; raises as the extractors do."""
+        return joined([part.extract(image, box=box) for part in self.parts], self.weights)
+
+
+def concatenated_extractor(recipe: Recipe, device: str = "auto") -> ConcatenatedExtractor:
+    """The extractor of a concatenation; InputError for a recipe that is not understood, else as its parts raise."""
+    try:
+        parts = [(Recipe(part["extractor"], part["options"], part["weights"]), float(part["weight"]))
+                 for part in recipe.options["parts"]]  # fmt: skip
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"[{recipe}] says nothing of its parts that is understood; give the features of the queries "
+                         "instead of images") from None  # fmt: skip
+    extractors = tuple(extractor_from_recipe(part, device=device) for part, _ in parts)
+    return ConcatenatedExtractor(extractors, tuple(weight for _, weight in parts))
+
+
+def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if count < 2:
+        raise InputError(f"{count} feature sets to concatenate; give two or more")
+    if len(given) != count or not all(0 < weight < float("inf") for weight in given):
+        raise InputError(f"weights are {given} for {count} feature sets; give one above 0 for each")
+    return given
+
+
+def _common_names(sets: Sequence[FeatureSet]) -> list[str]:
+    first = sets[0]
+    for other in sets[1:]:
+        for one, two in ((first, other), (other, first)):
+            if missing := [name for name in one.names if name not in two]:
+                raise InputError(f"{two.path}: {listed(missing)} not there, but in {one.path}; extract the same images")
+    for features in sets:
+        for name in first.names:
+            if (count := features.count(name)) != 1:
+                raise InputError(f"{features.path}: {name!r} has {count} descriptors; concatenation takes exactly one")
+    return first.names
