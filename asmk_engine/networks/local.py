@@ -10,6 +10,7 @@ network. DELF (Noh et al., ICCV 2017) learns its attention, does not smooth, and
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -55,10 +56,14 @@ class LocalOptions:
         for key, choices in (("trunk", tuple(TRUNKS)), ("attention", ATTENTIONS), ("reduction", REDUCTIONS)):
             if getattr(self, key) not in choices:
                 raise InputError(f"{key} is {getattr(self, key)!r}; choose one of {', '.join(choices)}")
-        if self.smoothing < 1 or self.smoothing % 2 == 0:
+        for key, least, most in (("skip", 0, TRUNKS[self.trunk].most_skip), ("smoothing", 1, 255), ("dim", 1, 4096)):
+            value = getattr(self, key)
+            if type(value) is not int or not least <= value <= most:
+                raise InputError(f"{key} is {value!r}; {self.trunk} takes a whole number, {least} to {most}")
+        if self.smoothing % 2 == 0:
             raise InputError(f"smoothing is {self.smoothing}; give the odd side of a window, 1 for none")
-        if not 1 <= self.dim <= 4096:
-            raise InputError(f"dim is {self.dim}; expected 1 to 4096")
+        for key in ("mean", "std"):
+            _check_rgb(key, getattr(self, key))
 
     def to_json(self) -> str:
         """The options as one line of JSON."""
@@ -71,8 +76,15 @@ class LocalOptions:
             content: dict[str, Any] = json.loads(text)
             pixels = {key: tuple(float(value) for value in content.pop(key)) for key in ("mean", "std")}
             return cls(**content, **pixels)
-        except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, InputError) as error:
             raise DamagedError(f"{where}: its network is not described readably ({error}); get it again") from None
+
+
+def _check_rgb(key: str, values: tuple[float, float, float]) -> None:
+    """InputError unless there are three finite numbers, greater than 0 for `std`."""
+    if len(values) != 3 or not all(math.isfinite(value) for value in values) or (key == "std" and min(values) <= 0):
+        wanted = "three numbers greater than 0" if key == "std" else "three numbers"
+        raise InputError(f"{key} is {list(values)}; expected {wanted}, for red, green and blue")
 
 
 HOW: dict[str, Any] = {"attention": "norm", "smoothing": 3, "reduction": "network"}
