@@ -70,12 +70,19 @@ def test_a_residual_block_is_its_twin(
     np.testing.assert_allclose(block(x.clone())[0].detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("learning", [False, True])
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("side", [(1, 1), (5, 6)])
-def test_a_fire_module_is_its_twin(side: tuple[int, int]) -> None:
+def test_a_fire_module_is_its_twin(side: tuple[int, int], count: int, learning: bool) -> None:
     block = randomised(Fire(6, 3, 8).double())
-    x = pixels(*side, channels=6)
-    expected = naive.fire(x[0].numpy(), within("block", arrays(block)), "block")
-    np.testing.assert_allclose(block(x)[0].detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+    x = torch.cat([pixels(*side, channels=6, seed=number) for number in range(count)])
+    given = x.clone()
+    with torch.set_grad_enabled(learning):
+        found = block(given)
+    assert found.requires_grad == learning and torch.equal(given, x)
+    for image in range(count):
+        expected = naive.fire(x[image].numpy(), within("block", arrays(block)), "block")
+        np.testing.assert_allclose(found[image].detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
 def twin_of(name: str, x: np.ndarray, weights: naive.Weights, skip: int) -> np.ndarray:
@@ -108,9 +115,11 @@ def test_a_trunk_is_its_twin(name: str, skip: int, height: int, width: int) -> N
     trunk = randomised(build_trunk(name, skip).double())
     x = pixels(height, width)
     expected = twin_of(name, x[0].numpy(), arrays(trunk), skip)
-    found = trunk(x)[0].detach().numpy()
-    assert found.shape == expected.shape and found.shape[0] == trunk.channels and (found > 0).any()
-    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
+    with torch.inference_mode():
+        described = trunk(x.clone())[0].numpy()
+    for found in (described, trunk(x)[0].detach().numpy()):
+        assert found.shape == expected.shape and found.shape[0] == trunk.channels and (found > 0).any()
+        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
 
 
 # --------------------------------------------------------------------------------------------------- names and sizes

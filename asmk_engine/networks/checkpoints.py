@@ -90,7 +90,8 @@ def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     file = _mapped(path)
     file.verify()
     names = (name for name in file.arrays if name != CHECKSUMS)
-    return {name: torch.from_numpy(np.array(file.arrays[name], np.float32)) for name in names}, file.metadata
+    with np.errstate(over="ignore"):  # what becomes infinite is refused where it is used
+        return {name: torch.from_numpy(np.array(file.arrays[name], np.float32)) for name in names}, file.metadata
 
 
 def _mapped(path: Path) -> ArrayFile:

@@ -82,8 +82,10 @@ def _counted(found: Iterable[View], total: int, progress: Progress | None) -> It
 def learn_reduction(network: LocalNetwork, photographs: Iterable[View]) -> dict[str, Any]:
     """Set the reduction of a network from photographs, at one scale; returns what was seen, for the origin.
 
-    `network` is whitened; `post` is turned only, and learned from cells of unit length, as DELF's PCA.
+    `network` is whitened; `post` is turned only, and learned from cells of unit length, as DELF's PCA. InputError for a
+    network that has no reduction, or one to more dimensions than there are channels or photographs to teach them.
     """
+    _check_reduction(network)
     moments = Moments(network.trunk.channels)
     images = 0
     for view in photographs:
@@ -117,6 +119,8 @@ class Moments:
     def add(self, vectors: torch.Tensor) -> None:
         """Take vectors [n, dim] in; sums are of differences to the first mean, against cancellation."""
         vectors = vectors.to("cpu", torch.float64)
+        if not len(vectors):
+            return
         if self._shift is None:
             self._shift = vectors.mean(0)
         centred = vectors - self._shift
@@ -149,8 +153,14 @@ class Moments:
         return self._shift + offset, (covariance + covariance.T) / 2
 
 
-def _set_reduction(network: LocalNetwork, mean: torch.Tensor, projection: torch.Tensor) -> None:
+def _check_reduction(network: LocalNetwork) -> None:
     if network.reduction is None:
         raise InputError("a network without a reduction needs no photographs; choose reduction network or post")
+    if network.options.dim > network.trunk.channels:
+        dim, most = network.options.dim, network.trunk.channels
+        raise InputError(f"a map of {most} channels cannot be whitened to {dim} dimensions; give a dim up to {most}")
+
+
+def _set_reduction(network: LocalNetwork, mean: torch.Tensor, projection: torch.Tensor) -> None:
     network.reduction.weight.copy_(projection[:, :, None, None])
     network.reduction.bias.copy_(-projection @ mean)
