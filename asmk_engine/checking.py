@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,22 @@ import numpy as np
 from asmk_engine.arrays import map_arrays
 from asmk_engine.codebooks import Codebook
 from asmk_engine.commits import check_network, read_deleted
+from asmk_engine.descriptors.codec import Codec
+from asmk_engine.descriptors.segment import GlobalSegment, map_global_segment, vector_problems
+from asmk_engine.descriptors.snapshot import read_codec
 from asmk_engine.errors import AsmkError, DamagedError, NotFoundError
+from asmk_engine.image_table import ImageTable
 from asmk_engine.kernels import elias_fano, match
-from asmk_engine.manifest import NAMES, Manifest, read_copies, read_manifest
+from asmk_engine.manifest import (
+    GLOBAL_KIND,
+    KIND,
+    NAMES,
+    FileEntry,
+    Manifest,
+    SegmentEntry,
+    read_copies,
+    read_manifest,
+)
 from asmk_engine.segment import LIST_DIGESTS, RANGE_BITS, Segment, range_images
 from asmk_engine.snapshot import map_segment, read_codebook
 from asmk_engine.store import LOCK, Folder
@@ -116,9 +129,9 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
     for name, times in Counter(names).items():
         if times > 1 or number_of(name) >= manifest.next:
             yield Finding(name, "the manifest names it twice, or before its turn", "contradiction")
-    codebook = None
+    kind, book = KINDS[manifest.kind], None
     try:
-        codebook = read_codebook(folder, manifest.codebook)
+        book = kind.read_book(folder, manifest.codebook)
     except AsmkError as error:
         yield Finding(manifest.codebook.name, _said(error, folder))
     if manifest.network is not None:
@@ -126,7 +139,7 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
             check_network(folder, manifest.network)
         except AsmkError as error:
             yield Finding(manifest.network.name, _said(error, folder))
-    segments = []
+    segments: list[ImageTable] = []
     for entry in manifest.segments:
         try:
             read_deleted(folder, entry)
@@ -134,11 +147,11 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
             yield Finding(entry.deleted.name if entry.deleted else entry.file.name, _said(error, folder))
             continue  # the segment is looked at when its deletions are known, or dropped
         try:
-            if codebook is None:
+            if book is None:
                 map_arrays(folder, entry.file.name, entry.file.checksum).verify()
             else:
-                segment = map_segment(folder, entry, codebook)
-                check_segment(segment, codebook, fast=fast)
+                segment = kind.map_segment(folder, entry, book)
+                kind.check_segment(segment, book, fast)
                 segments.append(segment)
         except AsmkError as error:
             yield Finding(entry.file.name, _said(error, folder))
@@ -151,15 +164,42 @@ def number_of(name: str) -> int:
     return int(match[1]) if match else -1
 
 
-def check_segment(segment: Segment, codebook: Codebook, *, fast: bool = False) -> None:
-    """Raise DamagedError for the first thing that is wrong with a segment; `fast` as for `check_index`."""
+def _check_postings(segment: Segment, codebook: Codebook, fast: bool) -> None:
+    more = () if fast else _posting_problems(segment, codebook.dim)
+    _check_segment(segment, itertools.chain(_table_problems(segment), _name_problems(segment), more), fast)
+
+
+def _check_vectors(segment: GlobalSegment, codec: Codec, fast: bool) -> None:
+    _check_segment(segment, itertools.chain(_name_problems(segment), () if fast else vector_problems(segment)), fast)
+
+
+def _check_segment(segment: ImageTable, problems: Iterator[str], fast: bool) -> None:
     if not fast:
         segment.file.verify()
-    problems = itertools.chain(
-        _table_problems(segment), _name_problems(segment), () if fast else _posting_problems(segment, codebook.dim)
-    )
+    segment.file.verified("fingerprints")
     for problem in problems:
         raise DamagedError(f"{segment.path}: {problem}; restore a copy, or index the images again")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How an index of one kind is looked at.
+
+    read_book      reads what every descriptor went through; raises an AsmkError for damage
+    map_segment    maps a segment that goes with it; likewise
+    check_segment  raises DamagedError for the first thing that is wrong with a segment; its last argument is `fast` of
+                   `check_index`
+    """
+
+    read_book: Callable[[Folder, FileEntry], Any]
+    map_segment: Callable[[Folder, SegmentEntry, Any], Any]
+    check_segment: Callable[[Any, Any, bool], None]
+
+
+KINDS = {
+    KIND: Kind(read_codebook, map_segment, _check_postings),
+    GLOBAL_KIND: Kind(read_codec, map_global_segment, _check_vectors),
+}
 
 
 def _table_problems(segment: Segment) -> Iterator[str]:
@@ -179,10 +219,9 @@ def _table_problems(segment: Segment) -> Iterator[str]:
             yield f"the lists of range {r} are not as long as their image numbers"
     if int(segment.word_counts.sum(dtype=np.int64)) != segment.postings:
         yield "word_counts and the number of postings differ"
-    segment.file.verified("fingerprints")
 
 
-def _name_problems(segment: Segment) -> Iterator[str]:
+def _name_problems(segment: ImageTable) -> Iterator[str]:
     names = [segment.name_as_bytes(number) for number in range(segment.images)]
     for number in range(segment.images):
         if not segment.name(number) or "\0" in segment.name(number):
@@ -243,7 +282,7 @@ def _chunks(segment: Segment) -> Iterator[tuple[int, int, int]]:
             first = last
 
 
-def _repeated_names(segments: list[Segment]) -> Iterator[Finding]:
+def _repeated_names(segments: list[ImageTable]) -> Iterator[Finding]:
     names: set[str] = set()
     for segment in segments:
         own = {*segment.names()}

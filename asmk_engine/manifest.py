@@ -67,6 +67,11 @@ class Manifest:
     network: FileEntry | None = None
     kind: str = KIND
 
+    @property
+    def book(self) -> str:
+        """What `codebook` is called in an index of this kind."""
+        return _BOOKS[self.kind]
+
     def files(self) -> list[FileEntry]:
         """Every file of the commit."""
         deleted = [segment.deleted for segment in self.segments if segment.deleted]
@@ -84,7 +89,7 @@ class Manifest:
         if self.network is not None:  # the key is missing in manifests of early versions, and stays so
             content["network"] = vars(self.network)
         segments = [_segment_to_json(segment) for segment in self.segments]
-        book = {_BOOKS[self.kind]: vars(self.codebook)}
+        book = {self.book: vars(self.codebook)}
         return {"kind": self.kind, "format": FORMAT, **book, "segments": segments, **content}
 
 

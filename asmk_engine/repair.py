@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from asmk_engine.checking import Finding, check_commit, check_segment, number_of
+from asmk_engine.checking import KINDS, Finding, check_commit, number_of
 from asmk_engine.commits import write_deleted
 from asmk_engine.errors import AsmkError, DamagedError
+from asmk_engine.image_table import ImageTable
 from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry, read_copies, read_manifest
-from asmk_engine.segment import Segment
-from asmk_engine.snapshot import map_segment, read_codebook
 from asmk_engine.store import Folder, WriterLock, encode_manifest
 
 
@@ -74,7 +73,7 @@ class _Draft:
     manifest: Manifest
     findings: list[Finding]
     network: FileEntry | None = None
-    segments: list[tuple[SegmentEntry, Segment]] = field(default_factory=list)
+    segments: list[tuple[SegmentEntry, ImageTable]] = field(default_factory=list)
     lost: int = 0
     lost_names: list[str] = field(default_factory=list)
     forgotten: dict[int, int] = field(default_factory=dict)
@@ -135,7 +134,7 @@ def _draft(folder: Folder, manifest: Manifest) -> _Draft:
     if manifest.codebook.name in damaged:
         raise DamagedError(
             f"{folder.path / manifest.codebook.name}: {damaged[manifest.codebook.name]}; nothing can be found without "
-            "the codebook: restore a copy of this file, or index again"
+            f"the {manifest.book}: restore a copy of this file, or index again"
         )
     network = manifest.network if manifest.network and manifest.network.name not in damaged else None
     draft = _Draft(manifest, findings, network)
@@ -150,11 +149,12 @@ def _draft(folder: Folder, manifest: Manifest) -> _Draft:
 
 def _take(folder: Folder, draft: _Draft, entry: SegmentEntry, forgotten: int | None) -> None:
     """Keep a segment if it is sound; `forgotten` deletions are damaged."""
-    codebook = read_codebook(folder, draft.manifest.codebook)
+    kind = KINDS[draft.manifest.kind]
+    book = kind.read_book(folder, draft.manifest.codebook)
     segment = None
     try:
-        segment = map_segment(folder, entry, codebook)
-        check_segment(segment, codebook)
+        segment = kind.map_segment(folder, entry, book)
+        kind.check_segment(segment, book, False)
     except AsmkError as error:
         if forgotten is not None:
             draft.findings.append(Finding(entry.file.name, str(error)))
