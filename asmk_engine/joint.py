@@ -34,6 +34,12 @@ def is_distractor(name: str) -> bool:
     return _MARK.match(name) is not None
 
 
+def split_mark(name: str) -> tuple[str, str]:
+    """The mark of a name, empty for an image of a database, and the name in its own index."""
+    mark = _MARK.match(name)
+    return (mark[0], name[mark.end() :]) if mark else ("", name)
+
+
 class JointIndex(Generic[View]):
     """Indexes that a searcher takes for one; it can be read only.
 

@@ -10,7 +10,7 @@ import pytest
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import Features
 from asmk_engine.index import Index
-from asmk_engine.joint import JointIndex, is_distractor
+from asmk_engine.joint import JointIndex, is_distractor, split_mark
 from asmk_engine.search import Searcher, SelectiveMatch
 from asmk_engine.signatures import sign
 from samples import make_features, random_codebook, random_images
@@ -128,3 +128,4 @@ def test_names_that_cannot_be_told_apart_are_refused(tmp_path: Path, images: lis
 )
 def test_the_mark(name: str, expected: bool) -> None:
     assert is_distractor(name) is expected
+    assert split_mark(name) == ((f"{name.split(':')[0]}:", name.split(":")[1]) if expected else ("", name))

@@ -326,6 +326,8 @@ def test_a_submission_in_full() -> None:
     rankings = [("q/1.jpg", [Hit(f"a/{n:03d}.jpg", 1.0) for n in range(102)]), ("r", [])]
     lines = list(run_lines(rankings, "gldv2"))
     assert lines == ["id,images", f"1,{' '.join(f'{n:03d}' for n in range(100))}", "r,"]
+    marked = [("q", [Hit("distractor1:x/a.jpg", 2), Hit("distractor2:a.jpg", 1), Hit("y/a.jpg", 1)])]
+    assert list(run_lines(marked, "gldv2"))[1] == "q,distractor1:a distractor2:a a"
     for name in ("a b", "a,b", 'a"b', "x/.jpg"):
         with pytest.raises(InputError, match="use another format"):
             list(run_lines([(name, [])], "gldv2"))

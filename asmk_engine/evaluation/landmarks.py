@@ -154,7 +154,7 @@ def _rows(
     if names[: len(columns)] != list(columns):
         raise FormatError(f"{path}: its columns are {', '.join(names)}, expected {', '.join(columns)} first")
     seen: set[str] = set()
-    reader = csv.reader(io.StringIO(_text(data, path), newline=""))
+    reader = csv.reader(io.StringIO(_text(data, path), newline=""), strict=True)
     next(reader, None)
     try:
         for values in filter(None, reader):

@@ -55,10 +55,11 @@ def resolve(truth: Truth, available: Iterable[str], *, allow_missing: bool = Fal
     missing = tuple(name for name in truth.images if name not in found)
     _check_missing(missing, len(truth.images), allow_missing)
     ignored = match_names(truth.ignored, available.difference(found.values()), whole_ends=True)
-    renamed = Truth(
-        tuple(found.get(name, name) for name in truth.images),
-        tuple(_renamed(query, found) for query in truth.queries),
-        frozenset(ignored.values()),
+    renamed = replace(
+        truth,
+        images=tuple(found.get(name, name) for name in truth.images),
+        queries=tuple(_renamed(query, found) for query in truth.queries),
+        ignored=frozenset(ignored.values()),
     )
     return Resolved(renamed, missing)
 

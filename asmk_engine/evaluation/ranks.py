@@ -7,10 +7,13 @@ all, has numbers from there on. Below the last ranked image stands -1, which is 
 
 from __future__ import annotations
 
+import ast
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -26,6 +29,8 @@ from asmk_engine.store import Folder
 _COLUMNS = 16  # read together: so many numbers of a row lie in one line of the cache
 _ROWS = 2048  # turned together: so many rows of these stay in the cache
 _MAGIC = b"\x93NUMPY"
+_LONGEST_HEADER = 10_000
+_EXPECTED = "expected a .npy array of integers, [images, queries]"
 
 
 def is_ranks(path: Path | str) -> bool:
@@ -58,19 +63,39 @@ def read_ranks(path: Path | str, truth: Truth) -> NDArray[np.integer]:
     """
     path = Path(path)
     _check_complete(truth)
-    with open_file(path, "an array of rankings"):
-        try:
-            ranks = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise DamagedError(f"{path}: not a sound .npy file ({error}); write it again") from None
-    if not isinstance(ranks, np.ndarray) or ranks.ndim != 2 or ranks.dtype.kind not in "iu":
-        raise FormatError(f"{path}: not a .npy array of integers, one column for each query; was another array saved?")
-    if ranks.shape[1] != len(truth.queries):
+    with open_file(path, "an array of rankings") as file:
+        kind, order, shape, begin = _layout(file, path)
+        size = os.fstat(file.fileno()).st_size
+    if begin + kind.itemsize * shape[0] * shape[1] > size:
+        raise DamagedError(f"{path}: {size} bytes are too few for {shape[0]} × {shape[1]} numbers; write it again")
+    if shape[1] != len(truth.queries):
         raise MismatchError(
-            f"{path}: {ranks.shape[1]} columns, but the ground truth has {len(truth.queries)} queries; the array must "
-            "be [images, queries] and made for this ground truth"
+            f"{path}: {shape[1]} columns, but the ground truth has {len(truth.queries)} queries; the array must be "
+            "[images, queries] and made for this ground truth"
         )
-    return ranks
+    return np.memmap(path, kind, "r", begin, shape, order) if shape[0] and shape[1] else np.empty(shape, kind)
+
+
+def _layout(file: BinaryIO, path: Path) -> tuple[np.dtype[Any], Literal["C", "F"], tuple[int, int], int]:
+    """Kind of number, order, shape and first byte of the numbers, from the header of a .npy file.
+
+    numpy's own reader is not asked: on headers that were altered it fails in too many ways.
+    """
+    magic = file.read(len(_MAGIC) + 2)
+    if magic[: len(_MAGIC)] != _MAGIC or len(magic) < len(_MAGIC) + 2:
+        raise FormatError(f"{path}: not a .npy file; {_EXPECTED}")
+    width = 2 if magic[-2] == 1 else 4
+    length = int.from_bytes(file.read(width), "little")
+    try:
+        head = ast.literal_eval(file.read(min(length, _LONGEST_HEADER)).decode("latin-1").strip())
+        kind, (rows, columns) = np.dtype(str(head["descr"])), head["shape"]
+        order: Literal["C", "F"] = "F" if head["fortran_order"] else "C"
+    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError):
+        raise FormatError(f"{path}: its header is not that of such an array; {_EXPECTED}") from None
+    sound = type(rows) is type(columns) is int and rows >= 0 and columns >= 0
+    if kind.kind not in "iu" or not sound:
+        raise FormatError(f"{path}: an array of {kind} and shape {head['shape']}; {_EXPECTED}")
+    return kind, order, (rows, columns), len(magic) + width + length
 
 
 def evaluate_ranks(truth: Truth, ranks: NDArray[np.integer], *, interval: bool = False) -> Report:

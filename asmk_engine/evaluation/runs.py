@@ -23,6 +23,7 @@ from asmk_engine.escape import escape_name, is_awkward, unescape_name
 from asmk_engine.evaluation.files import open_file
 from asmk_engine.evaluation.landmarks import read_submission, retrieval_header
 from asmk_engine.evaluation.names import last_part
+from asmk_engine.joint import split_mark
 from asmk_engine.store import Folder
 
 FORMATS = ("trec", "jsonl", "pairs", "gldv2")
@@ -113,9 +114,13 @@ def gldv2_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[st
 
 
 def submitted_id(name: str) -> str:
-    """The name without folders and the extension of an image; InputError when a submission cannot carry it."""
-    found = last_part(name)
-    if not found or is_awkward(found) or {",", '"'} & set(found):
+    """The name without folders and the extension of an image; InputError when a submission cannot carry it.
+
+    A distractor keeps its mark, so that its id is that of no image of the database.
+    """
+    mark, own = split_mark(name)
+    found = mark + last_part(own)
+    if found == mark or is_awkward(found) or {",", '"'} & set(found):
         raise InputError(f"the id {found!r} is empty or has white space, a comma or a quote: use another format")
     return found
 

@@ -1,0 +1,69 @@
+"""The protocols as their papers and published evaluations tell them, with loops and dictionaries."""
+
+import math
+
+
+def average_precision_at(ranking, positives, k):
+    """GLDv2: the precision at every first appearance of a right image among the first k, over those that fit there."""
+    seen, found, total = set(), 0, 0.0
+    for place, image in enumerate(ranking[:k], start=1):
+        if image in positives and image not in seen:
+            found += 1
+            total += found / place
+        seen.add(image)
+    return total / min(len(positives), k)
+
+
+def micro_average_precision(truth, guesses):
+    """GLDv2: all predictions by falling confidence; truth {image: labels}, guesses {image: (label, confidence)}."""
+    ordered = sorted(guesses.items(), key=lambda item: (-item[1][1], item[0]))
+    right, total = 0, 0.0
+    for place, (image, (label, _)) in enumerate(ordered, start=1):
+        if label in truth[image]:
+            right += 1
+            total += right / place
+    return total / sum(1 for labels in truth.values() if labels)
+
+
+def oxford_average_precision(ranking, positives, junk):
+    """Oxford5k's own program: trapezoids between recalls, junk skipped."""
+    old_recall, old_precision, area, found, rank = 0.0, 1.0, 0.0, 0, 0
+    for image in ranking:
+        if image in junk:
+            continue
+        if image in positives:
+            found += 1
+        recall, precision = found / len(positives), found / (rank + 1)
+        area += (recall - old_recall) * (old_precision + precision) / 2
+        old_recall, old_precision = recall, precision
+        rank += 1
+    return area
+
+
+def published_average_precision(numbers, positives, junk):
+    """Revisited Oxford and Paris, from numbers: find each positive's rank, lower it by the junk above."""
+    ranks = []
+    for place, number in enumerate(numbers):
+        if number in positives:
+            above = sum(1 for other in numbers[:place] if other in junk)
+            ranks.append(place - above)
+    total = 0.0
+    for found, rank in enumerate(sorted(ranks)):
+        before = 1.0 if rank == 0 else found / rank
+        total += (before + (found + 1) / (rank + 1)) / (2 * len(positives))
+    return total
+
+
+def vote(hits, labels, neighbours, power, weighted):
+    """{label: confidence} from hits [(image, similarity)] and labels {image: label}."""
+    counts = {}
+    for label in labels.values():
+        counts[label] = counts.get(label, 0) + 1
+    confidence, taken = {}, 0
+    for image, similarity in hits:
+        if image in labels and taken < neighbours:
+            taken += 1
+            label = labels[image]
+            weight = max(0.0, math.log(len(counts)) - math.log(counts[label])) if weighted else 1.0
+            confidence[label] = confidence.get(label, 0.0) + weight * similarity**power
+    return confidence
