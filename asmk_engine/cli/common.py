@@ -36,8 +36,9 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 extraction_options = together(
     click.option(
         "--extractor",
-        help="How features are found and described: rootsift, how-r18, how-r50-, how-squeezenet and more; a wrong "
-        "name lists them.  [default: a how- network whose weights were fetched, else rootsift]",
+        help="How features are found and described: rootsift, how-r18, how-r50-, how-squeezenet and more; or gem, "
+        "spoc, mac, rmac, crow for one descriptor of a whole image; a wrong name lists them.  [default: a how- network "
+        "whose weights were fetched, else rootsift]",
     ),
     click.option(
         "--weights",
@@ -63,6 +64,10 @@ extraction_options = together(
         type=click.Choice(["fp32", "bf16", "fp16"]),
         help="Of a network's convolutions; bf16 is faster where the hardware has it, and changes features a little.  "
         "[default: fp32]",
+    ),
+    click.option("--exponent", type=click.FloatRange(0.1, 100), help="p of GeM upon weights of a trunk.  [default: 3]"),
+    click.option(
+        "--skip", type=click.IntRange(0, 10), help="Last parts of a trunk to leave out, for whole-image descriptors."
     ),
     click.option("--score-threshold", type=click.FloatRange(min=0), help="Least attention of a DELF feature."),
     click.option("--device", help="Where a network runs: auto, cpu, cuda or cuda:0.  [default: auto]"),

@@ -10,6 +10,7 @@ import click
 
 from asmk_engine.cli.common import PATH, Console, plural, quiet_option
 from asmk_engine.errors import InputError, NotFoundError
+from asmk_engine.recipes import GLOBAL_EXTRACTORS
 
 if TYPE_CHECKING:
     from asmk_engine.extractors import Extractor
@@ -45,6 +46,8 @@ def choose_extractor(
     if recipe and not extractor and not named:
         return extractor_from_recipe(recipe, weights or network, device or "auto")
     name = extractor or (_of_checkpoint(weights) if weights else _fetched(device, console))
+    if (PRESETS[name].extractor if name in PRESETS else name) in GLOBAL_EXTRACTORS:
+        return _global_extractor(name, PRESETS.get(name), weights, output, device, named)
     if name not in PRESETS:
         apart = {"weights": weights and str(weights), "device": device}
         return load_extractor(name, **named, **{key: value for key, value in apart.items() if value})
@@ -52,9 +55,33 @@ def choose_extractor(
     return load_extractor(name, weights=str(place), device=device or "auto", **named)
 
 
-def _of_checkpoint(weights: Path) -> str:
-    from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint
+def _global_extractor(
+    name: str, preset: Preset | None, weights: Path | None, output: Path, device: str | None, named: dict[str, Any]
+) -> Extractor:
+    """An extractor of whole-image descriptors, its network complete in a file beside the features."""
+    from asmk_engine.extractors import load_extractor
+    from asmk_engine.networks.global_checkpoints import Completion
+    from asmk_engine.training.initial import complete_global, network_beside
 
+    if preset and weights is None:
+        weights = _published(name, preset)
+    apart: dict[str, Any] = {"weights": str(weights or ""), "device": device or "auto"}
+    pooling = preset.extractor if preset else name
+    if weights is None or pooling == "how-global":
+        return load_extractor(name, **named, **apart)
+    skip = named.pop("skip", preset.skip if preset else 0)
+    left_open = {"exponent": named.pop("exponent")} if pooling == "gem" and "exponent" in named else {}
+    place = complete_global(weights, Completion(pooling, skip, **left_open), network_beside(output))
+    return load_extractor(name, **named, **apart | {"weights": str(place)})
+
+
+def _of_checkpoint(weights: Path) -> str:
+    from asmk_engine.networks.checkpoints import is_checkpoint, kind_of_network, open_checkpoint
+    from asmk_engine.networks.global_checkpoints import KIND as GLOBAL_KIND
+    from asmk_engine.networks.global_checkpoints import open_global_checkpoint
+
+    if kind_of_network(weights) == GLOBAL_KIND:
+        return open_global_checkpoint(weights)[0].options.pooling
     if not is_checkpoint(weights):
         raise InputError(
             f"{weights}: weights of a trunk do not say what for; name the extractor too, such as "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -110,23 +110,34 @@ def path_(name: str) -> None:
 @weights.command()
 @click.argument("path", type=PATH, metavar="FILE")
 @click.option("-o", "--output", type=PATH, required=True, help=f"The network to write, {SUFFIX}.")
+@click.option(
+    "--projection", default="", help="The whitening to take along that a checkpoint of GeM holds, such as NAME/ms."
+)
 @quiet_option
-def convert(path: Path, output: Path, quiet: bool) -> None:
-    """Make a checkpoint of the official HOW code, of either of its formats, a network of this program.
+def convert(path: Path, output: Path, projection: str, quiet: bool) -> None:
+    """Make a checkpoint of the official HOW code, or of the GeM family, a network of this program.
 
     Nothing in FILE is run. The result holds the tensors, what the network is made of, and where it came from.
 
     \b
-    Example:
+    Examples:
       asmk-engine weights convert how_r18.pth -o how_r18.safetensors
+      asmk-engine weights convert gl18-tl-resnet50-gem-w-83fdc30.pth -o gem-w.safetensors
     """
     if output.suffix != SUFFIX:
         raise InputError(f"{output}: networks are written as {SUFFIX} files; give a name that ends so")
     from asmk_engine.networks.checkpoints import save_checkpoint
+    from asmk_engine.networks.global_checkpoints import save_global_checkpoint
     from asmk_engine.networks.official import read_official
+    from asmk_engine.networks.official_global import is_official_global, read_content, read_official_global
 
-    network, origin = read_official(path)
-    digest = save_checkpoint(output, network, origin)
+    network: Any
+    if projection or is_official_global(read_content(path)):
+        network, origin = read_official_global(path, projection)
+        digest = save_global_checkpoint(output, network, origin)
+    else:
+        network, origin = read_official(path)
+        digest = save_checkpoint(output, network, origin)
     options = network.options
     made = f"{options.trunk} without its last {options.skip}" if options.skip else options.trunk
     Console(quiet).say(f"{output}: {made}, {network.dim} dimensions, {origin['format']}, sha256 {digest}")

@@ -56,9 +56,12 @@ def load_extractor(name: str = "rootsift", **options: Any) -> Extractor:
         raise InputError(f"there is no extractor {name!r}; there are: {', '.join(sorted([*EXTRACTORS, *PRESETS]))}")
     module, attribute = EXTRACTORS[preset.extractor if preset else name].split(":")
     maker = getattr(import_module(module), attribute)
-    unknown = options.keys() - {field.name for field in dataclasses.fields(maker)}
+    known = {field.name for field in dataclasses.fields(maker)}
+    unknown = options.keys() - known
     if unknown:
         raise InputError(f"{name} has no option {min(unknown)!r}; it has: {describe_options(maker)}")
+    if preset and preset.skip and "skip" in known:
+        options.setdefault("skip", preset.skip)
     extractor: Extractor = maker(**options)
     if preset:
         _check_preset(extractor, preset, name)

@@ -75,9 +75,9 @@ def open_global_network(path: Path | str, completion: Completion) -> tuple[Globa
 
     A file may be our own, the GeM family's, a local network, whose trunk is taken, or weights of a trunk alone.
 
-    completion  the pooling is asked of every file; the rest completes a trunk, and has its defaults for a whole network
-    MismatchError for a network of another pooling and for tensors that fit no trunk; InputError for a completion of
-    what is complete; what `read_tensors` raises.
+    completion  the pooling is asked of every file; the rest completes a trunk, and must not contradict a whole network
+    MismatchError for a network of another pooling and for tensors that fit no trunk; InputError for a completion
+    that contradicts; what `read_tensors` raises.
     """
     path = Path(path)
     kind = checkpoints.kind_of_network(path)
@@ -100,7 +100,9 @@ def _complete(network: GlobalNetwork, completion: Completion, path: Path) -> Glo
             f"{path}: a network with {found} pooling, {completion.pooling} was asked for; use --extractor {found}, or "
             "other weights"
         )
-    if completion != Completion(completion.pooling):
+    default, own = Completion(), network.exponent.tolist() if network.exponent is not None else []
+    fits = completion.skip in (default.skip, network.options.skip)
+    if not fits or completion.exponent not in (default.exponent, *own):
         raise InputError(
             f"{path}: a complete network has its own skip and exponent, but skip {completion.skip} and exponent "
             f"{completion.exponent:g} were given; leave them out"

@@ -46,7 +46,7 @@ _BESIDE = (
     *("numpy.dtype", "numpy.ndarray", "_codecs.encode"),
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("list", "dict", "int", "float")),
 )
-_STAND_INS: list[Any] = [*((_PassedOver, name) for name in _BESIDE), (_empty_dict, "collections.defaultdict")]
+STAND_INS: list[Any] = [*((_PassedOver, name) for name in _BESIDE), (_empty_dict, "collections.defaultdict")]
 
 
 def read_official(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
@@ -59,7 +59,7 @@ def read_official(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
     """
     path = Path(path)
     digest = file_sha256(path)
-    with torch.serialization.safe_globals(_STAND_INS):
+    with torch.serialization.safe_globals(STAND_INS):
         content = read_torch(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise FormatError(f"{path}: no checkpoint of HOW: it has no state_dict; {_CURE}")

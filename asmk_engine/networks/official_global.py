@@ -19,7 +19,7 @@ import torch
 
 from asmk_engine.errors import FormatError, InputError, NotFoundError
 from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions, with_projection
-from asmk_engine.networks.official import trunk_name
+from asmk_engine.networks.official import STAND_INS, trunk_name
 from asmk_engine.networks.resnet import DEPTHS
 from asmk_engine.networks.trunks import load_tensors, plain_tensors, read_torch
 
@@ -60,13 +60,6 @@ class _Array:
         return found.astype(np.float64)
 
 
-class _Number:
-    """Stands for a number of numpy, which nothing here needs."""
-
-    def __init__(self, *arguments: object) -> None:
-        return None
-
-
 def _encoded(text: object, encoding: object = "latin1") -> bytes:
     """Stands for `codecs.encode`, by which old pickles write bytes as text."""
     if not isinstance(text, str) or encoding != "latin1":
@@ -75,18 +68,18 @@ def _encoded(text: object, encoding: object = "latin1") -> bytes:
 
 
 _CORES = ("numpy.core.multiarray", "numpy._core.multiarray")
-_STAND_INS: list[Any] = [
-    *((_Array, f"{core}._reconstruct") for core in _CORES),
-    *((_Number, f"{core}.scalar") for core in _CORES),
-    *((_Array, "numpy.ndarray"), (_Type, "numpy.dtype"), (_encoded, "_codecs.encode")),
-]
+_STAND_INS: dict[str, Any] = {
+    **{name: stand_in for stand_in, name in STAND_INS},
+    **{f"{core}._reconstruct": _Array for core in _CORES},
+    **{"numpy.ndarray": _Array, "numpy.dtype": _Type, "_codecs.encode": _encoded},
+}
 
 
 def read_content(path: Path) -> Any:
     """What a file of torch holds, arrays of numpy as stand-ins; NotFoundError or FormatError, see `read_torch`."""
     if not path.is_file():
         raise NotFoundError(f"{path}: no such file of weights; `asmk-engine weights list` says where to get them")
-    with torch.serialization.safe_globals(_STAND_INS):
+    with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _STAND_INS.items()]):
         return read_torch(path)
 
 

@@ -2,18 +2,27 @@
 
 a network file of ours         is copied beside the features
 an official HOW checkpoint     is converted
-ImageNet weights of a trunk    get a reduction learned from the photographs at hand
+ImageNet weights of a trunk    get a reduction learned from the photographs at hand, or a pooling, which needs none
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from asmk_engine.errors import InputError
 from asmk_engine.extractors.presets import Preset
 from asmk_engine.image_lists import ImageFile
-from asmk_engine.networks.checkpoints import checkpoint_hash, is_checkpoint, open_checkpoint, save_checkpoint
+from asmk_engine.networks.checkpoints import (
+    checkpoint_hash,
+    is_checkpoint,
+    kind_of_network,
+    open_checkpoint,
+    save_checkpoint,
+)
+from asmk_engine.networks.global_checkpoints import KIND as GLOBAL_KIND
+from asmk_engine.networks.global_checkpoints import Completion, open_global_network, save_global_checkpoint
 from asmk_engine.networks.local import HOW, LocalOptions
 from asmk_engine.networks.official import read_official
 from asmk_engine.store import Folder
@@ -71,6 +80,19 @@ def complete_network(
             progress=progress,
         )
         save_checkpoint(place, network, origin)
+    return place
+
+
+def complete_global(weights: Path, completion: Completion, place: Path) -> Path:
+    """The global network file at `place`, made of weights of any kind; no photographs are needed.
+
+    completion  the pooling, and what completes weights of a trunk; see `open_global_network` for what is raised
+    """
+    network, complete = open_global_network(weights, completion)
+    if kind_of_network(weights) == GLOBAL_KIND:
+        return _copy(weights, place)
+    left_open = {} if complete else asdict(completion)
+    save_global_checkpoint(place, network, {"file": weights.name, "sha256": checkpoint_hash(weights), **left_open})
     return place
 
 

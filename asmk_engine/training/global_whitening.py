@@ -1,0 +1,203 @@
+"""Projections of whole-image descriptors, learned after training: PCA-whitening, and whitening from matching pairs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asmk_engine.errors import InputError, MismatchError, NotFoundError
+from asmk_engine.features import FeatureSet
+from asmk_engine.networks.checkpoints import checkpoint_hash
+from asmk_engine.networks.global_checkpoints import Completion, open_global_network
+from asmk_engine.networks.global_network import POOLINGS, GlobalNetwork, with_projection
+from asmk_engine.training.whitening import Moments
+
+BATCH = 4096  # vectors that are taken in together
+SMALLEST_REPAIR = 1e-10  # first tried on the diagonal of a covariance without a Cholesky factor, then ten times as much
+HEADER = ("query", "positive")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What makes P (x - m) of a descriptor x.
+
+    mean    m [C] float64
+    matrix  P [D, C] float64
+    repair  what was added to the diagonal of a covariance that had no Cholesky factor; 0 where it had one
+    """
+
+    mean: torch.Tensor
+    matrix: torch.Tensor
+    repair: float = 0.0
+
+    def apply(self, vectors: torch.Tensor) -> torch.Tensor:
+        """P (x - m) at unit length, [n, D] float64, of vectors [n, C]."""
+        return torch.nn.functional.normalize((vectors.double() - self.mean) @ self.matrix.T, dim=1)
+
+
+def pca_projection(vectors: Iterable[torch.Tensor], dim: int, power: float = 1.0) -> Projection:
+    """PCA-whitening to `dim` dimensions, learned from batches of vectors [n, C].
+
+    power  1 divides every direction by its standard deviation, 0 only turns; 0.5 is what GeM-AP applies
+    Source: Jégou and Chum, ECCV 2012; GeM-AP (Revaud et al., ICCV 2019) for the power. InputError for a power outside 0
+    to 1, more dimensions than the vectors have, or no more vectors than dimensions.
+    """
+    if not 0 <= power <= 1:
+        raise InputError(f"power is {power:g}; expected 0 (turn only) to 1 (whiten)")
+    moments = _moments(vectors)
+    _check_dim(dim, len(moments.mean_and_covariance()[0]))
+    return Projection(*moments.whitening(dim, power))
+
+
+def pair_projection(vectors: Iterable[torch.Tensor], pairs: torch.Tensor, dim: int) -> Projection:
+    """Whitening learned from pairs of images that show the same thing.
+
+    vectors  batches [n, C] of all images, which order the dimensions
+    pairs    [n, 2, C]: a query and its positive
+    m is the mean of the queries, S the mean of d dᵀ over the differences d of the pairs, P = Eᵀ L⁻¹ with S = L Lᵀ and E
+    the eigenvectors of the covariance of L⁻¹ (x - m), greatest first.
+    Source: Mikolajczyk and Matas, ICCV 2007, as in Radenović, Tolias and Chum, TPAMI 2018, §3.3 and its code.
+    InputError for no pairs, or more dimensions than the vectors have.
+    """
+    if not len(pairs):
+        raise InputError("there are no pairs to learn a whitening from; give images that show the same thing")
+    pairs = pairs.double()
+    mean, differences = pairs[:, 0].mean(0), pairs[:, 0] - pairs[:, 1]
+    _check_dim(dim, len(mean))
+    factor, repair = cholesky_factor(differences.T @ differences / len(pairs))
+    inverse = torch.linalg.solve_triangular(factor, torch.eye(len(mean), dtype=torch.float64), upper=False)
+    centre, covariance = _moments(vectors).mean_and_covariance()
+    spread = covariance + torch.outer(centre - mean, centre - mean)
+    projected = inverse @ spread @ inverse.T
+    directions = torch.linalg.eigh((projected + projected.T) / 2)[1].flip(1)[:, :dim]
+    # An eigenvector's sign is arbitrary: fixed here, so that the same pairs give the same projection everywhere.
+    signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+    return Projection(mean, (directions * signs).T @ inverse, repair)
+
+
+def cholesky_factor(matrix: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """L with L Lᵀ = matrix + repair · I, and the repair: 0, or the first of 1e-10 · 10^k with which there is an L.
+
+    Fewer pairs than dimensions leave no factor without it. Source: the GeM code. InputError for NaN and infinity.
+    """
+    if not torch.isfinite(matrix).all():
+        raise InputError("a covariance holds a NaN or infinity; check the descriptors")
+    repair = 0.0
+    while True:
+        factor, fault = torch.linalg.cholesky_ex(matrix + repair * torch.eye(len(matrix), dtype=matrix.dtype))
+        if not fault:
+            return factor, repair
+        repair = 10 * repair if repair else SMALLEST_REPAIR
+
+
+def _check_dim(dim: int, most: int) -> None:
+    if not 1 <= dim <= most:
+        raise InputError(f"dim is {dim}; the descriptors have {most} dimensions: expected 1 to {most}")
+
+
+def _moments(vectors: Iterable[torch.Tensor]) -> Moments:
+    moments: Moments | None = None
+    for batch in vectors:
+        moments = moments or Moments(batch.shape[1])
+        moments.add(batch)
+    if moments is None:
+        raise InputError("there are no descriptors to learn from; give more photographs")
+    return moments
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """Names of queries and positives, from a CSV file of two columns with or without the header `query,positive`.
+
+    InputError that names the line when the file cannot be read or has another number of columns.
+    """
+    found: list[tuple[str, str]] = []
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            for number, row in enumerate(csv.reader(file), start=1):
+                if not row or (number == 1 and tuple(row) == HEADER):
+                    continue
+                if len(row) != 2:
+                    raise InputError(f"{path}: line {number} has {len(row)} columns; expected two, query,positive")
+                found.append((row[0], row[1]))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot read the pairs ({error}); expected UTF-8 CSV, query,positive") from None
+    if not found:
+        raise InputError(f"{path}: holds no pairs; expected CSV lines query,positive")
+    return found
+
+
+def whitened_network(
+    features: FeatureSet,
+    weights: Path,
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    dim: int | None = None,
+    power: float = 1.0,
+) -> tuple[GlobalNetwork, dict[str, Any]]:
+    """The network that made a feature set, with a projection learned from it, and its origin for the checkpoint.
+
+    features  of one of the poolings, one descriptor an image
+    weights   the file that they were made with
+    pairs     names of queries and positives, for whitening from pairs; None is PCA-whitening, with `power`
+    dim       dimensions to keep; None keeps all, or with PCA as many as the descriptors can teach
+    The network looks at images at the scales of the feature set. MismatchError when the weights did not make the
+    features, InputError for features of another kind, NotFoundError for names that are not there.
+    """
+    recipe = features.recipe
+    if recipe.extractor not in POOLINGS:
+        raise InputError(f"{features.path}: features of {recipe.extractor}; expected one of {', '.join(POOLINGS)}")
+    if several := [name for name in features.names if features.count(name) != 1]:
+        raise InputError(f"{features.path}: {several[0]!r} has {features.count(several[0])} descriptors; expected one")
+    if checkpoint_hash(weights) != recipe.weights:
+        raise MismatchError(
+            f"{weights}: not the weights of {features.path}, whose sha256 begins with {(recipe.weights or '')[:16]}; "
+            "give the file that they were extracted with"
+        )
+    options = recipe.options
+    completion = Completion(recipe.extractor, int(options.get("skip", 0)), float(options.get("exponent", 3.0)))
+    network, _ = open_global_network(weights, completion)
+    if pairs is None:
+        projection = pca_projection(_batches(features), dim or min(features.dim, len(features) - 1), power)
+    else:
+        projection = pair_projection(_batches(features), _vectors_of(features, pairs), dim or features.dim)
+    scales = tuple(float(scale) for scale in options.get("scales", ()))
+    projected = with_projection(network, projection.mean, projection.matrix, weights, scales=scales)
+    origin = {"images": len(features), "recipe": recipe.to_json(), "repair": projection.repair}
+    kind = {"method": "pca", "power": power} if pairs is None else {"method": "pairs", "pairs": len(pairs)}
+    return projected, {**origin, **kind}
+
+
+def _batches(features: FeatureSet) -> Iterable[torch.Tensor]:
+    """The descriptors of a feature set, batch by batch [n, C] float64."""
+    gathered: list[np.ndarray] = []
+    for _, found in features.images():
+        gathered.append(found.descriptors)
+        if len(gathered) == BATCH:
+            yield _stacked(gathered)
+            gathered = []
+    if gathered:
+        yield _stacked(gathered)
+
+
+def _stacked(descriptors: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(descriptors).astype(np.float64))
+
+
+def _vectors_of(features: FeatureSet, pairs: Sequence[tuple[str, str]]) -> torch.Tensor:
+    """The descriptors [n, 2, C] of pairs; NotFoundError counts and names images that are not there."""
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    missing = [name for name in names if name not in features]
+    if missing:
+        shown = ", ".join(repr(name) for name in missing[:5])
+        raise NotFoundError(
+            f"{features.path}: {len(missing)} of {len(names)} images of the pairs are not there: {shown}; extract "
+            "them, or leave their pairs out"
+        )
+    found = {name: image.descriptors[0] for name, image in features.images(names)}
+    return torch.from_numpy(np.array([[found[one], found[other]] for one, other in pairs], np.float64))
