@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from asmk_engine.image_table import ImageTable
 from asmk_engine.kernels.rank import normalise
 from asmk_engine.segment import Segment
 
@@ -61,6 +62,38 @@ class Ranking:
         if self._top is None:
             return sorted(reached, key=_rank)
         return heapq.nsmallest(self._top, reached, key=_rank)
+
+    def arrays(self, starts: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers [n] int64 and scores [n] float64 of all that were found, in the order of `candidates`.
+
+        starts  what is added to the numbers of each segment, see `image_starts`
+        ranks   the place of each image by its name, see `name_ranks`
+        """
+        numbers = [starts[place] + found for place, found, _ in self._found]
+        joined = np.concatenate([np.empty(0, np.int64), *numbers])
+        scores = np.concatenate([np.empty(0), *(scores for _, _, scores in self._found)])
+        order = np.lexsort((ranks[joined], -scores))
+        return joined[order], scores[order]
+
+
+def image_starts(segments: Sequence[ImageTable]) -> np.ndarray:
+    """What is added to the number of an image in its segment to number the images of all segments, [segments] int64."""
+    return np.concatenate([[0], np.cumsum([segment.images for segment in segments], dtype=np.int64)])[:-1]
+
+
+def name_ranks(segments: Sequence[ImageTable]) -> np.ndarray:
+    """The place of each image among the names of all segments in byte order, [images] int64, deleted ones included."""
+    orders = [segment.name_order.astype(np.int64) for segment in segments]
+    starts = image_starts(segments)
+    numbers = np.concatenate([start + order for start, order in zip(starts, orders, strict=True)] or [starts])
+    if len(segments) > 1:
+        # Each segment is in order already, so that this sort only merges.
+        pairs = zip(segments, orders, strict=True)
+        names = [name for segment, order in pairs for name in segment.names_as_bytes(order)]
+        numbers = numbers[sorted(range(len(names)), key=names.__getitem__)]
+    ranks = np.empty(len(numbers), np.int64)
+    ranks[numbers] = np.arange(len(numbers))
+    return ranks
 
 
 def _last_of_best(scores: np.ndarray, top: int) -> np.float64:

@@ -17,7 +17,7 @@ from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.features import Features
 from asmk_engine.index import Index
 from asmk_engine.joint import JointIndex
-from asmk_engine.ranking import Ranking
+from asmk_engine.ranking import Ranking, image_starts, name_ranks
 from asmk_engine.segment import RANGE_BITS, Segment
 from asmk_engine.signatures import Signature, code_width, sign
 from asmk_engine.snapshot import Snapshot
@@ -63,6 +63,14 @@ class Hit:
 
     name: str
     score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """An answer in numbers, best image first: numbers [n] int64 over all segments, and scores [n] float64."""
+
+    numbers: np.ndarray
+    scores: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,7 @@ class Searcher:
         self.assignments = assignments
         self._requested_threads = threads
         self._weights: weakref.WeakKeyDictionary[Snapshot, _Weights] = weakref.WeakKeyDictionary()
+        self._name_ranks: weakref.WeakKeyDictionary[Snapshot, np.ndarray] = weakref.WeakKeyDictionary()
         thread_count(threads)
 
     @overload
@@ -148,8 +157,29 @@ class Searcher:
         found = {hit.name: hit.score for hit in self.search(query, None)}
         return {name: found.get(name, 0.0) for name in self.index.snapshot.names()}
 
+    def order(self, query: Query, *, threads: int | None = None) -> Order:
+        """All images with a score above 0 as numbers, in the order of `search(query, None)`.
+
+        Many times as fast where there are many images, because no name is read; `image_numbers` has the names.
+        """
+        snapshot = self.index.snapshot
+        count = thread_count(self._requested_threads if threads is None else threads)
+        (ranking,) = self._rank(snapshot, [query], None, count)
+        if snapshot not in self._name_ranks:
+            self._name_ranks[snapshot] = name_ranks(snapshot.segments)
+        return Order(*ranking.arrays(image_starts(snapshot.segments), self._name_ranks[snapshot]))
+
+    def image_numbers(self, names: Iterable[str]) -> dict[str, int]:
+        """Name → number of those of the names that are live images, as `order` numbers them."""
+        snapshot = self.index.snapshot
+        starts = image_starts(snapshot.segments)
+        return {name: int(starts[place]) + number for name, (place, number) in snapshot.find_all(names).items()}
+
     def _search_group(self, queries: Sequence[Query], top: int | None, count: int) -> list[list[Hit]]:
         snapshot = self.index.snapshot
+        return [_hits(ranking, snapshot) for ranking in self._rank(snapshot, queries, top, count)]
+
+    def _rank(self, snapshot: Snapshot, queries: Sequence[Query], top: int | None, count: int) -> list[Ranking]:
         signatures = threads.run(lambda query: self._signed(query, snapshot), queries, count)
         table = self.match.table(snapshot.codebook.dim, code_width(snapshot.codebook.dim))
         weights = self._weights_of(snapshot)
@@ -165,7 +195,7 @@ class Searcher:
         ranges = [(place, r) for place, segment in enumerate(snapshot.segments) for r in range(segment.ranges)]
         # Range by range, so that queries of one group read lists that are still in the cache.
         threads.run(score, itertools.product(ranges, [query for query in asked if len(query.signature)]), count)
-        return [_hits(query.ranking, snapshot) for query in asked]
+        return [query.ranking for query in asked]
 
     def _signed(self, query: Query, snapshot: Snapshot) -> Signature:
         signature = query if isinstance(query, Signature) else self.sign(query)

@@ -129,3 +129,27 @@ def test_names_that_cannot_be_told_apart_are_refused(tmp_path: Path, images: lis
 def test_the_mark(name: str, expected: bool) -> None:
     assert is_distractor(name) is expected
     assert split_mark(name) == ((f"{name.split(':')[0]}:", name.split(":")[1]) if expected else ("", name))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("per_segment", [20, 10**6])
+def test_answers_in_numbers_are_in_the_same_order(
+    tmp_path: Path, images: list[dict[str, Features]], queries: list[Features], parts: int, per_segment: int
+) -> None:
+    repeated = {f"again/{name}": features for name, features in images[0].items()}  # every score stands twice
+    database = fill(tmp_path / "d", {**images[0], **repeated}, per_segment=per_segment)
+    database.delete(list(images[0])[4:7])
+    others = [fill(tmp_path / str(number), images[0], per_segment=per_segment) for number in range(1, parts)]
+    searcher = Searcher(JointIndex([database], others) if others else database)
+    everything = searcher.image_numbers([*searcher.index.snapshot.names(), "unknown"])
+    assert len(everything) == len(set(everything.values())) == searcher.index.snapshot.images
+    names = {number: name for name, number in everything.items()}
+    for query in queries:
+        order = searcher.order(query)
+        found = [(names[number], score) for number, score in zip(order.numbers, order.scores, strict=True)]
+        assert found == [(hit.name, hit.score) for hit in searcher.search(query, None)]
+
+
+def test_an_empty_index_answers_in_numbers(tmp_path: Path, queries: list[Features]) -> None:
+    searcher = Searcher(fill(tmp_path / "d", {}))
+    assert len(searcher.order(queries[1]).numbers) == 0 and searcher.image_numbers(["a"]) == {}
