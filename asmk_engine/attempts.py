@@ -107,7 +107,7 @@ class Viewer:
 
 @runtime_checkable
 class TwoStepExtractor(Extractor, Protocol):
-    """An extractor whose images are decoded by worker processes and described together by this one."""
+    """An extractor that can describe images together, decoded by worker processes, where that is faster: on a GPU."""
 
     @property
     def viewer(self) -> Viewer:
@@ -116,12 +116,7 @@ class TwoStepExtractor(Extractor, Protocol):
 
     @property
     def together(self) -> int:
-        """How many images to have at hand before some of one size are described."""
-        ...
-
-    @property
-    def decoders(self) -> int | None:
-        """How many worker processes the first step needs; None is one per processor."""
+        """How many images to have at hand before some of one size are described; 1 where workers describe them too."""
         ...
 
     def describe(self, views: Sequence[View]) -> list[Features]:

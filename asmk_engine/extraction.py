@@ -90,7 +90,7 @@ def extract_images(
     """
     begun = time.monotonic()
     found = images if isinstance(images, ImageList) else find_images(images)
-    count = _worker_count(workers, extractor)
+    count = _worker_count(workers)
     with FeatureWriter(output, extractor.recipe, extractor.dim, images_root=found.root) as writer:
         run = _Run(writer, found, strict=strict, prune=prune, progress=progress)
         wanted = run.begin()
@@ -101,9 +101,7 @@ def extract_images(
     return ExtractionSummary(run.extracted, run.unchanged, run.removed, run.failed, time.monotonic() - begun)
 
 
-def _worker_count(workers: int | None, extractor: Extractor) -> int:
-    if workers is None and isinstance(extractor, TwoStepExtractor):
-        return extractor.decoders or available_threads()
+def _worker_count(workers: int | None) -> int:
     if workers is None:
         return available_threads()
     if workers < 0:
@@ -115,7 +113,7 @@ def _outcomes(
     extractor: Extractor, images: list[ImageFile], workers: int, seconds: float
 ) -> Generator[Outcome, None, None]:
     paths = [image.path for image in images]
-    if isinstance(extractor, TwoStepExtractor):
+    if isinstance(extractor, TwoStepExtractor) and extractor.together > 1:
         yield from _described(extractor, _viewed(extractor, paths, workers, seconds))
         return
     if workers == 0 or not paths:

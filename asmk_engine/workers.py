@@ -40,6 +40,9 @@ _BOOTSTRAP = "from asmk_engine.workers import main; main()"
 # One thread each: the workers themselves are the parallelism.
 _LIBRARIES = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM")
 _ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", **{f"{library}_THREADS": "1" for library in _LIBRARIES}}
+# The maps of a network are large and short-lived. By default the C library gives such memory back at once, and the next
+# map waits a third of the time for the system to clear new pages.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 
 
 # ------------------------------------------------------------------------------------------------------- messages
@@ -127,7 +130,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
+                env={**os.environ, **_ONE_THREAD, **_KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(sys.path)},
             )
         except OSError as error:
             raise StorageError(f"cannot start a worker process: {error.strerror}; use fewer workers") from error

@@ -20,6 +20,7 @@ from asmk_engine.image_lists import PathLike
 from asmk_engine.images import Box, View
 from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
 from asmk_engine.networks.devices import choose_device, use_full_precision
+from asmk_engine.networks.folding import folded
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.multiscale import Cells, describe, normalise_pixels
 from asmk_engine.recipes import Recipe
@@ -60,13 +61,12 @@ class BatchedExtractor(FolderExtractor, ABC):
 
     @property
     def together(self) -> int:
-        """Images to have at hand before some are described: one on a processor, where a batch gains nothing."""
-        return 1 if choose_device(self.device).type == "cpu" else WINDOWED
+        """Images to have at hand before some are described: one on a processor.
 
-    @property
-    def decoders(self) -> int | None:
-        """One process decodes faster than a processor describes."""
-        return 1 if choose_device(self.device).type == "cpu" else None
+        There a batch gains nothing, and processes of one thread each are twice as fast as threads that wait for each
+        other after every layer.
+        """
+        return 1 if choose_device(self.device).type == "cpu" else WINDOWED
 
     def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
         """The features of an image file or of [H, W, 3] uint8 RGB pixels; see `Extractor.extract`."""
@@ -138,7 +138,7 @@ class NetworkExtractor(BatchedExtractor):
         """The network, on its device; raises as `open_checkpoint`."""
         device = choose_device(self.device)
         use_full_precision(device)
-        network = open_checkpoint(self.weights)[0]
+        network = folded(open_checkpoint(self.weights)[0])
         return network.to(device=device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
 
     def _check_kind(self) -> None:

@@ -1,0 +1,84 @@
+"""Does training help on things that were never seen? The two halves of a ground truth, split by instance.
+
+    python benchmarks/halves.py PHOTOS --truth gnd.json -o HALVES [--seed 0]
+
+PHOTOS holds a folder for each instance and one of distractors, as the names in the ground truth say. Instances and
+distractors are dealt to two halves at random. HALVES gets `train/photos` and `test/photos`, folders of links to the
+photographs, and `train/gnd.json` and `test/gnd.json`, the queries of each half with what is relevant to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+HALVES = ("train", "test")
+
+
+def main() -> None:
+    """Parse, split, write, say how many of each there are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--distractors", default="_distractors", help="folder of the photographs of no instance")
+    options = parser.parse_args()
+    truth = json.loads(options.truth.read_text())
+    halves = split(truth["imlist"], options.seed, options.distractors)
+    for half, names in zip(HALVES, halves, strict=True):
+        write_half(options.output / half, options.photos, names, truth["queries"])
+        things = {instance(name) for name in names} - {options.distractors}
+        print(f"{half}: {len(names)} photographs, {len(things)} instances")
+
+
+def instance(name: str) -> str:
+    """The folder of a photograph."""
+    return PurePosixPath(name).parent.name
+
+
+def split(names: list[str], seed: int, distractors: str) -> tuple[list[str], list[str]]:
+    """The names of the two halves: instances are dealt as wholes, distractors one by one."""
+    dealer = random.Random(seed)
+    things = sorted({instance(name) for name in names} - {distractors})
+    dealer.shuffle(things)
+    first = set(things[: len(things) // 2])
+    others = sorted(name for name in names if instance(name) == distractors)
+    dealer.shuffle(others)
+    first_others = set(others[: len(others) // 2])
+    in_first = [name in first_others or instance(name) in first for name in names]
+    return (
+        [name for name, here in zip(names, in_first, strict=True) if here],
+        [name for name, here in zip(names, in_first, strict=True) if not here],
+    )
+
+
+def write_half(folder: Path, photos: Path, names: list[str], queries: list[dict[str, Any]]) -> None:
+    """Links to the photographs of a half, and its ground truth in names below the folder of links."""
+    kept = set(names)
+    for name in names:
+        link = folder / "photos" / instance(name) / PurePosixPath(name).name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.symlink_to((photos / instance(name) / PurePosixPath(name).name).resolve())
+    asked = [query for query in queries if query["query"] in kept]
+    content = {"imlist": [short(name) for name in names], "queries": [shortened(query) for query in asked]}
+    (folder / "gnd.json").write_text(json.dumps(content))
+
+
+def short(name: str) -> str:
+    """`barn/a.jpg` of `images/barn/a.jpg`."""
+    return f"{instance(name)}/{PurePosixPath(name).name}"
+
+
+def shortened(query: dict[str, Any]) -> dict[str, Any]:
+    """The query with the names of `short`."""
+    lists = {key: [short(name) for name in query[key]] for key in ("easy", "hard", "junk")}
+    return {"query": short(query["query"]), "bbox": query["bbox"], **lists}
+
+
+if __name__ == "__main__":
+    main()
