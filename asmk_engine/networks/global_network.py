@@ -159,14 +159,21 @@ class GlobalNetwork(nn.Module):
 
         precision  of the trunk: a name in `devices.PRECISIONS`
         """
-        power, total, sizes = self.scale_power, torch.zeros((), device=pixels.device), []
+        found = []
         for resampled in rescaled(pixels, scales, self.trunk.least_side):
             with automatic_precision(pixels.device, precision):
                 maps = self.trunk(resampled)
-            total = total + self.pooled(maps.float()) ** power
-            sizes.append(resampled.shape)
-        vectors = functional.normalize((total / len(sizes)) ** (1 / power), dim=-1)
+            found.append(self.pooled(maps.float()))
+        vectors = functional.normalize(_power_mean(torch.stack(found), self.scale_power), dim=-1)
         return vectors if self.projection is None else functional.normalize(self.projection(vectors), dim=-1)
+
+
+def _power_mean(vectors: torch.Tensor, power: float) -> torch.Tensor:
+    """((1/n) Σ v^p)^(1/p) of vectors [n, B, D], which are not negative unless p is 1."""
+    if power == 1:
+        return vectors.mean(0)
+    greatest = vectors.amax(0).clamp(min=torch.finfo(vectors.dtype).tiny)  # without it high powers would vanish
+    return ((vectors / greatest) ** power).mean(0) ** (1 / power) * greatest
 
 
 def with_projection(

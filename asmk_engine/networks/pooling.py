@@ -47,9 +47,10 @@ def gem(maps: torch.Tensor, exponent: torch.Tensor | float = 3.0) -> torch.Tenso
     Source: Radenović, Tolias and Chum, TPAMI 2018, eq. 3.
     """
     power = torch.as_tensor(exponent, dtype=maps.dtype, device=maps.device)
-    raised = maps.clamp(min=VALUE_FLOOR) ** power.reshape(-1, 1, 1)
-    mean: torch.Tensor = raised.mean((-2, -1)) ** (1 / power)
-    return mean
+    values = maps.clamp(min=VALUE_FLOOR)
+    greatest = values.detach().amax((-2, -1), keepdim=True)  # taken out before the power, which would overflow
+    mean = ((values / greatest) ** power.reshape(-1, 1, 1)).mean((-2, -1)) ** (1 / power)
+    return mean * greatest[..., 0, 0]
 
 
 def crow(maps: torch.Tensor) -> torch.Tensor:
