@@ -18,6 +18,7 @@ KEYS = {
     "opening": {"seconds", "first_query_cold_s", "first_query_warm_s"},
     "query": {"images", "median_ms", "p95_ms"},
     "assignment": {"exact_ms", "graph_ms", "speedup", "recall_at_1", "recall_at_5", "words", "descriptors"},
+    "evaluation": {"images", "queries", "array_s", "names_s", "interval_s", "search_and_judge_s_per_query", "peak_mb"},
     "build": {
         "images_per_second",
         "end_to_end_images_per_second",
@@ -25,6 +26,7 @@ KEYS = {
         "merge_mb_per_second",
         "write_mb_per_second",
     },
+    "extraction": {"images_per_second", "decode_ms", "network_ms", "convolutions_ms", "write_ms", "share_of_peak"},
     "codebook": {"descriptors", "words", "seconds", "distortion_ratio", "exact_seconds_estimated", "peak_mb"},
 }
 

@@ -90,6 +90,7 @@ def test_the_map_of_every_file_is_the_map_of_the_search(
     found = measure(world / "photos.index", "--truth", world / "gnd.json", *more, *saved)
     assert 5 < found["medium"]["mAP"] < 100 and found["medium"]["queries"] == SCENES
     assert found["protocol"] == "revisited" and found["unranked"] == [] and len(found["per_query"]["hard"]) == SCENES
+    assert measure(world / "photos.index", "--truth", world / "gnd.json", *more) == found  # without names on the way
     read = measure("--run", tmp_path / "run", "--truth", world / "gnd.json")
     if form == "gldv2":  # a submission knows no folders
         for report in (read, found):

@@ -7,20 +7,20 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asmk_engine.cli.common import PATH, Console, json_option, match_options, quiet_option
+from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, searcher_of
 
 if TYPE_CHECKING:
+    from asmk_engine.cli.searching import AnyIndex, AnySearcher
     from asmk_engine.evaluation.model import Truth
     from asmk_engine.evaluation.protocol import Judge, Report
-    from asmk_engine.index import Index
-    from asmk_engine.joint import JointIndex
+    from asmk_engine.features import Features
     from asmk_engine.queries import QuerySource
-    from asmk_engine.search import Hit, Searcher
-    from asmk_engine.snapshot import Snapshot
+    from asmk_engine.search import Hit
 
 RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 
@@ -59,6 +59,7 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 @click.option("--worst", type=click.IntRange(min=1), help="Also list the N queries of lowest Medium AP.")
 @click.option("--interval", is_flag=True, help="Also say where mAP lies with 95 % confidence, over the queries.")
 @match_options
+@expansion_options
 @json_option
 @quiet_option
 def evaluate(
@@ -73,13 +74,9 @@ def evaluate(
     run_format: str,
     worst: int | None,
     interval: bool,
-    alpha: float,
-    threshold: float,
-    assignments: int,
-    idf: bool,
-    threads: int | None,
     as_json: bool,
     quiet: bool,
+    **search: Any,
 ) -> None:
     """Measure INDEX, or a ranking file, against a ground truth, in percent.
 
@@ -95,7 +92,6 @@ def evaluate(
     from asmk_engine.evaluation.landmarks import is_recognition
     from asmk_engine.evaluation.truth import read_truth
     from asmk_engine.queries import QuerySource
-    from asmk_engine.search import Searcher, SelectiveMatch
 
     _check_call(index_path, run_path, distractor_paths, save_run)
     if is_recognition(truth_path):
@@ -107,7 +103,9 @@ def evaluate(
     else:
         index = open_together(index_path, distractor_paths)
         source = QuerySource(index, features=features_path, images_root=images_root)
-        searcher = Searcher(index, SelectiveMatch(alpha, threshold, idf), assignments=assignments, threads=threads)
+        options = SearchOptions(**search)
+        searcher = searcher_of(index, options)
+        check_options(index, searcher, options, Console(quiet))
         saved = _Saved(save_run, run_format, index.snapshot.images) if save_run else None
         report = _judge_index(truth, source, searcher, allow_missing, saved, interval, Console(quiet))
     _print(report, truth, worst, as_json)
@@ -122,13 +120,13 @@ class _Saved:
     images: int
 
 
-def open_together(path: Path, distractors: tuple[Path, ...]) -> Index | JointIndex[Snapshot]:
+def open_together(path: Path, distractors: tuple[Path, ...]) -> AnyIndex:
     """The index, or the joint index of it and sets of distractors."""
-    from asmk_engine.index import Index
+    from asmk_engine.descriptors import open_index
     from asmk_engine.joint import JointIndex
 
-    index = Index.open(path)
-    return JointIndex([index], [Index.open(one) for one in distractors]) if distractors else index
+    index = open_index(path)
+    return JointIndex([index], [open_index(one) for one in distractors]) if distractors else index
 
 
 def _check_call(index: Path | None, run: Path | None, distractors: tuple[Path, ...], save_run: Path | None) -> None:
@@ -163,7 +161,7 @@ def _judge_file(truth: Truth, run: Path, allow_missing: bool, interval: bool) ->
 def _judge_index(
     truth: Truth,
     source: QuerySource,
-    searcher: Searcher,
+    searcher: AnySearcher,
     allow_missing: bool,
     saved: _Saved | None,
     interval: bool,
@@ -175,30 +173,50 @@ def _judge_index(
     resolved = resolve(truth, source.index.names, allow_missing=allow_missing)
     if resolved.missing:
         console.say(f"{len(resolved.missing)} images of the ground truth are not indexed and count as not found")
-    judge = Judge(resolved.truth)
-    rankings = _rankings(judge, source, searcher, allow_missing, console)
-    if saved is None:
-        deque(rankings, maxlen=0)
+    judge = Judge(resolved.truth, _numbers(resolved.truth, searcher))
+    asked = _asked(judge, source, allow_missing, console)
+    if saved is not None:
+        _save(_answers(judge, searcher, asked), resolved.truth, saved)
+    elif judge.numbers:
+        for name, features in asked:
+            judge.take_numbers(name, searcher.order(features).numbers)
     else:
-        _save(rankings, resolved.truth, saved)
+        deque(_answers(judge, searcher, asked), maxlen=0)
     return judge.report(allow_missing=allow_missing, interval=interval)
 
 
-def _rankings(
-    judge: Judge, source: QuerySource, searcher: Searcher, allow_missing: bool, console: Console
-) -> Iterator[tuple[str, list[Hit]]]:
-    """Search for one query after the other, have each answer judged, and pass it on."""
+def _numbers(truth: Truth, searcher: AnySearcher) -> dict[str, int]:
+    """The numbers of the images that the truth knows, where the searcher answers in numbers and all of them count."""
     from asmk_engine.evaluation.protocol import depth_needed
+    from asmk_engine.search import Searcher
 
+    if depth_needed(truth) is None and isinstance(searcher, Searcher):
+        return searcher.image_numbers([*truth.images, *truth.ignored])
+    return {}
+
+
+def _asked(
+    judge: Judge, source: QuerySource, allow_missing: bool, console: Console
+) -> Iterator[tuple[str, Features]]:
+    """The features of one query after the other, without queries that are missing and may be."""
     queries = judge.truth.queries
     with console.bar("evaluate", "queries") as progress:
         for done, query in enumerate(queries):
             if not (allow_missing and query.in_database and query.name not in source.index):
-                features = source.truth_features(query.name, query.box)
-                hits = searcher.search(features, depth_needed(judge.truth))
-                judge.take(query.name, [hit.name for hit in hits])
-                yield query.name, hits
+                yield query.name, source.truth_features(query.name, query.box)
             progress(done + 1, len(queries))
+
+
+def _answers(
+    judge: Judge, searcher: AnySearcher, asked: Iterator[tuple[str, Features]]
+) -> Iterator[tuple[str, list[Hit]]]:
+    """Search for one query after the other, have each answer judged, and pass it on."""
+    from asmk_engine.evaluation.protocol import depth_needed
+
+    for name, features in asked:
+        hits = searcher.search(features, depth_needed(judge.truth))
+        judge.take(name, [hit.name for hit in hits])
+        yield name, hits
 
 
 def _save(rankings: Iterator[tuple[str, list[Hit]]], truth: Truth, saved: _Saved) -> None:

@@ -1,0 +1,118 @@
+"""How long does it take to judge 70 queries among a million images, from a file of rankings and from a search?
+
+    python benchmarks/evaluation.py --data DIR [--small] [--array-only]
+
+The ground truth is of the size of Revisited Oxford: 4993 images, 70 queries with 43 easy, 36 hard and 19 junk images
+each. The array holds a random ranking of all images for each query; names are those of a tenth of the queries. The
+search is of a database of 4993 images joined with the shared synthetic index as distractors. The array alone needs no
+index and little memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import synthetic
+from timing import show
+
+from asmk_engine.evaluation.bootstrap import bootstrap
+from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.protocol import Judge, evaluate
+from asmk_engine.evaluation.ranks import evaluate_ranks
+from asmk_engine.index import Index
+from asmk_engine.joint import JointIndex
+from asmk_engine.search import Searcher
+
+DATABASE, QUERIES = 4993, 70
+EASY, HARD, JUNK = 43, 36, 19
+SEARCHED = 5  # queries that are searched for; the time is told for one
+
+
+def draw_truth(images: int, queries: int) -> Truth:
+    """Named images, and for each query random ones to find and to ignore."""
+    rng = np.random.default_rng(1)
+    names = tuple(f"image_{number:06d}" for number in range(images))
+    drawn = []
+    for number in range(queries):
+        chosen = [names[place] for place in rng.permutation(images)[: EASY + HARD + JUNK]]
+        parts = [frozenset(part) for part in (chosen[:EASY], chosen[EASY : EASY + HARD], chosen[EASY + HARD :])]
+        drawn.append(TruthQuery(f"query_{number:02d}", None, *parts, in_database=False))
+    return Truth(names, tuple(drawn), frozenset(query.name for query in drawn))
+
+
+def draw_ranks(images: int, queries: int) -> np.ndarray:
+    """A random order of all images for each query, [images, queries] int32, as the published evaluation has them."""
+    rng = np.random.default_rng(2)
+    ranks = np.empty((images, queries), np.int32)
+    for query in range(queries):
+        ranks[:, query] = rng.permutation(images)
+    return ranks
+
+
+def seconds_of(task: Callable[[], object]) -> float:
+    """Seconds that a task takes, once."""
+    begun = time.perf_counter()
+    task()
+    return time.perf_counter() - begun
+
+
+def judge_names(truth: Truth, ranks: np.ndarray) -> float:
+    """Seconds to judge all queries by names, from a tenth of them."""
+    images, queries = len(ranks), len(truth.queries)
+    others = (f"distractor1:{number:07d}" for number in range(images - len(truth.images)))
+    names = np.array([*truth.images, *others], dtype=object)
+    some = {query.name: names[ranks[:, n]].tolist() for n, query in enumerate(truth.queries[: max(1, queries // 10)])}
+    return seconds_of(lambda: evaluate(truth, some, allow_missing=True)) * queries / len(some)
+
+
+def search_and_judge(truth: Truth, data: Path, images: int, words: int) -> float:
+    """Seconds for one query: its signature is scored against all images, and all that were found are judged."""
+    distractors = synthetic.open_index(data, images, words)
+    with tempfile.TemporaryDirectory() as folder:
+        database = Index.create(Path(folder) / "database", distractors.codebook)
+        signed = synthetic.queries(len(truth.images), synthetic.POSTINGS, words, seed=3)
+        database.add_signatures(zip(truth.images, signed, strict=True))
+        searcher = Searcher(JointIndex([database], [distractors]))
+        judge = Judge(truth, searcher.image_numbers([*truth.images, *truth.ignored]))
+        asked = synthetic.queries(SEARCHED + 1, 4 * synthetic.POSTINGS, words)
+        searcher.order(asked[-1])  # reads names and lists once
+        begun = time.perf_counter()
+        for query, signature in zip(truth.queries, asked[:SEARCHED], strict=False):
+            judge.take_numbers(query.name, searcher.order(signature).numbers)
+        return (time.perf_counter() - begun) / SEARCHED
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=1_000_000, help="distractors")
+    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a try in seconds")
+    parser.add_argument("--array-only", action="store_true", help="no search, and so no large index")
+    arguments = parser.parse_args()
+    images, words = (20_000, 4096) if arguments.small else (arguments.images, synthetic.WORDS)
+    truth = draw_truth(200 if arguments.small else DATABASE, QUERIES)
+    ranks = draw_ranks(images + len(truth.images), QUERIES)
+    report = evaluate_ranks(truth, ranks)  # once before it is timed
+    found = list(report.per_query["medium"].values())
+    result = {
+        "images": len(ranks),
+        "queries": QUERIES,
+        "array_s": seconds_of(lambda: evaluate_ranks(truth, ranks)),
+        "names_s": judge_names(truth, ranks),
+        "interval_s": seconds_of(lambda: bootstrap(found)),
+    }
+    if not arguments.array_only:
+        result["search_and_judge_s_per_query"] = search_and_judge(truth, arguments.data, images, words)
+    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    show(result, "array in the order of the published evaluation; times of judging alone but for the last")
+
+
+if __name__ == "__main__":
+    main()
