@@ -1,0 +1,144 @@
+"""`asmk-engine benchmark`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, plural, quiet_option
+from asmk_engine.errors import InputError
+
+if TYPE_CHECKING:
+    from asmk_engine.tradeoff.run import Outcome, Step
+    from asmk_engine.tradeoff.sources import SourcePaths
+
+
+class Numbers(click.ParamType):
+    """Whole numbers above 0 with commas between them."""
+
+    name = "N,N,..."
+
+    def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> tuple[int, ...]:
+        """The numbers, as a tuple."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r}: expected whole numbers above 0 with commas between them", param, context)
+        return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+NUMBERS = Numbers()
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="NAME=FEATURES...")
+@click.option("--truth", "truth_path", type=PATH, required=True, help="The ground truth, as for `evaluate`.")
+@click.option("-o", "--output", type=PATH, required=True, help="The work folder; tables and figures go there too.")
+@click.option("--n", "strongest", type=NUMBERS, default="1000", show_default=True, help="Strongest features kept.")
+@click.option("--words", type=NUMBERS, default="4096", show_default=True, help="Visual words.")
+@click.option("--bits", type=NUMBERS, help="Bits of a code.  [default: dimensions of the descriptors]")
+@click.option("--assignments", type=NUMBERS, default="5", show_default=True, help="Words per query feature.")
+@click.option("--pca", type=NUMBERS, help="Dimensions of global descriptors, beside all of them.")
+@click.option("--pq", type=NUMBERS, help="Sub-spaces of global descriptors, 8 or 1 dimensions, beside none.")
+@click.option("--one-at-a-time", is_flag=True, help="Vary one option at a time, the first values being the base.")
+@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Seeds of each clustering.")
+@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds of k-means.")
+@click.option(
+    "--training-per-word", type=click.IntRange(min=1), default=80, show_default=True, help="Descriptors for k-means."
+)
+@click.option("--learn-on", multiple=True, metavar="NAME=FEATURES", help="Features that codebooks and PCA learn from.")
+@click.option("--queries", multiple=True, metavar="NAME=FEATURES", help="Features of queries that are regions.")
+@click.option("--title", default="Accuracy against memory", show_default=True, help="Of the figure and the page.")
+@quiet_option
+def benchmark(
+    sources: tuple[str, ...],
+    truth_path: Path,
+    output: Path,
+    strongest: tuple[int, ...],
+    words: tuple[int, ...],
+    bits: tuple[int, ...] | None,
+    assignments: tuple[int, ...],
+    pca: tuple[int, ...] | None,
+    pq: tuple[int, ...] | None,
+    one_at_a_time: bool,
+    seeds: int,
+    rounds: int,
+    training_per_word: int,
+    learn_on: tuple[str, ...],
+    queries: tuple[str, ...],
+    title: str,
+    quiet: bool,
+) -> None:
+    """Measure accuracy, memory and time of many ways to index the same photographs.
+
+    Each NAME=FEATURES is a feature set of the photographs of the ground truth, of local features or of global
+    descriptors. Finished stages are kept in the work folder: the same command goes on where it stopped, and tries again
+    what failed.
+
+    \b
+    Example:
+      asmk-engine benchmark rootsift=sift.features gem=gem.features --truth gnd.json -o tradeoff \\
+          --n 1000,400,2000 --words 4096,8192 --bits 128,64 --pca 128,32 --pq 8,1 --one-at-a-time
+    """
+    from asmk_engine.evaluation.truth import read_truth
+    from asmk_engine.tradeoff.cells import Sweep
+    from asmk_engine.tradeoff.run import run
+    from asmk_engine.tradeoff.writing import write_all
+
+    sweep = Sweep(
+        strongest, bits or (), words, assignments, pca or (), pq or (), one_at_a_time, seeds, rounds, training_per_word
+    )
+    console = Console(quiet)
+    paths = source_paths(sources, learn_on, queries)
+    outcome = run(paths, read_truth(truth_path), sweep, output, lambda step: _tell(step, console))
+    if outcome.results:
+        written = write_all(output, outcome, title, shlex.join(["asmk-engine", *sys.argv[1:]]))
+        click.echo("\n".join(map(str, written)))
+    _raise_failures(outcome, output)
+
+
+def source_paths(sources: tuple[str, ...], learn_on: tuple[str, ...], queries: tuple[str, ...]) -> list[SourcePaths]:
+    """What the words NAME=FEATURES mean; InputError for another form, or a name that is no source."""
+    from asmk_engine.tradeoff.sources import SourcePaths
+
+    named, learned, asked = (dict(map(_named, words)) for words in (sources, learn_on, queries))
+    for name in (*learned, *asked):
+        if name not in named:
+            raise InputError(f"{name!r} is none of the sources {', '.join(named)}; give NAME=FEATURES of one of them")
+    if len(named) < len(sources):
+        raise InputError(f"{', '.join(sources)}: two sources have the same name; give each its own")
+    return [SourcePaths(name, path, learned.get(name), asked.get(name)) for name, path in named.items()]
+
+
+def _named(word: str) -> tuple[str, Path]:
+    name, sign, path = word.partition("=")
+    if not (name and sign and path):
+        raise InputError(f"{word!r}: expected NAME=FEATURES, such as rootsift=photos.features")
+    return name, Path(path)
+
+
+def _tell(step: Step, console: Console) -> None:
+    from asmk_engine.tradeoff.results import Failure
+
+    outcome = step.outcome
+    place, left = f"[{step.number}/{step.total}] {outcome.cell}", f"{step.seconds_left / 60:.0f} min left"
+    if isinstance(outcome, Failure):
+        console.say(f"{place}: failed: {outcome.reason}; {left}")
+        return
+    precision = 100 * outcome.precision.mean
+    console.say(f"{place}: mAP {precision:.2f}, {outcome.bytes_per_image:.0f} bytes per image; {left}")
+
+
+def _raise_failures(outcome: Outcome, output: Path) -> None:
+    if outcome.failures:
+        count, total = len(outcome.failures), len(outcome.failures) + len(outcome.results)
+        first = outcome.failures[0]
+        raise InputError(
+            f"{output}: {count} of {plural(total, 'cell')} failed, first {first.cell}: {first.reason}; the rest is "
+            "written; run the same command again to try them again"
+        )

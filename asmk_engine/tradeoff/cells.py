@@ -1,0 +1,156 @@
+"""What is swept: the cells of the benchmark, each one way of indexing and searching the features of a source."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+
+from asmk_engine.errors import InputError
+
+
+@dataclass(frozen=True)
+class LocalCell:
+    """Local features of a source in an ASMK index.
+
+    source       what the features are called
+    strongest    n, how many features of an image are kept at most
+    bits         of a code: dimensions of a descriptor after the projection
+    words        size of the codebook
+    assignments  words of each query descriptor
+    """
+
+    source: str
+    strongest: int
+    bits: int
+    words: int
+    assignments: int
+
+    @property
+    def method(self) -> str:
+        """What the method is called in tables: that of the source."""
+        return self.source
+
+    @property
+    def kind(self) -> str:
+        """`asmk`."""
+        return "asmk"
+
+    @property
+    def needs_seeds(self) -> bool:
+        """Whether another seed gives another result: k-means begins at random."""
+        return True
+
+    def __str__(self) -> str:
+        sizes = f"n={self.strongest} words={self.words} bits={self.bits} assignments={self.assignments}"
+        return f"{self.source} {sizes}"
+
+
+@dataclass(frozen=True)
+class GlobalCell:
+    """Global descriptors of a source, one of an image, in a flat index.
+
+    pca  dimensions that are kept, or None for all
+    pq   dimensions of a sub-space that becomes one byte, 8 or 1; None for float32
+    """
+
+    source: str
+    pca: int | None = None
+    pq: int | None = None
+
+    @property
+    def method(self) -> str:
+        """What the method is called in tables, such as `gem+pca+pq8`."""
+        return f"{self.source}{'+pca' if self.pca else ''}{f'+pq{self.pq}' if self.pq else ''}"
+
+    @property
+    def kind(self) -> str:
+        """`flat`, `pca`, `pq` or `pca+pq`."""
+        return "+".join(name for name in ("pca", "pq") if getattr(self, name)) or "flat"
+
+    @property
+    def needs_seeds(self) -> bool:
+        """Whether another seed gives another result: only the clustering of sub-spaces begins at random."""
+        return self.pq is not None
+
+    def __str__(self) -> str:
+        given = [f"{name}={value}" for name in ("pca", "pq") if (value := getattr(self, name))]
+        return " ".join([self.source, *(given or ["flat"])])
+
+
+Cell = LocalCell | GlobalCell
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is tried, the first value of each list being the base.
+
+    strongest, bits, words, assignments   of local features; no bits stand for the dimensions of the descriptors
+    pca, pq          of global descriptors, beside the flat index
+    one_at_a_time    vary one parameter of the base at a time, instead of all combinations
+    seeds            how many seeds of the clustering each cell is measured with
+    rounds, training_per_word   of k-means; fewer than the defaults of a codebook, since many are trained
+    """
+
+    strongest: tuple[int, ...] = (1000, 400, 2000)
+    bits: tuple[int, ...] = ()
+    words: tuple[int, ...] = (4096,)
+    assignments: tuple[int, ...] = (5,)
+    pca: tuple[int, ...] = ()
+    pq: tuple[int, ...] = ()
+    one_at_a_time: bool = False
+    seeds: int = 2
+    rounds: int = 10
+    training_per_word: int = 80
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            values = value if isinstance(value, tuple) else (value,)
+            if any(number < 1 for number in values if not isinstance(number, bool)):
+                raise InputError(f"{field.name} is {value}; give whole numbers of 1 or more")
+        for name in ("strongest", "words", "assignments"):
+            if not getattr(self, name):
+                raise InputError(f"no {name} to try; give one number or more")
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What a source has to give: one descriptor of an image or many, their dimensions, and the most of an image."""
+
+    is_global: bool
+    dim: int
+    most: int
+
+
+def plan(sweep: Sweep, supplies: Mapping[str, Supply]) -> list[Cell]:
+    """The cells of all sources, in their order, without repetition.
+
+    More features or bits than a source has stand for all it has; PCA to as many dimensions as it has is left out.
+    """
+    cells: list[Cell] = []
+    for source, supply in supplies.items():
+        cells += _global_cells(sweep, source, supply) if supply.is_global else _local_cells(sweep, source, supply)
+    return list(dict.fromkeys(cells))
+
+
+def _local_cells(sweep: Sweep, source: str, supply: Supply) -> Iterator[LocalCell]:
+    strongest = tuple(min(count, supply.most) for count in sweep.strongest)
+    bits = tuple(min(count, supply.dim) for count in sweep.bits or (supply.dim,))
+    lists = (strongest, bits, sweep.words, sweep.assignments)
+    return (LocalCell(source, *values) for values in _combined(lists, sweep.one_at_a_time))
+
+
+def _global_cells(sweep: Sweep, source: str, supply: Supply) -> Iterator[GlobalCell]:
+    kept = (None, *(dim for dim in sweep.pca if dim < supply.dim))
+    return (GlobalCell(source, *values) for values in _combined((kept, (None, *sweep.pq)), sweep.one_at_a_time))
+
+
+def _combined(lists: tuple[tuple[int | None, ...], ...], one_at_a_time: bool) -> Iterator[tuple]:
+    """All combinations of one value of each list, or those that differ from the first ones in one place at most."""
+    if not one_at_a_time:
+        yield from itertools.product(*lists)
+        return
+    base = tuple(values[0] for values in lists)
+    for place, values in enumerate(lists):
+        yield from ((*base[:place], value, *base[place + 1 :]) for value in values)

@@ -1,0 +1,118 @@
+"""What is measured of an index beside the quality of its answers: bytes, words, and milliseconds.
+
+Times are medians over queries of the median of a few repeats. Scoring runs on one thread; the assignment of words is a
+product of matrices, on as many threads as the linear algebra library takes. Scoring is measured a second time on copies
+of the images under other names, enough of them that the fixed cost of a search no longer shows: their time by the
+postings or vectors read is what the extrapolation rests on.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asmk_engine.codebooks import Codebook
+from asmk_engine.descriptors.codec import Codec
+from asmk_engine.descriptors.index import GlobalIndex
+from asmk_engine.descriptors.search import GlobalSearcher
+from asmk_engine.descriptors.segment import VectorContents
+from asmk_engine.index import Index
+from asmk_engine.search import Searcher
+from asmk_engine.segment_writer import Contents
+from asmk_engine.signatures import Signature
+
+REPEATS = 3
+TIMED_QUERIES = 30
+TOP = 100  # images of an answer that is timed
+COPIED_POSTINGS = 1 << 22
+COPIED_BYTES = 1 << 26
+COPIED_IMAGES = 100_000
+
+
+def spread(items: Sequence[Any], most: int = TIMED_QUERIES) -> list[Any]:
+    """At most so many of the items, evenly spread over all."""
+    count = min(most, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
+
+
+def milliseconds(tasks: Sequence[Callable[[], object]], repeats: int = REPEATS) -> float:
+    """Median over the tasks of the median of some repeats of each; the first task runs once before, uncounted."""
+    tasks[0]()
+    return 1000 * statistics.median(_seconds(task, repeats) for task in tasks)
+
+
+def _seconds(task: Callable[[], object], repeats: int) -> float:
+    taken = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        task()
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)
+
+
+def disk_bytes(index: Index | GlobalIndex) -> dict[str, int]:
+    """Bytes on the disk: of the `segments`, and apart from them of the `codebook`, or what has its place."""
+    manifest = index.snapshot.manifest
+    return {"segments": sum(entry.file.bytes for entry in manifest.segments), "codebook": manifest.codebook.bytes}
+
+
+def touched(index: Index, signatures: Sequence[Signature]) -> float:
+    """Mean over queries of the postings that a search reads: those of the words of the query."""
+    lengths = index.snapshot.list_lengths
+    return float(np.mean([lengths[signature.words].sum() for signature in signatures]))
+
+
+def scoring_milliseconds(searcher: Searcher, signatures: Sequence[Signature]) -> float:
+    """Milliseconds from a signature to the best hundred images, on one thread."""
+    return milliseconds([lambda one=one: searcher.search(one, TOP, threads=1) for one in signatures])
+
+
+def vector_milliseconds(searcher: GlobalSearcher, vectors: np.ndarray) -> float:
+    """Milliseconds from a projected descriptor, one of [q, D], to the best hundred images, on one thread."""
+    rows = [vectors[place : place + 1] for place in range(len(vectors))]
+    return milliseconds([lambda row=row: searcher.nearest(row, TOP, threads=1) for row in rows])
+
+
+def copied_index(folder: Path, index: Index) -> tuple[Index, int]:
+    """An index in a new folder with so many copies of all images that it has millions of postings; and how many."""
+    segment = index.snapshot.segments[0]
+    copies = _copies(COPIED_POSTINGS, segment.postings, segment.images)
+    words, images = segment.decode_words(), segment.decode_images()
+    numbers = np.concatenate([images + np.uint32(copy * segment.images) for copy in range(copies)])
+    names, fingerprints = _copied_names(segment.images, copies)
+    contents = Contents(names, fingerprints, np.tile(words, copies), numbers, np.tile(segment.codes, (copies, 1)))
+    copied = _plain(index.codebook, folder)
+    copied.add_contents(contents)
+    return copied, copies
+
+
+def copied_vectors(folder: Path, index: GlobalIndex) -> tuple[GlobalIndex, int]:
+    """A global index in a new folder with so many copies of all vectors that they leave the cache; and how many."""
+    segment = index.snapshot.segments[0]
+    copies = _copies(COPIED_BYTES, segment.vectors.nbytes, segment.images)
+    names, fingerprints = _copied_names(segment.images, copies)
+    copied = GlobalIndex.create(folder, index.codebook)
+    copied.add_vectors(VectorContents(names, fingerprints, np.tile(segment.vectors, (copies, 1))))
+    return copied, copies
+
+
+def _plain(codebook: Codebook, folder: Path) -> Index:
+    return Index.create(folder, codebook)
+
+
+def _copies(wanted: int, held: int, images: int) -> int:
+    return max(1, min(-(-wanted // max(held, 1)), COPIED_IMAGES // max(images, 1)))
+
+
+def _copied_names(images: int, copies: int) -> tuple[list[bytes], np.ndarray]:
+    return [b"%d" % number for number in range(images * copies)], np.zeros(images * copies, np.uint64)
+
+
+def codec_milliseconds(codec: Codec, descriptors: Sequence[np.ndarray]) -> float:
+    """Milliseconds of the projection of one descriptor [1, D0]: what the assignment of words is to local features."""
+    return milliseconds([lambda one=one: codec.apply(one) for one in descriptors])

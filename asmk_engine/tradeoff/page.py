@@ -1,0 +1,81 @@
+"""The page: figure, table, and how it was measured, in one HTML file that loads nothing and runs nothing."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from asmk_engine.tradeoff.results import Failure, Result
+from asmk_engine.tradeoff.table import short_rows
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 1200px; margin: 2em auto; padding: 0 1em }
+svg { max-width: 100%; height: auto }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
+th, td { padding: 3px 8px; border-bottom: 1px solid #d0d7de; text-align: right }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left }
+tr.best { background: #fff8c5 }
+.scroll { overflow-x: auto }
+code { background: #f0f2f4; padding: 1px 4px }
+"""
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """How the numbers came about: the command, the machine and the day, each a line of text."""
+
+    command: str
+    machine: str
+    date: str
+
+
+def notes(circumstances: Circumstances, results: Sequence[Result]) -> list[str]:
+    """What has to be known to read the numbers, a sentence or two each."""
+    images = max((one.images for one in results), default=0)
+    queries = max((one.queries for one in results), default=0)
+    return [
+        f"Measured on {images} photographs and {queries} queries, {circumstances.date}, {circumstances.machine}.",
+        "mAP is the mean over the seeds of the clustering; its interval is a bootstrap over the queries (95 %). Two "
+        "methods whose intervals overlap may still differ: the queries are the same.",
+        "Bytes are those of the files of the index, names and tables included, the codebook (or codec) apart.",
+        "Times are medians over queries. Scoring is on one thread; features of a query are given, their extraction is "
+        "not counted.",
+        "What is called extrapolated was never measured: see asmk_engine/tradeoff/extrapolate.py for the model. It "
+        "keeps the codebook and the words per image as they are.",
+    ]
+
+
+def page(
+    title: str, svg: bytes, results: Sequence[Result], failures: Iterable[Failure], circumstances: Circumstances
+) -> str:
+    """The HTML page; every text from outside is escaped."""
+    told = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes(circumstances, results))
+    failed = "".join(f"<li>{html.escape(f'{one.cell}: {one.reason}')}</li>\n" for one in failures)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        f"<style>{STYLE}</style></head><body>\n<h1>{html.escape(title)}</h1>\n"
+        f"{_inline(svg)}\n<p><code>{html.escape(circumstances.command)}</code></p>\n{told}"
+        f'<div class="scroll">{_table(results)}</div>\n<p>★ and shaded: on the Pareto front, no other row is at least '
+        "as precise in as few bytes.</p>\n"
+        + (f"<h2>Cells that failed</h2>\n<ul>{failed}</ul>\n" if failed else "")
+        + "</body></html>\n"
+    )
+
+
+def _inline(svg: bytes) -> str:
+    """The `svg` element without what a file of its own begins with."""
+    text = svg.decode()
+    return text[text.index("<svg") :]
+
+
+def _table(results: Sequence[Result]) -> str:
+    listed = short_rows(results)
+    if not listed:
+        return ""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in listed[0])
+    lines = []
+    for row in listed:
+        best = ' class="best"' if "★" in row["mAP"] else ""
+        lines.append(f"<tr{best}>" + "".join(f"<td>{html.escape(value)}</td>" for value in row.values()) + "</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(lines) + "\n</tbody></table>"

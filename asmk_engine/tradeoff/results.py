@@ -1,0 +1,98 @@
+"""What a cell is worth: the measurements of its seeds put together, and the Pareto front over all cells."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from asmk_engine.evaluation.bootstrap import Interval, bootstrap
+from asmk_engine.tradeoff.cells import Cell, LocalCell
+from asmk_engine.tradeoff.extrapolate import SIZES, Extrapolated, extrapolated
+from asmk_engine.tradeoff.stages import Measured
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured cell; means over its seeds, times and bytes of the median seed.
+
+    row                what the precision is of, such as `medium`
+    precision          mAP in [0, 1] and its 95 % interval over queries, each query's mean over the seeds
+    seed_spread        largest less smallest mAP of a seed
+    bytes_per_image    on the disk, all but the codebook
+    codebook_bytes     on the disk, of the codebook or what has its place
+    words_per_image    postings of an image, None for one vector
+    assignment_milliseconds, scoring_milliseconds   of a query
+    build_seconds      of indexing, without the extraction of features
+    learning_seconds   of the codebook, or of PCA and sub-spaces
+    extrapolated       what more images would take, by the model of `extrapolate`
+    """
+
+    cell: Cell
+    row: str
+    precision: Interval
+    seed_spread: float
+    seeds: int
+    images: int
+    queries: int
+    bytes_per_image: float
+    codebook_bytes: int
+    words_per_image: float | None
+    assignment_milliseconds: float
+    scoring_milliseconds: float
+    build_seconds: float
+    learning_seconds: float
+    extrapolated: tuple[Extrapolated, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be measured, and why, in one line."""
+
+    cell: Cell
+    reason: str
+
+
+def put_together(cell: Cell, measured: Sequence[Measured]) -> Result:
+    """The result of a cell from what was measured with each seed, one or more."""
+    per_seed = [statistics.fmean(one.evaluation["per_query"].values()) for one in measured]
+    names = list(measured[0].evaluation["per_query"])
+    precisions = [statistics.fmean(one.evaluation["per_query"][name] for one in measured) for name in names]
+    index = measured[0].index
+    assignment = _median(one.search["assignment_milliseconds"] for one in measured)
+    per_image = _median(one.search["nanoseconds_per_image"] for one in measured)
+    dense = _median(one.index["dense_bytes_per_image"] for one in measured)
+    local = isinstance(cell, LocalCell)
+    return Result(
+        cell=cell,
+        row=measured[0].evaluation["row"],
+        precision=bootstrap(precisions),
+        seed_spread=max(per_seed) - min(per_seed),
+        seeds=len(measured),
+        images=index["images"],
+        queries=len(names),
+        bytes_per_image=_median(one.index["bytes"]["segments"] / one.index["images"] for one in measured),
+        codebook_bytes=index["bytes"]["codebook"],
+        words_per_image=_median(one.index["words_per_image"] for one in measured) if local else None,
+        assignment_milliseconds=assignment,
+        scoring_milliseconds=_median(one.search["scoring_milliseconds"] for one in measured),
+        build_seconds=_median(one.index["seconds"] for one in measured),
+        learning_seconds=_median(one.learning_seconds for one in measured),
+        extrapolated=tuple(extrapolated(images, dense, assignment, per_image) for images in SIZES),
+    )
+
+
+def _median(values: Iterable[float]) -> float:
+    return float(statistics.median(values))
+
+
+def pareto_front(results: Iterable[Result]) -> list[Result]:
+    """The results that no other one beats in both bytes per image and precision, fewest bytes first.
+
+    Of several with the same bytes the most precise one stands, and of equals in both the first.
+    """
+    front: list[Result] = []
+    for result in sorted(results, key=lambda one: (one.bytes_per_image, -one.precision.mean)):
+        if not front or result.precision.mean > front[-1].precision.mean:
+            front.append(result)
+    return front

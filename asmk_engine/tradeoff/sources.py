@@ -1,0 +1,137 @@
+"""The sources of the benchmark: feature sets of the same photographs, and the ground truth in their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.names import match_names, resolve
+from asmk_engine.features import Features, FeatureSet
+from asmk_engine.tradeoff.cells import Supply
+from asmk_engine.tradeoff.workshop import key_of
+
+
+class StrongestFeatures(FeatureSet):
+    """A feature set of which only the strongest features of each image are seen."""
+
+    most = 0
+    """How many of an image."""
+
+    @classmethod
+    def of(cls, path: Path, most: int) -> StrongestFeatures:
+        """The `most` strongest of each image of the set at `path`; raises as `FeatureSet.open`."""
+        found = cast(StrongestFeatures, cls.open(path))
+        found.most = most
+        return found
+
+    def count(self, name: str) -> int:
+        """Features of one image that are seen."""
+        return min(super().count(name), self.most)
+
+    def read(self, name: str) -> Features:
+        """The strongest features of one image; NotFoundError for an unknown name."""
+        return super().read(name).strongest(self.most)
+
+    def images(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, Features]]:
+        """Names and strongest features, in the order of the whole set."""
+        return ((name, found.strongest(self.most)) for name, found in super().images(names))
+
+
+@dataclass(frozen=True)
+class SourcePaths:
+    """Where a source lies.
+
+    name      what it is called in tables and figures
+    features  the feature set of the photographs
+    learn_on  another feature set, from which codebooks, PCA and sub-spaces are learned, or None for the same
+    queries   the features of queries that are regions or no images of the set, or None
+    """
+
+    name: str
+    features: Path
+    learn_on: Path | None = None
+    queries: Path | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was opened: its paths, its supply, and the truth in its names.
+
+    key, learn_key, queries_key  fingerprints of the three feature sets
+    """
+
+    paths: SourcePaths
+    supply: Supply
+    truth: Truth
+    key: str
+    learn_key: str
+    queries_key: str
+
+    @property
+    def learn_on(self) -> Path:
+        """The feature set from which is learned."""
+        return self.paths.learn_on or self.paths.features
+
+    def queries(self, most: int) -> list[tuple[TruthQuery, Features]]:
+        """The queries of the truth with their strongest features; InputError where those of a region are missing."""
+        whole = StrongestFeatures.of(self.paths.features, most)
+        own = [query for query in self.truth.queries if query.box is None and query.name in whole]
+        found = dict(whole.images([query.name for query in own]))
+        rest = [query.name for query in self.truth.queries if query.name not in found]
+        if rest:
+            found |= self._of_regions(rest, most)
+        return [(query, found[query.name]) for query in self.truth.queries]
+
+    def _of_regions(self, names: list[str], most: int) -> dict[str, Features]:
+        regions = StrongestFeatures.of(self.paths.queries, most) if self.paths.queries else None
+        places = match_names(names, regions.names) if regions else {}
+        if regions is None or len(places) < len(names):
+            missing = next(name for name in names if name not in places)
+            raise InputError(
+                f"{self.paths.features}: {len(names) - len(places)} queries, such as {missing!r}, are regions or no "
+                f"images of the set; extract their regions and give them with --queries {self.paths.name}=FEATURES"
+            )
+        return {name: regions.read(place) for name, place in places.items()}
+
+
+def open_source(paths: SourcePaths, truth: Truth) -> Source:
+    """Open the feature sets of a source; errors name the set that cannot be used."""
+    features = FeatureSet.open(paths.features)
+    learn_on = FeatureSet.open(paths.learn_on) if paths.learn_on else features
+    if learn_on.recipe != features.recipe or learn_on.dim != features.dim:
+        raise MismatchError(
+            f"{learn_on.path}: features of [{learn_on.recipe}], those of {features.path} are of [{features.recipe}]; "
+            "extract both with the same options"
+        )
+    most = max((features.count(name) for name in features.names), default=0)
+    if most == 0:
+        raise InputError(f"{features.path}: no image has a feature; give a set with features to sweep")
+    supply = Supply(features.recipe.is_global, features.dim, most)
+    queries_key = features_key(FeatureSet.open(paths.queries)) if paths.queries else ""
+    resolved = resolve(truth, features.names).truth
+    return Source(paths, supply, resolved, features_key(features), features_key(learn_on), queries_key)
+
+
+def features_key(features: FeatureSet) -> str:
+    """16 hexadecimal digits that stand for a feature set: its recipe, and the images and how many features of each."""
+    images = [[name, features.count(name), features.source(name).fingerprint] for name in features.names]
+    return key_of({"recipe": features.recipe.to_json(), "dim": features.dim, "images": images})
+
+
+def truth_key(truth: Truth) -> str:
+    """16 hexadecimal digits that stand for a ground truth."""
+    queries = [
+        [query.name, query.box, sorted(query.easy), sorted(query.hard), sorted(query.junk), query.part]
+        for query in truth.queries
+    ]
+    return key_of({"images": truth.images, "queries": queries, "ignored": sorted(truth.ignored)})
+
+
+def queries_key(source: Source) -> str:
+    """16 hexadecimal digits that stand for what is asked: names and regions, not what is right."""
+    asked = [[query.name, query.box] for query in source.truth.queries]
+    return key_of({"asked": asked, "features": source.key, "regions": source.queries_key})

@@ -1,0 +1,219 @@
+"""The stages of a cell: learn, index, search, evaluate; each kept in the work folder under what it was made from.
+
+    local features       codebook ──▶ index ──▶ search ──▶ evaluation
+    global descriptors              vectors ──▶ search ──▶ evaluation    (the codec is learned with the index)
+
+Cells share what they have in common: the same codebook serves every n and every number of assignments.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asmk_engine.codebooks import Codebook, choose_words
+from asmk_engine.codebooks.kmeans import kmeans
+from asmk_engine.codebooks.sample import sample_descriptors
+from asmk_engine.descriptors.codec import CodecOptions
+from asmk_engine.descriptors.index import GlobalIndex
+from asmk_engine.descriptors.search import GlobalSearcher
+from asmk_engine.descriptors.training import learn_projection, train_codec
+from asmk_engine.evaluation.protocol import depth_needed, evaluate
+from asmk_engine.evaluation.runs import read_run, write_run
+from asmk_engine.features import FeatureSet
+from asmk_engine.index import Index
+from asmk_engine.search import Searcher
+from asmk_engine.tradeoff import measure
+from asmk_engine.tradeoff.cells import Cell, GlobalCell, LocalCell, Sweep
+from asmk_engine.tradeoff.extrapolate import dense_bytes_per_image
+from asmk_engine.tradeoff.sources import Source, StrongestFeatures, queries_key, truth_key
+from asmk_engine.tradeoff.workshop import Stage, Workshop
+
+CODEBOOK, INDEX, COPIES, RUN = "codebook.h5", "index", "copies", "rankings.jsonl"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell measured with one seed: seconds of learning, and what its stages index, search and evaluation say."""
+
+    learning_seconds: float
+    index: dict[str, Any]
+    search: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
+def measure_cell(workshop: Workshop, source: Source, cell: Cell, sweep: Sweep, seed: int) -> Measured:
+    """Go through the stages of a cell with one seed; raises what they raise, each stage before it being kept."""
+    if isinstance(cell, LocalCell):
+        learned = _codebook(workshop, source, cell, sweep, seed)
+        index = _index(workshop, source, cell, learned)
+        search = _search(workshop, source, cell, index)
+        seconds = learned.numbers["seconds"]
+    else:
+        index = _vectors(workshop, source, cell, seed)
+        search = _vector_search(workshop, source, cell, index)
+        seconds = index.numbers["learning_seconds"]
+    evaluation = _evaluation(workshop, source, search)
+    return Measured(seconds, index.numbers, search.numbers, evaluation.numbers)
+
+
+def _codebook(workshop: Workshop, source: Source, cell: LocalCell, sweep: Sweep, seed: int) -> Stage:
+    inputs = {
+        "features": source.learn_key,
+        "words": cell.words,
+        "bits": cell.bits,
+        "rounds": sweep.rounds,
+        "training_per_word": sweep.training_per_word,
+        "seed": seed,
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        begun = time.perf_counter()
+        codebook = train_codebook(FeatureSet.open(source.learn_on), cell.words, cell.bits, seed, sweep)
+        seconds = time.perf_counter() - begun
+        codebook.save(folder / CODEBOOK)
+        return {"seconds": seconds, **codebook.training}
+
+    return workshop.stage("codebook", inputs, make)
+
+
+def train_codebook(features: FeatureSet, words: int, bits: int, seed: int, sweep: Sweep) -> Codebook:
+    """A codebook whose codes have `bits` bits: by as many principal directions as that of the descriptors.
+
+    Raw descriptors are whitened along them, as `Codebook.train` does with all of them; those that a network has reduced
+    are only turned, and with as many bits as dimensions left as they are.
+    """
+    if bits == features.dim:
+        rounds, per_word = sweep.rounds, sweep.training_per_word
+        return Codebook.train(features, words, seed=seed, rounds=rounds, training_per_word=per_word)
+    count = choose_words(words, features.descriptor_count, features.path)
+    sample = sample_descriptors(features, count * sweep.training_per_word, np.random.default_rng(seed))
+    mean, projection = learn_projection(sample, bits, whiten=not features.recipe.is_reduced)
+    projected = np.ascontiguousarray((sample - mean) @ projection.T)
+    centroids, history = kmeans(projected, count, rounds=sweep.rounds, seed=seed)
+    training = {"descriptors": len(sample), "seed": seed, "distortion": history[-1].distortion}
+    return Codebook(mean, projection, centroids, features.recipe, training).with_assignment("auto")
+
+
+def _index(workshop: Workshop, source: Source, cell: LocalCell, learned: Stage) -> Stage:
+    inputs = {"codebook": learned.key, "features": source.key, "strongest": cell.strongest}
+
+    def make(folder: Path) -> dict[str, Any]:
+        index = Index.create(folder / INDEX, Codebook.open(learned.path / CODEBOOK))
+        features = StrongestFeatures.of(source.paths.features, cell.strongest)
+        seconds = _built(index, lambda: index.add(features))
+        segment = index.snapshot.segments[0]
+        return {
+            "seconds": seconds,
+            "images": index.images,
+            "bytes": measure.disk_bytes(index),
+            "words_per_image": segment.postings / segment.images,
+            "dense_bytes_per_image": dense_bytes_per_image(segment),
+        }
+
+    return workshop.stage("index", inputs, make)
+
+
+def _vectors(workshop: Workshop, source: Source, cell: GlobalCell, seed: int) -> Stage:
+    options = CodecOptions(pca=cell.pca, pq=cell.pq, seed=seed if cell.needs_seeds else 0)
+    inputs = {"features": source.key, "learned": source.learn_key, "pca": cell.pca, "pq": cell.pq, "seed": options.seed}
+
+    def make(folder: Path) -> dict[str, Any]:
+        begun = time.perf_counter()
+        codec = train_codec(FeatureSet.open(source.learn_on), options)
+        learning = time.perf_counter() - begun
+        index = GlobalIndex.create(folder / INDEX, codec)
+        features = FeatureSet.open(source.paths.features)
+        seconds = _built(index, lambda: index.add(features))
+        sizes = measure.disk_bytes(index)
+        return {
+            "seconds": seconds,
+            "learning_seconds": learning,
+            "images": index.images,
+            "bytes": sizes,
+            "words_per_image": None,
+            "dense_bytes_per_image": sizes["segments"] / index.images,
+        }
+
+    return workshop.stage("vectors", inputs, make)
+
+
+def _built(index: Index | GlobalIndex, add: Callable[[], object]) -> float:
+    """Seconds of adding images and joining them into one segment."""
+    begun = time.perf_counter()
+    add()
+    index.merge()
+    return time.perf_counter() - begun
+
+
+def _search(workshop: Workshop, source: Source, cell: LocalCell, index: Stage) -> Stage:
+    inputs = {"index": index.key, "queries": queries_key(source), "assignments": cell.assignments}
+
+    def make(folder: Path) -> dict[str, Any]:
+        opened = Index.open(index.path / INDEX)
+        searcher = Searcher(opened, assignments=cell.assignments)
+        asked = source.queries(cell.strongest)
+        signatures = [searcher.sign(features) for _, features in asked]
+        top = depth_needed(source.truth)
+        answers = ((query.name, searcher.search(one, top)) for (query, _), one in zip(asked, signatures, strict=True))
+        write_run(folder / RUN, answers, "jsonl")
+        timed = measure.spread(signatures)
+        signing = [functools.partial(searcher.sign, features) for _, features in measure.spread(asked)]
+        copied, copies = measure.copied_index(folder / COPIES, opened)
+        many = measure.scoring_milliseconds(Searcher(copied, assignments=cell.assignments), timed)
+        shutil.rmtree(folder / COPIES)
+        postings = measure.touched(opened, timed)
+        return {
+            "queries": len(asked),
+            "assignment_milliseconds": measure.milliseconds(signing),
+            "scoring_milliseconds": measure.scoring_milliseconds(searcher, timed),
+            "words_per_query": float(np.mean([len(one) for one in signatures])),
+            "postings_per_query": postings,
+            "nanoseconds_per_posting": 1e6 * many / max(copies * postings, 1),
+            "nanoseconds_per_image": 1e6 * many / copied.images,
+        }
+
+    return workshop.stage("search", inputs, make)
+
+
+def _vector_search(workshop: Workshop, source: Source, cell: GlobalCell, index: Stage) -> Stage:
+    inputs = {"vectors": index.key, "queries": queries_key(source)}
+
+    def make(folder: Path) -> dict[str, Any]:
+        opened = GlobalIndex.open(index.path / INDEX)
+        searcher = GlobalSearcher(opened)
+        asked = source.queries(1)
+        top = depth_needed(source.truth)
+        write_run(folder / RUN, ((query.name, searcher.search(features, top)) for query, features in asked), "jsonl")
+        descriptors = [features.descriptors for _, features in measure.spread(asked)]
+        vectors = opened.codebook.apply(np.concatenate(descriptors))
+        copied, _ = measure.copied_vectors(folder / COPIES, opened)
+        many = measure.vector_milliseconds(GlobalSearcher(copied), vectors)
+        shutil.rmtree(folder / COPIES)
+        return {
+            "queries": len(asked),
+            "assignment_milliseconds": measure.codec_milliseconds(opened.codebook, descriptors),
+            "scoring_milliseconds": measure.vector_milliseconds(searcher, vectors),
+            "nanoseconds_per_image": 1e6 * many / copied.images,
+        }
+
+    return workshop.stage("search", inputs, make)
+
+
+def _evaluation(workshop: Workshop, source: Source, search: Stage) -> Stage:
+    inputs = {"search": search.key, "truth": truth_key(source.truth)}
+
+    def make(folder: Path) -> dict[str, Any]:
+        report = evaluate(source.truth, read_run(search.path / RUN), allow_missing=True)
+        row = report.main
+        found = report.scores[row]
+        return {"row": row, "metric": found.metric, "per_query": report.per_query[row]}
+
+    return workshop.stage("evaluation", inputs, make)

@@ -1,0 +1,154 @@
+"""The results as a table: CSV for programs, Markdown for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+
+from asmk_engine.tradeoff.cells import Cell, LocalCell
+from asmk_engine.tradeoff.results import Failure, Result, pareto_front
+
+GIBIBYTE = 1 << 30
+
+CSV_NOTES = {
+    "method": "source, and what its descriptors went through",
+    "features": "n, the strongest features of an image; of local features",
+    "words": "of the codebook",
+    "bits": "of a code",
+    "assignments": "words of each query descriptor",
+    "pca": "dimensions kept; of global descriptors",
+    "pq": "dimensions of a sub-space that becomes one byte",
+    "seeds": "runs of the clustering",
+    "row": "difficulty that mAP is of",
+    "map": "mAP in percent, mean over the seeds",
+    "map_low": "lower end of its 95 % interval over queries",
+    "map_high": "upper end of it",
+    "map_seed_spread": "largest less smallest mAP of a seed",
+    "pareto": "1 where no other row has a higher mAP in as few bytes",
+    "images": "in the index",
+    "queries": "with something to find",
+    "bytes_per_image": "on the disk, without the codebook",
+    "codebook_bytes": "on the disk",
+    "words_per_image": "postings",
+    "assignment_ms": "of a query: the words of its descriptors, or the projection of its vector",
+    "scoring_ms": "of a query, on one thread",
+    "build_seconds": "of the index, features given",
+    "learning_seconds": "of the codebook, or of PCA and sub-spaces",
+}
+
+
+def rows(results: Iterable[Result]) -> list[dict[str, str]]:
+    """One row for each result: the columns of `CSV_NOTES`, then what is extrapolated, which its name says."""
+    listed = list(results)
+    front = pareto_front(listed)
+    return [_row(one, one in front) for one in listed]
+
+
+def _row(result: Result, is_best: bool) -> dict[str, str]:
+    precision = result.precision
+    row = {
+        **_cell(result.cell),
+        "seeds": str(result.seeds),
+        "row": result.row,
+        "map": _number(100 * precision.mean, 2),
+        "map_low": _number(100 * precision.low, 2),
+        "map_high": _number(100 * precision.high, 2),
+        "map_seed_spread": _number(100 * result.seed_spread, 2),
+        "pareto": str(int(is_best)),
+        "images": str(result.images),
+        "queries": str(result.queries),
+        "bytes_per_image": _number(result.bytes_per_image, 1),
+        "codebook_bytes": str(result.codebook_bytes),
+        "words_per_image": "" if result.words_per_image is None else _number(result.words_per_image, 1),
+        "assignment_ms": _number(result.assignment_milliseconds, 3),
+        "scoring_ms": _number(result.scoring_milliseconds, 3),
+        "build_seconds": _number(result.build_seconds, 2),
+        "learning_seconds": _number(result.learning_seconds, 2),
+    }
+    for one in result.extrapolated:
+        row[f"extrapolated_GiB_{short_count(one.images)}"] = _number(one.bytes / GIBIBYTE, 3)
+        row[f"extrapolated_query_ms_{short_count(one.images)}"] = _number(one.milliseconds, 1)
+    return row
+
+
+def _cell(cell: Cell) -> dict[str, str]:
+    if isinstance(cell, LocalCell):
+        given = (cell.strongest, cell.words, cell.bits, cell.assignments, None, None)
+    else:
+        given = (None, None, None, None, cell.pca, cell.pq)
+    names = ("features", "words", "bits", "assignments", "pca", "pq")
+    texts = ("" if value is None else str(value) for value in given)
+    return {"method": cell.method, **dict(zip(names, texts, strict=True))}
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}"
+
+
+def short_count(images: int) -> str:
+    """`1M`, `100M`; other numbers in full."""
+    return f"{images // 1_000_000}M" if images % 1_000_000 == 0 else str(images)
+
+
+def csv_text(results: Iterable[Result]) -> str:
+    """The rows as CSV with a line of headings; empty for no results."""
+    listed = rows(results)
+    text = io.StringIO()
+    if listed:
+        writer = csv.DictWriter(text, list(listed[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(listed)
+    return text.getvalue()
+
+
+SHORT: Mapping[str, str] = {
+    "method": "method",
+    "setting": "setting",
+    "map": "mAP",
+    "interval": "95 %",
+    "map_seed_spread": "seeds ±",
+    "bytes_per_image": "bytes/image",
+    "words_per_image": "words/image",
+    "assignment_ms": "assign ms",
+    "scoring_ms": "score ms",
+    "build_seconds": "build s",
+}
+"""Columns of the table for people, and their headings; those that are extrapolated follow."""
+
+
+def short_rows(results: Iterable[Result]) -> list[dict[str, str]]:
+    """The table for people: the columns of `SHORT` and the extrapolated ones, the Pareto front with a star."""
+    return [_short(row) for row in rows(results)]
+
+
+def _short(row: Mapping[str, str]) -> dict[str, str]:
+    marks = {"features": "n", "words": "words", "bits": "bits", "assignments": "assign", "pca": "PCA", "pq": "PQ"}
+    setting = ", ".join(f"{mark} {row[name]}" for name, mark in marks.items() if row[name])
+    made = {
+        "setting": setting or "flat",
+        "map": row["map"] + (" ★" if row["pareto"] == "1" else ""),
+        "interval": f"{row['map_low']}–{row['map_high']}",
+    }
+    short = {heading: made.get(name, row.get(name, "")) for name, heading in SHORT.items()}
+    for name, value in row.items():
+        if name.startswith("extrapolated_"):
+            what, _, size = name.removeprefix("extrapolated_").rpartition("_")
+            short[f"{what.replace('_', ' ')} at {size} (extrapolated)"] = value
+    return short
+
+
+def markdown(results: Iterable[Result], failures: Iterable[Failure] = ()) -> str:
+    """The table for people in Markdown, and the cells that failed; the reasons with no mark that Markdown reads."""
+    listed = short_rows(results)
+    lines = []
+    if listed:
+        lines.append("| " + " | ".join(listed[0]) + " |")
+        lines.append("|" + "---|" * len(listed[0]))
+        lines += ["| " + " | ".join(_plain(value) for value in row.values()) + " |" for row in listed]
+    lines += [f"- failed: {_plain(str(one.cell))}: {_plain(one.reason)}" for one in failures]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,54 @@
+"""Writing what a run found: table, figure and page, each file whole or not at all."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from pathlib import Path
+
+from asmk_engine.store import Folder
+from asmk_engine.threads import available_threads
+from asmk_engine.tradeoff.figure import draw
+from asmk_engine.tradeoff.page import Circumstances, notes, page
+from asmk_engine.tradeoff.run import Outcome
+from asmk_engine.tradeoff.table import csv_text, markdown
+
+NAME = "tradeoff"
+
+
+def write_all(folder: Path, outcome: Outcome, title: str, command: str) -> list[Path]:
+    """Write `tradeoff.csv`, `.md`, `.png`, `.svg` and `.html` into the folder; raises what `figure.draw` does."""
+    circumstances = Circumstances(command, machine(), datetime.date.today().isoformat())
+    figure = draw(outcome.results, title)
+    told = "\n\n".join(notes(circumstances, outcome.results))
+    table = markdown(outcome.results, outcome.failures)
+    text = f"# {title}\n\n![{title}]({NAME}.png)\n\n    {command}\n\n{told}\n\n{table}"
+    contents = {
+        "csv": csv_text(outcome.results).encode(),
+        "md": text.encode(),
+        **figure,
+        "html": page(title, figure["svg"], outcome.results, outcome.failures, circumstances).encode(),
+    }
+    return [_write(folder, f"{NAME}.{form}", content) for form, content in contents.items()]
+
+
+def _write(folder: Path, name: str, content: bytes) -> Path:
+    target = Folder(folder)
+    target.make()
+    target.write(name, [content])
+    return folder / name
+
+
+def machine() -> str:
+    """The processor, how many of its cores this process may use, and the threads of the linear algebra if set."""
+    limit = os.environ.get("OMP_NUM_THREADS")
+    threads = f", linear algebra on {limit} thread{'' if limit == '1' else 's'}" if limit else ""
+    return f"{_processor()}, {available_threads()} cores{threads}"
+
+
+def _processor() -> str:
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text(encoding="utf-8", errors="replace").splitlines() if known.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
