@@ -1,0 +1,247 @@
+"""`asmk-engine train-how` and `asmk-engine train-delf`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, json_option, quiet_option, together
+from asmk_engine.errors import InputError
+
+if TYPE_CHECKING:
+    from asmk_engine.training.instances import Instances
+    from asmk_engine.training.loop import LoopOptions, Outcome
+    from asmk_engine.training.task import Task
+    from asmk_engine.training.validation import Validation
+
+data_options = together(
+    click.argument("data", type=PATH),
+    click.option("-o", "--output", type=PATH, required=True, help="The folder of the run; made, or resumed."),
+    click.option(
+        "--layout",
+        type=click.Choice(["auto", "folders", "csv", "photos", "sfm120k"]),
+        default="auto",
+        help="How DATA says what shows the same.  [default: by its kind]",
+    ),
+    click.option("--images", type=PATH, help="Folder of the photographs that a table or SfM-120k's pickle names."),
+    click.option(
+        "--background", multiple=True, type=PATH, help="Folder of photographs that show no instance; may be repeated."
+    ),
+)
+
+run_options = together(
+    click.option("--decay", type=float, default=0.99, show_default=True, help="Factor of the learning rate per epoch."),
+    click.option("--weight-decay", type=float, default=1e-4, show_default=True, help="Of Adam."),
+    click.option(
+        "--max-side",
+        type=click.IntRange(min=16),
+        default=1024,
+        show_default=True,
+        help="Shrink photographs to N pixels.",
+    ),
+    click.option("--validate", type=PATH, help="A ground truth; the network of the best ASMK mAP is kept."),
+    click.option("--validate-images", type=PATH, help="The folder of its photographs."),
+    click.option("--validate-side", type=click.IntRange(min=16), help="Their longer side.  [default: --max-side]"),
+    click.option(
+        "--every", type=click.IntRange(min=1), default=5, show_default=True, help="Epochs between two validations."
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        show_default=True,
+        help="Of convolutions.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:0."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."),
+    json_option,
+    quiet_option,
+)
+
+
+@click.command("train-how")
+@data_options
+@click.option("--weights", type=PATH, required=True, help="The network to begin with, .safetensors.")
+@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="In all.")
+@click.option("--pairs", type=click.IntRange(min=1), default=2000, show_default=True, help="Tuples of an epoch.")
+@click.option(
+    "--pool", type=click.IntRange(min=1), default=20000, show_default=True, help="Photographs that negatives are among."
+)
+@click.option("--negatives", type=click.IntRange(min=1), default=5, show_default=True, help="Of a tuple.")
+@click.option("--tuples", type=click.IntRange(min=1), default=5, show_default=True, help="Tuples of a step.")
+@click.option("--margin", type=float, default=0.8, show_default=True, help="Distance that negatives are pushed to.")
+@click.option(
+    "--self-made",
+    type=click.FloatRange(0, 1),
+    help="Part of the pairs that are two random views of one photograph.  [default: 1 for --layout photos, else 0]",
+)
+@click.option(
+    "--skip",
+    type=click.IntRange(min=0),
+    help="Nearest instances that are no negatives, as they may show it.  [default: 10 for --layout photos, else 0]",
+)
+@click.option(
+    "--learning-rate",
+    type=float,
+    help="Of the first epoch.  [default: of HOW's code: 5e-6; 1e-6 for ResNet-50 and 101, where the paper has 1e-5]",
+)
+@run_options
+def train_how(
+    data: Path,
+    output: Path,
+    weights: Path,
+    layout: str,
+    images: Path | None,
+    background: tuple[Path, ...],
+    self_made: float | None,
+    skip: int | None,
+    learning_rate: float | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a network on DATA as HOW was: tuples of anchor, positive and hard negatives, contrastive loss.
+
+    DATA is a folder with one folder of photographs for each instance, a CSV with the header image,instance or
+    image,instance,group, the pickle of SfM-120k, or, with --layout photos, any folder of photographs, which then are
+    compared with views of themselves. Photographs of one group are never negatives of each other.
+
+    The folder gets best.safetensors and last.safetensors, networks for `--extractor how --weights`, besides log.jsonl
+    and curves.png. The same command goes on with a run that was stopped; more --epochs prolong it.
+
+    \b
+    Examples:
+      asmk-engine train-how instances/ --weights whitened.safetensors -o run
+      asmk-engine train-how photos/ --layout photos --weights whitened.safetensors -o run --max-side 512
+    """
+    from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
+    from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate
+    from asmk_engine.training.instances import read_instances
+    from asmk_engine.training.photographs import place_network
+
+    found = read_instances(data, layout, images, background)
+    network, origin = open_checkpoint(weights)
+    unlabelled = layout == "photos"
+    made = TupleOptions(
+        options["pairs"],
+        options["pool"],
+        options["negatives"],
+        options["margin"],
+        options["max_side"],
+        self_made=float(unlabelled) if self_made is None else self_made,
+        skip=10 * unlabelled if skip is None else skip,
+        learning_rate=default_rate(network.options.trunk) if learning_rate is None else learning_rate,
+        precision=options["precision"],
+        seed=options["seed"],
+    )
+    task = TupleTask(place_network(network, options["device"]), found, made)
+    loop = _loop(options, options["epochs"], options["tuples"])
+    outcome = _run(output, task, found, loop, origin, checkpoint_hash(weights), options, Console(quiet))
+    _print(outcome, as_json)
+
+
+@click.command("train-delf")
+@data_options
+@click.option("--weights", type=PATH, required=True, help="ImageNet weights of the trunk, or a network, .safetensors.")
+@click.option("--trunk", help="What ImageNet weights are of, such as resnet18; a network says so itself.")
+@click.option(
+    "--trunk-skip", type=click.IntRange(min=0), default=0, show_default=True, help="Last parts it is without."
+)
+@click.option("--dim", type=click.IntRange(min=1), default=128, show_default=True, help="Of the reduced descriptors.")
+@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="In all.")
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Photographs of a step.")
+@click.option("--learning-rate", type=float, default=1e-5, show_default=True, help="Of the trunk, in the first epoch.")
+@click.option("--head-rate", type=float, default=1e-3, show_default=True, help="Of attention and classifier.")
+@click.option("--freeze-trunk", is_flag=True, help="Let only attention and classifier learn.")
+@click.option("--augment", is_flag=True, help="Look at a random view of each photograph.")
+@run_options
+def train_delf(
+    data: Path,
+    output: Path,
+    weights: Path,
+    layout: str,
+    images: Path | None,
+    background: tuple[Path, ...],
+    trunk: str | None,
+    trunk_skip: int,
+    dim: int,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a network on DATA as DELF was: attention and trunk learn to tell the instances apart, by cross-entropy.
+
+    DATA is as for `train-how`. The reduction to --dim dimensions is learned from the photographs at the end of each
+    epoch. The folder gets the files that `train-how` writes; its networks are for `--extractor delf --weights`.
+
+    \b
+    Example:
+      asmk-engine train-delf instances/ --weights resnet18-f37072fd.pth --trunk resnet18 -o run
+    """
+    from asmk_engine.networks.checkpoints import checkpoint_hash
+    from asmk_engine.training.classification import ClassOptions, ClassTask, initial_network
+    from asmk_engine.training.instances import read_instances
+    from asmk_engine.training.photographs import place_network
+
+    found = read_instances(data, layout, images, background)
+    network, origin = initial_network(weights, trunk, trunk_skip, dim, options["seed"])
+    chosen = ("max_side", "learning_rate", "head_rate", "freeze_trunk", "augment", "precision", "seed")
+    made = ClassOptions(**{key: options[key] for key in chosen})
+    task = ClassTask(place_network(network, options["device"]), found, made)
+    loop = _loop(options, options["epochs"], options["batch"])
+    outcome = _run(output, task, found, loop, origin, checkpoint_hash(weights), options, Console(quiet))
+    _print(outcome, as_json)
+
+
+def _loop(options: dict[str, Any], epochs: int, items: int) -> LoopOptions:
+    from asmk_engine.training.loop import LoopOptions
+
+    return LoopOptions(epochs, items, options["decay"], options["weight_decay"], options["every"], options["precision"])
+
+
+def _run(
+    output: Path,
+    task: Task,
+    data: Instances,
+    loop: LoopOptions,
+    origin: dict[str, Any],
+    start: str,
+    options: dict[str, Any],
+    console: Console,
+) -> Outcome:
+    from asmk_engine.training.loop import Run
+    from asmk_engine.training.photographs import check_photographs
+
+    console.say(f"{len(data)} photographs, {data.count} instances")
+    run = Run(output, task, loop, origin, start, _validation(options), console)
+
+    def check() -> None:
+        with console.bar("check the photographs", "images") as progress:
+            check_photographs(data.images, task.max_side, task.network.trunk.least_side, progress)
+
+    return run.run(check)
+
+
+def _validation(options: dict[str, Any]) -> Validation | None:
+    from asmk_engine.training.validation import Validation, ValidationOptions
+
+    if options["validate"] is None:
+        return None
+    if options["validate_images"] is None:
+        raise InputError(f"{options['validate']}: give the folder of its photographs with --validate-images")
+    side = options["validate_side"] or options["max_side"]
+    chosen = ValidationOptions(side, precision=options["precision"])
+    return Validation(options["validate"], options["validate_images"], chosen, options["device"])
+
+
+def _print(outcome: Outcome, as_json: bool) -> None:
+    import json
+
+    if as_json:
+        content = {"kind": "training", "best": str(outcome.best), "last": str(outcome.last)}
+        click.echo(json.dumps({**content, "score": outcome.score, "epoch": outcome.epoch}))
+        return
+    told = f"mAP {100 * outcome.score:.2f}, " if outcome.score is not None else ""
+    click.echo(f"{outcome.best}  ({told}epoch {outcome.epoch})")

@@ -1,0 +1,136 @@
+"""The training of DELF in one stage: cross-entropy over the instances, on descriptors pooled by the attention.
+
+Source: Noh et al., ICCV 2017, and the ablation of HOW (Tolias et al., ECCV 2020, §5.3), which trains trunk and
+attention together, with batches of 64 photographs over 10 epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asmk_engine.errors import InputError
+from asmk_engine.image_lists import ImageFile
+from asmk_engine.networks.checkpoints import checkpoint_hash, is_checkpoint, open_checkpoint
+from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.trunks import load_trunk
+from asmk_engine.training.contrastive import freeze
+from asmk_engine.training.instances import NONE, Instances
+from asmk_engine.training.losses import pooled_vector
+from asmk_engine.training.photographs import load_pixels, to_network
+from asmk_engine.training.self_made import random_view
+from asmk_engine.training.task import Plan, Reporter
+
+EPOCHS = 10
+TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class ClassOptions:
+    """How a network learns to tell instances apart; InputError for what cannot be.
+
+    max_side       larger photographs are shrunk until their longer side is this many pixels
+    learning_rate  of the trunk in the first epoch
+    head_rate      of the attention and the classifier, which begin at random
+    freeze_trunk   let only these two learn
+    augment        look at a random view of each photograph, another one in each epoch
+    precision      of the convolutions
+    seed           of everything random
+    """
+
+    max_side: int = 1024
+    learning_rate: float = 1e-5
+    head_rate: float = 1e-3
+    freeze_trunk: bool = False
+    augment: bool = False
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_side < 1 or self.seed < 0 or min(self.learning_rate, self.head_rate) <= 0:
+            raise InputError("max_side must be 1 or more, seed 0 or more, learning_rate and head_rate above 0")
+
+
+def initial_network(
+    weights: Path, trunk: str | None, skip: int, dim: int, seed: int
+) -> tuple[LocalNetwork, dict[str, Any]]:
+    """A network of our own from its file, or DELF on a trunk with ImageNet weights; and its origin.
+
+    The attention and the reduction of the latter are drawn by the seed. InputError without the name of the trunk, and
+    what `open_checkpoint` and `load_trunk` raise.
+    """
+    if is_checkpoint(weights):
+        return open_checkpoint(weights)
+    if trunk is None:
+        raise InputError(f"{weights}: no network of asmk-engine; if it holds weights of a trunk, name it with --trunk")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = LocalNetwork(LocalOptions(trunk, skip, dim=dim, attention="learned", smoothing=1, reduction="post"))
+    network.trunk = load_trunk(weights, trunk, skip)
+    return network, {**asdict(network.options), "trunk_sha256": checkpoint_hash(weights)}
+
+
+class ClassTask:
+    """Photographs and what they show; see `task.Task`. Photographs of no instance are left out."""
+
+    noun = "images"
+    averages = True
+
+    def __init__(self, network: LocalNetwork, data: Instances, options: ClassOptions) -> None:
+        if data.count < 2:
+            raise InputError(f"{data.count} instances; a classifier needs two or more to tell apart")
+        self.network = freeze(network)
+        network.trunk.requires_grad_(not options.freeze_trunk)
+        self._classifier = make_classifier(network, data.count, options.seed)
+        self.trained: nn.Module = nn.ModuleDict({"network": network, "classifier": self._classifier})
+        self._labels = np.unique(data.instances, return_inverse=True)[1] - int((data.instances == NONE).any())
+        self._data, self._options = data, options
+        self.images: Sequence[ImageFile] = data.images
+        self.max_side = options.max_side
+
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """The head at its rate, the trunk at its own."""
+        attention = list(self.network.attention.parameters()) if self.network.attention is not None else []
+        trunk = [one for one in self.network.trunk.parameters() if one.requires_grad]
+        groups = [(trunk, self._options.learning_rate), (attention, self._options.head_rate)]
+        groups.append((list(self._classifier.parameters()), self._options.head_rate))
+        return [(parameters, rate) for parameters, rate in groups if parameters]
+
+    def described(self) -> dict[str, Any]:
+        """The options and the fingerprint of the data."""
+        return {"training": "delf", **asdict(self._options), "data": self._data.fingerprint}
+
+    def plan(self, epoch: int, reporter: Reporter) -> Plan:
+        """Every photograph of an instance once, in random order; [n, 1]."""
+        rng = np.random.default_rng([self._options.seed, epoch])
+        numbers = np.flatnonzero(self._data.instances != NONE).astype(np.int64)
+        return Plan(rng.permutation(numbers)[:, None], {})
+
+    def load(self, epoch: int, number: int, item: np.ndarray) -> list[np.ndarray]:
+        """The photograph, or a view of it."""
+        pixels = load_pixels(self.images[int(item[0])], self.max_side)
+        if self._options.augment:
+            pixels = random_view(pixels, np.random.default_rng([self._options.seed, epoch, number]))
+        return [pixels]
+
+    def loss(self, item: np.ndarray, photographs: list[np.ndarray]) -> torch.Tensor:
+        """The cross-entropy of one photograph."""
+        pooled = pooled_vector(self.network, to_network(photographs[0], self.network), self._options.precision)
+        label = torch.tensor([int(self._labels[item[0]])], device=pooled.device)
+        return functional.cross_entropy(self._classifier(pooled), label)
+
+
+def make_classifier(network: LocalNetwork, classes: int, seed: int) -> nn.Linear:
+    """A linear classifier of pooled vectors, its weights drawn by the seed, on the device of the network."""
+    dim = network.trunk.channels if network.options.reduction == "post" else network.dim
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        classifier = nn.Linear(dim, classes)
+    return classifier.to(next(network.parameters()).device)

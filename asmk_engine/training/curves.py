@@ -1,0 +1,46 @@
+"""The curves of a training: loss and validation over the epochs, drawn from the log as a PNG."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from asmk_engine.errors import DependencyError
+from asmk_engine.store import Folder
+from asmk_engine.training.journal import read_log
+
+CURVES = "curves.png"
+
+
+def draw_curves(folder: Path) -> Path:
+    """Write the curves of the log in a folder beside it; DependencyError where there is no matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise DependencyError(f"{folder / CURVES}: not drawn; pip install 'asmk-engine[plots]' draws it") from None
+    entries = read_log(folder)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    _draw_losses(figure.add_subplot(), entries)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    Folder(folder).write(CURVES, [content.getvalue()])
+    return folder / CURVES
+
+
+def _draw_losses(axes: Any, entries: list[dict[str, Any]]) -> None:
+    steps = [one for one in entries if one["kind"] == "step"]
+    epochs = [one for one in entries if one["kind"] == "epoch"]
+    axes.plot([one["at"] for one in steps], [one["loss"] for one in steps], color="tab:blue", alpha=0.3, lw=0.8)
+    axes.plot([one["epoch"] for one in epochs], [one["loss"] for one in epochs], "o-", color="tab:blue")
+    axes.set_xlabel("epochs")
+    axes.set_ylabel("loss", color="tab:blue")
+    axes.set_ylim(bottom=0)
+    validations = [one for one in entries if one["kind"] == "validation"]
+    if validations:
+        _draw_scores(axes.twinx(), validations)
+
+
+def _draw_scores(axes: Any, validations: list[dict[str, Any]]) -> None:
+    axes.plot([one["epoch"] for one in validations], [100 * one["score"] for one in validations], "s-", color="tab:red")
+    axes.set_ylabel("validation mAP, %", color="tab:red")

@@ -1,0 +1,215 @@
+"""Which photographs show the same thing: the data of a training, in one form.
+
+folders   one folder for each instance; photographs that lie beside the folders belong to none
+csv       a table with the header `image,instance` or `image,instance,group`; no instance: the field is empty
+photos    photographs without labels; each is an instance of its own
+sfm120k   the published pickle of SfM-120k (`sfm120k.py`)
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError, StorageError
+from asmk_engine.image_lists import ImageFile, ImageList, find_images, shown
+
+LAYOUTS = ("auto", "folders", "csv", "photos", "sfm120k")
+NONE = -1
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Photographs, and what each of them shows.
+
+    images     photographs
+    instances  [n] int64: number of the instance, or -1 where a photograph shows none of them
+    groups     [n] int64: photographs of one group are never negatives of each other. An instance lies in one group;
+               a photograph without an instance is a group of its own
+    pairs      [m, 2] int64: anchors and positives that are given; None where any two of an instance are a pair
+    """
+
+    images: tuple[ImageFile, ...]
+    instances: np.ndarray
+    groups: np.ndarray
+    pairs: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def count(self) -> int:
+        """How many instances there are."""
+        return len(np.unique(self.instances[self.instances != NONE]))
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that change with the names, the labels and the pairs."""
+        digest = hashlib.sha256("\0".join(image.name for image in self.images).encode())
+        for array in (self.instances, self.groups, self.pairs):
+            digest.update(b"none" if array is None else np.ascontiguousarray(array, np.int64).tobytes())
+        return digest.hexdigest()
+
+    def members(self) -> dict[int, np.ndarray]:
+        """Instance → numbers of its photographs, increasing."""
+        order = np.argsort(self.instances, kind="stable")
+        labels, begins = np.unique(self.instances[order], return_index=True)
+        parts = np.split(order, begins[1:])
+        return {int(label): part for label, part in zip(labels, parts, strict=True) if label != NONE}
+
+
+def read_instances(
+    data: Path, layout: str = "auto", images: Path | None = None, background: Sequence[Path] = ()
+) -> Instances:
+    """The photographs of a training.
+
+    data        a folder, a .csv or a .pkl, as the layout asks; `auto` goes by that
+    images      the folder of the photographs that a table or a pickle names; that of the table itself by default
+    background  folders of photographs that show no instance; where they lie in `data`, they are not looked for there
+    NotFoundError for what is not there, FormatError and DamagedError for tables and pickles that are not understood,
+    InputError for photographs that cannot be listed.
+    """
+    layout = _chosen(data, layout)
+    outside = [path.resolve() for path in background]
+    if layout == "sfm120k":
+        from asmk_engine.training.sfm120k import read_sfm120k
+
+        found = read_sfm120k(data, images)
+    elif layout == "csv":
+        found = _read_table(data, images or data.parent)
+    else:
+        found = _read_folder(data, outside, labelled=layout == "folders")
+    return _with_background(found, background)
+
+
+def _chosen(data: Path, layout: str) -> str:
+    if layout not in LAYOUTS:
+        raise InputError(f"layout is {layout!r}; choose one of {', '.join(LAYOUTS)}")
+    if not data.exists():
+        raise NotFoundError(f"{shown(data)}: no such folder or file of training data; check the path")
+    by_suffix = {".csv": "csv", ".pkl": "sfm120k"}.get(data.suffix.lower(), "")
+    if layout == "auto":
+        layout = "folders" if data.is_dir() else by_suffix
+    if not layout:
+        raise FormatError(f"{shown(data)}: neither a folder nor .csv nor .pkl; say what it is with --layout")
+    if data.is_dir() != (layout in ("folders", "photos")):
+        found, wanted = ("a folder", "a file") if data.is_dir() else ("a file", "a folder")
+        raise InputError(f"{shown(data)}: is {found}, layout {layout} takes {wanted}")
+    return layout
+
+
+def make_instances(
+    images: Iterable[ImageFile], labels: Iterable[str], groups: Iterable[str], pairs: np.ndarray | None = None
+) -> Instances:
+    """Instances from names of what each photograph shows, empty for nothing, and of its group, empty for its own.
+
+    Numbers are given in the order in which names first appear.
+    """
+    files = tuple(images)
+    instances, grouped = np.full(len(files), NONE), np.empty(len(files), np.int64)
+    known: dict[str, int] = {}
+    clusters: dict[tuple[str, str | int], int] = {}
+    for place, (label, group) in enumerate(zip(labels, groups, strict=True)):
+        if label:
+            instances[place] = known.setdefault(label, len(known))
+        cluster = ("group", group) if group else ("instance", label) if label else ("image", place)
+        grouped[place] = clusters.setdefault(cluster, len(clusters))
+    return Instances(files, instances, grouped, pairs)
+
+
+def _read_folder(folder: Path, outside: Sequence[Path], *, labelled: bool) -> Instances:
+    found = _listed(folder).images
+    inside = [image for image in found if not _below(image.path, outside)]
+    names = [image.name.split("/")[0] if "/" in image.name else "" for image in inside]
+    if not labelled:
+        names = [image.name for image in inside]
+    elif not any(names):
+        raise InputError(
+            f"{shown(folder)}: no folder of photographs in it; expected one folder for each instance, or give "
+            "--layout photos for photographs without labels"
+        )
+    return make_instances(inside, names, [""] * len(inside))
+
+
+def _below(path: Path, folders: Sequence[Path]) -> bool:
+    return bool(folders) and any(path.resolve().is_relative_to(folder) for folder in folders)
+
+
+def _listed(folder: Path) -> ImageList:
+    if not folder.is_dir():
+        raise NotFoundError(f"{shown(folder)}: no such folder of photographs; check the path")
+    found = find_images(folder)
+    if found.failures:
+        name, reason = next(iter(found.failures.items()))
+        raise InputError(f"{shown(folder)}: {len(found.failures)} entries cannot be listed: {name!r}: {reason}")
+    return found
+
+
+def _with_background(found: Instances, folders: Sequence[Path]) -> Instances:
+    """The same, with the photographs of the folders that are not in it as ones of no instance, each its own group."""
+    known = {image.path.resolve() for image in found.images}
+    new = [image for folder in folders for image in _listed(folder).images if image.path.resolve() not in known]
+    first = int(found.groups.max(initial=-1)) + 1
+    return Instances(
+        (*found.images, *new),
+        np.concatenate([found.instances, np.full(len(new), NONE)]),
+        np.concatenate([found.groups, np.arange(first, first + len(new))]),
+        found.pairs,
+    )
+
+
+def _read_table(path: Path, root: Path) -> Instances:
+    rows = _rows(path)
+    header = [name.strip() for name in rows[0]] if rows else []
+    if header not in (["image", "instance"], ["image", "instance", "group"]):
+        raise FormatError(
+            f"{shown(path)}: the first line is {','.join(header)[:80]!r}; expected image,instance or "
+            "image,instance,group"
+        )
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header) or not row[0]:
+            raise DamagedError(f"{shown(path)}: line {number} has {len(row)} fields, expected {','.join(header)}")
+    names = [row[0] for row in rows[1:]]
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise DamagedError(f"{shown(path)}: {twice!r} stands in it twice; list each photograph once")
+    files = [ImageFile(name, root / name) for name in names]
+    check_present(files, root)
+    return make_instances(files, [row[1] for row in rows[1:]], _groups_of(rows[1:], path))
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return [row for row in csv.reader(file) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DamagedError(f"{shown(path)}: not a table in UTF-8 ({error}); write it again") from None
+    except OSError as error:
+        raise StorageError(f"{shown(path)}: cannot be read: {error.strerror}; check its permissions") from None
+
+
+def _groups_of(rows: list[list[str]], path: Path) -> list[str]:
+    """The group of each row; DamagedError for an instance that lies in two."""
+    groups = [row[2] if len(row) == 3 else "" for row in rows]
+    first: dict[str, str] = {}
+    for row, group in zip(rows, groups, strict=True):
+        if row[1] and first.setdefault(row[1], group) != group:
+            raise DamagedError(f"{shown(path)}: instance {row[1]!r} is in the groups {first[row[1]]!r} and {group!r}")
+    return groups
+
+
+def check_present(files: Sequence[ImageFile], root: Path) -> None:
+    """NotFoundError that names the first photographs that are not there."""
+    missing = [image.name for image in files if not image.path.is_file()]
+    if missing:
+        listed = ", ".join(shown(name) for name in missing[:SHOWN])
+        raise NotFoundError(
+            f"{len(missing)} of {len(files)} photographs are not in {shown(root)}: {listed}"
+            f"{', …' if len(missing) > SHOWN else ''}; give their folder with --images"
+        )

@@ -1,0 +1,289 @@
+"""The training loop: epochs of planned items, steps of a few items each, and a folder that a killed run resumes from.
+
+    state.safetensors   where the run stands (`state.py`)
+    log.jsonl           every step, epoch and validation (`journal.py`)
+    curves.png          the same drawn (`curves.py`)
+    last.safetensors    the network after the last epoch that was finished
+    best.safetensors    the network of the best validation; without one, of the lowest mean loss of an epoch
+
+On a processor a resumed run is equal to an uninterrupted one, bit by bit: what is random follows from seed, epoch and
+number, and network, optimiser and the plan of the epoch are stored.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asmk_engine import threads
+from asmk_engine.errors import DependencyError, InputError
+from asmk_engine.networks.checkpoints import save_checkpoint
+from asmk_engine.networks.devices import check_precision
+from asmk_engine.store import Folder, WriterLock
+from asmk_engine.training.curves import draw_curves
+from asmk_engine.training.finishing import finish_reduction
+from asmk_engine.training.journal import LOG, Journal
+from asmk_engine.training.state import STATE, Place, load_state, save_state
+from asmk_engine.training.task import Reporter, Silent, Task
+from asmk_engine.training.validation import Validation, main_score
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+SAVE_SECONDS = 300.0
+_Loaded = tuple[int, list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How items become steps; the defaults are HOW's. InputError for what cannot be.
+
+    epochs        in all; a finished run goes on when it is asked for more
+    together      items of a step
+    decay         the learning rate of each epoch is that of the one before times this
+    weight_decay  of Adam
+    every         epochs between two validations; the last epoch has one too
+    precision     of the convolutions; with fp16 gradients are scaled
+    """
+
+    epochs: int = 20
+    together: int = 5
+    decay: float = 0.99
+    weight_decay: float = 1e-4
+    every: int = 5
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision)
+        if min(self.epochs, self.together, self.every) < 1:
+            raise InputError(f"epochs {self.epochs}, together {self.together}, every {self.every}: give 1 or more each")
+        if not (0 < self.decay <= 1 and self.weight_decay >= 0):
+            raise InputError(f"decay is {self.decay}, weight_decay {self.weight_decay}; give 0 to 1, and 0 or more")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with: the best score (None where nothing was validated), its epoch, and the network files."""
+
+    score: float | None
+    epoch: int
+    best: Path
+    last: Path
+
+
+class Run:
+    """A training in a folder; `run` begins it, resumes it, or finds it finished.
+
+    origin        what the network file says of where the weights came from before this training
+    start         the sha256 of that file
+    validation    how epochs are compared; None compares their losses
+    save_seconds  between two savings inside an epoch
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        task: Task,
+        options: LoopOptions,
+        origin: dict[str, Any],
+        start: str = "",
+        validation: Validation | None = None,
+        reporter: Reporter | None = None,
+        save_seconds: float = SAVE_SECONDS,
+    ) -> None:
+        self.folder, self.task, self.options = folder, task, options
+        self._origin, self._start, self._validation = origin, start, validation
+        self._reporter = reporter or Silent()
+        self._save_seconds = save_seconds
+        groups = [{"params": list(parameters), "lr": rate} for parameters, rate in task.rates()]
+        self._rates = [rate for _, rate in task.rates()]
+        self._optimizer = torch.optim.Adam(groups, weight_decay=options.weight_decay)
+        half = options.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(next(task.network.parameters()).device.type, enabled=half)
+        self._place = Place()
+
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """Everything that decides how the run goes, JSON values; not the number of epochs, which may grow."""
+        loop = {key: value for key, value in asdict(self.options).items() if key != "epochs"}
+        validation = self._validation.described() if self._validation else None
+        return {**self.task.described(), **loop, "weights": self._start, "validation": validation}
+
+    def run(self, check: Callable[[], None] | None = None) -> Outcome:
+        """Train to the last epoch.
+
+        check  called before the first epoch of a new run
+        MismatchError when the folder holds a run of other options, StorageError when another process trains in it,
+        InputError when a loss is no number.
+        """
+        Folder(self.folder).make()
+        with WriterLock(self.folder):
+            self._begin(check)
+            while self._place.epoch <= self.options.epochs:
+                self._epoch()
+        score = self._place.best if self._validation else None
+        return Outcome(score, self._place.best_epoch, self.folder / BEST, self.folder / LAST)
+
+    def _begin(self, check: Callable[[], None] | None) -> None:
+        found = load_state(self.folder, self.task.trained, self._optimizer, self.described)
+        if found is None:
+            self._check_vacant()
+            if check:
+                check()
+        else:
+            self._reporter.say(f"{self.folder}: goes on in epoch {found.epoch}, after {found.done} {self.task.noun}")
+        self._place = found or Place()
+        if self._place.scaler:
+            self._scaler.load_state_dict(self._place.scaler)
+        self._journal = Journal(self.folder, self._place.log_bytes)
+        if found is None:
+            self._journal.write("run", **self.described)
+            if self._validation:
+                self._judge(0)
+            self._save()
+
+    def _check_vacant(self) -> None:
+        taken = [name for name in (BEST, LAST) if (self.folder / name).exists()]
+        if taken and not (self.folder / LOG).exists():
+            raise InputError(f"{self.folder}: holds {taken[0]} and no {STATE}; give another folder, or move it away")
+
+    def _save(self) -> None:
+        self._place.log_bytes, self._place.scaler = self._journal.size, self._scaler.state_dict()
+        save_state(self.folder, self.task.trained, self._optimizer, self._place, self.described)
+
+    def _epoch(self) -> None:
+        place, begun = self._place, time.monotonic() - self._place.seconds
+        self._set_rates()
+        if not len(place.plan):
+            plan = self.task.plan(place.epoch, self._reporter)
+            place.plan = plan.items
+            self._journal.write("plan", epoch=place.epoch, items=len(plan.items), **plan.facts)
+            place.seconds = time.monotonic() - begun
+            self._save()
+        self._steps(begun)
+        self._finish_epoch(begun)
+
+    def _set_rates(self) -> None:
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self.options.decay ** (self._place.epoch - 1)
+
+    def _steps(self, begun: float) -> None:
+        place, saved = self._place, time.monotonic()
+        total = len(place.plan)
+        with self._reporter.bar(f"epoch {place.epoch} of {self.options.epochs}", self.task.noun) as progress:
+            for batch in self._batches():
+                loss = self._step(batch)
+                place.losses.append(loss)
+                place.done += len(batch)
+                at = place.epoch - 1 + place.done / total
+                self._journal.write("step", epoch=place.epoch, step=len(place.losses), at=round(at, 6), loss=loss)
+                progress(place.done, total)
+                if time.monotonic() - saved >= self._save_seconds:
+                    place.seconds = time.monotonic() - begun
+                    self._save()
+                    saved = time.monotonic()
+
+    def _batches(self) -> Iterator[list[_Loaded]]:
+        """The items that are left of the epoch with their photographs, as many together as a step takes."""
+        place, epoch = self._place, self._place.epoch
+        numbers = range(place.done, len(place.plan))
+        plan = place.plan
+
+        def load(number: int) -> _Loaded:
+            return number, self.task.load(epoch, number, plan[number])
+
+        batch: list[_Loaded] = []
+        for loaded in threads.stream(load, numbers, threads.available_threads()):
+            batch.append(loaded)
+            if len(batch) == self.options.together or loaded[0] == len(plan) - 1:
+                yield batch
+                batch = []
+
+    def _step(self, batch: list[_Loaded]) -> float:
+        """One step of the optimiser; returns the mean loss of its items. Gradients are taken item by item."""
+        self._optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for number, photographs in batch:
+            loss = self.task.loss(self._place.plan[number], photographs)
+            losses.append(self._finite(float(loss.detach())))
+            self._scaler.scale(loss / len(batch) if self.task.averages else loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return math.fsum(losses) / len(losses)
+
+    def _finite(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise InputError(
+                f"{self.folder}: the loss is {loss} in epoch {self._place.epoch}; begin anew with a lower "
+                "--learning-rate, or with --precision fp32"
+            )
+        return loss
+
+    def _finish_epoch(self, begun: float) -> None:
+        place, options = self._place, self.options
+        mean = math.fsum(place.losses) / len(place.losses)
+        rates = [group["lr"] for group in self._optimizer.param_groups]
+        validated = self._validation and (place.epoch % options.every == 0 or place.epoch == options.epochs)
+        if validated:
+            self._judge(place.epoch)
+        else:
+            self._write(LAST, place.epoch)
+            if not self._validation:
+                self._consider(-mean, place.epoch)
+        seconds = time.monotonic() - begun
+        self._journal.write("epoch", epoch=place.epoch, loss=mean, rates=rates, seconds=round(seconds, 1))
+        self._tell(mean, seconds)
+        self._place = Place(epoch=place.epoch + 1, best=place.best, best_epoch=place.best_epoch)
+        self._save()
+        self._draw()
+
+    def _judge(self, epoch: int) -> None:
+        """Write the network as it is and validate it; the best is kept."""
+        path = self._write(LAST, epoch)
+        if self._validation is None:
+            return
+        report = self._validation.report(path, self.task.network.options.attention, self._reporter)
+        score = main_score(report)
+        self._consider(score, epoch)
+        self._journal.write("validation", epoch=epoch, score=score, rows=report.as_dict())
+        self._reporter.say(f"epoch {epoch}: validation mAP {100 * score:.2f} (best in epoch {self._place.best_epoch})")
+
+    def _consider(self, score: float, epoch: int) -> None:
+        if self._place.best is None or score > self._place.best:
+            self._place.best, self._place.best_epoch = score, epoch
+            self._write(BEST, epoch, finish=False)
+
+    def _write(self, name: str, epoch: int, *, finish: bool = True) -> Path:
+        network = self.task.network
+        if finish and network.options.reduction == "post":
+            with self._reporter.bar("learn the reduction", "images") as progress:
+                finish_reduction(network, self.task.images, self.task.max_side, progress)
+        about = {"epoch": epoch, **self.described}
+        save_checkpoint(self.folder / name, network, {**self._origin, "training": about})
+        return self.folder / name
+
+    def _tell(self, loss: float, seconds: float) -> None:
+        left = (self.options.epochs - self._place.epoch) * seconds
+        self._reporter.say(
+            f"epoch {self._place.epoch} of {self.options.epochs}: loss {loss:.5f}, {_duration(seconds)}; "
+            f"about {_duration(left)} left"
+        )
+
+    def _draw(self) -> None:
+        try:
+            draw_curves(self.folder)
+        except DependencyError as error:
+            if self._place.epoch == 2:
+                self._reporter.say(str(error))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

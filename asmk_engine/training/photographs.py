@@ -1,0 +1,93 @@
+"""Photographs as a training sees them: checked before the first epoch, decoded while the network works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from asmk_engine import threads
+from asmk_engine.attempts import Failed, Viewed, Viewer, attempt
+from asmk_engine.errors import InputError
+from asmk_engine.image_lists import ImageFile, shown
+from asmk_engine.networks.devices import choose_device, use_full_precision
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.multiscale import normalise_pixels
+from asmk_engine.training.losses import global_vector
+
+SHOWN = 5
+Progress = Callable[..., None]
+Load = Callable[[], np.ndarray]
+
+
+def check_photographs(
+    images: Sequence[ImageFile], max_side: int, least_side: int, progress: Progress | None = None
+) -> None:
+    """Decode every photograph once; InputError names the first that cannot be read or are too small.
+
+    max_side    of a photograph as it will be looked at, in pixels
+    least_side  shorter side of the smallest image that the trunk makes a map of
+    """
+    viewer = Viewer(max_side)
+    reasons = threads.stream(lambda image: _fault(viewer, image, least_side), images, threads.available_threads())
+    faults = []
+    for done, (image, reason) in enumerate(zip(images, reasons, strict=True), start=1):
+        faults += [f"{shown(image.path)}: {reason}"] if reason else []
+        if progress:
+            progress(done, len(images))
+    if faults:
+        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise InputError(
+            f"{len(faults)} of {len(images)} photographs cannot be trained with: {'; '.join(faults[:SHOWN])}{more}; "
+            "take them out of the data or replace them"
+        )
+
+
+def _fault(viewer: Viewer, image: ImageFile, least_side: int) -> str:
+    found = attempt(viewer, image.path)
+    if isinstance(found, Failed):
+        return found.reason
+    height, width = found.view.pixels.shape[:2] if isinstance(found, Viewed) else (0, 0)
+    return f"{width} × {height} pixels, the network needs {least_side}" if min(height, width) < least_side else ""
+
+
+def load_pixels(image: ImageFile, max_side: int) -> np.ndarray:
+    """[h, w, 3] uint8 RGB of a photograph, upright, its longer side at most `max_side`; InputError when unreadable."""
+    return Viewer(max_side).view(image.path).pixels
+
+
+def place_network(network: LocalNetwork, device: str) -> LocalNetwork:
+    """The network on a device, laid out as convolutions are fastest on it; raises as `choose_device`."""
+    place = choose_device(device)
+    use_full_precision(place)
+    return network.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def to_network(pixels: np.ndarray, network: LocalNetwork) -> torch.Tensor:
+    """Pixels [h, w, 3] uint8 as the network takes them, [1, 3, h, w], on its device."""
+    device = next(network.parameters()).device
+    return normalise_pixels(torch.from_numpy(pixels)[None].to(device), network.options)
+
+
+def describe(
+    network: LocalNetwork, loads: Iterable[Load], total: int, precision: str, progress: Progress | None = None
+) -> np.ndarray:
+    """The global descriptors of photographs, [n, D] float32; each is loaded by a thread shortly before its turn."""
+    return np.array(list(_described(network, loads, total, precision, progress)), np.float32)
+
+
+@torch.no_grad()
+def _vector(network: LocalNetwork, pixels: np.ndarray, precision: str) -> np.ndarray:
+    found: np.ndarray = global_vector(network, to_network(pixels, network), precision)[0].cpu().numpy()
+    return found
+
+
+def _described(
+    network: LocalNetwork, loads: Iterable[Load], total: int, precision: str, progress: Progress | None
+) -> Iterator[np.ndarray]:
+    loaded = threads.stream(lambda load: load(), loads, threads.available_threads())
+    for done, pixels in enumerate(loaded, start=1):
+        yield _vector(network, pixels, precision)
+        if progress:
+            progress(done, total)

@@ -1,0 +1,83 @@
+"""Self-made positives: random views of one photograph, by a crop, a homography, and a change of colour.
+
+They let a network adapt to a collection of which nobody has said what shows the same thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How far a view may be from its photograph.
+
+    least_area  of the crop, as a part of the photograph; its shape is that of the photograph
+    tilt        a corner of the crop moves by at most this part of its sides, inwards
+    shrink      the smallest factor a view is shrunk by
+    colour      the most that contrast, saturation and the gain of each channel differ from 1, and brightness from 0
+    least_side  no side of a view gets smaller, unless the photograph's is
+    """
+
+    least_area: float = 0.4
+    tilt: float = 0.15
+    shrink: float = 0.7
+    colour: float = 0.2
+    least_side: int = 64
+
+
+def random_view(pixels: np.ndarray, rng: np.random.Generator, options: ViewOptions | None = None) -> np.ndarray:
+    """A view of a photograph: [H, W, 3] uint8 to [h, w, 3] uint8, no side longer than before.
+
+    The view lies wholly inside the photograph. The same generator gives the same view.
+    """
+    options = options or ViewOptions()
+    corners, (width, height) = random_corners(pixels.shape[1], pixels.shape[0], rng, options)
+    target = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32)
+    matrix = cv2.getPerspectiveTransform(corners.astype(np.float32), target)
+    warped = cv2.warpPerspective(pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return recolour(warped, *_random_colour(rng, options.colour))
+
+
+def random_corners(
+    width: int, height: int, rng: np.random.Generator, options: ViewOptions
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Corners [4, 2] in the photograph that become those of a view, clockwise from the upper left, and its size."""
+    side = float(np.sqrt(rng.uniform(options.least_area, 1.0)))
+    spans = np.array([(width - 1) * side, (height - 1) * side])
+    begin = rng.uniform(0.0, 1.0, 2) * (np.array([width - 1, height - 1]) - spans)
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
+    inward = rng.uniform(0.0, options.tilt, (4, 2)) * (1 - 2 * square)
+    factor = rng.uniform(options.shrink, 1.0)
+    sides = [_side(span, factor, whole, options.least_side) for span, whole in zip(spans, (width, height), strict=True)]
+    return begin + (square + inward) * spans, (sides[0], sides[1])
+
+
+def _side(span: float, factor: float, whole: int, least: int) -> int:
+    return max(round((span + 1) * factor), min(least, whole))
+
+
+def _random_colour(rng: np.random.Generator, most: float) -> tuple[float, float, float, np.ndarray]:
+    contrast, saturation = rng.uniform(1 - most, 1 + most, 2)
+    return float(contrast), float(saturation), float(rng.uniform(-most, most)), rng.uniform(1 - most, 1 + most, 3)
+
+
+def recolour(
+    pixels: np.ndarray, contrast: float, saturation: float, brightness: float, gains: np.ndarray
+) -> np.ndarray:
+    """Pixels [h, w, 3] uint8 with other colours, rounded and cut to uint8.
+
+    Each step follows the one before: gain of each channel; (x − grey) · saturation + grey of the pixel; (x − mean) ·
+    contrast + mean of the view; 255 · brightness is added.
+    """
+    values = pixels.astype(np.float32) * gains.astype(np.float32)
+    grey = (values @ np.array(LUMA, np.float32))[:, :, None]
+    values = (values - grey) * saturation + grey
+    mean = values.mean(dtype=np.float64)
+    values = (values - mean) * contrast + mean + 255 * brightness
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -1,0 +1,159 @@
+"""Where a training stands, in one file that is replaced atomically and holds nothing but arrays and JSON.
+
+network/NAME      tensors of what is trained
+first/NAME, second/NAME, steps    Adam's moments, and how many steps each parameter took
+plan, losses      the items of the epoch under way, and the losses of its steps so far
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from asmk_engine.arrays import ArrayFile, map_arrays, write_arrays
+from asmk_engine.errors import DamagedError, MismatchError
+from asmk_engine.networks.trunks import load_tensors
+from asmk_engine.store import Folder
+
+STATE = "state.safetensors"
+KIND = "asmk-engine training"
+FORMAT = "1"
+
+
+@dataclass
+class Place:
+    """Where a training stands.
+
+    epoch       under way, from 1
+    plan        [n, k] int64, the items of the epoch; no rows before it is planned
+    done        items that were trained on
+    losses      mean loss of the items of each step of the epoch so far
+    best        the highest score so far, and in `best_epoch` when; None before the first
+    log_bytes   length of the log that belongs to this place
+    seconds     that the epoch took so far
+    scaler      of half precision: what `GradScaler.state_dict` says
+    """
+
+    epoch: int = 1
+    plan: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.int64))
+    done: int = 0
+    losses: list[float] = field(default_factory=list)
+    best: float | None = None
+    best_epoch: int = 0
+    log_bytes: int = 0
+    seconds: float = 0.0
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def save_state(
+    folder: Path, trained: nn.Module, optimizer: torch.optim.Adam, place: Place, described: dict[str, Any]
+) -> None:
+    """Replace the state of a run: whenever the machine stops, the old one is there or the new one."""
+    arrays = {f"network/{key}": _plain(value) for key, value in _tensors(trained).items()}
+    arrays |= _moments(trained, optimizer)
+    if len(place.plan):
+        arrays["plan"] = place.plan
+    if place.losses:
+        arrays["losses"] = np.array(place.losses, np.float64)
+    numbers = {key: value for key, value in asdict(place).items() if key not in ("plan", "losses")}
+    metadata = {"kind": KIND, "format": FORMAT, "place": json.dumps(numbers), "options": json.dumps(described)}
+    target = Folder(folder)
+    write_arrays(target, STATE, arrays, metadata)
+    target.sync()
+
+
+def _learning(trained: nn.Module, optimizer: torch.optim.Adam) -> list[tuple[str, nn.Parameter]]:
+    """What the optimiser changes, in its order."""
+    names = {id(parameter): name for name, parameter in trained.named_parameters()}
+    return [(names[id(one)], one) for group in optimizer.param_groups for one in group["params"]]
+
+
+def _moments(trained: nn.Module, optimizer: torch.optim.Adam) -> dict[str, np.ndarray]:
+    """The state of Adam as arrays; none before its first step."""
+    known = [(name, optimizer.state[one]) for name, one in _learning(trained, optimizer) if one in optimizer.state]
+    if not known:
+        return {}
+    arrays = {f"first/{name}": _plain(state["exp_avg"]) for name, state in known}
+    arrays |= {f"second/{name}": _plain(state["exp_avg_sq"]) for name, state in known}
+    return {**arrays, "steps": np.array([float(state["step"]) for _, state in known], np.float32)}
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in module.state_dict().items() if value.is_floating_point()}
+
+
+def _plain(value: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = value.detach().cpu().contiguous().float().numpy()
+    return array
+
+
+def load_state(
+    folder: Path, trained: nn.Module, optimizer: torch.optim.Adam, described: dict[str, Any]
+) -> Place | None:
+    """Put a stored state into network and optimiser; None where there is none.
+
+    MismatchError names every option that was another one; DamagedError for a state that is broken.
+    """
+    if not (folder / STATE).exists():
+        return None
+    file = map_arrays(Folder(folder), STATE)
+    file.verify()
+    place = _place(file)
+    _check_same(folder, _json(file, "options"), described)
+    tensors = {key.removeprefix("network/"): _tensor(file, key) for key in file.arrays if key.startswith("network/")}
+    load_tensors(trained, tensors, file.path, "the state was altered; remove it to begin anew")
+    _load_moments(file, trained, optimizer)
+    return place
+
+
+def _json(file: ArrayFile, key: str) -> dict[str, Any]:
+    try:
+        if (file.metadata.get("kind"), file.metadata.get("format")) != (KIND, FORMAT):
+            raise ValueError(f"it is {file.metadata.get('kind')} {file.metadata.get('format')}")
+        return dict(json.loads(file.metadata[key]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(f"{file.path}: no state of a training ({error}); remove it to begin anew") from None
+
+
+def _place(file: ArrayFile) -> Place:
+    try:
+        place = Place(**_json(file, "place"))
+    except TypeError as error:
+        raise DamagedError(f"{file.path}: no state of a training ({error}); remove it to begin anew") from None
+    if "plan" in file.arrays:
+        place.plan = np.array(file.take("plan", "<i8", None, None))
+    if "losses" in file.arrays:
+        place.losses = [float(loss) for loss in file.take("losses", "<f8", None)]
+    return place
+
+
+def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    now = json.loads(json.dumps(now))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if changed:
+        told = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
+        raise MismatchError(f"{folder}: begun with other options: {told}; give the same, or another folder")
+
+
+def _tensor(file: ArrayFile, key: str) -> torch.Tensor:
+    return torch.from_numpy(np.array(file.arrays[key], np.float32))
+
+
+def _load_moments(file: ArrayFile, trained: nn.Module, optimizer: torch.optim.Adam) -> None:
+    """Give Adam its moments, each laid out in memory as its parameter is, so that every bit follows as before."""
+    named = _learning(trained, optimizer)
+    if "steps" not in file.arrays:
+        return
+    steps = file.take("steps", "<f4", len(named))
+    state = {}
+    for number, (name, parameter) in enumerate(named):
+        moments = [file.take(f"{which}/{name}", "<f4", *parameter.shape) for which in ("first", "second")]
+        first, second = (torch.empty_like(parameter).copy_(torch.from_numpy(np.array(one))) for one in moments)
+        state[number] = {"step": torch.tensor(float(steps[number])), "exp_avg": first, "exp_avg_sq": second}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

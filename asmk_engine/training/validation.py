@@ -1,0 +1,124 @@
+"""How good a network is for search: its ASMK mAP over a ground truth with photographs.
+
+The words are learned from the database itself, which is small; the number serves to compare epochs with each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from asmk_engine.attempts import Extractor
+from asmk_engine.codebooks import Codebook
+from asmk_engine.errors import NotFoundError
+from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.names import match_names, resolve
+from asmk_engine.evaluation.protocol import Report, evaluate
+from asmk_engine.evaluation.truth import read_truth
+from asmk_engine.extraction import extract_images
+from asmk_engine.extractors import load_extractor
+from asmk_engine.features import Features, FeatureSet
+from asmk_engine.image_lists import ImageFile, ImageList, find_images, shown
+from asmk_engine.index import Index
+from asmk_engine.search import Searcher
+from asmk_engine.training.task import Reporter
+
+EXTRACTOR_OF = {"norm": "how", "learned": "delf"}
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """How the photographs of a validation are described and indexed.
+
+    max_side, max_features, scales, precision   as of the extractors `how` and `delf`
+    words    of the codebook, or `auto`
+    """
+
+    max_side: int = 1024
+    max_features: int = 1000
+    scales: tuple[float, ...] = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
+    precision: str = "fp32"
+    words: int | str = "auto"
+
+
+class Validation:
+    """A ground truth and the photographs it names, found before the first epoch.
+
+    truth   what `read_truth` reads
+    images  the folder of all photographs, those of the queries too
+    NotFoundError for photographs that are not there, and what `read_truth` raises.
+    """
+
+    def __init__(
+        self, truth: Path, images: Path, options: ValidationOptions | None = None, device: str = "auto"
+    ) -> None:
+        self.options = options or ValidationOptions()
+        self._device = device
+        self._files = {image.name: image for image in find_images(images).images}
+        self._root = str(images)
+        self.truth = resolve(read_truth(truth), self._files).truth
+        self._queries = _photographs(self.truth, self._files, images)
+
+    def described(self) -> dict[str, Any]:
+        """Options and ground truth, JSON values."""
+        queries = [
+            (one.name, one.box, sorted(one.easy), sorted(one.hard), sorted(one.junk)) for one in self.truth.queries
+        ]
+        digest = hashlib.sha256(repr((self.truth.images, queries)).encode()).hexdigest()
+        return {**asdict(self.options), "scales": list(self.options.scales), "truth": digest}
+
+    def report(self, weights: Path, attention: str, reporter: Reporter) -> Report:
+        """What the protocol says of the network in a file; its attention is `norm` or `learned`."""
+        options = asdict(self.options)
+        words = options.pop("words")
+        extractor = load_extractor(EXTRACTOR_OF[attention], weights=str(weights), device=self._device, **options)
+        with tempfile.TemporaryDirectory(prefix="asmk-engine-") as folder:
+            features = self._extract(extractor, Path(folder) / "features", reporter)
+            index = Index.create(Path(folder) / "index", Codebook.train(features, words, whitening="none"))
+            index.add(features)
+            rankings = dict(self._rankings(extractor, features, Searcher(index)))
+        return evaluate(self.truth, rankings)
+
+    def _extract(self, extractor: Extractor, output: Path, reporter: Reporter) -> FeatureSet:
+        wanted = ImageList([self._files[name] for name in self.truth.images], self._root, {})
+        with reporter.bar("validate", "images") as progress:
+
+            def advance(done: int, total: int, failed: int) -> None:
+                progress(done, total)
+
+            extract_images(extractor, wanted, output, workers=0, strict=True, progress=advance)
+        return FeatureSet.open(output)
+
+    def _rankings(
+        self, extractor: Extractor, features: FeatureSet, searcher: Searcher
+    ) -> Iterator[tuple[str, list[str]]]:
+        for query in self.truth.queries:
+            described = self._query_features(extractor, features, query)
+            yield query.name, [hit.name for hit in searcher.search(described, None)]
+
+    def _query_features(self, extractor: Extractor, features: FeatureSet, query: TruthQuery) -> Features:
+        if query.in_database and query.box is None:
+            return features.read(query.name)
+        return extractor.extract(self._queries[query.name].path, box=query.box)
+
+
+def _photographs(truth: Truth, files: dict[str, ImageFile], folder: Path) -> dict[str, ImageFile]:
+    """The photograph of each query; NotFoundError for one that is not there."""
+    names = [query.name for query in truth.queries]
+    found = match_names(names, files)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise NotFoundError(
+            f"{shown(folder)}: {len(missing)} photographs of queries are not there, such as {missing[0]!r}; "
+            "give the folder of all photographs with --validate-images"
+        )
+    return {name: files[match] for name, match in found.items()}
+
+
+def main_score(report: Report) -> float:
+    """The number that epochs are compared by: mAP of the main row, 0 to 1."""
+    return report.scores[report.main].mean_average_precision
