@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from asmk_engine.networks.trunks import (
 )
 
 KIND = "asmk-engine global network"
+_COUNTER = "num_batches_tracked"
 _GIVE = "give a global network, a checkpoint of the GeM family, or ImageNet weights of a trunk"
 
 
@@ -138,12 +140,11 @@ def find_trunk(tensors: Tensors, least_skip: int, where: object) -> tuple[str, i
 
     MismatchError when they are of no trunk that is known.
     """
-    with torch.device("meta"):  # shapes are compared, so no memory is given to the trunks that are tried
-        for name in TRUNKS:
-            if _may_be_of(tensors, name):
-                for skip in range(least_skip, TRUNKS[name].most_skip + 1):
-                    if _fits(tensors, name, skip):
-                        return name, skip
+    for name in TRUNKS:
+        if _may_be_of(tensors, name):
+            for skip in range(least_skip, TRUNKS[name].most_skip + 1):
+                if _fits(tensors, name, skip):
+                    return name, skip
     raise MismatchError(
         f"{where}: its {len(tensors)} tensors fit no trunk that is known, less {least_skip} of its last parts; "
         f"known are {', '.join(TRUNKS)}; {_GIVE}"
@@ -152,13 +153,27 @@ def find_trunk(tensors: Tensors, least_skip: int, where: object) -> tuple[str, i
 
 def _may_be_of(tensors: Tensors, name: str) -> bool:
     """Whether every tensor has a name in this trunk, or in its classifier."""
-    onnx = TRUNKS[name].onnx
-    if onnx is not None and any(key.startswith(onnx[0]) for key in tensors):
+    if _is_onnx(tensors, name):
         return True
-    return tensors.keys() <= build_trunk(name).state_dict().keys() | CLASSIFIERS
+    return all(key in CLASSIFIERS or key in _shapes(name, 0) or key.endswith(_COUNTER) for key in tensors)
 
 
 def _fits(tensors: Tensors, name: str, skip: int) -> bool:
-    used, wanted = trunk_tensors(tensors, name, skip), build_trunk(name, skip).state_dict()
-    asked = (key for key in wanted if not key.endswith("num_batches_tracked"))
-    return all(key in used and used[key].shape == wanted[key].shape for key in asked)
+    onnx = TRUNKS[name].onnx
+    if onnx is not None and _is_onnx(tensors, name):
+        names = {ours: onnx[0] + theirs for ours, theirs in onnx[1](skip).items()}
+        tensors = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
+    return all(key in tensors and tensors[key].shape == shape for key, shape in _shapes(name, skip).items())
+
+
+def _is_onnx(tensors: Tensors, name: str) -> bool:
+    onnx = TRUNKS[name].onnx
+    return onnx is not None and any(key.startswith(onnx[0]) for key in tensors)
+
+
+@functools.cache
+def _shapes(name: str, skip: int) -> dict[str, torch.Size]:
+    """The shapes of a trunk's tensors by their names; nothing is given memory for it."""
+    with torch.device("meta"):
+        state = build_trunk(name, skip).state_dict()
+    return {key: value.shape for key, value in state.items() if not key.endswith(_COUNTER)}

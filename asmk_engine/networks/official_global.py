@@ -26,7 +26,8 @@ from asmk_engine.networks.trunks import load_tensors, plain_tensors, read_torch
 _CURE = "give a checkpoint of cnnimageretrieval-pytorch, such as `asmk-engine weights list` names under GeM"
 _POOLINGS = {"gem": "one", "gemmp": "channels", "mac": "one", "spoc": "one", "rmac": "one"}
 """What the code calls a pooling, and how many exponents it has."""
-_ARCHITECTURES = (*DEPTHS, "vgg16")
+_IN_ORDER = ("vgg16", "squeezenet1_1")  # whose layers stand in one row under `features`, here as there
+_ARCHITECTURES = (*DEPTHS, *_IN_ORDER)
 _LAYERS = {"lwhiten": "local_whitening", "pool.whiten": "regional_whitening", "whiten": "whitening"}
 _MOST = 1 << 27  # bytes of an array: 4096 × 4096 doubles
 
@@ -163,7 +164,7 @@ def _our_name(name: str, network: GlobalNetwork) -> str:
     layer, _, part = name.rpartition(".")
     if layer in _LAYERS:
         return f"{_LAYERS[layer]}.{part}"
-    if network.options.trunk == "vgg16":
+    if network.options.trunk in _IN_ORDER:
         return f"trunk.{name}" if name.startswith("features.") else name
     return trunk_name(name)
 
