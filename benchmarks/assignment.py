@@ -49,9 +49,11 @@ def halves(features: FeatureSet | None, words: int) -> tuple[np.ndarray, np.ndar
     return first, rng.permutation(second)
 
 
-def make_codebook(descriptors: np.ndarray, words: int) -> Codebook:
-    """A codebook good enough to measure assignment with."""
-    mean, projection = learn_whitening(descriptors)
+def make_codebook(descriptors: np.ndarray, words: int, reduced: bool) -> Codebook:
+    """A codebook good enough to measure assignment with; descriptors that a network reduced are taken as they are."""
+    mean, projection = np.zeros(DIM, np.float32), np.eye(DIM, dtype=np.float32)
+    if not reduced:
+        mean, projection = learn_whitening(descriptors)
     white = (descriptors - mean) @ projection.T
     centroids, _ = kmeans(white, words, rounds=ROUNDS, seed=1, backend="graph")
     return Codebook(mean, projection, centroids, Recipe("benchmark"))
@@ -63,8 +65,9 @@ def prepare(data: Path, features: Path | None, words: int) -> tuple[Codebook, np
     book, asked = data / f"{name}.codebook.h5", data / f"{name}.queries.npy"
     if not (book.exists() and asked.exists()):
         data.mkdir(parents=True, exist_ok=True)
-        first, second = halves(FeatureSet.open(features) if features else None, words)
-        codebook = make_codebook(first, words)
+        photos = FeatureSet.open(features) if features else None
+        first, second = halves(photos, words)
+        codebook = make_codebook(first, words, photos is not None and photos.recipe.is_reduced)
         np.save(asked, codebook.project(second[: QUERIES * DESCRIPTORS]))
         codebook.save(book)
     codebook = Codebook.open(book)

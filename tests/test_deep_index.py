@@ -1,0 +1,153 @@
+"""From a folder of photographs to answers with a network: its weights made, kept with the index, and found again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from asmk_engine.cli import commands
+from asmk_engine.codebooks import Codebook
+from asmk_engine.errors import InputError, MismatchError, NotFoundError
+from asmk_engine.features import FeatureSet
+from asmk_engine.index import Index
+from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
+from asmk_engine.networks.trunks import build_trunk
+
+HOW_SQUEEZENET = ("--extractor", "how-squeezenet", "--max-side", 256, "--scales", "1,0.707", "--workers", 0, "-q")
+PHOTOGRAPHS = 12
+
+
+def run(*arguments: object) -> None:
+    commands.main([*map(str, arguments)], standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state dict of SqueezeNet 1.1 with its classifier, as torchvision publishes it, but of random weights."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "squeezenet1_1-00000000.pth"
+    classifier = {"classifier.1.weight": torch.zeros(1000, 512, 1, 1), "classifier.1.bias": torch.zeros(1000)}
+    torch.save(build_trunk("squeezenet1_1").state_dict() | classifier, path)
+    return path
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with drawn photographs, and an empty cache of weights."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASMK_ENGINE_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    Path("photos").mkdir()
+    for number in range(PHOTOGRAPHS):
+        coarse = rng.integers(0, 256, (18, 24, 3), np.uint8)
+        Image.fromarray(coarse).resize((256, 192), Image.Resampling.BICUBIC).save(f"photos/{number:02d}.png")
+    return tmp_path
+
+
+def test_an_index_answers_new_photographs_when_everything_else_is_gone(
+    world: Path, trunk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = shutil.copy(trunk, "trunk.pth")
+    run("index", "photos", "-o", "photos.index", "--weights", weights, "--words", 32, *HOW_SQUEEZENET)
+    shutil.copy("photos/03.png", "mine.png")
+    for gone in ("photos", "photos.features"):
+        shutil.rmtree(gone)
+    Path("photos.network.safetensors").unlink()
+    Path("trunk.pth").unlink()
+    Path("photos.index").rename("moved.index")
+    capsys.readouterr()
+    run("query", "moved.index", "mine.png", "--top", 3, "-q")
+    ranked = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert ranked[0][2] == "03.png" and float(ranked[0][1]) > 2 * float(ranked[1][1])
+
+
+def test_the_network_is_made_once_and_the_second_run_adds_what_is_new(world: Path, trunk: Path) -> None:
+    run("index", "photos", "-o", "photos.index", "--weights", trunk, *HOW_SQUEEZENET)
+    made = Path("photos.network.safetensors").stat().st_mtime_ns, checkpoint_hash("photos.network.safetensors")
+    recipe = FeatureSet.open("photos.features").recipe
+    assert recipe.extractor == "how" and recipe.weights == made[1] == checkpoint_hash(Index.open("photos.index").network)
+    shutil.copy("photos/00.png", "photos/new.png")
+    run("index", "photos", "-o", "photos.index", "-q", "--workers", 0)
+    run("extract", "photos", "-o", "photos.features", "--weights", trunk, *HOW_SQUEEZENET)
+    assert (Path("photos.network.safetensors").stat().st_mtime_ns, checkpoint_hash("photos.network.safetensors")) == made
+    assert len(Index.open("photos.index")) == PHOTOGRAPHS + 1
+
+
+def test_descriptors_of_a_network_are_not_projected_again(world: Path, trunk: Path) -> None:
+    run("index", "photos", "-o", "photos.index", "--weights", trunk, *HOW_SQUEEZENET)
+    codebook = Index.open("photos.index").codebook
+    np.testing.assert_array_equal(codebook.projection, np.eye(128))
+    assert not codebook.mean.any()
+    assert Codebook.train(FeatureSet.open("photos.features"), 4, rounds=1, whitening="pca").mean.any()
+
+
+def test_whiten_writes_a_network_that_extract_takes(world: Path, trunk: Path) -> None:
+    run("whiten", "photos", "--weights", trunk, "-o", "my.safetensors", "--max-side", 128, "--dim", 16, "-q")
+    network, origin = open_checkpoint("my.safetensors")
+    assert (network.dim, origin["images"], origin["trunk"]) == (16, PHOTOGRAPHS, "squeezenet1_1")
+    run("extract", "photos", "-o", "a.features", "--weights", "my.safetensors", "--max-side", 128, "--workers", 0, "-q")
+    features = FeatureSet.open("a.features")
+    assert features.dim == 16 and features.recipe.weights == checkpoint_hash("my.safetensors")
+
+
+def test_an_index_of_features_takes_the_network_beside_them_or_says_that_it_has_none(
+    world: Path, trunk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("extract", "photos", "-o", "a.features", "--weights", trunk, *HOW_SQUEEZENET)
+    run("index", "a.features", "-o", "with.index", "-q")
+    assert Index.open("with.index").network is not None
+    Path("a.network.safetensors").unlink()
+    capsys.readouterr()
+    run("index", "a.features", "-o", "without.index")
+    assert "the index goes without" in capsys.readouterr().err
+    assert Index.open("without.index").network is None
+    with pytest.raises(NotFoundError, match="not at hand; give its file with --weights"):
+        run("query", "without.index", "photos/00.png", "--box", "0,0,90,90")
+
+
+def test_without_weights_rootsift_is_taken_and_said(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("extract", "photos", "-o", "a.features", "--workers", 0)
+    assert "features: RootSIFT, since no weights of a network are at hand" in capsys.readouterr().err
+    assert FeatureSet.open("a.features").recipe.extractor == "rootsift"
+
+
+def test_weights_that_were_fetched_are_taken_and_said(
+    world: Path, trunk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from asmk_engine.networks.cache import weights_folder
+
+    weights_folder().mkdir(parents=True)
+    shutil.copy(trunk, weights_folder() / "squeezenet1_1-b8a52dc0.pth")
+    with pytest.raises(Exception, match="b8a52dc0 was published"):
+        run("extract", "photos", "-o", "a.features", "--workers", 0)
+    assert "features: how-squeezenet, whose weights have been fetched" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (("--extractor", "how-resnet50v2"), NotFoundError, "none are published for it; give their file with --weights"),
+        (("--extractor", "how-r18"), NotFoundError, r"weights fetch how-r18"),
+        (("--extractor", "how"), InputError, "how needs weights: give a network file with --weights"),
+        (("--extractor", "surf"), InputError, "there is no extractor 'surf'; there are: .*how-squeezenet"),
+        (("--weights", "TRUNK"), InputError, "name the extractor too, such as --extractor how-squeezenet"),
+        (("--weights", "TRUNK", "--extractor", "delf-squeezenet"), InputError, "learned attention.*train-delf"),
+        (("--weights", "TRUNK", "--extractor", "how-resnet18"), MismatchError, "missing bn1.bias.*surplus features.0.bias"),
+        (("--weights", "none.pth", "--extractor", "how-squeezenet"), NotFoundError, "none.pth: no such file of weights"),
+        (("--scales", "1,x"), InputError, "'1,x': expected numbers with commas"),
+        (("--extractor", "rootsift", "--scales", "1,2"), InputError, "rootsift has no option 'scales'"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(
+    world: Path, trunk: Path, options: tuple[str, ...], error: type[Exception], message: str
+) -> None:
+    given = [str(trunk) if option == "TRUNK" else option for option in options]
+    with pytest.raises(error, match=message) as caught:
+        run("extract", "photos", "-o", "a.features", "--workers", 0, "-q", *given)
+    assert "\n" not in str(caught.value)
+    assert not Path("a.features").exists()
