@@ -27,6 +27,7 @@ from asmk_engine.cli import (
     networks,
     query,
     weights,
+    whiten_global,
 )
 from asmk_engine.errors import AsmkError
 
@@ -60,6 +61,7 @@ def commands() -> None:
 for command in (
     extract.extract,
     networks.whiten,
+    whiten_global.whiten_global,
     codebook.build_codebook,
     index.index,
     query.query,
