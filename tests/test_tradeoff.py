@@ -212,3 +212,21 @@ def test_a_missing_matplotlib_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_results_of_two_sizes_are_named_by_them() -> None:
     assert [table.short_count(images) for images in (1_000_000, 100_000_000, 1_500)] == ["1M", "100M", "1500"]
     assert json.dumps(table.short_rows(RESULTS)[0]).count("extrapolated") == 4
+
+
+def test_times_are_medians_of_the_best_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that each task advances by what it takes: 5, 3 and 4 ms, then 1, 2 and 9, then 7, 8 and 6."""
+    now, waits = 0.0, iter([99, 5, 3, 4, 1, 2, 9, 7, 8, 6])
+
+    def work() -> None:
+        nonlocal now
+        now += next(waits) / 1000
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now)
+    assert measure.milliseconds([work, work, work], 3) == pytest.approx(3.0)
+    assert next(waits, None) is None
+
+
+@pytest.mark.parametrize(("items", "most", "expected"), [(0, 3, []), (2, 3, [0, 1]), (9, 3, [0, 3, 6])])
+def test_items_are_evenly_spread(items: int, most: int, expected: list[int]) -> None:
+    assert measure.spread(range(items), most) == expected
