@@ -65,7 +65,7 @@ def write_half(folder: Path, photos: Path, names: list[str], queries: list[dict[
         if not link.exists():
             link.symlink_to((photos / instance(name) / PurePosixPath(name).name).resolve())
     asked = [query for query in queries if query["query"] in kept]
-    content = {"imlist": [short(name) for name in names], "queries": [shortened(query) for query in asked]}
+    content = {"imlist": [short(name) for name in names], "queries": [shortened(query, kept) for query in asked]}
     (folder / "gnd.json").write_text(json.dumps(content))
 
 
@@ -74,9 +74,9 @@ def short(name: str) -> str:
     return f"{instance(name)}/{PurePosixPath(name).name}"
 
 
-def shortened(query: dict[str, Any]) -> dict[str, Any]:
-    """The query with the names of `short`."""
-    lists = {key: [short(name) for name in query[key]] for key in ("easy", "hard", "junk")}
+def shortened(query: dict[str, Any], kept: set[str]) -> dict[str, Any]:
+    """The query with the names of `short`, without the junk that went to the other half."""
+    lists = {key: [short(name) for name in query[key] if name in kept] for key in ("easy", "hard", "junk")}
     return {"query": short(query["query"]), "bbox": query["bbox"], **lists}
 
 
