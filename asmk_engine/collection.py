@@ -152,6 +152,12 @@ class Collection(abc.ABC, Generic[View, Held]):
                 self._commit(None, known, None)
         return len(known)
 
+    def remember(self, features: Sequence[str], images_roots: Sequence[str]) -> None:
+        """Commit where the feature sets and the photographs of the images are, the last ones at the end."""
+        with self._writing():
+            origins = {"features": tuple(features), "images_roots": tuple(images_roots)}
+            self._publish(self._snapshot.manifest.following(**origins))
+
     def _merge_all(self, join: Callable[[Sequence[Any], int], SegmentEntry]) -> int:
         """Join all segments into one without the deleted images; returns how many there were."""
         with self._writing():

@@ -11,6 +11,8 @@ import numpy as np
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.codebooks.codebook import KIND as CODEBOOK
+from asmk_engine.descriptors import GlobalIndex, open_index
+from asmk_engine.descriptors.description import describe_global
 from asmk_engine.errors import FormatError, InputError, NotFoundError
 from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.features.parts import KIND as FEATURES
@@ -43,9 +45,9 @@ _SIGNATURES = {
 def describe(path: Path | str) -> dict[str, Any]:
     """What lies at `path`, in JSON values.
 
-    Always there: kind (`features`, `codebook` or `index`), path, bytes, and images, words, postings and
+    Always there: kind (`features`, `codebook`, `index` or `global index`), path, bytes, and images, words, postings and
     bytes_per_posting, which are None where they mean nothing; the rest depends on the kind, see `describe_features`,
-    `describe_codebook` and `describe_index`.
+    `describe_codebook`, `describe_index` and `describe_global`.
     Raises NotFoundError, FormatError that says what was found instead, or DamagedError.
     """
     path = Path(path)
@@ -54,7 +56,8 @@ def describe(path: Path | str) -> dict[str, Any]:
         return describe_features(FeatureSet.open(path))
     if kind == "codebook":
         return describe_codebook(Codebook.open(path), path)
-    return describe_index(Index.open(path))
+    index = open_index(path)
+    return describe_global(index) if isinstance(index, GlobalIndex) else describe_index(index)
 
 
 def image_names(path: Path | str) -> list[str]:
@@ -63,7 +66,7 @@ def image_names(path: Path | str) -> list[str]:
     kind = kind_of(path)
     if kind == "codebook":
         raise InputError(f"{path}: a codebook holds no images; give a feature set or an index")
-    return FeatureSet.open(path).names if kind == "features" else Index.open(path).names
+    return FeatureSet.open(path).names if kind == "features" else open_index(path).names
 
 
 def failures(path: Path | str) -> dict[str, str]:

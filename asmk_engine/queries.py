@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from asmk_engine.collection import Collection
+from asmk_engine.descriptors.concatenation import EXTRACTOR as CONCATENATION
+from asmk_engine.descriptors.concatenation import concatenated_extractor
 from asmk_engine.errors import MismatchError, NotFoundError
 from asmk_engine.evaluation.names import match_names
 from asmk_engine.extractors import Extractor, extractor_from_recipe
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.image_lists import find_images
-from asmk_engine.index import Index
 from asmk_engine.joint import JointIndex
-from asmk_engine.snapshot import Snapshot
 
 Box = tuple[float, float, float, float]
 IMPORTED = "hloc"
@@ -28,7 +30,7 @@ class QuerySource:
 
     def __init__(
         self,
-        index: Index | JointIndex[Snapshot],
+        index: Collection[Any, Any] | JointIndex[Any],
         *,
         features: Path | str | None = None,
         images_root: Path | str | None = None,
@@ -42,11 +44,11 @@ class QuerySource:
         self._extractor: Extractor | None = None
 
     def _open(self, path: Path) -> FeatureSet:
-        features, codebook = FeatureSet.open(path), self.index.codebook
-        if features.recipe != codebook.recipe:
+        features, recipe = FeatureSet.open(path), self.index.recipe
+        if features.recipe != recipe:
             raise MismatchError(
                 f"{path}: features of [{features.recipe}], but the index {self.index.path} holds features of "
-                f"[{codebook.recipe}]; give the feature set the index was made from"
+                f"[{recipe}]; give the feature set the index was made from"
             )
         return features
 
@@ -104,7 +106,10 @@ class QuerySource:
     def extractor(self) -> Extractor:
         """The extractor that made the indexed features."""
         if self._extractor is None:
-            self._extractor = extractor_from_recipe(self.index.codebook.recipe, self.index.network)
+            recipe = self.index.recipe
+            concatenates = recipe.extractor == CONCATENATION
+            made = concatenated_extractor(recipe) if concatenates else extractor_from_recipe(recipe, self.index.network)
+            self._extractor = made
         return self._extractor
 
     def likely_path(self, name: str) -> Path:

@@ -16,14 +16,14 @@ from asmk_engine.descriptors.fusion import fuse
 from asmk_engine.descriptors.products import rounding_margin
 from asmk_engine.descriptors.training import train_codec, train_on
 from asmk_engine.errors import DependencyError, FormatError, InputError, MismatchError
-from asmk_engine.features import Features
+from asmk_engine.features import Features, FeatureSet, Source
 from asmk_engine.index import Index
 from asmk_engine.kernels.vectors import dots, widen
 from asmk_engine.recipes import GLOBAL_EXTRACTORS, Recipe
 from asmk_engine.search import Hit
 from disks import fast_disk
 from global_samples import DIM, RECIPE, global_images, write_global
-from samples import make_features, random_codebook
+from samples import make_features, random_codebook, write_features
 
 OPTIONS = [
     CodecOptions(),
@@ -307,6 +307,26 @@ def test_concatenation_equals_its_twin(tmp_path: Path, weights: list[float] | No
     assert GlobalSearcher(index).search(both.read("image 004.jpg"), 1)[0].name == "image 004.jpg"
 
 
+def test_a_concatenation_is_brought_up_to_date(tmp_path: Path) -> None:
+    images = global_images(6)
+    names = sorted(images)
+
+    def sets(chosen: list[str], fingerprint: int) -> list[FeatureSet]:
+        source = Source(1, 2, fingerprint)
+        kinds = (RECIPE, Recipe("spoc"))
+        folders = [tmp_path / f"{fingerprint} {kind.extractor}" for kind in kinds]
+        some = {name: images[name] for name in chosen}
+        pairs = zip(folders, kinds, strict=True)
+        return [write_features(folder, some, recipe=kind, source=source) for folder, kind in pairs]
+
+    concatenate(sets(names[:4], 1), tmp_path / "both")
+    told: list[tuple[int, int]] = []
+    once = concatenate(sets(names[:4], 1), tmp_path / "both", on_image=lambda done, total: told.append((done, total)))
+    assert told == [] and once.names == names[:4]
+    later = concatenate(sets(names[1:], 2), tmp_path / "both", on_image=lambda done, total: told.append((done, total)))
+    assert told[-1] == (5, 5) and later.names == names[1:] and later.source(names[1]).fingerprint == 2
+
+
 def test_what_cannot_be_concatenated_is_refused(tmp_path: Path) -> None:
     images = global_images(3)
     one = write_global(tmp_path / "one", images)
@@ -324,7 +344,7 @@ def test_what_cannot_be_concatenated_is_refused(tmp_path: Path) -> None:
         with pytest.raises((InputError, MismatchError), match=error):
             concatenate(sets, tmp_path / "both", weights)
         assert not (tmp_path / "both").exists()
-    with pytest.raises(InputError, match="in the way"):
+    with pytest.raises(MismatchError, match="use the same options, or another folder"):
         concatenate([one, write_global(tmp_path / "mac", images, Recipe("mac"))], tmp_path / "one")
     with pytest.raises(MismatchError, match="exactly one"):
         joined([make_features(np.ones((2, 3)))], [1.0])

@@ -60,7 +60,8 @@ def _lines(path: Path) -> Iterator[str]:
     from asmk_engine.describe import describe
 
     content = describe(path)
-    rows = {"features": _feature_rows, "codebook": _codebook_rows, "index": _index_rows}[content["kind"]](content)
+    kinds = {"features": _feature_rows, "codebook": _codebook_rows, "index": _index_rows, "global index": _global_rows}
+    rows = kinds[content["kind"]](content)
     return (f"{label:<18} {_printable(value)}" for label, value in rows)
 
 
@@ -115,6 +116,27 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "code", f"{content['bits']} bits"
     yield from _codebook_origin(content)
     yield "features in", content["features"] or "unknown"
+    yield "images from", ", ".join(content["images_roots"]) or "unknown"
+    yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
+
+
+def _global_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "global index", content["path"]
+    yield "images", _number(content["images"])
+    yield "deleted", f"{_number(content['deleted_images'])} images, until the next merge"
+    yield "segments", _number(content["segments"])
+    yield "size", human_bytes(content["bytes"])
+    yield from ((f"  {part}", human_bytes(count)) for part, count in content["bytes_by_part"].items())
+    each = _decimals(content["bytes_per_image"], 1)
+    yield "bytes per image", f"{each}, {content['bytes_per_vector']} of them a vector"
+    precision = f"{content['precision']} precision" if content["sub_space"] is None else "one byte for each sub-space"
+    yield "vector", f"{content['input_dim']} to {content['dim']} dimensions, {precision}"
+    if content["augmentation"]:
+        yield "augmented", ", ".join(f"{key} {value}" for key, value in content["augmentation"].items())
+    yield "descriptors of", _recipe(content["recipe"])
+    yield "trained", ", ".join(f"{key} {value}" for key, value in content["training"].items()) or "not"
+    yield "fingerprint", content["fingerprint"]
+    yield "features in", ", ".join(content["features"]) or "unknown"
     yield "images from", ", ".join(content["images_roots"]) or "unknown"
     yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asmk_engine.cli.common import PATH, Console, match_options, parse_box, quiet_option
+from asmk_engine.cli.searching import (
+    SearchOptions,
+    answer,
+    check_options,
+    expansion_options,
+    fusion_options,
+    open_fused,
+    searcher_of,
+)
 
 if TYPE_CHECKING:
+    from asmk_engine.cli.searching import AnySearcher, Fused
     from asmk_engine.queries import QuerySource
-    from asmk_engine.search import Hit, Searcher
+    from asmk_engine.search import Hit
 
 FORMATS = ("table", "jsonl", "trec", "pairs")
 TOGETHER = 8  # queries that are answered together: enough for the threads, and the first answers still come soon
@@ -27,6 +37,8 @@ TOGETHER = 8  # queries that are answered together: enough for the threads, and 
 @click.option("--box", help="Ask with a region only: x1,y1,x2,y2 in pixels of the upright image.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Images in an answer.")
 @match_options
+@expansion_options
+@fusion_options
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the answer."
 )
@@ -40,16 +52,15 @@ def query(
     every: bool,
     box: str | None,
     top: int,
-    alpha: float,
-    threshold: float,
-    assignments: int,
-    idf: bool,
-    threads: int | None,
     form: str,
     features_path: Path | None,
     images_root: Path | None,
     sheet: Path | None,
+    other_path: Path | None,
+    fusion: str,
+    fuse_weight: float,
     quiet: bool,
+    **search: Any,
 ) -> None:
     """Rank the images of INDEX for each QUERY: an image file, or the name of an indexed image.
 
@@ -61,24 +72,28 @@ def query(
       asmk-engine query photos.index my-photo.jpg
       asmk-engine query photos.index my-photo.jpg --box 100,50,400,380 --format jsonl
       asmk-engine query photos.index --all --format pairs --top 20 > pairs.txt
+      asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
     """
+    from asmk_engine.descriptors import open_index
     from asmk_engine.evaluation.runs import pair_name
-    from asmk_engine.index import Index
     from asmk_engine.queries import QuerySource
-    from asmk_engine.search import Searcher, SelectiveMatch
 
     if every == bool(queries):
         raise click.UsageError("give either queries or --all")
     if every and box:
         raise click.UsageError("--box goes with single queries, not with --all")
-    index = Index.open(index_path)
+    options, console = SearchOptions(**search), Console(quiet)
+    index = open_index(index_path)
     source = QuerySource(index, features=features_path, images_root=images_root)
-    searcher = Searcher(index, SelectiveMatch(alpha, threshold, idf), assignments=assignments, threads=threads)
+    searcher: AnySearcher | Fused = searcher_of(index, options)
+    if other_path:
+        searcher = open_fused(source, searcher, other_path, options, fusion, fuse_weight, images_root)
+    check_options(index, searcher, options, console)
     asked = index.names if every else list(queries)
     if form == "pairs":
         for name in {*asked, *index.names}:
             pair_name(name)
-    answers: Iterable[tuple[str, list[Hit]]] = _answers(source, searcher, asked, parse_box(box), top, Console(quiet))
+    answers: Iterable[tuple[str, list[Hit]]] = _answers(source, searcher, asked, parse_box(box), top, console)
     if sheet:
         answers = _with_sheet(list(answers), source, sheet, parse_box(box))
     for line in _lines(answers, form):
@@ -87,7 +102,7 @@ def query(
 
 def _answers(
     source: QuerySource,
-    searcher: Searcher,
+    searcher: AnySearcher | Fused,
     asked: list[str],
     box: tuple[float, float, float, float] | None,
     top: int,
@@ -96,11 +111,10 @@ def _answers(
     with console.bar("query", "queries") as progress:
         for begin in range(0, len(asked), TOGETHER):
             names = asked[begin : begin + TOGETHER]
-            found = [source.features(name, box) for name in names]
-            answers = searcher.search((features for features, _ in found), top + 1)
+            answers = answer(source, searcher, names, box, top + 1)
             progress(begin + len(names), len(asked))
-            for name, (_, indexed), hits in zip(names, found, answers, strict=True):
-                yield name, [hit for hit in hits if not (indexed and hit.name == name)][:top]
+            for name, hits in zip(names, answers, strict=True):
+                yield name, [hit for hit in hits if not (name in source.index and hit.name == name)][:top]
 
 
 def _with_sheet(

@@ -21,7 +21,7 @@ def augment(
     output: Path | str,
     expansion: Expansion | None = None,
     *,
-    device: str = "cpu",
+    device: str = "auto",
     segment_bytes: int = SEGMENT_BYTES,
     on_image: Progress | None = None,
 ) -> GlobalIndex:
@@ -55,6 +55,7 @@ def augment(
                     on_image(done, snapshot.images)
             names = segment.names_as_bytes(numbers)
             made.add_vectors(VectorContents(names, segment.fingerprints[numbers], vectors))
+    made.remember(snapshot.manifest.features, snapshot.manifest.images_roots)
     return made
 
 

@@ -18,7 +18,7 @@ from asmk_engine.collection import Progress, counted, listed
 from asmk_engine.descriptors.training import check_global
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.extractors import extractor_from_recipe
-from asmk_engine.features import Features, FeatureSet, FeatureWriter
+from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
 from asmk_engine.recipes import Recipe
 
 EXTRACTOR = "concatenation"
@@ -32,22 +32,26 @@ def concatenate(
     weights: Sequence[float] | None = None,
     on_image: Progress | None = None,
 ) -> FeatureSet:
-    """Write the descriptors of several feature sets side by side as a new one at `output`.
+    """Write the descriptors of several feature sets side by side as one at `output`, or bring that up to date.
 
     weights  of the sets, above 0; all 1 when None
+    An image that is there already is left as it is where its file is the same.
     Raises InputError for fewer than two sets, weights that do not fit, an image that some set does not hold or that
-    has not exactly one descriptor there, and MismatchError for features that are not global, or two sets of one recipe.
+    has not exactly one descriptor there, and MismatchError for features that are not global, two sets of one recipe, or
+    another recipe at `output`.
     """
     given = _checked_weights(weights, len(sets))
     for features in sets:
         check_global(features)
     recipe = concatenated_recipe([features.recipe for features in sets], given)
-    names = _common_names(sets)
-    path = Path(output)
-    if path.exists() and any(path.iterdir()):
-        raise InputError(f"{path}: something is in the way; a concatenation is written to a new folder")
-    with FeatureWriter(path, recipe, sum(features.dim for features in sets)) as writer:
-        for name, first in counted(sets[0].images(names), len(names), on_image):
+    names, path = _common_names(sets), Path(output)
+    known = FeatureSet.open(path) if part_names(path) else None
+    due = [name for name in names if not (known and name in known and known.source(name) == sets[0].source(name))]
+    dim = sum(features.dim for features in sets)
+    with FeatureWriter(path, recipe, dim, images_root=sets[0].images_root) as writer:
+        for name in set(known.names if known else ()).difference(names):
+            writer.remove(name)
+        for name, first in counted(sets[0].images(due), len(due), on_image):
             others = [features.read(name) for features in sets[1:]]
             writer.add(name, joined([first, *others], given), sets[0].source(name))
     return FeatureSet.open(path)

@@ -17,6 +17,7 @@ from asmk_engine.descriptors.products import Scores, scores_for
 from asmk_engine.descriptors.snapshot import GlobalSnapshot
 from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.features import Features
+from asmk_engine.joint import JointIndex
 from asmk_engine.search import Hit
 from asmk_engine.threads import thread_count
 
@@ -57,7 +58,7 @@ class Expansion:
 
 
 class GlobalSearcher:
-    """Ranks the images of a global index for a query.
+    """Ranks the images of a global index, or of several joined, for a query.
 
     expansion  expand each query by its nearest images and search again
     device     where products of matrices are computed: `cuda`, `cpu`, or `auto` for CUDA when it is there; answers do
@@ -69,10 +70,10 @@ class GlobalSearcher:
 
     def __init__(
         self,
-        index: GlobalIndex,
+        index: GlobalIndex | JointIndex[GlobalSnapshot],
         expansion: Expansion | None = None,
         *,
-        device: str = "cpu",
+        device: str = "auto",
         threads: int | None = None,
     ) -> None:
         if device not in DEVICES:

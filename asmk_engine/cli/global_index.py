@@ -1,0 +1,172 @@
+"""The parts of `asmk-engine index` that make and add to a global index, and `augment`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, parse_numbers, plural, quiet_option, together
+from asmk_engine.errors import InputError, MismatchError
+
+if TYPE_CHECKING:
+    from asmk_engine.descriptors import Codec, CodecOptions, GlobalIndex
+    from asmk_engine.features import FeatureSet
+
+KEYS = ("pca", "whiten", "pq", "half", "train_on", "concatenate", "part_weights")
+_LEAST_SEGMENT = 16 << 20
+_COPIES = 3  # of a segment in hand: its vectors, those being joined, and those of its groups
+
+global_options = together(
+    click.option("--pca", type=click.IntRange(min=1), metavar="N", help="Global: keep the N strongest dimensions."),
+    click.option("--whiten", is_flag=True, help="Global: bring them to equal variance; with --pca."),
+    click.option("--pq", type=click.Choice(["8", "1"]), help="Global: one byte for so many dimensions."),
+    click.option("--half", is_flag=True, help="Global: keep vectors in half precision."),
+    click.option(
+        "--train-on",
+        type=PATH,
+        metavar="FEATURES",
+        help="Global: the feature set that --pca and --pq learn from.  [default: the indexed one]",
+    ),
+    click.option(
+        "--concatenate", is_flag=True, help="Global: several feature sets, their descriptors side by side as one."
+    ),
+    click.option(
+        "--part-weights",
+        callback=lambda c, p, value: parse_numbers(value),
+        help="Global: weights of the concatenated sets, such as 1,0.5.  [default: all 1]",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class GlobalOptions:
+    """What `index` lets one choose of a global index; see its help."""
+
+    pca: int | None = None
+    whiten: bool = False
+    pq: str | None = None
+    half: bool = False
+    train_on: Path | None = None
+    concatenate: bool = False
+    part_weights: tuple[float, ...] | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The options of a new codec that were given, as they are typed."""
+        chosen = {key: getattr(self, key) for key in ("pca", "whiten", "pq", "half", "train_on")}
+        return [f"--{key.replace('_', '-')}" for key, value in chosen.items() if value]
+
+    def refuse(self, features: FeatureSet) -> None:
+        """InputError when something was chosen that only global descriptors take."""
+        given = [*self.given, *(["--concatenate"] if self.concatenate else [])]
+        if given:
+            raise InputError(
+                f"{features.path}: {' and '.join(given)} for features of [{features.recipe}], which are many to an "
+                "image; leave that out, or extract global descriptors"
+            )
+
+    def codec_options(self, seed: int) -> CodecOptions:
+        """The options of a codec; InputError where they contradict each other."""
+        from asmk_engine.descriptors import CodecOptions
+
+        return CodecOptions(self.pca, self.whiten, int(self.pq) if self.pq else None, self.half, seed)
+
+
+def concatenated(sets: Sequence[Path], output: Path, options: GlobalOptions, console: Console) -> FeatureSet:
+    """The descriptors of several feature sets side by side, kept at `output`."""
+    from asmk_engine.descriptors.concatenation import concatenate
+    from asmk_engine.features import FeatureSet
+
+    with console.bar("concatenate", "images") as on_image:
+        return concatenate([FeatureSet.open(path) for path in sets], output, options.part_weights, on_image)
+
+
+def make_codec(features: FeatureSet, options: GlobalOptions, seed: int, console: Console) -> Codec:
+    """A codec for the features, trained on them or on the set that was named for it."""
+    from asmk_engine.descriptors.training import train_codec
+    from asmk_engine.features import FeatureSet
+
+    sample = FeatureSet.open(options.train_on) if options.train_on else features
+    if sample.recipe != features.recipe or sample.dim != features.dim:
+        raise MismatchError(
+            f"{sample.path}: {sample.dim} dimensions of [{sample.recipe}], but {features.path} has {features.dim} of "
+            f"[{features.recipe}]; train on descriptors of the same kind"
+        )
+    with console.bar("train", "images") as progress:
+        return train_codec(sample, options.codec_options(seed), progress)
+
+
+def add_global(
+    features: FeatureSet,
+    target: GlobalIndex | None,
+    output: Path,
+    options: GlobalOptions,
+    console: Console,
+    *,
+    codebook: Path | None,
+    network: Path | None,
+    seed: int,
+    memory: int | None,
+    **how: Any,
+) -> None:
+    """Add global descriptors to the index at `output`, which is made where it is not there; `how` is for `add`."""
+    if codebook is not None:
+        raise InputError(f"{codebook}: a global index has no codebook; leave --codebook out")
+    from asmk_engine.descriptors import GlobalIndex
+    from asmk_engine.descriptors.index import check_fits
+
+    room = segment_bytes(memory)
+    if target is None:
+        codec = make_codec(features, options, seed, console)
+        check_fits(features, codec, output)
+        target = GlobalIndex.create(output, codec, network)
+    elif options.given:
+        console.say(f"there is an index already: {' and '.join(options.given)} not used")
+    with console.bar("index", "images") as on_image:
+        summary = target.add(features, segment_bytes=room, on_image=on_image, **how)
+    codec = target.codebook
+    console.say(
+        f"{output}: {plural(target.images, 'image')}, {codec.dim} dimensions in {codec.width * codec.dtype.itemsize} "
+        f"bytes each: {summary.added} added, {summary.replaced} replaced, {summary.unchanged} there already, "
+        f"{summary.removed} removed"
+    )
+
+
+def segment_bytes(memory: int | None) -> int:
+    """Bytes of vectors of a segment under a limit on memory; InputError, with the least that suffices."""
+    from asmk_engine.batch import BESIDE
+    from asmk_engine.descriptors.index import SEGMENT_BYTES
+
+    if memory is None:
+        return SEGMENT_BYTES
+    room = (memory - BESIDE) // _COPIES
+    if room < _LEAST_SEGMENT:
+        least = (BESIDE + _COPIES * _LEAST_SEGMENT) >> 20
+        raise InputError(f"{memory >> 20} MiB of memory were allowed, a global index takes {least}M or more")
+    return min(SEGMENT_BYTES, room)
+
+
+@click.command()
+@click.argument("index_path", type=PATH, metavar="INDEX")
+@click.option("-o", "--output", type=PATH, required=True, help="The augmented index; a new folder.")
+@click.option("--neighbours", type=click.IntRange(min=1), default=10, show_default=True, help="Images blended in.")
+@click.option("--alpha", type=click.FloatRange(min=0), default=3.0, show_default=True, help="Power of similarity.")
+@quiet_option
+def augment(index_path: Path, output: Path, neighbours: int, alpha: float, quiet: bool) -> None:
+    """Blend every image of a global INDEX with its nearest ones, as a new index (database-side augmentation).
+
+    \b
+    Example:
+      asmk-engine augment gem.index -o gem-augmented.index --neighbours 10
+    """
+    from asmk_engine.descriptors import Expansion, GlobalIndex
+    from asmk_engine.descriptors.augmentation import augment as blend
+
+    console = Console(quiet)
+    with console.bar("augment", "images") as on_image:
+        made = blend(GlobalIndex.open(index_path), output, Expansion(neighbours, alpha), on_image=on_image)
+    console.say(f"{output}: {plural(made.images, 'image')}, each blended with its {neighbours} nearest")

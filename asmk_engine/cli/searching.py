@@ -1,0 +1,151 @@
+"""Searching an index of whatever kind: what `query` and `evaluate` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, together
+from asmk_engine.errors import InputError
+
+if TYPE_CHECKING:
+    from asmk_engine.descriptors import GlobalIndex, GlobalSearcher
+    from asmk_engine.index import Index
+    from asmk_engine.joint import JointIndex
+    from asmk_engine.queries import Box, QuerySource
+    from asmk_engine.search import Hit, Searcher
+
+    AnyIndex = Index | GlobalIndex | JointIndex[Any]
+    AnySearcher = Searcher | GlobalSearcher
+
+FUSED = 1000  # images of each ranking that are fused
+_OF_FEATURES = ("alpha", "threshold", "assignments", "idf")
+
+expansion_options = together(
+    click.option(
+        "--expansion",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Of a global index: add its K nearest images to a query and search again.",
+    ),
+    click.option(
+        "--expansion-alpha",
+        type=click.FloatRange(min=0),
+        default=3.0,
+        show_default=True,
+        help="Power of a similarity that weighs an image in the expansion.",
+    ),
+)
+fusion_options = together(
+    click.option(
+        "--fuse", "other_path", type=PATH, metavar="OTHER", help="Fuse with the answers of another index, of any kind."
+    ),
+    click.option(
+        "--fusion",
+        type=click.Choice(["scores", "ranks"]),
+        default="scores",
+        show_default=True,
+        help="Sum scores that are brought to 0 to 1, or reciprocal ranks.",
+    ),
+    click.option(
+        "--fuse-weight",
+        type=click.FloatRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="Share of OTHER in the sum; INDEX has the rest.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What the commands let one choose of a search; see their help."""
+
+    alpha: float
+    threshold: float
+    assignments: int
+    idf: bool
+    threads: int | None
+    expansion: int | None = None
+    expansion_alpha: float = 3.0
+
+
+def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
+    """A searcher for an index of either kind; InputError where query expansion is asked of local features."""
+    from asmk_engine.descriptors import Expansion, GlobalSearcher
+    from asmk_engine.descriptors.codec import Codec
+    from asmk_engine.search import Searcher, SelectiveMatch
+
+    if isinstance(index.codebook, Codec):
+        expansion = Expansion(options.expansion, options.expansion_alpha) if options.expansion else None
+        return GlobalSearcher(index, expansion, threads=options.threads)  # type: ignore[arg-type]
+    match = SelectiveMatch(options.alpha, options.threshold, options.idf)
+    return Searcher(index, match, assignments=options.assignments, threads=options.threads)  # type: ignore[arg-type]
+
+
+def check_options(index: AnyIndex, searcher: AnySearcher | Fused, options: SearchOptions, console: Console) -> None:
+    """InputError where no index takes an expansion that is asked for, a message where none takes a match option."""
+    indexes = [source.index for source in searcher.sources] if isinstance(searcher, Fused) else [index]
+    are_global = [one.recipe.is_global for one in indexes]
+    if options.expansion and not any(are_global):
+        raise InputError(f"{index.path}: holds local features, --expansion goes with global descriptors; leave it out")
+    given = [f"--{name}" for name in _OF_FEATURES if _was_given(name)]
+    if given and all(are_global):
+        console.say(f"{' and '.join(given)}: of no use for global descriptors, and not used")
+
+
+def _was_given(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not None and source is not click.core.ParameterSource.DEFAULT
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The searchers of two indexes whose answers are fused, and where each takes the features of a query.
+
+    method, weight   how, and the share of the second
+    """
+
+    sources: tuple[QuerySource, QuerySource]
+    searchers: tuple[AnySearcher, AnySearcher]
+    method: str
+    weight: float
+
+    def search(self, name: str, box: Box | None, top: int) -> list[Hit]:
+        """The best images for a query, described anew for each index."""
+        from asmk_engine.descriptors.fusion import fuse
+
+        depth = max(FUSED, top)
+        pairs = zip(self.sources, self.searchers, strict=True)
+        rankings = [searcher.search(source.features(name, box)[0], depth) for source, searcher in pairs]
+        return fuse(rankings, method=self.method, weights=[1 - self.weight, self.weight], top=top)
+
+
+def open_fused(
+    source: QuerySource,
+    searcher: AnySearcher,
+    other: Path,
+    options: SearchOptions,
+    method: str,
+    weight: float,
+    images_root: Path | None,
+) -> Fused:
+    """A searcher of an index and of the one at `other`, which takes its queries' features from where it remembers."""
+    from asmk_engine.descriptors import open_index
+    from asmk_engine.queries import QuerySource
+
+    index = open_index(other)
+    sources = source, QuerySource(index, images_root=images_root)
+    return Fused(sources, (searcher, searcher_of(index, options)), method, weight)
+
+
+def answer(
+    source: QuerySource, searcher: AnySearcher | Fused, names: list[str], box: Box | None, top: int
+) -> list[list[Hit]]:
+    """The best images for each of some queries."""
+    if isinstance(searcher, Fused):
+        return [searcher.search(name, box, top) for name in names]
+    return searcher.search((source.features(name, box)[0] for name in names), top)
