@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import naive_global
-from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
+from asmk_engine.cli.extract import extract
+from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.extractors import extractor_from_recipe, load_extractor
 from asmk_engine.extractors.network import BatchedExtractor
-from asmk_engine.features import Features
+from asmk_engine.features import Features, FeatureSet
 from asmk_engine.images import View, view_image
 from asmk_engine.networks import checkpoints
 from asmk_engine.networks.checkpoints import checkpoint_hash
@@ -258,7 +260,7 @@ def test_a_complete_network_is_not_completed_otherwise(tmp_path: Path) -> None:
 
 def test_every_trunk_is_found_by_its_tensors() -> None:
     with torch.device("meta"):
-        for name in TRUNKS:
+        for name in ("resnet18", "resnet50", "resnet101", "squeezenet1_1", "vgg16", "resnet50v2"):
             for skip in {0, min(1, TRUNKS[name].most_skip)}:
                 state = build_trunk(name, skip).state_dict()
                 assert find_trunk({**state, "fc.bias": torch.zeros(5)}, 0, "here") == (name, skip)
@@ -292,3 +294,39 @@ def test_files_that_hold_no_network(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(FormatError, match="holds no state dict"):
         open_global_network(tmp_path / "list.pth", Completion())
+
+
+# The command
+
+
+def test_the_command_keeps_a_complete_network_beside_the_features(
+    photographs: Path, trunk_file: str, network_file: str, tmp_path: Path
+) -> None:
+    def extracted(name: str, *options: object) -> FeatureSet:
+        arguments = [photographs, "-o", tmp_path / f"{name}.features", "--workers", 0, *options]
+        done = CliRunner().invoke(extract, [str(argument) for argument in arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return FeatureSet.open(tmp_path / f"{name}.features")
+
+    for name, file in (("crow", trunk_file), ("gem", network_file), ("how-global", network_file)):
+        found = extracted(name, "--extractor", name, "--weights", file)
+        beside = tmp_path / f"{name}.network.safetensors"
+        assert found.recipe.weights == checkpoint_hash(beside) and found.recipe.extractor == name
+        assert checkpoints.kind_of_network(beside) in ("asmk-engine global network", checkpoints.KIND)
+        assert_same(found.read("0.png"), load_extractor(name, weights=file).extract(photographs / "0.png"), 1e-6)
+        Image.fromarray(photograph(seed=9)).save(photographs / f"{name}.png")
+        assert f"{name}.png" in extracted(name)  # by the recipe, with the network that lies there
+
+
+def test_the_command_refuses_options_that_are_not_of_the_extractor(
+    photographs: Path, trunk_file: str, tmp_path: Path
+) -> None:
+    for options, message in (
+        (["--extractor", "gem"], "gem needs weights"),
+        (["--extractor", "mac", "--weights", trunk_file, "--exponent", "3"], "mac has no option 'exponent'"),
+        (["--extractor", "gem", "--weights", trunk_file, "--max-features", "3"], "gem has no option 'max_features'"),
+        (["--extractor", "gem", "--weights", str(tmp_path / "none.pth")], "no such file of weights"),
+        (["--extractor", "how-global", "--weights", trunk_file], "trunk.pth"),
+    ):
+        done = CliRunner().invoke(extract, [str(photographs), "-o", str(tmp_path / "x"), *options])
+        assert isinstance(done.exception, AsmkError) and message in str(done.exception), done.output

@@ -67,9 +67,9 @@ def _global_extractor(
         weights = _published(name, preset)
     apart: dict[str, Any] = {"weights": str(weights or ""), "device": device or "auto"}
     pooling = preset.extractor if preset else name
-    if weights is None or pooling == "how-global":
+    if weights is None:
         return load_extractor(name, **named, **apart)
-    skip = named.pop("skip", preset.skip if preset else 0)
+    skip = 0 if pooling == "how-global" else named.pop("skip", preset.skip if preset else 0)
     left_open = {"exponent": named.pop("exponent")} if pooling == "gem" and "exponent" in named else {}
     place = complete_global(weights, Completion(pooling, skip, **left_open), network_beside(output))
     return load_extractor(name, **named, **apart | {"weights": str(place)})

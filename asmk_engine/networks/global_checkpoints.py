@@ -140,11 +140,11 @@ def find_trunk(tensors: Tensors, least_skip: int, where: object) -> tuple[str, i
 
     MismatchError when they are of no trunk that is known.
     """
-    for name in TRUNKS:
-        if _may_be_of(tensors, name):
-            for skip in range(least_skip, TRUNKS[name].most_skip + 1):
-                if _fits(tensors, name, skip):
-                    return name, skip
+    published = [name for name in TRUNKS if _is_onnx(tensors, name)]
+    for name in published or [name for name in TRUNKS if _may_be_of(tensors, name)]:
+        for skip in range(least_skip, TRUNKS[name].most_skip + 1):
+            if _fits(tensors, name, skip):
+                return name, skip
     raise MismatchError(
         f"{where}: its {len(tensors)} tensors fit no trunk that is known, less {least_skip} of its last parts; "
         f"known are {', '.join(TRUNKS)}; {_GIVE}"
@@ -153,8 +153,6 @@ def find_trunk(tensors: Tensors, least_skip: int, where: object) -> tuple[str, i
 
 def _may_be_of(tensors: Tensors, name: str) -> bool:
     """Whether every tensor has a name in this trunk, or in its classifier."""
-    if _is_onnx(tensors, name):
-        return True
     return all(key in CLASSIFIERS or key in _shapes(name, 0) or key.endswith(_COUNTER) for key in tensors)
 
 

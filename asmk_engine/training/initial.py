@@ -84,10 +84,14 @@ def complete_network(
 
 
 def complete_global(weights: Path, completion: Completion, place: Path) -> Path:
-    """The global network file at `place`, made of weights of any kind; no photographs are needed.
+    """The network file of a whole-image extractor at `place`, made of weights of any kind; no photographs are needed.
 
-    completion  the pooling, and what completes weights of a trunk; see `open_global_network` for what is raised
+    completion  the pooling, and what completes weights of a trunk; see `open_global_network` for what is raised. For
+                `how-global` the weights are a local network, which is copied; FormatError for others
     """
+    if completion.pooling == "how-global":
+        open_checkpoint(weights)
+        return _copy(weights, place)
     network, complete = open_global_network(weights, completion)
     if kind_of_network(weights) == GLOBAL_KIND:
         return _copy(weights, place)
