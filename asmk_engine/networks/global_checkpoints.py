@@ -141,7 +141,7 @@ def find_trunk(tensors: Tensors, least_skip: int, where: object) -> tuple[str, i
     MismatchError when they are of no trunk that is known.
     """
     published = [name for name in TRUNKS if _is_onnx(tensors, name)]
-    for name in published or [name for name in TRUNKS if _may_be_of(tensors, name)]:
+    for name in published or (name for name in TRUNKS if _may_be_of(tensors, name)):
         for skip in range(least_skip, TRUNKS[name].most_skip + 1):
             if _fits(tensors, name, skip):
                 return name, skip
