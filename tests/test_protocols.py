@@ -145,6 +145,14 @@ def test_named_queries_may_have_no_difficulty(tmp_path: Path) -> None:
     assert evaluate(truth, {"x": ["x", "b", "a"]}).per_query["all"] == {"x": 1 / 4}
 
 
+def test_where_difficulties_are_known_no_query_finds_itself(tmp_path: Path) -> None:
+    content = {"imlist": ["a", "q"], "queries": [{"query": "q", "easy": ["q", "a"], "hard": []}]}
+    truth = read_truth(write(tmp_path, json.dumps(content)))
+    assert truth.queries[0].in_database and not truth.queries[0].finds_itself
+    assert evaluate(truth, {"q": ["q", "a"]}).per_query["easy"] == evaluate(truth, {"q": ["a"]}).per_query["easy"]
+    assert evaluate(truth, {"q": ["a"]}).per_query["easy"] == {"q": 1}
+
+
 def test_the_validation_set_of_how(tmp_path: Path) -> None:
     path = tmp_path / "val.pkl"
     path.write_bytes(pickle.dumps({**VALIDATION, "qidx": np.array([3])}))

@@ -342,7 +342,7 @@ def test_pairs_of_one_ranking_hold_both_directions() -> None:
 
 def test_distractors_in_a_run_are_taken_for_no_image_of_the_truth() -> None:
     truth = Truth(("a", "b"), (TruthQuery("q", None, frozenset("a"), frozenset("b"), frozenset(), False),))
-    run = {"q": ["distractor1:a.jpg", "distractor1:x/b.jpg", "b.jpg"]}
+    run = {"q": ["distractor1:x/a.jpg", "distractor1:x/b.jpg", "b.jpg"]}
     assert evaluate_run(truth, run).per_query == {"easy": {"q": 0}, "medium": {"q": 1 / 12}, "hard": {"q": 1 / 6}}
 
 

@@ -169,6 +169,7 @@ def _judge_index(
 ) -> Report:
     from asmk_engine.evaluation.names import resolve
     from asmk_engine.evaluation.protocol import Judge
+    from asmk_engine.search import Searcher
 
     resolved = resolve(truth, source.index.names, allow_missing=allow_missing)
     if resolved.missing:
@@ -177,7 +178,7 @@ def _judge_index(
     asked = _asked(judge, source, allow_missing, console)
     if saved is not None:
         _save(_answers(judge, searcher, asked), resolved.truth, saved)
-    elif judge.numbers:
+    elif isinstance(searcher, Searcher) and judge.numbers:
         for name, features in asked:
             judge.take_numbers(name, searcher.order(features).numbers)
     else:
