@@ -6,17 +6,19 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asmk_engine.cli.common import PATH, Console, match_options, plural, quiet_option, read_name_list
+from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, searcher_of
 
 if TYPE_CHECKING:
+    from asmk_engine.cli.searching import AnySearcher
     from asmk_engine.evaluation.classifiers import Classifier, Labels
     from asmk_engine.evaluation.model import Prediction
     from asmk_engine.queries import QuerySource
-    from asmk_engine.search import Hit, Searcher
+    from asmk_engine.search import Hit
 
 FORMATS = ("table", "jsonl", "gldv2")
 METHODS = ("cls1", "cls2", "cls3")
@@ -46,6 +48,7 @@ TOGETHER = 8  # photographs that are searched for together, as in `query`
 @click.option("--neighbours", type=click.IntRange(min=1), help="Images that vote.  [default: 1 or 10, as the method]")
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels of a table or JSON line.")
 @match_options
+@expansion_options
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the answer."
 )
@@ -62,16 +65,12 @@ def classify(
     method: str,
     neighbours: int | None,
     top: int,
-    alpha: float,
-    threshold: float,
-    assignments: int,
-    idf: bool,
-    threads: int | None,
     form: str,
     features_path: Path | None,
     images_root: Path | None,
     allow_missing: bool,
     quiet: bool,
+    **search: Any,
 ) -> None:
     """Give each QUERY the label of the images of INDEX that are most like it, with a confidence.
 
@@ -84,22 +83,21 @@ def classify(
       asmk-engine classify photos.index --all --labels labels.csv
       asmk-engine classify gldv2.index --list test.txt --labels train_clean.csv --method cls3 --format gldv2 > out.csv
     """
+    from asmk_engine.descriptors import open_index
     from asmk_engine.evaluation.classifiers import CLASSIFIERS, check_weights, resolve_labels
     from asmk_engine.evaluation.landmarks import read_labels
-    from asmk_engine.index import Index
     from asmk_engine.queries import QuerySource
-    from asmk_engine.search import Searcher, SelectiveMatch
 
     given = [*queries, *(read_name_list(list_path) if list_path else [])]
     if every == bool(given):
         raise click.UsageError("give either queries (or --list) or --all")
     classifier = CLASSIFIERS[method] if neighbours is None else replace(CLASSIFIERS[method], neighbours=neighbours)
-    index = Index.open(index_path)
+    index, options, console = open_index(index_path), SearchOptions(**search), Console(quiet)
     labels = resolve_labels(read_labels(labels_path), index.names, allow_missing=allow_missing)
     check_weights(labels, classifier)
     source = QuerySource(index, features=features_path, images_root=images_root)
-    searcher = Searcher(index, SelectiveMatch(alpha, threshold, idf), assignments=assignments, threads=threads)
-    console = Console(quiet)
+    searcher = searcher_of(index, options)
+    check_options(index, searcher, options, console)
     asked = index.names if every else given
     predictions = _predictions(source, searcher, labels, classifier, asked, console)
     if every:
@@ -109,7 +107,12 @@ def classify(
 
 
 def _predictions(
-    source: QuerySource, searcher: Searcher, labels: Labels, classifier: Classifier, asked: list[str], console: Console
+    source: QuerySource,
+    searcher: AnySearcher,
+    labels: Labels,
+    classifier: Classifier,
+    asked: list[str],
+    console: Console,
 ) -> Iterator[tuple[str, list[Prediction]]]:
     from asmk_engine.evaluation.classifiers import classify as vote
 
