@@ -27,7 +27,7 @@ ROOMS = [
     *["signatures", "image_table", "commits", "segment", "segment_writer", "batch", "merging", "snapshot"],
     *["collection", "index", "joint", "ranking", "search", "variants", "verify", "descriptors", "checking", "repair"],
     *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "describe", "diagnosis", "demo"],
-    *["tradeoff", "cli", "__main__"],
+    *["tradeoff", "reproduction", "cli", "__main__"],
 ]
 # Packages of others that only some rooms may import, not even inside a function.
 WALLS = {

@@ -14,6 +14,7 @@ import click
 
 from asmk_engine import __version__
 from asmk_engine.cli import (
+    benchmark,
     check,
     classify,
     codebook,
@@ -27,6 +28,8 @@ from asmk_engine.cli import (
     interchange,
     networks,
     query,
+    reproduce,
+    train,
     weights,
     whiten_global,
 )
@@ -68,6 +71,7 @@ for command in (
     query.query,
     evaluate.evaluate,
     classify.classify,
+    benchmark.benchmark,
     info.info,
     global_index.augment,
     index.delete,
@@ -77,6 +81,9 @@ for command in (
     interchange.import_,
     interchange.export,
     weights.weights,
+    train.train_how,
+    train.train_delf,
+    reproduce.reproduce,
     demo.demo,
     doctor.doctor,
 ):

@@ -53,3 +53,8 @@ def use_full_precision(device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is called by its maker, or `processor`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "processor"

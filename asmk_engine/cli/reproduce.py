@@ -1,0 +1,144 @@
+"""`asmk-engine reproduce`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, json_option, quiet_option, threads_option
+
+if TYPE_CHECKING:
+    from asmk_engine.reproduction.recipe import PublishedRow
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@click.option("--data", type=PATH, help="Folder of the published datasets; without a recipe's files nothing is run.")
+@click.option("-o", "--output", type=PATH, help="Folder for all that is made.  [default: RECIPE.reproduction]")
+@click.option("--distractors", is_flag=True, help="Also search with the million distractors, where the row has that.")
+@click.option("--rehearse", "photos", type=PATH, help="Run every stage on this folder of photographs instead.")
+@click.option("--truth", "truth_path", type=PATH, help="The ground truth of a rehearsal.")
+@click.option(
+    "--weights",
+    type=PATH,
+    multiple=True,
+    help="A file instead of the published weights; once for each extractor of the recipe, in their order.",
+)
+@click.option("--device", default="auto", show_default=True, help="Where networks run: auto, cpu, cuda or cuda:0.")
+@click.option("--workers", type=click.IntRange(min=0), help="Worker processes; one per processor by default.")
+@threads_option
+@json_option
+@quiet_option
+def reproduce(
+    recipe: str | None,
+    data: Path | None,
+    output: Path | None,
+    distractors: bool,
+    photos: Path | None,
+    truth_path: Path | None,
+    weights: tuple[Path, ...],
+    device: str,
+    workers: int | None,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure a published result again: run all stages of RECIPE and print the published number beside the measured.
+
+    Without a recipe the recipes are listed; with nothing else, what a recipe needs, and where that is published.
+    Nothing is downloaded. RECIPE may also be a .toml file of your own. A run that was stopped goes on from there.
+
+    \b
+    Examples:
+      asmk-engine reproduce
+      asmk-engine reproduce how-r18-1000
+      asmk-engine reproduce how-r18-1000 --data datasets/
+      asmk-engine reproduce how-r18-1000 --rehearse photos/ --truth gnd.json
+    """
+    from asmk_engine.reproduction.recipe import open_recipe
+
+    if (photos is None) != (truth_path is None):
+        raise click.UsageError("--rehearse PHOTOS and --truth FILE go together")
+    if photos is not None and data is not None:
+        raise click.UsageError("give either --data, or --rehearse with --truth")
+    if recipe is None:
+        _list_recipes(as_json)
+        return
+    row = open_recipe(recipe)
+    if len(weights) > len(row.describe):
+        raise click.UsageError(f"{row.name} takes {len(row.describe)} --weights at most")
+    if data is None and photos is None:
+        _tell_needs(row, distractors, weights, as_json)
+        return
+    _run(row, data, photos, truth_path, output, distractors, weights, device, workers, threads, as_json, quiet)
+
+
+def _list_recipes(as_json: bool) -> None:
+    from asmk_engine.reproduction.recipe import open_recipe, recipe_names
+
+    rows = [open_recipe(name) for name in recipe_names()]
+    if as_json:
+        click.echo(json.dumps([{"recipe": row.name, "title": row.title, "source": row.source} for row in rows]))
+        return
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        click.echo(f"{row.name:<{width}}  {row.title}")
+
+
+def _tell_needs(row: PublishedRow, distractors: bool, weights: tuple[Path, ...], as_json: bool) -> None:
+    from asmk_engine.reproduction.files import listing, needs
+
+    wanted = needs(row, Path("DIR"), distractors, weights)
+    if as_json:
+        click.echo(json.dumps([{"name": need.name, "address": need.address, "note": need.note} for need in wanted]))
+        return
+    click.echo(f"{row.name}: {row.title}")
+    click.echo(f"published in: {row.source}")
+    for test in row.tests:
+        told = ", ".join(f"{key} {value}" for key, value in test.published.items())
+        click.echo(f"  {test.name}: {told}")
+    for difference in row.differences:
+        click.echo(f"  differs: {difference}")
+    click.echo(f"needs, below a folder DIR that is given with --data:\n{chr(10).join(listing(wanted, looked=False))}")
+
+
+def _run(
+    row: PublishedRow,
+    data: Path | None,
+    photos: Path | None,
+    truth: Path | None,
+    output: Path | None,
+    distractors: bool,
+    weights: tuple[Path, ...],
+    device: str,
+    workers: int | None,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed
+    from asmk_engine.reproduction.describing import Settings
+    from asmk_engine.reproduction.files import check_there, listing, needs
+    from asmk_engine.reproduction.report import as_dict, as_markdown, write_report
+    from asmk_engine.reproduction.stages import run
+
+    console = Console(quiet)
+    datasets: Datasets
+    if photos is not None and truth is not None:
+        datasets = Rehearsed(photos, truth)
+    else:
+        place = data or Path()
+        wanted = needs(row, place, distractors, weights)
+        if not all(need.there for need in wanted):
+            console.say("\n".join(listing(wanted)))
+        check_there(row, wanted)
+        datasets = Published(place)
+    work = output or Path(f"{row.name}.reproduction")
+    settings = Settings(work, data, distractors, weights, device, workers, threads)
+    outcome = run(row, datasets, settings, console)
+    path = write_report(outcome, work, device)
+    click.echo(json.dumps(as_dict(outcome, device)) if as_json else as_markdown(outcome, device))
+    console.say(f"{path}: the report")

@@ -1,0 +1,48 @@
+"""Small networks with random weights, for rehearsals: they describe a photograph in milliseconds, and not well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from asmk_engine.networks.checkpoints import save_checkpoint
+from asmk_engine.networks.global_checkpoints import save_global_checkpoint
+from asmk_engine.networks.global_network import POOLINGS, GlobalNetwork, GlobalOptions
+from asmk_engine.networks.local import LocalNetwork, LocalOptions
+
+TRUNK, SKIP = "squeezenet1_1", 8
+DIM = 32
+ORIGIN = {"made": "at random, for a rehearsal"}
+
+
+def save_stand_in(path: Path, extractor: str, seed: int = 0) -> str:
+    """Write a random network for an extractor, `how`, `delf`, `how-global` or the name of a pooling; its sha256.
+
+    The trunk is the beginning of SqueezeNet 1.1, 128 channels at stride 4; the same seed gives the same file.
+    """
+    if extractor in POOLINGS:
+        whole = GlobalNetwork(GlobalOptions(TRUNK, SKIP, pooling=extractor))
+        _randomise(whole, seed)
+        return save_global_checkpoint(path, whole, ORIGIN)
+    learned = extractor == "delf"
+    options = LocalOptions(
+        TRUNK, SKIP, dim=DIM, attention="learned" if learned else "norm", reduction="post" if learned else "network"
+    )
+    network = LocalNetwork(options)
+    _randomise(network, seed)
+    return save_checkpoint(path, network, ORIGIN)
+
+
+@torch.no_grad()
+def _randomise(network: nn.Module, seed: int) -> None:
+    """Weights of convolutions that keep the size of a map, as He et al., ICCV 2015, draw them; biases of 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in network.parameters():
+        if tensor.ndim > 1:
+            spread = (6 / tensor[0].numel()) ** 0.5
+            tensor.copy_((2 * torch.rand(tensor.shape, generator=generator) - 1) * spread)
+        elif tensor.numel() > 1:  # the one number of GeM keeps its 3
+            tensor.zero_()
+    network.eval()

@@ -1,0 +1,200 @@
+"""From feature sets to answers, one engine for each kind of recipe: ASMK on local features, vectors of whole images."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from asmk_engine.codebooks import Codebook, Round
+from asmk_engine.descriptors.codec import CENTROIDS, Codec, CodecOptions
+from asmk_engine.descriptors.index import GlobalIndex
+from asmk_engine.descriptors.search import GlobalSearcher
+from asmk_engine.descriptors.training import train_codec
+from asmk_engine.features import FeatureSet
+from asmk_engine.index import Index
+from asmk_engine.joint import JointIndex
+from asmk_engine.reproduction.describing import Describer, Display, Settings
+from asmk_engine.reproduction.recipe import Codes, PublishedRow
+from asmk_engine.search import Searcher, SelectiveMatch
+
+_MANIFEST = "manifest.json"
+
+
+class Engine(ABC):
+    """Learns from features, indexes features, and searches.
+
+    adaptations  what a rehearsal does otherwise than the recipe says
+    """
+
+    def __init__(self, row: PublishedRow, describer: Describer, settings: Settings, display: Display) -> None:
+        self.row, self.describer, self.settings, self.display = row, describer, settings, display
+        self.adaptations: list[str] = []
+
+    @property
+    @abstractmethod
+    def learns(self) -> bool:
+        """Whether there is anything to learn before images can be indexed."""
+
+    @abstractmethod
+    def learned_place(self, learned: str) -> Path:
+        """What is there once the learning from this dataset is done."""
+
+    @abstractmethod
+    def learn(self, features: FeatureSet, learned: str) -> dict[str, Any]:
+        """Learn from the features of the dataset `learned` what is not learned yet; returns facts for the report."""
+
+    @abstractmethod
+    def index(self, features: FeatureSet, dataset: str, learned: str) -> dict[str, Any]:
+        """Index the features of a dataset, where they are not yet; returns facts for the report."""
+
+    @abstractmethod
+    def open(self, dataset: str, distractors: str, learned: str) -> Any:
+        """A searcher of an index, and of one of distractors along with it where one is named."""
+
+    def place(self, dataset: str, learned: str) -> Path:
+        """Where the index of a dataset is."""
+        by = f"-by-{learned}" if learned else ""
+        return self.settings.work / f"{dataset}{by}.index"
+
+
+class LocalEngine(Engine):
+    """ASMK: a codebook, inverted files, selective match."""
+
+    @property
+    def learns(self) -> bool:
+        """A codebook, always."""
+        return True
+
+    def learned_place(self, learned: str) -> Path:
+        """The codebook file."""
+        return self.settings.work / f"{learned}.codebook.h5"
+
+    def learn(self, features: FeatureSet, learned: str) -> dict[str, Any]:
+        """Train the codebook, for features as the database has them.
+
+        Training images may be described otherwise, at one scale say: the codebook takes the recipe of the database.
+        """
+        place = self.learned_place(learned)
+        if not place.is_file():
+            codebook = self._train(features)
+            trained_on = {**codebook.training, "features": json.loads(features.recipe.to_json())}
+            replace(codebook, recipe=self.describer.whole.recipe, training=trained_on).save(place)
+        codebook = Codebook.open(place)
+        return {"codebook": str(codebook), "training": codebook.training}
+
+    def _train(self, features: FeatureSet) -> Codebook:
+        wanted = self.row.codebook
+        if wanted is None:
+            raise ValueError("a local recipe was read without a codebook")
+        words: int | str = wanted.words
+        if self.settings.rehearsal:
+            words = "auto"
+            self.adaptations.append(f"as many words as the photographs carry instead of {wanted.words}")
+        with self.display.bar("sample", "images") as on_sample, self.display.bar("k-means", "rounds") as bar:
+
+            def on_round(done: Round) -> None:
+                bar(done.number, done.rounds)
+
+            return Codebook.train(
+                features,
+                words,
+                seed=wanted.seed,
+                rounds=wanted.rounds,
+                whitening=wanted.whitening,
+                backend=wanted.backend,
+                assignment=wanted.assignment,
+                training_per_word=wanted.training_per_word,
+                on_sample=on_sample,
+                on_round=on_round,
+            )
+
+    def index(self, features: FeatureSet, dataset: str, learned: str) -> dict[str, Any]:
+        """Add what is new to the index, which is made when it is not there."""
+        place = self.place(dataset, learned)
+        if (place / _MANIFEST).exists():
+            index = Index.open(place)
+        else:
+            index = Index.create(place, Codebook.open(self.learned_place(learned)), self.describer.network)
+        with self.display.bar("index", "images") as on_image:
+            index.add(features, existing="update", prune=True, on_image=on_image)
+        return {"images": index.images, "postings": index.postings}
+
+    def open(self, dataset: str, distractors: str, learned: str) -> Searcher:
+        """A searcher with the match of the recipe."""
+        wanted = self.row.search
+        index = Index.open(self.place(dataset, learned))
+        others = [Index.open(self.place(distractors, learned))] if distractors else []
+        match = SelectiveMatch(wanted.alpha, wanted.threshold, wanted.idf)
+        joint = JointIndex([index], others) if others else index
+        return Searcher(joint, match, assignments=wanted.assignments, threads=self.settings.threads)
+
+
+class GlobalEngine(Engine):
+    """One vector for an image: a codec, and the cosine with every vector."""
+
+    @property
+    def learns(self) -> bool:
+        """Only where vectors are projected or quantised."""
+        return bool(self.row.codec.pca or self.row.codec.pq)
+
+    def learned_place(self, learned: str) -> Path:
+        """An empty index with the codec."""
+        return self.place("codec", learned)
+
+    def learn(self, features: FeatureSet, learned: str) -> dict[str, Any]:
+        """Train the codec, and keep it in an index without images."""
+        place = self.learned_place(learned)
+        if not (place / _MANIFEST).exists():
+            options, notes = fitted(self.row.codec, features, self.settings.rehearsal)
+            self.adaptations += notes
+            GlobalIndex.create(place, train_codec(features, options))
+        return {"codec": GlobalIndex.open(place).codebook.training}
+
+    def index(self, features: FeatureSet, dataset: str, learned: str) -> dict[str, Any]:
+        """Add what is new to the index, which is made when it is not there."""
+        place = self.place(dataset, learned)
+        if not (place / _MANIFEST).exists():
+            GlobalIndex.create(place, self._codec(features, learned))
+        index = GlobalIndex.open(place)
+        with self.display.bar("index", "images") as on_image:
+            index.add(features, existing="update", prune=True, on_image=on_image)
+        codec = index.codebook
+        return {"images": index.images, "bytes an image": codec.width * codec.dtype.itemsize}
+
+    def _codec(self, features: FeatureSet, learned: str) -> Codec:
+        if self.learns:
+            return GlobalIndex.open(self.learned_place(learned)).codebook
+        return train_codec(features, CodecOptions(half=self.row.codec.half))
+
+    def open(self, dataset: str, distractors: str, learned: str) -> GlobalSearcher:
+        """A searcher that compares the query with every vector."""
+        index: Any = GlobalIndex.open(self.place(dataset, learned))
+        if distractors:
+            index = JointIndex([index], [GlobalIndex.open(self.place(distractors, learned))])
+        return GlobalSearcher(index, device=_product_device(self.settings.device), threads=self.settings.threads)
+
+
+def _product_device(device: str) -> str:
+    """`cuda:1` as a searcher of vectors calls it."""
+    return "cuda" if device.startswith("cuda") else device
+
+
+def fitted(codes: Codes, features: FeatureSet, rehearsal: bool) -> tuple[CodecOptions, list[str]]:
+    """The options of a codec; in a rehearsal no more than few descriptors of few dimensions carry, and what differs."""
+    pca, pq, count, notes = codes.pca, codes.pq, features.descriptor_count, []
+    if rehearsal and pca > min(features.dim, count):
+        pca = min(features.dim, count)
+        pca -= pca % max(pq, 1)
+        notes.append(f"{pca} dimensions instead of {codes.pca}: {count} photographs of {features.dim}")
+    if rehearsal and pq and (count < CENTROIDS or (pca or features.dim) % pq):
+        pq = 0
+        notes.append(f"no product quantisation: {count} photographs, it takes {CENTROIDS}")
+    return CodecOptions(pca or None, codes.whiten, pq or None, codes.half and not pq), notes
+
+
+def make_engine(row: PublishedRow, describer: Describer, settings: Settings, display: Display) -> Engine:
+    """The engine for the kind of a recipe."""
+    return (LocalEngine if row.kind == "local" else GlobalEngine)(row, describer, settings, display)

@@ -1,0 +1,170 @@
+"""What a recipe needs, where that is published, and what of it is missing; nothing is downloaded.
+
+    DIR/roxford5k/{jpg/, gnd_roxford5k.pkl}     DIR/sfm120k/{ims/, retrieval-SfM-120k.pkl}
+    DIR/rparis6k/{jpg/, gnd_rparis6k.pkl}       DIR/gldv2/{train/, train_clean.csv}
+    DIR/revisitop1m/jpg/                        DIR/weights/
+
+Folders and files may be links. Images may lie in folders below. Sources of the addresses: the pages of Revisited
+Oxford and Paris, of cnnimageretrieval-pytorch, of Google Landmarks v2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asmk_engine.errors import DamagedError, NotFoundError
+from asmk_engine.networks.cache import weights_folder
+from asmk_engine.networks.registry import PublishedWeights, published_weights
+from asmk_engine.reproduction.recipe import PublishedRow, Test
+
+_REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"
+_OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
+_SFM = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/train"
+_LANDMARKS = "https://s3.amazonaws.com/google-landmark"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published dataset.
+
+    kind    `revisited`: photographs, queries and a ground truth; `photographs`; `sfm120k`; `landmarks`
+    parts   (file or folder below that of the dataset, where it is published)
+    note    what should be known of it
+    """
+
+    kind: str
+    parts: tuple[tuple[str, str], ...]
+    note: str = ""
+
+
+_BLURRED = "the photographs were published again in 2022, with faces blurred: figures of before may differ a little"
+DATASETS = {
+    "roxford5k": Dataset(
+        "revisited",
+        (("jpg/", f"{_OXFORD}/oxbuildings/oxbuild_images-v1.tgz"),
+         ("gnd_roxford5k.pkl", f"{_REVISITED}/roxford5k/gnd_roxford5k.pkl")),
+        _BLURRED,
+    ),
+    "rparis6k": Dataset(
+        "revisited",
+        (("jpg/", f"{_OXFORD}/parisbuildings/paris_1-v1.tgz and paris_2-v1.tgz"),
+         ("gnd_rparis6k.pkl", f"{_REVISITED}/rparis6k/gnd_rparis6k.pkl")),
+        _BLURRED,
+    ),
+    "revisitop1m": Dataset(
+        "photographs",
+        (("jpg/", "http://ptak.felk.cvut.cz/revisitop/revisitop1m/jpg/revisitop1m.{1..100}.tar.gz"),),
+    ),
+    "sfm120k": Dataset(
+        "sfm120k", (("ims/", f"{_SFM}/ims/ims.tar.gz"),
+                    ("retrieval-SfM-120k.pkl", f"{_SFM}/dbs/retrieval-SfM-120k.pkl")),
+    ),
+    "gldv2": Dataset(
+        "landmarks", (("train/", f"{_LANDMARKS}/train/images_{{000..499}}.tar"),
+                      ("train_clean.csv", f"{_LANDMARKS}/metadata/train_clean.csv")),
+    ),
+}  # fmt: skip
+"""Every dataset that recipes name."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """A file or folder that a recipe needs.
+
+    name     below the folder of the data; folders end in a slash
+    path     where it is, or should be
+    address  where it is published
+    there    whether it is there
+    note     what stands in the way of using it; empty where nothing does
+    """
+
+    name: str
+    path: Path
+    address: str
+    there: bool
+    note: str = ""
+
+
+def dataset_of(name: str) -> Dataset:
+    """The dataset of this name; DamagedError, since only recipes name them."""
+    if name not in DATASETS:
+        raise DamagedError(f"a recipe names the dataset {name!r}; known are {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def tests_of(row: PublishedRow, distractors: bool, rehearsal: bool = False) -> tuple[Test, ...]:
+    """The tests of a recipe, those with distractors only where they are wanted.
+
+    rehearsal  one test without distractors and one with them: the same photographs are behind all of them then
+    """
+    wanted = [test for test in row.tests if distractors or not test.distractors]
+    if not rehearsal:
+        return tuple(wanted)
+    firsts = {bool(test.distractors): test for test in reversed(wanted)}
+    return tuple(firsts[key] for key in sorted(firsts))
+
+
+def datasets_of(row: PublishedRow, distractors: bool) -> list[str]:
+    """The names of the datasets that a recipe takes, those to learn from first."""
+    tests = tests_of(row, distractors)
+    learned = [test.train or (row.train.dataset if row.train else "") for test in tests]
+    return list(dict.fromkeys(filter(None, [*learned, *(n for t in tests for n in (t.dataset, t.distractors))])))
+
+
+def needs(row: PublishedRow, data: Path, distractors: bool = False, weights: Sequence[Path] = ()) -> list[Need]:
+    """All files and folders that a recipe needs below the folder `data`.
+
+    weights  files that take the place of published ones, in the order of `describe`
+    """
+    found = [
+        Need(f"{name}/{part}", data / name / part, address, _is_there(data / name / part, part.endswith("/")))
+        for name in datasets_of(row, distractors)
+        for part, address in dataset_of(name).parts
+    ]
+    return [*found, *_weights_needed(row, data, weights)]
+
+
+def _weights_needed(row: PublishedRow, data: Path, given: Sequence[Path]) -> Iterator[Need]:
+    for number, part in enumerate(row.describe):
+        if number >= len(given) and part.weights:
+            entry = published_weights(part.weights)
+            path = weights_place(entry, data)
+            there = path.is_file() and not entry.obstacle
+            address = entry.url if entry.obstacle else f"{entry.url}, or `asmk-engine weights fetch {entry.name}`"
+            yield Need(f"weights/{entry.file}", path, address, there, entry.obstacle)
+
+
+def weights_place(entry: PublishedWeights, data: Path) -> Path:
+    """Where published weights are, or should be: below the folder of the data, or in the folder of fetched weights."""
+    beside, fetched = data / "weights" / entry.file, weights_folder() / entry.file
+    return fetched if fetched.is_file() and not beside.is_file() else beside
+
+
+def _is_there(path: Path, folder: bool) -> bool:
+    return path.is_dir() and any(path.iterdir()) if folder else path.is_file()
+
+
+def check_there(row: PublishedRow, wanted: Sequence[Need]) -> None:
+    """NotFoundError unless everything that a recipe needs is there; it names what is missing and its addresses."""
+    missing = [need for need in wanted if not need.there]
+    if missing:
+        told = "; ".join(f"{need.path} ({need.note or need.address})" for need in missing)
+        raise NotFoundError(
+            f"{row.name} needs {len(wanted)} files and folders, {len(missing)} are missing: {told}; get them, "
+            "or give other weights with --weights; nothing is downloaded here"
+        )
+
+
+def listing(wanted: Sequence[Need], looked: bool = True) -> list[str]:
+    """What is needed as lines for people: where it belongs, where it is published, and what stands in the way.
+
+    looked  also say whether it is there
+    """
+    lines = []
+    for need in wanted:
+        mark = "" if not looked else "there    " if need.there else "MISSING  "
+        lines += [f"{mark}{need.path}", f"         from {need.address}"]
+        lines += [f"         {need.note}"] if need.note else []
+    return lines

@@ -1,0 +1,173 @@
+"""The report of a run: the published number beside the measured one, as Markdown for people and JSON for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from asmk_engine import __version__
+from asmk_engine.networks.devices import choose_device, device_name
+from asmk_engine.reproduction.files import dataset_of
+from asmk_engine.reproduction.judging import Measured
+from asmk_engine.reproduction.stages import Outcome
+from asmk_engine.store import Folder
+
+MARKDOWN, JSON = "report.md", "report.json"
+INCOMPARABLE = "not comparable"
+_PACKAGES = ("numpy", "numba", "torch", "pillow", "opencv-python-headless", "h5py", "faiss-cpu", "faiss-gpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One figure of the report, in percent.
+
+    published  None where nothing was published for the row
+    inside     whether the published number lies within the interval; None where they cannot be compared
+    """
+
+    test: str
+    row: str
+    published: float | None
+    measured: Measured
+    inside: bool | None
+
+
+def lines(outcome: Outcome) -> list[Line]:
+    """Every row of every test, those with a published number marked; none is compared in a rehearsal."""
+    return [
+        _line(outcome, test.name, row, test.published.get(row), found)
+        for test in outcome.tests
+        for row, found in outcome.measured[test.name].items()
+    ]
+
+
+def _line(outcome: Outcome, test: str, row: str, published: float | None, found: Measured) -> Line:
+    comparable = published is not None and not outcome.rehearsal and not math.isnan(found.value)
+    inside = found.low <= published <= found.high if comparable and published is not None else None
+    return Line(test, row, published, found, inside)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the run was made on: processor, system, device of the networks, and versions; nothing that names it."""
+    return {
+        "processor": _processor(),
+        "processors": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device_name(choose_device(device)),
+        "python": platform.python_version(),
+        "asmk-engine": __version__,
+        **{name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+def _processor() -> str:
+    known = Path("/proc/cpuinfo")
+    found = known.read_text(errors="replace").splitlines() if known.is_file() else []
+    models = (line.partition(":")[2].strip() for line in found if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def as_dict(outcome: Outcome, device: str = "auto") -> dict[str, Any]:
+    """The report as JSON values: percent, None for NaN."""
+    return {
+        "recipe": outcome.row.name,
+        "title": outcome.row.title,
+        "source": outcome.row.source,
+        "rehearsal": outcome.rehearsal,
+        "lines": [_line_as_dict(line) for line in lines(outcome)],
+        "differences": [*outcome.row.differences, *_dataset_notes(outcome)],
+        "notes": list(outcome.notes),
+        "facts": outcome.facts,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in outcome.seconds.items()},
+        "machine": machine(device),
+    }
+
+
+def _dataset_notes(outcome: Outcome) -> Iterator[str]:
+    if outcome.rehearsal:
+        return
+    for name in dict.fromkeys(test.dataset for test in outcome.tests):
+        if note := dataset_of(name).note:
+            yield f"{name}: {note}"
+
+
+def _line_as_dict(line: Line) -> dict[str, Any]:
+    numbers = {"measured": line.measured.value, "low": line.measured.low, "high": line.measured.high}
+    plain = {key: None if math.isnan(value) else value for key, value in numbers.items()}
+    told = {"test": line.test, "row": line.row, "published": line.published, **plain}
+    return {**told, "queries": line.measured.queries, "published_inside": line.inside}
+
+
+def as_markdown(outcome: Outcome, device: str = "auto") -> str:
+    """The report as Markdown."""
+    content = as_dict(outcome, device)
+    return "\n".join([*_head(content), *_table(lines(outcome), outcome.rehearsal), *_details(content)]) + "\n"
+
+
+def _head(content: dict[str, Any]) -> Iterator[str]:
+    yield f"# {content['title']}"
+    yield ""
+    yield f"Recipe `{content['recipe']}`. Published in: {content['source']}."
+    yield ""
+    if content["rehearsal"]:
+        yield "**A rehearsal** on other photographs: it shows that every stage runs. No figure can be compared."
+        yield ""
+
+
+def _table(found: list[Line], rehearsal: bool) -> Iterator[str]:
+    yield "| test | row | published | measured | 95 % interval | queries | published inside |"
+    yield "|---|---|---:|---:|---:|---:|---|"
+    for line in found:
+        inside = {None: "", True: "yes", False: "no"}[line.inside]
+        if rehearsal and line.published is not None:
+            inside = INCOMPARABLE
+        measured = line.measured
+        interval = f"{_number(measured.low)} to {_number(measured.high)}"
+        cells = (line.test, line.row, _number(line.published), _number(measured.value), interval)
+        yield f"| {' | '.join(cells)} | {measured.queries} | {inside} |"
+    yield ""
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.1f}"
+
+
+def _details(content: dict[str, Any]) -> Iterator[str]:
+    for title, key in (("Differences from what was published", "differences"), ("What was done and found", "notes")):
+        if content[key]:
+            yield from (f"## {title}", "", *(f"- {one}" for one in content[key]), "")
+    yield from ("## What was made", "", *(f"- {key}: {_plain(value)}" for key, value in content["facts"].items()), "")
+    total = sum(content["seconds"].values())
+    yield from ("## Seconds", "", "| stage | seconds |", "|---|---:|")
+    yield from (f"| {stage} | {seconds:.1f} |" for stage, seconds in content["seconds"].items())
+    yield from (f"| all | {total:.1f} |", "")
+    yield from ("## Machine", "", *(f"- {key}: {value}" for key, value in content["machine"].items()))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
+
+
+def write_report(outcome: Outcome, work: Path, device: str = "auto") -> Path:
+    """Write both forms into the folder of the run; returns the path of the Markdown. StorageError."""
+    folder = Folder(work)
+    folder.write(JSON, [json.dumps(as_dict(outcome, device), indent=1, ensure_ascii=False).encode() + b"\n"])
+    folder.write(MARKDOWN, [as_markdown(outcome, device).encode()])
+    folder.sync()
+    return work / MARKDOWN

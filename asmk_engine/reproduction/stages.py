@@ -1,0 +1,185 @@
+"""The stages of a recipe, one after the other; each leaves on the disk what the next one needs, and a run that stopped
+goes on from there.
+
+    network        network-1.safetensors
+    learn          DATASET.training.features, DATASET.codebook.h5
+    describe       DATASET.features, DATASET.queries.features
+    index          DATASET-by-DATASET.index
+    search         journal.json
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from asmk_engine.features import FeatureSet
+from asmk_engine.networks.cache import file_sha256
+from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, Task
+from asmk_engine.reproduction.describing import (
+    Describer,
+    Display,
+    Settings,
+    describe_images,
+    describe_queries,
+    make_describer,
+)
+from asmk_engine.reproduction.engines import Engine, make_engine
+from asmk_engine.reproduction.files import dataset_of, tests_of
+from asmk_engine.reproduction.journal import Journal
+from asmk_engine.reproduction.judging import Measured, judge
+from asmk_engine.reproduction.recipe import PublishedRow, Test
+from asmk_engine.store import WriterLock
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found.
+
+    measured     test → row → figure
+    seconds      stage → seconds, of all runs into this folder together
+    notes        what was done otherwise than the recipe says, and images that could not be read
+    facts        what was made: recipes of features, codebooks, sizes of indexes
+    """
+
+    row: PublishedRow
+    rehearsal: bool
+    tests: tuple[Test, ...]
+    measured: dict[str, dict[str, Measured]]
+    seconds: dict[str, float]
+    notes: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+def run(row: PublishedRow, datasets: Datasets, settings: Settings, display: Display) -> Outcome:
+    """Run every stage of a recipe that is not done yet.
+
+    raises  MismatchError when the folder belongs to another run, StorageError when another process works in it, and
+            whatever the stages raise: see `extract_images`, `Codebook.train`, `Index.add`
+    """
+    journal = Journal(settings.work, _key(row, datasets, settings))
+    with WriterLock(settings.work):
+        return _Run(row, datasets, settings, display, journal).all()
+
+
+def _key(row: PublishedRow, datasets: Datasets, settings: Settings) -> dict[str, Any]:
+    """What a folder of results belongs to."""
+    if isinstance(datasets, Rehearsed):
+        place = [str(datasets.photos.resolve()), str(datasets.truth.resolve())]
+    else:
+        place = [str(datasets.data.resolve())] if isinstance(datasets, Published) else []
+    weights = [file_sha256(path) for path in settings.weights]
+    return {"recipe": row.fingerprint, "folder of photographs": place, "file of weights": weights}
+
+
+class _Run:
+    """A run under way."""
+
+    def __init__(
+        self, row: PublishedRow, datasets: Datasets, settings: Settings, display: Display, journal: Journal
+    ) -> None:
+        self.row, self.datasets, self.settings, self.display = row, datasets, settings, display
+        self.journal = journal
+        self._tasks: dict[str, Task] = {}
+
+    def all(self) -> Outcome:
+        """Every stage, and the outcome."""
+        with self._stage("network"):
+            describer = make_describer(self.row, self.settings, self._training_images, self.display)
+        self._tell_describer(describer)
+        engine = make_engine(self.row, describer, self.settings, self.display)
+        tests = tests_of(self.row, self.settings.distractors, self.settings.rehearsal)
+        measured = {test.name: self._test(test, describer, engine) for test in tests}
+        journal = self.journal
+        self.journal.write()
+        return Outcome(self.row, self.settings.rehearsal, tests, measured, dict(journal.seconds),
+                       tuple(journal.notes), dict(journal.facts))  # fmt: skip
+
+    def _stage(self, name: str) -> Any:
+        self.display.say(f"{self.row.name}: {name}")
+        return self.journal.stage(name)
+
+    def _tell_describer(self, describer: Describer) -> None:
+        self.journal.facts["features"] = [str(part.recipe) for part in describer.parts]
+        if describer.stand_ins:
+            self.journal.note("networks with random weights, made for this rehearsal")
+
+    def _training_images(self) -> Any:
+        train = self.row.train
+        names = [train.dataset if train else self.row.tests[0].dataset]
+        return self.datasets.photographs(names[0], train.images if train else 0)
+
+    def _test(self, test: Test, describer: Describer, engine: Engine) -> dict[str, Measured]:
+        learned = self._learned(test, engine)
+        if learned:
+            self._learn(learned, describer, engine)
+        for dataset in filter(None, (test.dataset, test.distractors)):
+            self._index(dataset, learned, describer, engine)
+        with self._stage(f"describe the queries of {test.dataset}"):
+            place = self.settings.work / f"{test.dataset}.queries.features"
+            queries = describe_queries(describer.whole, self._task(test.dataset).queries, place, self.display)
+        with self._stage(f"search {test.name}"):
+            return self._judged(test, learned, queries, engine)
+
+    def _learned(self, test: Test, engine: Engine) -> str:
+        """The dataset to learn from, or empty."""
+        if not engine.learns or self.row.train is None:
+            return ""
+        return test.train or self.row.train.dataset
+
+    def _learn(self, learned: str, describer: Describer, engine: Engine) -> None:
+        with self._stage(f"learn from {learned}"):
+            if engine.learned_place(learned).exists():
+                return
+            train = self.row.train
+            images = self.datasets.photographs(learned, train.images if train else 0)
+            parts = [describer.training] if describer.training else describer.parts
+            place = self.settings.work / f"{learned}.training.features"
+            features, failed = describe_images(parts, images, place, self.settings.workers, self.display)
+            self._tell_failed(learned, failed)
+            self.journal.facts[f"learned from {learned}"] = engine.learn(features, learned)
+            self.journal.note(*engine.adaptations)
+
+    def _index(self, dataset: str, learned: str, describer: Describer, engine: Engine) -> None:
+        with self._stage(f"describe {dataset}"):
+            images = self._database(dataset)
+            place = self.settings.work / f"{dataset}.features"
+            features, failed = describe_images(describer.parts, images, place, self.settings.workers, self.display)
+            self._tell_failed(dataset, failed)
+        with self._stage(f"index {dataset}"):
+            self.journal.facts[f"index of {dataset}"] = engine.index(features, dataset, learned)
+
+    def _tell_failed(self, dataset: str, failed: dict[str, str]) -> None:
+        if failed:
+            name, reason = next(iter(failed.items()))
+            self.journal.note(f"{dataset}: {len(failed)} photographs could not be read, such as {name!r}: {reason}")
+
+    def _database(self, dataset: str) -> Any:
+        if any(test.dataset == dataset for test in self.row.tests):
+            return self._task(dataset).database
+        return self.datasets.photographs(dataset)
+
+    def _task(self, dataset: str) -> Task:
+        if dataset not in self._tasks:
+            self._tasks[dataset] = self.datasets.task(dataset, dataset_of(dataset).kind == "landmarks")
+        return self._tasks[dataset]
+
+    def _judged(self, test: Test, learned: str, queries: FeatureSet, engine: Engine) -> dict[str, Measured]:
+        searcher = engine.open(test.dataset, test.distractors, learned)
+        places = [engine.place(dataset, learned) for dataset in filter(None, (test.dataset, test.distractors))]
+        key = [*map(_commit, places), *((name, queries.source(name).fingerprint) for name in queries.names)]
+        key = [list(part) for part in key]
+        done = self.journal.result(test.name, key)
+        if done is None:
+            with self.display.bar("search", "queries") as progress:
+                done = judge(self._task(test.dataset), queries, searcher, progress)
+            self.journal.keep_result(test.name, key, done)
+        return done
+
+
+def _commit(place: Any) -> tuple[str, int]:
+    """What an index is at: its identity, and the number of its last commit."""
+    from asmk_engine.descriptors.opening import open_index
+
+    manifest = open_index(place).snapshot.manifest
+    return manifest.identity, manifest.commit
