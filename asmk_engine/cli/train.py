@@ -45,6 +45,12 @@ run_options = together(
     click.option("--validate-images", type=PATH, help="The folder of its photographs."),
     click.option("--validate-side", type=click.IntRange(min=16), help="Their longer side.  [default: --max-side]"),
     click.option(
+        "--validate-scales",
+        default="2,1.414,1,0.707,0.5,0.353,0.25",
+        show_default=True,
+        help="Scales they are described at; fewer are faster.",
+    ),
+    click.option(
         "--every", type=click.IntRange(min=1), default=5, show_default=True, help="Epochs between two validations."
     ),
     click.option(
@@ -232,8 +238,15 @@ def _validation(options: dict[str, Any]) -> Validation | None:
     if options["validate_images"] is None:
         raise InputError(f"{options['validate']}: give the folder of its photographs with --validate-images")
     side = options["validate_side"] or options["max_side"]
-    chosen = ValidationOptions(side, precision=options["precision"])
+    chosen = ValidationOptions(side, scales=_scales(options["validate_scales"]), precision=options["precision"])
     return Validation(options["validate"], options["validate_images"], chosen, options["device"])
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--validate-scales {text!r}: expected numbers such as 1,0.707,0.5") from None
 
 
 def _print(outcome: Outcome, as_json: bool) -> None:
