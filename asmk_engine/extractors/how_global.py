@@ -46,7 +46,7 @@ class HowGlobal(WholeImageExtractor):
                 "network of HOW"
             )
         moved: Any = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return moved  # type: ignore[no-any-return]
+        return moved
 
     def _vectors(self, pixels: torch.Tensor) -> torch.Tensor:
         """Unit vectors [B, D] float32 of pixels [B, H, W, 3] uint8."""

@@ -139,7 +139,7 @@ class NetworkExtractor(BatchedExtractor):
         device = choose_device(self.device)
         use_full_precision(device)
         network = folded(open_checkpoint(self.weights)[0])
-        return network.to(device=device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+        return network.to(device=device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
 
     def _check_kind(self) -> None:
         found = self.network.options.attention
