@@ -130,7 +130,7 @@ def _join(databases: Sequence[View], distractors: Sequence[View]) -> View:
         for number, view in enumerate(distractors, start=1)
         for segment in view.segments
     ]
-    remembered = {
+    remembered: dict[str, Any] = {
         key: tuple(dict.fromkeys(place for view in databases for place in getattr(view.manifest, key)))
         for key in ("features", "images_roots")
     }

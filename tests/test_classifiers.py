@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import naive_evaluation as twin
-from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError
+from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, NotFoundError
 from asmk_engine.evaluation.classifiers import (
     CLASSIFIERS,
     Classifier,
@@ -18,10 +18,17 @@ from asmk_engine.evaluation.classifiers import (
     classify,
     resolve_labels,
 )
-from asmk_engine.evaluation.landmarks import is_recognition, read_guesses, read_labels, read_recognition
+from asmk_engine.evaluation.landmarks import (
+    is_recognition,
+    read_guesses,
+    read_labels,
+    read_recognition,
+    read_submission,
+)
 from asmk_engine.evaluation.metrics import micro_average_precision
 from asmk_engine.evaluation.model import Prediction
 from asmk_engine.evaluation.recognition import evaluate_recognition, judge_labels, submission_lines
+from asmk_engine.evaluation.truth import read_truth
 
 
 class Hit(NamedTuple):
@@ -129,6 +136,28 @@ def test_labels_in_a_row_for_each_image(tmp_path: Path, text: str) -> None:
 def test_labels_in_a_row_for_each_label(tmp_path: Path) -> None:
     path = write(tmp_path, "landmark_id,images\n7,a b\n9,c\n")
     assert read_labels(path) == {"a": "7", "b": "7", "c": "9"}
+
+
+def test_a_label_may_have_very_many_images(tmp_path: Path) -> None:
+    images = [f"{number:016x}" for number in range(10_000)]
+    assert read_labels(write(tmp_path, f"landmark_id,images\n7,{' '.join(images)}\n")) == dict.fromkeys(images, "7")
+
+
+HEADERS = [b"image,label\n", b"landmark_id,images\n", b"id,landmarks,Usage\n", b"id,images\n", b"\xef\xbb\xbf", b""]
+PIECES = [b"a", b"1", b",", b" ", b"\n", b"\r", b'"', b"None", b"\x00", b"\xff", b"0.5", b"nan"]
+
+
+@given(st.sampled_from(HEADERS), st.binary(max_size=40) | st.lists(st.sampled_from(PIECES)).map(b"".join))
+def test_reading_anything_fails_only_with_our_errors(
+    tmp_path_factory: pytest.TempPathFactory, header: bytes, data: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "anything.csv"
+    path.write_bytes(header + data)
+    for read in (read_labels, read_recognition, read_guesses, read_submission, read_truth):
+        try:
+            read(path)
+        except AsmkError as error:
+            assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from asmk_engine.cli import commands
+from asmk_engine.descriptors import CodecOptions, GlobalIndex
+from asmk_engine.descriptors.training import train_codec
 from asmk_engine.errors import AsmkError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import Features
 from asmk_engine.index import Index
 from asmk_engine.joint import JointIndex
 from asmk_engine.search import Searcher
+from global_samples import global_images, write_global
 from samples import make_features, random_codebook, write_features
 
 DIM, SCENES, VIEWS = 32, 6, 4
@@ -162,6 +165,18 @@ def test_every_image_by_the_others_and_its_submission(world: Path, tmp_path: Pat
     accuracy = float(result.stderr.split("accuracy ")[1].split(" %")[0])
     assert accuracy == pytest.approx(right / (4 * SCENES), abs=0.01) and report["private"]["accuracy"] > 80
     assert "µAP" in run("evaluate", "--run", submission, "--truth", solution)
+
+
+def test_a_global_index_classifies_too(tmp_path: Path) -> None:
+    images = global_images(12)
+    features = write_global(tmp_path / "gem.features", images)
+    index = GlobalIndex.create(tmp_path / "gem.index", train_codec(features, CodecOptions()))
+    index.add(features)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,label\n" + "\n".join(f"{name},{number // 2}" for number, name in enumerate(images)))
+    arguments = ["classify", index.path, "--labels", labels, "--method", "cls1", "--format", "jsonl", "-q"]
+    answer = json.loads(run(*arguments, "image 000.jpg"))  # its descriptor is that of image 001, which has its label
+    assert answer["labels"] == [{"label": "0", "confidence": pytest.approx(1, abs=1e-6)}]
 
 
 def test_names_in_a_list_are_classified(world: Path, tmp_path: Path) -> None:
