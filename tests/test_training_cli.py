@@ -97,5 +97,6 @@ def test_a_validation_from_the_command_line(folder: Path, tmp_path: Path) -> Non
     result = train(folder, tmp_path / "run", "--pairs", 2, "--negatives", 1, *options)
     assert result.exit_code == 0, result.output
     assert "(mAP " in result.stdout
+    assert "7 photographs of the validation are trained with too" in result.stderr
     wrong = train(folder, tmp_path / "other", "--negatives", 1, *options[:-1], "one")
     assert "expected numbers such as 1,0.707,0.5" in str(fault(wrong))

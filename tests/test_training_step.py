@@ -123,7 +123,10 @@ def central_difference(total: Any, value: torch.Tensor, place: tuple[int, ...], 
     return (found[0] - found[1]) / (2 * step)
 
 
-def test_a_step_is_adam_on_the_sum_of_the_gradients(data: Instances, tmp_path: Path) -> None:
+def test_a_step_is_adam_on_the_sum_of_the_gradients(
+    data: Instances, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asmk_engine.training.loop.draw_curves", lambda folder: folder)
     network = tiny_network()
     task = TupleTask(network, data, OPTIONS)
     name, parameter = next(iter(network.named_parameters()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,7 +222,10 @@ def _run(
     from asmk_engine.training.photographs import check_photographs
 
     console.say(f"{len(data)} photographs, {data.count} instances")
-    run = Run(output, task, loop, origin, start, _validation(options), console)
+    validation = _validation(options)
+    if validation and (shared := validation.shared(data.images)):
+        console.say(f"{shared} photographs of the validation are trained with too; its mAP will flatter the network")
+    run = Run(output, task, loop, origin, start, validation, console)
 
     def check() -> None:
         with console.bar("check the photographs", "images") as progress:
@@ -250,8 +254,6 @@ def _scales(text: str) -> tuple[float, ...]:
 
 
 def _print(outcome: Outcome, as_json: bool) -> None:
-    import json
-
     if as_json:
         content = {"kind": "training", "best": str(outcome.best), "last": str(outcome.last)}
         click.echo(json.dumps({**content, "score": outcome.score, "epoch": outcome.epoch}))

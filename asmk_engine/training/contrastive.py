@@ -80,7 +80,8 @@ class TupleTask:
 
     def __init__(self, network: LocalNetwork, data: Instances, options: TupleOptions) -> None:
         check_tuples(data, options.negatives, options.self_made, options.pool, options.skip)
-        self.network = self.trained = freeze(network)
+        self.network = freeze(network)
+        self.trained: nn.Module = self.network
         self._data, self._options = data, options
         self.images: Sequence[ImageFile] = data.images
         self.max_side = options.max_side

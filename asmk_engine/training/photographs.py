@@ -61,7 +61,7 @@ def place_network(network: LocalNetwork, device: str) -> LocalNetwork:
     """The network on a device, laid out as convolutions are fastest on it; raises as `choose_device`."""
     place = choose_device(device)
     use_full_precision(place)
-    return network.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def to_network(pixels: np.ndarray, network: LocalNetwork) -> torch.Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from asmk_engine.extractors import load_extractor
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.image_lists import ImageFile, ImageList, find_images, shown
 from asmk_engine.index import Index
+from asmk_engine.networks.devices import choose_device
 from asmk_engine.search import Searcher
 from asmk_engine.training.task import Reporter
 
@@ -63,6 +64,12 @@ class Validation:
         self.truth = resolve(read_truth(truth), self._files).truth
         self._queries = _photographs(self.truth, self._files, images)
 
+    def shared(self, trained: Iterable[ImageFile]) -> int:
+        """How many of the photographs of images and queries are among those that are trained with."""
+        ours = {self._files[name].path.resolve() for name in self.truth.images}
+        ours |= {image.path.resolve() for image in self._queries.values()}
+        return len(ours & {image.path.resolve() for image in trained})
+
     def described(self) -> dict[str, Any]:
         """Options and ground truth, JSON values."""
         queries = [
@@ -90,7 +97,9 @@ class Validation:
             def advance(done: int, total: int, failed: int) -> None:
                 progress(done, total)
 
-            extract_images(extractor, wanted, output, workers=0, strict=True, progress=advance)
+            alone = choose_device(self._device).type == "cpu"  # a GPU waits for photographs to be decoded
+            workers = 0 if alone else None
+            extract_images(extractor, wanted, output, workers=workers, strict=True, progress=advance)
         return FeatureSet.open(output)
 
     def _rankings(
