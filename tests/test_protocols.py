@@ -21,6 +21,7 @@ from asmk_engine.evaluation.metrics import average_precision_at, ranks_without
 from asmk_engine.evaluation.model import Truth, TruthQuery
 from asmk_engine.evaluation.names import resolve
 from asmk_engine.evaluation.protocol import Judge, depth_needed, evaluate
+from asmk_engine.evaluation.ranks import evaluate_ranks
 from asmk_engine.evaluation.truth import read_truth
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -260,6 +261,26 @@ def test_the_published_folder_of_oxford5k() -> None:
     revisited = read_truth(SHARED / "gnd" / "gnd_roxford5k.pkl")
     named = {*revisited.images, *(one.name for one in revisited.queries)}
     assert len(set(truth.images) - named) == 0
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
+def test_random_rankings_of_the_published_files_equal_the_twin(name: str) -> None:
+    truth = read_truth(SHARED / "gnd" / f"gnd_{name}.pkl")
+    truth = replace(truth, queries=truth.queries[::14])
+    rng = np.random.default_rng(0)
+    count = len(truth.images) + 500  # some of them distractors
+    ranks = np.stack([rng.permutation(count) for _ in truth.queries], axis=1)
+    found = evaluate_ranks(truth, ranks).per_query
+    number = {image: place for place, image in enumerate(truth.images)}
+    for column, one in zip(ranks.T.tolist(), truth.queries, strict=True):
+        easy, hard, junk = ({number[image] for image in part} for part in (one.easy, one.hard, one.junk))
+        rows = {"easy": (easy, junk | hard), "medium": (easy | hard, junk), "hard": (hard, junk | easy)}
+        for row, (positives, out) in rows.items():
+            if positives:
+                expected = twin.published_average_precision(column, positives, out)
+                assert found[row][one.name] == pytest.approx(expected, abs=1e-12)
+            assert (one.name in found[row]) == bool(positives)
 
 
 def test_what_no_protocol_knows_is_refused() -> None:
