@@ -39,10 +39,10 @@ def save_stand_in(path: Path, extractor: str, seed: int = 0) -> str:
 def _randomise(network: nn.Module, seed: int) -> None:
     """Weights of convolutions that keep the size of a map, as He et al., ICCV 2015, draw them; biases of 0."""
     generator = torch.Generator().manual_seed(seed)
-    for tensor in network.parameters():
+    for name, tensor in network.named_parameters():
         if tensor.ndim > 1:
             spread = (6 / tensor[0].numel()) ** 0.5
             tensor.copy_((2 * torch.rand(tensor.shape, generator=generator) - 1) * spread)
-        elif tensor.numel() > 1:  # the one number of GeM keeps its 3
+        elif name != "exponent":  # GeM's keeps its 3
             tensor.zero_()
     network.eval()

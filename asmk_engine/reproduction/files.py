@@ -94,7 +94,7 @@ def dataset_of(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def tests_of(row: PublishedRow, distractors: bool, rehearsal: bool = False) -> tuple[Test, ...]:
+def chosen_tests(row: PublishedRow, distractors: bool, rehearsal: bool = False) -> tuple[Test, ...]:
     """The tests of a recipe, those with distractors only where they are wanted.
 
     rehearsal  one test without distractors and one with them: the same photographs are behind all of them then
@@ -108,7 +108,7 @@ def tests_of(row: PublishedRow, distractors: bool, rehearsal: bool = False) -> t
 
 def datasets_of(row: PublishedRow, distractors: bool) -> list[str]:
     """The names of the datasets that a recipe takes, those to learn from first."""
-    tests = tests_of(row, distractors)
+    tests = chosen_tests(row, distractors)
     learned = [test.train or (row.train.dataset if row.train else "") for test in tests]
     return list(dict.fromkeys(filter(None, [*learned, *(n for t in tests for n in (t.dataset, t.distractors))])))
 

@@ -25,7 +25,7 @@ from asmk_engine.reproduction.describing import (
     make_describer,
 )
 from asmk_engine.reproduction.engines import Engine, make_engine
-from asmk_engine.reproduction.files import dataset_of, tests_of
+from asmk_engine.reproduction.files import chosen_tests, dataset_of
 from asmk_engine.reproduction.journal import Journal
 from asmk_engine.reproduction.judging import Measured, judge
 from asmk_engine.reproduction.recipe import PublishedRow, Test
@@ -88,7 +88,7 @@ class _Run:
             describer = make_describer(self.row, self.settings, self._training_images, self.display)
         self._tell_describer(describer)
         engine = make_engine(self.row, describer, self.settings, self.display)
-        tests = tests_of(self.row, self.settings.distractors, self.settings.rehearsal)
+        tests = chosen_tests(self.row, self.settings.distractors, self.settings.rehearsal)
         measured = {test.name: self._test(test, describer, engine) for test in tests}
         journal = self.journal
         self.journal.write()

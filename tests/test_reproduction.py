@@ -1,0 +1,571 @@
+"""Recipes of published rows: their numbers, what they need, and every stage rehearsed on drawn photographs."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import naive_reproduction as naive
+from asmk_engine.cli import commands
+from asmk_engine.errors import AsmkError, DamagedError, InputError, MismatchError, NotFoundError
+from asmk_engine.evaluation.model import Prediction
+from asmk_engine.evaluation.truth import read_truth
+from asmk_engine.extractors import EXTRACTORS, PRESETS, load_extractor
+from asmk_engine.features import FeatureSet
+from asmk_engine.image_lists import find_images
+from asmk_engine.networks.registry import WEIGHTS
+from asmk_engine.networks.stand_in import save_stand_in
+from asmk_engine.reproduction import datasets as datasets_module
+from asmk_engine.reproduction.datasets import Published, Rehearsed, few_landmarks, labelled_task, revisited_task
+from asmk_engine.reproduction.describing import Settings
+from asmk_engine.reproduction.engines import fitted
+from asmk_engine.reproduction.files import DATASETS, check_there, chosen_tests, datasets_of, listing, needs
+from asmk_engine.reproduction.judging import Measured, micro_interval
+from asmk_engine.reproduction.recipe import Codes, PublishedRow, open_recipe, parse_recipe, recipe_names
+from asmk_engine.reproduction.report import as_dict, as_markdown, lines
+from asmk_engine.reproduction.stages import Outcome, run
+from samples import make_features, write_features
+
+FACTS = Path(__file__).resolve().parents[2] / "shared" / "facts" / "models.md"
+SUBJECTS = 4
+RECIPES = recipe_names()
+
+# The rows of Table 2 of the HOW paper: Oxford Medium, +1M, Hard, +1M; Paris Medium, +1M, Hard, +1M.
+TABLE_2 = {
+    "how-r18-1000": ("**R18how n=1000**", (75.1, 55.7, 51.7, 32.0, 79.4, 57.4, 58.3, 28.9)),
+    "how-r50-1000": ("**⁻R50how n=1000**", (78.3, 63.6, 55.8, 36.8, 80.1, 58.4, 60.1, 30.7)),
+    "how-r50-1200": ("⁻R50how n=1200", (78.8, 64.5, 56.7, 37.7, 80.6, 59.6, 61.0, 31.7)),
+    "how-r50-1400": ("⁻R50how n=1400", (79.1, 64.9, 56.8, 38.2, 81.0, 60.4, 61.5, 32.6)),
+    "how-r50-2000": ("**⁻R50how n=2000**", (79.4, 65.8, 56.9, 38.9, 81.6, 61.8, 62.4, 33.7)),
+    "delf-asmk": ("⁻R50 DELF†", (69.0, 54.1, 44.0, 31.1, 79.5, 59.3, 58.9, 28.1)),
+    "gem": ("R101 GeM†", (65.4, 45.1, 40.1, 22.7, 76.7, 50.8, 55.2, 22.4)),
+    "gem-w": ("R101 GeM_w†", (67.8, 47.7, 41.7, 23.3, 77.6, 52.9, 56.3, 25.0)),
+    "rmac": ("R101 R-MAC [14]", (60.9, 39.3, 32.4, 12.5, 78.9, 54.8, 59.4, 28.0)),
+    "gem-ap-pq1": ("GeM_AP PQ1", (67.1, 47.7, 42.2, 22.5, 80.3, 51.9, 60.8, 24.6)),
+    "gem-ap-pq8": ("GeM_AP PQ8", (65.1, 46.1, 40.4, 21.6, 78.7, 50.7, 58.7, 23.5)),
+    "gem-ap-1024": ("GeM_AP† →1024", (66.6, 46.7, 41.6, 21.7, 80.0, 51.0, 60.3, 23.8)),
+    "gem-ap-512": ("GeM_AP† →512", (65.9, 43.9, 40.5, 19.7, 79.5, 48.9, 59.4, 22.3)),
+    "gem-concatenation": ("GeM_AP+GeM_w†", (70.5, 52.6, 45.7, 27.1, 81.9, 57.0, 63.4, 29.1)),
+}
+
+
+def published(row: PublishedRow) -> dict[str, dict[str, float]]:
+    return {test.name: test.published for test in row.tests}
+
+
+# ---- the recipes that come along
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_names_what_there_is(name: str) -> None:
+    row = open_recipe(name)
+    assert row.name == name and row.title and row.source and row.tests
+    assert set(datasets_of(row, True)) <= DATASETS.keys()
+    for part in row.describe:
+        assert part.extractor in EXTRACTORS.keys() | PRESETS.keys()
+        assert part.weights in WEIGHTS or (part.weights == "" and part.extractor == "rootsift")
+        family = PRESETS[part.extractor].extractor if part.extractor in PRESETS else part.extractor
+        module, maker = EXTRACTORS[family].split(":")
+        apart = {"weights": "some file"} if part.weights else {}
+        for others in ({}, row.train.options if row.train else {}):
+            getattr(import_module(module), maker)(**{**part.options, **others}, **apart)  # checks the options
+
+
+def test_there_is_a_recipe_for_every_row() -> None:
+    assert set(RECIPES) == TABLE_2.keys() | {"rootsift-asmk", "tiny-gld2"}
+
+
+@pytest.mark.parametrize("name", TABLE_2)
+def test_the_numbers_are_those_of_table_2(name: str) -> None:
+    om, om1, oh, oh1, pm, pm1, ph, ph1 = TABLE_2[name][1]
+    assert published(open_recipe(name)) == {
+        "roxford5k": {"medium": om, "hard": oh},
+        "roxford5k+revisitop1m": {"medium": om1, "hard": oh1},
+        "rparis6k": {"medium": pm, "hard": ph},
+        "rparis6k+revisitop1m": {"medium": pm1, "hard": ph1},
+    }
+
+
+def test_the_other_published_numbers() -> None:
+    assert published(open_recipe("rootsift-asmk")) == {
+        "roxford5k": {"medium": 60.6, "hard": 36.7}, "rparis6k": {"medium": 61.4, "hard": 35.0}}  # fmt: skip
+    assert published(open_recipe("tiny-gld2")) == {"gldv2": {"cls3": 81.3}}
+
+
+@pytest.mark.skipif(not FACTS.is_file(), reason="the tables of the papers are not at hand")
+def test_the_numbers_are_those_of_the_copied_tables() -> None:
+    text = FACTS.read_text(encoding="utf-8")
+    for row, numbers in TABLE_2.values():
+        (line,) = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", text, re.MULTILINE)
+        assert [float(cell) for cell in line.split("|")[3:]] == list(numbers), row
+    assert "HesAff-rSIFT-ASMK*+SP 60.6/61.4/36.7/35.0" in text and "81.3±1.0" in text
+
+
+def test_how_is_set_up_as_in_the_paper() -> None:
+    for name, count in (("how-r18-1000", 1000), ("how-r50-1400", 1400), ("how-r50-2000", 2000)):
+        row = open_recipe(name)
+        assert row.describe[0].options["max_features"] == count
+        assert row.describe[0].options["scales"] == [2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25]
+        assert row.train is not None and (row.train.dataset, row.train.images) == ("sfm120k", 20000)
+        assert row.train.options["scales"] == [1.0]
+        assert row.codebook is not None and (row.codebook.words, row.codebook.rounds) == (65536, 10)
+        assert (row.search.alpha, row.search.threshold, row.search.idf, row.search.assignments) == (3.0, 0.0, False, 5)
+    assert open_recipe("tiny-gld2").search.assignments == 1
+    crossed = {test.dataset: test.train for test in open_recipe("rootsift-asmk").tests}
+    assert crossed == {"roxford5k": "rparis6k", "rparis6k": "roxford5k"}
+
+
+# ---- strict reading
+
+SMALL = """
+name = "small"
+title = "A small recipe"
+source = "nowhere"
+kind = "local"
+[[describe]]
+extractor = "rootsift"
+options = { max_features = 200 }
+[train]
+dataset = "rparis6k"
+[codebook]
+words = 4
+rounds = 2
+[[tests]]
+dataset = "roxford5k"
+published = { medium = 50.0, hard = 101 }
+"""
+
+REFUSED = [
+    ("name = ", "names = ", "'names' is not a key; there are name"),
+    ('title = "A small recipe"\n', "", "'title' is missing"),
+    ('kind = "local"', 'kind = "other"', "kind 'other', expected local or global"),
+    ("words = 4", 'words = "four"', "words: 'four', expected a int"),
+    ("words = 4", "words = true", "words: True, expected a int"),
+    ("rounds = 2", "turns = 2", "codebook: 'turns' is not a key"),
+    ("[[describe]]", "[describe]", "no [[describe]]"),
+    ("[[tests]]", "[[test]]", "no [[tests]]"),
+    ("[codebook]\nwords = 4\nrounds = 2\n", "", "a local recipe has"),
+    ('[train]\ndataset = "rparis6k"\n', "", "nothing to learn from"),
+    ("[codebook]", "[codec]\npq = 8\n[codebook]", "no [codec]"),
+    ("medium = 50.0", "middle = 50.0", "published middle = 50.0"),
+    ("medium = 50.0", "medium = '50'", "published medium = '50'"),
+    ('kind = "local"', 'kind = "global"', "a global recipe has no [codebook]"),
+    ("[[tests]]", '[[tests]]\ndataset = "roxford5k"\n[[tests]]', "two tests are 'roxford5k'"),
+    ("words = 4", "words = ", "not readable as TOML"),
+    ("[train]\n", "train = 3\n[other]\n", "is not a key"),
+]
+
+
+def test_a_small_recipe_is_read() -> None:
+    row = parse_recipe(SMALL, "small.toml")
+    assert (row.kind, row.describe[0].options, row.tests[0].published["hard"]) == ("local", {"max_features": 200}, 101)
+    assert row.fingerprint == parse_recipe(SMALL, "elsewhere").fingerprint
+    assert row.fingerprint != parse_recipe(SMALL.replace("words = 4", "words = 5"), "small.toml").fingerprint
+
+
+@pytest.mark.parametrize(("old", "new", "message"), REFUSED)
+def test_a_wrong_recipe_is_refused_in_one_line(old: str, new: str, message: str) -> None:
+    assert old in SMALL
+    with pytest.raises(DamagedError, match=re.escape(message)) as caught:
+        parse_recipe(SMALL.replace(old, new, 1), "small.toml")
+    assert str(caught.value).startswith("small.toml") and "\n" not in str(caught.value)
+
+
+def test_recipes_are_found_by_name_or_file(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="there are how-r18-1000"):
+        open_recipe("how-r18")
+    with pytest.raises(NotFoundError, match=re.escape("mine.toml: no such file")):
+        open_recipe(str(tmp_path / "mine.toml"))
+    (tmp_path / "mine.toml").write_text(SMALL)
+    assert open_recipe(str(tmp_path / "mine.toml")).name == "small"
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(DamagedError, match="UTF-8"):
+        open_recipe(str(tmp_path / "mine.toml"))
+
+
+# ---- what is needed
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASMK_ENGINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def test_a_missing_file_is_named_with_its_address(tmp_path: Path) -> None:
+    row = open_recipe("how-r18-1000")
+    wanted = needs(row, tmp_path)
+    with pytest.raises(NotFoundError) as caught:
+        check_there(row, wanted)
+    said = str(caught.value)
+    for part in (
+        tmp_path / "roxford5k/gnd_roxford5k.pkl",
+        tmp_path / "weights/how_r18.pth",
+        "oxbuild_images-v1.tgz",
+        "http://ptak.felk.cvut.cz/personal/toliageo/share/how/models/how_r18.pth",
+        "7 are missing",
+    ):
+        assert str(part) in said
+    assert "\n" not in said and "revisitop1m" not in said
+    assert any("revisitop1m.{1..100}.tar.gz" in need.address for need in needs(row, tmp_path, distractors=True))
+    assert sum(line.startswith("MISSING") for line in listing(wanted)) == 7
+
+
+def test_what_is_there_is_not_missing(tmp_path: Path) -> None:
+    row = open_recipe("gem-w")
+    for need in needs(row, tmp_path):
+        need.path.parent.mkdir(parents=True, exist_ok=True)
+        if need.name.endswith("/"):
+            need.path.mkdir()
+        else:
+            need.path.write_bytes(b"x")
+    assert [need.name for need in needs(row, tmp_path) if not need.there] == ["roxford5k/jpg/", "rparis6k/jpg/"]
+    for dataset in ("roxford5k", "rparis6k"):
+        (tmp_path / dataset / "jpg" / "one.jpg").write_bytes(b"x")
+    check_there(row, needs(row, tmp_path))
+
+
+def test_weights_of_ones_own_are_not_asked_for_and_unusable_ones_are_said(tmp_path: Path) -> None:
+    row = open_recipe("delf-asmk")
+    (need,) = [need for need in needs(row, tmp_path) if need.name.startswith("weights")]
+    need.path.parent.mkdir()
+    need.path.write_bytes(b"x")
+    (need,) = [need for need in needs(row, tmp_path) if need.name.startswith("weights")]
+    assert not need.there and "TensorFlow" in need.note and "TensorFlow" in "".join(listing([need]))
+    assert not [need for need in needs(row, tmp_path, weights=[Path("mine")]) if need.name.startswith("weights")]
+
+
+def test_distractors_only_where_wanted() -> None:
+    row = open_recipe("gem")
+    assert [test.name for test in chosen_tests(row, False)] == ["roxford5k", "rparis6k"]
+    assert len(chosen_tests(row, True)) == 4 and "revisitop1m" in datasets_of(row, True)
+    assert [test.name for test in chosen_tests(row, True, True)] == ["roxford5k", "roxford5k+revisitop1m"]
+    assert datasets_of(row, False) == ["roxford5k", "rparis6k"]
+
+
+# ---- photographs and what is asked of them
+
+
+def draw(seed: int, number: int) -> np.ndarray:
+    """A scene of blotches, seen turned and shrunk a little."""
+    rng = np.random.default_rng(seed)
+    layers = [rng.normal(size=(48 // step, 64 // step, 3)) for step in (16, 8, 4)]
+    scene = sum(cv2.resize(layer, (64, 48), interpolation=cv2.INTER_CUBIC) for layer in layers)
+    turn = cv2.getRotationMatrix2D((32, 24), 3 * number, 1 - 0.04 * number)
+    return cv2.warpAffine(np.clip(128 + 45 * scene, 0, 255).astype(np.uint8), turn, (64, 48), borderMode=4)
+
+
+def save(folder: Path, gnd: Path, others: int = 1) -> None:
+    """Four subjects, each a query with a region and three views; and photographs the truth does not know."""
+    folder.mkdir(parents=True)
+    queries, names = [], []
+    for subject in range(SUBJECTS):
+        views = [f"subject {subject} {number}" for number in range(4)]
+        for number, name in enumerate(views):
+            cv2.imencode(".png", draw(subject, number))[1].tofile(folder / f"{name}.png")
+        queries.append({"query": views[0], "bbox": [2, 2, 60, 44], "easy": views[1:3], "hard": views[3:], "junk": []})
+        names += views[1:]
+    for number in range(others):
+        cv2.imencode(".png", draw(100 + number, 0))[1].tofile(folder / f"other {number}.png")
+    gnd.write_text(json.dumps({"imlist": names, "queries": queries}))
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
+    folder = tmp_path_factory.mktemp("photographs")
+    save(folder / "photos", folder / "gnd.json")
+    return Rehearsed(folder / "photos", folder / "gnd.json")
+
+
+def test_the_database_is_what_the_truth_lists(rehearsed: Rehearsed) -> None:
+    task = rehearsed.task("roxford5k", False)
+    assert (
+        len(task.database.images) == 3 * SUBJECTS and len(rehearsed.photographs("sfm120k").images) == 4 * SUBJECTS + 1
+    )
+    assert [query.name for query in task.queries] == [f"subject {number} 0" for number in range(SUBJECTS)]
+    assert task.queries[0].path.name == "subject 0 0.png" and task.queries[0].box == (2, 2, 60, 44)
+    assert task.truth is not None and task.truth.queries[0].easy == {"subject 0 1.png", "subject 0 2.png"}
+    assert [image.name for image in rehearsed.photographs("sfm120k", 2).images] == ["other 0.png", "subject 0 0.png"]
+
+
+def test_a_missing_photograph_of_a_query_is_named(rehearsed: Rehearsed) -> None:
+    found = find_images([rehearsed.photos])
+    without = replace(found, images=[image for image in found.images if image.name != "subject 1 0.png"])
+    with pytest.raises(NotFoundError, match="1 photographs of queries are missing, such as 'subject 1 0'"):
+        revisited_task(read_truth(rehearsed.truth), without)
+
+
+def test_labels_of_a_ground_truth(rehearsed: Rehearsed) -> None:
+    task = labelled_task(rehearsed.task("gldv2", False))
+    assert task.truth is None and task.labels is not None and task.answers is not None
+    assert task.labels["subject 2 3.png"] == "subject 2 0" and len(task.labels) == len(task.database.images) == 12
+    assert task.answers["subject 3 0"] == {"subject 3 0"}
+
+
+def test_few_landmarks_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in (("LANDMARKS", 2), ("DATABASE_OF_LANDMARK", 2), ("QUERIES_OF_LANDMARK", 1)):
+        monkeypatch.setattr(datasets_module, key, value)
+    labels = {f"{mark}{number}{label}x": str(label) for label, mark in ((10, "a"), (9, "b"), (2, "c"), (11, "d"))
+              for number in range({2: 2}.get(label, 4))}  # fmt: skip
+    with pytest.raises(NotFoundError, match="photographs are missing, such as"):
+        few_landmarks(labels, tmp_path)
+    for name in labels:
+        path = tmp_path / name[0] / name[1] / name[2] / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    task = few_landmarks(labels, tmp_path)
+    assert [image.name for image in task.database.images] == ["b/0/9/b09x.jpg", "b/1/9/b19x.jpg",
+                                                              "a/0/1/a010x.jpg", "a/1/1/a110x.jpg"]  # fmt: skip
+    assert [query.name for query in task.queries] == ["b29x", "a210x"]  # 9 before 10, and 2 has too few
+    assert task.labels == {
+        "b/0/9/b09x.jpg": "9",
+        "b/1/9/b19x.jpg": "9",
+        "a/0/1/a010x.jpg": "10",
+        "a/1/1/a110x.jpg": "10",
+    }
+    assert task.answers == {"b29x": {"9"}, "a210x": {"10"}}
+    with pytest.raises(NotFoundError, match="no landmark has 3 images"):
+        few_landmarks({"abc": "1"}, tmp_path)
+
+
+# ---- figures
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_interval_of_micro_average_precision(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"image {number}" for number in range(12)]
+    truth = {name: frozenset(rng.choice(["a", "b"], int(rng.integers(0, 2)))) for name in names} | {"z": frozenset("a")}
+    made = {name: Prediction(str(rng.choice(["a", "b"])), float(rng.integers(0, 4))) for name in names[:9]}
+    guesses: dict[str, Prediction | None] = {**made, names[9]: None}
+    found = micro_interval(truth, guesses, rounds=50, seed=seed)
+    expected = naive.micro_interval(truth, guesses, rounds=50, seed=seed)
+    assert np.allclose([found.value, found.low, found.high], 100 * np.array(expected)) and found.queries == len(truth)
+
+
+def test_micro_average_precision_of_nothing_and_of_one() -> None:
+    assert math.isnan(micro_interval({"a": frozenset()}, {"a": Prediction("x", 1.0)}).value)
+    assert math.isnan(micro_interval({}, {}).value)
+    one = micro_interval({"a": frozenset("x")}, {"a": Prediction("x", 1.0)})
+    assert (one.value, one.low, one.high) == (100, 100, 100)
+
+
+def outcome(value: float, rehearsal: bool) -> Outcome:
+    row = parse_recipe(SMALL, "small.toml")
+    found = {"easy": Measured(math.nan, math.nan, math.nan, 0), "medium": Measured(value, value - 1, value + 1, 70)}
+    return Outcome(row, rehearsal, row.tests, {"roxford5k": found}, {"index": 1.5}, ("a note",), {"words": 4})
+
+
+@pytest.mark.parametrize(("value", "inside"), [(50.9, True), (51.1, False), (49.0, True), (48.9, False)])
+def test_published_beside_measured(value: float, inside: bool) -> None:
+    easy, medium = lines(outcome(value, False))
+    assert (easy.published, easy.inside) == (None, None)
+    assert (medium.published, medium.inside) == (50.0, inside)
+    text = as_markdown(outcome(value, False))
+    interval = f"{value - 1:.1f} to {value + 1:.1f}"
+    assert f"| roxford5k | medium | 50.0 | {value:.1f} | {interval} | 70 | {'yes' if inside else 'no'} |" in text
+    assert "| roxford5k | easy | – | – | – to – | 0 |  |" in text
+    assert "faces blurred" in text and "a note" in text and "| index | 1.5 |" in text
+
+
+def test_a_rehearsal_is_not_compared() -> None:
+    content = as_dict(outcome(50.0, True))
+    assert [line["published_inside"] for line in content["lines"]] == [None, None]
+    json.dumps(content, allow_nan=False)
+    text = as_markdown(outcome(50.0, True))
+    assert "not comparable" in text and "A rehearsal" in text and "faces blurred" not in text
+
+
+@pytest.mark.parametrize(
+    ("codes", "count", "expected"),
+    [
+        (Codes(pca=4), 20, (4, None)),
+        (Codes(pca=64), 20, (16, None)),
+        (Codes(pca=64), 3, (3, None)),
+        (Codes(pq=8), 255, (None, None)),
+        (Codes(pq=8), 256, (None, 8)),
+        (Codes(pca=64, pq=8), 300, (16, 8)),
+        (Codes(pca=12, pq=8), 300, (12, None)),
+    ],
+)
+def test_a_rehearsal_learns_no_more_than_there_is(
+    tmp_path: Path, codes: Codes, count: int, expected: tuple[int | None, int | None]
+) -> None:
+    images = {f"image {number}": make_features(np.ones((1, 16), np.float32)) for number in range(count)}
+    features = write_features(tmp_path / "f.features", images)
+    options, notes = fitted(codes, features, True)
+    assert (options.pca, options.pq) == expected
+    assert bool(notes) == (expected != (codes.pca or None, codes.pq or None))
+    assert fitted(codes, features, False)[0].pca == (codes.pca or None)
+
+
+# ---- the stages
+
+
+class Recorded:
+    """A display that remembers, and stops the world at a message."""
+
+    def __init__(self, stop: str = "") -> None:
+        self.said: list[str] = []
+        self.stop = stop
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+        if self.stop and self.stop in message:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def bar(self, what: str, unit: str) -> Iterator[Callable[..., None]]:
+        yield lambda done, total, failed=0: None
+
+
+def rehearse(
+    name: str, rehearsed: Rehearsed, work: Path, display: Recorded | None = None, **settings: Any
+) -> dict[str, dict[str, Measured]]:
+    row = open_recipe(name)
+    return run(row, rehearsed, Settings(work, workers=0, **settings), display or Recorded()).measured
+
+
+def test_a_local_recipe_with_distractors(rehearsed: Rehearsed, tmp_path: Path) -> None:
+    found = rehearse("delf-asmk", rehearsed, tmp_path, distractors=True)
+    assert found.keys() == {"roxford5k", "roxford5k+revisitop1m"}
+    assert found["roxford5k"].keys() == {"easy", "medium", "hard"}
+    alone, among = (found[name]["medium"] for name in found)
+    assert 0 < among.value < alone.value <= 100 and alone.low <= alone.value <= alone.high and alone.queries == SUBJECTS
+    trained = FeatureSet.open(tmp_path / "sfm120k.training.features")
+    assert trained.recipe.options["scales"] == [1.0]
+    database = FeatureSet.open(tmp_path / "roxford5k.features")
+    assert database.recipe.options["scales"] == [2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25] and len(database) == 12
+    regions = FeatureSet.open(tmp_path / "roxford5k.queries.features")
+    keypoints = regions.read("subject 0 0").keypoints
+    assert keypoints[:, 0].min() >= 2 and keypoints[:, 0].max() <= 60 and keypoints[:, 1].max() <= 44
+
+
+def test_recognition(rehearsed: Rehearsed, tmp_path: Path) -> None:
+    found = rehearse("tiny-gld2", rehearsed, tmp_path)["gldv2"]
+    assert found.keys() == {"cls1", "cls2", "cls3"} and found["cls1"].queries == SUBJECTS
+    assert found["cls1"].value > 50
+
+
+def test_a_run_that_stops_anywhere_goes_on_from_there(rehearsed: Rehearsed, tmp_path: Path) -> None:
+    whole = rehearse("gem-concatenation", rehearsed, tmp_path / "whole")
+    assert whole["roxford5k"]["medium"].value > 50
+    stages = ["network", "roxford5k-1.features", "index roxford5k", "queries of roxford5k", "search roxford5k"]
+    said: list[str] = []
+    for stage in stages:
+        display = Recorded(stop=stage)
+        with pytest.raises(KeyboardInterrupt):
+            rehearse("gem-concatenation", rehearsed, tmp_path / "parts", display)
+        said += display.said
+    display = Recorded()
+    assert rehearse("gem-concatenation", rehearsed, tmp_path / "parts", display) == whole
+    described = [line for line in said + display.said if "images described" in line]
+    assert sum("12 images described" in line for line in described) == 2  # once by each extractor
+    assert all("12 images described" in line or "0 images described, 12 there" in line for line in described)
+
+
+def test_what_is_done_is_not_done_again(rehearsed: Rehearsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rehearse("gem-ap-pq8", rehearsed, tmp_path)
+    notes = json.loads((tmp_path / "journal.json").read_text())["notes"]
+    assert any("no product quantisation" in note for note in notes) and any("random weights" in note for note in notes)
+    for place in ("stages.judge", "engines.train_codec"):
+        monkeypatch.setattr(f"asmk_engine.reproduction.{place}", lambda *_: pytest.fail("done again"))
+    assert rehearse("gem-ap-pq8", rehearsed, tmp_path) == whole
+    with pytest.raises(MismatchError, match="made with another recipe"):
+        rehearse("gem-w", rehearsed, tmp_path)
+    with pytest.raises(MismatchError, match="another folder of photographs"):
+        rehearse("gem-ap-pq8", replace(rehearsed, photos=rehearsed.photos.parent), tmp_path)
+    (tmp_path / "journal.json").write_text("{")
+    with pytest.raises(DamagedError, match=re.escape("journal.json: not readable")):
+        rehearse("gem-ap-pq8", rehearsed, tmp_path)
+    with pytest.raises(InputError, match="files of something else"):
+        rehearse("gem-w", rehearsed, rehearsed.photos)
+
+
+def test_weights_of_ones_own_in_a_rehearsal(rehearsed: Rehearsed, tmp_path: Path) -> None:
+    save_stand_in(tmp_path / "mine.safetensors", "rmac", seed=7)
+    rehearse("rmac", rehearsed, tmp_path / "work", weights=(tmp_path / "mine.safetensors",))
+    content = json.loads((tmp_path / "work" / "journal.json").read_text())
+    assert content["notes"] == [] and "rmac" in content["facts"]["features"][0]
+
+
+def test_stand_ins_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    for name in ("how", "delf", "gem", "crow"):
+        one, again, other = (save_stand_in(tmp_path / f"{name}{n}.safetensors", name, seed) for n, seed in
+                             enumerate((0, 0, 1)))  # fmt: skip
+        assert one == again != other
+        extractor = load_extractor(name, weights=str(tmp_path / f"{name}0.safetensors"))
+        features = extractor.extract(draw(1, 0))
+        assert len(features) and np.isfinite(features.descriptors).all() and features.descriptors.any()
+
+
+# ---- published data, of which a drawn one takes the place
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("roxford5k", "rparis6k"):
+        save(folder / name / "jpg", folder / name / f"gnd_{name}.pkl", others=0)
+    (folder / "small.toml").write_text(SMALL)
+    return folder
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(commands, ["reproduce", *map(str, arguments)])
+
+
+def test_a_recipe_of_ones_own_on_data(data: Path, tmp_path: Path) -> None:
+    done = invoke(data / "small.toml", "--data", data, "-o", tmp_path / "work", "--workers", 0, "--json", "-q")
+    assert done.exception is None, done.exception
+    content = json.loads(done.stdout)
+    assert content == json.loads((tmp_path / "work" / "report.json").read_text())
+    (medium,) = [line for line in content["lines"] if line["row"] == "medium"]
+    assert not content["rehearsal"] and medium["published"] == 50.0
+    assert medium["published_inside"] == (medium["low"] <= 50.0 <= medium["high"])
+    assert content["seconds"].keys() >= {"network", "learn from rparis6k", "index roxford5k", "search roxford5k"}
+    assert content["machine"]["numpy"] == np.__version__ and "training" in content["facts"]["learned from rparis6k"]
+    assert "| roxford5k | medium | 50.0 |" in (tmp_path / "work" / "report.md").read_text()
+    assert Published(data).photographs("rparis6k", 3).images[0].name == "subject 0 1.png"
+
+
+def test_the_command_lists_and_tells(data: Path, tmp_path: Path) -> None:
+    listed = invoke()
+    assert listed.exit_code == 0 and [line.split()[0] for line in listed.stdout.splitlines()] == RECIPES
+    assert [row["recipe"] for row in json.loads(invoke("--json").stdout)] == RECIPES
+    told = invoke("gem-concatenation").stdout
+    assert "roxford5k: medium 70.5, hard 45.7" in told and "weights fetch gem-w-resnet101" in told
+    assert "MISSING" not in told and "oxbuild_images" in told
+    assert len(json.loads(invoke("gem", "--json").stdout)) == 5
+    missing = invoke("gem", "--data", tmp_path)
+    assert isinstance(missing.exception, NotFoundError) and "MISSING" in missing.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gem", "--rehearse", "photos"], "go together"),
+        (["gem", "--data", "d", "--rehearse", "photos", "--truth", "t"], "either --data"),
+        (["gem", "--data", "d", "--weights", "a", "--weights", "b"], "1 --weights at most"),
+    ],
+)
+def test_calls_that_make_no_sense(arguments: list[str], message: str) -> None:
+    wrong = invoke(*arguments)
+    assert wrong.exit_code == 2 and message in wrong.stderr
+
+
+def test_a_rehearsal_of_photographs_that_are_not_there(tmp_path: Path) -> None:
+    wrong = invoke("gem", "--rehearse", tmp_path / "none", "--truth", tmp_path / "gnd.json", "-o", tmp_path / "work")
+    assert isinstance(wrong.exception, AsmkError) and "\n" not in str(wrong.exception)
