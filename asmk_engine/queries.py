@@ -41,6 +41,7 @@ class QuerySource:
         self._paths = [Path(features)] if features else _absolute(manifest.features)
         self._given = features is not None
         self._sets: dict[Path, FeatureSet] = {}
+        self._photographs: dict[Path, list[str]] = {}
         self._extractor: Extractor | None = None
 
     def _open(self, path: Path) -> FeatureSet:
@@ -75,7 +76,9 @@ class QuerySource:
     def _photograph(self, name: str) -> Path:
         """The photograph of a query that is not indexed, looked for below the folder of photographs."""
         for root in filter(Path.is_dir, self._roots):
-            found = match_names([name], (image.name for image in find_images([root]).images))
+            if root not in self._photographs:  # there may be a hundred thousand
+                self._photographs[root] = [image.name for image in find_images([root]).images]
+            found = match_names([name], self._photographs[root])
             if found:
                 return root / found[name]
         raise NotFoundError(

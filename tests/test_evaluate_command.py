@@ -218,6 +218,7 @@ def test_wrong_calls(world: Path, tmp_path: Path) -> None:
         ("evaluate", "--run", truth, "--truth", truth, "--save-run", "x"),
         ("evaluate", "--run", truth, "--truth", truth, "--distractors", index),
         ("evaluate", index, "--truth", solution),
+        ("evaluate", "--run", solution, "--truth", solution, "--interval"),
         ("classify", index, "--labels", world / "labels.csv"),
         ("classify", index, "x", "--all", "--labels", world / "labels.csv"),
     ):

@@ -95,6 +95,8 @@ def evaluate(
 
     _check_call(index_path, run_path, distractor_paths, save_run)
     if is_recognition(truth_path):
+        if interval or worst:
+            raise click.UsageError("--interval and --worst go with rankings, not with a recognition solution")
         _recognition(truth_path, run_path, allow_missing, as_json)
         return
     truth = read_truth(truth_path)
