@@ -183,19 +183,39 @@ def test_markdown_has_as_many_cells_in_each_line() -> None:
     assert "failed" in lines[5] and "<luck" not in text
 
 
-def test_the_page_loads_and_runs_nothing_and_escapes_names() -> None:
-    made = figure.draw(RESULTS, "A < B")
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, bytes]:
+    """The figure of the results."""
+    return figure.draw(RESULTS, "title")
+
+
+def test_the_page_loads_and_runs_nothing_and_escapes_names(drawn: dict[str, bytes]) -> None:
     told = page.Circumstances("asmk-engine benchmark '<x>'", "a machine", "2026-01-01")
-    text = page.page("A < B", made["svg"], RESULTS, [Failure(GlobalCell("<b>"), "<script>")], told)
+    text = page.page("A < B", drawn["svg"], RESULTS, [Failure(GlobalCell("<b>"), "<script>")], told)
     assert "<script" not in text and "&lt;script" in text and "A &lt; B" in text and "&lt;gem&gt;" in text
     assert text.count("<svg") == 1 and "<?xml" not in text and "<b>" not in text
     assert not [word for word in ("src=", 'href="http', "@import", "url(http") if word in text]
 
 
-def test_the_figure_is_drawn_twice_alike() -> None:
-    first, second = figure.draw(RESULTS, "title"), figure.draw(RESULTS, "title")
-    assert first == second
-    assert first["png"].startswith(b"\x89PNG") and first["svg"].startswith(b"<?xml")
+def test_the_figure_is_drawn_twice_alike(drawn: dict[str, bytes]) -> None:
+    assert figure.draw(RESULTS, "title") == drawn
+    assert drawn["png"].startswith(b"\x89PNG") and drawn["svg"].startswith(b"<?xml")
+
+
+def test_points_whiskers_and_front_stand_where_the_results_are() -> None:
+    axes = figure._figure(RESULTS, "title").axes[0]
+    lines = {str(line.get_label()): line for line in axes.lines}
+    assert lines["how|x"].get_xydata().tolist() == [[5000.0, 50.0]]
+    front = lines["Pareto front"]
+    assert front.get_xydata().tolist() == [[100.0, 30.0], [5000.0, 50.0]] and front.get_drawstyle() == "steps-post"
+    points = {tuple(place) for line in axes.lines if line.get_marker() in "ov" for place in line.get_xydata().tolist()}
+    assert points == {(5000.0, 50.0), (12000.0, 40.0), (100.0, 30.0)}
+    segments = axes.containers[0].lines[2][0].get_segments()
+    assert [end.tolist() for end in segments] == [
+        [pytest.approx([100, 25]), pytest.approx([100, 35])],
+        [pytest.approx([5000, 45]), pytest.approx([5000, 55])],
+    ]
+    assert axes.get_xscale() == "log"
 
 
 def test_nothing_to_draw_is_an_error() -> None:

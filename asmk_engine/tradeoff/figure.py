@@ -101,12 +101,19 @@ def _label(axes: Axes, results: Sequence[Result], title: str) -> None:
     axes.set_ylabel(f"mAP [%], {results[0].row}")
     axes.grid(True, color="#d8dee4", linewidth=0.6)
     axes.set_axisbelow(True)
-    factor = MILLION / GIBIBYTE
-    above = axes.secondary_xaxis("top", functions=(lambda size: size * factor, lambda size: size / factor))
+    above = axes.secondary_xaxis("top", functions=(_gibibytes, _bytes))
     above.set_xlabel("GiB of a million such images (extrapolated: a million times the bytes below)", fontsize=8.5)
     above.tick_params(labelsize=8.5)
     for axis in (axes.xaxis, above.xaxis):
         _mark_plainly(axis)
+
+
+def _gibibytes(size: Any) -> Any:
+    return size * MILLION / GIBIBYTE
+
+
+def _bytes(size: Any) -> Any:
+    return size * GIBIBYTE / MILLION
 
 
 def _mark_plainly(axis: Any) -> None:

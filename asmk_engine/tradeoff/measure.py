@@ -8,6 +8,7 @@ of a search no longer shows: what an image takes there is what the extrapolation
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from asmk_engine.codebooks import Codebook
 from asmk_engine.descriptors.codec import Codec
 from asmk_engine.descriptors.index import GlobalIndex
 from asmk_engine.descriptors.search import GlobalSearcher
@@ -69,13 +69,13 @@ def touched(index: Index, signatures: Sequence[Signature]) -> float:
 
 def scoring_milliseconds(searcher: Searcher, signatures: Sequence[Signature]) -> float:
     """Milliseconds from a signature to the best hundred images, on one thread."""
-    return milliseconds([lambda one=one: searcher.search(one, TOP, threads=1) for one in signatures])
+    return milliseconds([functools.partial(searcher.search, one, TOP, threads=1) for one in signatures])
 
 
 def vector_milliseconds(searcher: GlobalSearcher, vectors: np.ndarray) -> float:
     """Milliseconds from a projected descriptor, one of [q, D], to the best hundred images, on one thread."""
     rows = [vectors[place : place + 1] for place in range(len(vectors))]
-    return milliseconds([lambda row=row: searcher.nearest(row, TOP, threads=1) for row in rows])
+    return milliseconds([functools.partial(searcher.nearest, row, TOP, threads=1) for row in rows])
 
 
 def copied_index(folder: Path, index: Index) -> tuple[Index, int]:
@@ -86,7 +86,7 @@ def copied_index(folder: Path, index: Index) -> tuple[Index, int]:
     numbers = np.concatenate([images + np.uint32(copy * segment.images) for copy in range(copies)])
     names, fingerprints = _copied_names(segment.images, copies)
     contents = Contents(names, fingerprints, np.tile(words, copies), numbers, np.tile(segment.codes, (copies, 1)))
-    copied = _plain(index.codebook, folder)
+    copied = Index.create(folder, index.codebook)
     copied.add_contents(contents)
     return copied, copies
 
@@ -101,10 +101,6 @@ def copied_vectors(folder: Path, index: GlobalIndex) -> tuple[GlobalIndex, int]:
     return copied, copies
 
 
-def _plain(codebook: Codebook, folder: Path) -> Index:
-    return Index.create(folder, codebook)
-
-
 def _copies(wanted: int, held: int, images: int) -> int:
     return max(1, min(-(-wanted // max(held, 1)), COPIED_IMAGES // max(images, 1)))
 
@@ -115,4 +111,4 @@ def _copied_names(images: int, copies: int) -> tuple[list[bytes], np.ndarray]:
 
 def codec_milliseconds(codec: Codec, descriptors: Sequence[np.ndarray]) -> float:
     """Milliseconds of the projection of one descriptor [1, D0]: what the assignment of words is to local features."""
-    return milliseconds([lambda one=one: codec.apply(one) for one in descriptors])
+    return milliseconds([functools.partial(codec.apply, one) for one in descriptors])

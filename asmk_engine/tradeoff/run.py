@@ -75,7 +75,7 @@ def _steps(workshop: Workshop, sources: Mapping[str, Source], cells: Sequence[Ce
     for number, cell in enumerate(cells, start=1):
         outcome = _outcome(workshop, sources[cell.source], cell, sweep, faults)
         left = (time.monotonic() - begun) / number * (len(cells) - number)
-        Folder(workshop.folder).write(FAULTS, [fault.encode() for fault in faults])
+        _note(Folder(workshop.folder), faults)
         yield Step(number, len(cells), outcome, left)
 
 
@@ -88,3 +88,10 @@ def _outcome(workshop: Workshop, source: Source, cell: Cell, sweep: Sweep, fault
         reason = kind + " ".join(str(error).split())
         faults.append(f"{cell}: {reason}\n{traceback.format_exc()}\n")
         return Failure(cell, reason)
+
+
+def _note(folder: Folder, faults: Sequence[str]) -> None:
+    if faults:
+        folder.write(FAULTS, [fault.encode() for fault in faults])
+    else:
+        folder.remove(FAULTS)

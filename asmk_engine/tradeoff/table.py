@@ -73,6 +73,7 @@ def _row(result: Result, is_best: bool) -> dict[str, str]:
 
 
 def _cell(cell: Cell) -> dict[str, str]:
+    given: tuple[int | None, ...]
     if isinstance(cell, LocalCell):
         given = (cell.strongest, cell.words, cell.bits, cell.assignments, None, None)
     else:
