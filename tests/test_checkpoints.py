@@ -78,6 +78,7 @@ def test_a_network_comes_back_as_it_was(tmp_path: Path, options: LocalOptions) -
     found, origin = open_checkpoint(tmp_path / "new folder" / "net.safetensors")
     assert found.options == options and origin == ORIGIN and not found.training
     assert found.state_dict().keys() == network.state_dict().keys()
+    assert not [key for key in read_safetensors(tmp_path / "new folder" / "net.safetensors")[0] if "num_batches" in key]
     for key, value in network.state_dict().items():
         if value.is_floating_point():
             assert torch.equal(found.state_dict()[key], value), key
@@ -142,6 +143,18 @@ def test_every_altered_byte_is_told(path: Path) -> None:
         with pytest.raises((DamagedError, FormatError, MismatchError)) as error:
             open_checkpoint(path)
         assert "\n" not in str(error.value) and str(error.value).startswith(str(path)), place
+
+
+def test_an_altered_byte_far_behind_the_header_is_told(tmp_path: Path) -> None:
+    """Checksums are of a MiB each, and only that of the header is compared when a file is mapped."""
+    path = tmp_path / "large.safetensors"
+    save_checkpoint(path, tiny_network(skip=2, dim=4), {})
+    raw = bytearray(path.read_bytes())
+    assert len(raw) > 5 << 18
+    raw[-40_000] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DamagedError, match=r"bytes 1048576 to .* were altered"):
+        open_checkpoint(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])

@@ -128,7 +128,7 @@ def test_positions_are_in_pixels_of_the_image_before_it_was_resampled(stride: in
 
 
 def test_scales_at_which_the_image_has_no_cell_are_passed_over() -> None:
-    network = constructed(noise, least_side=20)
+    network = constructed(noise, least_side=24)  # as many as there are at half the size
     found = describe(network, blank(48, 64), (1.0, 0.5, 0.4), 1000)[0]
     assert_equal(found, expected(network, (48, 64), (1.0, 0.5), 1000, relative=True))
 
