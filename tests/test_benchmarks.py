@@ -18,6 +18,7 @@ KEYS = {
     "opening": {"seconds", "first_query_cold_s", "first_query_warm_s"},
     "query": {"images", "median_ms", "p95_ms"},
     "assignment": {"exact_ms", "graph_ms", "speedup", "recall_at_1", "recall_at_5", "words", "descriptors"},
+    "flat": {"share_of_bandwidth", "share_of_arithmetic", "half_one_ms", "product_quantised_one_ms"},
     "evaluation": {"images", "queries", "array_s", "names_s", "interval_s", "search_and_judge_s_per_query", "peak_mb"},
     "build": {
         "images_per_second",

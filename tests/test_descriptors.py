@@ -12,8 +12,10 @@ import naive_descriptors as naive
 from asmk_engine.descriptors import Codec, CodecOptions, Expansion, GlobalIndex, GlobalSearcher, open_index
 from asmk_engine.descriptors.augmentation import augment
 from asmk_engine.descriptors.concatenation import concatenate, joined
+from asmk_engine.descriptors.cuda import CudaScores
 from asmk_engine.descriptors.fusion import fuse
 from asmk_engine.descriptors.products import rounding_margin
+from asmk_engine.descriptors.search import _cuda_scores
 from asmk_engine.descriptors.training import train_codec, train_on
 from asmk_engine.errors import DependencyError, FormatError, InputError, MismatchError
 from asmk_engine.features import Features, FeatureSet, Source
@@ -105,7 +107,7 @@ def test_answers_do_not_depend_on_segments_order_blocks_threads_or_merging(
     everything = GlobalSearcher(index).search(queries, None)
     monkeypatch.setattr("asmk_engine.descriptors.index.TIER_SEGMENTS", 100)
     monkeypatch.setattr("asmk_engine.descriptors.index.TOGETHER", 3)
-    monkeypatch.setattr("asmk_engine.descriptors.products.FlatScores.block_bytes", 500)
+    monkeypatch.setattr("asmk_engine.descriptors.products.BLOCK_BYTES", 500)
     monkeypatch.setattr("asmk_engine.descriptors.nearest.EXACT_BYTES", 700)
     monkeypatch.setattr("asmk_engine.descriptors.products.ProductScores.block_bytes", 100)
     other = GlobalIndex.create(tmp_path / "other", codec)
@@ -157,6 +159,33 @@ def test_products_of_matrices_only_propose(tmp_path: Path, monkeypatch: pytest.M
     for _ in range(5):
         monkeypatch.setattr(approximate, erring)
         assert GlobalSearcher(index).search(query, 20) == expected
+
+
+def test_an_accelerator_gives_the_same_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its part that needs no accelerator: proposals by torch, in blocks that are kept and in blocks that are not."""
+    monkeypatch.setattr("asmk_engine.descriptors.cuda.CudaScores.device", "cpu")
+    monkeypatch.setattr("asmk_engine.descriptors.cuda.BLOCK_BYTES", 700)
+    queries = list(global_images(4, seed=3).values())
+    for options in (CodecOptions(), CodecOptions(half=True), CodecOptions(pq=8)):
+        index = made(tmp_path, train_on(sample(), RECIPE, options), global_images(40), options.precision)
+        index.delete(["image 004.jpg"])
+        expected = GlobalSearcher(index, Expansion(3), device="cpu").search(queries, 7)
+        with monkeypatch.context() as patch:
+            patch.setattr("asmk_engine.descriptors.search._cuda_scores", lambda device: CudaScores)
+            for _ in range(2):
+                assert GlobalSearcher(index, Expansion(3), device="cuda").search(queries, 7) == expected
+
+
+def test_cuda_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, query = made(tmp_path, Codec(RECIPE, DIM), global_images(4)), global_images(4)["image 003.jpg"]
+    for likely, there in ((False, False), (True, False)):
+        _cuda_scores.cache_clear()
+        monkeypatch.setattr("asmk_engine.descriptors.cuda.is_likely", lambda likely=likely: likely)
+        monkeypatch.setattr("asmk_engine.descriptors.cuda.is_there", lambda there=there: there)
+        assert GlobalSearcher(index, device="auto").search(query, 1)
+        with pytest.raises(InputError, match="no CUDA device"):
+            GlobalSearcher(index, device="cuda").search(query, 1)
+    _cuda_scores.cache_clear()
 
 
 def test_the_margin_holds_for_any_order_of_sums() -> None:

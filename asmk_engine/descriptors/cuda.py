@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 _DRIVER = Path("/proc/driver/nvidia/version")
+BLOCK_BYTES = 1 << 30
 _FREE_SHARE = 0.8  # of the memory that is free may be taken for vectors
 _kept: weakref.WeakKeyDictionary[GlobalSegment, dict[tuple[int, int], Any]] = weakref.WeakKeyDictionary()
 
@@ -34,8 +35,11 @@ def is_there() -> bool:
 class CudaScores(FlatScores):
     """Dot products whose proposals are computed on the accelerator; vectors stay in its memory while there is room."""
 
-    block_bytes = 1 << 30
     device = "cuda"
+
+    def __init__(self, queries: np.ndarray) -> None:
+        super().__init__(queries)
+        self.block_bytes = BLOCK_BYTES
 
     def approximate(self, segment: GlobalSegment, begin: int, end: int) -> np.ndarray:
         """See `Scores`; TF32 would be outside the margin and is off unless a program turns it on for all."""

@@ -13,6 +13,8 @@ from asmk_engine import threads
 from asmk_engine.descriptors.products import EXACT_BYTES, Scores
 from asmk_engine.descriptors.snapshot import GlobalSnapshot
 
+MANY_NAMES = 16  # from so many on the whole table of names is compared with its checksums, and read at once
+
 
 @dataclass(frozen=True)
 class Nearest:
@@ -90,8 +92,7 @@ def _proposed(
             found[:, segment.deleted[begin:end]] = -np.inf
         return place, begin, found
 
-    # A product of matrices takes all processors by itself.
-    for place, begin, found in threads.stream(scored, blocks, 1 if scores.margin else count):
+    for place, begin, found in threads.stream(scored, blocks, count if scores.side_by_side else 1):
         for one, row in zip(best, found, strict=True):
             one.add(place, begin, row)
     return [one.candidates() for one in best]
@@ -123,7 +124,7 @@ def _ranked(
 
 
 def _names(snapshot: GlobalSnapshot, segments: np.ndarray, numbers: np.ndarray) -> list[bytes]:
-    if len(numbers) > 1000:
+    if len(numbers) > MANY_NAMES:
         names = [b""] * len(numbers)
         for place in np.unique(segments).tolist():
             rows = np.flatnonzero(segments == place)

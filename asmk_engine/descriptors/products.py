@@ -15,7 +15,8 @@ from asmk_engine.descriptors.codec import Codec, widened
 from asmk_engine.descriptors.segment import GlobalSegment
 from asmk_engine.kernels.vectors import dots, look_up, product_table
 
-BLOCK_BYTES = 16 << 20  # of vectors that are multiplied at a time
+BLOCK_BYTES = 16 << 20  # of vectors that are multiplied at a time by one query
+MOST_BLOCK_BYTES = 64 << 20  # by many: what is done for each query and block counts then
 EXACT_BYTES = 4 << 20  # of vectors whose exact scores one task computes
 _UNIT_ROUNDOFF = 2.0**-24
 _LONGEST = 1.01  # what rounding to half precision leaves of a length of 1, at most
@@ -26,10 +27,12 @@ class Scores(Protocol):
 
     margin       an approximate score is at most so far from the exact one
     block_bytes  of stored vectors that are best scored at a time
+    side_by_side whether several blocks are best scored at once; else one takes all processors by itself
     """
 
     margin: float
     block_bytes: int
+    side_by_side: bool
 
     def approximate(self, segment: GlobalSegment, begin: int, end: int) -> np.ndarray:
         """Scores of all queries with vectors `begin` to `end` (exclusive) of a segment, [q, n] float32 or float64."""
@@ -49,12 +52,15 @@ def rounding_margin(dim: int) -> float:
 
 
 class FlatScores:
-    """Dot products with vectors in single or half precision; queries [q, D] float32 of length 1."""
+    """Dot products with vectors in single or half precision; queries [q, D] float32 of length 1.
 
-    block_bytes = BLOCK_BYTES
+    halves  whether they are in half precision: widening them takes longer than the product
+    """
 
-    def __init__(self, queries: np.ndarray) -> None:
+    def __init__(self, queries: np.ndarray, halves: bool = False) -> None:
+        self.side_by_side = halves
         self.queries = np.ascontiguousarray(queries, np.float32)
+        self.block_bytes = min(BLOCK_BYTES * len(queries), MOST_BLOCK_BYTES)
         self.margin = rounding_margin(self.queries.shape[1])
 
     def approximate(self, segment: GlobalSegment, begin: int, end: int) -> np.ndarray:
@@ -77,6 +83,7 @@ class ProductScores:
 
     block_bytes = EXACT_BYTES
     margin = 0.0
+    side_by_side = True
 
     def __init__(self, queries: np.ndarray, centroids: np.ndarray) -> None:
         self._queries = np.ascontiguousarray(queries, np.float32)
@@ -103,4 +110,6 @@ class ProductScores:
 
 def scores_for(codec: Codec, queries: np.ndarray) -> Scores:
     """What scores queries [q, D] float32 with vectors that are stored as a codec says."""
-    return FlatScores(queries) if codec.centroids is None else ProductScores(queries, codec.centroids)
+    if codec.centroids is not None:
+        return ProductScores(queries, codec.centroids)
+    return FlatScores(queries, codec.precision == "half")
