@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -237,3 +239,32 @@ def test_rankings_that_need_the_list_of_images_are_refused(world: Path, tmp_path
     ranks = tmp_path / "ranks.npy"
     np.save(ranks, np.zeros((1, 1), int))
     assert "does not list its database images" in fails(InputError, "evaluate", "--run", ranks, "--truth", tmp_path)
+
+
+def draw(seed: int, turned: float) -> np.ndarray:
+    """A scene of blotches of several sizes, turned a little."""
+    rng = np.random.default_rng(seed)
+    layers = [rng.normal(size=(200 // step, 280 // step, 3)) for step in (40, 20, 8)]
+    scene = sum(cv2.resize(layer, (280, 200), interpolation=cv2.INTER_CUBIC) for layer in layers)
+    turn = cv2.getRotationMatrix2D((140, 100), turned, 1)
+    return cv2.warpAffine(np.clip(128 + 45 * scene, 0, 255).astype(np.uint8), turn, (280, 200))
+
+
+def test_queries_outside_the_database_are_cut_from_their_photographs(tmp_path: Path) -> None:
+    """As Revisited Oxford has it: queries with a box that are no image of the database, names without extension."""
+    for folder in ("jpg", "queries"):
+        (tmp_path / folder).mkdir()
+    for seed in range(4):
+        cv2.imwrite(str(tmp_path / "jpg" / f"scene_{seed}.png"), draw(seed, 0))
+        cv2.imwrite(str(tmp_path / "jpg" / f"other_{seed}.png"), draw(seed, 7))
+        cv2.imwrite(str(tmp_path / "queries" / f"query_{seed}.png"), draw(seed, 3))
+    images = [f"{kind}_{seed}" for seed in range(4) for kind in ("scene", "other")]
+    queries = [{"bbx": [20, 15, 250.5, 180], "easy": [2 * n], "hard": [2 * n + 1], "junk": []} for n in range(4)]
+    truth = tmp_path / "gnd.pkl"
+    truth.write_bytes(pickle.dumps({"imlist": images, "qimlist": [f"query_{n}" for n in range(4)], "gnd": queries}))
+    run("index", tmp_path / "jpg", "-o", tmp_path / "i.index", "--words", 16, "--max-features", 200, "--workers", 0, "-q")
+    call = ["evaluate", tmp_path / "i.index", "--truth", truth]
+    assert "the photograph of query 'query_0' is not indexed" in fails(NotFoundError, *call)
+    found = json.loads(run(*call, "--images", tmp_path / "queries", "--json", "-q"))
+    assert found["medium"] == {"mAP": 100, "mP@1": 100, "mP@5": 100, "mP@10": 100, "queries": 4}
+    assert list(found["per_query"]["easy"]) == [f"query_{n}" for n in range(4)]
