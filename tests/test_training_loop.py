@@ -17,7 +17,7 @@ from asmk_engine.extractors import load_extractor
 from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint
 from asmk_engine.networks.local import DELF
 from asmk_engine.store import WriterLock
-from asmk_engine.training.classification import ClassOptions, ClassTask, initial_network
+from asmk_engine.training.classification import ClassOptions, ClassTask, delf_network
 from asmk_engine.training.contrastive import TupleOptions, TupleTask
 from asmk_engine.training.curves import draw_curves
 from asmk_engine.training.instances import read_instances
@@ -282,6 +282,14 @@ def test_a_validation_without_its_photographs_is_refused(judged: tuple[Path, Pat
         Validation(truth, other)
 
 
+def test_a_validation_that_finds_nothing_is_refused(judged: tuple[Path, Path], tmp_path: Path) -> None:
+    content = json.loads(judged[0].read_text())
+    content["queries"] = [{**content["queries"][1], "easy": []}]
+    (tmp_path / "gnd.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="no query has an image to find"):
+        Validation(tmp_path / "gnd.json", judged[1])
+
+
 def test_what_was_trained_describes_photographs(whole: dict[str, Path], photographs: Path) -> None:
     for kind, folder in whole.items():
         extractor = load_extractor(kind, weights=str(folder / BEST), max_side=SIDE, scales=(1.0,))
@@ -306,16 +314,18 @@ def test_a_reduction_after_training_is_learned_from_its_network(whole: dict[str,
 def test_delf_begins_with_a_trunk_or_a_network(tmp_path: Path) -> None:
     trunk = tiny_network(skip=0).trunk
     np.savez(tmp_path / "trunk.npz", **{key: value.numpy() for key, value in trunk.state_dict().items()})
-    one, origin = initial_network(tmp_path / "trunk.npz", "squeezenet1_1", 9, 8, seed=1)
-    two, _ = initial_network(tmp_path / "trunk.npz", "squeezenet1_1", 9, 8, seed=1)
+    one, origin = delf_network(tmp_path / "trunk.npz", "squeezenet1_1", 9, 8, seed=1)
+    two, _ = delf_network(tmp_path / "trunk.npz", "squeezenet1_1", 9, 8, seed=1)
     assert one.options.attention == "learned"
     assert len(origin["trunk_sha256"]) == 64
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(one.parameters(), two.parameters(), strict=True))
     save_checkpoint(tmp_path / "whole.safetensors", one, {"from": "a test"})
-    again, origin = initial_network(tmp_path / "whole.safetensors", None, 0, 128, seed=0)
+    again, origin = delf_network(tmp_path / "whole.safetensors", None, 0, 128, seed=0)
     assert (again.options, origin) == (one.options, {"from": "a test"})
+    with pytest.raises(InputError, match="a map of 128 channels cannot be reduced to 129"):
+        delf_network(tmp_path / "trunk.npz", "squeezenet1_1", 9, 129, seed=0)
     with pytest.raises(InputError, match="name it with --trunk"):
-        initial_network(tmp_path / "trunk.npz", None, 0, 128, seed=0)
+        delf_network(tmp_path / "trunk.npz", None, 0, 128, seed=0)
 
 
 def test_curves_are_drawn_from_the_log(tmp_path: Path) -> None:

@@ -188,12 +188,12 @@ def train_delf(
       asmk-engine train-delf instances/ --weights resnet18-f37072fd.pth --trunk resnet18 -o run
     """
     from asmk_engine.networks.checkpoints import checkpoint_hash
-    from asmk_engine.training.classification import ClassOptions, ClassTask, initial_network
+    from asmk_engine.training.classification import ClassOptions, ClassTask, delf_network
     from asmk_engine.training.instances import read_instances
     from asmk_engine.training.photographs import place_network
 
     found = read_instances(data, layout, images, background)
-    network, origin = initial_network(weights, trunk, trunk_skip, dim, options["seed"])
+    network, origin = delf_network(weights, trunk, trunk_skip, dim, options["seed"])
     chosen = ("max_side", "learning_rate", "head_rate", "freeze_trunk", "augment", "precision", "seed")
     made = ClassOptions(**{key: options[key] for key in chosen})
     task = ClassTask(place_network(network, options["device"]), found, made)

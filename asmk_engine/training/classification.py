@@ -58,13 +58,13 @@ class ClassOptions:
             raise InputError("max_side must be 1 or more, seed 0 or more, learning_rate and head_rate above 0")
 
 
-def initial_network(
+def delf_network(
     weights: Path, trunk: str | None, skip: int, dim: int, seed: int
 ) -> tuple[LocalNetwork, dict[str, Any]]:
     """A network of our own from its file, or DELF on a trunk with ImageNet weights; and its origin.
 
-    The attention and the reduction of the latter are drawn by the seed. InputError without the name of the trunk, and
-    what `open_checkpoint` and `load_trunk` raise.
+    The attention and the reduction of the latter are drawn by the seed. InputError without the name of the trunk or for
+    more dimensions than it has channels, and what `open_checkpoint` and `load_trunk` raise.
     """
     if is_checkpoint(weights):
         return open_checkpoint(weights)
@@ -73,6 +73,8 @@ def initial_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = LocalNetwork(LocalOptions(trunk, skip, dim=dim, attention="learned", smoothing=1, reduction="post"))
+    if dim > network.trunk.channels:
+        raise InputError(f"a map of {network.trunk.channels} channels cannot be reduced to {dim}; give a lower --dim")
     network.trunk = load_trunk(weights, trunk, skip)
     return network, {**asdict(network.options), "trunk_sha256": checkpoint_hash(weights)}
 

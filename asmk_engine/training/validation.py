@@ -14,7 +14,7 @@ from typing import Any
 
 from asmk_engine.attempts import Extractor
 from asmk_engine.codebooks import Codebook
-from asmk_engine.errors import NotFoundError
+from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.evaluation.model import Truth, TruthQuery
 from asmk_engine.evaluation.names import match_names, resolve
 from asmk_engine.evaluation.protocol import Report, evaluate
@@ -51,7 +51,8 @@ class Validation:
 
     truth   what `read_truth` reads
     images  the folder of all photographs, those of the queries too
-    NotFoundError for photographs that are not there, and what `read_truth` raises.
+    NotFoundError for photographs that are not there, InputError for a truth with nothing to find, and what `read_truth`
+    raises.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Validation:
         self._files = {image.name: image for image in find_images(images).images}
         self._root = str(images)
         self.truth = resolve(read_truth(truth), self._files).truth
+        if not any((query.easy | query.hard) - {query.name} for query in self.truth.queries):
+            raise InputError(f"{shown(truth)}: no query has an image to find; give another ground truth")
         self._queries = _photographs(self.truth, self._files, images)
 
     def shared(self, trained: Iterable[ImageFile]) -> int:
