@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
+from asmk_engine.commits import Commit
 from asmk_engine.image_table import ImageTable
 from asmk_engine.kernels.rank import normalise
 from asmk_engine.segment import Segment
@@ -79,6 +81,12 @@ class Ranking:
 def image_starts(segments: Sequence[ImageTable]) -> np.ndarray:
     """What is added to the number of an image in its segment to number the images of all segments, [segments] int64."""
     return np.concatenate([[0], np.cumsum([segment.images for segment in segments], dtype=np.int64)])[:-1]
+
+
+def image_numbers(snapshot: Commit[Any, Any], names: Iterable[str]) -> dict[str, int]:
+    """Name → number over all segments, see `image_starts`, of those of the names that are live images."""
+    starts = image_starts(snapshot.segments)
+    return {name: int(starts[place]) + number for name, (place, number) in snapshot.find_all(names).items()}
 
 
 def name_ranks(segments: Sequence[ImageTable]) -> np.ndarray:

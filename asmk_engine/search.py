@@ -17,7 +17,7 @@ from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.features import Features
 from asmk_engine.index import Index
 from asmk_engine.joint import JointIndex
-from asmk_engine.ranking import Ranking, image_starts, name_ranks
+from asmk_engine.ranking import Ranking, image_numbers, image_starts, name_ranks
 from asmk_engine.segment import RANGE_BITS, Segment
 from asmk_engine.signatures import Signature, code_width, sign
 from asmk_engine.snapshot import Snapshot
@@ -171,9 +171,7 @@ class Searcher:
 
     def image_numbers(self, names: Iterable[str]) -> dict[str, int]:
         """Name → number of those of the names that are live images, as `order` numbers them."""
-        snapshot = self.index.snapshot
-        starts = image_starts(snapshot.segments)
-        return {name: int(starts[place]) + number for name, (place, number) in snapshot.find_all(names).items()}
+        return image_numbers(self.index.snapshot, names)
 
     def _search_group(self, queries: Sequence[Query], top: int | None, count: int) -> list[list[Hit]]:
         snapshot = self.index.snapshot

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asmk_engine.descriptors import CodecOptions, Expansion, GlobalIndex, GlobalSearcher
+from asmk_engine.descriptors.training import train_codec
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import Features
 from asmk_engine.index import Index
 from asmk_engine.joint import JointIndex, is_distractor, split_mark
 from asmk_engine.search import Searcher, SelectiveMatch
 from asmk_engine.signatures import sign
+from global_samples import global_images, write_global
 from samples import make_features, random_codebook, random_images
 
 WORDS, DIM = 24, 32
@@ -153,3 +156,25 @@ def test_answers_in_numbers_are_in_the_same_order(
 def test_an_empty_index_answers_in_numbers(tmp_path: Path, queries: list[Features]) -> None:
     searcher = Searcher(fill(tmp_path / "d", {}))
     assert len(searcher.order(queries[1]).numbers) == 0 and searcher.image_numbers(["a"]) == {}
+
+
+@pytest.mark.parametrize("options", [CodecOptions(), CodecOptions(pca=8, half=True)], ids=str)
+@pytest.mark.parametrize("expansion", [None, Expansion(3)])
+def test_global_answers_in_numbers_are_in_the_same_order(
+    tmp_path: Path, options: CodecOptions, expansion: Expansion | None
+) -> None:
+    images = global_images(40)
+    features = write_global(tmp_path / "f", images)
+    codec = train_codec(features, options)
+    indexes = [GlobalIndex.create(tmp_path / str(number), codec) for number in range(2)]
+    for index in indexes:
+        index.add(features, segment_bytes=500)
+    indexes[0].delete(list(images)[5:8])
+    joint = JointIndex([indexes[0]], [indexes[1]])
+    searcher = GlobalSearcher(joint, expansion, device="cpu")
+    names = {number: name for name, number in searcher.image_numbers(joint.snapshot.names()).items()}
+    assert len(names) == 77
+    for query in list(images.values())[:4]:  # the first two are equal, the third is zero: scores stand twice and more
+        order = searcher.order(query)
+        found = [(names[number], score) for number, score in zip(order.numbers, order.scores, strict=True)]
+        assert found == [(hit.name, hit.score) for hit in searcher.search(query, None)]

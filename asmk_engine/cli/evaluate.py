@@ -171,7 +171,6 @@ def _judge_index(
 ) -> Report:
     from asmk_engine.evaluation.names import resolve
     from asmk_engine.evaluation.protocol import Judge
-    from asmk_engine.search import Searcher
 
     resolved = resolve(truth, source.index.names, allow_missing=allow_missing)
     if resolved.missing:
@@ -180,7 +179,7 @@ def _judge_index(
     asked = _asked(judge, source, allow_missing, console)
     if saved is not None:
         _save(_answers(judge, searcher, asked), resolved.truth, saved)
-    elif isinstance(searcher, Searcher) and judge.numbers:
+    elif judge.numbers:
         for name, features in asked:
             judge.take_numbers(name, searcher.order(features).numbers)
     else:
@@ -189,13 +188,10 @@ def _judge_index(
 
 
 def _numbers(truth: Truth, searcher: AnySearcher) -> dict[str, int]:
-    """The numbers of the images that the truth knows, where the searcher answers in numbers and all of them count."""
+    """The numbers of the images that the truth knows, where all of a ranking counts; else none."""
     from asmk_engine.evaluation.protocol import depth_needed
-    from asmk_engine.search import Searcher
 
-    if depth_needed(truth) is None and isinstance(searcher, Searcher):
-        return searcher.image_numbers([*truth.images, *truth.ignored])
-    return {}
+    return searcher.image_numbers([*truth.images, *truth.ignored]) if depth_needed(truth) is None else {}
 
 
 def _asked(

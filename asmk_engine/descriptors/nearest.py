@@ -66,11 +66,9 @@ def nearest(
     snapshot: GlobalSnapshot, scores: Scores, queries: int, top: int | None, count: int
 ) -> list[Nearest]:
     """The `top` nearest live images of each of so many queries, all of them when None, by `count` threads."""
-    if top is None:
-        everything = [(place, segment.live_numbers()) for place, segment in enumerate(snapshot.segments)]
-        candidates = [everything] * queries
-    else:
-        candidates = _proposed(snapshot, scores, queries, top, count)
+    candidates = (
+        [_everything(snapshot)] * queries if top is None else _proposed(snapshot, scores, queries, top, count)
+    )
     return [_ranked(snapshot, scores, query, found, top, count) for query, found in enumerate(candidates)]
 
 
@@ -107,13 +105,7 @@ def _ranked(
     count: int,
 ) -> Nearest:
     """The exact scores of all candidates, best first; equal scores in byte order of the names."""
-    codec = snapshot.codebook
-    each = max(1, EXACT_BYTES // (4 * codec.width))
-    tasks = [(place, some[begin : begin + each]) for place, some in found for begin in range(0, len(some), each)]
-    exact = threads.run(lambda task: scores.exact(snapshot.segments[task[0]].rows_of(task[1]), query), tasks, count)
-    segments = np.repeat([place for place, _ in tasks], [len(numbers) for _, numbers in tasks]).astype(np.int64)
-    numbers = np.concatenate([np.empty(0, np.int64), *(numbers for _, numbers in tasks)])
-    values = np.concatenate([np.empty(0), *exact])
+    segments, numbers, values = _exact(snapshot, scores, query, found, count)
     if top is not None and len(values) > top:  # all that tie with the last stay: their names decide
         kept = values >= np.partition(values, len(values) - top)[len(values) - top]
         segments, numbers, values = segments[kept], numbers[kept], values[kept]
@@ -121,6 +113,26 @@ def _ranked(
     wanted = len(values) if top is None else top
     order = heapq.nsmallest(wanted, range(len(values)), key=lambda row: (-values[row], names[row]))
     return Nearest(segments[order], numbers[order], values[order], [names[row] for row in order])
+
+
+def all_scores(snapshot: GlobalSnapshot, scores: Scores, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Segments [n] and numbers [n] int64 and scores [n] float64 of all live images for the first query."""
+    return _exact(snapshot, scores, 0, _everything(snapshot), count)
+
+
+def _everything(snapshot: GlobalSnapshot) -> list[tuple[int, np.ndarray]]:
+    return [(place, segment.live_numbers()) for place, segment in enumerate(snapshot.segments)]
+
+
+def _exact(
+    snapshot: GlobalSnapshot, scores: Scores, query: int, found: Sequence[tuple[int, np.ndarray]], count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    each = max(1, EXACT_BYTES // (4 * snapshot.codebook.width))
+    tasks = [(place, some[begin : begin + each]) for place, some in found for begin in range(0, len(some), each)]
+    exact = threads.run(lambda task: scores.exact(snapshot.segments[task[0]].rows_of(task[1]), query), tasks, count)
+    segments = np.repeat([place for place, _ in tasks], [len(numbers) for _, numbers in tasks]).astype(np.int64)
+    numbers = np.concatenate([np.empty(0, np.int64), *(numbers for _, numbers in tasks)])
+    return segments, numbers, np.concatenate([np.empty(0), *exact])
 
 
 def _names(snapshot: GlobalSnapshot, segments: np.ndarray, numbers: np.ndarray) -> list[bytes]:

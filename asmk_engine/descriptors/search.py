@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -12,13 +13,14 @@ from typing import overload
 import numpy as np
 
 from asmk_engine.descriptors.index import GlobalIndex
-from asmk_engine.descriptors.nearest import Nearest, nearest
+from asmk_engine.descriptors.nearest import Nearest, all_scores, nearest
 from asmk_engine.descriptors.products import Scores, scores_for
 from asmk_engine.descriptors.snapshot import GlobalSnapshot
 from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.features import Features
 from asmk_engine.joint import JointIndex
-from asmk_engine.search import Hit
+from asmk_engine.ranking import image_numbers, image_starts, name_ranks
+from asmk_engine.search import Hit, Order
 from asmk_engine.threads import thread_count
 
 GROUP = 64  # queries that are scored together
@@ -82,6 +84,7 @@ class GlobalSearcher:
         self.expansion = expansion
         self._device = device
         self._requested_threads = threads
+        self._name_ranks: weakref.WeakKeyDictionary[GlobalSnapshot, np.ndarray] = weakref.WeakKeyDictionary()
         thread_count(threads)
 
     @overload
@@ -113,6 +116,22 @@ class GlobalSearcher:
         """The score of every live image."""
         return {hit.name: hit.score for hit in self.search(query, None)}
 
+    def order(self, query: Features, *, threads: int | None = None) -> Order:
+        """All images as numbers, in the order of `search(query, None)`; see `Searcher.order`."""
+        snapshot = self.index.snapshot
+        count = thread_count(self._requested_threads if threads is None else threads)
+        scores = self._scores(snapshot, self._vectors(snapshot, [query], count))
+        segments, numbers, values = all_scores(snapshot, scores, count)
+        if snapshot not in self._name_ranks:
+            self._name_ranks[snapshot] = name_ranks(snapshot.segments)
+        joined = image_starts(snapshot.segments)[segments] + numbers
+        order = np.lexsort((self._name_ranks[snapshot][joined], -values))
+        return Order(joined[order], values[order])
+
+    def image_numbers(self, names: Iterable[str]) -> dict[str, int]:
+        """Name → number of those of the names that are live images, as `order` numbers them."""
+        return image_numbers(self.index.snapshot, names)
+
     def nearest(
         self,
         vectors: np.ndarray,
@@ -134,14 +153,19 @@ class GlobalSearcher:
 
     def _search_group(self, queries: Sequence[Features], top: int | None, count: int) -> list[list[Hit]]:
         snapshot = self.index.snapshot
-        vectors = snapshot.codebook.apply(np.concatenate([_descriptor(query) for query in queries]))
-        if self.expansion is not None:
-            found = self.nearest(vectors, self.expansion.neighbours, snapshot=snapshot, threads=count)
-            pairs = zip(vectors, found, strict=True)
-            vectors = np.array([expanded(snapshot, self.expansion, vector, near) for vector, near in pairs])
+        vectors = self._vectors(snapshot, queries, count)
         found = self.nearest(vectors, top, snapshot=snapshot, threads=count)
         return [[Hit(_decoded(name), float(score)) for name, score in zip(one.names, one.scores, strict=True)]
                 for one in found]  # fmt: skip
+
+    def _vectors(self, snapshot: GlobalSnapshot, queries: Sequence[Features], count: int) -> np.ndarray:
+        """The queries through the codec, expanded where that is asked for, [q, D] float32."""
+        vectors = snapshot.codebook.apply(np.concatenate([_descriptor(query) for query in queries]))
+        if self.expansion is None:
+            return vectors
+        found = self.nearest(vectors, self.expansion.neighbours, snapshot=snapshot, threads=count)
+        pairs = zip(vectors, found, strict=True)
+        return np.array([expanded(snapshot, self.expansion, vector, near) for vector, near in pairs])
 
 
 def expanded(snapshot: GlobalSnapshot, expansion: Expansion, vector: np.ndarray, near: Nearest) -> np.ndarray:
