@@ -477,18 +477,23 @@ def test_a_run_that_stops_anywhere_goes_on_from_there(rehearsed: Rehearsed, tmp_
 
 def test_what_is_done_is_not_done_again(rehearsed: Rehearsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = rehearse("gem-ap-pq8", rehearsed, tmp_path)
+    made = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "journal.json"}
     notes = json.loads((tmp_path / "journal.json").read_text())["notes"]
     assert any("no product quantisation" in note for note in notes) and any("random weights" in note for note in notes)
     for place in ("stages.judge", "engines.train_codec"):
         monkeypatch.setattr(f"asmk_engine.reproduction.{place}", lambda *_: pytest.fail("done again"))
     assert rehearse("gem-ap-pq8", rehearsed, tmp_path) == whole
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "journal.json"}
+    assert kept == made
     with pytest.raises(MismatchError, match="made with another recipe"):
         rehearse("gem-w", rehearsed, tmp_path)
     with pytest.raises(MismatchError, match="another folder of photographs"):
         rehearse("gem-ap-pq8", replace(rehearsed, photos=rehearsed.photos.parent), tmp_path)
-    (tmp_path / "journal.json").write_text("{")
-    with pytest.raises(DamagedError, match=re.escape("journal.json: not readable")):
-        rehearse("gem-ap-pq8", rehearsed, tmp_path)
+    content = json.loads((tmp_path / "journal.json").read_text())
+    for damaged in ("{", "[]", json.dumps({**content, "notes": {}}), json.dumps({**content, "key": 3})):
+        (tmp_path / "journal.json").write_text(damaged)
+        with pytest.raises(DamagedError, match=re.escape("journal.json: not readable")):
+            rehearse("gem-ap-pq8", rehearsed, tmp_path)
     with pytest.raises(InputError, match="files of something else"):
         rehearse("gem-w", rehearsed, rehearsed.photos)
 

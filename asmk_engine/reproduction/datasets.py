@@ -127,7 +127,10 @@ def revisited_task(truth: Truth, found: ImageList) -> Task:
 
 
 def labelled_task(task: Task) -> Task:
-    """A task of labels made of one of images: each query is a label of its own, which the images it finds bear."""
+    """A task of labels made of one of images: each query is a label, which the images it finds bear.
+
+    An image that several queries find bears the label of the first; it is right for all of them.
+    """
     truth = task.truth or Truth((), ())
     labels: dict[str, str] = {}
     for query in truth.queries:
@@ -136,7 +139,11 @@ def labelled_task(task: Task) -> Task:
     told = set(labels.values())
     images = [image for image in task.database.images if image.name in labels]
     asked = tuple(query for query in task.queries if query.name in told)
-    answers = {query.name: frozenset([query.name]) for query in asked}
+    found = {query.name: query.easy | query.hard for query in truth.queries}
+    answers = {
+        query.name: frozenset([query.name, *(labels[name] for name in found[query.name] if name in labels)])
+        for query in asked
+    }
     return Task(ImageList(images, task.database.root, {}), asked, None, labels, answers)
 
 

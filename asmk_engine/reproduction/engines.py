@@ -16,11 +16,10 @@ from asmk_engine.descriptors.training import train_codec
 from asmk_engine.features import FeatureSet
 from asmk_engine.index import Index
 from asmk_engine.joint import JointIndex
+from asmk_engine.manifest import NAMES
 from asmk_engine.reproduction.describing import Describer, Display, Settings
 from asmk_engine.reproduction.recipe import Codes, PublishedRow
 from asmk_engine.search import Searcher, SelectiveMatch
-
-_MANIFEST = "manifest.json"
 
 
 class Engine(ABC):
@@ -39,12 +38,16 @@ class Engine(ABC):
         """Whether there is anything to learn before images can be indexed."""
 
     @abstractmethod
-    def learned_place(self, learned: str) -> Path:
-        """What is there once the learning from this dataset is done."""
+    def is_learned(self, learned: str) -> bool:
+        """Whether the learning from this dataset is done."""
 
     @abstractmethod
-    def learn(self, features: FeatureSet, learned: str) -> dict[str, Any]:
-        """Learn from the features of the dataset `learned` what is not learned yet; returns facts for the report."""
+    def learn(self, features: FeatureSet, learned: str) -> None:
+        """Learn from the features of the dataset `learned`."""
+
+    @abstractmethod
+    def facts(self, learned: str) -> dict[str, Any]:
+        """What was learned, for the report."""
 
     @abstractmethod
     def index(self, features: FeatureSet, dataset: str, learned: str) -> dict[str, Any]:
@@ -68,21 +71,25 @@ class LocalEngine(Engine):
         """A codebook, always."""
         return True
 
-    def learned_place(self, learned: str) -> Path:
-        """The codebook file."""
+    def is_learned(self, learned: str) -> bool:
+        """Whether the codebook file is there."""
+        return self._codebook(learned).is_file()
+
+    def _codebook(self, learned: str) -> Path:
         return self.settings.work / f"{learned}.codebook.h5"
 
-    def learn(self, features: FeatureSet, learned: str) -> dict[str, Any]:
+    def learn(self, features: FeatureSet, learned: str) -> None:
         """Train the codebook, for features as the database has them.
 
         Training images may be described otherwise, at one scale say: the codebook takes the recipe of the database.
         """
-        place = self.learned_place(learned)
-        if not place.is_file():
-            codebook = self._train(features)
-            trained_on = {**codebook.training, "features": json.loads(features.recipe.to_json())}
-            replace(codebook, recipe=self.describer.whole.recipe, training=trained_on).save(place)
-        codebook = Codebook.open(place)
+        codebook = self._train(features)
+        story = {**codebook.training, "features": json.loads(features.recipe.to_json())}
+        replace(codebook, recipe=self.describer.whole.recipe, training=story).save(self._codebook(learned))
+
+    def facts(self, learned: str) -> dict[str, Any]:
+        """The codebook, and how it was trained."""
+        codebook = Codebook.open(self._codebook(learned))
         return {"codebook": str(codebook), "training": codebook.training}
 
     def _train(self, features: FeatureSet) -> Codebook:
@@ -114,10 +121,10 @@ class LocalEngine(Engine):
     def index(self, features: FeatureSet, dataset: str, learned: str) -> dict[str, Any]:
         """Add what is new to the index, which is made when it is not there."""
         place = self.place(dataset, learned)
-        if (place / _MANIFEST).exists():
+        if _is_index(place):
             index = Index.open(place)
         else:
-            index = Index.create(place, Codebook.open(self.learned_place(learned)), self.describer.network)
+            index = Index.create(place, Codebook.open(self._codebook(learned)), self.describer.network)
         with self.display.bar("index", "images") as on_image:
             index.add(features, existing="update", prune=True, on_image=on_image)
         return {"images": index.images, "postings": index.postings}
@@ -140,23 +147,24 @@ class GlobalEngine(Engine):
         """Only where vectors are projected or quantised."""
         return bool(self.row.codec.pca or self.row.codec.pq)
 
-    def learned_place(self, learned: str) -> Path:
-        """An empty index with the codec."""
-        return self.place("codec", learned)
+    def is_learned(self, learned: str) -> bool:
+        """Whether an empty index with the codec is there."""
+        return _is_index(self.place("codec", learned))
 
-    def learn(self, features: FeatureSet, learned: str) -> dict[str, Any]:
+    def learn(self, features: FeatureSet, learned: str) -> None:
         """Train the codec, and keep it in an index without images."""
-        place = self.learned_place(learned)
-        if not (place / _MANIFEST).exists():
-            options, notes = fitted(self.row.codec, features, self.settings.rehearsal)
-            self.adaptations += notes
-            GlobalIndex.create(place, train_codec(features, options))
-        return {"codec": GlobalIndex.open(place).codebook.training}
+        options, notes = fitted(self.row.codec, features, self.settings.rehearsal)
+        self.adaptations += notes
+        GlobalIndex.create(self.place("codec", learned), train_codec(features, options))
+
+    def facts(self, learned: str) -> dict[str, Any]:
+        """How the codec was trained."""
+        return {"codec": GlobalIndex.open(self.place("codec", learned)).codebook.training}
 
     def index(self, features: FeatureSet, dataset: str, learned: str) -> dict[str, Any]:
         """Add what is new to the index, which is made when it is not there."""
         place = self.place(dataset, learned)
-        if not (place / _MANIFEST).exists():
+        if not _is_index(place):
             GlobalIndex.create(place, self._codec(features, learned))
         index = GlobalIndex.open(place)
         with self.display.bar("index", "images") as on_image:
@@ -166,7 +174,7 @@ class GlobalEngine(Engine):
 
     def _codec(self, features: FeatureSet, learned: str) -> Codec:
         if self.learns:
-            return GlobalIndex.open(self.learned_place(learned)).codebook
+            return GlobalIndex.open(self.place("codec", learned)).codebook
         return train_codec(features, CodecOptions(half=self.row.codec.half))
 
     def open(self, dataset: str, distractors: str, learned: str) -> GlobalSearcher:
@@ -175,6 +183,11 @@ class GlobalEngine(Engine):
         if distractors:
             index = JointIndex([index], [GlobalIndex.open(self.place(distractors, learned))])
         return GlobalSearcher(index, device=_product_device(self.settings.device), threads=self.settings.threads)
+
+
+def _is_index(place: Path) -> bool:
+    """Whether an index was made there, and at least one copy of its manifest written."""
+    return any((place / name).exists() for name in NAMES)
 
 
 def _product_device(device: str) -> str:

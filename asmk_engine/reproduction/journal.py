@@ -44,11 +44,13 @@ class Journal:
             return {}
         try:
             content = dict(json.loads(bytes(self._folder.map(NAME))))
-            found = content["key"]
+            found = dict(content["key"])
+            if [type(content[part]) for part in ("seconds", "results", "notes", "facts")] != [dict, dict, list, dict]:
+                raise ValueError("a part is of another kind")
         except (ValueError, KeyError, TypeError, RecursionError):
             raise DamagedError(f"{shown(work / NAME)}: not readable; give another folder with -o") from None
         if found != key:
-            differing = sorted(one for one in key.keys() | dict(found).keys() if found.get(one) != key.get(one))
+            differing = sorted(one for one in key.keys() | found.keys() if found.get(one) != key.get(one))
             raise MismatchError(
                 f"{shown(work)}: was made with another {' and another '.join(differing)}; give another folder with -o, "
                 "or the same as before"
@@ -81,8 +83,10 @@ class Journal:
         known = self.results.get(test)
         if known is None or known["key"] != key:
             return None
-        return {row: Measured(*(_number(value) for value in values), count)
-                for row, (*values, count) in known["rows"].items()}  # fmt: skip
+        return {
+            row: Measured(_number(value), _number(low), _number(high), queries)
+            for row, (value, low, high, queries) in known["rows"].items()
+        }
 
     def keep_result(self, test: str, key: list[Any], rows: dict[str, Measured]) -> None:
         """Keep what a test found."""

@@ -129,16 +129,19 @@ class _Run:
 
     def _learn(self, learned: str, describer: Describer, engine: Engine) -> None:
         with self._stage(f"learn from {learned}"):
-            if engine.learned_place(learned).exists():
-                return
-            train = self.row.train
-            images = self.datasets.photographs(learned, train.images if train else 0)
-            parts = [describer.training] if describer.training else describer.parts
-            place = self.settings.work / f"{learned}.training.features"
-            features, failed = describe_images(parts, images, place, self.settings.workers, self.display)
-            self._tell_failed(learned, failed)
-            self.journal.facts[f"learned from {learned}"] = engine.learn(features, learned)
-            self.journal.note(*engine.adaptations)
+            if not engine.is_learned(learned):
+                self._learn_now(learned, describer, engine)
+            self.journal.facts[f"learned from {learned}"] = engine.facts(learned)
+
+    def _learn_now(self, learned: str, describer: Describer, engine: Engine) -> None:
+        train = self.row.train
+        images = self.datasets.photographs(learned, train.images if train else 0)
+        parts = [describer.training] if describer.training else describer.parts
+        place = self.settings.work / f"{learned}.training.features"
+        features, failed = describe_images(parts, images, place, self.settings.workers, self.display)
+        self._tell_failed(learned, failed)
+        engine.learn(features, learned)
+        self.journal.note(*engine.adaptations)
 
     def _index(self, dataset: str, learned: str, describer: Describer, engine: Engine) -> None:
         with self._stage(f"describe {dataset}"):
@@ -167,8 +170,8 @@ class _Run:
     def _judged(self, test: Test, learned: str, queries: FeatureSet, engine: Engine) -> dict[str, Measured]:
         searcher = engine.open(test.dataset, test.distractors, learned)
         places = [engine.place(dataset, learned) for dataset in filter(None, (test.dataset, test.distractors))]
-        key = [*map(_commit, places), *((name, queries.source(name).fingerprint) for name in queries.names)]
-        key = [list(part) for part in key]
+        asked = ([name, queries.source(name).fingerprint] for name in queries.names)
+        key = [*(list(_commit(place)) for place in places), *asked]
         done = self.journal.result(test.name, key)
         if done is None:
             with self.display.bar("search", "queries") as progress:
