@@ -262,7 +262,8 @@ def test_queries_outside_the_database_are_cut_from_their_photographs(tmp_path: P
     queries = [{"bbx": [20, 15, 250.5, 180], "easy": [2 * n], "hard": [2 * n + 1], "junk": []} for n in range(4)]
     truth = tmp_path / "gnd.pkl"
     truth.write_bytes(pickle.dumps({"imlist": images, "qimlist": [f"query_{n}" for n in range(4)], "gnd": queries}))
-    run("index", tmp_path / "jpg", "-o", tmp_path / "i.index", "--words", 16, "--max-features", 200, "--workers", 0, "-q")
+    options = ["--words", 16, "--max-features", 200, "--workers", 0, "-q"]
+    run("index", tmp_path / "jpg", "-o", tmp_path / "i.index", *options)
     call = ["evaluate", tmp_path / "i.index", "--truth", truth]
     assert "the photograph of query 'query_0' is not indexed" in fails(NotFoundError, *call)
     found = json.loads(run(*call, "--images", tmp_path / "queries", "--json", "-q"))
