@@ -224,6 +224,7 @@ def test_scales_without_a_cell_are_left_out_and_small_images_stretched() -> None
     assert [tuple(part.shape[-2:]) for part in rescaled(pixels, (2.0, 1.0, 0.5), 31)] == [(80, 120), (40, 60)]
     assert [tuple(part.shape[-2:]) for part in rescaled(pixels, (0.5, 0.25), 31)] == [(40, 60)]
     assert [tuple(part.shape[-2:]) for part in rescaled(pixels[:, :, :5], (2.0,), 31)] == [(31, 60)]
+    assert [tuple(part.shape[-2:]) for part in rescaled(pixels, (0.5,), 20)] == [(20, 30)]
     network = tiny_global()
     np.testing.assert_array_equal(
         network.descriptor(pixels[:, :, :9], (1.0, 0.01)), network.descriptor(pixels[:, :, :9], (1.0,))
