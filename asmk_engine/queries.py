@@ -69,7 +69,7 @@ class QuerySource:
         if name in self.index:
             return self.features(name, box)[0]
         # No extractor of ours makes what was imported: such features of a query are already those of its region.
-        if self.index.codebook.recipe.extractor == IMPORTED and (found := self._of_set(name)) is not None:
+        if self.index.recipe.extractor == IMPORTED and (found := self._of_set(name)) is not None:
             return found
         return self.extractor.extract(self._photograph(name), box=box)
 
@@ -110,9 +110,10 @@ class QuerySource:
         """The extractor that made the indexed features."""
         if self._extractor is None:
             recipe = self.index.recipe
-            concatenates = recipe.extractor == CONCATENATION
-            made = concatenated_extractor(recipe) if concatenates else extractor_from_recipe(recipe, self.index.network)
-            self._extractor = made
+            if recipe.extractor == CONCATENATION:
+                self._extractor = concatenated_extractor(recipe)
+            else:
+                self._extractor = extractor_from_recipe(recipe, self.index.network)
         return self._extractor
 
     def likely_path(self, name: str) -> Path:

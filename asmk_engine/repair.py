@@ -222,8 +222,8 @@ def _carry_out(folder: Folder, drafts: list[_Draft], draft: _Draft, repair: Repa
         numbers = [number_of(entry.name) for other in drafts for entry in other.manifest.files()]
         following = max(draft.manifest.next, *(other.manifest.next for other in drafts), 1 + max(numbers))
         entries = tuple(_entries(folder, draft, following))
-        changes = {"commit": repair.commit, "next": following + len(draft.clashes), "network": draft.network}
-        manifest = replace(draft.manifest, segments=entries, **changes)
+        manifest = replace(draft.manifest, commit=repair.commit, segments=entries, network=draft.network)
+        manifest = replace(manifest, next=following + len(draft.clashes))
         folder.sync()
     folder.replace_manifest(NAMES, manifest.to_json())
 

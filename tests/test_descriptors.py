@@ -11,7 +11,13 @@ import pytest
 import naive_descriptors as naive
 from asmk_engine.descriptors import Codec, CodecOptions, Expansion, GlobalIndex, GlobalSearcher, open_index
 from asmk_engine.descriptors.augmentation import augment
-from asmk_engine.descriptors.concatenation import concatenate, joined
+from asmk_engine.descriptors.concatenation import (
+    ConcatenatedExtractor,
+    concatenate,
+    concatenated_extractor,
+    concatenated_recipe,
+    joined,
+)
 from asmk_engine.descriptors.cuda import CudaScores
 from asmk_engine.descriptors.fusion import fuse
 from asmk_engine.descriptors.products import rounding_margin
@@ -334,6 +340,25 @@ def test_concatenation_equals_its_twin(tmp_path: Path, weights: list[float] | No
     index = GlobalIndex.create(tmp_path / "index", Codec(both.recipe, both.dim))
     index.add(both)
     assert GlobalSearcher(index).search(both.read("image 004.jpg"), 1)[0].name == "image 004.jpg"
+
+
+def test_photographs_are_described_side_by_side(tmp_path: Path) -> None:
+    """With a stand-in for global extractors: any that gives one descriptor."""
+    parts = [Recipe("rootsift", {"max_features": 1, "max_side": side}) for side in (100, 200)]
+    recipe = concatenated_recipe(parts, [1.0, 2.0])
+    extractor = concatenated_extractor(recipe)
+    assert extractor.dim == 256
+    assert [part.recipe.options["max_side"] for part in extractor.parts] == [100, 200]
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(0, 255, (12, 12, 3), np.uint8), np.ones((20, 20, 1), np.uint8))
+    found = extractor.extract(image)
+    expected = joined([part.extract(image) for part in extractor.parts], [1.0, 2.0])
+    assert np.array_equal(found.descriptors, expected.descriptors)
+    made = extractor.origin.make()
+    assert isinstance(made, ConcatenatedExtractor) and made.recipe == extractor.recipe
+    for parts_said in ("none", [{"extractor": "rootsift"}], [3]):
+        with pytest.raises(InputError, match="nothing of its parts"):
+            concatenated_extractor(Recipe("concatenation", {"parts": parts_said}))
 
 
 def test_a_concatenation_is_brought_up_to_date(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def index(
       asmk-engine index gem.features -o gem.index --pca 512 --half
       asmk-engine index gem.features spoc.features --concatenate -o both.index
     """
+    from asmk_engine.descriptors import GlobalIndex
     from asmk_engine.index import Index, check_fits
 
     console = Console(quiet)
@@ -94,7 +95,7 @@ def index(
     else:
         features = _features(inputs, output, features_path, target, book, prune, console, options)
     existing = "replace" if replace else "update" if update else "skip"
-    if features.recipe.is_global if target is None else not isinstance(target, Index):
+    if isinstance(target, GlobalIndex) or (target is None and features.recipe.is_global):
         network = network_of(features, options["weights"], console) if target is None else None
         made = {"network": network, "seed": training["seed"], "memory": allowed, "codebook": codebook}
         add_global(features, target, output, smaller, console, **made, existing=existing, prune=prune)

@@ -85,9 +85,10 @@ def query(
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
     source = QuerySource(index, features=features_path, images_root=images_root)
-    searcher: AnySearcher | Fused = searcher_of(index, options)
+    own = searcher_of(index, options)
+    searcher: AnySearcher | Fused = own
     if other_path:
-        searcher = open_fused(source, searcher, other_path, options, fusion, fuse_weight, images_root)
+        searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_root)
     check_options(index, searcher, options, console)
     asked = index.names if every else list(queries)
     if form == "pairs":

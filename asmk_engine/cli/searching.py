@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -81,9 +81,9 @@ def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
 
     if isinstance(index.codebook, Codec):
         expansion = Expansion(options.expansion, options.expansion_alpha) if options.expansion else None
-        return GlobalSearcher(index, expansion, threads=options.threads)  # type: ignore[arg-type]
+        return GlobalSearcher(cast(Any, index), expansion, threads=options.threads)
     match = SelectiveMatch(options.alpha, options.threshold, options.idf)
-    return Searcher(index, match, assignments=options.assignments, threads=options.threads)  # type: ignore[arg-type]
+    return Searcher(cast(Any, index), match, assignments=options.assignments, threads=options.threads)
 
 
 def check_options(index: AnyIndex, searcher: AnySearcher | Fused, options: SearchOptions, console: Console) -> None:

@@ -9,16 +9,18 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from asmk_engine.attempts import Extractor
+from asmk_engine.attempts import Extractor, Origin
 from asmk_engine.collection import Progress, counted, listed
 from asmk_engine.descriptors.training import check_global
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.extractors import extractor_from_recipe
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
+from asmk_engine.image_lists import PathLike
+from asmk_engine.images import Box
 from asmk_engine.recipes import Recipe
 
 EXTRACTOR = "concatenation"
@@ -103,9 +105,20 @@ class ConcatenatedExtractor:
         """Dimensions of all parts together."""
         return sum(part.dim for part in self.parts)
 
-    def extract(self, image: Any, box: tuple[float, float, float, float] | None = None) -> Features:
+    @property
+    def origin(self) -> Origin:
+        """How a worker process makes an equal extractor."""
+        origins = [dataclasses.asdict(part.origin) for part in self.parts]
+        return Origin(f"{__name__}:extractor_of_parts", {"origins": origins, "weights": list(self.weights)})
+
+    def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
         """The descriptors of an image or of a region side by side; raises as the extractors do."""
         return joined([part.extract(image, box=box) for part in self.parts], self.weights)
+
+
+def extractor_of_parts(origins: Sequence[dict[str, Any]], weights: Sequence[float]) -> ConcatenatedExtractor:
+    """The extractor whose parts are made as `Origin.make` does, from function and options of each."""
+    return ConcatenatedExtractor(tuple(cast(Extractor, Origin(**origin).make()) for origin in origins), tuple(weights))
 
 
 def concatenated_extractor(recipe: Recipe, device: str = "auto") -> ConcatenatedExtractor:
