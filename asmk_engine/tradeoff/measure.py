@@ -1,9 +1,10 @@
 """What is measured of an index beside the quality of its answers: bytes, words, and milliseconds.
 
-Times are medians over queries of the best of a few repeats, which other work on the machine disturbs least. Scoring
-runs on one thread; the assignment of words is a product of matrices, on as many threads as the linear algebra library
-takes. Scoring is measured a second time on copies of the images under other names, enough of them that the fixed cost
-of a search no longer shows: what an image takes there is what the extrapolation rests on.
+Times are processor time, of all threads together, since on a machine with other work the clock on the wall says little:
+on an idle one a single thread takes as long. Those of queries are medians over queries of the best of a few repeats.
+Scoring runs on one thread; the assignment of words is a product of matrices, on as many threads as the linear algebra
+library takes. Scoring is measured a second time on copies of the images under other names, enough of them that the
+fixed cost of a search no longer shows: what an image takes there is what the extrapolation rests on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from asmk_engine.search import Searcher
 from asmk_engine.segment_writer import Contents
 from asmk_engine.signatures import Signature
 
+Made = TypeVar("Made")
 REPEATS = 5
 TIMED_QUERIES = 24
 TOP = 100  # images of an answer that is timed
@@ -47,12 +49,14 @@ def milliseconds(tasks: Sequence[Callable[[], object]], repeats: int = REPEATS) 
 
 
 def _seconds(task: Callable[[], object], repeats: int) -> float:
-    taken = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        task()
-        taken.append(time.perf_counter() - begun)
-    return min(taken)
+    return min(timed(task)[1] for _ in range(repeats))
+
+
+def timed(work: Callable[[], Made]) -> tuple[Made, float]:
+    """What a piece of work makes, and the seconds of processor time it took."""
+    begun = time.process_time()
+    made = work()
+    return made, time.process_time() - begun
 
 
 def disk_bytes(index: Index | GlobalIndex) -> dict[str, int]:

@@ -39,8 +39,8 @@ def notes(circumstances: Circumstances, results: Sequence[Result]) -> list[str]:
         "mAP is the mean over the seeds of the clustering; its interval is a bootstrap over the queries (95 %). Two "
         "methods whose intervals overlap may still differ: the queries are the same.",
         "Bytes are those of the files of the index, names and tables included, the codebook (or codec) apart.",
-        "Times are medians over queries of the best of five repeats. Scoring is on one thread; features of a query are "
-        "given, their extraction is not counted.",
+        "Times are processor time, of all threads together, and those of queries medians of the best of five repeats. "
+        "Scoring is on one thread; features of a query are given, their extraction is not counted.",
         "What is called extrapolated was never measured: see asmk_engine/tradeoff/extrapolate.py for the model. It "
         "keeps the codebook and the words per image as they are.",
     ]

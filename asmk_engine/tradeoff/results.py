@@ -22,7 +22,7 @@ class Result:
     bytes_per_image    on the disk, all but the codebook
     codebook_bytes     on the disk, of the codebook or what has its place
     words_per_image    postings of an image, None for one vector
-    assignment_milliseconds, scoring_milliseconds   of a query
+    assignment_milliseconds, scoring_milliseconds   of a query, of processor time as all times
     build_seconds      of indexing, without the extraction of features
     learning_seconds   of the codebook, or of PCA and sub-spaces
     extrapolated       what more images would take, by the model of `extrapolate`

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,9 +73,8 @@ def _codebook(workshop: Workshop, source: Source, cell: LocalCell, sweep: Sweep,
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        begun = time.perf_counter()
-        codebook = train_codebook(FeatureSet.open(source.learn_on), cell.words, cell.bits, seed, sweep)
-        seconds = time.perf_counter() - begun
+        features = FeatureSet.open(source.learn_on)
+        codebook, seconds = measure.timed(lambda: train_codebook(features, cell.words, cell.bits, seed, sweep))
         codebook.save(folder / CODEBOOK)
         return {"seconds": seconds, **codebook.training}
 
@@ -108,7 +105,7 @@ def _index(workshop: Workshop, source: Source, cell: LocalCell, learned: Stage) 
     def make(folder: Path) -> dict[str, Any]:
         index = Index.create(folder / INDEX, Codebook.open(learned.path / CODEBOOK))
         features = StrongestFeatures.of(source.paths.features, cell.strongest)
-        seconds = _built(index, lambda: index.add(features))
+        _, seconds = measure.timed(lambda: (index.add(features), index.merge()))
         segment = index.snapshot.segments[0]
         return {
             "seconds": seconds,
@@ -126,12 +123,10 @@ def _vectors(workshop: Workshop, source: Source, cell: GlobalCell, seed: int) ->
     inputs = {"features": source.key, "learned": source.learn_key, "pca": cell.pca, "pq": cell.pq, "seed": options.seed}
 
     def make(folder: Path) -> dict[str, Any]:
-        begun = time.perf_counter()
-        codec = train_codec(FeatureSet.open(source.learn_on), options)
-        learning = time.perf_counter() - begun
+        codec, learning = measure.timed(lambda: train_codec(FeatureSet.open(source.learn_on), options))
         index = GlobalIndex.create(folder / INDEX, codec)
         features = FeatureSet.open(source.paths.features)
-        seconds = _built(index, lambda: index.add(features))
+        _, seconds = measure.timed(lambda: (index.add(features), index.merge()))
         sizes = measure.disk_bytes(index)
         return {
             "seconds": seconds,
@@ -143,14 +138,6 @@ def _vectors(workshop: Workshop, source: Source, cell: GlobalCell, seed: int) ->
         }
 
     return workshop.stage("vectors", inputs, make)
-
-
-def _built(index: Index | GlobalIndex, add: Callable[[], object]) -> float:
-    """Seconds of adding images and joining them into one segment."""
-    begun = time.perf_counter()
-    add()
-    index.merge()
-    return time.perf_counter() - begun
 
 
 def _search(workshop: Workshop, source: Source, cell: LocalCell, index: Stage) -> Stage:

@@ -31,10 +31,10 @@ CSV_NOTES = {
     "bytes_per_image": "on the disk, without the codebook",
     "codebook_bytes": "on the disk",
     "words_per_image": "postings",
-    "assignment_ms": "of a query: the words of its descriptors, or the projection of its vector",
-    "scoring_ms": "of a query, on one thread",
-    "build_seconds": "of the index, features given",
-    "learning_seconds": "of the codebook, or of PCA and sub-spaces",
+    "assignment_ms": "processor time of a query: the words of its descriptors, or the projection of its vector",
+    "scoring_ms": "processor time of a query, on one thread",
+    "build_seconds": "processor time of the index, features given",
+    "learning_seconds": "processor time of the codebook, or of PCA and sub-spaces",
 }
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from asmk_engine.store import Folder, storage_errors
 
 NUMBERS = "numbers.json"
-VERSION = 1
+VERSION = 2
 """Raised when a stage measures something else than it did, so that what older programs left is not used."""
 
 
