@@ -262,7 +262,7 @@ class _Run:
         if isinstance(outcome, Extracted):
             self._writer.add(image.name, outcome.features, outcome.source)
             self.extracted += 1
-        else:
+        elif isinstance(outcome, Failed):
             self._fail(image.name, outcome.reason, gone=not image.path.exists())
         self._report()
 

@@ -68,13 +68,15 @@ def test_an_index_answers_new_photographs_when_everything_else_is_gone(
 
 def test_the_network_is_made_once_and_the_second_run_adds_what_is_new(world: Path, trunk: Path) -> None:
     run("index", "photos", "-o", "photos.index", "--weights", trunk, *HOW_SQUEEZENET)
-    made = Path("photos.network.safetensors").stat().st_mtime_ns, checkpoint_hash("photos.network.safetensors")
+    network = Path("photos.network.safetensors")
+    made = network.stat().st_mtime_ns, checkpoint_hash(network)
     recipe = FeatureSet.open("photos.features").recipe
-    assert recipe.extractor == "how" and recipe.weights == made[1] == checkpoint_hash(Index.open("photos.index").network)
+    assert (recipe.extractor, recipe.weights) == ("how", made[1])
+    assert checkpoint_hash(Index.open("photos.index").network) == made[1]
     shutil.copy("photos/00.png", "photos/new.png")
     run("index", "photos", "-o", "photos.index", "-q", "--workers", 0)
     run("extract", "photos", "-o", "photos.features", "--weights", trunk, *HOW_SQUEEZENET)
-    assert (Path("photos.network.safetensors").stat().st_mtime_ns, checkpoint_hash("photos.network.safetensors")) == made
+    assert (network.stat().st_mtime_ns, checkpoint_hash(network)) == made
     assert len(Index.open("photos.index")) == PHOTOGRAPHS + 1
 
 
@@ -137,8 +139,16 @@ def test_weights_that_were_fetched_are_taken_and_said(
         (("--extractor", "surf"), InputError, "there is no extractor 'surf'; there are: .*how-squeezenet"),
         (("--weights", "TRUNK"), InputError, "name the extractor too, such as --extractor how-squeezenet"),
         (("--weights", "TRUNK", "--extractor", "delf-squeezenet"), InputError, "learned attention.*train-delf"),
-        (("--weights", "TRUNK", "--extractor", "how-resnet18"), MismatchError, "missing bn1.bias.*surplus features.0.bias"),
-        (("--weights", "none.pth", "--extractor", "how-squeezenet"), NotFoundError, "none.pth: no such file of weights"),
+        (
+            ("--weights", "TRUNK", "--extractor", "how-resnet18"),
+            MismatchError,
+            "missing bn1.bias.*surplus features.0.bias",
+        ),
+        (
+            ("--weights", "none.pth", "--extractor", "how-squeezenet"),
+            NotFoundError,
+            "none.pth: no such file of weights",
+        ),
         (("--scales", "1,x"), InputError, "'1,x': expected numbers with commas"),
         (("--extractor", "rootsift", "--scales", "1,2"), InputError, "rootsift has no option 'scales'"),
     ],

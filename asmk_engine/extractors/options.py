@@ -99,7 +99,7 @@ def _check_one(value: Any, field: dataclasses.Field[Any], kind: Any) -> Any:
     if not isinstance(value, wanted) or isinstance(value, bool) or not _is_finite(value):
         noun = "a whole number" if kind is int else "a number"
         raise InputError(f"{field.name} is {value!r}; expected {noun}, {_range(field)}")
-    if not field.metadata["least"] <= value <= field.metadata["most"]:  # type: ignore[operator]
+    if not field.metadata["least"] <= value <= field.metadata["most"]:
         raise InputError(f"{field.name} is {value}; expected {_range(field)}")
     return kind(value)
 

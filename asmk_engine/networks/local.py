@@ -74,7 +74,7 @@ class LocalOptions:
         """The options in a line of JSON; `where` names the file in a DamagedError."""
         try:
             content: dict[str, Any] = json.loads(text)
-            pixels = {key: tuple(float(value) for value in content.pop(key)) for key in ("mean", "std")}
+            pixels: dict[str, Any] = {key: tuple(float(value) for value in content.pop(key)) for key in ("mean", "std")}
             return cls(**content, **pixels)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, InputError) as error:
             raise DamagedError(f"{where}: its network is not described readably ({error}); get it again") from None

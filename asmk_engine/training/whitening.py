@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from asmk_engine import threads
 from asmk_engine.attempts import Viewed, Viewer, attempt
@@ -85,7 +86,7 @@ def learn_reduction(network: LocalNetwork, photographs: Iterable[View]) -> dict[
     `network` is whitened; `post` is turned only, and learned from cells of unit length, as DELF's PCA. InputError for a
     network that has no reduction, or one to more dimensions than there are channels or photographs to teach them.
     """
-    _check_reduction(network)
+    reduction = _reduction(network)
     moments = Moments(network.trunk.channels)
     images = 0
     for view in photographs:
@@ -95,7 +96,7 @@ def learn_reduction(network: LocalNetwork, photographs: Iterable[View]) -> dict[
             images += 1
     network.to("cpu")
     whitens = network.options.reduction == "network"
-    _set_reduction(network, *moments.whitening(network.options.dim, 1.0 if whitens else 0.0))
+    _set_reduction(reduction, *moments.whitening(network.options.dim, 1.0 if whitens else 0.0))
     return {"images": images, "descriptors": moments.count}
 
 
@@ -153,14 +154,17 @@ class Moments:
         return self._shift + offset, (covariance + covariance.T) / 2
 
 
-def _check_reduction(network: LocalNetwork) -> None:
+def _reduction(network: LocalNetwork) -> nn.Conv2d:
+    """The reduction to be learned; InputError when there is none, or the map has too few channels for it."""
     if network.reduction is None:
         raise InputError("a network without a reduction needs no photographs; choose reduction network or post")
     if network.options.dim > network.trunk.channels:
         dim, most = network.options.dim, network.trunk.channels
         raise InputError(f"a map of {most} channels cannot be whitened to {dim} dimensions; give a dim up to {most}")
+    return network.reduction
 
 
-def _set_reduction(network: LocalNetwork, mean: torch.Tensor, projection: torch.Tensor) -> None:
-    network.reduction.weight.copy_(projection[:, :, None, None])
-    network.reduction.bias.copy_(-projection @ mean)
+def _set_reduction(reduction: nn.Conv2d, mean: torch.Tensor, projection: torch.Tensor) -> None:
+    reduction.weight.copy_(projection[:, :, None, None])
+    if reduction.bias is not None:
+        reduction.bias.copy_(-projection @ mean)
