@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from asmk_engine.arrays import CHECKSUMS, map_arrays
 from asmk_engine.errors import DamagedError, InputError, MismatchError, StorageError
 from asmk_engine.extractors import load_extractor
 from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint
 from asmk_engine.networks.local import DELF
-from asmk_engine.store import WriterLock
+from asmk_engine.store import Folder, WriterLock
 from asmk_engine.training.classification import ClassOptions, ClassTask, delf_network
 from asmk_engine.training.contrastive import TupleOptions, TupleTask
 from asmk_engine.training.curves import draw_curves
@@ -87,8 +88,18 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return open_checkpoint(path)[0].state_dict()
 
 
+def stored(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Where a run stands, and the arrays of its state."""
+    file = map_arrays(Folder(folder), STATE)
+    place = {key: value for key, value in json.loads(file.metadata["place"]).items() if key != "log_bytes"}
+    return place, {key: array for key, array in file.arrays.items() if key != CHECKSUMS}
+
+
 def check_equal(folder: Path, other: Path) -> None:
     assert lines(folder) == lines(other)
+    (place, arrays), (other_place, other_arrays) = stored(folder), stored(other)
+    assert place == other_place
+    assert all(np.array_equal(array, other_arrays[key]) for key, array in arrays.items())
     for name in (BEST, LAST):
         ours, theirs = weights(folder / name), weights(other / name)
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -157,6 +157,7 @@ def train_how(
     "--trunk-skip", type=click.IntRange(min=0), default=0, show_default=True, help="Last parts it is without."
 )
 @click.option("--dim", type=click.IntRange(min=1), default=128, show_default=True, help="Of the reduced descriptors.")
+@click.option("--smoothing", type=int, default=1, show_default=True, help="Side of the average pooling; 1 is none.")
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="In all.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Photographs of a step.")
 @click.option("--learning-rate", type=float, default=1e-5, show_default=True, help="Of the trunk, in the first epoch.")
@@ -174,6 +175,7 @@ def train_delf(
     trunk: str | None,
     trunk_skip: int,
     dim: int,
+    smoothing: int,
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -193,7 +195,7 @@ def train_delf(
     from asmk_engine.training.photographs import place_network
 
     found = read_instances(data, layout, images, background)
-    network, origin = delf_network(weights, trunk, trunk_skip, dim, options["seed"])
+    network, origin = delf_network(weights, trunk, trunk_skip, dim, options["seed"], smoothing)
     chosen = ("max_side", "learning_rate", "head_rate", "freeze_trunk", "augment", "precision", "seed")
     made = ClassOptions(**{key: options[key] for key in chosen})
     task = ClassTask(place_network(network, options["device"]), found, made)

@@ -59,7 +59,7 @@ class ClassOptions:
 
 
 def delf_network(
-    weights: Path, trunk: str | None, skip: int, dim: int, seed: int
+    weights: Path, trunk: str | None, skip: int, dim: int, seed: int, smoothing: int = 1
 ) -> tuple[LocalNetwork, dict[str, Any]]:
     """A network of our own from its file, or DELF on a trunk with ImageNet weights; and its origin.
 
@@ -72,7 +72,8 @@ def delf_network(
         raise InputError(f"{weights}: no network of asmk-engine; if it holds weights of a trunk, name it with --trunk")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = LocalNetwork(LocalOptions(trunk, skip, dim=dim, attention="learned", smoothing=1, reduction="post"))
+        options = LocalOptions(trunk, skip, "learned", smoothing, "post", dim)
+        network = LocalNetwork(options)
     if dim > network.trunk.channels:
         raise InputError(f"a map of {network.trunk.channels} channels cannot be reduced to {dim}; give a lower --dim")
     network.trunk = load_trunk(weights, trunk, skip)
