@@ -145,6 +145,28 @@ def test_a_step_is_adam_on_the_sum_of_the_gradients(
     np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("kind", "options", "share"), [("how", {}, 1.0), ("delf", DELF, 1 / 3)])
+def test_gradients_of_tuples_are_summed_those_of_photographs_averaged(
+    kind: str, options: dict[str, Any], share: float, data: Instances, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(kind, tiny_network(**options), data)
+    plan = task.plan(1, Silent()).items[:3]
+    for number, item in enumerate(plan):
+        task.loss(item, task.load(1, number, item)).backward()
+    learning = [value for value in task.trained.parameters() if value.requires_grad]
+    expected = [share * value.grad.clone() for value in learning]
+    run = Run(tmp_path, task, LoopOptions(epochs=1, together=3), {})
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run._optimizer, "step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    for value, gradient in zip(learning, expected, strict=True):
+        assert torch.allclose(value.grad, gradient, rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("self_made", [0.0, 0.5, 1.0])
 def test_the_plan_of_an_epoch_is_mined_with_the_network_as_it_is(data: Instances, self_made: float) -> None:
     network = tiny_network()
