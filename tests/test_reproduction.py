@@ -23,7 +23,7 @@ from asmk_engine.errors import AsmkError, DamagedError, InputError, MismatchErro
 from asmk_engine.evaluation.model import Prediction
 from asmk_engine.evaluation.truth import read_truth
 from asmk_engine.extractors import EXTRACTORS, PRESETS, load_extractor
-from asmk_engine.features import FeatureSet
+from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.image_lists import find_images
 from asmk_engine.networks.registry import WEIGHTS
 from asmk_engine.networks.stand_in import save_stand_in
@@ -470,6 +470,7 @@ def test_a_run_that_stops_anywhere_goes_on_from_there(rehearsed: Rehearsed, tmp_
         said += display.said
     display = Recorded()
     assert rehearse("gem-concatenation", rehearsed, tmp_path / "parts", display) == whole
+    assert len(part_names(tmp_path / "parts" / "roxford5k.features")) == 1  # joined once
     described = [line for line in said + display.said if "images described" in line]
     assert sum("12 images described" in line for line in described) == 2  # once by each extractor
     assert all("12 images described" in line or "0 images described, 12 there" in line for line in described)

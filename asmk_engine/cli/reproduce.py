@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     "--weights",
     type=PATH,
     multiple=True,
-    help="A file instead of the published weights; once for each extractor of the recipe, in their order.",
+    help="A file instead of the published weights, in a rehearsal of any network of the kind; once for each extractor "
+    "of the recipe, in their order.",
 )
 @click.option("--device", default="auto", show_default=True, help="Where networks run: auto, cpu, cuda or cuda:0.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; one per processor by default.")

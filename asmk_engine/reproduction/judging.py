@@ -82,15 +82,14 @@ def micro_interval(
     `recognition.judge_labels`: by confidence, then by name.
     """
     names = sorted(truth, key=lambda name: (-_confidence(guesses.get(name)), name))
-    made = np.array([guesses.get(name) is not None for name in names], bool)
     correct = np.array([_is_right(guesses.get(name), truth[name]) for name in names], bool)
     labelled = np.array([bool(truth[name]) for name in names], bool)
     if not labelled.any():
         return Measured(math.nan, math.nan, math.nan, len(names))
     whole = np.arange(len(names))[None]
-    value = float(_micro(whole, made, correct, labelled)[0])
+    value = float(_micro(whole, correct, labelled)[0])
     draws = np.random.Generator(np.random.PCG64(seed)).integers(0, len(names), (rounds, len(names)))
-    found = _micro(np.sort(draws, axis=1), made, correct, labelled)
+    found = _micro(np.sort(draws, axis=1), correct, labelled)
     low, high = np.nanquantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Measured(100 * value, 100 * float(low), 100 * float(high), len(names))
 
@@ -103,11 +102,10 @@ def _is_right(guess: Prediction | None, labels: frozenset[str]) -> bool:
     return guess is not None and guess.label in labels
 
 
-def _micro(draws: np.ndarray, made: np.ndarray, correct: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """µAP [R] of draws [R, n] of images, best first; NaN for a draw without any labelled image."""
-    places = np.cumsum(made[draws], axis=1)
+def _micro(draws: np.ndarray, correct: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """µAP [R] of draws [R, n] of images, best first, those without a prediction last; NaN where none has a label."""
     right = correct[draws]
-    precision = np.divide(np.cumsum(right, axis=1), places, out=np.zeros(draws.shape), where=places > 0)
+    precision = np.cumsum(right, axis=1) / np.arange(1, draws.shape[1] + 1)
     count = labelled[draws].sum(axis=1)
     gained = (precision * right).sum(axis=1)
     return np.divide(gained, count, out=np.full(len(draws), math.nan), where=count > 0)
