@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+import naive_how
 import naive_reproduction as naive
 from asmk_engine.cli import commands
 from asmk_engine.errors import AsmkError, DamagedError, InputError, MismatchError, NotFoundError
@@ -25,6 +28,8 @@ from asmk_engine.evaluation.truth import read_truth
 from asmk_engine.extractors import EXTRACTORS, PRESETS, load_extractor
 from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.image_lists import find_images
+from asmk_engine.index import Index
+from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions
 from asmk_engine.networks.registry import WEIGHTS
 from asmk_engine.networks.stand_in import save_stand_in
 from asmk_engine.reproduction import datasets as datasets_module
@@ -36,7 +41,9 @@ from asmk_engine.reproduction.judging import Measured, micro_interval
 from asmk_engine.reproduction.recipe import Codes, PublishedRow, open_recipe, parse_recipe, recipe_names
 from asmk_engine.reproduction.report import as_dict, as_markdown, lines
 from asmk_engine.reproduction.stages import Outcome, run
+from asmk_engine.training.sfm120k import image_place
 from samples import make_features, write_features
+from tiny_networks import randomised
 
 FACTS = Path(__file__).resolve().parents[2] / "shared" / "facts" / "models.md"
 SUBJECTS = 4
@@ -544,6 +551,80 @@ def test_a_recipe_of_ones_own_on_data(data: Path, tmp_path: Path) -> None:
     assert content["machine"]["numpy"] == np.__version__ and "training" in content["facts"]["learned from rparis6k"]
     assert "| roxford5k | medium | 50.0 |" in (tmp_path / "work" / "report.md").read_text()
     assert Published(data).photographs("rparis6k", 3).images[0].name == "subject 0 1.png"
+
+
+def save_sfm(folder: Path, count: int) -> None:
+    """The published list, whose photographs bear no endings, and its photographs; the last one cannot be read."""
+    names = [f"{number:06d}abcdef" for number in reversed(range(count))]
+    for number, name in enumerate(names):
+        path = folder / "ims" / image_place(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imencode(".png", draw(number, 0))[1].tofile(path)
+    (folder / "ims" / image_place(names[-1])).write_bytes(b"cut")
+    part = {"cids": names, "cluster": [0] * count, "qidxs": [0], "pidxs": [1]}
+    (folder / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps({"train": part, "val": part}))
+
+
+def save_how_r18(path: Path) -> None:
+    """What the training of HOW writes, with random weights."""
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        name: 0.5 + torch.rand(shape, generator=generator) if name.endswith("var") else
+        torch.tensor(7) if name.endswith("tracked") else 0.05 * torch.randn(shape, generator=generator)
+        for name, shape in naive_how.official_shapes("resnet18", 0).items()
+    }  # fmt: skip
+    meta = {"architecture": "resnet18", "skip_layer": 0, "dim": 128, "feat_pool_k": 3}
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"meta": {**meta, "mean": [0.5] * 3, "std": [0.2] * 3}, "state_dict": state}, path)
+
+
+def save_gem(path: Path) -> None:
+    """What the code of the GeM family writes, upon a small trunk, with a whitening to 5 dimensions learned apart."""
+    network = randomised(GlobalNetwork(GlobalOptions("squeezenet1_1")))
+    state = {key.removeprefix("trunk."): value for key, value in network.state_dict().items()}
+    state["pool.p"] = state.pop("exponent")
+    meta = {"architecture": "squeezenet1_1", "pooling": "gem", "regional": False, "whitening": False, "outputdim": 512}
+    rng = np.random.default_rng(0)
+    learned = {"m": torch.from_numpy(rng.normal(size=(512, 1)) / 30), "P": torch.from_numpy(rng.normal(size=(5, 512)))}
+    content = {**meta, "mean": [0.5] * 3, "std": [0.2] * 3, "Lw": {"retrieval-SfM-120k": {"ms": learned}}}
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"meta": content, "state_dict": state}, path)
+
+
+def test_how_with_its_published_weights_and_training_images(data: Path, tmp_path: Path) -> None:
+    save_sfm(data / "sfm120k", 6)
+    save_how_r18(data / "weights" / "how_r18.pth")
+    text = SMALL.replace('"rootsift"', '"how-r18"\nweights = "how-r18"').replace("max_features = 200", "scales = [1.0]")
+    text = text.replace('"rparis6k"', '"sfm120k"\nimages = 6\noptions = { scales = [2.0, 1.0] }').replace(
+        "words = 4", "words = 2"
+    )
+    row = parse_recipe(text, "how.toml")
+    check_there(row, needs(row, data))
+    found = run(row, Published(data), Settings(tmp_path, data, workers=0), Recorded())
+    trained = FeatureSet.open(tmp_path / "sfm120k.training.features")
+    assert len(trained) == 5 and trained.recipe.options["scales"] == [2.0, 1.0]
+    assert list(trained.failures) == ["000000abcdef"] and "1 photographs could not" in found.notes[0]
+    codebook = Index.open(tmp_path / "roxford5k-by-sfm120k.index").codebook
+    assert codebook.recipe.options["scales"] == [1.0] and codebook.training["features"]["options"]["scales"] == [2, 1]
+    assert codebook.words == 2 and codebook.dim == 128 and Index.open(tmp_path / "roxford5k-by-sfm120k.index").network
+    assert found.measured["roxford5k"]["medium"].queries == SUBJECTS
+    assert [image.name for image in Published(data).photographs("sfm120k", 2).images] == [
+        "000005abcdef",
+        "000004abcdef",
+    ]
+
+
+def test_gem_with_the_whitening_of_its_checkpoint(data: Path, tmp_path: Path) -> None:
+    row = open_recipe("gem")
+    assert row.describe[0].projection == "retrieval-SfM-120k/ms"
+    path = data / "weights" / WEIGHTS["gem-resnet101"].file
+    save_gem(path)
+    found = run(row, Published(data), Settings(tmp_path, data, workers=0), Recorded())
+    assert FeatureSet.open(tmp_path / "roxford5k.features").dim == 5
+    assert found.measured.keys() == {"roxford5k", "rparis6k"}
+    assert [line.inside is None for line in lines(found) if line.row == "medium"] == [False, False]
+    with pytest.raises(MismatchError, match="another file of weights"):
+        run(row, Published(data), Settings(tmp_path, data, weights=(path,), workers=0), Recorded())
 
 
 def test_the_command_lists_and_tells(data: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from asmk_engine.extractors.presets import PRESETS
 from asmk_engine.features import FeatureSet, FeatureWriter, part_names
 from asmk_engine.image_lists import ImageList
 from asmk_engine.networks.cache import file_sha256, weights_folder, weights_path
+from asmk_engine.networks.checkpoints import SUFFIX
 from asmk_engine.networks.registry import published_weights
 from asmk_engine.reproduction.datasets import Query
 from asmk_engine.reproduction.files import weights_place
@@ -139,6 +140,8 @@ def _network(
             save_stand_in(place, _family(part.extractor), seed=number)
         return place
     weights = given or weights_file(part.weights, settings.data)
+    if part.projection and weights.suffix != SUFFIX:
+        return _projected(weights, part.projection, place)
     if part.extractor not in PRESETS:
         return weights
     from asmk_engine.training.initial import complete_network
@@ -154,6 +157,15 @@ def _network(
             device=settings.device,
             progress=progress,
         )
+
+
+def _projected(weights: Path, projection: str, place: Path) -> Path:
+    """The network of a published checkpoint with one of the whitenings in it, as a file of our own at `place`."""
+    from asmk_engine.networks.global_checkpoints import save_global_checkpoint
+    from asmk_engine.networks.official_global import read_official_global
+
+    save_global_checkpoint(place, *read_official_global(weights, projection))
+    return place
 
 
 def weights_file(name: str, data: Path | None) -> Path:

@@ -2,7 +2,7 @@
 
 name, title, source, kind     kind is `local` (ASMK on local features) or `global` (one vector for an image)
 differences                   in what this is not what was published
-[[describe]]                  extractor, weights, options; several are put side by side, global ones only
+[[describe]]                  extractor, weights, projection, options; several are put side by side, global ones only
 [train]                       dataset, images, options: what the codebook or the projection is learned from
 [codebook] or [codec]         of `local`, of `global`
 [search]                      of `local`
@@ -38,13 +38,15 @@ Part = TypeVar("Part")
 class Describe:
     """How images are described.
 
-    extractor  name of an extractor or preset
-    weights    name of its published weights, see `networks.registry`; empty for an extractor without
-    options    of the extractor, the others at their defaults
+    extractor   name of an extractor or preset
+    weights     name of its published weights, see `networks.registry`; empty for an extractor without
+    projection  whitening learned apart in a checkpoint of the GeM family, `retrieval-SfM-120k/ms` say; empty for none
+    options     of the extractor, the others at their defaults
     """
 
     extractor: str
     weights: str = ""
+    projection: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
 
