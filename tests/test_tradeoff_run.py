@@ -79,7 +79,10 @@ def done(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, O
 
 
 def test_every_cell_is_measured(done: tuple[Path, Outcome, list[Step]]) -> None:
-    _, outcome, steps = done
+    work, outcome, steps = done
+    made = {name: len(list(work.glob(f"{name}-*"))) for name in ("codebook", "index", "vectors", "search")}
+    # Two seeds of each; the codebook of the base serves all but that of fewer bits.
+    assert made == {"codebook": 4, "index": 6, "vectors": 2, "search": 10}
     base = LocalCell("sift", FEATURES, DIM, 8, 2)
     local = [base, replace(base, strongest=8), replace(base, bits=8), replace(base, assignments=1)]
     assert [one.cell for one in outcome.results] == [*local, GlobalCell("gem"), GlobalCell("gem", 4)]
