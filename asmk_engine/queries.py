@@ -111,7 +111,8 @@ class QuerySource:
         if self._extractor is None:
             recipe = self.index.recipe
             if recipe.extractor == CONCATENATION:
-                self._extractor = concatenated_extractor(recipe)
+                beside = [network for path in self._paths for network in sorted(path.parent.glob("*.safetensors"))]
+                self._extractor = concatenated_extractor(recipe, beside)
             else:
                 self._extractor = extractor_from_recipe(recipe, self.index.network)
         return self._extractor

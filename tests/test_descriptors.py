@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -359,6 +360,19 @@ def test_photographs_are_described_side_by_side(tmp_path: Path) -> None:
     for parts_said in ("none", [{"extractor": "rootsift"}], [3]):
         with pytest.raises(InputError, match="nothing of its parts"):
             concatenated_extractor(Recipe("concatenation", {"parts": parts_said}))
+
+
+def test_the_network_of_a_part_is_told_by_its_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    right = hashlib.sha256(b"b.safetensors").hexdigest()
+    parts = [Recipe("gem", {}, right), Recipe("spoc", {}, "00" * 32), Recipe("mac")]
+    asked: list[object] = []
+    made = "asmk_engine.descriptors.concatenation.extractor_from_recipe"
+    monkeypatch.setattr(made, lambda part, network, device: asked.append((part, network)))
+    concatenated_extractor(concatenated_recipe(parts, [1.0, 1.0, 1.0]), files)
+    assert asked == [(parts[0], files[1]), (parts[1], None), (parts[2], None)]
 
 
 def test_a_concatenation_is_brought_up_to_date(tmp_path: Path) -> None:

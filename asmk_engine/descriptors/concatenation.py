@@ -17,7 +17,7 @@ from asmk_engine.attempts import Extractor, Origin
 from asmk_engine.collection import Progress, counted, listed
 from asmk_engine.descriptors.training import check_global
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.extractors import extractor_from_recipe
+from asmk_engine.extractors import extractor_from_recipe, network_file
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
 from asmk_engine.image_lists import PathLike
 from asmk_engine.images import Box
@@ -121,16 +121,27 @@ def extractor_of_parts(origins: Sequence[dict[str, Any]], weights: Sequence[floa
     return ConcatenatedExtractor(tuple(cast(Extractor, Origin(**origin).make()) for origin in origins), tuple(weights))
 
 
-def concatenated_extractor(recipe: Recipe, device: str = "auto") -> ConcatenatedExtractor:
-    """The extractor of a concatenation; InputError for a recipe that is not understood, else as its parts raise."""
+def concatenated_extractor(
+    recipe: Recipe, networks: Sequence[Path] = (), device: str = "auto"
+) -> ConcatenatedExtractor:
+    """The extractor of a concatenation; InputError for a recipe that is not understood, else as its parts raise.
+
+    networks  network files that may belong to the parts: that of the right sha256 is taken
+    """
     try:
         parts = [(Recipe(part["extractor"], part["options"], part["weights"]), float(part["weight"]))
                  for part in recipe.options["parts"]]  # fmt: skip
     except (KeyError, TypeError, ValueError):
         raise InputError(f"[{recipe}] says nothing of its parts that is understood; give the features of the queries "
                          "instead of images") from None  # fmt: skip
-    extractors = tuple(extractor_from_recipe(part, device=device) for part, _ in parts)
+    extractors = tuple(extractor_from_recipe(part, _network(part, networks), device) for part, _ in parts)
     return ConcatenatedExtractor(extractors, tuple(weight for _, weight in parts))
+
+
+def _network(recipe: Recipe, networks: Sequence[Path]) -> Path | None:
+    if recipe.weights is None:
+        return None
+    return next((candidate for candidate in networks if network_file(recipe, candidate) == candidate), None)
 
 
 def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]:
