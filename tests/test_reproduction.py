@@ -42,6 +42,7 @@ from asmk_engine.reproduction.recipe import Codes, PublishedRow, open_recipe, pa
 from asmk_engine.reproduction.report import as_dict, as_markdown, lines
 from asmk_engine.reproduction.stages import Outcome, run
 from asmk_engine.training.sfm120k import image_place
+from disks import fast_disk
 from samples import make_features, write_features
 from tiny_networks import randomised
 
@@ -206,7 +207,9 @@ def test_recipes_are_found_by_name_or_file(tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_and_apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for the disk, and no weights that were fetched by somebody."""
+    fast_disk(monkeypatch)
     monkeypatch.setenv("ASMK_ENGINE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
