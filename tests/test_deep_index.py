@@ -95,6 +95,7 @@ def test_whiten_writes_a_network_that_extract_takes(world: Path, trunk: Path) ->
     run("extract", "photos", "-o", "a.features", "--weights", "my.safetensors", "--max-side", 128, "--workers", 0, "-q")
     features = FeatureSet.open("a.features")
     assert features.dim == 16 and features.recipe.weights == checkpoint_hash("my.safetensors")
+    assert Path("a.network.safetensors").read_bytes() == Path("my.safetensors").read_bytes()
 
 
 def test_an_index_of_features_takes_the_network_beside_them_or_says_that_it_has_none(
@@ -110,6 +111,18 @@ def test_an_index_of_features_takes_the_network_beside_them_or_says_that_it_has_
     assert Index.open("without.index").network is None
     with pytest.raises(NotFoundError, match="not at hand; give its file with --weights"):
         run("query", "without.index", "photos/00.png", "--box", "0,0,90,90")
+
+
+def test_the_network_of_features_that_are_there_is_not_replaced(world: Path, trunk: Path) -> None:
+    run("extract", "photos", "-o", "a.features", "--weights", trunk, *HOW_SQUEEZENET)
+    network = Path("a.network.safetensors")
+    before = network.read_bytes()
+    other = ("--extractor", "how-squeezenet", "--max-side", 128, "--scales", "1,0.707", "--workers", 0, "-q")
+    with pytest.raises(MismatchError, match="belongs to features that are there already"):
+        run("extract", "photos", "-o", "a.features", "--weights", trunk, *other)
+    assert network.read_bytes() == before
+    run("extract", "photos", "-o", "a.features", "--weights", network, *HOW_SQUEEZENET)
+    assert network.read_bytes() == before
 
 
 def test_without_weights_rootsift_is_taken_and_said(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,11 +57,13 @@ def run_extraction(
     """
     from asmk_engine.extraction import extract_images
     from asmk_engine.features import FeatureSet
-    from asmk_engine.training.initial import network_beside
+    from asmk_engine.training.initial import keeping, network_beside
 
-    if recipe is None and is_feature_set(output):
-        recipe, network = FeatureSet.open(output).recipe, network_beside(output)
-    chosen = choose_extractor(images, output, console, recipe=recipe, network=network, **options)
+    known = FeatureSet.open(output).recipe if is_feature_set(output) else None
+    if recipe is None and known is not None:
+        recipe, network = known, network_beside(output)
+    with keeping(network_beside(output), known and known.weights):
+        chosen = choose_extractor(images, output, console, recipe=recipe, network=network, **options)
     with console.bar("extract", "images") as progress:
         summary = extract_images(chosen, images, output, workers=workers, strict=strict, prune=prune, progress=progress)
     report(summary, output, console)

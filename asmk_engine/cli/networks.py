@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FETCHED = ("how-r18", "how-squeezenet", "how-resnet18")
 """What is taken, first come, when nobody names an extractor and its weights have been fetched."""
+NETWORKS = ("how", "delf")
 FETCHED_GPU = ("how-r50-", "how-resnet50", *FETCHED)
 
 
@@ -49,10 +50,20 @@ def choose_extractor(
     if (PRESETS[name].extractor if name in PRESETS else name) in GLOBAL_EXTRACTORS:
         return _global_extractor(name, PRESETS.get(name), weights, output, device, named)
     if name not in PRESETS:
-        apart = {"weights": weights and str(weights), "device": device}
+        beside = _copied(weights, output) if weights and name in NETWORKS else weights
+        apart = {"weights": beside and str(beside), "device": device}
         return load_extractor(name, **named, **{key: value for key, value in apart.items() if value})
     place = _network(name, PRESETS[name], weights, inputs, output, console, named.get("max_side", 1024), device)
     return load_extractor(name, weights=str(place), device=device or "auto", **named)
+
+
+def _copied(weights: Path, output: Path) -> Path:
+    """A network file beside the features; InputError for weights of another kind, which only a preset can complete."""
+    from asmk_engine.networks.checkpoints import open_checkpoint
+    from asmk_engine.training.initial import copy_network, network_beside
+
+    open_checkpoint(weights)
+    return copy_network(weights, network_beside(output))
 
 
 def _global_extractor(

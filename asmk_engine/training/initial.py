@@ -7,11 +7,12 @@ ImageNet weights of a trunk    get a reduction learned from the photographs at h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from asmk_engine.errors import InputError
+from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.extractors.presets import Preset
 from asmk_engine.image_lists import ImageFile
 from asmk_engine.networks.checkpoints import (
@@ -39,6 +40,24 @@ def network_beside(features: Path) -> Path:
     return whole.with_name(whole.name.removesuffix(".features") + SUFFIX)
 
 
+@contextmanager
+def keeping(place: Path, sha256: str | None) -> Iterator[None]:
+    """While the network at `place` may be replaced: that of features which are there already is put back.
+
+    sha256  what the recipe of those features names, or None
+    MismatchError when another network came to stand there.
+    """
+    known = place.is_file() and checkpoint_hash(place) == sha256
+    content = place.read_bytes() if known else b""
+    yield
+    if known and checkpoint_hash(place) != sha256:
+        _write(place, content)
+        raise MismatchError(
+            f"{place}: belongs to features that are there already, and other weights or options were given; "
+            "use those, or write the features elsewhere"
+        )
+
+
 def complete_network(
     name: str,
     preset: Preset,
@@ -58,7 +77,7 @@ def complete_network(
     InputError for a learned attention, which photographs alone cannot teach; what reading the weights raises.
     """
     if is_checkpoint(weights):
-        return _copy(weights, place)
+        return copy_network(weights, place)
     if preset.published.startswith("how-r"):
         network, origin = read_official(weights)
         save_checkpoint(place, network, origin)
@@ -91,24 +110,27 @@ def complete_global(weights: Path, completion: Completion, place: Path) -> Path:
     """
     if completion.pooling == "how-global":
         open_checkpoint(weights)
-        return _copy(weights, place)
+        return copy_network(weights, place)
     network, complete = open_global_network(weights, completion)
     if kind_of_network(weights) == GLOBAL_KIND:
-        return _copy(weights, place)
+        return copy_network(weights, place)
     left_open = {} if complete else asdict(completion)
     save_global_checkpoint(place, network, {"file": weights.name, "sha256": checkpoint_hash(weights), **left_open})
     return place
 
 
-def _copy(weights: Path, place: Path) -> Path:
-    if weights.resolve() != place.resolve() and not (
-        place.is_file() and checkpoint_hash(place) == checkpoint_hash(weights)
-    ):
-        folder = Folder(place.parent)
-        folder.make()
-        folder.write(place.name, [weights.read_bytes()])
-        folder.sync()
+def copy_network(weights: Path, place: Path) -> Path:
+    """The file at `place`, a copy of a network file."""
+    if not (place.is_file() and checkpoint_hash(place) == checkpoint_hash(weights)):
+        _write(place, weights.read_bytes())
     return place
+
+
+def _write(place: Path, content: bytes) -> None:
+    folder = Folder(place.parent)
+    folder.make()
+    folder.write(place.name, [content])
+    folder.sync()
 
 
 def _is_made_of(place: Path, weights: Path, preset: Preset, max_side: int) -> bool:
