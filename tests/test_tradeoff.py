@@ -29,7 +29,7 @@ LOCAL, GLOBAL = Supply(False, 128, 1500), Supply(True, 512, 1)
 def make_result(cell: Cell, size: float, precision: float) -> Result:
     interval = Interval(precision, precision - 0.05, precision + 0.05)
     sizes = tuple(Extrapolated(images, images * size, images / 1e6) for images in extrapolate.SIZES)
-    return Result(cell, "medium", interval, 0.01, 2, 40, 10, size, 4096, 30.5, 1.0, 2.0, 3.0, 4.0, sizes)
+    return Result(cell, "medium", interval, {"hard": 0.2}, 0.01, 2, 40, 10, size, 4096, 30.5, 1.0, 2.0, 3.0, 4.0, sizes)
 
 
 RESULTS = [
@@ -127,13 +127,15 @@ def test_seeds_are_put_together() -> None:
         index = {"seconds": milliseconds, "images": 10, "bytes": {"segments": 1000, "codebook": 7}}
         index |= {"words_per_image": 30.0, "dense_bytes_per_image": 80.0}
         search = {"assignment_milliseconds": milliseconds, "scoring_milliseconds": 2.0, "nanoseconds_per_image": 500.0}
-        return Measured(9.0, index, search, {"row": "medium", "per_query": precisions})
+        rows = {"medium": 9.0, "hard": milliseconds / 10}
+        return Measured(9.0, index, search, {"row": "medium", "rows": rows, "per_query": precisions})
 
     both = [measured({"a": 0.2, "b": 0.6}, 1.0), measured({"a": 0.4, "b": 1.0}, 3.0)]
     found = put_together(LocalCell("how", 9, 64, 32, 5), both)
     assert found.precision.mean == pytest.approx((0.3 + 0.8) / 2)
     assert found.precision.low == pytest.approx(0.3) and found.precision.high == pytest.approx(0.8)
     assert found.seed_spread == pytest.approx(0.7 - 0.4)
+    assert found.other_rows == {"hard": pytest.approx(0.2)}
     assert (found.seeds, found.queries, found.bytes_per_image, found.words_per_image) == (2, 2, 100.0, 30.0)
     million = found.extrapolated[0]
     assert million == Extrapolated(1_000_000, 8e7, 2.0 + 1e6 * 500 / 1e6)
@@ -172,7 +174,8 @@ def test_csv_has_a_row_for_each_result_and_says_what_is_extrapolated() -> None:
     assert [listed[0][name] for name in ("map_low", "map", "map_high")] == ["45.00", "50.00", "55.00"]
     assert float(listed[2]["extrapolated_GiB_100M"]) == pytest.approx(100 * 1e8 / 2**30, rel=1e-3)
     others = [name for name in listed[0] if not name.startswith("extrapolated_")]
-    assert others == list(table.CSV_NOTES)
+    assert [name for name in others if name != "map_hard"] == list(table.CSV_NOTES)
+    assert listed[0]["map_hard"] == "20.00" and table.short_rows(RESULTS)[0]["mAP hard"] == "20.00"
     assert table.csv_text([]) == ""
 
 

@@ -92,6 +92,7 @@ def test_every_cell_is_measured(done: tuple[Path, Outcome, list[Step]]) -> None:
     for one in outcome.results:
         assert 0 <= one.precision.low <= one.precision.mean <= one.precision.high <= 1
         assert (one.images, one.queries, one.row) == (IMAGES, IMAGES // GROUP, "medium")
+        assert one.other_rows == {"easy": pytest.approx(one.precision.mean)}  # all that is to be found is easy
         assert min(one.bytes_per_image, one.scoring_milliseconds, one.assignment_milliseconds, one.build_seconds) > 0
         million, many = one.extrapolated
         assert many.bytes == pytest.approx(100 * million.bytes) and many.milliseconds > million.milliseconds

@@ -18,6 +18,7 @@ class Result:
 
     row                what the precision is of, such as `medium`
     precision          mAP in [0, 1] and its 95 % interval over queries, each query's mean over the seeds
+    other_rows         mAP in [0, 1] of the other rows of the report, such as `hard`
     seed_spread        largest less smallest mAP of a seed
     bytes_per_image    on the disk, all but the codebook
     codebook_bytes     on the disk, of the codebook or what has its place
@@ -31,6 +32,7 @@ class Result:
     cell: Cell
     row: str
     precision: Interval
+    other_rows: dict[str, float]
     seed_spread: float
     seeds: int
     images: int
@@ -67,6 +69,7 @@ def put_together(cell: Cell, measured: Sequence[Measured]) -> Result:
         cell=cell,
         row=measured[0].evaluation["row"],
         precision=bootstrap(precisions),
+        other_rows=_other_rows(measured),
         seed_spread=max(per_seed) - min(per_seed),
         seeds=len(measured),
         images=index["images"],
@@ -80,6 +83,12 @@ def put_together(cell: Cell, measured: Sequence[Measured]) -> Result:
         learning_seconds=_median(one.learning_seconds for one in measured),
         extrapolated=tuple(extrapolated(images, dense, assignment, per_image) for images in SIZES),
     )
+
+
+def _other_rows(measured: Sequence[Measured]) -> dict[str, float]:
+    first = measured[0].evaluation
+    rows = [row for row in first["rows"] if row != first["row"]]
+    return {row: statistics.fmean(one.evaluation["rows"][row] for one in measured) for row in rows}
 
 
 def _median(values: Iterable[float]) -> float:

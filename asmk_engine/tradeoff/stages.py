@@ -195,12 +195,12 @@ def _vector_search(workshop: Workshop, source: Source, cell: GlobalCell, index: 
 
 
 def _evaluation(workshop: Workshop, source: Source, search: Stage) -> Stage:
-    inputs = {"search": search.key, "truth": truth_key(source.truth)}
+    inputs = {"search": search.key, "truth": truth_key(source.truth), "rows": "all"}
 
     def make(folder: Path) -> dict[str, Any]:
         report = evaluate(source.truth, read_run(search.path / RUN), allow_missing=True)
         row = report.main
-        found = report.scores[row]
-        return {"row": row, "metric": found.metric, "per_query": report.per_query[row]}
+        means = {name: one.mean_average_precision for name, one in report.scores.items() if one.queries}
+        return {"row": row, "rows": means, "per_query": report.per_query[row]}
 
     return workshop.stage("evaluation", inputs, make)

@@ -39,7 +39,7 @@ CSV_NOTES = {
 
 
 def rows(results: Iterable[Result]) -> list[dict[str, str]]:
-    """One row for each result: the columns of `CSV_NOTES`, then what is extrapolated, which its name says."""
+    """One row for each result: the columns of `CSV_NOTES`, mAP of other difficulties, and what is extrapolated."""
     listed = list(results)
     front = pareto_front(listed)
     return [_row(one, one in front) for one in listed]
@@ -55,6 +55,7 @@ def _row(result: Result, is_best: bool) -> dict[str, str]:
         "map_low": _number(100 * precision.low, 2),
         "map_high": _number(100 * precision.high, 2),
         "map_seed_spread": _number(100 * result.seed_spread, 2),
+        **{f"map_{row}": _number(100 * mean, 2) for row, mean in result.other_rows.items()},
         "pareto": str(int(is_best)),
         "images": str(result.images),
         "queries": str(result.queries),
@@ -132,6 +133,8 @@ def _short(row: Mapping[str, str]) -> dict[str, str]:
         "interval": f"{row['map_low']}–{row['map_high']}",
     }
     short = {heading: made.get(name, row.get(name, "")) for name, heading in SHORT.items()}
+    others = {name: value for name, value in row.items() if name.startswith("map_") and name not in CSV_NOTES}
+    short |= {f"mAP {name.removeprefix('map_')}": value for name, value in others.items()}
     for name, value in row.items():
         if name.startswith("extrapolated_"):
             what, _, size = name.removeprefix("extrapolated_").rpartition("_")
