@@ -279,6 +279,22 @@ def test_a_validated_run_keeps_the_best(photographs: Path, judged: tuple[Path, P
     assert report.scores["medium"].mean_average_precision == outcome.score
 
 
+def test_queries_of_a_validation_are_cut_out_first(
+    judged: tuple[Path, Path], whole: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asmk_engine.extractors.how import How
+
+    validation, boxes, real = Validation(*judged, ValidationOptions(SIDE, scales=(1.0,), words=4)), [], How.extract
+
+    def extract(self: How, image: Any, box: Any = None) -> Any:
+        boxes.append(box)
+        return real(self, image, box)
+
+    monkeypatch.setattr(How, "extract", extract)
+    validation.report(whole["how"] / BEST, "norm", Silent())
+    assert [box for box in boxes if box] == [(0, 0, 40, 40), (0, 0, 30, 30)]
+
+
 def test_a_validation_without_its_photographs_is_refused(judged: tuple[Path, Path], tmp_path: Path) -> None:
     from asmk_engine.errors import NotFoundError
 

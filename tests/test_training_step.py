@@ -216,6 +216,12 @@ def test_an_epoch_of_classes_has_every_photograph_of_an_instance_once(tmp_path: 
     items = task.plan(1, Silent()).items
     assert sorted(items[:, 0].tolist()) == np.flatnonzero(data.instances >= 0).tolist()
     assert not np.array_equal(items, task.plan(2, Silent()).items)
+    with torch.no_grad():
+        scores = next(value for name, value in task.trained.named_parameters() if name == "classifier.bias")
+        scores.copy_(torch.tensor([50.0, -50.0]))  # says that everything is the first instance
+        for item in items:
+            loss = float(task.loss(item, task.load(1, 0, item)))
+            assert loss == pytest.approx(100.0 * int(data.instances[item[0]]), abs=5)
     with pytest.raises(InputError, match="1 instances; a classifier needs two"):
         ClassTask(tiny_network(**DELF), replace(data, instances=np.minimum(data.instances, 0)), ClassOptions())
 
