@@ -62,7 +62,7 @@ def run_extraction(
     known = FeatureSet.open(output).recipe if is_feature_set(output) else None
     if recipe is None and known is not None:
         recipe, network = known, network_beside(output)
-    with keeping(network_beside(output), known and known.weights):
+    with keeping(network_beside(output), known.weights if known else None):
         chosen = choose_extractor(images, output, console, recipe=recipe, network=network, **options)
     with console.bar("extract", "images") as progress:
         summary = extract_images(chosen, images, output, workers=workers, strict=strict, prune=prune, progress=progress)
