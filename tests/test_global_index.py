@@ -17,16 +17,18 @@ import pytest
 from asmk_engine.arrays import CHECKSUMS, map_arrays, write_arrays
 from asmk_engine.checking import check_index
 from asmk_engine.collection import AddSummary
-from asmk_engine.descriptors import Codec, GlobalIndex, GlobalSearcher
+from asmk_engine.descriptors import Codec, CodecOptions, GlobalIndex, GlobalSearcher
 from asmk_engine.descriptors.segment import VectorContents
+from asmk_engine.descriptors.training import train_on
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet, Source
 from asmk_engine.manifest import NAMES as COPIES
 from asmk_engine.manifest import Manifest
 from asmk_engine.repair import repair_index
+from asmk_engine.search import Hit
 from asmk_engine.store import Folder
 from disks import CountedDisk, Event, LostDisk, RecordingDisk, fast_disk
-from global_histories import CODEC, NAMES, POOL, feature_sets, observe, small_limits, steps, write_on
+from global_histories import CODEC, NAMES, POOL, QUERIES, feature_sets, observe, small_limits, steps, write_on
 from global_samples import DIM, RECIPE, global_images, write_global
 from histories import Answer, Step
 from samples import make_features, write_features
@@ -209,22 +211,51 @@ def test_every_altered_file_is_named(path: Path) -> None:
     assert told(path) == []
 
 
-def test_an_altered_vector_is_never_searched_nor_merged(path: Path) -> None:
-    """One flip in each byte of the file: the answers are the same, or an error of one line."""
-    expected = observe(path)
-    file = path / GlobalIndex.open(path).snapshot.manifest.segments[0].file.name
-    whole, refused = file.read_bytes(), 0
-    for place in range(0, len(whole), 7):
+@pytest.mark.parametrize("top", [4, None])
+def test_an_altered_vector_is_never_searched_nor_merged(
+    tmp_path: Path, sets: dict[str, FeatureSet], top: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One flip in each part of the file: the answers are the same, or an error of one line."""
+    small_limits(monkeypatch, block=64)  # so that vectors share few blocks with what is read anyway
+    fast_disk(monkeypatch)
+    path = tmp_path / "index"
+    index = GlobalIndex.create(path, CODEC)
+    index.add(sets["first"])
+
+    def answers() -> list[list[Hit]]:
+        return GlobalSearcher(GlobalIndex.open(path)).search(QUERIES, top)
+
+    file = path / index.snapshot.manifest.segments[0].file.name
+    whole, refused, expected = file.read_bytes(), 0, answers()
+    begin = whole.index(index.snapshot.segments[0].vectors.tobytes())
+    for place in [*range(0, len(whole), 19), *range(begin, begin + 200, 11)]:
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
         try:
-            assert observe(path) == expected
+            assert answers() == expected
         except AsmkError as error:
             refused += 1
             assert "\n" not in str(error)
-    assert refused > 60
+    assert refused > 40
+    file.write_bytes(whole)
     damage(file)
+    index.add(sets["changed"], existing="replace")
     with pytest.raises(DamagedError, match="altered"):
-        GlobalIndex.open(path).merge()
+        index.merge()
+
+
+@pytest.mark.parametrize("precision", ["single", "product"])
+def test_a_deleted_image_is_never_found(tmp_path: Path, sets: dict[str, FeatureSet], precision: str) -> None:
+    images = {name: POOL[name] for name in NAMES[:10]}
+    vectors = np.concatenate([image.descriptors for image in global_images(300, seed=3).values()])
+    codec = Codec(RECIPE, DIM) if precision == "single" else train_on(vectors, RECIPE, CodecOptions(pq=8))
+    index = GlobalIndex.create(tmp_path / "index", codec)
+    index.add(write_global(tmp_path / "all", images))
+    searcher = GlobalSearcher(index)
+    for top in (1, 3, None):
+        nearest = searcher.search(POOL[NAMES[5]], 1)[0].name
+        before = searcher.search(POOL[NAMES[5]], None)
+        index.delete([nearest])
+        assert searcher.search(POOL[NAMES[5]], top) == before[1:][:top]
 
 
 def test_a_damaged_segment_leaves_and_the_rest_stays(path: Path) -> None:
