@@ -109,7 +109,7 @@ SHORT: Mapping[str, str] = {
     "setting": "setting",
     "map": "mAP",
     "interval": "95 %",
-    "map_seed_spread": "seeds ±",
+    "map_seed_spread": "seed spread",
     "bytes_per_image": "bytes/image",
     "words_per_image": "words/image",
     "assignment_ms": "assign ms",
