@@ -31,7 +31,7 @@ from asmk_engine.errors import AsmkError, InputError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_features, part_names
 from asmk_engine.image_lists import ImageFile, ImageList, PathLike, find_images, shown
 from asmk_engine.threads import available_threads
-from asmk_engine.workers import WorkerPool
+from asmk_engine.workers import WorkerPool, block_interrupt
 
 IMAGE_SECONDS = 120.0
 """How long a worker may take for one image."""
@@ -174,7 +174,7 @@ class _Behind:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "asmk-write")
+        self._pool = ThreadPoolExecutor(1, "asmk-write", initializer=block_interrupt)
         self._pending: deque[Future[None]] = deque()
         self._broken = False
 

@@ -243,7 +243,7 @@ class WorkerPool:
     def __enter__(self) -> WorkerPool:
         for _ in range(self._workers):
             self._idle.put(None)
-        self._threads = ThreadPoolExecutor(self._workers, "asmk-worker", initializer=_block_interrupt)
+        self._threads = ThreadPoolExecutor(self._workers, "asmk-worker", initializer=block_interrupt)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -297,7 +297,7 @@ class WorkerPool:
         worker.close()
 
 
-def _block_interrupt() -> None:
-    """Keep Ctrl-C, which a terminal sends to every process, from the workers that this thread will start."""
+def block_interrupt() -> None:
+    """Keep Ctrl-C from this thread, so that the main one hears it, and from the workers that this thread will start."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

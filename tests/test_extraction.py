@@ -267,7 +267,7 @@ from misbehaving import Scripted
 from asmk_engine.extraction import extract_images
 def say(done, total, failed):
     print(done, flush=True)
-extract_images(Scripted(delay=0.02), {str(tmp_path / "photos")!r}, {str(tmp_path / "set")!r}, workers=2, progress=say)
+extract_images(Scripted(delay=0.05), {str(tmp_path / "photos")!r}, {str(tmp_path / "set")!r}, workers=2, progress=say)
 """
     (tmp_path / "script.py").write_text(code)
     paths = [str(Path(asmk_engine.__file__).parents[1]), str(Path(__file__).parent)]
