@@ -263,8 +263,10 @@ def test_control_c_at_the_terminal_ends_a_plain_script_and_loses_nothing(tmp_pat
     """A script without `if __name__ == "__main__"`, interrupted together with its workers, as a terminal does it."""
     scripts(tmp_path / "photos", **{f"{number:03d}": "fine 1" for number in range(400)})
     code = f"""
+import signal
 from misbehaving import Scripted
 from asmk_engine.extraction import extract_images
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 def say(done, total, failed):
     print(done, flush=True)
 extract_images(Scripted(delay=0.05), {str(tmp_path / "photos")!r}, {str(tmp_path / "set")!r}, workers=2, progress=say)
