@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,7 +15,7 @@ import numpy as np
 from asmk_engine.errors import AsmkError, StorageError
 from asmk_engine.features import Features, Source, check_features, fingerprint_bytes
 from asmk_engine.image_lists import PathLike, shown
-from asmk_engine.images import Box, View, view_image
+from asmk_engine.images import Box, View, collected_notes, view_image
 from asmk_engine.recipes import Recipe
 
 
@@ -61,10 +62,11 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class Extracted:
-    """The features of an image and the file they were read from."""
+    """The features of an image, the file they were read from, and what is to be said of it: a line, or nothing."""
 
     features: Features
     source: Source
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,11 @@ class Failed:
 
 @dataclass(frozen=True)
 class Viewed:
-    """What an extractor will see of an image and the file it was read from."""
+    """What an extractor will see of an image, the file it was read from, and what is to be said of it, as a line."""
 
     view: View
     source: Source
+    note: str = ""
 
 
 Outcome = Extracted | Viewed | Failed
@@ -128,11 +131,13 @@ def attempt(maker: Extractor | Viewer, path: Path) -> Outcome:
     """Extract or view an image file; whatever is wrong with it becomes a reason of one line."""
     try:
         source = read_source(path)
-        if isinstance(maker, Viewer):
-            return Viewed(maker.view(path), source)
-        features = maker.extract(path)
+        with collected_notes() as notes:
+            if isinstance(maker, Viewer):
+                view = maker.view(path)
+                return Viewed(view, source, "; ".join(notes))
+            features = maker.extract(path)
         check_features("features", features, maker.dim)
-        return Extracted(features, source)
+        return Extracted(features, source, "; ".join(notes))
     except AsmkError as error:
         return Failed(_one_line(error).removeprefix(f"{shown(path)}: "))
     except Exception as error:  # an image must not stop the run, whatever a decoder or detector makes of it
@@ -160,11 +165,13 @@ def file_fingerprint(path: Path) -> int:
 def read_source(path: Path) -> Source:
     """The file as it is recorded beside its features; StorageError when it cannot be read."""
     try:
-        if not path.is_file():  # the extractor says what it is; reading a pipe could block for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # the extractor says what it is; a pipe could block for ever
             return Source(0, 0, 0)
         return Source(*file_stamp(path), file_fingerprint(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no file can have such a name
+        return Source(0, 0, 0)
     except OSError as error:
-        raise StorageError(f"{shown(path)}: cannot be read: {error.strerror}; check its permissions") from None
+        raise StorageError(f"{shown(path)}: cannot be read: {error.strerror or error}; check its permissions") from None
 
 
 def _one_line(error: BaseException) -> str:

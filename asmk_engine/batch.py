@@ -46,12 +46,13 @@ class Batch:
         self.names: list[str] = []
         self.postings = 0
         self._fingerprints: list[int] = []
+        self._roots: list[int] = []
         self._counts: list[int] = []
         self._words = np.empty(FIRST_ROOM, np.uint32)
         self._codes = np.empty((FIRST_ROOM, width), np.uint64)
 
-    def append(self, name: str, fingerprint: int, signature: Signature) -> None:
-        """Take one image."""
+    def append(self, name: str, fingerprint: int, signature: Signature, root: int = 0) -> None:
+        """Take one image; `root` is the number of its root, 0 where none is known."""
         rows = slice(self.postings, self.postings + len(signature))
         if rows.stop > len(self._words):
             room = max(rows.stop, 2 * len(self._words))
@@ -59,6 +60,7 @@ class Batch:
         self._words[rows], self._codes[rows] = signature.words, signature.codes
         self.names.append(name)
         self._fingerprints.append(fingerprint)
+        self._roots.append(root)
         self._counts.append(len(signature))
         self.postings = rows.stop
 
@@ -70,6 +72,7 @@ class Batch:
             self._words[: self.postings],
             np.repeat(np.arange(len(self._counts), dtype=np.uint32), self._counts),
             self._codes[: self.postings],
+            np.array(self._roots, np.uint32),
         )
 
 

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from asmk_engine.arrays import map_arrays
 from asmk_engine.codebooks import Codebook
-from asmk_engine.commits import check_network, read_deleted
+from asmk_engine.commits import check_network, read_deleted, read_moved
 from asmk_engine.descriptors.codec import Codec
 from asmk_engine.descriptors.segment import GlobalSegment, map_global_segment, vector_problems
 from asmk_engine.descriptors.snapshot import read_codec
@@ -37,7 +37,7 @@ from asmk_engine.store import LOCK, Folder
 
 # Postings looked at together: 64 MiB of codes at 128 bits.
 CHUNK_POSTINGS = 1 << 22
-_NUMBER = re.compile(r"(?:segment|deleted)-(\d+)\.")
+_NUMBER = re.compile(r"(?:segment|deleted|moved)-(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -147,19 +147,32 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
             yield Finding(entry.deleted.name if entry.deleted else entry.file.name, _said(error, folder))
             continue  # the segment is looked at when its deletions are known, or dropped
         try:
+            read_moved(folder, entry)
+        except AsmkError as error:
+            yield Finding(entry.moved.name if entry.moved else entry.file.name, _said(error, folder))
+            entry = replace(entry, moved=None)
+        try:
             if book is None:
                 map_arrays(folder, entry.file.name, entry.file.checksum).verify()
             else:
                 segment = kind.map_segment(folder, entry, book)
                 kind.check_segment(segment, book, fast)
+                check_roots(segment, manifest)
                 segments.append(segment)
         except AsmkError as error:
             yield Finding(entry.file.name, _said(error, folder))
     yield from _repeated_names(segments)
 
 
+def check_roots(segment: ImageTable, manifest: Manifest) -> None:
+    """Raise DamagedError unless the manifest knows all roots that the images of a segment came from."""
+    most = int(segment.root_numbers.max(initial=0))
+    if most > len(manifest.roots):
+        raise DamagedError(f"{segment.path}: names root {most}, the manifest has {len(manifest.roots)}; restore a copy")
+
+
 def number_of(name: str) -> int:
-    """The number in the name of a segment or of deletions, -1 for other files."""
+    """The number in the name of a segment, of deletions or of roots, -1 for other files."""
     match = _NUMBER.match(name)
     return int(match[1]) if match else -1
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,19 +20,20 @@ import numpy as np
 
 from asmk_engine import __version__
 from asmk_engine import segment as segments
+from asmk_engine.additions import Plan, plan_addition
 from asmk_engine.arrays import ArrayFile
-from asmk_engine.commits import Commit, copy_network, write_deleted
+from asmk_engine.commits import Commit, Identity, copy_network, write_deleted, write_moved
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.features import FeatureSet
 from asmk_engine.image_table import ImageTable
 from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry
 from asmk_engine.recipes import Recipe
+from asmk_engine.roots import Root
 from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest
 
 _OURS = re.compile(
-    r"(?:segment-\d+|deleted-\d+|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
+    r"(?:(?:segment|deleted|moved)-\d+|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
 )
-EXISTING = ("refuse", "skip", "update", "replace")
 Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
 
@@ -46,16 +48,6 @@ class Named(Protocol):
 
 View = TypeVar("View", bound=Commit[Any, Any])
 Held = TypeVar("Held", bound=Named)
-
-
-@dataclass(frozen=True)
-class AddSummary:
-    """What `Index.add` did, in images: new, replaced, left as they were, and removed because they vanished."""
-
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    removed: int = 0
 
 
 class Collection(abc.ABC, Generic[View, Held]):
@@ -121,8 +113,8 @@ class Collection(abc.ABC, Generic[View, Held]):
         """Names of the live images, in byte order."""
         return sorted(self._snapshot.names(), key=str.encode)
 
-    def __contains__(self, name: str) -> bool:
-        return self._snapshot.find(name) is not None
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._snapshot.find(name) is not None
 
     def __len__(self) -> int:
         return self.images
@@ -152,11 +144,51 @@ class Collection(abc.ABC, Generic[View, Held]):
                 self._commit(None, known, None)
         return len(known)
 
-    def remember(self, features: Sequence[str], images_roots: Sequence[str]) -> None:
-        """Commit where the feature sets and the photographs of the images are, the last ones at the end."""
+    def remember(self, other: Collection[Any, Any]) -> None:
+        """Commit that the images of this index, which is empty, will come from where those of another one came from."""
         with self._writing():
-            origins = {"features": tuple(features), "images_roots": tuple(images_roots)}
-            self._publish(self._snapshot.manifest.following(**origins))
+            known = other.snapshot.manifest
+            home = os.path.dirname(os.path.realpath(self.path))
+            ways = _ways([*known.features, *known.images_roots, *(root.folder for root in known.roots)], home)
+            origins = {key: getattr(known, key) for key in ("features", "images_roots", "roots")}
+            self._publish(self._snapshot.manifest.following(**origins, beside=ways))
+
+    def identity(self, name: str) -> Identity | None:
+        """Which photograph the image of this name is, or None where there is no such image."""
+        place = self._snapshot.find(name)
+        return None if place is None else self._snapshot.identity(place)
+
+    def places(self, place: str) -> tuple[Path, ...]:
+        """Where something is that the index remembers: there, or else as near to the index as it was, or beside it."""
+        if not os.path.isabs(place):  # it was not written by us and could mean anything here
+            return ()
+        home = Path(os.path.dirname(os.path.realpath(self.path)))
+        way = self._snapshot.manifest.beside.get(place)
+        found = (Path(place), *([home / way] if way else []), home / Path(place).name)
+        return tuple(dict.fromkeys(Path(os.path.normpath(path)) for path in found))
+
+    @property
+    def feature_places(self) -> list[tuple[Path, ...]]:
+        """For each feature set that was indexed, the last one first: where it may be."""
+        return [places for path in reversed(self._snapshot.manifest.features) if (places := self.places(path))]
+
+    @property
+    def photograph_folders(self) -> list[Path]:
+        """The folders of photographs that the index remembers, the last one first, each at every place it may be at."""
+        manifest = self._snapshot.manifest
+        folders = (*(root.folder for root in reversed(manifest.roots)), *reversed(manifest.images_roots))
+        return list(dict.fromkeys(path for folder in folders for path in self.places(folder)))
+
+    def photograph_places(self, name: str) -> Iterator[Path]:
+        """Where the photograph of this name may be: below its own root first, then below those of others."""
+        known = self.identity(name)
+        manifest = self._snapshot.manifest
+        own = [known.root] if known and known.root.is_known else []
+        others = [*reversed(manifest.roots), *(Root(folder) for folder in reversed(manifest.images_roots))]
+        for root in dict.fromkeys([*own, *others]):
+            for folder in self.places(root.folder):
+                if (file := Root(str(folder), root.prefix).file(name)) is not None:
+                    yield file
 
     def _merge_all(self, join: Callable[[Sequence[Any], int], SegmentEntry]) -> int:
         """Join all segments into one without the deleted images; returns how many there were."""
@@ -187,36 +219,44 @@ class Collection(abc.ABC, Generic[View, Held]):
         """Remove what belongs to no commit: leftovers of a killed writer, and files that were replaced."""
         self._folder.remove_leftovers(_OURS, keep={entry.name for entry in self._snapshot.manifest.files()} | {*NAMES})
 
-    def _plan(self, features: FeatureSet, existing: str, prune: bool) -> Plan:
-        names = features.names
-        known = self._snapshot.find_all(names)
-        if known and existing == "refuse":
-            raise InputError(f"{self.path}: {listed(list(known))} there already; ask for skip, update or replace")
-        changed = [name for name, place in known.items() if self._is_due(features, name, place, existing)]
+    def _plan(self, features: FeatureSet, existing: str, prune: bool, remove: Iterable[str]) -> Plan:
+        """What an add will do; InputError when a name is there already and must not be."""
+        if existing == "refuse" and (known := list(self._snapshot.find_all(features.names))):
+            raise InputError(f"{self.path}: {listed(known)} there already; ask for skip, update or replace")
         vanished = [name for name in self._snapshot.names() if name not in features] if prune else []
-        return Plan([name for name in names if name not in known], changed, len(known) - len(changed), vanished)
+        removed = dict.fromkeys([*vanished, *self._snapshot.find_all(remove)])
+        return plan_addition(self._snapshot, features, existing, removed)
 
-    def _is_due(self, features: FeatureSet, name: str, place: tuple[int, int], existing: str) -> bool:
-        if existing == "update":
-            indexed = self._snapshot.segments[place[0]].fingerprints[place[1]]
-            return features.source(name).fingerprint != int(indexed)
-        return existing == "replace"
-
-    def _remembers_other(self, features: FeatureSet) -> bool:
+    def _is_due(self, plan: Plan, features: FeatureSet) -> bool:
+        """Whether a commit without images is needed."""
         manifest = self._snapshot.manifest
-        return _origins(manifest, features) != {"features": manifest.features, "images_roots": manifest.images_roots}
+        return bool(plan.removed or plan.moved) or manifest.following(**self._origins(features)) != manifest.following()
 
-    def _commit(self, contents: Held | None, deleted: Sequence[str], features: FeatureSet | None) -> None:
-        """One commit: the names in `deleted` leave the old segments, the contents come in as a new one."""
+    def _root_numbers(self, features: FeatureSet) -> Callable[[str], int]:
+        """What gives the number of the root of an image, as it will stand in the manifest; 0 where none is known."""
+        numbers = {root: number for number, root in enumerate(self._origins(features)["roots"], start=1)}
+        return lambda name: numbers.get(features.root(name), 0)
+
+    def _commit(
+        self,
+        contents: Held | None,
+        deleted: Sequence[str],
+        features: FeatureSet | None,
+        moved: Mapping[str, Root] | None = None,
+    ) -> None:
+        """One commit: the names in `deleted` leave the old segments, the contents come in as a new one.
+
+        moved  images that were found, unchanged, below other roots
+        """
         manifest = self._snapshot.manifest
+        changes = self._origins(features) if features is not None else {}
         entries, number = self._entries_without(deleted, manifest.next)
+        if moved:
+            number = self._move(entries, moved, manifest.following(**changes).roots, number)
         if contents is not None and contents.names:
             entries.append(self._write(contents, number))
             number += 1
-        changes: dict[str, Any] = {"segments": tuple(entries), "next": number}
-        if features is not None:
-            changes |= _origins(manifest, features)
-        self._publish(manifest.following(**changes))
+        self._publish(manifest.following(segments=tuple(entries), next=number, **changes))
         self._tidy()
 
     def _tidy(self) -> None:
@@ -253,6 +293,31 @@ class Collection(abc.ABC, Generic[View, Held]):
         deleted[numbers] = True
         return write_deleted(self._folder, entry, deleted, number)
 
+    def _move(self, entries: list[SegmentEntry], moved: Mapping[str, Root], roots: Sequence[Root], number: int) -> int:
+        """Give images other roots; returns the number of the next file."""
+        numbers = {root: place for place, root in enumerate(roots, start=1)}
+        tables: dict[int, np.ndarray] = {}
+        for name, (place, image) in self._snapshot.find_all(moved).items():
+            if place not in tables:
+                tables[place] = self._snapshot.segments[place].root_numbers.astype(np.uint32)
+            tables[place][image] = numbers[moved[name]]
+        for place, table in tables.items():
+            entries[place] = write_moved(self._folder, entries[place], table, number)
+            number += 1
+        return number
+
+    def _origins(self, features: FeatureSet) -> dict[str, Any]:
+        """Where features and photographs of the index are once a feature set was added, those added last at the end."""
+        manifest = self._snapshot.manifest
+        sets, folders = [str(features.path.resolve())], features.images_roots
+        home = os.path.dirname(os.path.realpath(self.path))
+        return {
+            "features": (*(path for path in manifest.features if path not in sets), *sets),
+            "images_roots": (*(root for root in manifest.images_roots if root not in folders), *folders),
+            "roots": (*manifest.roots, *(root for root in features.roots if root not in manifest.roots)),
+            "beside": manifest.beside | _ways([*sets, *folders], home),
+        }
+
     def _publish(self, manifest: Manifest) -> None:
         self._folder.sync()
         self._folder.replace_manifest(NAMES, manifest.to_json())
@@ -281,16 +346,6 @@ def make_empty(
     return folder.path
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What an add will do: names that are new and changed, how many stay, and names that vanished."""
-
-    new: list[str]
-    changed: list[str]
-    unchanged: int
-    vanished: list[str]
-
-
 def counted(items: Iterable[Item], total: int, on_image: Progress | None) -> Iterator[Item]:
     """The items, with progress told after each."""
     for done, item in enumerate(items):
@@ -301,21 +356,22 @@ def counted(items: Iterable[Item], total: int, on_image: Progress | None) -> Ite
 
 def check_vacant(folder: Folder) -> None:
     """Raise InputError unless an index may be made in a folder: it is missing, or empty but for our own leftovers."""
-    if folder.path.exists() and not folder.path.is_dir():
-        raise InputError(f"{folder.path}: a file is in the way; the index needs a folder of its own")
+    if os.path.lexists(folder.path) and not os.path.isdir(folder.path):
+        found = "a broken link" if os.path.islink(folder.path) else "a file"
+        raise InputError(f"{folder.path}: {found} is in the way; the index needs a folder of its own")
     names = folder.names()
     foreign = [name for name in names if name != LOCK and not _OURS.fullmatch(name.removesuffix(TEMPORARY))]
     if foreign or set(names) & {*NAMES}:
         raise InputError(f"{folder.path}: the folder is not empty; open the index in it, or give another folder")
 
 
-def _origins(manifest: Manifest, features: FeatureSet) -> dict[str, tuple[str, ...]]:
-    """Where all features and photographs of the index are, in full, those indexed last at the end."""
-    sets, roots = [str(features.path.resolve())], features.images_roots
-    return {
-        "features": (*(path for path in manifest.features if path not in sets), *sets),
-        "images_roots": (*(root for root in manifest.images_roots if root not in roots), *roots),
-    }
+def _ways(places: Iterable[str], home: str) -> dict[str, str]:
+    """The way to each place from the folder that holds the index; none to another drive."""
+    ways = {}
+    for place in places:
+        with contextlib.suppress(ValueError):
+            ways[place] = Path(os.path.relpath(place, home)).as_posix()
+    return ways
 
 
 def listed(names: Sequence[str], shown: int = 3) -> str:

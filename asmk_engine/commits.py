@@ -13,14 +13,23 @@ import numpy as np
 
 from asmk_engine.arrays import BLOCK, CHECKSUMS, ArrayFile, map_arrays, write_arrays
 from asmk_engine.errors import DamagedError, FormatError, NotFoundError
-from asmk_engine.image_table import ImageTable
+from asmk_engine.image_table import ROOTS, ImageTable
 from asmk_engine.manifest import KIND, FileEntry, Manifest, SegmentEntry, read_manifest
+from asmk_engine.roots import UNKNOWN, Root
 from asmk_engine.store import Folder
 
 Book = TypeVar("Book")
 Part = TypeVar("Part", bound=ImageTable)
 View = TypeVar("View")
 _CONTENT = {True: "an index of local features (open it with Index)", False: "a global index (open it with GlobalIndex)"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which photograph an image is: the root it came from, and the fingerprint of its content, 0 where unknown."""
+
+    root: Root
+    fingerprint: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +51,22 @@ class Commit(Generic[Book, Part]):
     def find(self, name: str) -> tuple[int, int] | None:
         """Segment and image number of a live image, or None."""
         return self.find_all([name]).get(name)
+
+    def identity(self, place: tuple[int, int]) -> Identity:
+        """Which photograph the image at a place that `find` returned is; DamagedError for a root that is not there."""
+        segment = self.segments[place[0]]
+        number, roots = int(segment.root_numbers[place[1]]), self.manifest.roots
+        if number > len(roots):
+            raise DamagedError(f"{segment.path}: names root {number} of {len(roots)}; it was altered, restore a copy")
+        return Identity(roots[number - 1] if number else UNKNOWN, int(segment.fingerprints[place[1]]))
+
+    def root_counts(self) -> dict[Root, int]:
+        """How many live images came from each root, where it is known."""
+        counts = np.zeros(len(self.manifest.roots) + 1, np.int64)
+        for segment in self.segments:
+            numbers = segment.root_numbers[segment.live_numbers()]
+            counts += np.bincount(numbers, minlength=len(counts))[: len(counts)]
+        return {root: int(count) for root, count in zip(self.manifest.roots, counts[1:], strict=True) if count}
 
     def names(self) -> Iterator[str]:
         """Names of all live images, segment by segment."""
@@ -134,6 +159,24 @@ def read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray | None:
     if file.size != entry.deleted.bytes or int(np.count_nonzero(deleted)) != entry.deleted_images:
         raise DamagedError(f"{file.path}: holds other deletions than the manifest says; restore a copy")
     return deleted[: entry.images]
+
+
+def read_moved(folder: Folder, entry: SegmentEntry) -> np.ndarray | None:
+    """The roots of the images of a segment, [images] uint32, where some were found elsewhere since it was written."""
+    if entry.moved is None:
+        return None
+    file = map_arrays(folder, entry.moved.name, entry.moved.checksum)
+    file.verify()
+    if file.size != entry.moved.bytes:
+        raise DamagedError(f"{file.path}: has {file.size} bytes, the manifest says {entry.moved.bytes}; restore a copy")
+    return file.take(ROOTS, "u4", entry.images)
+
+
+def write_moved(folder: Folder, entry: SegmentEntry, numbers: np.ndarray, number: int) -> SegmentEntry:
+    """Write the roots of the images of a segment, [images], as file number `number`; returns its entry with them."""
+    name = f"moved-{number:06d}.safetensors"
+    checksum = write_arrays(folder, name, {ROOTS: numbers.astype(np.uint32)}, {"kind": "asmk-engine roots"})
+    return replace(entry, moved=FileEntry(name, folder.size(name), checksum))
 
 
 def write_deleted(folder: Folder, entry: SegmentEntry, deleted: np.ndarray, number: int) -> SegmentEntry:

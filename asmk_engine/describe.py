@@ -20,6 +20,7 @@ from asmk_engine.index import Index
 from asmk_engine.inspector import open_hdf5
 from asmk_engine.manifest import NAMES
 from asmk_engine.recipes import Recipe
+from asmk_engine.roots import listed_roots
 from asmk_engine.segment import Segment
 from asmk_engine.snapshot import Snapshot
 from asmk_engine.store import Folder, storage_errors
@@ -30,7 +31,7 @@ PARTS_OF_SEGMENT = {
     "ids": ("ids",),
     "tables": ("posting_starts", "id_starts", "list_words", "list_digests", "range_starts", "word_counts"),
     "names": ("name_bytes", "name_offsets", "name_order"),
-    "fingerprints": ("fingerprints",),
+    "fingerprints": ("fingerprints", "root_numbers"),
 }
 EXPECTED = "expected a feature set, a codebook or an index of asmk-engine"
 _SIGNATURES = {
@@ -77,6 +78,27 @@ def failures(path: Path | str) -> dict[str, str]:
         article = "an index" if kind == "index" else "a codebook"
         raise InputError(f"{path}: {article} remembers no skipped images; give the feature set")
     return _sorted_failures(FeatureSet.open(path))
+
+
+def without_features(path: Path | str) -> list[str]:
+    """Names of the images that have no features, in byte order; InputError for a codebook."""
+    path = Path(path)
+    kind = kind_of(path)
+    if kind == "codebook":
+        raise InputError(f"{path}: a codebook holds no images; give a feature set or an index")
+    if kind == "features":
+        found = FeatureSet.open(path)
+        return [name for name in found.names if not found.count(name)]
+    index = open_index(path)
+    if isinstance(index, GlobalIndex):
+        return []  # each of its images has a vector
+    empty = (
+        segment.name(number)
+        for segment in index.snapshot.segments
+        for number in segment.live_numbers().tolist()
+        if not segment.word_counts[number]
+    )
+    return sorted(empty, key=str.encode)
 
 
 def kind_of(path: Path) -> str:
@@ -145,6 +167,7 @@ def describe_features(found: FeatureSet) -> dict[str, Any]:
         "parts": len(part_names(found.path)),
         "recipe": _recipe(found.recipe),
         "images_roots": list(found.images_roots),
+        "roots": listed_roots(found.root_counts),
         "failed": len(found.failures),
         "failures": _sorted_failures(found),
     }
@@ -243,7 +266,12 @@ def imbalance(lengths: np.ndarray) -> float | None:
 def _origin(snapshot: Snapshot) -> dict[str, Any]:
     manifest = snapshot.manifest
     origin = {key: getattr(manifest, key) for key in ("identity", "commit", "made_by")}
-    return {**origin, "features": list(manifest.features), "images_roots": list(manifest.images_roots)}
+    return {
+        **origin,
+        "features": list(manifest.features),
+        "images_roots": list(manifest.images_roots),
+        "roots": listed_roots(snapshot.root_counts()),
+    }
 
 
 def bytes_by_part(index: Index) -> dict[str, int]:
@@ -251,16 +279,18 @@ def bytes_by_part(index: Index) -> dict[str, int]:
 
     codes, ids, tables, names, fingerprints   the arrays of the segments
     other         headers and checksums of the segments
-    deletions, manifest (both copies), codebook, network (where the index carries one)   whole files
+    deletions (and which images were found elsewhere), manifest (both copies), codebook, network (where the index
+                  carries one)   whole files
     leftover      files of no commit, which the next writer removes
     """
-    manifest, segments = index.snapshot.manifest, index.snapshot.segments
+    manifest, held = index.snapshot.manifest, [segment.file.arrays for segment in index.snapshot.segments]
     parts = {
-        part: sum(segment.file.arrays[name].nbytes for segment in segments for name in names)
+        part: sum(arrays[name].nbytes for arrays in held for name in names if name in arrays)
         for part, names in PARTS_OF_SEGMENT.items()
     }
     parts["other"] = sum(entry.file.bytes for entry in manifest.segments) - sum(parts.values())
-    parts["deletions"] = sum(entry.deleted.bytes for entry in manifest.segments if entry.deleted)
+    changes = [file for entry in manifest.segments for file in (entry.deleted, entry.moved) if file]
+    parts["deletions"] = sum(file.bytes for file in changes)
     parts["codebook"] = manifest.codebook.bytes
     if manifest.network is not None:
         parts["network"] = manifest.network.bytes

@@ -1,9 +1,16 @@
-"""How names of images are written where white space or control characters would break the format or the line."""
+"""How names of images are written where white space or control characters would break the format or the line.
+
+The characters that the encoding of an output lacks are written in the same way: see `register_escapes`.
+"""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import encodings.ascii
 import re
-from collections.abc import Collection
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 from asmk_engine.errors import InputError
@@ -13,6 +20,10 @@ _AWKWARD = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 _TO_ENCODE = re.compile(rf"%|{_AWKWARD.pattern}")
 _ENCODED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _STRAY = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+ESCAPES = "asmk-escapes"  # the error handler of codecs
+# ASCII by another name: click takes a stream of plain `ascii` for a mistake, and writes UTF-8 into it.
+PLAIN_ASCII = "plain-ascii"
 
 
 def escape_name(name: str) -> str:
@@ -37,6 +48,34 @@ def unescape_name(text: str) -> str:
         ) from None
 
 
+def register_escapes() -> None:
+    """Make known to codecs the error handler ESCAPES and the encoding PLAIN_ASCII.
+
+    What an encoding lacks, lone surrogates included, the handler writes as `escape_name` writes others, so that a name
+    that was printed can be given back.
+    """
+    codecs.register_error(ESCAPES, _escape_unencodable)
+    codecs.register(_find_plain_ascii)
+
+
+def unencodable(names: Iterable[str], encoding: str) -> list[str]:
+    """Those of the names that an encoding cannot write as they are, in byte order."""
+    return sorted((name for name in names if not _is_encodable(name, encoding)), key=_as_bytes)
+
+
+def spellings(text: str) -> Iterator[str]:
+    """What a name may have been before it was printed, copied or unpacked: itself, unescaped, and in Unicode's forms.
+
+    File systems and archives change letters with accents from one letter to two and back, which look the same.
+    """
+    names = {text: None}
+    with contextlib.suppress(InputError):
+        names[unescape_name(text)] = None
+    yield from names
+    for name in names:
+        yield from (unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+
+
 def is_awkward(name: str) -> bool:
     """Whether a name holds a character that no line format carries: white space, a control character and the like."""
     return _AWKWARD.search(name) is not None
@@ -49,8 +88,43 @@ def list_names(names: Collection[str], limit: int = 3) -> str:
 
 
 def _encoded(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass"))
+    return _escaped(match[0])
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in _as_bytes(text))
+
+
+def _as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _decoded(match: re.Match[str]) -> str:
     return bytes.fromhex(match[0].replace("%", "")).decode("utf-8", "surrogatepass")
+
+
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return _escaped(error.object[error.start : error.end]), error.end
+
+
+def _find_plain_ascii(name: str) -> codecs.CodecInfo | None:
+    if name.replace("_", "-") != PLAIN_ASCII:
+        return None
+    ascii_itself = encodings.ascii.getregentry()
+    return codecs.CodecInfo(
+        ascii_itself.encode,
+        ascii_itself.decode,
+        incrementalencoder=ascii_itself.incrementalencoder,
+        incrementaldecoder=ascii_itself.incrementaldecoder,
+        name=PLAIN_ASCII,
+    )
+
+
+def _is_encodable(name: str, encoding: str) -> bool:
+    try:
+        name.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Container, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asmk_engine.attempts import (
@@ -23,13 +23,13 @@ from asmk_engine.attempts import (
     TwoStepExtractor,
     Viewed,
     attempt,
-    file_fingerprint,
-    file_stamp,
     unforeseen,
 )
 from asmk_engine.errors import AsmkError, InputError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_features, part_names
 from asmk_engine.image_lists import ImageFile, ImageList, PathLike, find_images, shown
+from asmk_engine.intake import Intake, can_be_read, take_in, vanished
+from asmk_engine.roots import UNKNOWN, Root
 from asmk_engine.threads import available_threads
 from asmk_engine.workers import WorkerPool, block_interrupt
 
@@ -53,6 +53,10 @@ class ExtractionSummary:
     removed    images forgotten because they are no longer there
     failed     images that could not be read, with the reason
     seconds    duration of the run
+    names      the images of this run whose features are in the set now
+    intake     which images were moved, changed, or bear the name of another: see `Intake`
+    notes      what is odd about images that were extracted all the same
+    found      the images the run was given, and what else lay there
     """
 
     extracted: int
@@ -60,6 +64,10 @@ class ExtractionSummary:
     removed: int
     failed: dict[str, str]
     seconds: float
+    names: tuple[str, ...]
+    intake: Intake
+    notes: dict[str, str]
+    found: ImageList
 
     @property
     def images_per_second(self) -> float:
@@ -75,6 +83,9 @@ def extract_images(
     workers: int | None = None,
     strict: bool = False,
     prune: bool = False,
+    trusting: bool = False,
+    update: bool = False,
+    held: Container[str] | None = None,
     image_seconds: float = IMAGE_SECONDS,
     progress: Progress | None = None,
 ) -> ExtractionSummary:
@@ -83,22 +94,33 @@ def extract_images(
     images         what `find_images` takes or returns
     workers        processes; None is one per available processor, 0 this process, where a crash ends the run
     strict         InputError at the first image that cannot be read; what was extracted before it is kept
-    prune          forget images of the set that are not among `images`
+    prune          forget images of the set whose files are provably gone from the folders that this run was given
+    trusting       of these, also forget images of folders that are empty now, as a disk that is not mounted is
+    update, held   which names may go to photographs of other content: see `intake.take_in`
     image_seconds  a worker that takes longer for one image is ended, and the image counts as failed
     An image that cannot be read is noted in the set with its reason; InputError only when that is all of them.
     MismatchError when the set was made by another recipe; StorageError when it cannot be written.
     """
     begun = time.monotonic()
-    found = images if isinstance(images, ImageList) else find_images(images)
+    found = _rooted(images) if isinstance(images, ImageList) else find_images(images)
     count = _worker_count(workers)
-    with FeatureWriter(output, extractor.recipe, extractor.dim, images_root=found.root) as writer:
-        run = _Run(writer, found, strict=strict, prune=prune, progress=progress)
-        wanted = run.begin()
+    with FeatureWriter(output, extractor.recipe, extractor.dim) as writer:
+        run = _Run(writer, found, strict=strict, progress=progress)
+        if prune:
+            run.forget_vanished(trusting=trusting)
+        wanted = run.begin(update=update, held=held)
         with closing(_outcomes(extractor, wanted, count, image_seconds)) as outcomes, _Behind() as behind:
             for image, outcome in zip(wanted, outcomes, strict=True):
                 behind.call(run.take, image, outcome)
     run.check_any_readable()
-    return ExtractionSummary(run.extracted, run.unchanged, run.removed, run.failed, time.monotonic() - begun)
+    return run.summary(time.monotonic() - begun)
+
+
+def _rooted(found: ImageList) -> ImageList:
+    """The same images, those that say nothing of their root as coming from the root of all."""
+    root = Root.of(found.root) if found.root else UNKNOWN
+    images = [image if image.root.is_known else replace(image, root=root) for image in found.images]
+    return replace(found, images=images)
 
 
 def _worker_count(workers: int | None) -> int:
@@ -206,70 +228,60 @@ class _Run:
     """The books of one run: what was known, what became of each image."""
 
     def __init__(
-        self, writer: FeatureWriter, found: ImageList, *, strict: bool, prune: bool, progress: Progress | None
+        self, writer: FeatureWriter, found: ImageList, *, strict: bool, progress: Progress | None
     ) -> None:
-        self._writer, self._found, self._strict, self._prune, self._progress = writer, found, strict, prune, progress
+        self._writer, self._found, self._strict, self._progress = writer, found, strict, progress
         self._known = FeatureSet.open(writer.path) if part_names(writer.path) else None
         self._noted = self._known.failures if self._known else {}
-        self.extracted = self.unchanged = self.removed = 0
-        self.failed: dict[str, str] = {}
+        self._intake = Intake()
+        self._extracted: list[str] = []
+        self._removed = 0
+        self._failed: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
 
-    def begin(self) -> list[ImageFile]:
+    def begin(self, *, update: bool, held: Container[str] | None) -> list[ImageFile]:
         """Do what needs no extractor, and return the images that do: new, changed, or failed before."""
-        if self._prune and self._known is not None:
-            self._forget_vanished(self._known)
         for name, reason in self._found.failures.items():
             self._fail(name, reason)
-        wanted = [image for image in self._found.images if not self._is_unchanged(image)]
-        for image in wanted:
-            self._check_same_photograph(image)
-        self.unchanged = len(self._found.images) - len(wanted)
+        self._intake = take_in(self._found.images, self._known, update=update, held=held)
+        for name, root in self._intake.moved.items():
+            self._writer.move(name, root)
         self._report()
-        return wanted
+        return self._intake.wanted
 
-    def _forget_vanished(self, known: FeatureSet) -> None:
-        names = {image.name for image in self._found.images if image.path.exists()} | self._found.failures.keys()
-        vanished = [name for name in known.names if name not in names]
-        for name in [*vanished, *sorted(known.failures.keys() - names)]:
-            self._writer.remove(name)
-        self.removed = len(vanished)
-
-    def _is_unchanged(self, image: ImageFile) -> bool:
-        if self._known is None or image.name not in self._known:
-            return False
-        recorded = self._known.source(image.name)
-        try:
-            size, mtime = file_stamp(image.path)
-            if size != recorded.size:
-                return False
-            return mtime == recorded.mtime or file_fingerprint(image.path) == recorded.fingerprint
-        except OSError:  # the attempt to extract it will say what is wrong
-            return False
-
-    def _check_same_photograph(self, image: ImageFile) -> None:
-        """InputError when the name belongs to another photograph, in another folder that is still there."""
-        if self._known is None or image.name not in self._known:
+    def forget_vanished(self, *, trusting: bool) -> None:
+        """Take images and failures out of the set whose files are gone."""
+        known, roots = self._known, self._found.roots
+        if known is None:
             return
-        known = Path(self._known.root(image.name)) / image.name
-        if known.is_absolute() and known.is_file() and not known.samefile(image.path):
-            raise InputError(
-                f"{shown(image.path)}: {shown(image.name)!r} is there already, from {shown(known)}; names must be "
-                "unique: give the folder that holds both, or another output"
-            )
+        gone = vanished(((name, known.root(name)) for name in known.names), self._found, trusting=trusting)
+        noted = vanished(((name, root) for name in known.failures for root in roots), self._found, trusting=trusting)
+        for name in [*gone, *sorted({*noted} - self._found.failures.keys())]:
+            self._writer.remove(name)
+        self._removed = len(gone)
 
     def take(self, image: ImageFile, outcome: Outcome) -> None:
         """Write what became of an image; InputError when it failed and must not."""
         if isinstance(outcome, Extracted):
-            self._writer.add(image.name, outcome.features, outcome.source)
-            self.extracted += 1
+            self._writer.add(image.name, outcome.features, outcome.source, image.root)
+            self._extracted.append(image.name)
+            if outcome.note:
+                self._notes[image.name] = outcome.note
         elif isinstance(outcome, Failed):
-            self._fail(image.name, outcome.reason, gone=not image.path.exists())
+            self._fail(image.name, outcome.reason, stays=self._is_right_still(image))
         self._report()
 
-    def _fail(self, name: str, reason: str, *, gone: bool = False) -> None:
-        """Features of a file that is gone are as right as before, so they stay; those of a changed file do not."""
-        self.failed[name] = reason
-        stays = gone and self._known is not None and name in self._known
+    def _is_right_still(self, image: ImageFile) -> bool:
+        """Whether the set has features of this name that an image which failed says nothing against.
+
+        Those of a file that is gone or locked are as right as before, and so are those of another photograph.
+        """
+        if self._known is None or image.name not in self._known:
+            return False
+        return self._known.root(image.name) != image.root or not can_be_read(image.path)
+
+    def _fail(self, name: str, reason: str, *, stays: bool = False) -> None:
+        self._failed[name] = reason
         if not stays and self._noted.get(name) != reason:
             self._writer.fail(name, reason)
         if self._strict:
@@ -277,14 +289,23 @@ class _Run:
 
     def _report(self) -> None:
         if self._progress is not None:
-            done = self.extracted + self.unchanged + len(self.failed)
-            self._progress(done, len(self._found.images) + len(self._found.failures), len(self.failed))
+            total = len(self._found.images) + len(self._found.failures)
+            waiting = len(self._intake.wanted) - len(self._extracted) - len(self._failed) + len(self._found.failures)
+            self._progress(total - waiting, total, len(self._failed))
 
     def check_any_readable(self) -> None:
         """InputError when there were images and none of them could be read."""
-        if self.extracted or self.unchanged or not self.failed:
+        if self._extracted or self._intake.unchanged or not self._failed:
             return
-        reasons = [f"{shown(name)}: {reason}" for name, reason in list(self.failed.items())[:3]]
-        more = f"; and {len(self.failed) - 3} more" if len(self.failed) > 3 else ""
+        reasons = [f"{shown(name)}: {reason}" for name, reason in list(self._failed.items())[:3]]
+        more = f"; and {len(self._failed) - 3} more" if len(self._failed) > 3 else ""
         where = shown(self._found.root) or "the images given"
-        raise InputError(f"{where}: none of {len(self.failed)} images could be read: {'; '.join(reasons)}{more}")
+        raise InputError(f"{where}: none of {len(self._failed)} images could be read: {'; '.join(reasons)}{more}")
+
+    def summary(self, seconds: float) -> ExtractionSummary:
+        """What was done."""
+        names = (*self._extracted, *self._intake.unchanged)
+        return ExtractionSummary(
+            len(self._extracted), len(self._intake.unchanged), self._removed, self._failed, seconds, names,
+            self._intake, self._notes, self._found,
+        )  # fmt: skip

@@ -1,7 +1,9 @@
-"""The images of a segment of any kind: their names, their fingerprints, and which of them were deleted.
+"""The images of a segment of any kind: their names, fingerprints and roots, and which of them were deleted.
 
     fingerprints [I] uint64      fingerprint of what each image was made from
     name_bytes, name_offsets [I+1] int64, name_order [I] uint32   names in UTF-8, and their numbers in byte order
+    root_numbers [I] uint8, uint16 or uint32   in the table of roots of the manifest, 1 for the first and 0 for none;
+                                               missing where no root is known
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from asmk_engine.arrays import ArrayFile
 from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.kernels.names import find_names
 
+ROOTS = "root_numbers"
+_NUMBERS = (np.uint8, np.uint16, np.uint32)
+
 
 def table_of(name: str) -> functools.cached_property[np.ndarray]:
     """An array of the file, compared with its checksums when it is first asked for."""
@@ -28,24 +33,38 @@ class ImageTable:
 
     images   how many there are, numbered from 0
     deleted  [images] bool, or None when none was
+    moved    [images] uint32: the numbers of the roots where images were found later, or None when none was
     """
 
     fingerprints = table_of("fingerprints")
     name_order = table_of("name_order")
 
-    def __init__(self, file: ArrayFile, images: int, deleted: np.ndarray | None) -> None:
+    def __init__(
+        self, file: ArrayFile, images: int, deleted: np.ndarray | None, moved: np.ndarray | None = None
+    ) -> None:
         self.file = file
         self.images = images
         self.deleted = deleted
+        self.moved = moved
         file.take("fingerprints", "u8", images)
         self._name_bytes = file.take("name_bytes", "u1", None)
         self._name_offsets = file.take("name_offsets", "i8", images + 1)
         file.take("name_order", "u4", images)
+        if ROOTS in file.arrays:
+            kind = file.arrays[ROOTS].dtype
+            file.take(ROOTS, kind.str if kind in _NUMBERS else "u4", images)
 
     def is_outlined(self) -> bool:
         """Whether the ends of the tables fit each other; this costs nothing at open."""
-        whole = self.deleted is None or len(self.deleted) == self.images
+        whole = all(table is None or len(table) == self.images for table in (self.deleted, self.moved))
         return bool(self._name_offsets[-1] == len(self._name_bytes)) and whole
+
+    @property
+    def root_numbers(self) -> np.ndarray:
+        """The root of each image, [images], as its number in the table of the manifest; 0 where none is known."""
+        if self.moved is not None:
+            return self.moved
+        return self.file.verified(ROOTS) if ROOTS in self.file.arrays else np.zeros(self.images, np.uint8)
 
     @property
     def path(self) -> Path:
@@ -104,13 +123,18 @@ class ImageTable:
         return (self.name(int(number)) for number in self.live_numbers())
 
 
-def name_arrays(names: Sequence[bytes]) -> dict[str, np.ndarray]:
-    """The arrays of the names of a segment, by the names they have in its file; InputError for a name given twice."""
+def name_arrays(names: Sequence[bytes], roots: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The arrays of the names and roots of a segment, as its file calls them; InputError for a name given twice.
+
+    roots  [I], the number of the root of each image; left out where none is known
+    """
     order = sorted(range(len(names)), key=names.__getitem__)
     if any(names[one] == names[other] for one, other in itertools.pairwise(order)):
         raise InputError("two images of one segment have the same name; names must be unique")
     lengths = np.fromiter(map(len, names), np.int64, len(names))
+    known = {} if roots is None or not roots.any() else {ROOTS: roots.astype(np.min_scalar_type(roots.max()))}
     return {
+        **known,
         "name_bytes": np.frombuffer(b"".join(names), np.uint8),
         "name_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         "name_order": np.array(order, np.uint32),

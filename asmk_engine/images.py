@@ -5,12 +5,16 @@ The centre of the first pixel is 0, 0, so a pixel of a shrunken image lies at (x
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
 import stat
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,10 +23,15 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from asmk_engine.errors import InputError, NotFoundError, StorageError
+from asmk_engine.cut_files import MISSING_END, completed, lacks_end, tiff_tags
+from asmk_engine.deep_files import deep_colour_of, rgb_of_deep_colour, rgb_of_rare_tiff, tiff_size
+from asmk_engine.errors import AsmkError, InputError, NotFoundError, StorageError
+from asmk_engine.image_kinds import HEAD_BYTES, KINDS_READ, image_kind, pillow_reads_avif
 from asmk_engine.image_lists import PathLike, shown
+from asmk_engine.pixels import TURNS, UPRIGHT, UnusableImageError, rgb_of_image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
+"""The formats, as Pillow names them, that every installation reads; AVIF and HEIC depend on what is installed."""
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded, 179 megapixels: where Pillow itself stops."""
 
@@ -58,9 +67,7 @@ class View:
         return math.sqrt(self.factor[0] * self.factor[1])
 
 
-def view_image(
-    image: PathLike | np.ndarray, max_side: int, box: Box | None = None, *, lanczos: bool = False
-) -> View:
+def view_image(image: PathLike | np.ndarray, max_side: int, box: Box | None = None, *, lanczos: bool = False) -> View:
     """What an extractor sees of an image file, or of [H, W, 3] or [H, W] uint8 pixels.
 
     The image is shrunk until no side exceeds `max_side`, never enlarged. A box is cut out first and then shrunk by the
@@ -118,9 +125,11 @@ def check_box(box: Box, size: Size, where: str = "the image") -> tuple[int, int,
 def load_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The image in a file, upright: [H, W, 3] uint8, RGB.
 
-    Of an animation or a file of several pages, the first. Transparent parts become white. Values of more than 8 bits
-    are scaled from the full range of their type; those that fit none (below 0, above 65535) from their own range.
-    InputError for what is no image, is cut, broken, or larger than `max_pixels`; NotFoundError; StorageError.
+    Of an animation or a file of several pages, the first. Transparent parts become white, marks of missing values
+    black. Values of more than 8 bits are scaled from the range that they use: the fewest bits that hold them, or, where
+    they do not begin near 0, from the least to the greatest. A file without its end counts as whole if all its pixels
+    are there; `collected_notes` tells. InputError for what is no image, is cut, broken, wholly transparent, or larger
+    than `max_pixels`; NotFoundError; StorageError.
     """
     return _decode(Path(path), None, max_pixels)[0]
 
@@ -149,17 +158,45 @@ def _by_lanczos(pixels: np.ndarray, size: Size) -> np.ndarray:
     return np.array(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
 
 
-# EXIF orientation: whether to transpose, then to reverse the rows, then the columns.
-_TURNS = {
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
-_UPRIGHT = (False, False, False)
+# ---------------------------------------------------------------------------------------------------------- notes
+
+_NOTES: ContextVar[list[str] | None] = ContextVar("_NOTES", default=None)
+
+
+@contextmanager
+def collected_notes() -> Iterator[list[str]]:
+    """Gathers what is to be said of images that are decoded inside, in this thread, though they can be used."""
+    notes: list[str] = []
+    token = _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _NOTES.reset(token)
+
+
+def _note(text: str) -> None:
+    notes = _NOTES.get()
+    if notes is not None and text not in notes:
+        notes.append(text)
+
+
+# --------------------------------------------------------------------------------------------------------- decoding
+
+
+@dataclass(frozen=True)
+class _Door:
+    """The file that is decoded, and how: what every step needs to know.
+
+    path        as the user gave it, for messages
+    kind        what the first bytes announce, as `image_kind` says it
+    max_side    the longer side that decoding need not exceed, or None for the whole picture
+    max_pixels  the largest picture that is decoded
+    """
+
+    path: Path
+    kind: str | None
+    max_side: int | None
+    max_pixels: int
 
 
 def _decode(path: Path, max_side: int | None, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, Size]:
@@ -168,20 +205,102 @@ def _decode(path: Path, max_side: int | None, max_pixels: int = MAX_PIXELS) -> t
     With `max_side` the pixels may be fewer, by a whole factor of both sides, as long as the longer keeps `max_side`.
     """
     with _opened(path) as file, _QUIET:
+        door = _Door(path, _kind_of(file, path), max_side, max_pixels)
         try:
-            image = Image.open(file, formats=FORMATS)
-            width, height = image.size
-            if width * height > max_pixels:
-                raise _too_large(path, width * height, max_pixels)
-            if max_side is not None:
-                _reduce(image, max_side)
-            image.load()
-            turn = _TURNS.get(_orientation(image), _UPRIGHT)
-            return _turned(_to_rgb(image), turn), (height, width) if turn[0] else (width, height)
-        except InputError:
+            return _decode_tolerantly(file, door)
+        except AsmkError:
             raise
+        except UnusableImageError as error:
+            raise InputError(f"{shown(path)}: {error}") from None
         except Exception as error:  # decoders of hostile data raise whatever they stumble on: KeyError, struct.error
-            raise _unreadable(path, error, max_pixels) from None
+            raise _unreadable(file, door, error) from None
+
+
+def _kind_of(file: BinaryIO, path: Path) -> str | None:
+    try:
+        return image_kind(file.read(HEAD_BYTES))
+    except OSError as error:
+        raise _unread(path, error) from None
+
+
+def _decode_tolerantly(file: BinaryIO, door: _Door) -> tuple[np.ndarray, Size]:
+    """The pixels of a file, also of one without its end that holds them all."""
+    try:
+        image = _opened_image(file, door)
+    except UnidentifiedImageError:
+        if door.kind != "TIFF" or lacks_end(file, door.kind):
+            raise
+        return _decode_rare_tiff(file, door)
+    if door.kind == "PNG" and lacks_end(file, door.kind):  # Pillow takes some of them without a word
+        failure: Exception = OSError("truncated")
+    else:
+        try:
+            return _decode_image(file, image, door)
+        except (MemoryError, UnusableImageError):
+            raise
+        except Exception as error:  # whatever was raised, it is told below if the file is no whole one
+            failure = error
+    content = completed(file, door.kind)
+    if content is None:
+        raise failure
+    whole = io.BytesIO(content)
+    found = _decode_image(whole, _opened_image(whole, door), door)
+    _note(MISSING_END)
+    return found
+
+
+def _opened_image(file: BinaryIO, door: _Door) -> Image.Image:
+    """The image with its header read and its size allowed."""
+    file.seek(0)
+    formats = _heif_formats(door) if door.kind in ("HEIC", "AVIF") else FORMATS
+    image = Image.open(file, formats=formats)
+    _refuse_large(image.size, door)
+    return image
+
+
+def _heif_formats(door: _Door) -> tuple[str, ...]:
+    """Pillow's name of the kind, once it reads it; InputError where nothing is installed that does."""
+    if door.kind == "AVIF" and pillow_reads_avif():
+        return ("AVIF",)
+    try:
+        import pillow_heif
+    except ImportError:
+        cure = "`pip install 'asmk-engine[heif]'` reads them"
+        raise InputError(f"{shown(door.path)}: {door.kind} image; {cure}") from None
+    pillow_heif.register_heif_opener()
+    if door.kind == "HEIC":
+        return ("HEIF",)
+    if not hasattr(pillow_heif, "register_avif_opener"):  # newer ones leave AVIF to Pillow
+        raise InputError(f"{shown(door.path)}: AVIF image; `pip install --upgrade Pillow` reads them")
+    pillow_heif.register_avif_opener()
+    return ("AVIF",)
+
+
+def _decode_image(file: BinaryIO, image: Image.Image, door: _Door) -> tuple[np.ndarray, Size]:
+    width, height = image.size
+    if door.max_side is not None and door.kind == "JPEG":
+        _reduce(image, door.max_side)
+    deep = deep_colour_of(image, file)
+    image.load()
+    turn = TURNS.get(_orientation(image), UPRIGHT)
+    size = (height, width) if turn[0] else (width, height)
+    if deep is not None:
+        Image.Image.close(image)  # Pillow, which keeps but 8 bits, has found no fault; the file stays open
+        pixels = rgb_of_deep_colour(file, deep, turn)
+        if pixels is not None:
+            return pixels, size
+        image = _opened_image(file, door)
+    return rgb_of_image(image, turn), size
+
+
+def _decode_rare_tiff(file: BinaryIO, door: _Door) -> tuple[np.ndarray, Size]:
+    """A TIFF that Pillow does not know, of numbers that OpenCV does."""
+    tags = tiff_tags(file)
+    _refuse_large(tiff_size(tags), door)
+    pixels = rgb_of_rare_tiff(file, tags)
+    if pixels is None:
+        raise UnusableImageError("a TIFF of a kind that is not read here; save it as PNG or as TIFF of 8 or 16 bits")
+    return pixels, (pixels.shape[1], pixels.shape[0])
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -190,12 +309,17 @@ def _opened(path: Path) -> BinaryIO:
         mode = os.stat(path).st_mode
         if stat.S_ISREG(mode):
             return open(path, "rb")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no file can have such a name
         raise NotFoundError(f"{shown(path)}: no such file; check the path") from None
     except OSError as error:
-        raise StorageError(f"{shown(path)}: cannot be read: {error.strerror}; check its permissions") from None
+        raise _unread(path, error) from None
     kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
     raise InputError(f"{shown(path)}: is {kind}; expected an image file")
+
+
+def _refuse_large(size: Size, door: _Door) -> None:
+    if size[0] * size[1] > door.max_pixels:
+        raise _too_large(door.path, size[0] * size[1], door.max_pixels)
 
 
 def _too_large(path: Path, pixels: int, most: int) -> InputError:
@@ -203,22 +327,37 @@ def _too_large(path: Path, pixels: int, most: int) -> InputError:
     return InputError(f"{shown(path)}: {found}, more than the {limit} that are decoded; make the image smaller")
 
 
-def _unreadable(path: Path, error: Exception, max_pixels: int) -> InputError:
+def _unreadable(file: BinaryIO, door: _Door, error: Exception) -> AsmkError:
+    """The error of a file that was opened and not decoded."""
     said = " ".join(str(error).split())[:150]
     if isinstance(error, Image.DecompressionBombError):
         count = re.search(r"(\d+) pixels", said)
-        return _too_large(path, int(count[1]) if count else MAX_PIXELS, min(max_pixels, MAX_PIXELS))
+        return _too_large(door.path, int(count[1]) if count else MAX_PIXELS, min(door.max_pixels, MAX_PIXELS))
+    if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
+        return _unread(door.path, error)
     if isinstance(error, MemoryError):
         reason = "not enough memory to decode it; make the image smaller or use fewer workers"
-    elif os.path.getsize(path) == 0:
+    elif os.fstat(file.fileno()).st_size == 0:
         reason = "the file is empty; copy it again from its source"
-    elif isinstance(error, UnidentifiedImageError):
-        reason = "not an image that is read here; expected JPEG, PNG, WebP, TIFF or BMP"
-    elif "truncated" in said.lower():
+    elif "truncated" in said.lower() or _ends_early(file, door.kind):
         reason = "truncated: the file ends before the image does; copy it again from its source"
+    elif isinstance(error, UnidentifiedImageError) and door.kind not in ("HEIC", "AVIF"):
+        reason = f"not an image that is read here; expected {KINDS_READ}"
     else:
         reason = f"broken or cut image data ({said or type(error).__name__}); copy it again from its source"
-    return InputError(f"{shown(path)}: {reason}")
+    return InputError(f"{shown(door.path)}: {reason}")
+
+
+def _ends_early(file: BinaryIO, kind: str | None) -> bool:
+    """Whether the file lacks its end, as far as a damaged structure still tells."""
+    try:
+        return lacks_end(file, kind)
+    except Exception:  # as for pixels: the structure of a hostile file may lead anywhere
+        return False
+
+
+def _unread(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{shown(path)}: cannot be read: {error.strerror or error}; check its permissions")
 
 
 def _reduce(image: Image.Image, max_side: int) -> None:
@@ -238,34 +377,6 @@ def _orientation(image: Image.Image) -> int:
         raise
     except Exception:  # Pillow's readers of these notes raise nearly anything; the pixels are judged on their own
         return 1
-
-
-def _turned(pixels: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
-    transposed, rows, columns = turn
-    pixels = pixels.transpose(1, 0, 2) if transposed else pixels
-    return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return np.repeat(_to_bytes(np.asarray(image))[:, :, None], 3, axis=2)
-    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        image = white
-    return np.array(image.convert("RGB"))
-
-
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Grey values as uint8: from the full range of 1, 8 or 16 bits that holds them, else from their own range."""
-    grey = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
-    if low < 0 or high > 65535:
-        full = high - low or 1.0
-    else:
-        ranges = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}[values.dtype.kind]
-        low, full = 0.0, next(most for most in ranges if high <= most)
-    return np.rint((grey - low) * (255 / full)).astype(np.uint8)
 
 
 class _QuietPillow:

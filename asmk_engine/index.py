@@ -7,19 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from asmk_engine.additions import EXISTING, AddSummary
 from asmk_engine.arrays import write_arrays
 from asmk_engine.batch import Batch
 from asmk_engine.codebooks import Codebook
-from asmk_engine.collection import (
-    EXISTING,
-    AddSummary,
-    Collection,
-    Progress,
-    counted,
-    file_entry,
-    listed,
-    make_empty,
-)
+from asmk_engine.collection import Collection, Progress, counted, file_entry, listed, make_empty
 from asmk_engine.commits import map_network
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import FeatureSet, check_name
@@ -72,28 +64,31 @@ class Index(Collection[Snapshot, Contents]):
         *,
         existing: str = "refuse",
         prune: bool = False,
+        remove: Iterable[str] = (),
         segment_postings: int = SEGMENT_POSTINGS,
         on_image: Progress | None = None,
     ) -> AddSummary:
         """Add the images of a feature set; each full segment is committed, the last one with everything else.
 
         existing  what to do with a name that is there already: `refuse` the whole call, `skip` it, `update` it when
-                  its content changed, or `replace` it
+                  its content changed, or `replace` it; the summary names what was skipped though its content differs
         prune     also remove the images that the feature set does not hold
+        remove    also remove these, where they are there
         Raises InputError, or MismatchError when recipe or dimension differ from the codebook's; then nothing changed.
         """
         if existing not in EXISTING:
             raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
         with self._writing():
             check_fits(features, self.codebook, self.path)
-            plan = self._plan(features, existing, prune)
-            wanted = [*plan.new, *plan.changed]
-            signed = sign_many(features.images(wanted), self.codebook)
-            described = ((name, features.source(name).fingerprint, signature) for name, signature in signed)
-            batch = self._commit_full(counted(described, len(wanted), on_image), features, segment_postings)
-            if batch.names or plan.vanished or self._remembers_other(features):
-                self._commit(batch.contents(), [*batch.names, *plan.vanished], features)
-        return AddSummary(len(plan.new), len(plan.changed), plan.unchanged, len(plan.vanished))
+            plan, root_number = self._plan(features, existing, prune, remove), self._root_numbers(features)
+            signed = sign_many(features.images(plan.wanted), self.codebook)
+            described = (
+                (name, features.source(name).fingerprint, signature, root_number(name)) for name, signature in signed
+            )
+            batch = self._commit_full(counted(described, len(plan.wanted), on_image), features, segment_postings)
+            if batch.names or self._is_due(plan, features):
+                self._commit(batch.contents(), [*batch.names, *plan.removed], features, plan.moved)
+        return plan.summary()
 
     def add_signatures(
         self, images: Iterable[tuple[str, Signature]], *, segment_postings: int = SEGMENT_POSTINGS
@@ -104,7 +99,7 @@ class Index(Collection[Snapshot, Contents]):
         before stays.
         """
         with self._writing():
-            checked = ((name, 0, self._check_new(name, signature)) for name, signature in images)
+            checked = ((name, 0, self._check_new(name, signature), 0) for name, signature in images)
             before = self.images
             batch = self._commit_full(checked, None, segment_postings)
             if batch.names:
@@ -131,12 +126,12 @@ class Index(Collection[Snapshot, Contents]):
         return signature
 
     def _commit_full(
-        self, images: Iterable[tuple[str, int, Signature]], features: FeatureSet | None, segment_postings: int
+        self, images: Iterable[tuple[str, int, Signature, int]], features: FeatureSet | None, segment_postings: int
     ) -> Batch:
         """Commit each segment that is full, and return the batch that is left."""
         batch = Batch(code_width(self.codebook.dim))
-        for name, fingerprint, signature in images:
-            batch.append(name, fingerprint, signature)
+        for image in images:
+            batch.append(*image)
             if batch.postings >= segment_postings:
                 self._commit(batch.contents(), batch.names, features)
                 batch = Batch(batch.width)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from asmk_engine.collection import Collection
-from asmk_engine.commits import Commit
+from asmk_engine.commits import Commit, Identity
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.escape import list_names
 from asmk_engine.image_table import ImageTable
@@ -106,8 +106,27 @@ class JointIndex(Generic[View]):
         """Names of the images of the databases, in byte order."""
         return sorted((name for index in self._indexes for name in index.names), key=str.encode)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return any(name in index for index in self._indexes)
+
+    def identity(self, name: str) -> Identity | None:
+        """Which photograph the image of this name is, or None where no database has such an image."""
+        return next((known for index in self._indexes if (known := index.identity(name))), None)
+
+    @property
+    def feature_places(self) -> list[tuple[Path, ...]]:
+        """For each feature set that was indexed into a database: where it may be."""
+        return [places for index in self._indexes for places in index.feature_places]
+
+    @property
+    def photograph_folders(self) -> list[Path]:
+        """The folders of photographs that the databases remember."""
+        return list(dict.fromkeys(folder for index in self._indexes for folder in index.photograph_folders))
+
+    def photograph_places(self, name: str) -> Iterator[Path]:
+        """Where the photograph of this name may be; first where the database that has it remembers it."""
+        for index in sorted(self._indexes, key=lambda index: name not in index):
+            yield from index.photograph_places(name)
 
     def __len__(self) -> int:
         return self.images
@@ -130,12 +149,8 @@ def _join(databases: Sequence[View], distractors: Sequence[View]) -> View:
         for number, view in enumerate(distractors, start=1)
         for segment in view.segments
     ]
-    remembered: dict[str, Any] = {
-        key: tuple(dict.fromkeys(place for view in databases for place in getattr(view.manifest, key)))
-        for key in ("features", "images_roots")
-    }
     segments = (*(segment for view in databases for segment in view.segments), *marked)
-    return replace(first, manifest=replace(first.manifest, **remembered), segments=segments)
+    return replace(first, segments=segments)
 
 
 class _Marked(ImageTable):

@@ -6,11 +6,12 @@ It is a JSON file kept in two copies of the same content and replaced as the las
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundError
+from asmk_engine.roots import Root
 from asmk_engine.store import Folder, decode_manifest
 
 KIND = "asmk-engine index"
@@ -34,13 +35,17 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """A segment: its file, images and postings in it, and the file that tells which images were deleted."""
+    """A segment: its file, images and postings in it, and the files that tell which images were deleted or moved.
+
+    moved  the roots of all its images, where one was found below another root than the segment says
+    """
 
     file: FileEntry
     images: int
     postings: int
     deleted: FileEntry | None = None
     deleted_images: int = 0
+    moved: FileEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Manifest:
     commit    1 for the empty index, one more with each change
     next      the number of the next file
     features, images_roots   where the feature sets and the photographs were when they were indexed, the last at the end
+    roots    the roots of the images, in the order of their numbers, which begin with 1; never removed
+    beside   for each place of the three: the way to it from the folder that the index lies in
     network  the file of the network that makes the features, where the index carries it
     kind     of local features (KIND) or of global descriptors (GLOBAL_KIND)
     """
@@ -66,6 +73,8 @@ class Manifest:
     images_roots: tuple[str, ...] = ()
     network: FileEntry | None = None
     kind: str = KIND
+    roots: tuple[Root, ...] = ()
+    beside: dict[str, str] = field(default_factory=dict)
 
     @property
     def book(self) -> str:
@@ -74,9 +83,9 @@ class Manifest:
 
     def files(self) -> list[FileEntry]:
         """Every file of the commit."""
-        deleted = [segment.deleted for segment in self.segments if segment.deleted]
+        changes = [entry for segment in self.segments for entry in (segment.deleted, segment.moved) if entry]
         network = [self.network] if self.network else []
-        return [self.codebook, *network, *(segment.file for segment in self.segments), *deleted]
+        return [self.codebook, *network, *(segment.file for segment in self.segments), *changes]
 
     def following(self, **changes: Any) -> Manifest:
         """The manifest of the next commit."""
@@ -86,8 +95,12 @@ class Manifest:
         """The content of the manifest file."""
         content = {key: getattr(self, key) for key in ("identity", "made_by", "commit", "next")}
         content |= {"features": list(self.features), "images_roots": list(self.images_roots)}
-        if self.network is not None:  # the key is missing in manifests of early versions, and stays so
+        if self.network is not None:  # such keys are missing in manifests of early versions, and stay so
             content["network"] = vars(self.network)
+        if self.roots:
+            content["roots"] = [[root.folder, root.prefix] for root in self.roots]
+        if self.beside:
+            content["beside"] = self.beside
         segments = [_segment_to_json(segment) for segment in self.segments]
         book = {self.book: vars(self.codebook)}
         return {"kind": self.kind, "format": FORMAT, **book, "segments": segments, **content}
@@ -100,6 +113,7 @@ def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
         "postings": segment.postings,
         "deleted": vars(segment.deleted) if segment.deleted else None,
         "deleted_images": segment.deleted_images,
+        **({"moved": vars(segment.moved)} if segment.moved else {}),
     }
 
 
@@ -157,6 +171,8 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
             images_roots=tuple(map(_text, content["images_roots"])),
             network=_file(content["network"]) if "network" in content else None,
             kind=kind,
+            roots=tuple(Root(_text(folder), _text(prefix)) for folder, prefix in content.get("roots", [])),
+            beside={_text(place): _text(way) for place, way in dict(content.get("beside", {})).items()},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path}: an entry is missing or not understood ({error}); restore a copy") from None
@@ -165,7 +181,8 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
 def _segment(entry: dict[str, Any]) -> SegmentEntry:
     deleted = _file(entry["deleted"]) if entry["deleted"] is not None else None
     images, postings, gone = (_number(entry[key]) for key in ("images", "postings", "deleted_images"))
-    return SegmentEntry(_file(entry["file"]), images, postings, deleted, gone)
+    moved = _file(entry["moved"]) if "moved" in entry else None
+    return SegmentEntry(_file(entry["file"]), images, postings, deleted, gone, moved)
 
 
 def _file(entry: dict[str, Any]) -> FileEntry:

@@ -72,9 +72,10 @@ def merge_segments(
     def bring(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
         return _bring(outline, inside(piece.range_number), piece)
 
-    with SegmentWriter(folder, name, outline, names, segments[0].codes.shape[1]) as writer:
+    live = [segment.live_numbers() for segment in segments]
+    roots = np.concatenate([segment.root_numbers[numbers] for segment, numbers in zip(segments, live, strict=True)])
+    with SegmentWriter(folder, name, outline, names, segments[0].codes.shape[1], roots) as writer:
         writer.write_all(bring, chunk_postings)
-        live = [segment.live_numbers() for segment in segments]
         fingerprints = [segment.fingerprints[numbers] for segment, numbers in zip(segments, live, strict=True)]
         counts = [segment.word_counts[numbers] for segment, numbers in zip(segments, live, strict=True)]
         checksum = writer.finish(np.concatenate(fingerprints), np.concatenate(counts))

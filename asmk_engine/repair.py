@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from asmk_engine.checking import KINDS, Finding, check_commit, number_of
+from asmk_engine.checking import KINDS, Finding, check_commit, check_roots, number_of
 from asmk_engine.commits import write_deleted
 from asmk_engine.errors import AsmkError, DamagedError
 from asmk_engine.image_table import ImageTable
@@ -86,7 +86,7 @@ class _Draft:
 
     def files(self) -> set[str]:
         """The files that stay."""
-        entries = [entry for one, _ in self.segments for entry in (one.file, one.deleted) if entry]
+        entries = [entry for one, _ in self.segments for entry in (one.file, one.deleted, one.moved) if entry]
         whole = [entry for entry in (self.manifest.codebook, self.network) if entry]
         return {entry.name for entry in (*whole, *entries)}
 
@@ -139,6 +139,8 @@ def _draft(folder: Folder, manifest: Manifest) -> _Draft:
     network = manifest.network if manifest.network and manifest.network.name not in damaged else None
     draft = _Draft(manifest, findings, network)
     for entry in {entry.file.name: entry for entry in manifest.segments}.values():
+        if entry.moved is not None and entry.moved.name in damaged:
+            entry = replace(entry, moved=None)  # its images count as coming from where they came from first
         if entry.deleted is not None and entry.deleted.name in damaged:
             _take(folder, draft, replace(entry, deleted=None, deleted_images=0), entry.deleted_images)
         else:
@@ -155,6 +157,7 @@ def _take(folder: Folder, draft: _Draft, entry: SegmentEntry, forgotten: int | N
     try:
         segment = kind.map_segment(folder, entry, book)
         kind.check_segment(segment, book, False)
+        check_roots(segment, draft.manifest)
     except AsmkError as error:
         if forgotten is not None:
             draft.findings.append(Finding(entry.file.name, str(error)))

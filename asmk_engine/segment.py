@@ -63,8 +63,15 @@ class Segment(ImageTable):
     range_starts = table_of("range_starts")
     word_counts = table_of("word_counts")
 
-    def __init__(self, file: ArrayFile, vocabulary: int, width: int, deleted: np.ndarray | None) -> None:
-        super().__init__(file, len(file.take("word_counts", "u4", None)), deleted)
+    def __init__(
+        self,
+        file: ArrayFile,
+        vocabulary: int,
+        width: int,
+        deleted: np.ndarray | None,
+        moved: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(file, len(file.take("word_counts", "u4", None)), deleted, moved)
         self.vocabulary = vocabulary
         self.codes = file.take("codes", "u8", None, width)
         self.ids = file.take("ids", "u1", None)

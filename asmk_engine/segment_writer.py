@@ -27,7 +27,8 @@ IN_HAND = 2 * MOST_THREADS  # pieces at a time
 class Contents:
     """The images and postings of a segment, in memory.
 
-    names [I], fingerprints [I] uint64; words [P] uint32, images [P] uint32 and codes [P, W] uint64 of the postings,
+    names [I], fingerprints [I] uint64, roots [I] numbers in the table of the manifest, or None;
+    words [P] uint32, images [P] uint32 and codes [P, W] uint64 of the postings,
     in any order in which the images of a word increase
     """
 
@@ -36,6 +37,7 @@ class Contents:
     words: np.ndarray
     images: np.ndarray
     codes: np.ndarray
+    roots: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,15 @@ class SegmentWriter:
     Nothing appears under the final name before `finish`.
     """
 
-    def __init__(self, folder: Folder, name: str, outline: Outline, names: Sequence[bytes], width: int) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        outline: Outline,
+        names: Sequence[bytes],
+        width: int,
+        roots: np.ndarray | None = None,
+    ) -> None:
         if outline.images >= segments.MAX_IMAGES:
             raise InputError(
                 f"{folder.path}: {outline.images} images are too many for one segment, which holds fewer than "
@@ -131,7 +141,7 @@ class SegmentWriter:
             "posting_starts": outline.posting_starts,
             "id_starts": outline.id_starts,
             "range_starts": outline.range_starts,
-            **name_arrays(names),
+            **name_arrays(names, roots),
         }
         shapes = {key: (array.dtype, array.shape) for key, array in self._known.items()}
         shapes |= {
@@ -205,7 +215,7 @@ def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int
         postings.gather(rows, numbers, codes, RANGE_BITS, *brought)
         return brought
 
-    with SegmentWriter(folder, name, outline, contents.names, codes.shape[1]) as writer:
+    with SegmentWriter(folder, name, outline, contents.names, codes.shape[1], contents.roots) as writer:
         writer.write_all(bring)
         word_counts = np.bincount(numbers, minlength=images).astype(np.uint32)
         return writer.finish(contents.fingerprints, word_counts)

@@ -11,7 +11,7 @@ from asmk_engine.arrays import ArrayFile, map_arrays
 from asmk_engine.codebooks import Codebook
 from asmk_engine.codebooks.codebook import check_codebook
 from asmk_engine.codebooks.graph import Graph, check_graph, is_linked
-from asmk_engine.commits import Commit, check_sizes, mapped_parts, open_commit, read_deleted
+from asmk_engine.commits import Commit, check_sizes, mapped_parts, open_commit, read_deleted, read_moved
 from asmk_engine.errors import DamagedError
 from asmk_engine.manifest import KIND, FileEntry, Manifest, SegmentEntry
 from asmk_engine.recipes import Recipe
@@ -47,9 +47,9 @@ def map_snapshot(folder: Folder, manifest: Manifest, known: Snapshot | None = No
 
 def map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook, file: ArrayFile | None = None) -> Segment:
     """Map a segment of a commit with its deletions; `file` where it is mapped already. Raises as `map_snapshot`."""
-    deleted = read_deleted(folder, entry)
+    deleted, moved = read_deleted(folder, entry), read_moved(folder, entry)
     file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
-    segment = Segment(file, codebook.words, code_width(codebook.dim), deleted)
+    segment = Segment(file, codebook.words, code_width(codebook.dim), deleted, moved)
     check_sizes(segment, entry, segment.postings)
     return segment
 

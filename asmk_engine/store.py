@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import re
 import zlib
 from collections.abc import Container, Iterable, Iterator
@@ -23,10 +24,12 @@ from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundErr
 
 TEMPORARY = ".tmp"
 LOCK = "lock"
+_HDF5_CAUSE = re.compile(r"\berrno = ([1-9]\d*)\b")
 
 _CURES = {
     errno.ENOSPC: "free some space and run the same command again",
     errno.EDQUOT: "free some space and run the same command again",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose a disk that takes large ones",
     errno.EROFS: "choose a folder that can be written",
     errno.EACCES: "choose a folder that you may write, or change its permissions",
     errno.EPERM: "choose a folder that you may write, or change its permissions",
@@ -37,13 +40,27 @@ _CURES = {
 
 @contextlib.contextmanager
 def storage_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn an OSError inside the block into a StorageError that names the path, the cause and the cure."""
+    """Turn an OSError inside the block into a StorageError that names the path, the cause and the cure.
+
+    Likewise what HDF5 says of the system: by OSError while it writes, by RuntimeError when it closes a file.
+    """
     try:
         yield
-    except OSError as error:
-        cure = _CURES.get(error.errno or 0, "nothing that was stored before is changed")
-        reason = " ".join(str(error.strerror or error).split())  # HDF5 writes whole paragraphs
+    except (OSError, RuntimeError) as error:
+        number, reason = _cause(error)
+        if number is None and not isinstance(error, OSError):
+            raise
+        cure = _CURES.get(number or 0, "nothing that was stored before is changed")
         raise StorageError(f"{path}: cannot {doing}: {reason}; {cure}") from error
+
+
+def _cause(error: OSError | RuntimeError) -> tuple[int | None, str]:
+    """The number of a system error, and its words on one line; of a whole paragraph of HDF5 the system's own."""
+    told = _HDF5_CAUSE.search(str(error))
+    if told:
+        return int(told[1]), os.strerror(int(told[1]))
+    words = error.strerror if isinstance(error, OSError) else None
+    return getattr(error, "errno", None), " ".join(str(words or error).split())
 
 
 class Folder:
@@ -71,14 +88,14 @@ class Folder:
         """Where a file that will be called `name` is written before it is complete."""
         return self.path / f"{name}{TEMPORARY}"
 
-    def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
-        """Write, sync and rename a new file; the folder itself still has to be synced."""
-        self._write_temporary(name, chunks)
+    def write(self, name: str, chunks: Iterable[bytes | memoryview], what: str = "the file") -> None:
+        """Write, sync and rename a new file; the folder itself still has to be synced. Errors call it `what`."""
+        self._write_temporary(name, chunks, what)
         self.publish(name)
 
-    def _write_temporary(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
+    def _write_temporary(self, name: str, chunks: Iterable[bytes | memoryview], what: str = "the file") -> None:
         temporary = self.temporary(name)
-        with storage_errors(self.path / name, "write the file"), _removed_on_error(temporary):
+        with storage_errors(self.path / name, f"write {what}"), _removed_on_error(temporary):
             file, end = system.create(temporary), 0
             try:
                 for chunk in chunks:

@@ -107,7 +107,7 @@ def _answer(answers: BinaryIO, outcome: Outcome) -> None:
     if isinstance(outcome, Failed):
         return _send(answers, {"reason": outcome.reason})
     source = outcome.source
-    facts: dict[str, Any] = {"source": [source.size, source.mtime, source.fingerprint]}
+    facts: dict[str, Any] = {"source": [source.size, source.mtime, source.fingerprint], "note": outcome.note}
     if isinstance(outcome, Viewed):
         view = outcome.view
         facts |= {"image_size": list(view.image_size), "offset": list(view.offset), "factor": list(view.factor)}
@@ -210,14 +210,14 @@ def _outcome(content: dict[str, Any], arrays: list[np.ndarray]) -> Outcome:
     if "reason" in content:
         return Failed(str(content["reason"]))
     width, height = (int(side) for side in content["image_size"])
-    source = Source(*(int(number) for number in content["source"]))
+    source, note = Source(*(int(number) for number in content["source"])), str(content["note"])
     if "factor" in content:
         (pixels,), (left, top), (x, y) = arrays, content["offset"], content["factor"]
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise ValueError("a view without pixels")
-        return Viewed(View(pixels, (width, height), (int(left), int(top)), (float(x), float(y))), source)
+        return Viewed(View(pixels, (width, height), (int(left), int(top)), (float(x), float(y))), source, note)
     descriptors, keypoints, strengths = arrays
-    return Extracted(Features(descriptors, keypoints, strengths, (width, height)), source)
+    return Extracted(Features(descriptors, keypoints, strengths, (width, height)), source, note)
 
 
 def _pipe(pipe: Any) -> BinaryIO:

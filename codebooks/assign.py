@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from asmk_engine.kernels.cluster import smallest
+from asmk_engine.threads import forks_wait
 
 # A block of distances of this many values (64 MiB) keeps the multiplication at full speed and memory bounded.
 BLOCK = 1 << 24
@@ -22,7 +23,8 @@ def nearest_words(descriptors: np.ndarray, centroids: np.ndarray, k: int) -> np.
     rows = max(1, BLOCK // len(centroids))
     for begin in range(0, len(descriptors), rows):
         block = slice(begin, begin + rows)
-        products = (descriptors[block] * np.float32(-2.0)) @ centroids.T
+        with forks_wait():
+            products = (descriptors[block] * np.float32(-2.0)) @ centroids.T
         products += norms
         smallest(products, k, words[block], distances[block])
     return words

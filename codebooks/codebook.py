@@ -23,7 +23,7 @@ from asmk_engine.features import FeatureSet
 from asmk_engine.inspector import open_hdf5
 from asmk_engine.recipes import Recipe
 from asmk_engine.store import Folder
-from asmk_engine.threads import thread_count
+from asmk_engine.threads import forks_wait, thread_count
 
 KIND = "asmk-engine codebook"
 FORMAT = 1
@@ -121,10 +121,12 @@ class Codebook:
         centred = descriptors.astype(np.float32) - self.mean
         rows = SMALL_PRODUCT // self.projection.size
         if rows < LEAST_ROWS or self.graph is None:
-            return centred @ self.projection.T
+            with forks_wait():
+                return centred @ self.projection.T
         projected = np.empty((len(centred), self.dim), np.float32)
         for begin in range(0, len(centred), rows):
-            np.matmul(centred[begin : begin + rows], self.projection.T, out=projected[begin : begin + rows])
+            with forks_wait():
+                np.matmul(centred[begin : begin + rows], self.projection.T, out=projected[begin : begin + rows])
         return projected
 
     def assign(
@@ -304,7 +306,8 @@ def _project_in_place(sample: np.ndarray, mean: np.ndarray, projection: np.ndarr
     """Project the sample block by block, since a second copy of it may not fit into memory."""
     for begin in range(0, len(sample), PROJECTED_ROWS):
         rows = slice(begin, begin + PROJECTED_ROWS)
-        sample[rows] = (sample[rows] - mean) @ projection.T
+        with forks_wait():
+            sample[rows] = (sample[rows] - mean) @ projection.T
 
 
 def _learn_projection(sample: np.ndarray, whitening: str) -> tuple[np.ndarray, np.ndarray]:

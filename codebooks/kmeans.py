@@ -179,25 +179,32 @@ def _far_rows(distances: np.ndarray, count: int, rng: np.random.Generator) -> np
 def _nearest_faiss(descriptors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     import faiss
 
-    index = faiss.IndexFlatL2(centroids.shape[1])
-    index.add(centroids)
-    distances, words = index.search(descriptors, 1)
-    return words[:, 0].astype(np.int32), np.maximum(distances[:, 0], 0.0)
+    def search() -> tuple[np.ndarray, np.ndarray]:
+        index = faiss.IndexFlatL2(centroids.shape[1])
+        index.add(centroids)
+        distances, words = index.search(descriptors, 1)
+        return words[:, 0].astype(np.int32), np.maximum(distances[:, 0], 0.0)
+
+    return threads.call_library(search)
 
 
 def _nearest_torch(descriptors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
-    targets = torch.from_numpy(centroids).T.contiguous()
-    norms = (targets * targets).sum(0)
     words = np.empty(len(descriptors), np.int32)
     distances = np.empty(len(descriptors), np.float32)
     rows = max(1, min(TORCH_ROWS, (1 << 26) // len(centroids)))
-    for begin in range(0, len(descriptors), rows):
-        block = torch.from_numpy(descriptors[begin : begin + rows])
-        values, columns = torch.addmm(norms, block, targets, alpha=-2.0).min(dim=1)
-        words[begin : begin + rows] = columns.numpy()
-        distances[begin : begin + rows] = (values + (block * block).sum(1)).clamp_(min=0.0).numpy()
+
+    def compare() -> None:
+        targets = torch.from_numpy(centroids).T.contiguous()
+        norms = (targets * targets).sum(0)
+        for begin in range(0, len(descriptors), rows):
+            block = torch.from_numpy(descriptors[begin : begin + rows])
+            values, columns = torch.addmm(norms, block, targets, alpha=-2.0).min(dim=1)
+            words[begin : begin + rows] = columns.numpy()
+            distances[begin : begin + rows] = (values + (block * block).sum(1)).clamp_(min=0.0).numpy()
+
+    threads.call_library(compare)
     return words, distances
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from asmk_engine.threads import forks_wait
+
 # Directions with less than this share of the largest variance carry rounding noise only; whitening must not blow it up.
 FLOOR = 1e-6
 LEAST = 1e-12
@@ -18,7 +20,9 @@ def learn_whitening(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     returns      mean [D] float32, projection [D, D] float32
     """
     mean = descriptors.mean(axis=0, dtype=np.float64)
-    variances, directions = np.linalg.eigh(_covariance(descriptors, mean))
+    covariance = _covariance(descriptors, mean)
+    with forks_wait():
+        variances, directions = np.linalg.eigh(covariance)
     variances, directions = variances[::-1], directions[:, ::-1]
     variances = np.maximum(variances, max(FLOOR * variances[0], LEAST))
     projection = (directions / np.sqrt(variances)).T
@@ -31,5 +35,6 @@ def _covariance(descriptors: np.ndarray, mean: np.ndarray) -> np.ndarray:
     covariance = np.zeros((len(mean), len(mean)))
     for begin in range(0, len(descriptors), 1 << 16):
         centred = descriptors[begin : begin + (1 << 16)] - mean
-        covariance += centred.T @ centred
+        with forks_wait():
+            covariance += centred.T @ centred
     return covariance / len(descriptors)

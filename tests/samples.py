@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import asmk_engine
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, Source
 from asmk_engine.recipes import Recipe
+from asmk_engine.roots import Root
 
 # For processes of their own: they shall import the package that is being tested, be it a checkout or a wheel.
 ROOT = str(Path(asmk_engine.__file__).resolve().parents[1])
@@ -46,6 +50,15 @@ def random_codebook(words: int, dim: int, seed: int = 1, recipe: Recipe = RECIPE
     return Codebook(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32), centroids, recipe, {"rounds": 0})
 
 
+def as_ordinary_user(command: list[str], seconds: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run a command for which permissions count, also where the tests run as root; skips where that cannot be."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("permissions do not apply to root, and there is no setpriv")
+        command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=seconds, check=False)
+
+
 def write_features(
     path: Path,
     images: dict[str, Features],
@@ -53,10 +66,11 @@ def write_features(
     recipe: Recipe = RECIPE,
     dim: int | None = None,
     source: Source | None = None,
+    root: Root | None = None,
 ) -> FeatureSet:
     """A feature set on disk that holds these images."""
     dim = dim or next(iter(images.values())).descriptors.shape[1]
     with FeatureWriter(path, recipe, dim) as writer:
         for name, features in images.items():
-            writer.add(name, features, source)
+            writer.add(name, features, source, root)
     return FeatureSet.open(path)

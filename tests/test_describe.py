@@ -17,6 +17,7 @@ from asmk_engine.describe import PARTS_OF_SEGMENT, describe, failures, image_nam
 from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError
 from asmk_engine.features import FeatureSet, FeatureWriter
 from asmk_engine.index import Index
+from asmk_engine.roots import Root
 from asmk_engine.signatures import sign
 from samples import RECIPE, make_features, random_codebook, random_images, write_features
 
@@ -136,7 +137,9 @@ def test_the_sizes_of_an_index_add_up_to_the_folder(index: Index, merged: bool) 
     assert found["id_bytes_per_posting"] == pytest.approx(parts["ids"] / index.postings)
 
 
-def test_every_array_of_a_segment_is_counted_once(index: Index) -> None:
+def test_every_array_of_a_segment_is_counted_once(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "rooted.index", random_codebook(WORDS, DIM))
+    index.add(write_features(tmp_path / "rooted", random_images(5, DIM), root=Root(str(tmp_path))))
     counted = [name for names in PARTS_OF_SEGMENT.values() for name in names]
     assert sorted([*counted, "checksums"]) == sorted(index.snapshot.segments[0].file.arrays)
 

@@ -17,11 +17,13 @@ import pytest
 from PIL import Image
 
 import asmk_engine
-from asmk_engine import extraction, inspector
+from asmk_engine import extraction, inspector, intake
 from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFoundError, StorageError
 from asmk_engine.extraction import ExtractionSummary, extract_images
 from asmk_engine.extractors import load_extractor
 from asmk_engine.features import FeatureSet, part_names
+from asmk_engine.image_kinds import KINDS_READ
+from asmk_engine.roots import Root
 from asmk_engine.workers import _receive, _send
 from misbehaving import Missing, Scripted, Unmakeable
 
@@ -69,7 +71,7 @@ def test_features_are_written_in_the_order_of_the_images(tmp_path: Path, workers
     photos = opened(folder)
     assert [name for name, _ in photos.images()] == [f"{number:02d}.jpg" for number in range(40)]
     assert [photos.count(f"{number:02d}.jpg") for number in range(40)] == list(range(40))
-    assert photos.images_root == str(folder)
+    assert photos.images_roots == (str(folder),) and photos.root("07.jpg") == Root(str(folder))
     source = photos.source("07.jpg")
     assert (source.size, source.mtime) == (6, (folder / "07.jpg").stat().st_mtime_ns)
 
@@ -235,7 +237,7 @@ def test_unchanged_images_cost_next_to_nothing(tmp_path: Path, monkeypatch: pyte
     folder = scripts(tmp_path / "photos", **{f"{number:04d}": "fine 1" for number in range(1462)})
     extract(folder)
     monkeypatch.setattr(extraction, "WorkerPool", None)
-    monkeypatch.setattr(extraction, "file_fingerprint", None)
+    monkeypatch.setattr(intake, "file_fingerprint", None)
     begun = time.perf_counter()
     assert extract(folder, workers=2).unchanged == 1462
     assert time.perf_counter() - begun < 1.0
@@ -306,7 +308,7 @@ def test_a_folder_without_a_readable_image_is_an_error_that_says_why(tmp_path: P
         (folder / name).write_text("Dear diary")
     with pytest.raises(InputError) as caught:
         extract_images(load_extractor(), folder, tmp_path / "set", workers=1)
-    reason = "not an image that is read here; expected JPEG, PNG, WebP, TIFF or BMP"
+    reason = f"not an image that is read here; expected {KINDS_READ}"
     assert str(caught.value) == (
         f"{folder}: none of 4 images could be read: a.jpg: {reason}; b.jpg: {reason}; c.jpg: {reason}; and 1 more"
     )

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asmk_engine.additions import AddSummary
 from asmk_engine.arrays import CHECKSUMS, map_arrays, write_arrays
 from asmk_engine.checking import check_index
-from asmk_engine.collection import AddSummary
 from asmk_engine.descriptors import Codec, CodecOptions, GlobalIndex, GlobalSearcher
 from asmk_engine.descriptors.segment import VectorContents
 from asmk_engine.descriptors.training import train_on
@@ -320,8 +320,8 @@ def test_adding_updating_pruning_and_merging(tmp_path: Path, sets: dict[str, Fea
     index = GlobalIndex.create(tmp_path / "index", CODEC)
     told: list[tuple[int, int]] = []
     summary = index.add(first, on_image=lambda done, total: told.append((done, total)))
-    assert summary == AddSummary(4) and told[-1] == (4, 4)
-    assert index.add(second, existing="skip") == AddSummary(2, 0, 2)
+    assert summary == AddSummary(4, duplicates=dict.fromkeys(NAMES[1:4], NAMES[0])) and told[-1] == (4, 4)
+    assert index.add(second, existing="skip") == AddSummary(2, 0, 2, duplicates=dict.fromkeys(NAMES[4:6], NAMES[0]))
     assert index.add(second, existing="update") == AddSummary(0, 0, 4)
     assert index.add(changed, existing="update", prune=True) == AddSummary(0, 4, 0, 2)
     assert index.names == NAMES[2:6] and len(index) == 4 and NAMES[2] in index and "nobody" not in index

@@ -20,12 +20,14 @@ PACKAGE_FOLDERS = {"asmk_engine": "asmk_engine", "kernels": "asmk_engine.kernels
 
 # Bottom to top. A room imports from itself and from those before it, never from those after it.
 ROOMS = [
-    *["errors", "threads", "escape", "kernels"],
-    *["recipes", "image_lists", "images", "system", "store", "arrays", "manifest"],
+    *["errors", "threads", "escape", "roots", "kernels"],
+    *["recipes", "image_kinds", "list_files", "image_lists", "pixels", "deep_files", "cut_files", "images"],
+    *["system", "store", "arrays", "manifest"],
     *["inspection", "inspector", "features", "codebooks"],
-    *["networks", "attempts", "workers", "extraction", "extractors"],
+    *["networks", "attempts", "workers", "intake", "extraction", "extractors"],
     *["signatures", "image_table", "commits", "segment", "segment_writer", "batch", "merging", "snapshot"],
-    *["collection", "index", "joint", "ranking", "search", "variants", "verify", "descriptors", "checking", "repair"],
+    *["additions", "collection", "index", "joint", "ranking", "search", "variants", "verify", "descriptors"],
+    *["checking", "repair"],
     *["evaluation", "queries", "training", "report", "serve", "interop", "compat", "describe", "diagnosis", "demo"],
     *["tradeoff", "reproduction", "cli", "__main__"],
 ]

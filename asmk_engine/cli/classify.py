@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, match_options, plural, quiet_option, read_name_list
-from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, searcher_of
+from asmk_engine.cli.common import PATH, Console, images_option, match_options, plural, quiet_option, read_name_list
+from asmk_engine.cli.searching import (
+    Failures,
+    SearchOptions,
+    answer,
+    check_options,
+    expansion_options,
+    searcher_of,
+    tell_ambiguous,
+)
 
 if TYPE_CHECKING:
     from asmk_engine.cli.searching import AnySearcher
     from asmk_engine.evaluation.classifiers import Classifier, Labels
     from asmk_engine.evaluation.model import Prediction
     from asmk_engine.queries import QuerySource
-    from asmk_engine.search import Hit
 
 FORMATS = ("table", "jsonl", "gldv2")
 METHODS = ("cls1", "cls2", "cls3")
@@ -53,7 +60,7 @@ TOGETHER = 8  # photographs that are searched for together, as in `query`
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the answer."
 )
 @click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of named queries.")
-@click.option("--images", "images_root", type=PATH, help="Folder of the indexed photographs, when they have moved.")
+@images_option
 @click.option("--allow-missing", is_flag=True, help="Go on when indexed images have no label; they have no vote.")
 @quiet_option
 def classify(
@@ -67,7 +74,7 @@ def classify(
     top: int,
     form: str,
     features_path: Path | None,
-    images_root: Path | None,
+    images_roots: tuple[Path, ...],
     allow_missing: bool,
     quiet: bool,
     **search: Any,
@@ -95,15 +102,19 @@ def classify(
     index, options, console = open_index(index_path), SearchOptions(**search), Console(quiet)
     labels = resolve_labels(read_labels(labels_path), index.names, allow_missing=allow_missing)
     check_weights(labels, classifier)
-    source = QuerySource(index, features=features_path, images_root=images_root)
+    source = QuerySource(index, features=features_path, images_roots=images_roots)
     searcher = searcher_of(index, options)
     check_options(index, searcher, options, console)
     asked = index.names if every else given
-    predictions = _predictions(source, searcher, labels, classifier, asked, console)
+    if not every:
+        tell_ambiguous(source, asked, console)
+    failed = Failures()
+    predictions = _predictions(source, searcher, labels, classifier, asked, console, failed)
     if every:
         predictions = _counted(predictions, labels, console)
     for line in _lines(predictions, form, top):
         click.echo(line)
+    failed.tell(console)
 
 
 def _predictions(
@@ -113,6 +124,7 @@ def _predictions(
     classifier: Classifier,
     asked: list[str],
     console: Console,
+    failed: Failures,
 ) -> Iterator[tuple[str, list[Prediction]]]:
     from asmk_engine.evaluation.classifiers import classify as vote
 
@@ -120,13 +132,12 @@ def _predictions(
     depth = classifier.neighbours + 1 if len(labels.of) == source.index.images else None
     with console.bar("classify", "images") as progress:
         for begin in range(0, len(asked), TOGETHER):
-            names = asked[begin : begin + TOGETHER]
-            found = [source.features(name) for name in names]
-            answers: list[list[Hit]] = searcher.search((features for features, _ in found), depth)
-            progress(begin + len(names), len(asked))
-            for name, (_, indexed), hits in zip(names, found, answers, strict=True):
-                others = (hit for hit in hits if not (indexed and hit.name == name))
-                yield name, vote(others, labels, classifier)
+            group = asked[begin : begin + TOGETHER]
+            answers = answer(source, searcher, group, None, depth, failed)
+            progress(begin + len(group), len(asked))
+            for query, hits in answers:
+                name = source.indexed_name(query)
+                yield name or query, vote((hit for hit in hits if hit.name != name), labels, classifier)
 
 
 def _counted(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
 from asmk_engine.errors import InputError
-from asmk_engine.escape import unescape_name
+from asmk_engine.escape import unencodable, unescape_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -76,6 +76,30 @@ extraction_options = together(
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
 )
 
+images_option = click.option(
+    "--images",
+    "images_roots",
+    type=PATH,
+    multiple=True,
+    help="A folder of the photographs, when they have moved; may be given again.",
+)
+intake_options = together(
+    click.option(
+        "--prefix",
+        default="",
+        metavar="NAME",
+        help="Let the names of these images begin with NAME/, so that a folder with names that are taken goes in, too.",
+    ),
+    click.option(
+        "--all-files",
+        is_flag=True,
+        help="Also take files of a folder without the extension of an image that begin as one.",
+    ),
+    click.option(
+        "--yes", is_flag=True, help="Let --prune remove more than half, and what lay in folders that are empty now."
+    ),
+)
+
 match_options = together(
     click.option("--alpha", type=float, default=3.0, show_default=True, help="Power of the selectivity function."),
     click.option(
@@ -120,6 +144,11 @@ class Console:
                 bar.update(done - bar.n)
 
             yield advance
+
+
+def unprintable(names: Iterable[str], stream: TextIO) -> list[str]:
+    """Those of the names that a stream cannot write as they are, in byte order; other formats than pairs escape them."""
+    return unencodable(names, getattr(stream, "encoding", None) or "utf-8")
 
 
 def plural(count: int, noun: str) -> str:

@@ -148,7 +148,7 @@ def _search(output: Path, asked: Sequence[QueryViews], steps: _Steps) -> None:
 
     root, features, index = output / "photos", output / "photos.features", output / "photos.index"
     codebook, truth, seen_before = output / "photos.codebook.h5", output / "gnd.json", features.exists()
-    steps.run("extract", root, "-o", features, *(["--prune"] if seen_before else []))
+    steps.run("extract", root, "-o", features, *(["--prune", "--yes"] if seen_before else []))
     write_truth(truth, FeatureSet.open(features).names, asked)
     steps.run("build-codebook", features, "-o", codebook)
     _forget(index)

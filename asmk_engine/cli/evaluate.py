@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, json_option, match_options, quiet_option
-from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, searcher_of
+from asmk_engine.cli.common import PATH, Console, images_option, json_option, match_options, quiet_option
+from asmk_engine.cli.searching import Failures, SearchOptions, check_options, expansion_options, searcher_of
 
 if TYPE_CHECKING:
     from asmk_engine.cli.searching import AnyIndex, AnySearcher
@@ -47,7 +47,7 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
     multiple=True,
     help="An index whose images are searched too and are never right, such as one of R1M; may be given again.",
 )
-@click.option("--images", "images_root", type=PATH, help="Folder of the photographs, for queries that are not indexed.")
+@images_option
 @click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of indexed queries.")
 @click.option(
     "--allow-missing", is_flag=True, help="Go on when images or rankings are missing; they count as not found."
@@ -67,7 +67,7 @@ def evaluate(
     run_path: Path | None,
     truth_path: Path,
     distractor_paths: tuple[Path, ...],
-    images_root: Path | None,
+    images_roots: tuple[Path, ...],
     features_path: Path | None,
     allow_missing: bool,
     save_run: Path | None,
@@ -104,7 +104,7 @@ def evaluate(
         report = _judge_file(truth, Path(run_path or ""), allow_missing, interval)
     else:
         index = open_together(index_path, distractor_paths)
-        source = QuerySource(index, features=features_path, images_root=images_root)
+        source = QuerySource(index, features=features_path, images_roots=images_roots)
         options = SearchOptions(**search)
         searcher = searcher_of(index, options)
         check_options(index, searcher, options, Console(quiet))
@@ -198,12 +198,27 @@ def _asked(
     judge: Judge, source: QuerySource, allow_missing: bool, console: Console
 ) -> Iterator[tuple[str, Features]]:
     """The features of one query after the other, without queries that are missing and may be."""
-    queries = judge.truth.queries
+    queries, failed = judge.truth.queries, Failures()
     with console.bar("evaluate", "queries") as progress:
         for done, query in enumerate(queries):
-            if not (allow_missing and query.in_database and query.name not in source.index):
+            if not allow_missing:
                 yield query.name, source.truth_features(query.name, query.box)
+            elif not query.in_database or query.name in source.index:
+                features = None
+                with failed.noting(query.name):
+                    features = source.truth_features(query.name, query.box)
+                if features is not None:
+                    yield query.name, features
             progress(done + 1, len(queries))
+    _tell_failed(failed, len(queries), console)
+
+
+def _tell_failed(failed: Failures, queries: int, console: Console) -> None:
+    """Say which queries could not be asked and count as not found; InputError when that is every one."""
+    if len(failed) == queries:
+        failed.tell(console)
+    for reason in failed.reasons:
+        console.say(f"counts as not found: {reason}")
 
 
 def _answers(

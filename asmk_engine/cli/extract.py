@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, extraction_options, plural, quiet_option
+from asmk_engine.cli.common import PATH, Console, extraction_options, intake_options, quiet_option
+from asmk_engine.cli.intake import Left, Refusals, allowed_removal, report_extraction, report_found, report_left
 from asmk_engine.cli.networks import choose_extractor
 
 if TYPE_CHECKING:
     from asmk_engine.extraction import ExtractionSummary
-    from asmk_engine.features import FeatureSet
+    from asmk_engine.image_lists import ImageList
     from asmk_engine.recipes import Recipe
-
-SHOWN_FAILURES = 20
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="The feature set; made, or added to.")
-@click.option("--prune", is_flag=True, help="Forget images that are no longer there.")
+@click.option("--update", is_flag=True, help="Also take photographs whose names those of other folders bear there.")
+@click.option("--prune", is_flag=True, help="Forget images whose files are gone from the folders given.")
+@intake_options
 @extraction_options
 @quiet_option
-def extract(images: tuple[Path, ...], output: Path, prune: bool, quiet: bool, **options: Any) -> None:
+def extract(
+    images: tuple[Path, ...],
+    output: Path,
+    update: bool,
+    prune: bool,
+    yes: bool,
+    prefix: str,
+    all_files: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Find and describe the local features of IMAGES: files, folders, or text files that list images.
 
     A second run does only what is missing or changed. An image that cannot be read is skipped and listed at the end.
@@ -36,24 +47,42 @@ def extract(images: tuple[Path, ...], output: Path, prune: bool, quiet: bool, **
       asmk-engine extract photos/ more/one.png list.txt -o photos.features --max-features 2000
       asmk-engine extract photos/ -o deep.features --extractor how-squeezenet --weights squeezenet1_1-b8a52dc0.pth
     """
-    run_extraction(images, output, Console(quiet), prune=prune, **options)
+    from asmk_engine.features import FeatureSet
+    from asmk_engine.image_lists import find_images
+
+    console, refusals, left = Console(quiet), Refusals(), Left()
+    found = find_images(images, prefix=prefix, every_file=all_files)
+    if prune and is_feature_set(output):
+        known = FeatureSet.open(output)
+        origins = [(name, known.root(name)) for name in known.names]
+        prune = bool(allowed_removal(origins, found, refusals, console, yes=yes))
+    summary = run_extraction(found, output, console, prune=prune, trusting=yes, update=update, **options)
+    left.note(summary.intake)
+    report_extraction(summary, output, console)
+    report_found(found, refusals, console)
+    report_left(left, refusals, console)
+    refusals.tell()
 
 
 def run_extraction(
-    images: Sequence[Path],
+    found: ImageList,
     output: Path,
     console: Console,
     *,
     prune: bool,
+    trusting: bool,
+    update: bool,
+    held: Container[str] | None = None,
     workers: int | None,
     strict: bool,
     recipe: Recipe | None = None,
     network: Path | None = None,
     **options: Any,
-) -> FeatureSet:
-    """Extract with a progress bar, say what was skipped, and open the feature set.
+) -> ExtractionSummary:
+    """Extract with a progress bar.
 
-    recipe, network  how to extract when no extractor and no option is named; by default as the set was made so far
+    prune, trusting, update, held   as for `extract_images`
+    recipe, network       how to extract when no extractor and no option is named; by default as the set was made so far
     """
     from asmk_engine.extraction import extract_images
     from asmk_engine.features import FeatureSet
@@ -63,25 +92,12 @@ def run_extraction(
     if recipe is None and known is not None:
         recipe, network = known, network_beside(output)
     with keeping(network_beside(output), known.weights if known else None):
-        chosen = choose_extractor(images, output, console, recipe=recipe, network=network, **options)
+        chosen = choose_extractor(found.images, output, console, recipe=recipe, network=network, **options)
     with console.bar("extract", "images") as progress:
-        summary = extract_images(chosen, images, output, workers=workers, strict=strict, prune=prune, progress=progress)
-    report(summary, output, console)
-    return FeatureSet.open(output)
-
-
-def report(summary: ExtractionSummary, output: Path, console: Console) -> None:
-    """Say what was done, and each image that was skipped with its reason."""
-    for name, reason in list(summary.failed.items())[:SHOWN_FAILURES]:
-        console.say(f"skipped {name!r}: {reason}")
-    if len(summary.failed) > SHOWN_FAILURES:
-        more = len(summary.failed) - SHOWN_FAILURES
-        console.say(f"… and {more} more; `asmk-engine info {output} --failures` lists all")
-    rate = summary.images_per_second
-    console.say(
-        f"{output}: {plural(summary.extracted, 'image')} extracted ({rate:.1f} images/s), "
-        f"{summary.unchanged} unchanged, {len(summary.failed)} skipped"
-    )
+        return extract_images(
+            chosen, found, output, workers=workers, strict=strict, prune=prune, trusting=trusting,
+            update=update, held=held, progress=progress,
+        )  # fmt: skip
 
 
 def is_feature_set(path: Path) -> bool:

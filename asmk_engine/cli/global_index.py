@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asmk_engine.cli.common import PATH, Console, parse_numbers, plural, quiet_option, together
+from asmk_engine.cli.intake import Left, told
 from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
+    from asmk_engine.additions import AddSummary
     from asmk_engine.descriptors import Codec, CodecOptions, GlobalIndex
     from asmk_engine.features import FeatureSet
 
@@ -111,8 +113,9 @@ def add_global(
     network: Path | None,
     seed: int,
     memory: int | None,
+    left: Left,
     **how: Any,
-) -> None:
+) -> AddSummary:
     """Add global descriptors to the index at `output`, which is made where it is not there; `how` is for `add`."""
     if codebook is not None:
         raise InputError(f"{codebook}: a global index has no codebook; leave --codebook out")
@@ -131,9 +134,9 @@ def add_global(
     codec = target.codebook
     console.say(
         f"{output}: {plural(target.images, 'image')}, {codec.dim} dimensions in {codec.width * codec.dtype.itemsize} "
-        f"bytes each: {summary.added} added, {summary.replaced} replaced, {summary.unchanged} there already, "
-        f"{summary.removed} removed"
+        f"bytes each: {told(summary, left)}"
     )
+    return summary
 
 
 def segment_bytes(memory: int | None) -> int:

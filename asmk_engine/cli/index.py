@@ -13,22 +13,23 @@ from asmk_engine.cli.common import (
     Console,
     extraction_options,
     human_bytes,
+    intake_options,
     parse_size,
     plural,
     quiet_option,
     read_name_list,
     )
-from asmk_engine.cli.extract import is_feature_set, run_extraction
 from asmk_engine.cli.global_index import KEYS, GlobalOptions, add_global, concatenated, global_options
+from asmk_engine.cli.intake import told
 from asmk_engine.cli.networks import network_of
-from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.cli.photographs import Call, Intake, features_beside, take_in, take_set
+from asmk_engine.errors import InputError, MismatchError, NotFoundError
 
 if TYPE_CHECKING:
+    from asmk_engine.additions import AddSummary
     from asmk_engine.codebooks import Codebook
     from asmk_engine.descriptors import GlobalIndex
-    from asmk_engine.features import FeatureSet
     from asmk_engine.index import Index
-    from asmk_engine.recipes import Recipe
 
 _TRAINING = ("words", "seed", "rounds", "whitening", "backend", "assignment")
 
@@ -40,9 +41,10 @@ _TRAINING = ("words", "seed", "rounds", "whitening", "backend", "assignment")
 @click.option(
     "--features", "features_path", type=PATH, help="Where features of IMAGES are kept.  [default: beside the index]"
 )
-@click.option("--update", is_flag=True, help="Also replace images whose content changed.")
+@click.option("--update", is_flag=True, help="Also replace images whose content changed, or whose names others bear.")
 @click.option("--replace", is_flag=True, help="Replace all images that are there already.")
-@click.option("--prune", is_flag=True, help="Remove images that are no longer there.")
+@click.option("--prune", is_flag=True, help="Remove images whose files are gone from the folders given.")
+@intake_options
 @click.option(
     "--memory",
     metavar="SIZE",
@@ -61,6 +63,9 @@ def index(
     update: bool,
     replace: bool,
     prune: bool,
+    yes: bool,
+    prefix: str,
+    all_files: bool,
     memory: str | None,
     quiet: bool,
     **options: Any,
@@ -70,9 +75,13 @@ def index(
     Takes a feature set, or image files, folders and lists, which are extracted first. A second run adds what is new.
     Features that are one descriptor of a whole image make a global index, which needs no codebook.
 
+    An image is known by its path below the folder given. Where another photograph has that name already, it is named
+    and left out, with exit code 1: --prefix keeps both, --update replaces the old one.
+
     \b
     Examples:
       asmk-engine index photos/ -o photos.index
+      asmk-engine index /media/card2/DCIM -o photos.index --prefix card2
       asmk-engine index photos.features --codebook my.codebook.h5 -o photos.index
       asmk-engine index photos/ -o photos.index --extractor how-squeezenet --weights squeezenet1_1-b8a52dc0.pth
       asmk-engine index gem.features -o gem.index --pca 512 --half
@@ -90,28 +99,36 @@ def index(
         console.say("there is a codebook already: --words and the other options of training are not used")
     if book is not None:
         _segment_postings(allowed, book)  # too little memory is said before any work
+    call = Call(inputs, output, features_path, prefix, all_files, update or replace, prune, yes)
     if smaller.concatenate:
         features = concatenated(inputs, features_path or features_beside(output), smaller, console)
+        intake = take_set(features, call, target, console)
     else:
-        features = _features(inputs, output, features_path, target, book, prune, console, options)
+        intake = take_in(call, target, book, console, options)
     existing = "replace" if replace else "update" if update else "skip"
+    changes: dict[str, Any] = {"existing": existing, "remove": intake.removed}
+    features = intake.features
     if isinstance(target, GlobalIndex) or (target is None and features.recipe.is_global):
         network = network_of(features, options["weights"], console) if target is None else None
         made = {"network": network, "seed": training["seed"], "memory": allowed, "codebook": codebook}
-        add_global(features, target, output, smaller, console, **made, existing=existing, prune=prune)
-        return
-    smaller.refuse(features)
-    book = book or train(features, console, **training)
-    room = _segment_postings(allowed, book)
-    if target is None:
-        check_fits(features, book, output)
-        target = Index.create(output, book, network_of(features, options["weights"], console))
+        summary = add_global(features, target, output, smaller, console, **made, **changes, left=intake.left)
+    else:
+        smaller.refuse(features)
+        book = book or train(features, console, **training)
+        if target is None:
+            check_fits(features, book, output)
+            target = Index.create(output, book, network_of(features, options["weights"], console))
+        summary = _add(intake, target, _segment_postings(allowed, book), console, changes)
+    intake.report(summary, output, console)
+
+
+def _add(intake: Intake, target: Index, room: int, console: Console, changes: dict[str, Any]) -> AddSummary:
+    """Add local features to an index, and say how many images that were."""
     with console.bar("index", "images") as on_image:
-        summary = target.add(features, existing=existing, prune=prune, segment_postings=room, on_image=on_image)
-    console.say(
-        f"{output}: {plural(target.images, 'image')}, {plural(target.postings, 'posting')}: {summary.added} added, "
-        f"{summary.replaced} replaced, {summary.unchanged} there already, {summary.removed} removed"
-    )
+        summary = target.add(intake.features, segment_postings=room, on_image=on_image, **changes)
+    counts = f"{plural(target.images, 'image')}, {plural(target.postings, 'posting')}"
+    console.say(f"{target.path}: {counts}: {told(summary, intake.left)}")
+    return summary
 
 
 def _segment_postings(memory: int | None, book: Codebook) -> int:
@@ -150,36 +167,6 @@ def _was_given(option: str) -> bool:
     return source is not None and source is not click.core.ParameterSource.DEFAULT
 
 
-def _features(
-    inputs: tuple[Path, ...],
-    output: Path,
-    path: Path | None,
-    target: Index | GlobalIndex | None,
-    book: Codebook | None,
-    prune: bool,
-    console: Console,
-    options: dict[str, Any],
-) -> FeatureSet:
-    """The features of the inputs; photographs are extracted as index or codebook want them, unless told otherwise."""
-    from asmk_engine.features import FeatureSet
-
-    sets = [entry for entry in inputs if is_feature_set(entry)]
-    if not sets:
-        recipe: Recipe | None = None if book is None else book.recipe
-        if target is not None:
-            recipe, options = target.recipe, {**options, "network": target.network}
-        return run_extraction(inputs, path or features_beside(output), console, prune=prune, recipe=recipe, **options)
-    if len(inputs) > 1:
-        raise InputError(f"{sets[0]}: a feature set stands alone; index several one after the other")
-    return FeatureSet.open(sets[0])
-
-
-def features_beside(index: Path) -> Path:
-    """Where the features of an index are kept by default: photos.features for photos.index."""
-    whole = index.resolve()
-    return whole.with_name(whole.name.removesuffix(".index") + ".features")
-
-
 @click.command()
 @click.argument("index_path", type=PATH, metavar="INDEX")
 @click.argument("names", nargs=-1)
@@ -200,8 +187,29 @@ def delete(index_path: Path, names: tuple[str, ...], list_path: Path | None, mis
     if not wanted:
         raise click.UsageError("give names, or --list FILE")
     target = open_index(index_path)
-    deleted = target.delete(wanted, missing_ok=missing_ok)
+    deleted = target.delete([_as_indexed(target, name) for name in wanted], missing_ok=missing_ok)
     Console(quiet).say(f"{index_path}: {plural(deleted, 'image')} deleted, {plural(target.images, 'image')} left")
+
+
+def _as_indexed(target: Index | GlobalIndex, text: str) -> str:
+    """The name as it is, or as it was before it was printed; NotFoundError names a twin in other letters of Unicode."""
+    import contextlib
+    import unicodedata
+
+    from asmk_engine.escape import spellings, unescape_name
+
+    if text in target:
+        return text
+    with contextlib.suppress(InputError):
+        if unescape_name(text) in target:
+            return unescape_name(text)
+    if twin := next((name for name in spellings(text) if name in target), None):
+        form = "composed" if unicodedata.is_normalized("NFC", twin) else "decomposed"
+        raise NotFoundError(
+            f"{target.path}: {text!r} is not in the index, but in another Unicode form, with {form} letters, it is: "
+            f"{twin!a}; nothing was deleted: give the name as `asmk-engine info {target.path} --names` prints it"
+        )
+    return text
 
 
 @click.command()

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from asmk_engine.cli.common import PATH, human_bytes, json_option, plural
+from asmk_engine.errors import InputError
 
 
 @click.command()
@@ -17,11 +18,14 @@ from asmk_engine.cli.common import PATH, human_bytes, json_option, plural
 @json_option
 @click.option("--names", is_flag=True, help="Print the names of the images instead, one a line.")
 @click.option("--failures", is_flag=True, help="Print the images that extract skipped instead, with the reasons.")
-def info(path: Path, as_json: bool, names: bool, failures: bool) -> None:
+@click.option(
+    "--without-features", is_flag=True, help="Print the images without features instead, which no query finds."
+)
+def info(path: Path, as_json: bool, names: bool, failures: bool, without_features: bool) -> None:
     """Tell what a feature set, a codebook or an index holds, how large it is, and how it was made.
 
-    White space, control characters and % in names are written as %XX. With --json, --names and --failures add a key to
-    the object.
+    White space, control characters and % in names are written as %XX. With --json, --names, --failures and
+    --without-features add a key to the object.
 
     \b
     Examples:
@@ -30,30 +34,44 @@ def info(path: Path, as_json: bool, names: bool, failures: bool) -> None:
     """
     from asmk_engine import describe
 
-    if names and failures and not as_json:
-        raise click.UsageError("give --names or --failures, not both")
+    if names + failures + without_features > 1 and not as_json:
+        raise click.UsageError("give one of --names, --failures and --without-features")
     if as_json:
         extra: dict[str, Any] = {"names": describe.image_names(path)} if names else {}
         extra |= {"failures": describe.failures(path)} if failures else {}
+        extra |= {"without_features": describe.without_features(path)} if without_features else {}
         click.echo(json.dumps(describe.describe(path) | extra))
-    else:
-        lines = _name_lines if names else _failure_lines if failures else _lines
-        for line in lines(path):
-            click.echo(line)
+        return
+    lines = _lines(path)
+    if names or without_features:
+        lines = _name_lines(describe.image_names(path) if names else describe.without_features(path))
+    elif failures:
+        lines = _failure_lines(describe.failures(path))
+    for line in lines:
+        click.echo(line)
 
 
-def _name_lines(path: Path) -> Iterator[str]:
-    from asmk_engine.describe import image_names
+def _name_lines(names: list[str]) -> Iterator[str]:
     from asmk_engine.escape import escape_name
 
-    return map(escape_name, image_names(path))
+    return map(escape_name, names)
 
 
-def _failure_lines(path: Path) -> Iterator[str]:
-    from asmk_engine.describe import failures
-    from asmk_engine.escape import escape_name
+def _failure_lines(failures: dict[str, str]) -> Iterator[str]:
+    return (f"{_escaped_once(name)}\t{' '.join(reason.split())}" for name, reason in failures.items())
 
-    return (f"{escape_name(name)}\t{' '.join(reason.split())}" for name, reason in failures(path).items())
+
+def _escaped_once(name: str) -> str:
+    """The name of a failure for a line; a name that cannot be stored was escaped when it was noted."""
+    from asmk_engine.escape import escape_name, unescape_name
+
+    try:
+        unescape_name(name).encode()
+    except UnicodeEncodeError:  # only escaping makes such a name
+        return name
+    except InputError:
+        pass
+    return escape_name(name)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -78,7 +96,7 @@ def _feature_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "descriptor", f"{content['dim']} dimensions, {content['dtype'] or 'none yet'}"
     yield "size", f"{human_bytes(content['bytes'])} in {plural(content['parts'], 'part')}"
     yield "made by", _recipe(content["recipe"])
-    yield "images from", ", ".join(content["images_roots"]) or "unknown"
+    yield "images from", _roots(content)
     yield "skipped", plural(content["failed"], "image") + (": see --failures" if content["failed"] else "")
 
 
@@ -116,7 +134,7 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "code", f"{content['bits']} bits"
     yield from _codebook_origin(content)
     yield "features in", content["features"] or "unknown"
-    yield "images from", ", ".join(content["images_roots"]) or "unknown"
+    yield "images from", _roots(content)
     yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
 
 
@@ -137,8 +155,20 @@ def _global_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "trained", ", ".join(f"{key} {value}" for key, value in content["training"].items()) or "not"
     yield "fingerprint", content["fingerprint"]
     yield "features in", ", ".join(content["features"]) or "unknown"
-    yield "images from", ", ".join(content["images_roots"]) or "unknown"
+    yield "images from", _roots(content)
     yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
+
+
+def _roots(content: dict[str, Any]) -> str:
+    """The folders that images came from, with how many of each."""
+    if not content["roots"]:
+        return ", ".join(content["images_roots"]) or "unknown"
+    texts = []
+    for root in content["roots"]:
+        named = f", named {root['prefix']}…" if root["prefix"] else ""
+        texts.append(f"{root['folder']} ({_number(root['images'])}{named})")
+    unknown = content["images"] - sum(root["images"] for root in content["roots"])
+    return ", ".join([*texts, *([f"unknown ({_number(unknown)})"] if unknown else [])])
 
 
 def _recipe(recipe: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from asmk_engine.extractors import Extractor
     from asmk_engine.extractors.presets import Preset
     from asmk_engine.features import FeatureSet
+    from asmk_engine.image_lists import ImageFile
     from asmk_engine.recipes import Recipe
 
 FETCHED = ("how-r18", "how-squeezenet", "how-resnet18")
@@ -25,7 +26,7 @@ FETCHED_GPU = ("how-r50-", "how-resnet50", *FETCHED)
 
 
 def choose_extractor(
-    inputs: Sequence[Path],
+    images: Sequence[ImageFile],
     output: Path,
     console: Console,
     *,
@@ -38,6 +39,7 @@ def choose_extractor(
 ) -> Extractor:
     """The extractor that a command asks for, its network made where that is needed.
 
+    images           what a network without whitening is whitened on
     recipe, network  how to extract when nothing is named, and the network file that may belong to it
     """
     from asmk_engine.extractors import extractor_from_recipe, load_extractor
@@ -53,7 +55,7 @@ def choose_extractor(
         beside = _copied(weights, output) if weights and name in NETWORKS else weights
         apart = {"weights": beside and str(beside), "device": device}
         return load_extractor(name, **named, **{key: value for key, value in apart.items() if value})
-    place = _network(name, PRESETS[name], weights, inputs, output, console, named.get("max_side", 1024), device)
+    place = _network(name, PRESETS[name], weights, images, output, console, named.get("max_side", 1024), device)
     return load_extractor(name, weights=str(place), device=device or "auto", **named)
 
 
@@ -123,14 +125,13 @@ def _network(
     name: str,
     preset: Preset,
     weights: Path | None,
-    inputs: Sequence[Path],
+    images: Sequence[ImageFile],
     output: Path,
     console: Console,
     max_side: int,
     device: str | None,
 ) -> Path:
     """The network file of a preset beside the features, made of the weights given or fetched."""
-    from asmk_engine.image_lists import find_images
     from asmk_engine.training.initial import complete_network, network_beside
 
     with console.bar("whiten", "images") as progress:
@@ -138,7 +139,7 @@ def _network(
             name,
             preset,
             weights or _published(name, preset),
-            lambda: find_images(inputs).images,
+            lambda: images,
             network_beside(output),
             max_side=max_side,
             device=device or "auto",

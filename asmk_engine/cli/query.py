@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, match_options, parse_box, quiet_option
+from asmk_engine.cli.common import PATH, Console, images_option, match_options, parse_box, quiet_option
 from asmk_engine.cli.searching import (
+    Failures,
     SearchOptions,
     answer,
     check_options,
+    check_printable_pairs,
     expansion_options,
     fusion_options,
     open_fused,
     searcher_of,
+    tell_ambiguous,
 )
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from asmk_engine.search import Hit
 
 FORMATS = ("table", "jsonl", "trec", "pairs")
+SHEET_ROWS = 51  # one more than a contact sheet shows, so that it says that there are more
 TOGETHER = 8  # queries that are answered together: enough for the threads, and the first answers still come soon
 
 
@@ -43,7 +48,7 @@ TOGETHER = 8  # queries that are answered together: enough for the threads, and 
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the answer."
 )
 @click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of named queries.")
-@click.option("--images", "images_root", type=PATH, help="Folder of the indexed photographs, when they have moved.")
+@images_option
 @click.option("--sheet", type=PATH, help="Also write a contact sheet of queries and first hits (PNG).")
 @quiet_option
 def query(
@@ -54,7 +59,7 @@ def query(
     top: int,
     form: str,
     features_path: Path | None,
-    images_root: Path | None,
+    images_roots: tuple[Path, ...],
     sheet: Path | None,
     other_path: Path | None,
     fusion: str,
@@ -64,8 +69,9 @@ def query(
 ) -> None:
     """Rank the images of INDEX for each QUERY: an image file, or the name of an indexed image.
 
-    A QUERY that is the name of an indexed image is left out of its own answer. In tables and TREC runs, white space,
-    control characters and % in names are written as %XX; in pairs such names are refused.
+    A QUERY that is the name of an indexed image is left out of its own answer; ./NAME is the file of that name. In
+    tables and TREC runs, white space, control characters and % in names are written as %XX, and such names are taken
+    back as QUERY; in pairs they are refused. A query that cannot be answered is named at the end, with exit code 1.
 
     \b
     Examples:
@@ -75,7 +81,6 @@ def query(
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
     """
     from asmk_engine.descriptors import open_index
-    from asmk_engine.evaluation.runs import pair_name
     from asmk_engine.queries import QuerySource
 
     if every == bool(queries):
@@ -84,21 +89,26 @@ def query(
         raise click.UsageError("--box goes with single queries, not with --all")
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
-    source = QuerySource(index, features=features_path, images_root=images_root)
+    source = QuerySource(index, features=features_path, images_roots=images_roots)
     own = searcher_of(index, options)
     searcher: AnySearcher | Fused = own
     if other_path:
-        searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_root)
+        searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots)
     check_options(index, searcher, options, console)
     asked = index.names if every else list(queries)
+    if not every:
+        tell_ambiguous(source, asked, console)
     if form == "pairs":
-        for name in {*asked, *index.names}:
-            pair_name(name)
-    answers: Iterable[tuple[str, list[Hit]]] = _answers(source, searcher, asked, parse_box(box), top, console)
-    if sheet:
-        answers = _with_sheet(list(answers), source, sheet, parse_box(box))
-    for line in _lines(answers, form):
+        check_printable_pairs({*asked, *index.names}, sys.stdout)
+    region, failed = parse_box(box), Failures()
+    shown: list[tuple[str, list[Hit]]] = []
+    answers = _answers(source, searcher, asked, region, top, console, failed)
+    for line in _lines(_kept(answers, shown, SHEET_ROWS if sheet else 0), form):
         click.echo(line)
+    if sheet and shown:
+        with failed.noting(f"the contact sheet {sheet}"):
+            _write_sheet(shown, source, sheet, region)
+    failed.tell(console)
 
 
 def _answers(
@@ -108,24 +118,36 @@ def _answers(
     box: tuple[float, float, float, float] | None,
     top: int,
     console: Console,
+    failed: Failures,
 ) -> Iterator[tuple[str, list[Hit]]]:
+    """The name of each query that could be answered, and its hits without itself."""
     with console.bar("query", "queries") as progress:
         for begin in range(0, len(asked), TOGETHER):
-            names = asked[begin : begin + TOGETHER]
-            answers = answer(source, searcher, names, box, top + 1)
-            progress(begin + len(names), len(asked))
-            for name, hits in zip(names, answers, strict=True):
-                yield name, [hit for hit in hits if not (name in source.index and hit.name == name)][:top]
+            group = asked[begin : begin + TOGETHER]
+            answers = answer(source, searcher, group, box, top + 1, failed)
+            progress(begin + len(group), len(asked))
+            for query, hits in answers:
+                name = source.indexed_name(query)
+                yield name or query, [hit for hit in hits if hit.name != name][:top]
 
 
-def _with_sheet(
+def _kept(
+    answers: Iterable[tuple[str, list[Hit]]], kept: list[tuple[str, list[Hit]]], most: int
+) -> Iterator[tuple[str, list[Hit]]]:
+    """The answers, the first of which are kept as well."""
+    for one in answers:
+        if len(kept) < most:
+            kept.append(one)
+        yield one
+
+
+def _write_sheet(
     answers: list[tuple[str, list[Hit]]], source: QuerySource, path: Path, box: tuple[float, float, float, float] | None
-) -> list[tuple[str, list[Hit]]]:
+) -> None:
     from asmk_engine.report.sheet import write_sheet
 
     rows = [(source.likely_path(name), [(source.likely_path(hit.name), hit) for hit in hits]) for name, hits in answers]
     write_sheet(path, rows, box=box)
-    return answers
 
 
 def _lines(answers: Iterable[tuple[str, list[Hit]]], form: str) -> Iterator[str]:

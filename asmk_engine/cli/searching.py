@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from asmk_engine.cli.common import PATH, Console, together
-from asmk_engine.errors import InputError
+from asmk_engine.errors import AsmkError, InputError, StorageError
 
 if TYPE_CHECKING:
     from asmk_engine.descriptors import GlobalIndex, GlobalSearcher
+    from asmk_engine.features import Features
     from asmk_engine.index import Index
     from asmk_engine.joint import JointIndex
     from asmk_engine.queries import Box, QuerySource
@@ -131,21 +135,91 @@ def open_fused(
     options: SearchOptions,
     method: str,
     weight: float,
-    images_root: Path | None,
+    images_roots: Sequence[Path],
 ) -> Fused:
     """A searcher of an index and of the one at `other`, which takes its queries' features from where it remembers."""
     from asmk_engine.descriptors import open_index
     from asmk_engine.queries import QuerySource
 
     index = open_index(other)
-    sources = source, QuerySource(index, images_root=images_root)
+    sources = source, QuerySource(index, images_roots=images_roots)
     return Fused(sources, (searcher, searcher_of(index, options)), method, weight)
 
 
 def answer(
-    source: QuerySource, searcher: AnySearcher | Fused, names: list[str], box: Box | None, top: int
-) -> list[list[Hit]]:
-    """The best images for each of some queries."""
+    source: QuerySource,
+    searcher: AnySearcher | Fused,
+    queries: Sequence[str],
+    box: Box | None,
+    top: int | None,
+    failed: Failures,
+) -> list[tuple[str, list[Hit]]]:
+    """Each of some queries that can be asked, with its best images; those that cannot are noted in `failed`."""
     if isinstance(searcher, Fused):
-        return [searcher.search(name, box, top) for name in names]
-    return searcher.search((source.features(name, box)[0] for name in names), top)
+        found = []
+        for query in queries:
+            with failed.noting(query):
+                found.append((query, searcher.search(query, box, top or FUSED)))
+        return found
+    asked: list[str] = []
+    features: list[Features] = []
+    for query in queries:
+        with failed.noting(query):
+            features.append(source.features(query, box)[0])
+            asked.append(query)
+    return list(zip(asked, searcher.search(features, top), strict=True)) if asked else []
+
+
+class Failures:
+    """What could not be answered or written, and why; it keeps nothing else from being told."""
+
+    def __init__(self) -> None:
+        self._errors: dict[str, AsmkError] = {}
+
+    @contextmanager
+    def noting(self, what: str) -> Iterator[None]:
+        """Note an error of this package inside the block, or one of the system; it goes no further."""
+        try:
+            yield
+        except AsmkError as error:
+            self._errors[what] = error
+        except OSError as error:
+            self._errors[what] = StorageError(f"{error.filename or what}: {error.strerror or error}")
+
+    def __len__(self) -> int:
+        return len(self._errors)
+
+    @property
+    def reasons(self) -> list[str]:
+        """The errors, in their order."""
+        return [str(error) for error in self._errors.values()]
+
+    def tell(self, console: Console) -> None:
+        """Raise the error, where there is one; of several, tell each on a line and raise InputError with the first."""
+        if len(self) == 1:
+            raise next(iter(self._errors.values()))
+        for reason in self.reasons:
+            console.say(reason)
+        if self._errors:
+            raise InputError(f"{len(self)} of what was asked could not be done; the first: {self.reasons[0]}")
+
+
+def tell_ambiguous(source: QuerySource, queries: Sequence[str], console: Console) -> None:
+    """Say which queries are taken for indexed images although there are files of these names here."""
+    for query in queries:
+        if query in source.index and os.path.isfile(query):
+            console.say(f"{query!r} is the indexed image of this name; ./{query} asks with the file that is here")
+
+
+def check_printable_pairs(names: Collection[str], stream: TextIO) -> None:
+    """InputError when image pairs, which escape nothing, cannot carry or the output cannot write some of the names."""
+    from asmk_engine.cli.common import unprintable
+    from asmk_engine.escape import list_names
+    from asmk_engine.evaluation.runs import check_pair_names
+
+    check_pair_names(names)
+    if strange := unprintable(names, stream):
+        raise InputError(
+            f"{list_names(strange)}: the output is written in {stream.encoding}, which has no letters for that; set "
+            "PYTHONIOENCODING=utf-8"
+        )

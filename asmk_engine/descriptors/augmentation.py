@@ -39,6 +39,7 @@ def augment(
         raise InputError(f"{index.path}: its vectors are augmented already; give the index it was made from")
     codec = replace(codec, training={**codec.training, "augmentation": asdict(expansion)})
     made = GlobalIndex.create(output, codec, index.network)
+    made.remember(index)
     searcher = GlobalSearcher(index, device=device)
     room = max(1, segment_bytes // (codec.width * codec.dtype.itemsize))
     done = 0
@@ -54,8 +55,8 @@ def augment(
                 if on_image:
                     on_image(done, snapshot.images)
             names = segment.names_as_bytes(numbers)
-            made.add_vectors(VectorContents(names, segment.fingerprints[numbers], vectors))
-    made.remember(snapshot.manifest.features, snapshot.manifest.images_roots)
+            facts = segment.fingerprints[numbers], vectors, segment.root_numbers[numbers]
+            made.add_vectors(VectorContents(names, *facts))
     return made
 
 

@@ -50,12 +50,12 @@ def concatenate(
     known = FeatureSet.open(path) if part_names(path) else None
     due = [name for name in names if not (known and name in known and known.source(name) == sets[0].source(name))]
     dim = sum(features.dim for features in sets)
-    with FeatureWriter(path, recipe, dim, images_root=sets[0].images_root) as writer:
+    with FeatureWriter(path, recipe, dim) as writer:
         for name in set(known.names if known else ()).difference(names):
             writer.remove(name)
         for name, first in counted(sets[0].images(due), len(due), on_image):
             others = [features.read(name) for features in sets[1:]]
-            writer.add(name, joined([first, *others], given), sets[0].source(name))
+            writer.add(name, joined([first, *others], given), sets[0].source(name), sets[0].root(name))
     return FeatureSet.open(path)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from asmk_engine.descriptors.index import GlobalIndex
 from asmk_engine.manifest import NAMES
+from asmk_engine.roots import listed_roots
 from asmk_engine.store import Folder
 
 
@@ -42,6 +43,7 @@ def describe_global(index: GlobalIndex) -> dict[str, Any]:
         "fingerprint": codec.fingerprint,
         **{key: getattr(manifest, key) for key in ("identity", "commit", "made_by")},
         **{key: list(getattr(manifest, key)) for key in ("features", "images_roots")},
+        "roots": listed_roots(index.snapshot.root_counts()),
     }
 
 
@@ -50,7 +52,8 @@ def _bytes_by_part(index: GlobalIndex) -> dict[str, int]:
     manifest, folder = index.snapshot.manifest, Folder(index.path)
     vectors = sum(segment.vectors.nbytes for segment in index.snapshot.segments)
     parts = {"vectors": vectors, "names": sum(entry.file.bytes for entry in manifest.segments) - vectors}
-    parts["deletions"] = sum(entry.deleted.bytes for entry in manifest.segments if entry.deleted)
+    changes = [file for entry in manifest.segments for file in (entry.deleted, entry.moved) if file]
+    parts["deletions"] = sum(file.bytes for file in changes)
     parts["codec"] = manifest.codebook.bytes
     if manifest.network is not None:
         parts["network"] = manifest.network.bytes

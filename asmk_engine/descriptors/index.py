@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from asmk_engine.collection import (
-    EXISTING,
-    AddSummary,
-    Collection,
-    Progress,
-    counted,
-    file_entry,
-    listed,
-    make_empty,
-)
+from asmk_engine.additions import EXISTING, AddSummary
+from asmk_engine.collection import Collection, Progress, counted, file_entry, listed, make_empty
 from asmk_engine.commits import map_network
 from asmk_engine.descriptors.codec import Codec
 from asmk_engine.descriptors.segment import CHUNK_BYTES, GlobalSegment, VectorContents, merge_global_segments
@@ -64,6 +56,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
         *,
         existing: str = "refuse",
         prune: bool = False,
+        remove: Iterable[str] = (),
         segment_bytes: int = SEGMENT_BYTES,
         on_image: Progress | None = None,
     ) -> AddSummary:
@@ -76,18 +69,17 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
             raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
         with self._writing():
             check_fits(features, self.codebook, self.path)
-            plan = self._plan(features, existing, prune)
-            wanted = [*plan.new, *plan.changed]
-            _check_single(features, wanted)
+            plan = self._plan(features, existing, prune, remove)
+            _check_single(features, plan.wanted)
             left = None
-            for contents in self._contents(features, wanted, segment_bytes, on_image):
+            for contents in self._contents(features, plan.wanted, segment_bytes, on_image):
                 if left is not None:
                     self._commit(left, [name.decode() for name in left.names], features)
                 left = contents
             names = [name.decode() for name in left.names] if left else []
-            if names or plan.vanished or self._remembers_other(features):
-                self._commit(left, [*names, *plan.vanished], features)
-        return AddSummary(len(plan.new), len(plan.changed), plan.unchanged, len(plan.vanished))
+            if names or self._is_due(plan, features):
+                self._commit(left, [*names, *plan.removed], features, plan.moved)
+        return plan.summary()
 
     def add_vectors(self, contents: VectorContents) -> None:
         """Add vectors that went through this codec, as it stores them, as one segment.
@@ -116,7 +108,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
         self, features: FeatureSet, wanted: Sequence[str], segment_bytes: int, on_image: Progress | None
     ) -> Iterator[VectorContents]:
         """The images of the segments to be, one segment after the other."""
-        codec = self.codebook
+        codec, root_number = self.codebook, self._root_numbers(features)
         room = max(1, segment_bytes // (codec.width * codec.dtype.itemsize))
         images = counted(features.images(wanted), len(wanted), on_image)
         while True:
@@ -129,7 +121,8 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
                 stored.append(codec.encode(codec.apply(np.concatenate([image.descriptors for _, image in group]))))
             if not names:
                 return
-            yield VectorContents(names, np.array(fingerprints, np.uint64), np.concatenate(stored))
+            roots = np.array([root_number(name.decode()) for name in names], np.uint32)
+            yield VectorContents(names, np.array(fingerprints, np.uint64), np.concatenate(stored), roots)
 
     def _open(self, known: GlobalSnapshot | None) -> GlobalSnapshot:
         return open_global_snapshot(self._folder, known)

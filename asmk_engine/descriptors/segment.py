@@ -13,7 +13,7 @@ import numpy as np
 
 from asmk_engine import segment as segments
 from asmk_engine.arrays import ArrayFile, ArrayWriter, map_arrays, write_arrays
-from asmk_engine.commits import check_sizes, read_deleted
+from asmk_engine.commits import check_sizes, read_deleted, read_moved
 from asmk_engine.descriptors.codec import Codec
 from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.image_table import ImageTable, name_arrays
@@ -26,11 +26,15 @@ CHUNK_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class VectorContents:
-    """The images of a segment, in memory: names [I] in UTF-8, fingerprints [I] uint64, vectors [I, W] as stored."""
+    """The images of a segment, in memory: names [I] in UTF-8, fingerprints [I] uint64, vectors [I, W] as stored.
+
+    roots  [I] numbers in the table of the manifest, or None where none is known
+    """
 
     names: Sequence[bytes]
     fingerprints: np.ndarray
     vectors: np.ndarray
+    roots: np.ndarray | None = None
 
 
 class GlobalSegment(ImageTable):
@@ -39,9 +43,11 @@ class GlobalSegment(ImageTable):
     vectors  [I, W], not compared with the checksums: see `rows`
     """
 
-    def __init__(self, file: ArrayFile, codec: Codec, deleted: np.ndarray | None) -> None:
+    def __init__(
+        self, file: ArrayFile, codec: Codec, deleted: np.ndarray | None, moved: np.ndarray | None = None
+    ) -> None:
         self.vectors = file.take("vectors", codec.dtype.str, None, codec.width)
-        super().__init__(file, len(self.vectors), deleted)
+        super().__init__(file, len(self.vectors), deleted, moved)
         if not self.is_outlined() or self.images >= segments.MAX_IMAGES:
             raise DamagedError(f"{self.path}: its tables contradict each other; the file was altered, restore a copy")
 
@@ -70,8 +76,8 @@ def map_global_segment(
     folder: Folder, entry: SegmentEntry, codec: Codec, file: ArrayFile | None = None
 ) -> GlobalSegment:
     """Map a segment of a commit with its deletions; `file` where it is mapped already. Raises as `commits` say."""
-    deleted = read_deleted(folder, entry)
-    segment = GlobalSegment(file or map_arrays(folder, entry.file.name, entry.file.checksum), codec, deleted)
+    file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
+    segment = GlobalSegment(file, codec, read_deleted(folder, entry), read_moved(folder, entry))
     check_sizes(segment, entry, segment.postings)
     return segment
 
@@ -79,7 +85,8 @@ def map_global_segment(
 def write_global_segment(folder: Folder, name: str, contents: VectorContents) -> int:
     """Write a segment as the file `name` of the folder; returns the crc32 of its checksums."""
     _check_count(folder, len(contents.names))
-    arrays = {"vectors": contents.vectors, "fingerprints": contents.fingerprints, **name_arrays(contents.names)}
+    names = name_arrays(contents.names, contents.roots)
+    arrays = {"vectors": contents.vectors, "fingerprints": contents.fingerprints, **names}
     return write_arrays(folder, name, arrays, {"kind": KIND})
 
 
@@ -93,10 +100,9 @@ def merge_global_segments(folder: Folder, name: str, merged: Sequence[GlobalSegm
     live = [segment.live_numbers() for segment in merged]
     _check_count(folder, sum(map(len, live)))
     names = [name for segment, numbers in zip(merged, live, strict=True) for name in segment.names_as_bytes(numbers)]
-    known = name_arrays(names)
-    known["fingerprints"] = np.concatenate(
-        [segment.fingerprints[numbers] for segment, numbers in zip(merged, live, strict=True)]
-    )
+    parts = list(zip(merged, live, strict=True))
+    known = name_arrays(names, np.concatenate([segment.root_numbers[numbers] for segment, numbers in parts]))
+    known["fingerprints"] = np.concatenate([segment.fingerprints[numbers] for segment, numbers in parts])
     shapes = {key: (array.dtype, array.shape) for key, array in known.items()}
     first = merged[0].vectors
     shapes["vectors"] = (first.dtype, (len(names), first.shape[1]))

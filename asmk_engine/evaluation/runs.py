@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from asmk_engine.errors import DamagedError, FormatError, InputError
-from asmk_engine.escape import escape_name, is_awkward, unescape_name
+from asmk_engine.escape import escape_name, is_awkward, list_names, unescape_name
 from asmk_engine.evaluation.files import open_file
 from asmk_engine.evaluation.landmarks import read_submission, retrieval_header
 from asmk_engine.evaluation.names import last_part
@@ -204,12 +204,19 @@ def _column(name: str) -> str:
 
 def pair_name(name: str) -> str:
     """The name itself, or InputError when a list of pairs cannot carry it."""
-    cure = "rename the image, or use --format jsonl"
-    if not name or is_awkward(name):
-        raise InputError(f"the name {name!r} is empty or has white space, which a list of pairs cannot carry: {cure}")
-    if name.startswith("#"):
-        raise InputError(f"the name {name!r} begins with #, which readers of pairs take for a comment: {cure}")
+    check_pair_names([name])
     return name
+
+
+def check_pair_names(names: Iterable[str]) -> None:
+    """InputError when a list of pairs cannot carry some names; the first of them in byte order are named."""
+    refused = [name for name in names if not name or is_awkward(name) or name.startswith("#")]
+    if refused:
+        ordered = sorted(refused, key=lambda name: name.encode("utf-8", "surrogatepass"))
+        raise InputError(
+            f"{list_names(ordered)}: a list of pairs cannot carry names that are empty, have white space, or begin "
+            "with #, which readers take for a comment; rename the images, or use --format jsonl"
+        )
 
 
 def _read_trec(lines: Iterable[tuple[int, bytes]], path: Path) -> dict[str, list[str]]:

@@ -85,6 +85,11 @@ def extractor_from_recipe(recipe: Recipe, network: Path | None = None, device: s
     InputError when this version has no such extractor or option: the features came from elsewhere or from a newer one.
     NotFoundError when the weights are not at hand.
     """
+    if recipe.extractor == IMPORTED:
+        raise InputError(
+            f"features of [{recipe}] were made by another program, which alone describes photographs that way: ask "
+            "with names of indexed images, or with its features of the queries: `asmk-engine import` and --features"
+        )
     apart = {} if recipe.weights is None else {"weights": str(_weights(recipe, network)), "device": device}
     try:
         return load_extractor(recipe.extractor, **recipe.options, **apart)
@@ -110,6 +115,10 @@ def _weights(recipe: Recipe, network: Path | None) -> Path:
             "hand; give its file with --weights, or give the features of the queries instead of images"
         )
     return found
+
+
+IMPORTED = "hloc"
+"""The extractor in the recipes of features that another program made."""
 
 
 class FolderExtractor:

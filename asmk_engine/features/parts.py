@@ -3,13 +3,18 @@
 part-000000.h5   attributes: kind, format, recipe, images_root
     names [I] text, offsets [I+1] int64, descriptors [T, D] float16 or float32, keypoints [T, 3] float32,
     strengths [T] float32, image_sizes [I, 2] int32, sources [I, 3] uint64 (bytes, mtime in ns, fingerprint),
-    failed_names [F] text, failed_reasons [F] text, removed_names [R] text
+    failed_names [F] text, failed_reasons [F] text, removed_names [R] text,
+    roots text (JSON: a list of folder and prefix), root_numbers [I] uint32 (1 for the first root, 0 for none),
+    moved_names [M] text, moved_numbers [M] uint32 (images of earlier parts that were found below another root)
+
+Parts of early versions have no roots: there `images_root` is that of all their images, or empty where nobody knows.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +27,7 @@ from asmk_engine.errors import DamagedError, FormatError, NotFoundError
 from asmk_engine.features.model import Features, check_features
 from asmk_engine.inspector import open_hdf5
 from asmk_engine.recipes import Recipe
+from asmk_engine.roots import UNKNOWN, Root
 from asmk_engine.store import Folder
 
 KIND = "asmk-engine features"
@@ -41,7 +47,9 @@ class Part:
     failures: dict[str, str]
     removed: list[str]
     recipe: Recipe
-    images_root: str
+    roots: tuple[Root, ...]
+    root_numbers: np.ndarray
+    moved: dict[str, Root]
     dim: int
     dtype: np.dtype
 
@@ -119,12 +127,47 @@ def read_part(path: Path) -> Part:
             failures=dict(zip(_texts(file["failed_names"]), _texts(file["failed_reasons"]), strict=True)),
             removed=_texts(file["removed_names"]),
             recipe=Recipe.from_json(str(file.attrs["recipe"]), path),
-            images_root=str(file.attrs["images_root"]),
+            **_read_roots(file),
             dim=int(file["descriptors"].shape[1]),
             dtype=file["descriptors"].dtype,
         )
         _check_part(part, file)
         return part
+
+
+def write_roots(file: h5py.File, roots: Sequence[Root], moved: dict[str, Root], text: Any) -> None:
+    """Write the root of each image, in their order, and of the images of earlier parts that were found elsewhere.
+
+    text  the HDF5 type of names. Folders whose names are not UTF-8 are kept too: JSON escapes what has no such form.
+    """
+    table = list(dict.fromkeys(root for root in (*roots, *moved.values()) if root.is_known))
+    numbers = {root: number for number, root in enumerate(table, start=1)}
+    file["roots"] = json.dumps([[root.folder, root.prefix] for root in table])
+    file["root_numbers"] = np.array([numbers.get(root, 0) for root in roots], np.uint32)
+    file.create_dataset("moved_names", data=np.array(list(moved), object), dtype=text, shape=(len(moved),))
+    file["moved_numbers"] = np.array([numbers.get(root, 0) for root in moved.values()], np.uint32)
+
+
+def _read_roots(file: h5py.File) -> dict[str, Any]:
+    if "roots" not in file:
+        folder = str(file.attrs["images_root"])
+        numbers = np.full(len(file["names"]), 1 if folder else 0, np.uint32)
+        return {"roots": (Root(folder),) if folder else (), "root_numbers": numbers, "moved": {}}
+    roots = tuple(Root(str(folder), str(prefix)) for folder, prefix in json.loads(file["roots"].asstr()[()]))
+    numbers, moved = file["root_numbers"][:], file["moved_numbers"][:]
+    if max(numbers.max(initial=0), moved.max(initial=0)) > len(roots) or len(numbers) != len(file["names"]):
+        raise ValueError("it names roots that it does not have")
+    found = (root_of(roots, number) for number in moved.tolist())
+    return {
+        "roots": roots,
+        "root_numbers": numbers,
+        "moved": dict(zip(_texts(file["moved_names"]), found, strict=True)),
+    }
+
+
+def root_of(roots: Sequence[Root], number: int) -> Root:
+    """The root of this number in a table of them; 0 is none."""
+    return roots[number - 1] if number else UNKNOWN
 
 
 def _check_plausible(file: h5py.File, path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from asmk_engine.errors import FormatError, MismatchError, NotFoundError
 from asmk_engine.features.model import Features, Source
-from asmk_engine.features.parts import OpenedPart, Part, images_of_part, part_names, read_features, read_part
+from asmk_engine.features.parts import OpenedPart, Part, images_of_part, part_names, read_features, read_part, root_of
 from asmk_engine.recipes import Recipe
+from asmk_engine.roots import Root
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class FeatureSet:
         self.path = path
         self._parts = parts
         self._places: dict[str, _Place] = {}
+        self._moved: dict[str, Root] = {}
         self.failures: dict[str, str] = {}
         for number, part in enumerate(parts):
             self._take(number, part)
@@ -35,7 +39,9 @@ class FeatureSet:
             self.failures.pop(name, None)
         for row, name in enumerate(part.names):
             self._places[name] = _Place(number, row)
+            self._moved.pop(name, None)
             self.failures.pop(name, None)
+        self._moved |= part.moved
         for name, reason in part.failures.items():
             self._places.pop(name, None)
             self.failures[name] = reason
@@ -53,25 +59,37 @@ class FeatureSet:
             _check_agreement(parts[0], part)
         return cls(path, parts)
 
+    def selected(self, names: Iterable[str]) -> FeatureSet:
+        """The same set as if it held only these images, where it does hold them."""
+        found = copy.copy(self)
+        found._places = {name: self._places[name] for name in names if name in self._places}
+        return found
+
     @property
     def recipe(self) -> Recipe:
         """What made the descriptors."""
         return self._parts[0].recipe
 
     @property
-    def images_root(self) -> str:
-        """The folder the names are relative to, as it was given; empty when the features came from elsewhere."""
-        return self._parts[-1].images_root
+    def root_counts(self) -> dict[Root, int]:
+        """How many images came from each root, where it is known."""
+        return dict(Counter(root for name in self._places if (root := self.root(name)).is_known))
+
+    @property
+    def roots(self) -> tuple[Root, ...]:
+        """All roots that images came from."""
+        return tuple(self.root_counts)
 
     @property
     def images_roots(self) -> tuple[str, ...]:
-        """All folders that names are relative to, in full, the last one at the end."""
-        roots = dict.fromkeys(part.images_root for part in reversed(self._parts) if part.images_root)
-        return tuple(reversed(roots))
+        """The folders of the roots."""
+        return tuple(dict.fromkeys(root.folder for root in self.roots))
 
-    def root(self, name: str) -> str:
-        """The folder the name of this image is relative to; empty when it is not known."""
-        return self._parts[self._place(name).part].images_root
+    def root(self, name: str) -> Root:
+        """Where this image came from; `roots.UNKNOWN` when nobody knows."""
+        place = self._place(name)
+        part = self._parts[place.part]
+        return self._moved.get(name) or root_of(part.roots, int(part.root_numbers[place.row]))
 
     @property
     def dim(self) -> int:

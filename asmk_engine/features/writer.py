@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +14,10 @@ import numpy as np
 
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features.model import Features, Source, check_features, check_name, fingerprint_features
-from asmk_engine.features.parts import FORMAT, KIND, PART_NAME, part_names, read_part
+from asmk_engine.features.parts import FORMAT, KIND, PART_NAME, part_names, read_part, write_roots
 from asmk_engine.recipes import Recipe
-from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock, storage_errors
+from asmk_engine.roots import UNKNOWN, Root
+from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock
 
 _TEXT = h5py.string_dtype("utf-8")
 
@@ -23,7 +26,7 @@ class FeatureWriter:
     """Appends images to a feature set, part by part; use it as a context manager.
 
     path         the folder; made when missing. A set of another recipe or dimension is refused with MismatchError.
-    images_root  the folder the names are relative to
+    images_root  the folder the names are relative to, where an image is added without its root
     part_bytes, part_seconds   a part is closed when it is this large or this old
     """
 
@@ -39,14 +42,15 @@ class FeatureWriter:
     ) -> None:
         self.path = Path(path)
         self.recipe, self.dim = recipe, dim
-        self.images_root = str(Path(images_root).resolve()) if images_root else ""
+        self._root = Root.of(images_root) if images_root else UNKNOWN
         self._part_bytes, self._part_seconds = part_bytes, part_seconds
         self._folder = Folder(self.path)
         self._clear()
 
     def __enter__(self) -> FeatureWriter:
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path}: a file is in the way; the features need a folder of their own")
+        if os.path.lexists(self.path) and not os.path.isdir(self.path):
+            found = "a broken link" if os.path.islink(self.path) else "a file"
+            raise InputError(f"{self.path}: {found} is in the way; the features need a folder of their own")
         foreign = [name for name in self._folder.names() if not PART_NAME.fullmatch(name.removesuffix(TEMPORARY))]
         if not part_names(self.path) and set(foreign) - {LOCK}:
             raise InputError(
@@ -83,12 +87,18 @@ class FeatureWriter:
             )
         return int(names[-1][5:-3]) + 1
 
-    def add(self, name: str, features: Features, source: Source | None = None) -> None:
-        """Append one image; one of the same name in an earlier part is replaced. InputError or MismatchError."""
+    def add(
+        self, name: str, features: Features, source: Source | None = None, root: Root | None = None
+    ) -> None:
+        """Append one image; one of the same name in an earlier part is replaced. InputError or MismatchError.
+
+        source, root  the file it was read from, and the root that the file lies below
+        """
         check_features(check_name(name), features, self.dim)
         if name in self._images:
             raise InputError(f"{self.path}: image {name!r} was added twice in one run; names must be unique")
         self._images[name] = features, source or Source(0, 0, fingerprint_features(features))
+        self._roots[name] = root or self._root
         self._bytes += features.descriptors.nbytes + features.keypoints.nbytes + features.strengths.nbytes
         self._flush_if_due()
 
@@ -101,18 +111,22 @@ class FeatureWriter:
         """Forget an image of an earlier part."""
         self._removed.append(name)
 
+    def move(self, name: str, root: Root) -> None:
+        """Note that an image of an earlier part was found, unchanged, below another root."""
+        self._moved[name] = root
+
     def _flush_if_due(self) -> None:
         if self._bytes >= self._part_bytes or time.monotonic() - self._begun > self._part_seconds:
             self.flush()
 
     def flush(self) -> None:
         """Close the part in hand; after this its images are durable. An empty set still gets its first part."""
-        if not (self._images or self._failures or self._removed) and self._next > 0:
+        if not (self._images or self._failures or self._removed or self._moved) and self._next > 0:
             return
         name = f"part-{self._next:06d}.h5"
-        with storage_errors(self.path / name, "write the part"):
-            self._write(self._folder.temporary(name))
-        self._folder.publish(name)
+        content = io.BytesIO()  # in memory, since HDF5 may end the whole process where a disk is full
+        self._write(content)
+        self._folder.write(name, [content.getbuffer()], "the part")
         self._folder.sync()
         self._next += 1
         self._clear()
@@ -121,15 +135,19 @@ class FeatureWriter:
         self._images: dict[str, tuple[Features, Source]] = {}
         self._failures: dict[str, str] = {}
         self._removed: list[str] = []
+        self._roots: dict[str, Root] = {}
+        self._moved: dict[str, Root] = {}
         self._bytes, self._begun = 0, time.monotonic()
 
-    def _write(self, path: Path) -> None:
+    def _write(self, content: io.BytesIO) -> None:
         images = [features for features, _ in self._images.values()]
         dtype = images[0].descriptors.dtype if images else np.dtype(np.float16)
         counts = [len(image) for image in images]
-        with h5py.File(path, "w", libver="latest") as file:
+        with h5py.File(content, "w", libver="latest") as file:
             file.attrs["kind"], file.attrs["format"] = KIND, FORMAT
-            file.attrs["recipe"], file.attrs["images_root"] = self.recipe.to_json(), self.images_root
+            file.attrs["recipe"] = self.recipe.to_json()
+            file.attrs["images_root"] = self._root.folder if self._root.folder.isprintable() else ""
+            write_roots(file, [self._roots[name] for name in self._images], self._moved, _TEXT)
             file["offsets"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
             file["descriptors"] = _joined([i.descriptors.astype(dtype) for i in images], (0, self.dim), dtype)
             file["keypoints"] = _joined([i.keypoints for i in images], (0, 3), np.float32)

@@ -205,10 +205,10 @@ def _extracted(
 ) -> tuple[FeatureSet, dict[str, str]]:
     with display.bar("extract", "images") as progress:
         done: ExtractionSummary = extract_images(
-            extractor, images, place, workers=workers, prune=True, progress=progress
+            extractor, images, place, workers=workers, progress=progress
         )
     display.say(f"{place.name}: {done.extracted} images described, {done.unchanged} there, {len(done.failed)} skipped")
-    return FeatureSet.open(place), done.failed
+    return FeatureSet.open(place).selected(done.names), done.failed
 
 
 def _joined(sets: Sequence[FeatureSet], place: Path) -> FeatureSet:
@@ -221,12 +221,12 @@ def _joined(sets: Sequence[FeatureSet], place: Path) -> FeatureSet:
     first = sets[0]
     common = [name for name in first.names if all(name in features for features in sets)]
     new = [name for name in common if known is None or name not in known or known.source(name) != first.source(name)]
-    with FeatureWriter(place, recipe, sum(features.dim for features in sets), images_root=first.images_root) as writer:
+    with FeatureWriter(place, recipe, sum(features.dim for features in sets)) as writer:
         for name in [] if known is None else set(known.names).difference(common):
             writer.remove(name)
         for name, features in first.images(new):
             parts = [features, *(other.read(name) for other in sets[1:])]
-            writer.add(name, joined(parts, weights), first.source(name))
+            writer.add(name, joined(parts, weights), first.source(name), first.root(name))
     return FeatureSet.open(place)
 
 

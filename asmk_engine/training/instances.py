@@ -145,9 +145,9 @@ def _listed(folder: Path) -> ImageList:
     if not folder.is_dir():
         raise NotFoundError(f"{shown(folder)}: no such folder of photographs; check the path")
     found = find_images(folder)
-    if found.failures:
-        name, reason = next(iter(found.failures.items()))
-        raise InputError(f"{shown(folder)}: {len(found.failures)} entries cannot be listed: {name!r}: {reason}")
+    if unusable := {**found.failures, **found.unlisted}:
+        name, reason = next(iter(unusable.items()))
+        raise InputError(f"{shown(folder)}: {len(unusable)} entries cannot be listed: {name!r}: {reason}")
     return found
 
 

@@ -1,0 +1,134 @@
+"""What adding a feature set to an index will do, decided image by image before anything is written.
+
+A name is one photograph. Where the index has a name already, the fingerprints of the contents say whether it is the
+same photograph, and the roots whether it was changed at its place or is another one that happens to bear the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from asmk_engine.commits import Commit, Identity
+from asmk_engine.features import FeatureSet
+from asmk_engine.roots import Root, is_elsewhere, is_other
+
+EXISTING = ("refuse", "skip", "update", "replace")
+View = Commit[Any, Any]
+
+
+@dataclass(frozen=True)
+class AddSummary:
+    """What `Index.add` did, in images.
+
+    added, replaced, unchanged, removed   new, replaced, left as they were, and removed because they vanished
+    moved       of the unchanged: found below another root than before, which the index now remembers
+    changed     names that were left, though the photograph at their place was replaced by another
+    taken       names that were left, since another photograph, from another place, bears them in the index
+    same        names that were left, since the index has the same file under another name: which
+    duplicates  names that were added, though their content is there under another name: which
+    """
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    moved: int = 0
+    changed: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    same: dict[str, str] = field(default_factory=dict)
+    duplicates: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """Names by what will become of their images; see `AddSummary`."""
+
+    new: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    moved: dict[str, Root] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    same: dict[str, str] = field(default_factory=dict)
+    duplicates: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> list[str]:
+        """Names of the images that will be described in the index anew."""
+        return [*self.new, *self.replaced]
+
+    def summary(self) -> AddSummary:
+        """What was done once the plan is carried out."""
+        counts = (len(self.new), len(self.replaced), self.unchanged, len(self.removed), len(self.moved))
+        return AddSummary(*counts, tuple(self.changed), tuple(self.taken), self.same, self.duplicates)
+
+
+def plan_addition(view: View, features: FeatureSet, existing: str, removed: Iterable[str]) -> Plan:
+    """What will become of each image of a feature set, and of the `removed` ones.
+
+    existing  `skip`, `update` or `replace`: see `Index.add`
+    """
+    names = features.names
+    known = view.find_all(names)
+    plan = Plan(removed=list(removed))
+    for name, place in known.items():
+        _decide(plan, name, view.identity(place), features, existing)
+    _place_new(plan, view, features, [name for name in names if name not in known])
+    return plan
+
+
+def _decide(plan: Plan, name: str, known: Identity, features: FeatureSet, existing: str) -> None:
+    root = features.root(name)
+    is_same = known.fingerprint in (0, features.source(name).fingerprint)
+    if existing == "replace" or (existing == "update" and not is_same):
+        plan.replaced.append(name)
+    elif not is_same:
+        (plan.taken if is_other(known.root, root, name) else plan.changed).append(name)
+    else:
+        plan.unchanged += 1
+        if is_elsewhere(known.root, root, name):
+            plan.moved[name] = root
+
+
+def _place_new(plan: Plan, view: View, features: FeatureSet, new: Sequence[str]) -> None:
+    """Tell new images from files that are there under another name, and note equal contents."""
+    prints = {name: print_of(features, name) for name in new}
+    there = _by_fingerprint(view, np.array([value for value in prints.values() if value], np.uint64))
+    first: dict[int, str] = {}
+    for name, value in prints.items():
+        others = there.get(value, [])
+        file = features.root(name).file(name)
+        twin = next((other for other, root in others if file is not None and root.file(other) == file), None)
+        if twin is not None:
+            plan.same[name] = twin
+            continue
+        plan.new.append(name)
+        if value and (others or value in first):
+            plan.duplicates[name] = others[0][0] if others else first[value]
+        first.setdefault(value, name)
+
+
+def print_of(features: FeatureSet, name: str) -> int:
+    """The fingerprint of the content of an image; 0 where it says nothing: without a file and without a feature."""
+    return features.source(name).fingerprint if features.root(name).is_known or features.count(name) else 0
+
+
+def _by_fingerprint(view: View, wanted: np.ndarray) -> dict[int, list[tuple[str, Root]]]:
+    """Names and roots of the live images whose content has one of some fingerprints, [n] uint64."""
+    found: dict[int, list[tuple[str, Root]]] = {}
+    for place, number in _places_of(view, wanted):
+        identity = view.identity((place, number))
+        found.setdefault(identity.fingerprint, []).append((view.segments[place].name(number), identity.root))
+    return found
+
+
+def _places_of(view: View, wanted: np.ndarray) -> Iterator[tuple[int, int]]:
+    for place, segment in enumerate(view.segments if len(wanted) else ()):
+        live = segment.live_numbers()
+        for number in live[np.isin(segment.fingerprints[live], wanted)].tolist():
+            yield place, number

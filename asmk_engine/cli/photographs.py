@@ -1,0 +1,161 @@
+"""From what `asmk-engine index` is given to the features that go into the index, and what is said of it at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asmk_engine.cli.common import Console
+from asmk_engine.cli.extract import is_feature_set, run_extraction
+from asmk_engine.cli.intake import (
+    Left,
+    Refusals,
+    allowed_removal,
+    report_duplicates,
+    report_extraction,
+    report_found,
+    report_left,
+    report_without_features,
+)
+from asmk_engine.errors import InputError
+
+if TYPE_CHECKING:
+    from asmk_engine.additions import AddSummary
+    from asmk_engine.codebooks import Codebook
+    from asmk_engine.descriptors import GlobalIndex
+    from asmk_engine.extraction import ExtractionSummary
+    from asmk_engine.features import FeatureSet
+    from asmk_engine.image_lists import ImageList
+    from asmk_engine.index import Index
+    from asmk_engine.recipes import Recipe
+    from asmk_engine.roots import Root
+
+
+@dataclass(frozen=True)
+class Call:
+    """What `index` was given; see its help. `features_path` is where the features of photographs are kept."""
+
+    inputs: Sequence[Path]
+    output: Path
+    features_path: Path | None
+    prefix: str
+    all_files: bool
+    update: bool
+    prune: bool
+    yes: bool
+
+
+@dataclass
+class Intake:
+    """The features that go into the index, and what was met on the way.
+
+    removed     names that leave the index, since their photographs are gone
+    extraction  what the extraction did, where there was one
+    """
+
+    features: FeatureSet
+    removed: list[str] = field(default_factory=list)
+    refusals: Refusals = field(default_factory=Refusals)
+    left: Left = field(default_factory=Left)
+    extraction: ExtractionSummary | None = None
+
+    def report(self, summary: AddSummary, output: Path, console: Console) -> None:
+        """Say what was left out and what is odd; InputError at the end for what could not be done."""
+        if self.extraction is not None:
+            report_found(self.extraction.found, self.refusals, console)
+        self.left.note(summary)
+        report_left(self.left, self.refusals, console)
+        report_duplicates(summary, console)
+        empty = [name for name in self.features.names if self.features.count(name) == 0]
+        report_without_features(empty, output, console)
+        self.refusals.tell()
+
+
+def take_in(
+    call: Call,
+    target: Index | GlobalIndex | None,
+    book: Codebook | None,
+    console: Console,
+    options: dict[str, Any],
+) -> Intake:
+    """The features of the inputs; photographs are extracted as index or codebook want them, unless told otherwise."""
+    from asmk_engine.features import FeatureSet
+    from asmk_engine.image_lists import find_images
+
+    sets = [entry for entry in call.inputs if is_feature_set(entry)]
+    if sets and len(call.inputs) > 1:
+        raise InputError(f"{sets[0]}: a feature set stands alone; index several one after the other")
+    if sets and (call.prefix or call.all_files):
+        raise InputError(f"{sets[0]}: --prefix and --all-files go with photographs, and this is a feature set")
+    if sets:
+        return take_set(FeatureSet.open(sets[0]), call, target, console)
+    found = find_images(call.inputs, prefix=call.prefix, every_file=call.all_files)
+    recipe: Recipe | None = None if book is None else book.recipe
+    if target is not None:
+        recipe, options = target.recipe, {**options, "network": target.network}
+    place = call.features_path or _kept_so_far(target) or features_beside(call.output)
+    refusals, left = Refusals(), Left()
+    removed = _removed(call, target, found, refusals, console)
+    held: Container[str] = frozenset() if target is None else target
+    summary = run_extraction(
+        found, place, console, prune=bool(removed), trusting=call.yes, update=call.update, held=held, recipe=recipe,
+        **options,
+    )  # fmt: skip
+    report_extraction(summary, place, console)
+    left.note(summary.intake)
+    return Intake(FeatureSet.open(place).selected(summary.names), removed, refusals, left, summary)
+
+
+def take_set(features: FeatureSet, call: Call, target: Index | GlobalIndex | None, console: Console) -> Intake:
+    """A feature set as it is; what it no longer holds leaves the index where its files are gone, too."""
+    from asmk_engine.image_lists import ImageList
+
+    refusals = Refusals()
+    found = ImageList([], "", {}, roots=features.roots)
+    return Intake(features, _removed(call, target, found, refusals, console, features), refusals)
+
+
+def _removed(
+    call: Call,
+    target: Index | GlobalIndex | None,
+    found: ImageList,
+    refusals: Refusals,
+    console: Console,
+    held: FeatureSet | None = None,
+) -> list[str]:
+    """The names that `--prune` takes from the index; none of those that a feature set still holds."""
+    if not call.prune or target is None:
+        return []
+    removed = allowed_removal(list(_origins(target)), found, refusals, console, yes=call.yes)
+    return [name for name in removed if held is None or name not in held]
+
+
+def _origins(target: Index | GlobalIndex) -> Iterator[tuple[str, Root]]:
+    """Name and root of every image of an index."""
+    for place, segment in enumerate(target.snapshot.segments):
+        for number in segment.live_numbers().tolist():
+            yield segment.name(number), target.snapshot.identity((place, number)).root
+
+
+def _kept_so_far(target: Index | GlobalIndex | None) -> Path | None:
+    """Where early versions kept the features of an index whose name does not end in .index, if they did."""
+    if target is None:
+        return None
+    whole = Path(os.path.realpath(target.path))
+    early = whole.with_name(whole.name + ".features")
+    remembered = any(early in places for places in target.feature_places)
+    return early if remembered and is_feature_set(early) else None
+
+
+def features_beside(index: Path) -> Path:
+    """Where the features of an index are kept by default: photos.features for photos.index.
+
+    For an index of another name, such as `photos`, it is photos.feature-set, so that no two indexes share one.
+    """
+    whole = index.resolve()
+    if whole.name.endswith(".index"):
+        return whole.with_name(whole.name.removesuffix(".index") + ".features")
+    return whole.with_name(whole.name + ".feature-set")

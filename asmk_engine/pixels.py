@@ -1,0 +1,290 @@
+"""From what a decoder returns to upright RGB bytes, in bands of rows: no second copy of a large picture is made.
+
+Values of more than 8 bits are scaled from the range that the data use, since files of 16 bits hold 8, 10, 12 or 14 as
+often as 16. Memory beyond the decoder's own buffer is the result, 3 bytes a pixel, and a few bands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+Box = tuple[int, int, int, int]
+"""x1, y1, x2, y2 of whole pixels."""
+Turn = tuple[bool, bool, bool]
+"""How lying pixels become upright: whether to transpose, then to reverse the rows, then the columns."""
+UPRIGHT: Turn = (False, False, False)
+TURNS: dict[int, Turn] = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+"""The turn of each EXIF orientation."""
+
+_BAND_PIXELS = 1 << 20
+_SAMPLE_PIXELS = 1 << 22
+_HOT_SHARE = 1e-5  # of whole numbers: defective pixels are this rare, and the high lights of a photograph are not
+_TAIL_SHARE = 1e-3  # of fractions, which overshoot where pictures were sharpened or resampled
+_TOLERANCE = 0.03
+_LOW_SENTINELS = (-9999.0, -32768.0, -2147483648.0)
+_HIGH_SENTINELS = (32767.0, 65535.0, 2147483647.0, 4294967295.0)
+_BEYOND_DATA = 1e20
+_TRANSPARENT = "wholly transparent: it shows nothing; leave it out or save it without transparency"
+_BITS, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 339, 42113  # tags of a TIFF
+
+
+class UnusableImageError(ValueError):
+    """The picture was decoded, but shows nothing; the message is a reason with its cure, without the path."""
+
+
+def rgb_of_image(image: Image.Image, turn: Turn) -> np.ndarray:
+    """A loaded image of any mode as upright [H, W, 3] uint8, RGB; transparent parts become white.
+
+    UnusableImageError when all of it is transparent or without values.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _rgb_of_grey(image, turn)
+    if _has_alpha(image) and not any(_alpha_top(image.crop(rows)) for rows in _rows(_whole(image))):
+        raise UnusableImageError(_TRANSPARENT)
+    return _painted(_whole(image), turn, lambda rows: _ordinary(image.crop(rows)))
+
+
+def rgb_of_values(
+    values: np.ndarray, turn: Turn, *, alpha: bool = False, premultiplied: bool = False, nodata: tuple[float, ...] = ()
+) -> np.ndarray:
+    """Decoded numbers [h, w], or [h, w, 3 or 4] in the order BGRA, as upright [H, W, 3] uint8, RGB.
+
+    All colours are scaled by one range. A fourth channel counts only with `alpha`; `premultiplied` says that the
+    colours were multiplied by it. UnusableImageError as in `rgb_of_image`.
+    """
+    box = (0, 0, values.shape[1], values.shape[0])
+    sample = _thinned(values, box[2:])
+    if values.ndim == 2:
+        scale = _scale_of(sample.ravel(), nodata)
+        return _painted(box, turn, lambda rows: scale.to_bytes(_cut(values, rows))[:, :, None])
+    if not (alpha and values.shape[2] == 4):
+        scale = _scale_of(sample[:, :, :3].ravel(), nodata)
+        return _painted(box, turn, lambda rows: _colours(_cut(values, rows), scale))
+    top = values[:, :, 3].max()
+    if not top > 0:
+        raise UnusableImageError(_TRANSPARENT)
+    seen = sample[sample[:, :, 3] > 0][:, :3]
+    scale = _scale_of(seen.ravel() if seen.size else values[values[:, :, 3] > 0][:, :3].ravel(), nodata)
+    opacity = _opacity(top, scale)
+    mode = "RGBa" if premultiplied else "RGBA"
+    return _painted(box, turn, lambda rows: _composed(_cut(values, rows), scale, opacity, mode))
+
+
+# ------------------------------------------------------------------------------------------------------------ bands
+
+
+def _whole(image: Image.Image) -> Box:
+    return (0, 0, *image.size)
+
+
+def _rows(whole: Box) -> Iterator[Box]:
+    """Boxes of whole rows, about a megapixel each."""
+    _, _, width, height = whole
+    step = max(1, _BAND_PIXELS // width)
+    return ((0, top, width, min(height, top + step)) for top in range(0, height, step))
+
+
+def _painted(whole: Box, turn: Turn, band: Callable[[Box], np.ndarray]) -> np.ndarray:
+    """What `band` makes of each box of rows, written to where it lies in the upright picture."""
+    _, _, width, height = whole
+    transposed, rows, columns = turn
+    upright = np.empty((width, height, 3) if transposed else (height, width, 3), np.uint8)
+    lying = upright[:: -1 if rows else 1, :: -1 if columns else 1]
+    lying = lying.transpose(1, 0, 2) if transposed else lying
+    for box in _rows(whole):
+        lying[box[1] : box[3]] = band(box)
+    return upright
+
+
+def _cut(values: np.ndarray, rows: Box) -> np.ndarray:
+    return values[rows[1] : rows[3]]
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA")
+
+
+def _alpha_top(band: Image.Image) -> float:
+    (_, top) = band.convert("RGBA").getchannel("A").getextrema()
+    return float(top) if isinstance(top, int | float) else 1.0
+
+
+def _ordinary(band: Image.Image) -> np.ndarray:
+    """Rows of 8 bits a channel as RGB, transparent parts upon white."""
+    if _has_alpha(band):
+        white = Image.new("RGBA", band.size, "white")
+        white.alpha_composite(band.convert("RGBA"))
+        band = white
+    return np.asarray(band.convert("RGB"))
+
+
+# ------------------------------------------------------------------------------------------------ more than 8 bits
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How numbers become bytes: those from `low` to `low + full` fill 0..255, and what lies beyond is clipped.
+
+    nodata       numbers that mean "no value here"; they become 0, as do NaN and what no sensor measures
+    transparent  the number of a grey PNG that is transparent; it becomes white
+    """
+
+    low: float
+    full: float
+    nodata: tuple[float, ...] = ()
+    transparent: float | None = None
+
+    def to_bytes(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of any shape as uint8."""
+        empty = _is_nodata(values, self.nodata)
+        scaled = (np.where(empty, self.low, values).astype(np.float64) - self.low) * 255 / self.full
+        found = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+        found[empty] = 0
+        if self.transparent is not None:
+            found[values == self.transparent] = 255
+        return found
+
+
+def _scale_of(sample: np.ndarray, nodata: tuple[float, ...], transparent: float | None = None) -> _Scale:
+    """The scale for numbers of which `sample` [n] is a part; UnusableImageError when they all mean "no value"."""
+    unseen = nodata if transparent is None else (*nodata, transparent)
+    sample = sample[~_is_nodata(sample, (*unseen, *_LOW_SENTINELS))]
+    high_sentinels = _high_sentinels(sample)
+    sample = sample[~_is_nodata(sample, high_sentinels)]
+    if not sample.size:
+        raise UnusableImageError("holds no values, only marks of missing ones; leave it out")
+    low, full = _range_of(sample)
+    return _Scale(low, full, (*nodata, *_LOW_SENTINELS, *high_sentinels), transparent)
+
+
+def _range_of(sample: np.ndarray) -> tuple[float, float]:
+    """Where the range that the data use begins, and its length, which is never 0.
+
+    Data that begin near 0 fill the next power of two. Others, below 0 or in a narrow band far from it, are stretched,
+    but noise upon a flat picture is not blown up to fill the whole range.
+    """
+    whole = sample.dtype.kind in "iu"
+    low, high = _edges(sample, _HOT_SHARE if whole else _TAIL_SHARE)
+    size = max(abs(low), abs(high))
+    if low < -_TOLERANCE * size or 0 < (high - low) * 4 < high:
+        return low, max(high - low, size / 16, 255.0 if whole else 1e-30)
+    if whole:
+        return 0.0, float((1 << max(8, int(high).bit_length())) - 1)
+    return 0.0, _full_of_fractions(high)
+
+
+def _full_of_fractions(high: float) -> float:
+    """The power of two that fractions up to `high` fill, some overshoot aside; from 256 on one less, as of bytes."""
+    if high < 1e-30:
+        return 1.0
+    full = 2.0 ** math.ceil(math.log2(high / (1 + _TOLERANCE)))
+    return full - 1 if full >= 256 else full
+
+
+def _edges(sample: np.ndarray, share: float) -> tuple[float, float]:
+    """The least and the greatest number that remain when `share` of them is left out at either end."""
+    left_out = int(sample.size * share)
+    places = (left_out, sample.size - 1 - left_out)
+    ordered = np.partition(sample, places)
+    return float(ordered[places[0]]), float(ordered[places[1]])
+
+
+def _high_sentinels(sample: np.ndarray) -> tuple[float, ...]:
+    """The greatest number of a type, where many pixels hold it and all others lie far below: no high lights."""
+    if not sample.size or float(top := sample.max()) not in _HIGH_SENTINELS:
+        return ()
+    others = sample[sample != top]
+    many = sample.size - others.size > sample.size * _HOT_SHARE
+    return (float(top),) if many and others.size and float(others.max()) * 4 < float(top) else ()
+
+
+def _is_nodata(values: np.ndarray, numbers: tuple[float, ...]) -> np.ndarray:
+    empty = np.zeros(values.shape, bool)
+    if values.dtype.kind == "f":
+        empty = ~(np.abs(values) < _BEYOND_DATA)  # NaN is below nothing
+        numbers = tuple(float(values.dtype.type(number)) for number in numbers if abs(number) < _BEYOND_DATA)
+    for number in numbers:
+        empty |= values == number
+    return empty
+
+
+# -------------------------------------------------------------------------------------------------------- grey
+
+
+def _rgb_of_grey(image: Image.Image, turn: Turn) -> np.ndarray:
+    unsigned, whole = _is_unsigned(image), _whole(image)
+
+    def numbers(rows: Box) -> np.ndarray:
+        found = np.asarray(image.crop(rows))
+        return found.view(np.uint32) if unsigned else found
+
+    sample = np.concatenate([_thinned(numbers(rows), image.size).ravel() for rows in _rows(whole)])
+    clear = image.info.get("transparency")
+    scale = _scale_of(sample, nodata_of(tags_of(image)), float(clear) if isinstance(clear, int) else None)
+    return _painted(whole, turn, lambda rows: scale.to_bytes(numbers(rows))[:, :, None])
+
+
+def _is_unsigned(image: Image.Image) -> bool:
+    """Whether it holds unsigned numbers of 32 bits, which Pillow takes for signed ones."""
+    tags = tags_of(image)
+    return image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,)
+
+
+def tags_of(image: Image.Image) -> Mapping[int, Any]:
+    """The tags of a TIFF by their numbers; none for files of other kinds."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    return tags
+
+
+def nodata_of(tags: Mapping[int, Any]) -> tuple[float, ...]:
+    """The number that a TIFF of GDAL's names as "no value here", if it names one."""
+    try:
+        return (float(str(tags[_GDAL_NODATA]).strip(" \0")),)
+    except (KeyError, ValueError):
+        return ()
+
+
+def _thinned(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """All pixels of a small picture, else a grid of them of an odd step: sensors have patterns of even ones."""
+    step = math.isqrt(math.ceil(size[0] * size[1] / _SAMPLE_PIXELS) - 1) + 1
+    step += step % 2 == 0
+    return values[::step, ::step]
+
+
+# ------------------------------------------------------------------------------------------------------- colour
+
+
+def _colours(band: np.ndarray, scale: _Scale) -> np.ndarray:
+    """The colours of rows in BGRA as RGB bytes: the upper 8 of the bits in use, as Pillow takes the upper 8 of 16."""
+    colours = band[:, :, 2::-1]
+    if band.dtype.kind != "u" or scale.low:
+        return scale.to_bytes(colours)
+    found = (np.minimum(colours, int(scale.full)) >> (int(scale.full).bit_length() - 8)).astype(np.uint8)
+    found[_is_nodata(colours, scale.nodata)] = 0
+    return found
+
+
+def _opacity(top: float, scale: _Scale) -> float:
+    """The alpha value that hides what lies below: at least the range of the colours."""
+    whole = float((1 << max(8, int(top).bit_length())) - 1)
+    return float(top) if top <= 1 else max(whole, scale.full)
+
+
+def _composed(band: np.ndarray, scale: _Scale, opacity: float, mode: str) -> np.ndarray:
+    alpha = np.floor(np.clip(band[:, :, 3] * (256 / (opacity + (opacity > 1))), 0, 255)).astype(np.uint8)
+    pixels = np.ascontiguousarray(np.dstack([_colours(band, scale), alpha]))
+    return _ordinary(Image.frombuffer(mode, (band.shape[1], band.shape[0]), pixels, "raw", mode, 0, 1))
