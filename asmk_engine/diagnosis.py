@@ -55,6 +55,7 @@ PARTS = (
     Part("tqdm", "tqdm", "tqdm", "progress bars"),
     Part("faiss", "faiss", "'asmk-engine[cpu]'", "training codebooks faster", required=False),
     Part("matplotlib", "matplotlib", "'asmk-engine[plots]'", "plots", required=False),
+    Part("pillow-heif", "pillow_heif", "'asmk-engine[heif]'", "reading HEIC photographs", required=False),
     Part("scikit-image", "skimage", "'asmk-engine[demo]'", "the photographs of `asmk-engine demo`", required=False),
 )
 

@@ -99,6 +99,7 @@ def test_the_commands_of_the_extras() -> None:
     assert extras == {
         "faiss": "'asmk-engine[cpu]'",
         "matplotlib": "'asmk-engine[plots]'",
+        "pillow-heif": "'asmk-engine[heif]'",
         "scikit-image": "'asmk-engine[demo]'",
     }
 
