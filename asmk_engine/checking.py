@@ -37,6 +37,7 @@ from asmk_engine.store import LOCK, Folder
 
 # Postings looked at together: 64 MiB of codes at 128 bits.
 CHUNK_POSTINGS = 1 << 22
+UNKNOWN_ROOTS = "says that images came from folders that the manifest does not have; they count as unknown"
 _NUMBER = re.compile(r"(?:segment|deleted|moved)-(\d+)\.")
 
 
@@ -142,33 +143,27 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
     segments: list[ImageTable] = []
     for entry in manifest.segments:
         try:
-            read_deleted(folder, entry)
-        except AsmkError as error:
-            yield Finding(entry.deleted.name if entry.deleted else entry.file.name, _said(error, folder))
-            continue  # the segment is looked at when its deletions are known, or dropped
-        try:
             read_moved(folder, entry)
         except AsmkError as error:
             yield Finding(entry.moved.name if entry.moved else entry.file.name, _said(error, folder))
             entry = replace(entry, moved=None)
+        try:
+            read_deleted(folder, entry)
+        except AsmkError as error:
+            yield Finding(entry.deleted.name if entry.deleted else entry.file.name, _said(error, folder))
+            continue  # the segment is looked at when its deletions are known, or dropped
         try:
             if book is None:
                 map_arrays(folder, entry.file.name, entry.file.checksum).verify()
             else:
                 segment = kind.map_segment(folder, entry, book)
                 kind.check_segment(segment, book, fast)
-                check_roots(segment, manifest)
                 segments.append(segment)
+                if int(segment.root_numbers.max(initial=0)) > len(manifest.roots):
+                    yield Finding((entry.moved or entry.file).name, UNKNOWN_ROOTS, "contradiction")
         except AsmkError as error:
             yield Finding(entry.file.name, _said(error, folder))
     yield from _repeated_names(segments)
-
-
-def check_roots(segment: ImageTable, manifest: Manifest) -> None:
-    """Raise DamagedError unless the manifest knows all roots that the images of a segment came from."""
-    most = int(segment.root_numbers.max(initial=0))
-    if most > len(manifest.roots):
-        raise DamagedError(f"{segment.path}: names root {most}, the manifest has {len(manifest.roots)}; restore a copy")
 
 
 def number_of(name: str) -> int:

@@ -35,6 +35,8 @@ _OURS = re.compile(
     r"(?:(?:segment|deleted|moved)-\d+|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
 )
 Progress = Callable[[int, int], None]
+Origins = dict[str, Any]
+"""The parts of a manifest that say where features and photographs are."""
 Item = TypeVar("Item")
 
 
@@ -141,17 +143,19 @@ class Collection(abc.ABC, Generic[View, Held]):
             if unknown and not missing_ok:
                 raise NotFoundError(f"{self.path}: {listed(unknown)} not in the index; nothing was deleted")
             if known:
-                self._commit(None, known, None)
+                self._commit(None, known, {})
         return len(known)
 
     def remember(self, other: Collection[Any, Any]) -> None:
         """Commit that the images of this index, which is empty, will come from where those of another one came from."""
         with self._writing():
             known = other.snapshot.manifest
-            home = os.path.dirname(os.path.realpath(self.path))
-            ways = _ways([*known.features, *known.images_roots, *(root.folder for root in known.roots)], home)
+            places = (*known.features, *known.images_roots, *(root.folder for root in known.roots))
+            found = {
+                place: next(filter(os.path.exists, other.places(place)), Path(place)) for place in dict.fromkeys(places)
+            }
             origins = {key: getattr(known, key) for key in ("features", "images_roots", "roots")}
-            self._publish(self._snapshot.manifest.following(**origins, beside=ways))
+            self._publish(self._snapshot.manifest.following(**origins, beside=self._ways(found)))
 
     def identity(self, name: str) -> Identity | None:
         """Which photograph the image of this name is, or None where there is no such image."""
@@ -227,36 +231,31 @@ class Collection(abc.ABC, Generic[View, Held]):
         removed = dict.fromkeys([*vanished, *self._snapshot.find_all(remove)])
         return plan_addition(self._snapshot, features, existing, removed)
 
-    def _is_due(self, plan: Plan, features: FeatureSet) -> bool:
+    def _is_due(self, plan: Plan, origins: Origins) -> bool:
         """Whether a commit without images is needed."""
         manifest = self._snapshot.manifest
-        return bool(plan.removed or plan.moved) or manifest.following(**self._origins(features)) != manifest.following()
-
-    def _root_numbers(self, features: FeatureSet) -> Callable[[str], int]:
-        """What gives the number of the root of an image, as it will stand in the manifest; 0 where none is known."""
-        numbers = {root: number for number, root in enumerate(self._origins(features)["roots"], start=1)}
-        return lambda name: numbers.get(features.root(name), 0)
+        return bool(plan.removed or plan.moved) or manifest.following(**origins) != manifest.following()
 
     def _commit(
         self,
         contents: Held | None,
         deleted: Sequence[str],
-        features: FeatureSet | None,
+        origins: Origins,
         moved: Mapping[str, Root] | None = None,
     ) -> None:
         """One commit: the names in `deleted` leave the old segments, the contents come in as a new one.
 
-        moved  images that were found, unchanged, below other roots
+        origins  what `_origins` returned, where images come from a feature set
+        moved    images that were found, unchanged, below other roots
         """
         manifest = self._snapshot.manifest
-        changes = self._origins(features) if features is not None else {}
         entries, number = self._entries_without(deleted, manifest.next)
         if moved:
-            number = self._move(entries, moved, manifest.following(**changes).roots, number)
+            number = self._move(entries, moved, origins["roots"], number)
         if contents is not None and contents.names:
             entries.append(self._write(contents, number))
             number += 1
-        self._publish(manifest.following(segments=tuple(entries), next=number, **changes))
+        self._publish(manifest.following(segments=tuple(entries), next=number, **origins))
         self._tidy()
 
     def _tidy(self) -> None:
@@ -306,17 +305,25 @@ class Collection(abc.ABC, Generic[View, Held]):
             number += 1
         return number
 
-    def _origins(self, features: FeatureSet) -> dict[str, Any]:
-        """Where features and photographs of the index are once a feature set was added, those added last at the end."""
-        manifest = self._snapshot.manifest
-        sets, folders = [str(features.path.resolve())], features.images_roots
-        home = os.path.dirname(os.path.realpath(self.path))
+    def _origins(self, features: FeatureSet) -> Origins:
+        """What the manifest says of features and photographs once a set was added, those added last at the end."""
+        manifest, roots = self._snapshot.manifest, features.roots()
+        sets, folders = [str(features.path.resolve())], list(dict.fromkeys(root.folder for root in roots))
         return {
             "features": (*(path for path in manifest.features if path not in sets), *sets),
             "images_roots": (*(root for root in manifest.images_roots if root not in folders), *folders),
-            "roots": (*manifest.roots, *(root for root in features.roots if root not in manifest.roots)),
-            "beside": manifest.beside | _ways([*sets, *folders], home),
+            "roots": (*manifest.roots, *(root for root in roots if root not in manifest.roots)),
+            "beside": manifest.beside | self._ways({place: Path(place) for place in (*sets, *folders)}),
         }
+
+    def _ways(self, places: Mapping[str, Path]) -> dict[str, str]:
+        """The way from the folder that holds this index to where each place is now; none to what is not there."""
+        home, ways = os.path.dirname(os.path.realpath(self.path)), {}
+        for place, path in places.items():
+            if os.path.exists(path):
+                with contextlib.suppress(ValueError):  # another drive
+                    ways[place] = Path(os.path.relpath(path, home)).as_posix()
+        return ways
 
     def _publish(self, manifest: Manifest) -> None:
         self._folder.sync()
@@ -365,13 +372,10 @@ def check_vacant(folder: Folder) -> None:
         raise InputError(f"{folder.path}: the folder is not empty; open the index in it, or give another folder")
 
 
-def _ways(places: Iterable[str], home: str) -> dict[str, str]:
-    """The way to each place from the folder that holds the index; none to another drive."""
-    ways = {}
-    for place in places:
-        with contextlib.suppress(ValueError):
-            ways[place] = Path(os.path.relpath(place, home)).as_posix()
-    return ways
+def root_numbers(features: FeatureSet, origins: Origins) -> Callable[[str], int]:
+    """What gives the number of the root of an image, as it will stand in the manifest; 0 where none is known."""
+    numbers = {root: number for number, root in enumerate(origins["roots"], start=1)}
+    return lambda name: numbers.get(features.root(name), 0)
 
 
 def listed(names: Sequence[str], shown: int = 3) -> str:

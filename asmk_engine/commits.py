@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,6 +13,7 @@ import numpy as np
 
 from asmk_engine.arrays import BLOCK, CHECKSUMS, ArrayFile, map_arrays, write_arrays
 from asmk_engine.errors import DamagedError, FormatError, NotFoundError
+from asmk_engine.features import Identities
 from asmk_engine.image_table import ROOTS, ImageTable
 from asmk_engine.manifest import KIND, FileEntry, Manifest, SegmentEntry, read_manifest
 from asmk_engine.roots import UNKNOWN, Root
@@ -53,19 +54,40 @@ class Commit(Generic[Book, Part]):
         return self.find_all([name]).get(name)
 
     def identity(self, place: tuple[int, int]) -> Identity:
-        """Which photograph the image at a place that `find` returned is; DamagedError for a root that is not there."""
-        segment = self.segments[place[0]]
-        number, roots = int(segment.root_numbers[place[1]]), self.manifest.roots
-        if number > len(roots):
-            raise DamagedError(f"{segment.path}: names root {number} of {len(roots)}; it was altered, restore a copy")
-        return Identity(roots[number - 1] if number else UNKNOWN, int(segment.fingerprints[place[1]]))
+        """Which photograph the image at a place that `find` returned is."""
+        found = self.identities([place])
+        return Identity(found.roots[int(found.numbers[0])], int(found.fingerprints[0]))
+
+    def identities(self, places: Sequence[tuple[int, int]]) -> Identities:
+        """Which photographs the images at some places are, as arrays; see `features.Identities`."""
+        pairs = np.array(places, np.int64).reshape(-1, 2)
+        fingerprints, numbers = np.zeros(len(pairs), np.uint64), np.zeros(len(pairs), np.int64)
+        for place in np.unique(pairs[:, 0]).tolist():
+            here, segment = pairs[:, 0] == place, self.segments[place]
+            fingerprints[here] = segment.fingerprints[pairs[here, 1]]
+            numbers[here] = self._known_numbers(segment.root_numbers[pairs[here, 1]])
+        return Identities(fingerprints, (UNKNOWN, *self.manifest.roots), numbers)
+
+    def _known_numbers(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers of roots, those as unknown that the table of the manifest does not have."""
+        return np.where(numbers <= len(self.manifest.roots), numbers, 0)
+
+    def origins(self) -> list[tuple[str, Root]]:
+        """Name and root of every live image, segment by segment."""
+        table, found = (UNKNOWN, *self.manifest.roots), []
+        for segment in self.segments:
+            live = segment.live_numbers()
+            names = segment.names_as_bytes(live)
+            numbers = self._known_numbers(segment.root_numbers[live]).tolist()
+            found += [(name.decode(), table[number]) for name, number in zip(names, numbers, strict=True)]
+        return found
 
     def root_counts(self) -> dict[Root, int]:
         """How many live images came from each root, where it is known."""
         counts = np.zeros(len(self.manifest.roots) + 1, np.int64)
         for segment in self.segments:
-            numbers = segment.root_numbers[segment.live_numbers()]
-            counts += np.bincount(numbers, minlength=len(counts))[: len(counts)]
+            numbers = self._known_numbers(segment.root_numbers[segment.live_numbers()])
+            counts += np.bincount(numbers, minlength=len(counts))
         return {root: int(count) for root, count in zip(self.manifest.roots, counts[1:], strict=True) if count}
 
     def names(self) -> Iterator[str]:

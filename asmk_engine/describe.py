@@ -166,8 +166,8 @@ def describe_features(found: FeatureSet) -> dict[str, Any]:
         "dtype": str(found.read(first).descriptors.dtype) if first is not None else None,
         "parts": len(part_names(found.path)),
         "recipe": _recipe(found.recipe),
-        "images_roots": list(found.images_roots),
-        "roots": listed_roots(found.root_counts),
+        "images_roots": list(dict.fromkeys(root.folder for root in found.roots())),
+        "roots": listed_roots(found.root_counts()),
         "failed": len(found.failures),
         "failures": _sorted_failures(found),
     }

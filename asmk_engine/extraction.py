@@ -28,7 +28,7 @@ from asmk_engine.attempts import (
 from asmk_engine.errors import AsmkError, InputError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_features, part_names
 from asmk_engine.image_lists import ImageFile, ImageList, PathLike, find_images, shown
-from asmk_engine.intake import Intake, can_be_read, take_in, vanished
+from asmk_engine.intake import Intake, can_be_read, find_vanished, take_in
 from asmk_engine.roots import UNKNOWN, Root
 from asmk_engine.threads import available_threads
 from asmk_engine.workers import WorkerPool, block_interrupt
@@ -242,7 +242,7 @@ class _Run:
     def begin(self, *, update: bool, held: Container[str] | None) -> list[ImageFile]:
         """Do what needs no extractor, and return the images that do: new, changed, or failed before."""
         for name, reason in self._found.failures.items():
-            self._fail(name, reason)
+            self._fail(name, reason, UNKNOWN)
         self._intake = take_in(self._found.images, self._known, update=update, held=held)
         for name, root in self._intake.moved.items():
             self._writer.move(name, root)
@@ -251,14 +251,19 @@ class _Run:
 
     def forget_vanished(self, *, trusting: bool) -> None:
         """Take images and failures out of the set whose files are gone."""
-        known, roots = self._known, self._found.roots
-        if known is None:
+        if self._known is None:
             return
-        gone = vanished(((name, known.root(name)) for name in known.names), self._found, trusting=trusting)
-        noted = vanished(((name, root) for name in known.failures for root in roots), self._found, trusting=trusting)
-        for name in [*gone, *sorted({*noted} - self._found.failures.keys())]:
+        known, again = self._known, self._found.failures
+        gone = self._vanished([(name, known.root(name)) for name in known.names], trusting)
+        failed = [(name, known.failed_below(name)) for name in known.failures if name not in again]
+        noted = self._vanished(failed, trusting)
+        for name in [*gone, *noted]:
             self._writer.remove(name)
         self._removed = len(gone)
+
+    def _vanished(self, images: list[tuple[str, Root]], trusting: bool) -> list[str]:
+        vanished = find_vanished(images, self._found)
+        return [*vanished.gone, *(vanished.doubtful if trusting else ())]
 
     def take(self, image: ImageFile, outcome: Outcome) -> None:
         """Write what became of an image; InputError when it failed and must not."""
@@ -268,7 +273,7 @@ class _Run:
             if outcome.note:
                 self._notes[image.name] = outcome.note
         elif isinstance(outcome, Failed):
-            self._fail(image.name, outcome.reason, stays=self._is_right_still(image))
+            self._fail(image.name, outcome.reason, image.root, stays=self._is_right_still(image))
         self._report()
 
     def _is_right_still(self, image: ImageFile) -> bool:
@@ -280,10 +285,10 @@ class _Run:
             return False
         return self._known.root(image.name) != image.root or not can_be_read(image.path)
 
-    def _fail(self, name: str, reason: str, *, stays: bool = False) -> None:
+    def _fail(self, name: str, reason: str, root: Root, *, stays: bool = False) -> None:
         self._failed[name] = reason
         if not stays and self._noted.get(name) != reason:
-            self._writer.fail(name, reason)
+            self._writer.fail(name, reason, root)
         if self._strict:
             raise InputError(f"{shown(name)}: {reason}; without strict such images are skipped")
 
@@ -295,7 +300,8 @@ class _Run:
 
     def check_any_readable(self) -> None:
         """InputError when there were images and none of them could be read."""
-        if self._extracted or self._intake.unchanged or not self._failed:
+        intake = self._intake
+        if self._extracted or intake.unchanged or intake.changed or intake.taken or intake.same or not self._failed:
             return
         reasons = [f"{shown(name)}: {reason}" for name, reason in list(self._failed.items())[:3]]
         more = f"; and {len(self._failed) - 3} more" if len(self._failed) > 3 else ""

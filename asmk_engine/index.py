@@ -11,7 +11,16 @@ from asmk_engine.additions import EXISTING, AddSummary
 from asmk_engine.arrays import write_arrays
 from asmk_engine.batch import Batch
 from asmk_engine.codebooks import Codebook
-from asmk_engine.collection import Collection, Progress, counted, file_entry, listed, make_empty
+from asmk_engine.collection import (
+    Collection,
+    Origins,
+    Progress,
+    counted,
+    file_entry,
+    listed,
+    make_empty,
+    root_numbers,
+)
 from asmk_engine.commits import map_network
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import FeatureSet, check_name
@@ -80,14 +89,15 @@ class Index(Collection[Snapshot, Contents]):
             raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
         with self._writing():
             check_fits(features, self.codebook, self.path)
-            plan, root_number = self._plan(features, existing, prune, remove), self._root_numbers(features)
+            plan, origins = self._plan(features, existing, prune, remove), self._origins(features)
+            root_number = root_numbers(features, origins)
             signed = sign_many(features.images(plan.wanted), self.codebook)
             described = (
                 (name, features.source(name).fingerprint, signature, root_number(name)) for name, signature in signed
             )
-            batch = self._commit_full(counted(described, len(plan.wanted), on_image), features, segment_postings)
-            if batch.names or self._is_due(plan, features):
-                self._commit(batch.contents(), [*batch.names, *plan.removed], features, plan.moved)
+            batch = self._commit_full(counted(described, len(plan.wanted), on_image), origins, segment_postings)
+            if batch.names or self._is_due(plan, origins):
+                self._commit(batch.contents(), [*batch.names, *plan.removed], origins, plan.moved)
         return plan.summary()
 
     def add_signatures(
@@ -101,9 +111,9 @@ class Index(Collection[Snapshot, Contents]):
         with self._writing():
             checked = ((name, 0, self._check_new(name, signature), 0) for name, signature in images)
             before = self.images
-            batch = self._commit_full(checked, None, segment_postings)
+            batch = self._commit_full(checked, {}, segment_postings)
             if batch.names:
-                self._commit(batch.contents(), (), None)
+                self._commit(batch.contents(), (), {})
         return self.images - before
 
     def add_contents(self, contents: Contents) -> None:
@@ -115,7 +125,7 @@ class Index(Collection[Snapshot, Contents]):
             if known := list(self._snapshot.find_all(name.decode() for name in contents.names)):
                 raise InputError(f"{self.path}: {listed(known)} there already; names must be unique")
             if contents.names:
-                self._commit(contents, (), None)
+                self._commit(contents, (), {})
 
     def _check_new(self, name: str, signature: Signature) -> Signature:
         if check_name(name) in self:
@@ -126,14 +136,14 @@ class Index(Collection[Snapshot, Contents]):
         return signature
 
     def _commit_full(
-        self, images: Iterable[tuple[str, int, Signature, int]], features: FeatureSet | None, segment_postings: int
+        self, images: Iterable[tuple[str, int, Signature, int]], origins: Origins, segment_postings: int
     ) -> Batch:
         """Commit each segment that is full, and return the batch that is left."""
         batch = Batch(code_width(self.codebook.dim))
         for image in images:
             batch.append(*image)
             if batch.postings >= segment_postings:
-                self._commit(batch.contents(), batch.names, features)
+                self._commit(batch.contents(), batch.names, origins)
                 batch = Batch(batch.width)
         return batch
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Container, Iterable
+import os
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from asmk_engine.attempts import file_fingerprint, file_stamp
-from asmk_engine.features import FeatureSet
+from asmk_engine.features import FeatureSet, Source
 from asmk_engine.image_lists import ImageFile, ImageList
-from asmk_engine.roots import Root, is_elsewhere, is_gone, is_other
+from asmk_engine.roots import Absence, Root, is_other
 
 
 @dataclass
@@ -43,42 +43,25 @@ def take_in(
     held    names whose features must not be replaced by those of another content, but those of any other name may: an
             index holds them. None: those of photographs from other places must not.
     """
-    intake, files = Intake(), _Files(known)
+    intake, roots = Intake(), known.roots() if known else ()
     for image in images:
-        if known is None:
-            intake.wanted.append(image)
-        elif image.name not in known:
-            _place_new(intake, image, files)
-        else:
+        if known is not None and image.name in known:
             _place_known(intake, image, known, update=update, held=held)
+            continue
+        twin = _twin(image, known, roots) if known is not None else None
+        if twin is not None and (held is None or twin in held):
+            intake.same[image.name] = twin
+        else:
+            intake.wanted.append(image)
     return intake
 
 
-class _Files:
-    """The images of a feature set by their files; made when first asked for."""
-
-    def __init__(self, known: FeatureSet | None) -> None:
-        self._known = known
-
-    @functools.cached_property
-    def _names(self) -> dict[Path, str]:
-        names = self._known.names if self._known else []
-        files = ((self._known.root(name).file(name), name) for name in names) if self._known else ()
-        return {file: name for file, name in files if file is not None}
-
-    def twin(self, image: ImageFile) -> str | None:
-        """The name under which the set has this very file, with the content it has now."""
-        file = image.root.file(image.name)
-        name = self._names.get(file) if file is not None else None
-        return name if name and self._known and _has_content(image.path, self._known, name) else None
-
-
-def _place_new(intake: Intake, image: ImageFile, files: _Files) -> None:
-    twin = files.twin(image)
-    if twin is None:
-        intake.wanted.append(image)
-    else:
-        intake.same[image.name] = twin
+def _twin(image: ImageFile, known: FeatureSet, roots: Iterable[Root]) -> str | None:
+    """The name under which a set has this very file, with the content it has now."""
+    file = image.root.file(image.name)
+    names = (root.name(file) for root in roots) if file is not None else ()
+    there = (name for name in names if name is not None and name in known and known.root(name).file(name) == file)
+    return next((name for name in there if _has_content(image.path, known, name)), None)
 
 
 def _place_known(
@@ -88,7 +71,7 @@ def _place_known(
     other = is_other(root, image.root, image.name)
     if _is_unchanged(image, known):
         intake.unchanged.append(image.name)
-        if is_elsewhere(root, image.root, image.name):
+        if is_elsewhere(root, image.root, image.name, known.source(image.name)):
             intake.moved[image.name] = image.root
     elif update or (not other if held is None else image.name not in held):
         intake.wanted.append(image)
@@ -98,6 +81,22 @@ def _place_known(
         intake.changed.append(image.name)
     else:  # the attempt to extract it will say what is wrong with it
         intake.wanted.append(image)
+
+
+def is_elsewhere(known: Root, found: Root, name: str, source: Source) -> bool:
+    """Whether an image is to be remembered below the root where it was found, since it is no longer where it was.
+
+    source  its file as it was read
+    """
+    if not found.is_known or known == found:
+        return False
+    file = known.file(name)
+    if file is None:
+        return True
+    try:
+        return file_stamp(file) != (source.size, source.mtime) and file_fingerprint(file) != source.fingerprint
+    except OSError:
+        return True
 
 
 def _is_unchanged(image: ImageFile, known: FeatureSet) -> bool:
@@ -128,10 +127,36 @@ def can_be_read(path: Path) -> bool:
         return False
 
 
-def vanished(images: Iterable[tuple[str, Root]], found: ImageList, *, trusting: bool = False) -> list[str]:
-    """Those of some images, given by name and root, whose files are gone from roots that a run named: see `is_gone`."""
-    roots = set(found.roots)
-    files = ((name, root, root.file(name)) for name, root in images if root in roots)
-    return [
-        name for name, root, file in files if file is not None and is_gone(file, Path(root.folder), trusting=trusting)
-    ]
+@dataclass
+class Vanished:
+    """Names of images whose files are gone from the folders of a run; of the doubtful, the folders are empty."""
+
+    gone: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
+
+
+def find_vanished(images: Sequence[tuple[str, Root]], found: ImageList) -> Vanished:
+    """Those of some images, given by name and root, whose files are gone from folders that a run was given.
+
+    An image counts when its root is such a folder or lies below one, and has the same prefix. What the run found under
+    its name, there or anywhere, is not gone.
+    """
+    vanished, absence = Vanished(), Absence()
+    present = {image.name for image in found.images if os.path.lexists(image.path)}
+    folders = {root: _above(root, found.roots) for root in dict.fromkeys(root for _, root in images)}
+    for name, root in images:
+        folder, file = folders[root], root.file(name)
+        if folder is None or file is None or name in present:
+            continue
+        state = absence.of(file, folder)
+        if state:
+            (vanished.gone if state == "gone" else vanished.doubtful).append(name)
+    return vanished
+
+
+def _above(root: Root, given: Iterable[Root]) -> Path | None:
+    """The outermost of the folders given that holds a root, or None."""
+    folder = Path(root.folder)
+    above = [Path(other.folder) for other in given if other.prefix == root.prefix and other.is_known]
+    holding = [other for other in above if root.is_known and folder.is_relative_to(other)]
+    return min(holding, key=lambda other: len(other.parts), default=None)

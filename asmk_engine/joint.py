@@ -150,7 +150,7 @@ def _join(databases: Sequence[View], distractors: Sequence[View]) -> View:
         for segment in view.segments
     ]
     segments = (*(segment for view in databases for segment in view.segments), *marked)
-    return replace(first, segments=segments)
+    return replace(first, manifest=replace(first.manifest, roots=()), segments=segments)  # each has a table of its own
 
 
 class _Marked(ImageTable):

@@ -16,7 +16,8 @@ from asmk_engine.store import Folder, decode_manifest
 
 KIND = "asmk-engine index"
 GLOBAL_KIND = "asmk-engine global index"
-FORMAT = 1
+FORMATS = (1, 2)
+"""The formats that are read. Format 2 has roots, which a program that knows only format 1 would lose."""
 NAMES = ("manifest.json", "manifest.copy.json")
 # What every descriptor of an index goes through is called by what it is.
 _BOOKS = {KIND: "codebook", GLOBAL_KIND: "codec"}
@@ -103,7 +104,7 @@ class Manifest:
             content["beside"] = self.beside
         segments = [_segment_to_json(segment) for segment in self.segments]
         book = {self.book: vars(self.codebook)}
-        return {"kind": self.kind, "format": FORMAT, **book, "segments": segments, **content}
+        return {"kind": self.kind, "format": 2 if self.roots else 1, **book, "segments": segments, **content}
 
 
 def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
@@ -154,9 +155,9 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
     kind = content["kind"]
     if kind not in (KIND, GLOBAL_KIND):
         raise FormatError(f"{path}: this is {kind!r}, not an index of asmk-engine")
-    if content.get("format") != FORMAT:
+    if content.get("format") not in FORMATS:
         raise FormatError(
-            f"{path}: index format {content.get('format')!r}, this version reads {FORMAT}; "
+            f"{path}: index format {content.get('format')!r}, this version reads {FORMATS[-1]} and below; "
             "update asmk-engine, or index again"
         )
     try:

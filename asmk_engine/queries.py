@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from asmk_engine.collection import Collection
 from asmk_engine.commits import Identity
 from asmk_engine.descriptors.concatenation import EXTRACTOR as CONCATENATION
 from asmk_engine.descriptors.concatenation import concatenated_extractor
-from asmk_engine.errors import AsmkError, InputError, MismatchError, NotFoundError
+from asmk_engine.errors import AsmkError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.escape import spellings
 from asmk_engine.evaluation.names import match_names
 from asmk_engine.extractors import IMPORTED, Extractor, extractor_from_recipe
@@ -85,8 +86,7 @@ class QuerySource:
         roots = [root for root in self._folders if os.path.isdir(root) and str(root) != root.anchor]
         for root in roots:
             if root not in self._photographs:  # there may be a hundred thousand
-                found = find_images([root], every_file=True)
-                self._photographs[root] = [image.name for image in found.images]
+                self._photographs[root] = _names_below(root)
             if match := match_names([name], self._photographs[root]):
                 return root / match[name]
         raise NotFoundError(
@@ -130,10 +130,16 @@ class QuerySource:
     def _opened(self) -> list[FeatureSet]:
         """The feature sets that are there, opened."""
         if self._sets is None:
-            found = (next((path for path in places if os.path.isdir(path)), None) for places in self._places)
-            wanted = [places[0] for places in self._places] if self._given else [path for path in found if path]
-            self._sets = [self._open(path) for path in wanted]
+            opened = (self._open(places[0]) if self._given else self._remembered(places) for places in self._places)
+            self._sets = [features for features in opened if features is not None]
         return self._sets
+
+    def _remembered(self, places: Sequence[Path]) -> FeatureSet | None:
+        """A feature set that was indexed, at the first place where there is one like it; None where it is lost."""
+        for path in places:
+            with contextlib.suppress(NotFoundError, FormatError, MismatchError):
+                return self._open(path)
+        return None
 
     def _open(self, path: Path) -> FeatureSet:
         features, recipe = FeatureSet.open(path), self.index.recipe
@@ -201,6 +207,14 @@ class QuerySource:
             yield from dict.fromkeys([root / name, root / name.removeprefix(prefix)])
         if not self._roots:
             yield from self.index.photograph_places(name)
+
+
+def _names_below(folder: Path) -> list[str]:
+    """Names of the photographs below a folder; none where nothing can be listed."""
+    try:
+        return [image.name for image in find_images([folder], every_file=True).images]
+    except InputError:
+        return []
 
 
 def _holds(path: Path, known: Identity) -> bool:

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from asmk_engine.checking import KINDS, Finding, check_commit, check_roots, number_of
-from asmk_engine.commits import write_deleted
+from asmk_engine.checking import KINDS, Finding, check_commit, number_of
+from asmk_engine.commits import write_deleted, write_moved
 from asmk_engine.errors import AsmkError, DamagedError
 from asmk_engine.image_table import ImageTable
 from asmk_engine.manifest import NAMES, FileEntry, Manifest, SegmentEntry, read_copies, read_manifest
@@ -68,6 +68,7 @@ class _Draft:
     segments   those that stay
     forgotten  for those of them whose deletions are damaged, by place: how many images were deleted
     clashes    images that are there twice, by place: they are deleted from there
+    unrooted   places of those whose images came from folders that the manifest does not have
     """
 
     manifest: Manifest
@@ -78,6 +79,7 @@ class _Draft:
     lost_names: list[str] = field(default_factory=list)
     forgotten: dict[int, int] = field(default_factory=dict)
     clashes: dict[int, list[int]] = field(default_factory=dict)
+    unrooted: set[int] = field(default_factory=set)
 
     @property
     def loss(self) -> tuple[int, int]:
@@ -157,7 +159,6 @@ def _take(folder: Folder, draft: _Draft, entry: SegmentEntry, forgotten: int | N
     try:
         segment = kind.map_segment(folder, entry, book)
         kind.check_segment(segment, book, False)
-        check_roots(segment, draft.manifest)
     except AsmkError as error:
         if forgotten is not None:
             draft.findings.append(Finding(entry.file.name, str(error)))
@@ -167,6 +168,8 @@ def _take(folder: Folder, draft: _Draft, entry: SegmentEntry, forgotten: int | N
         return
     if forgotten is not None:
         draft.forgotten[len(draft.segments)] = forgotten
+    if int(segment.root_numbers.max(initial=0)) > len(draft.manifest.roots):
+        draft.unrooted.add(len(draft.segments))
     draft.segments.append((entry, segment))
 
 
@@ -226,14 +229,18 @@ def _carry_out(folder: Folder, drafts: list[_Draft], draft: _Draft, repair: Repa
         following = max(draft.manifest.next, *(other.manifest.next for other in drafts), 1 + max(numbers))
         entries = tuple(_entries(folder, draft, following))
         manifest = replace(draft.manifest, commit=repair.commit, segments=entries, network=draft.network)
-        manifest = replace(manifest, next=following + len(draft.clashes))
+        manifest = replace(manifest, next=following + len(draft.clashes) + len(draft.unrooted))
         folder.sync()
     folder.replace_manifest(NAMES, manifest.to_json())
 
 
 def _entries(folder: Folder, draft: _Draft, number: int) -> Iterator[SegmentEntry]:
-    """The segments that stay, with deletions that let every name be there once."""
+    """The segments that stay, with deletions that let every name be there once, and with roots that there are."""
     for place, (entry, segment) in enumerate(draft.segments):
+        if place in draft.unrooted:
+            numbers = np.where(segment.root_numbers <= len(draft.manifest.roots), segment.root_numbers, 0)
+            entry = write_moved(folder, entry, numbers, number)
+            number += 1
         if place not in draft.clashes:
             yield entry
             continue

@@ -36,6 +36,12 @@ class Root:
             return None
         return Path(self.folder) / name[len(self.prefix) :]
 
+    def name(self, file: Path) -> str | None:
+        """The name of the image in this file; None for an unknown root or one that it does not lie below."""
+        if not self.folder or not file.is_relative_to(self.folder):
+            return None
+        return self.prefix + file.relative_to(self.folder).as_posix()
+
 
 UNKNOWN = Root("")
 
@@ -45,14 +51,6 @@ def listed_roots(counts: Mapping[Root, int]) -> list[dict[str, object]]:
     return [{"folder": root.folder, "prefix": root.prefix, "images": count} for root, count in counts.items()]
 
 
-def is_elsewhere(known: Root, found: Root, name: str) -> bool:
-    """Whether an image is to be remembered below the root where it was found, since it is no longer where it was."""
-    if not found.is_known or known == found:
-        return False
-    file = known.file(name)
-    return file is None or not os.path.lexists(file)
-
-
 def is_other(known: Root, found: Root, name: str) -> bool:
     """Whether an image of other content is another photograph, as far as anybody can tell, not a changed one."""
     if known.is_known != found.is_known:
@@ -60,32 +58,41 @@ def is_other(known: Root, found: Root, name: str) -> bool:
     return known.is_known and known.file(name) != found.file(name)
 
 
-def is_gone(path: Path, root: Path, *, trusting: bool = False) -> bool:
-    """Whether a file below a folder is provably not there any more.
+class Absence:
+    """Which files are gone; each folder on the way is looked at once.
 
-    Not when anything on the way could not be looked at, or when a link on the way leads nowhere, as to a disk that is
-    not mounted. A folder that is empty now, as a mount point is, proves something only to the `trusting`.
+    A file is not proven gone when anything on the way could not be looked at, or when a link on the way leads nowhere,
+    as to a disk that is not mounted. A folder that is empty now, as a mount point is, leaves doubt.
     """
-    try:
-        os.stat(path)
-        return False
-    except (FileNotFoundError, NotADirectoryError):
-        return path.is_relative_to(root) and _is_proven(path, root, trusting)
-    except (OSError, ValueError):
-        return False
 
+    def __init__(self) -> None:
+        self._folders: dict[tuple[Path, Path], str] = {}
 
-def _is_proven(path: Path, root: Path, trusting: bool) -> bool:
-    """Whether the nearest thing above a missing file that exists is a folder in use, so that the file must be gone."""
-    for place in (path, *path.parents):
+    def of(self, path: Path, root: Path) -> str:
+        """`gone`, `doubtful`, or empty for a file below a root that is there, or of which nobody can tell."""
         try:
-            mode = os.lstat(place).st_mode
-            if place == path:
-                return not stat.S_ISLNK(mode)
-            return not stat.S_ISDIR(os.stat(place).st_mode) or bool(os.listdir(place)) or trusting
+            os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            if place == root or os.path.islink(place):
-                return False
+            is_below = path != root and path.is_relative_to(root)
+            return self._above(path.parent, root) if is_below and not os.path.islink(path) else ""
+        except (OSError, ValueError):
+            pass
+        return ""
+
+    def _above(self, folder: Path, root: Path) -> str:
+        """What the nearest thing above a missing file that exists says of it."""
+        if (folder, root) not in self._folders:
+            self._folders[folder, root] = self._look(folder, root)
+        return self._folders[folder, root]
+
+    def _look(self, folder: Path, root: Path) -> str:
+        try:
+            if not stat.S_ISDIR(os.stat(folder).st_mode):
+                return "gone"
+            with os.scandir(folder) as entries:
+                return "gone" if next(entries, None) is not None else "doubtful"
+        except (FileNotFoundError, NotADirectoryError):
+            is_end = folder == root or os.path.islink(folder)
+            return "" if is_end else self._above(folder.parent, root)
         except OSError:
-            return False
-    return False
+            return ""

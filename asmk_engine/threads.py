@@ -19,6 +19,9 @@ from typing import Generic, TypeVar
 
 from asmk_engine.errors import InputError
 
+FORK_PATIENCE = 300.0
+"""Seconds that a fork waits at most: a block that waits for the thread that forks would never end."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -140,7 +143,7 @@ class _Gate:
         own = threading.get_ident()
         with self._changed:
             self._forking += 1
-            self._changed.wait_for(lambda: self._inside <= {own})
+            self._changed.wait_for(lambda: self._inside <= {own}, FORK_PATIENCE)
 
     def open(self) -> None:
         """After a fork, in the parent."""

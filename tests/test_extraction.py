@@ -71,7 +71,7 @@ def test_features_are_written_in_the_order_of_the_images(tmp_path: Path, workers
     photos = opened(folder)
     assert [name for name, _ in photos.images()] == [f"{number:02d}.jpg" for number in range(40)]
     assert [photos.count(f"{number:02d}.jpg") for number in range(40)] == list(range(40))
-    assert photos.images_roots == (str(folder),) and photos.root("07.jpg") == Root(str(folder))
+    assert photos.roots() == (Root(str(folder)),) and photos.root("07.jpg") == Root(str(folder))
     source = photos.source("07.jpg")
     assert (source.size, source.mtime) == (6, (folder / "07.jpg").stat().st_mtime_ns)
 

@@ -90,7 +90,7 @@ def test_a_tiny_file_by_hand(tmp_path: Path) -> None:
     assert image.strengths.tolist() == [0.75, 0.5, 0.25]
     assert image.image_size == (640, 480)
     assert found.recipe == Recipe("hloc", {"features": "sift", "dim": 2})
-    assert found.images_roots == ()
+    assert found.roots() == ()
 
 
 def test_equal_and_missing_scores_keep_the_order_of_the_file(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from asmk_engine.features import FeatureSet, Source
 from asmk_engine.index import Index
 from asmk_engine.joint import JointIndex
 from asmk_engine.queries import QuerySource
-from asmk_engine.roots import UNKNOWN, Root, is_gone
+from asmk_engine.roots import UNKNOWN, Absence, Root
 from asmk_engine.signatures import sign
 from global_histories import CODEC, POOL
 from global_samples import RECIPE
@@ -168,8 +168,8 @@ def test_only_the_photographs_of_this_call_go_into_the_index(tmp_path: Path) -> 
 def test_indexes_of_like_names_keep_their_features_apart(tmp_path: Path) -> None:
     index(fill(tmp_path / "one", {"a.jpg": 1}), to=tmp_path / "a")
     index(fill(tmp_path / "two", {"a.jpg": 2}), to=tmp_path / "a.index")
-    sets = {path.name: FeatureSet.open(path).images_roots for path in tmp_path.glob("*.feature*")}
-    assert sets == {"a.feature-set": (str(tmp_path / "one"),), "a.features": (str(tmp_path / "two"),)}
+    sets = {path.name: FeatureSet.open(path).roots() for path in tmp_path.glob("*.feature*")}
+    assert sets == {"a.feature-set": (Root(str(tmp_path / "one")),), "a.features": (Root(str(tmp_path / "two")),)}
 
 
 def test_an_index_of_an_early_version_goes_on_with_the_features_it_has(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_photographs_that_moved_are_remembered_where_they_were_found(tmp_path: P
     told = index(b, to=to)
     assert "1 added" in told and "1 there already" in told and "1 found in another folder" in told
     assert Index.open(to).snapshot.root_counts() == {Root(str(b)): 2}
-    assert FeatureSet.open(tmp_path / "i.features").root_counts == {Root(str(b)): 2}
+    assert FeatureSet.open(tmp_path / "i.features").root_counts() == {Root(str(b)): 2}
     assert call("check", to).code == 0
     commit = Index.open(to).snapshot.manifest.commit
     assert "found in another" not in index(b, to=to)
@@ -364,12 +364,113 @@ def test_gone_is_what_is_proven(tmp_path: Path) -> None:
     (a / "empty").mkdir()
     (a / "nowhere").symlink_to(tmp_path / "missing")
     (a / "dangling.jpg").symlink_to("missing.jpg")
-    gone = {"0.jpg": True, "1.jpg": False, "sub/3.jpg": True, "sub/4/5.jpg": True, "1.jpg/6.jpg": True,
-            "empty/7.jpg": False, "nowhere/8.jpg": False, "dangling.jpg": False, "x" * 300: False}  # fmt: skip
-    assert {name: is_gone(a / name, a) for name in gone} == gone
-    assert is_gone(a / "empty/7.jpg", a, trusting=True) and not is_gone(a / "nowhere/8.jpg", a, trusting=True)
-    assert not is_gone(tmp_path / "b/1.jpg", tmp_path / "b", trusting=True)  # the root itself is not there
-    assert not is_gone(tmp_path / "elsewhere.jpg", a)
+    states = {"0.jpg": "gone", "1.jpg": "", "sub/3.jpg": "gone", "sub/4/5.jpg": "gone", "1.jpg/6.jpg": "gone",
+              "empty/7.jpg": "doubtful", "empty/sub/7.jpg": "doubtful", "nowhere/8.jpg": "", "nowhere/9/10.jpg": "",
+              "dangling.jpg": "", "x" * 300: "", "a\0b": ""}  # fmt: skip
+    for absence in (Absence(), None):  # one for all, and one for each
+        assert {name: (absence or Absence()).of(a / name, a) for name in states} == states
+    assert Absence().of(tmp_path / "b/1.jpg", tmp_path / "b") == ""  # the root itself is not there
+    assert Absence().of(tmp_path / "elsewhere.jpg", a) == "" == Absence().of(a, a)
+
+
+def test_a_photograph_that_moved_between_folders_of_the_call_is_not_pruned(tmp_path: Path) -> None:
+    a, b = fill(tmp_path / "a", {"0.jpg": 0, "1.jpg": 1, "2.jpg": 2}), fill(tmp_path / "b", {"3.jpg": 3})
+    to = tmp_path / "i.index"
+    index(a, b, to=to)
+    (a / "1.jpg").rename(b / "1.jpg")
+    assert "1 found in another folder" in index(a, b, to=to, options=("--prune",))
+    assert names(to) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    assert QuerySource(Index.open(to)).image_path("1.jpg") == b / "1.jpg"
+    (a / "2.jpg").unlink()
+    paint(b / "2.jpg", 9)  # another photograph: the old one stays until somebody says what is meant
+    assert "'2.jpg'" in index(a, b, to=to, options=("--prune",), code=1)
+    assert names(to) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    index(a, b, to=to, options=("--prune", "--update"))
+    assert best(to, b / "2.jpg") == "2.jpg"
+
+
+def test_folders_below_those_of_the_call_are_pruned_too_but_no_other_prefix(tmp_path: Path) -> None:
+    a, to = fill(tmp_path / "a", {"s/1.jpg": 1, "s/2.jpg": 2, "t/3.jpg": 3, "4.jpg": 4}), tmp_path / "i.index"
+    index(a / "s", to=to)
+    index(a / "t", to=to, options=("--prefix", "tt"))
+    index(a, to=to)
+    (a / "s/1.jpg").unlink()
+    shutil.rmtree(a / "t")
+    index(a, to=to, options=("--prune",))
+    assert names(to) == ["2.jpg", "4.jpg", "tt/3.jpg"]
+
+
+def test_renamed_photographs_are_neither_lost_nor_called_copies(tmp_path: Path) -> None:
+    a, to = fill(tmp_path / "a", {"1.jpg": 1, "2.jpg": 2, "3.jpg": 3}), tmp_path / "i.index"
+    index(a, to=to)
+    (a / "1.jpg").rename(a / "new.jpg")
+    told = index(a, to=to, options=("--prune",))
+    assert "same content" not in told and names(to) == ["2.jpg", "3.jpg", "new.jpg"]
+    images = random_images(1, 24, seed=3)
+    deep, flat = ({name: next(iter(images.values()))} for name in ("2024/x.jpg", "x.jpg"))
+    one = Index.create(tmp_path / "one", random_codebook(8, 24))
+    one.add(write_features(tmp_path / "flat", flat, source=Source(1, 2, 3), root=Root("/p/2024")))
+    summary = one.add(write_features(tmp_path / "deep", deep, source=Source(1, 2, 3), root=Root("/p")), prune=True)
+    assert (summary.added, summary.removed, summary.same) == (1, 1, {}) and one.names == ["2024/x.jpg"]
+
+
+def test_a_file_that_only_the_features_know_goes_in_under_its_new_name(tmp_path: Path) -> None:
+    p, to = fill(tmp_path / "p", {"2024/x.jpg": 1, "y.jpg": 2}), tmp_path / "i.index"
+    index(p, to=to)
+    call("delete", to, "2024/x.jpg")
+    assert "1 added" in index(p / "2024", to=to) and names(to) == ["x.jpg", "y.jpg"]
+    shutil.rmtree(to)
+    index(p / "2024", to=to)
+    assert names(to) == ["x.jpg"] and best(to, p / "2024/x.jpg") == "x.jpg"
+
+
+def test_failures_are_forgotten_when_their_files_are_gone(tmp_path: Path) -> None:
+    a, b = fill(tmp_path / "a", {"1.jpg": 1, "2.jpg": 2}), fill(tmp_path / "b", {"3.jpg": 3})
+    for folder in (a, b):
+        (folder / f"bad {folder.name}.jpg").write_bytes(b"no image")
+    to, kept = tmp_path / "i.index", tmp_path / "i.features"
+    index(a, b, to=to)
+    (a / "bad a.jpg").unlink()
+    for folder in (b, a):
+        index(folder, to=to, options=("--prune",))
+        left = ["bad a.jpg", "bad b.jpg"] if folder == b else ["bad b.jpg"]
+        assert sorted(FeatureSet.open(kept).failures) == left
+    assert len(names(to)) == 3
+
+
+def test_a_changed_photograph_beside_a_broken_one_is_named(tmp_path: Path) -> None:
+    a, to = fill(tmp_path / "a", {"1.jpg": 1}), tmp_path / "i.index"
+    index(a, to=to)
+    paint(a / "1.jpg", 2)
+    (a / "bad.jpg").write_bytes(b"no image")
+    told = index(a, to=to)
+    assert "skipped 'bad.jpg'" in told and "1 photograph replaced" in told
+
+
+def test_a_copy_is_remembered_where_it_is_once_the_card_holds_another_photograph(tmp_path: Path) -> None:
+    card, to = fill(tmp_path / "card", {"IMG_1.jpg": 1}), tmp_path / "i.index"
+    index(card, to=to)
+    home = Path(shutil.copytree(card, tmp_path / "home"))
+    assert "found in another" not in index(home, to=to)  # both are there
+    paint(card / "IMG_1.jpg", 2)
+    assert "1 found in another folder" in index(home, to=to)
+    assert QuerySource(Index.open(to)).image_path("IMG_1.jpg") == home / "IMG_1.jpg"
+
+
+def test_concatenation_refuses_descriptors_of_different_photographs(tmp_path: Path) -> None:
+    from asmk_engine.descriptors.concatenation import concatenate
+    from asmk_engine.errors import InputError
+
+    some = {"x.jpg": POOL[next(iter(POOL))]}
+    other = recipes.Recipe("spoc", {}, "cd" * 32)
+    sets = [write_features(tmp_path / name, some, recipe=recipe, source=Source(1, 2, print_), root=Root(f"/{name}"))
+            for name, recipe, print_ in (("a", RECIPE, 3), ("b", other, 4), ("c", other, 3))]  # fmt: skip
+    with pytest.raises(InputError, match="of other photographs"):
+        concatenate(sets[:2], tmp_path / "both")
+    both = concatenate([sets[0], sets[2]], tmp_path / "both")
+    assert both.root("x.jpg") == Root("/a")
+    moved = write_features(tmp_path / "d", some, recipe=RECIPE, source=Source(1, 2, 3), root=Root("/d"))
+    assert concatenate([moved, sets[2]], tmp_path / "both").root("x.jpg") == Root("/d")
 
 
 # -------------------------------------------------------------------------------------------- D. moved together
@@ -390,6 +491,28 @@ def test_index_features_and_photographs_moved_together_are_found(tmp_path: Path,
     shutil.rmtree(there / "i.features")
     assert best(there / "i.index", "a.jpg") == "b.jpg"
     assert QuerySource(Index.open(there / "i.index")).image_path("a.jpg") == there / "photos/a.jpg"
+
+
+def test_ways_are_kept_when_the_features_say_the_old_place(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    photos, to = fill(home / "data/photos", {"a.jpg": 1, "b.jpg": 2}), home / "i.index"
+    call("extract", photos, "-o", home / "sets/p.features", *FEATURES)
+    call("index", home / "sets/p.features", "-o", to, "--words", "4")
+    home.rename(tmp_path / "moved")
+    there = tmp_path / "moved"
+    call("index", there / "sets/p.features", "-o", there / "i.index")
+    assert QuerySource(Index.open(there / "i.index")).image_path("a.jpg") == there / "data/photos/a.jpg"
+
+
+def test_what_only_looks_like_the_features_is_passed_by(tmp_path: Path) -> None:
+    photos, to = fill(tmp_path / "x/photos", {"a.jpg": 1, "b.jpg": 2}), tmp_path / "i.index"
+    call("extract", photos, "-o", tmp_path / "x/f", *FEATURES)
+    call("index", tmp_path / "x/f", "-o", to, "--words", "4")
+    shutil.rmtree(tmp_path / "x/f")
+    (tmp_path / "f").mkdir()
+    assert best(to, "a.jpg") == "b.jpg"
+    call("extract", photos, "-o", tmp_path / "f", *FEATURES[:2], "--max-features", "50")
+    assert best(to, "a.jpg") == "b.jpg"
 
 
 def test_images_may_be_given_again_and_again(tmp_path: Path) -> None:

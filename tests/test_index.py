@@ -398,10 +398,10 @@ def test_what_is_no_index_is_named(tmp_path: Path, index: Index) -> None:
         Index.open(tmp_path / "features")
     from asmk_engine.store import encode_manifest
 
-    newer = {**index.snapshot.manifest.to_json(), "format": 2}
+    newer = {**index.snapshot.manifest.to_json(), "format": 3}
     for name in ("manifest.json", "manifest.copy.json"):
         (index.path / name).write_bytes(encode_manifest(newer))
-    with pytest.raises(FormatError, match="format 2, this version reads 1"):
+    with pytest.raises(FormatError, match="format 3, this version reads 2 and below"):
         Index.open(index.path)
 
 

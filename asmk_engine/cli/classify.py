@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, images_option, match_options, plural, quiet_option, read_name_list
-from asmk_engine.cli.searching import (
+from asmk_engine.cli.common import (
+    PATH,
+    Console,
     Failures,
+    images_option,
+    match_options,
+    plural,
+    quiet_option,
+    read_name_list,
+)
+from asmk_engine.cli.searching import (
     SearchOptions,
     answer,
     check_options,
@@ -114,7 +122,7 @@ def classify(
         predictions = _counted(predictions, labels, console)
     for line in _lines(predictions, form, top):
         click.echo(line)
-    failed.tell(console)
+    failed.tell()
 
 
 def _predictions(

@@ -11,7 +11,7 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
-from asmk_engine.errors import InputError
+from asmk_engine.errors import AsmkError, InputError, StorageError
 from asmk_engine.escape import unencodable, unescape_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -113,6 +113,50 @@ match_options = together(
 )
 
 
+def was_given(option: str) -> bool:
+    """Whether an option of the command that runs was typed, or came from the environment."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not None and source is not click.core.ParameterSource.DEFAULT
+
+
+class Failures:
+    """What could not be done, and why; it keeps nothing else from being done and told."""
+
+    def __init__(self) -> None:
+        self._errors: dict[str, AsmkError] = {}
+
+    @contextmanager
+    def noting(self, what: str) -> Iterator[None]:
+        """Note an error of this package inside the block, or one of the system; it goes no further."""
+        try:
+            yield
+        except AsmkError as error:
+            self._errors[what] = error
+        except OSError as error:
+            self._errors[what] = StorageError(f"{error.filename or what}: {error.strerror or error}")
+
+    def add(self, reason: str) -> None:
+        """Note a reason."""
+        self._errors[reason] = InputError(reason)
+
+    def __len__(self) -> int:
+        return len(self._errors)
+
+    @property
+    def reasons(self) -> list[str]:
+        """The errors, in their order."""
+        return [str(error) for error in self._errors.values()]
+
+    def tell(self) -> None:
+        """Raise the error, where there is one; of several, tell each on a line, also under --quiet, and raise one."""
+        if len(self) == 1:
+            raise next(iter(self._errors.values()))
+        for reason in self.reasons:
+            click.echo(reason, err=True)
+        if self._errors:
+            raise InputError(f"{len(self)} of what was asked could not be done; the first: {self.reasons[0]}")
+
+
 class Console:
     """Messages and progress bars on standard error, or nothing when quiet."""
 
@@ -147,7 +191,7 @@ class Console:
 
 
 def unprintable(names: Iterable[str], stream: TextIO) -> list[str]:
-    """Those of the names that a stream cannot write as they are, in byte order; other formats than pairs escape them."""
+    """Those of the names that a stream cannot write as they are, in byte order; tables and TREC runs escape them."""
     return unencodable(names, getattr(stream, "encoding", None) or "utf-8")
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, images_option, json_option, match_options, quiet_option
-from asmk_engine.cli.searching import Failures, SearchOptions, check_options, expansion_options, searcher_of
+from asmk_engine.cli.common import PATH, Console, Failures, images_option, json_option, match_options, quiet_option
+from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, searcher_of
 
 if TYPE_CHECKING:
     from asmk_engine.cli.searching import AnyIndex, AnySearcher
@@ -216,7 +216,7 @@ def _asked(
 def _tell_failed(failed: Failures, queries: int, console: Console) -> None:
     """Say which queries could not be asked and count as not found; InputError when that is every one."""
     if len(failed) == queries:
-        failed.tell(console)
+        failed.tell()
     for reason in failed.reasons:
         console.say(f"counts as not found: {reason}")
 

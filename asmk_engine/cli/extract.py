@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, extraction_options, intake_options, quiet_option
-from asmk_engine.cli.intake import Left, Refusals, allowed_removal, report_extraction, report_found, report_left
+from asmk_engine.cli.common import PATH, Console, Failures, extraction_options, intake_options, quiet_option
 from asmk_engine.cli.networks import choose_extractor
+from asmk_engine.cli.reports import Left, allowed_removal, report_extraction, report_found, report_left
 
 if TYPE_CHECKING:
     from asmk_engine.extraction import ExtractionSummary
@@ -50,18 +50,18 @@ def extract(
     from asmk_engine.features import FeatureSet
     from asmk_engine.image_lists import find_images
 
-    console, refusals, left = Console(quiet), Refusals(), Left()
+    console, failures, left = Console(quiet), Failures(), Left()
     found = find_images(images, prefix=prefix, every_file=all_files)
     if prune and is_feature_set(output):
         known = FeatureSet.open(output)
         origins = [(name, known.root(name)) for name in known.names]
-        prune = bool(allowed_removal(origins, found, refusals, console, yes=yes))
+        prune = allowed_removal(origins, found, failures, console, yes=yes) is not None
     summary = run_extraction(found, output, console, prune=prune, trusting=yes, update=update, **options)
     left.note(summary.intake)
     report_extraction(summary, output, console)
-    report_found(found, refusals, console)
-    report_left(left, refusals, console)
-    refusals.tell()
+    report_found(found, failures, console)
+    report_left(left, failures, console)
+    failures.tell()
 
 
 def run_extraction(

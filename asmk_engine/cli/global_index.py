@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asmk_engine.cli.common import PATH, Console, parse_numbers, plural, quiet_option, together
-from asmk_engine.cli.intake import Left, told
+from asmk_engine.cli.reports import Left, told
 from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:

@@ -18,11 +18,12 @@ from asmk_engine.cli.common import (
     plural,
     quiet_option,
     read_name_list,
-    )
+    was_given,
+)
 from asmk_engine.cli.global_index import KEYS, GlobalOptions, add_global, concatenated, global_options
-from asmk_engine.cli.intake import told
 from asmk_engine.cli.networks import network_of
-from asmk_engine.cli.photographs import Call, Intake, features_beside, take_in, take_set
+from asmk_engine.cli.preparation import Call, Prepared, features_beside, prepare, prepare_set
+from asmk_engine.cli.reports import told
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 
 if TYPE_CHECKING:
@@ -95,39 +96,39 @@ def index(
     training = {key: options.pop(key) for key in _TRAINING}
     smaller = GlobalOptions(**{key: options.pop(key) for key in KEYS})
     target, book = _existing(output, codebook)
-    if book is not None and any(_was_given(key) for key in _TRAINING):
+    if book is not None and any(was_given(key) for key in _TRAINING):
         console.say("there is a codebook already: --words and the other options of training are not used")
     if book is not None:
         _segment_postings(allowed, book)  # too little memory is said before any work
     call = Call(inputs, output, features_path, prefix, all_files, update or replace, prune, yes)
     if smaller.concatenate:
         features = concatenated(inputs, features_path or features_beside(output), smaller, console)
-        intake = take_set(features, call, target, console)
+        prepared = prepare_set(features, call, target, console)
     else:
-        intake = take_in(call, target, book, console, options)
+        prepared = prepare(call, target, book, console, options)
     existing = "replace" if replace else "update" if update else "skip"
-    changes: dict[str, Any] = {"existing": existing, "remove": intake.removed}
-    features = intake.features
+    changes: dict[str, Any] = {"existing": existing, "remove": prepared.removed}
+    features = prepared.features
     if isinstance(target, GlobalIndex) or (target is None and features.recipe.is_global):
         network = network_of(features, options["weights"], console) if target is None else None
         made = {"network": network, "seed": training["seed"], "memory": allowed, "codebook": codebook}
-        summary = add_global(features, target, output, smaller, console, **made, **changes, left=intake.left)
+        summary = add_global(features, target, output, smaller, console, **made, **changes, left=prepared.left)
     else:
         smaller.refuse(features)
         book = book or train(features, console, **training)
         if target is None:
             check_fits(features, book, output)
             target = Index.create(output, book, network_of(features, options["weights"], console))
-        summary = _add(intake, target, _segment_postings(allowed, book), console, changes)
-    intake.report(summary, output, console)
+        summary = _add(prepared, target, _segment_postings(allowed, book), console, changes)
+    prepared.report(summary, output, console)
 
 
-def _add(intake: Intake, target: Index, room: int, console: Console, changes: dict[str, Any]) -> AddSummary:
+def _add(prepared: Prepared, target: Index, room: int, console: Console, changes: dict[str, Any]) -> AddSummary:
     """Add local features to an index, and say how many images that were."""
     with console.bar("index", "images") as on_image:
-        summary = target.add(intake.features, segment_postings=room, on_image=on_image, **changes)
+        summary = target.add(prepared.features, segment_postings=room, on_image=on_image, **changes)
     counts = f"{plural(target.images, 'image')}, {plural(target.postings, 'posting')}"
-    console.say(f"{target.path}: {counts}: {told(summary, intake.left)}")
+    console.say(f"{target.path}: {counts}: {told(summary, prepared.left)}")
     return summary
 
 
@@ -160,11 +161,6 @@ def _existing(output: Path, path: Path | None) -> tuple[Index | GlobalIndex | No
             "leave --codebook out, or make another index"
         )
     return target, target.codebook
-
-
-def _was_given(option: str) -> bool:
-    source = click.get_current_context().get_parameter_source(option)
-    return source is not None and source is not click.core.ParameterSource.DEFAULT
 
 
 @click.command()

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, images_option, match_options, parse_box, quiet_option
+from asmk_engine.cli.common import PATH, Console, Failures, images_option, match_options, parse_box, quiet_option
 from asmk_engine.cli.searching import (
-    Failures,
     SearchOptions,
     answer,
     check_options,
@@ -108,7 +107,7 @@ def query(
     if sheet and shown:
         with failed.noting(f"the contact sheet {sheet}"):
             _write_sheet(shown, source, sheet, region)
-    failed.tell(console)
+    failed.tell()
 
 
 def _answers(

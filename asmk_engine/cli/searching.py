@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, together
-from asmk_engine.errors import AsmkError, InputError, StorageError
+from asmk_engine.cli.common import PATH, Console, Failures, together, was_given
+from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
     from asmk_engine.descriptors import GlobalIndex, GlobalSearcher
@@ -96,14 +95,9 @@ def check_options(index: AnyIndex, searcher: AnySearcher | Fused, options: Searc
     are_global = [one.recipe.is_global for one in indexes]
     if options.expansion and not any(are_global):
         raise InputError(f"{index.path}: holds local features, --expansion goes with global descriptors; leave it out")
-    given = [f"--{name}" for name in _OF_FEATURES if _was_given(name)]
+    given = [f"--{name}" for name in _OF_FEATURES if was_given(name)]
     if given and all(are_global):
         console.say(f"{' and '.join(given)}: of no use for global descriptors, and not used")
-
-
-def _was_given(option: str) -> bool:
-    source = click.get_current_context().get_parameter_source(option)
-    return source is not None and source is not click.core.ParameterSource.DEFAULT
 
 
 @dataclass(frozen=True)
@@ -168,40 +162,6 @@ def answer(
             features.append(source.features(query, box)[0])
             asked.append(query)
     return list(zip(asked, searcher.search(features, top), strict=True)) if asked else []
-
-
-class Failures:
-    """What could not be answered or written, and why; it keeps nothing else from being told."""
-
-    def __init__(self) -> None:
-        self._errors: dict[str, AsmkError] = {}
-
-    @contextmanager
-    def noting(self, what: str) -> Iterator[None]:
-        """Note an error of this package inside the block, or one of the system; it goes no further."""
-        try:
-            yield
-        except AsmkError as error:
-            self._errors[what] = error
-        except OSError as error:
-            self._errors[what] = StorageError(f"{error.filename or what}: {error.strerror or error}")
-
-    def __len__(self) -> int:
-        return len(self._errors)
-
-    @property
-    def reasons(self) -> list[str]:
-        """The errors, in their order."""
-        return [str(error) for error in self._errors.values()]
-
-    def tell(self, console: Console) -> None:
-        """Raise the error, where there is one; of several, tell each on a line and raise InputError with the first."""
-        if len(self) == 1:
-            raise next(iter(self._errors.values()))
-        for reason in self.reasons:
-            console.say(reason)
-        if self._errors:
-            raise InputError(f"{len(self)} of what was asked could not be done; the first: {self.reasons[0]}")
 
 
 def tell_ambiguous(source: QuerySource, queries: Sequence[str], console: Console) -> None:

@@ -53,6 +53,9 @@ def concatenate(
     with FeatureWriter(path, recipe, dim) as writer:
         for name in set(known.names if known else ()).difference(names):
             writer.remove(name)
+        for name in set(names).difference(due):
+            if known and known.root(name) != sets[0].root(name):
+                writer.move(name, sets[0].root(name))
         for name, first in counted(sets[0].images(due), len(due), on_image):
             others = [features.read(name) for features in sets[1:]]
             writer.add(name, joined([first, *others], given), sets[0].source(name), sets[0].root(name))
@@ -153,12 +156,22 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]
     return given
 
 
+def _are_others(first: FeatureSet, other: FeatureSet, name: str) -> bool:
+    """Whether two sets have a name for different photographs, as far as anybody knows."""
+    are_files = first.root(name).is_known and other.root(name).is_known
+    return are_files and first.source(name).fingerprint != other.source(name).fingerprint
+
+
 def _common_names(sets: Sequence[FeatureSet]) -> list[str]:
     first = sets[0]
     for other in sets[1:]:
         for one, two in ((first, other), (other, first)):
             if missing := [name for name in one.names if name not in two]:
                 raise InputError(f"{two.path}: {listed(missing)} not there, but in {one.path}; extract the same images")
+        if mixed := [name for name in first.names if _are_others(first, other, name)]:
+            raise InputError(
+                f"{other.path}: {listed(mixed)} of other photographs than in {first.path}; extract the same images"
+            )
     for features in sets:
         for name in first.names:
             if (count := features.count(name)) != 1:

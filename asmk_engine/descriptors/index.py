@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from asmk_engine.additions import EXISTING, AddSummary
-from asmk_engine.collection import Collection, Progress, counted, file_entry, listed, make_empty
+from asmk_engine.collection import Collection, Progress, counted, file_entry, listed, make_empty, root_numbers
 from asmk_engine.commits import map_network
 from asmk_engine.descriptors.codec import Codec
 from asmk_engine.descriptors.segment import CHUNK_BYTES, GlobalSegment, VectorContents, merge_global_segments
@@ -69,16 +69,17 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
             raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
         with self._writing():
             check_fits(features, self.codebook, self.path)
-            plan = self._plan(features, existing, prune, remove)
+            plan, origins = self._plan(features, existing, prune, remove), self._origins(features)
             _check_single(features, plan.wanted)
             left = None
-            for contents in self._contents(features, plan.wanted, segment_bytes, on_image):
+            root_number = root_numbers(features, origins)
+            for contents in self._contents(features, plan.wanted, root_number, segment_bytes, on_image):
                 if left is not None:
-                    self._commit(left, [name.decode() for name in left.names], features)
+                    self._commit(left, [name.decode() for name in left.names], origins)
                 left = contents
             names = [name.decode() for name in left.names] if left else []
-            if names or self._is_due(plan, features):
-                self._commit(left, [*names, *plan.removed], features, plan.moved)
+            if names or self._is_due(plan, origins):
+                self._commit(left, [*names, *plan.removed], origins, plan.moved)
         return plan.summary()
 
     def add_vectors(self, contents: VectorContents) -> None:
@@ -95,7 +96,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
             if known := list(self._snapshot.find_all(name.decode() for name in contents.names)):
                 raise InputError(f"{self.path}: {listed(known)} there already; names must be unique")
             if contents.names:
-                self._commit(contents, (), None)
+                self._commit(contents, (), {})
 
     def merge(self, *, chunk_bytes: int = CHUNK_BYTES) -> int:
         """Join all segments into one and give back the space of deleted images; returns how many there were.
@@ -105,10 +106,15 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
         return self._merge_all(lambda joined, number: self._merge(joined, number, chunk_bytes))
 
     def _contents(
-        self, features: FeatureSet, wanted: Sequence[str], segment_bytes: int, on_image: Progress | None
+        self,
+        features: FeatureSet,
+        wanted: Sequence[str],
+        root_number: Callable[[str], int],
+        segment_bytes: int,
+        on_image: Progress | None,
     ) -> Iterator[VectorContents]:
         """The images of the segments to be, one segment after the other."""
-        codec, root_number = self.codebook, self._root_numbers(features)
+        codec = self.codebook
         room = max(1, segment_bytes // (codec.width * codec.dtype.itemsize))
         images = counted(features.images(wanted), len(wanted), on_image)
         while True:

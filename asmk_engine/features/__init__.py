@@ -6,13 +6,14 @@ When a name occurs in several parts the last one counts: that is how changed ima
 
 from asmk_engine.features.model import Features, Source, check_features, check_name, fingerprint_bytes
 from asmk_engine.features.parts import part_names
-from asmk_engine.features.reader import FeatureSet
+from asmk_engine.features.reader import FeatureSet, Identities
 from asmk_engine.features.writer import FeatureWriter
 
 __all__ = [
     "FeatureSet",
     "FeatureWriter",
     "Features",
+    "Identities",
     "Source",
     "check_features",
     "check_name",

@@ -5,7 +5,8 @@ part-000000.h5   attributes: kind, format, recipe, images_root
     strengths [T] float32, image_sizes [I, 2] int32, sources [I, 3] uint64 (bytes, mtime in ns, fingerprint),
     failed_names [F] text, failed_reasons [F] text, removed_names [R] text,
     roots text (JSON: a list of folder and prefix), root_numbers [I] uint32 (1 for the first root, 0 for none),
-    moved_names [M] text, moved_numbers [M] uint32 (images of earlier parts that were found below another root)
+    moved_names [M] text, moved_numbers [M] uint32 (images of earlier parts that were found below another root),
+    failed_numbers [F] uint32 (the roots of what failed)
 
 Parts of early versions have no roots: there `images_root` is that of all their images, or empty where nobody knows.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +51,7 @@ class Part:
     roots: tuple[Root, ...]
     root_numbers: np.ndarray
     moved: dict[str, Root]
+    failed_below: dict[str, Root]
     dim: int
     dtype: np.dtype
 
@@ -135,34 +137,48 @@ def read_part(path: Path) -> Part:
         return part
 
 
-def write_roots(file: h5py.File, roots: Sequence[Root], moved: dict[str, Root], text: Any) -> None:
-    """Write the root of each image, in their order, and of the images of earlier parts that were found elsewhere.
+def write_roots(
+    file: h5py.File, images: Sequence[Root], moved: Mapping[str, Root], failed: Sequence[Root], text: Any
+) -> None:
+    """Write the root of each image, of the images of earlier parts that were found elsewhere, and of each failure.
 
-    text  the HDF5 type of names. Folders whose names are not UTF-8 are kept too: JSON escapes what has no such form.
+    images, failed  in the order of `names` and `failed_names`
+    text            the HDF5 type of names
+    Folders whose names are not UTF-8 are kept too: JSON escapes what has no such form.
     """
-    table = list(dict.fromkeys(root for root in (*roots, *moved.values()) if root.is_known))
+    table = [root for root in dict.fromkeys((*images, *moved.values(), *failed)) if root.is_known]
     numbers = {root: number for number, root in enumerate(table, start=1)}
     file["roots"] = json.dumps([[root.folder, root.prefix] for root in table])
-    file["root_numbers"] = np.array([numbers.get(root, 0) for root in roots], np.uint32)
+    for key, roots in (("root_numbers", images), ("moved_numbers", moved.values()), ("failed_numbers", failed)):
+        file[key] = np.array([numbers.get(root, 0) for root in roots], np.uint32)
     file.create_dataset("moved_names", data=np.array(list(moved), object), dtype=text, shape=(len(moved),))
-    file["moved_numbers"] = np.array([numbers.get(root, 0) for root in moved.values()], np.uint32)
 
 
 def _read_roots(file: h5py.File) -> dict[str, Any]:
     if "roots" not in file:
         folder = str(file.attrs["images_root"])
         numbers = np.full(len(file["names"]), 1 if folder else 0, np.uint32)
-        return {"roots": (Root(folder),) if folder else (), "root_numbers": numbers, "moved": {}}
+        return {"roots": (Root(folder),) if folder else (), "root_numbers": numbers, "moved": {}, "failed_below": {}}
     roots = tuple(Root(str(folder), str(prefix)) for folder, prefix in json.loads(file["roots"].asstr()[()]))
-    numbers, moved = file["root_numbers"][:], file["moved_numbers"][:]
-    if max(numbers.max(initial=0), moved.max(initial=0)) > len(roots) or len(numbers) != len(file["names"]):
-        raise ValueError("it names roots that it does not have")
-    found = (root_of(roots, number) for number in moved.tolist())
     return {
         "roots": roots,
-        "root_numbers": numbers,
-        "moved": dict(zip(_texts(file["moved_names"]), found, strict=True)),
+        "root_numbers": _numbers(file, "root_numbers", "names", roots),
+        "moved": _named_roots(file, "moved_numbers", "moved_names", roots),
+        "failed_below": _named_roots(file, "failed_numbers", "failed_names", roots),
     }
+
+
+def _numbers(file: h5py.File, key: str, names: str, roots: Sequence[Root]) -> np.ndarray:
+    """Numbers of roots, one for each of some names; ValueError for any other."""
+    numbers: np.ndarray = file[key][:]
+    if numbers.dtype.kind != "u" or numbers.shape != file[names].shape or numbers.max(initial=0) > len(roots):
+        raise ValueError(f"{key} names roots that it does not have")
+    return numbers
+
+
+def _named_roots(file: h5py.File, key: str, names: str, roots: Sequence[Root]) -> dict[str, Root]:
+    found = (root_of(roots, number) for number in _numbers(file, key, names, roots).tolist())
+    return dict(zip(_texts(file[names]), found, strict=True))
 
 
 def root_of(roots: Sequence[Root], number: int) -> Root:

@@ -102,9 +102,10 @@ class FeatureWriter:
         self._bytes += features.descriptors.nbytes + features.keypoints.nbytes + features.strengths.nbytes
         self._flush_if_due()
 
-    def fail(self, name: str, reason: str) -> None:
-        """Note that an image could not be read, and why."""
+    def fail(self, name: str, reason: str, root: Root | None = None) -> None:
+        """Note that an image, perhaps below a root, could not be read, and why."""
         self._failures[check_name(name)] = reason
+        self._roots[name] = root or self._root
         self._flush_if_due()
 
     def remove(self, name: str) -> None:
@@ -147,7 +148,8 @@ class FeatureWriter:
             file.attrs["kind"], file.attrs["format"] = KIND, FORMAT
             file.attrs["recipe"] = self.recipe.to_json()
             file.attrs["images_root"] = self._root.folder if self._root.folder.isprintable() else ""
-            write_roots(file, [self._roots[name] for name in self._images], self._moved, _TEXT)
+            below, failed = ([self._roots[name] for name in names] for names in (self._images, self._failures))
+            write_roots(file, below, self._moved, failed, _TEXT)
             file["offsets"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
             file["descriptors"] = _joined([i.descriptors.astype(dtype) for i in images], (0, self.dim), dtype)
             file["keypoints"] = _joined([i.keypoints for i in images], (0, 3), np.float32)

@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from asmk_engine.cli.common import Console, plural
-from asmk_engine.errors import InputError
+from asmk_engine.cli.common import Console, Failures, plural
 
 if TYPE_CHECKING:
     from asmk_engine.additions import AddSummary
@@ -17,22 +16,6 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 NAMED = 5
-
-
-@dataclass
-class Refusals:
-    """What a run could not do and must not hide: told in one error once everything else is done."""
-
-    reasons: list[str] = field(default_factory=list)
-
-    def add(self, reason: str) -> None:
-        """One more; a line of its own would not be seen under `--quiet`."""
-        self.reasons.append(reason)
-
-    def tell(self) -> None:
-        """InputError with all reasons, where there are any."""
-        if self.reasons:
-            raise InputError("; ".join(self.reasons))
 
 
 @dataclass
@@ -65,14 +48,14 @@ def report_extraction(summary: ExtractionSummary, output: object, console: Conso
         )
 
 
-def report_found(found: ImageList, refusals: Refusals, console: Console) -> None:
+def report_found(found: ImageList, failures: Failures, console: Console) -> None:
     """Say what a run was not given to read: folders that are locked, files that are no images, files named twice."""
     from asmk_engine.image_lists import LEADS_NOWHERE
 
     _each(console, [f"not looked into {place}: {reason}" for place, reason in found.unlisted.items()])
     locked = [place for place, reason in found.unlisted.items() if reason != LEADS_NOWHERE]
     if locked:
-        refusals.add(f"{plural(len(locked), 'folder')} could not be looked into, such as {locked[0]}: change the "
+        failures.add(f"{plural(len(locked), 'folder')} could not be looked into, such as {locked[0]}: change the "
                      "permissions and run it again")  # fmt: skip
     if found.same:
         console.say(f"{plural(len(found.same), 'file')} named twice in this call, as a link or below two folders, "
@@ -82,7 +65,7 @@ def report_found(found: ImageList, refusals: Refusals, console: Console) -> None
         console.say(f"passed over: {', '.join(f'{count} {kind}' for kind, count in kinds)}{_hints(found.passed_over)}")
 
 
-def report_left(left: Left, refusals: Refusals, console: Console) -> None:
+def report_left(left: Left, failures: Failures, console: Console) -> None:
     """Say which photographs are not taken in as they are, and what would take them in."""
     cure = "--update replaces what is there, --prefix NAME keeps both"
     if left.same:
@@ -93,7 +76,7 @@ def report_left(left: Left, refusals: Refusals, console: Console) -> None:
             f"{named(left.changed)}; what they were is kept: {cure}"
         )
     if left.taken:
-        refusals.add(
+        failures.add(
             f"{plural(len(left.taken), 'photograph')} not taken in, since other photographs bear their names: "
             f"{named(left.taken)}; {cure}"
         )
@@ -124,32 +107,26 @@ def report_without_features(names: Sequence[str], place: object, console: Consol
 
 
 def allowed_removal(
-    images: Sequence[tuple[str, Root]],
-    found: ImageList,
-    refusals: Refusals,
-    console: Console,
-    *,
-    yes: bool,
-) -> list[str]:
-    """The names that `--prune` removes: those whose files are provably gone, told beforehand.
+    images: Sequence[tuple[str, Root]], found: ImageList, failures: Failures, console: Console, *, yes: bool
+) -> list[str] | None:
+    """The names that `--prune` removes, told beforehand; None where it must not, since they are more than half.
 
     images  names and roots of all that is there
     yes     also when they are more than half, or when their folders are empty, as a disk that is not mounted is
     """
-    from asmk_engine.intake import vanished
+    from asmk_engine.intake import find_vanished
 
-    missing = vanished(images, found, trusting=True)
-    gone = missing if yes else vanished(images, found)
-    if len(missing) > len(gone):
-        console.say(f"{plural(len(missing) - len(gone), 'image')} kept, since the folder is there but empty, as that "
-                    "of a disk which is not mounted: --prune --yes removes them")  # fmt: skip
-    total = len(images)
-    if 2 * len(gone) > total and not yes:
-        refusals.add(f"--prune would remove {len(gone)} of {plural(total, 'image')}, more than half, and removed none: "
-                     "give --yes if that is right")  # fmt: skip
-        return []
+    vanished = find_vanished(images, found)
+    gone = [*vanished.gone, *(vanished.doubtful if yes else ())]
+    if vanished.doubtful and not yes:
+        console.say(f"{plural(len(vanished.doubtful), 'image')} kept, since the folder is there but empty, as that of "
+                    "a disk which is not mounted: --prune --yes removes them")  # fmt: skip
+    if 2 * len(gone) > len(images) and not yes:
+        failures.add(f"--prune would remove {len(gone)} of {plural(len(images), 'image')}, more than half, and removed "
+                     "none: give --yes if that is right")  # fmt: skip
+        return None
     if gone:
-        console.say(f"--prune removes {len(gone)} of {plural(total, 'image')}: {named(gone)}")
+        console.say(f"--prune removes {len(gone)} of {plural(len(images), 'image')}: {named(gone)}")
     return gone
 
 

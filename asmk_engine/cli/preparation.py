@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asmk_engine.cli.common import Console
+from asmk_engine.cli.common import Console, Failures
 from asmk_engine.cli.extract import is_feature_set, run_extraction
-from asmk_engine.cli.intake import (
+from asmk_engine.cli.reports import (
     Left,
-    Refusals,
     allowed_removal,
     report_duplicates,
     report_extraction,
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from asmk_engine.image_lists import ImageList
     from asmk_engine.index import Index
     from asmk_engine.recipes import Recipe
-    from asmk_engine.roots import Root
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Call:
 
 
 @dataclass
-class Intake:
+class Prepared:
     """The features that go into the index, and what was met on the way.
 
     removed     names that leave the index, since their photographs are gone
@@ -58,29 +56,29 @@ class Intake:
 
     features: FeatureSet
     removed: list[str] = field(default_factory=list)
-    refusals: Refusals = field(default_factory=Refusals)
+    failures: Failures = field(default_factory=Failures)
     left: Left = field(default_factory=Left)
     extraction: ExtractionSummary | None = None
 
     def report(self, summary: AddSummary, output: Path, console: Console) -> None:
         """Say what was left out and what is odd; InputError at the end for what could not be done."""
         if self.extraction is not None:
-            report_found(self.extraction.found, self.refusals, console)
+            report_found(self.extraction.found, self.failures, console)
         self.left.note(summary)
-        report_left(self.left, self.refusals, console)
+        report_left(self.left, self.failures, console)
         report_duplicates(summary, console)
         empty = [name for name in self.features.names if self.features.count(name) == 0]
         report_without_features(empty, output, console)
-        self.refusals.tell()
+        self.failures.tell()
 
 
-def take_in(
+def prepare(
     call: Call,
     target: Index | GlobalIndex | None,
     book: Codebook | None,
     console: Console,
     options: dict[str, Any],
-) -> Intake:
+) -> Prepared:
     """The features of the inputs; photographs are extracted as index or codebook want them, unless told otherwise."""
     from asmk_engine.features import FeatureSet
     from asmk_engine.image_lists import find_images
@@ -91,53 +89,42 @@ def take_in(
     if sets and (call.prefix or call.all_files):
         raise InputError(f"{sets[0]}: --prefix and --all-files go with photographs, and this is a feature set")
     if sets:
-        return take_set(FeatureSet.open(sets[0]), call, target, console)
+        return prepare_set(FeatureSet.open(sets[0]), call, target, console)
     found = find_images(call.inputs, prefix=call.prefix, every_file=call.all_files)
     recipe: Recipe | None = None if book is None else book.recipe
     if target is not None:
         recipe, options = target.recipe, {**options, "network": target.network}
     place = call.features_path or _kept_so_far(target) or features_beside(call.output)
-    refusals, left = Refusals(), Left()
-    removed = _removed(call, target, found, refusals, console)
+    failures, left = Failures(), Left()
+    removed = _removed(call, target, found, failures, console)
+    prune = call.prune and removed is not None
     held: Container[str] = frozenset() if target is None else target
     summary = run_extraction(
-        found, place, console, prune=bool(removed), trusting=call.yes, update=call.update, held=held, recipe=recipe,
+        found, place, console, prune=prune, trusting=call.yes, update=call.update, held=held, recipe=recipe,
         **options,
     )  # fmt: skip
     report_extraction(summary, place, console)
     left.note(summary.intake)
-    return Intake(FeatureSet.open(place).selected(summary.names), removed, refusals, left, summary)
+    return Prepared(FeatureSet.open(place).selected(summary.names), removed or [], failures, left, summary)
 
 
-def take_set(features: FeatureSet, call: Call, target: Index | GlobalIndex | None, console: Console) -> Intake:
+def prepare_set(features: FeatureSet, call: Call, target: Index | GlobalIndex | None, console: Console) -> Prepared:
     """A feature set as it is; what it no longer holds leaves the index where its files are gone, too."""
     from asmk_engine.image_lists import ImageList
 
-    refusals = Refusals()
-    found = ImageList([], "", {}, roots=features.roots)
-    return Intake(features, _removed(call, target, found, refusals, console, features), refusals)
+    failures = Failures()
+    found = ImageList([], "", {}, roots=features.roots())
+    removed = _removed(call, target, found, failures, console) or []
+    return Prepared(features, [name for name in removed if name not in features], failures)
 
 
 def _removed(
-    call: Call,
-    target: Index | GlobalIndex | None,
-    found: ImageList,
-    refusals: Refusals,
-    console: Console,
-    held: FeatureSet | None = None,
-) -> list[str]:
-    """The names that `--prune` takes from the index; none of those that a feature set still holds."""
+    call: Call, target: Index | GlobalIndex | None, found: ImageList, failures: Failures, console: Console
+) -> list[str] | None:
+    """The names that `--prune` takes from the index; None where it must not."""
     if not call.prune or target is None:
         return []
-    removed = allowed_removal(list(_origins(target)), found, refusals, console, yes=call.yes)
-    return [name for name in removed if held is None or name not in held]
-
-
-def _origins(target: Index | GlobalIndex) -> Iterator[tuple[str, Root]]:
-    """Name and root of every image of an index."""
-    for place, segment in enumerate(target.snapshot.segments):
-        for number in segment.live_numbers().tolist():
-            yield segment.name(number), target.snapshot.identity((place, number)).root
+    return allowed_removal(target.snapshot.origins(), found, failures, console, yes=call.yes)
 
 
 def _kept_so_far(target: Index | GlobalIndex | None) -> Path | None:
