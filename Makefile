@@ -37,8 +37,11 @@ $(READY): setup.cfg pyproject.toml constraints.txt asmk_engine/__init__.py
 	@touch $@
 	@echo "Installed."
 
+# The tests of a file stay together, since they share what is made once for all of them.
+PYTEST  := -m pytest --numprocesses auto --dist loadfile
+
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python $(PYTEST)
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow
@@ -57,7 +60,7 @@ lint: $(READY) $(WHEEL_READY)
 	@cd $(WHEEL) && ../$(BIN)/mypy --config-file ../pyproject.toml --python-executable venv/bin/python -p asmk_engine
 
 wheel-test: $(WHEEL_READY)
-	@cd tests && ../$(WHEEL)/venv/bin/python -m pytest -o pythonpath=
+	@cd tests && ../$(WHEEL)/venv/bin/python $(PYTEST) -o pythonpath=
 
 # The wheel is built from the source archive, as a packager would, and gets an environment of its own. That one borrows
 # the dependencies of .venv through a .pth file, which does not carry the editable install over.

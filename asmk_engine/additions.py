@@ -96,19 +96,34 @@ def _compare(plan: Plan, view: View, features: FeatureSet, known: dict[str, tupl
     names = list(known)
     for place in np.flatnonzero(~plain).tolist():
         root = there.roots[int(there.numbers[place])]
-        _decide(plan, names[place], root, bool(is_same[place]), features, existing)
+        _decide(plan, names[place], root, bool(is_same[place]), view, features, existing)
 
 
-def _decide(plan: Plan, name: str, known: Root, is_same: bool, features: FeatureSet, existing: str) -> None:
+def _decide(
+    plan: Plan, name: str, known: Root, is_same: bool, view: View, features: FeatureSet, existing: str
+) -> None:
     root = features.root(name)
     if is_same:
         plan.unchanged += 1
         if is_elsewhere(known, root, name, features.source(name)):
             plan.moved[name] = root
+    elif (twin := _twin(view, features, name)) is not None:
+        plan.same[name] = twin
     elif existing == "update":
         plan.replaced.append(name)
     else:
         (plan.taken if is_other(known, root, name) else plan.changed).append(name)
+
+
+def _twin(view: View, features: FeatureSet, name: str) -> str | None:
+    """The other name under which the index has the very file of an image, with its content."""
+    file, fingerprint = features.root(name).file(name), features.source(name).fingerprint
+    names = (root.name(file) for root in view.manifest.roots) if file is not None else ()
+    for other, place in view.find_all(found for found in names if found not in (None, name)).items():
+        identity = view.identity(place)
+        if identity.fingerprint == fingerprint and identity.root.file(other) == file:
+            return other
+    return None
 
 
 def _place_new(plan: Plan, view: View, features: FeatureSet, new: Sequence[str]) -> None:

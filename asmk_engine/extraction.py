@@ -106,9 +106,9 @@ def extract_images(
     count = _worker_count(workers)
     with FeatureWriter(output, extractor.recipe, extractor.dim) as writer:
         run = _Run(writer, found, strict=strict, progress=progress)
+        wanted = run.begin(update=update, held=held)
         if prune:
             run.forget_vanished(trusting=trusting)
-        wanted = run.begin(update=update, held=held)
         with closing(_outcomes(extractor, wanted, count, image_seconds)) as outcomes, _Behind() as behind:
             for image, outcome in zip(wanted, outcomes, strict=True):
                 behind.call(run.take, image, outcome)
@@ -254,7 +254,9 @@ class _Run:
         if self._known is None:
             return
         known, again = self._known, self._found.failures
-        gone = self._vanished([(name, known.root(name)) for name in known.names], trusting)
+        left = self._intake.left
+        stay = [(name, known.root(name)) for name in known.names if known.source(name).fingerprint not in left]
+        gone = self._vanished(stay, trusting)
         failed = [(name, known.failed_below(name)) for name in known.failures if name not in again]
         noted = self._vanished(failed, trusting)
         for name in [*gone, *noted]:

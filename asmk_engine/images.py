@@ -383,6 +383,10 @@ class _QuietPillow:
     """While any thread is inside, the warnings of Pillow are not shown; the last one out restores the filters."""
 
     def __init__(self) -> None:
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Nobody is inside."""
         self._lock, self._inside = threading.Lock(), 0
 
     def __enter__(self) -> None:
@@ -401,3 +405,6 @@ class _QuietPillow:
 
 
 _QUIET = _QuietPillow()
+
+if hasattr(os, "register_at_fork"):  # a thread of the parent may be inside
+    os.register_at_fork(after_in_child=_QUIET.start_over)

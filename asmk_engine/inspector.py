@@ -104,5 +104,12 @@ def _process() -> _Process:
     return _Process()
 
 
-if hasattr(os, "register_at_fork"):  # the pipes belong to the parent: a child starts a process of its own
-    os.register_at_fork(after_in_child=_process.cache_clear)
+def _start_over() -> None:
+    """In a forked child: the pipes belong to the parent, and a thread that is gone may be using them."""
+    global _lock
+    _lock = threading.Lock()
+    _process.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over)

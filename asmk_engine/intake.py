@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ class Intake:
 
     wanted     to be extracted: new, changed, or failed before
     unchanged  names whose features are there
-    moved      of the unchanged: found below another root than before, which is gone
+    moved      of the unchanged: found below another root than before, or touched since they were looked at last
     changed    names whose photograph was replaced at its place, and whose features are to stay
     taken      names that another photograph, from another place, bears in the set
     same       names of files that the set has under another name: which
+    left       fingerprints of the files of `changed` and `taken`, whose content may be known by a name that is gone
     """
 
     wanted: list[ImageFile] = field(default_factory=list)
@@ -31,6 +33,13 @@ class Intake:
     changed: list[str] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     same: dict[str, str] = field(default_factory=dict)
+    left: set[int] = field(default_factory=set)
+
+    def leave(self, image: ImageFile, names: list[str]) -> None:
+        """Leave an image out."""
+        names.append(image.name)
+        with contextlib.suppress(OSError):
+            self.left.add(file_fingerprint(image.path))
 
 
 def take_in(
@@ -45,12 +54,14 @@ def take_in(
     """
     intake, roots = Intake(), known.roots() if known else ()
     for image in images:
-        if known is not None and image.name in known:
-            _place_known(intake, image, known, update=update, held=held)
-            continue
-        twin = _twin(image, known, roots) if known is not None else None
-        if twin is not None and (held is None or twin in held):
+        if known is None:
+            intake.wanted.append(image)
+        elif image.name in known and _is_unchanged(image, known):
+            _place_unchanged(intake, image, known)
+        elif (twin := _twin(image, known, roots)) is not None and (held is None or twin in held):
             intake.same[image.name] = twin
+        elif image.name in known:
+            _place_other(intake, image, known, update=update, held=held)
         else:
             intake.wanted.append(image)
     return intake
@@ -64,21 +75,24 @@ def _twin(image: ImageFile, known: FeatureSet, roots: Iterable[Root]) -> str | N
     return next((name for name in there if _has_content(image.path, known, name)), None)
 
 
-def _place_known(
+def _place_unchanged(intake: Intake, image: ImageFile, known: FeatureSet) -> None:
+    intake.unchanged.append(image.name)
+    root, source = known.root(image.name), known.source(image.name)
+    if is_elsewhere(root, image.root, image.name, source) or (root == image.root and _is_touched(image, known)):
+        intake.moved[image.name] = image.root
+
+
+def _place_other(
     intake: Intake, image: ImageFile, known: FeatureSet, *, update: bool, held: Container[str] | None
 ) -> None:
-    root = known.root(image.name)
-    other = is_other(root, image.root, image.name)
-    if _is_unchanged(image, known):
-        intake.unchanged.append(image.name)
-        if is_elsewhere(root, image.root, image.name, known.source(image.name)):
-            intake.moved[image.name] = image.root
-    elif update or (not other if held is None else image.name not in held):
+    """An image whose name the set has for another content."""
+    other = is_other(known.root(image.name), image.root, image.name)
+    if update or (not other if held is None else image.name not in held):
         intake.wanted.append(image)
     elif other:
-        intake.taken.append(image.name)
+        intake.leave(image, intake.taken)
     elif can_be_read(image.path):
-        intake.changed.append(image.name)
+        intake.leave(image, intake.changed)
     else:  # the attempt to extract it will say what is wrong with it
         intake.wanted.append(image)
 
@@ -100,7 +114,7 @@ def is_elsewhere(known: Root, found: Root, name: str, source: Source) -> bool:
 
 
 def _is_unchanged(image: ImageFile, known: FeatureSet) -> bool:
-    """Whether the set has features of this content; the time of a file at its old place is believed."""
+    """Whether the set has features of this content; of a file that nobody touched, its size and time are believed."""
     recorded, in_place = known.source(image.name), known.root(image.name) == image.root
     try:
         size, mtime = file_stamp(image.path)
@@ -108,7 +122,16 @@ def _is_unchanged(image: ImageFile, known: FeatureSet) -> bool:
         return False
     if size != recorded.size:
         return False
-    return (in_place and mtime == recorded.mtime) or _has_content(image.path, known, image.name)
+    is_believed = in_place and mtime == recorded.mtime and not _is_touched(image, known)
+    return is_believed or _has_content(image.path, known, image.name)
+
+
+def _is_touched(image: ImageFile, known: FeatureSet) -> bool:
+    """Whether a file was renamed, restored or given another time since the set spoke of it last."""
+    try:
+        return os.stat(image.path).st_ctime_ns > known.spoken_at(image.name)
+    except OSError:
+        return True
 
 
 def _has_content(path: Path, known: FeatureSet, name: str) -> bool:

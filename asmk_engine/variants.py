@@ -16,6 +16,7 @@ from asmk_engine.errors import InputError
 from asmk_engine.features import Features
 from asmk_engine.search import Hit, SelectiveMatch
 from asmk_engine.signatures import aggregate_residuals
+from asmk_engine.threads import forks_wait
 
 KERNELS = ("asmk", "asmk-real", "smk", "smk-real")
 EPSILON = 1e-6  # added to the norm of an aggregate, as the reference implementation does
@@ -101,7 +102,9 @@ class Comparison:
         total = 0.0
         for word in np.intersect1d(one.words, other.words):
             mine, theirs = (v.vectors[v.words == word] for v in (one, other))
-            total += float(self.match.apply(mine @ theirs.T).sum())
+            with forks_wait():
+                products = mine @ theirs.T
+            total += float(self.match.apply(products).sum())
         return total
 
 

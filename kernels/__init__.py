@@ -4,7 +4,9 @@ Each file imports numpy and numba only, and `kernel` from here, never another fi
 does not notice a changed callee in another file. It is also why each can be read alone.
 """
 
+import concurrent.futures.thread  # noqa: F401  (it and logging register for forks)
 import functools
+import logging  # noqa: F401
 import os
 import tempfile
 import threading
@@ -30,6 +32,16 @@ def _choose_cache() -> None:
 _choose_cache()
 
 
+_compiling = threading.RLock()  # one for all: Numba compiles one function at a time
+
+# A child that was forked in the middle of it would inherit half a compiler. What was registered last is called first
+# before a fork: logging, which the compiler needs, must not be locked while the fork waits here.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_compiling.acquire, after_in_parent=_compiling.release, after_in_child=_compiling.release
+    )
+
+
 class Kernel:
     """A function that Numba compiles for one signature when it is first called, and keeps on the disk.
 
@@ -38,7 +50,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], signature: str) -> None:
         functools.update_wrapper(self, function)
-        self._function, self._signature, self._lock = function, signature, threading.Lock()
+        self._function, self._signature = function, signature
         self._compiled: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
@@ -48,7 +60,7 @@ class Kernel:
     @property
     def compiled(self) -> Any:
         """The function as Numba made it."""
-        with self._lock:
+        with _compiling:
             if self._compiled is None:
                 from numba import njit
 

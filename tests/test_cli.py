@@ -122,7 +122,9 @@ def test_adding_updating_pruning_deleting_merging(world: Path, tmp_path: Path) -
     assert "1 added" in run("index", photos, "-o", index, *options).stderr
     (photos / SUBJECTS[0] / "é 0.jpg").unlink()
     cv2.imencode(".jpg", draw(78))[1].tofile(photos / SUBJECTS[1] / "é 0.jpg")
-    assert "0 added, 0 replaced" in run("index", photos, "-o", index, *options).stderr
+    told = run("index", photos, "-o", index, *options, code=1).stderr  # 1: what was replaced is not what is indexed
+    assert "0 added, 0 replaced" in told
+    assert f"1 photograph replaced by others since they were taken in: '{SUBJECTS[1]}/é 0.jpg'" in told
     message = run("index", photos, "-o", index, "--update", "--prune", *options).stderr
     assert "0 added, 1 replaced" in message and "1 removed" in message
     assert "0 added, 0 replaced" in run("index", photos, "-o", index, "--update", "--prune", *options).stderr

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from asmk_engine.features import FeatureSet, FeatureWriter
 from asmk_engine.index import Index
 from asmk_engine.store import storage_errors
 from histories import NAMES, observe, signed, small_codebook
-from samples import RECIPE, make_features, random_codebook
+from samples import ENVIRONMENT, RECIPE, make_features, random_codebook, random_images, write_features
 
 SIZE = 400_000  # bytes of the disk
 
@@ -158,3 +159,25 @@ def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+EXPORTING = """
+import sys
+from asmk_engine.errors import StorageError
+from asmk_engine.features import FeatureSet
+from asmk_engine.interop.hloc import export_hloc
+
+try:
+    export_hloc(FeatureSet.open(sys.argv[1]), sys.argv[2])
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_ends_an_export_in_one_line_and_is_left_clean(disk: Path, tmp_path: Path) -> None:
+    write_features(tmp_path / "set", random_images(400, 128))
+    command = [sys.executable, "-c", EXPORTING, str(tmp_path / "set"), str(disk / "out.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1 and "HDF5" not in done.stdout and f"{disk}/out.h5" in done.stdout
+    assert "No space left on device" in done.stdout and [*disk.iterdir()] == []

@@ -131,7 +131,7 @@ def test_another_card_in_the_same_reader_is_a_changed_photograph_that_a_prefix_k
     index(card, to=to)
     first = shutil.copy(card / "IMG_1.jpg", tmp_path / "first.jpg")
     paint(card / "IMG_1.jpg", 2)
-    assert "--prefix NAME keeps both" in index(card, to=to)
+    assert "--prefix NAME keeps both" in index(card, to=to, code=1)
     index(card, to=to, options=("--prefix", "two/"))
     assert best(to, first) == "IMG_1.jpg" and best(to, card / "IMG_1.jpg") == "two/IMG_1.jpg"
 
@@ -185,7 +185,7 @@ def test_a_changed_photograph_is_named_and_asked_with_what_it_was(tmp_path: Path
     index(photos, to=to)
     was = FeatureSet.open(tmp_path / "i.features").read("a.jpg")
     paint(photos / "a.jpg", 3)
-    told = index(photos, to=to)
+    told = index(photos, to=to, code=1)
     assert "'a.jpg'" in told and "--update" in told and "1 there already" in told and "1 left out" in told
     asked = QuerySource(Index.open(to)).features("a.jpg")[0]
     assert np.array_equal(asked.descriptors, was.descriptors)
@@ -424,6 +424,73 @@ def test_a_file_that_only_the_features_know_goes_in_under_its_new_name(tmp_path:
     assert names(to) == ["x.jpg"] and best(to, p / "2024/x.jpg") == "x.jpg"
 
 
+def test_a_photograph_that_was_renamed_onto_another_is_not_pruned(tmp_path: Path) -> None:
+    m, to = fill(tmp_path / "m", {"a.jpg": 1, "b.jpg": 2, "c.jpg": 3, "d.jpg": 4}), tmp_path / "i.index"
+    index(m, to=to)
+    (m / "c.jpg").rename(m / "b.jpg")  # without --update b.jpg stays what it was, so c.jpg has to stay, too
+    told = index(m, to=to, options=("--prune",), code=1)
+    assert names(to) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"] and "removes" not in told
+    assert best(to, m / "b.jpg") == "c.jpg" and "c.jpg" in FeatureSet.open(tmp_path / "i.features")
+    index(m, to=to, options=("--prune", "--update"))
+    assert names(to) == ["a.jpg", "b.jpg", "d.jpg"] and best(to, m / "b.jpg") == "b.jpg"
+
+
+def test_photographs_of_equal_size_and_time_that_were_swapped_are_told_apart(tmp_path: Path) -> None:
+    m, to = fill(tmp_path / "m", {"a.bmp": 1, "b.bmp": 2, "c.bmp": 3}), tmp_path / "i.index"
+    for name in ("a.bmp", "b.bmp", "c.bmp"):
+        os.utime(m / name, (1_600_000_000, 1_600_000_000))
+    index(m, to=to)
+    for old, new in (("a.bmp", "t"), ("b.bmp", "a.bmp"), ("t", "b.bmp")):
+        (m / old).rename(m / new)
+    assert "'a.bmp', 'b.bmp'" in index(m, to=to, code=1)
+    assert "2 replaced" in index(m, to=to, options=("--update",))
+    assert best(to, m / "a.bmp") == "a.bmp" and best(to, m / "b.bmp") == "b.bmp"
+
+
+def test_a_file_that_was_touched_is_read_once_more_and_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m, to = fill(tmp_path / "m", {"a.jpg": 1, "b.jpg": 2}), tmp_path / "i.index"
+    index(m, to=to)
+    (m / "a.jpg").chmod(0o600)
+    assert "2 there already" in index(m, to=to)
+    monkeypatch.setattr("asmk_engine.intake.file_fingerprint", None)
+    assert "2 there already" in index(m, to=to)
+
+
+def test_a_nested_folder_does_not_take_the_names_of_the_outer_one(tmp_path: Path) -> None:
+    m, to = fill(tmp_path / "m", {"b.jpg": 1, "sub/b.jpg": 2, "sub/c.jpg": 3}), tmp_path / "i.index"
+    index(m, to=to)
+    for options in ((), ("--update",)):
+        told = index(m / "sub", to=to, options=options)
+        assert "'b.jpg' (= 'sub/b.jpg')" in told and names(to) == ["b.jpg", "sub/b.jpg", "sub/c.jpg"]
+    call("extract", m / "sub", "-o", tmp_path / "sub.features", *FEATURES)
+    told = call("index", tmp_path / "sub.features", "-o", to, "--update")
+    assert "'b.jpg' (= 'sub/b.jpg')" in told and names(to) == ["b.jpg", "sub/b.jpg", "sub/c.jpg"]
+    assert best(to, m / "b.jpg") == "b.jpg" and best(to, m / "sub/b.jpg") == "sub/b.jpg"
+
+
+def test_answers_of_different_photographs_of_a_name_are_not_fused(tmp_path: Path) -> None:
+    m = fill(tmp_path / "m", {"a.jpg": 1, "b.jpg": 2, "c.jpg": 3})
+    index(m, to=tmp_path / "one.index")
+    assert call("query", tmp_path / "one.index", "a.jpg", "--fuse", tmp_path / "one.index").code == 0
+    paint(m / "a.jpg", 9)
+    index(m, to=tmp_path / "two.index")
+    told = call("query", tmp_path / "one.index", "b.jpg", "--fuse", tmp_path / "two.index", code=1)
+    assert "'a.jpg' is another photograph" in told
+
+
+def test_options_that_do_not_go_with_features_are_refused(tmp_path: Path) -> None:
+    m = fill(tmp_path / "m", {"a.jpg": 1})
+    call("extract", m, "-o", tmp_path / "f", *FEATURES)
+    for options in (("--features", tmp_path / "g"), ("--prefix", "x"), ("--all-files",)):
+        assert options[0] in call("index", tmp_path / "f", "-o", tmp_path / "i.index", *options, code=1)
+    index(m, to=tmp_path / "i.index", options=("--features", tmp_path / "f"))
+    call("extract", m, "-o", tmp_path / "g", *FEATURES)
+    call("index", tmp_path / "g", "-o", tmp_path / "i.index")
+    assert f"{tmp_path / 'f'}, {tmp_path / 'g'}" in call("info", tmp_path / "i.index").out
+
+
 def test_failures_are_forgotten_when_their_files_are_gone(tmp_path: Path) -> None:
     a, b = fill(tmp_path / "a", {"1.jpg": 1, "2.jpg": 2}), fill(tmp_path / "b", {"3.jpg": 3})
     for folder in (a, b):
@@ -443,7 +510,7 @@ def test_a_changed_photograph_beside_a_broken_one_is_named(tmp_path: Path) -> No
     index(a, to=to)
     paint(a / "1.jpg", 2)
     (a / "bad.jpg").write_bytes(b"no image")
-    told = index(a, to=to)
+    told = index(a, to=to, code=1)
     assert "skipped 'bad.jpg'" in told and "1 photograph replaced" in told
 
 

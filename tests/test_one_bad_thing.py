@@ -127,6 +127,16 @@ def test_locked_folders_and_links_into_them_cost_themselves_only(tmp_path: Path,
     assert len(FeatureSet.open(tmp_path / "i.features")) == 6
 
 
+def test_a_locked_folder_among_several_costs_itself_only(tmp_path: Path) -> None:
+    locked, open_ = fill(tmp_path / "locked", {"1.jpg": 1}), fill(tmp_path / "open", {"2.jpg": 2})
+    locked.chmod(0o000)
+    command = [sys.executable, "-m", "asmk_engine", "index", str(locked), str(open_), "-o", str(tmp_path / "i.index")]
+    done = as_ordinary_user([*command, *FEATURES, "--words", "4"])
+    locked.chmod(0o755)
+    assert done.returncode == 1 and "1 added" in done.stderr and str(locked) in done.stderr, done.stderr
+    assert names(tmp_path / "i.index") == ["2.jpg"]
+
+
 def test_sheets_and_regions_of_locked_photographs(tmp_path: Path) -> None:
     photos = fill(tmp_path / "photos", {"1.jpg": 1, "locked/2.jpg": 2})
     index(photos, to=tmp_path / "i.index")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from asmk_engine.errors import AsmkError, InputError, StorageError
 from asmk_engine.escape import unencodable, unescape_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path, readable=False)  # whoever opens a path says what is wrong with it
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress and no messages.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
@@ -188,6 +189,11 @@ class Console:
                 bar.update(done - bar.n)
 
             yield advance
+
+
+def as_written(line: str, stream: TextIO) -> str:
+    """A line of JSON as a stream can write it: in ASCII where its encoding lacks a letter of the line."""
+    return json.dumps(json.loads(line)) if unprintable([line], stream) else line
 
 
 def unprintable(names: Iterable[str], stream: TextIO) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import click
 
 from asmk_engine.cli.common import PATH, Console, Failures, extraction_options, intake_options, quiet_option
 from asmk_engine.cli.networks import choose_extractor
-from asmk_engine.cli.reports import Left, allowed_removal, report_extraction, report_found, report_left
+from asmk_engine.cli.reports import Left, allowed_removal, report_extraction, report_found, report_left, report_removal
 
 if TYPE_CHECKING:
     from asmk_engine.extraction import ExtractionSummary
@@ -55,7 +56,9 @@ def extract(
     if prune and is_feature_set(output):
         known = FeatureSet.open(output)
         origins = [(name, known.root(name)) for name in known.names]
-        prune = allowed_removal(origins, found, failures, console, yes=yes) is not None
+        gone = allowed_removal(origins, found, failures, console, yes=yes)
+        report_removal(gone or [], len(known), console)
+        prune = gone is not None
     summary = run_extraction(found, output, console, prune=prune, trusting=yes, update=update, **options)
     left.note(summary.intake)
     report_extraction(summary, output, console)
@@ -102,6 +105,10 @@ def run_extraction(
 
 def is_feature_set(path: Path) -> bool:
     """Whether a path is a folder of feature parts."""
+    from asmk_engine.errors import StorageError
     from asmk_engine.features import part_names
 
-    return path.is_dir() and bool(part_names(path))
+    try:
+        return os.path.isdir(path) and bool(part_names(path))
+    except StorageError:  # a locked folder is for those to judge who look for photographs in it
+        return False

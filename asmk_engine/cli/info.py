@@ -133,7 +133,7 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "code", f"{content['bits']} bits"
     yield from _codebook_origin(content)
-    yield "features in", content["features"] or "unknown"
+    yield "features in", ", ".join(content["features"]) or "unknown"
     yield "images from", _roots(content)
     yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
 

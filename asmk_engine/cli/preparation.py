@@ -17,6 +17,7 @@ from asmk_engine.cli.reports import (
     report_extraction,
     report_found,
     report_left,
+    report_removal,
     report_without_features,
 )
 from asmk_engine.errors import InputError
@@ -88,6 +89,8 @@ def prepare(
         raise InputError(f"{sets[0]}: a feature set stands alone; index several one after the other")
     if sets and (call.prefix or call.all_files):
         raise InputError(f"{sets[0]}: --prefix and --all-files go with photographs, and this is a feature set")
+    if sets and call.features_path:
+        raise InputError(f"{sets[0]}: --features says where features of photographs are kept, and these are features")
     if sets:
         return prepare_set(FeatureSet.open(sets[0]), call, target, console)
     found = find_images(call.inputs, prefix=call.prefix, every_file=call.all_files)
@@ -105,7 +108,9 @@ def prepare(
     )  # fmt: skip
     report_extraction(summary, place, console)
     left.note(summary.intake)
-    return Prepared(FeatureSet.open(place).selected(summary.names), removed or [], failures, left, summary)
+    removed = _without_left(removed or [], target, summary)
+    report_removal(removed, 0 if target is None else target.images, console)
+    return Prepared(FeatureSet.open(place).selected(summary.names), removed, failures, left, summary)
 
 
 def prepare_set(features: FeatureSet, call: Call, target: Index | GlobalIndex | None, console: Console) -> Prepared:
@@ -115,7 +120,9 @@ def prepare_set(features: FeatureSet, call: Call, target: Index | GlobalIndex | 
     failures = Failures()
     found = ImageList([], "", {}, roots=features.roots())
     removed = _removed(call, target, found, failures, console) or []
-    return Prepared(features, [name for name in removed if name not in features], failures)
+    removed = [name for name in removed if name not in features]
+    report_removal(removed, 0 if target is None else target.images, console)
+    return Prepared(features, removed, failures)
 
 
 def _removed(
@@ -125,6 +132,15 @@ def _removed(
     if not call.prune or target is None:
         return []
     return allowed_removal(target.snapshot.origins(), found, failures, console, yes=call.yes)
+
+
+def _without_left(
+    removed: Sequence[str], target: Index | GlobalIndex | None, summary: ExtractionSummary
+) -> list[str]:
+    """What is to be removed but for photographs that are there still, in files that were left out."""
+    left = summary.intake.left
+    known = {name: target.identity(name) for name in removed} if target is not None and left else {}
+    return [name for name in removed if not ((one := known.get(name)) and one.fingerprint in left)]
 
 
 def _kept_so_far(target: Index | GlobalIndex | None) -> Path | None:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, Failures, images_option, match_options, parse_box, quiet_option
+from asmk_engine.cli.common import (
+    PATH,
+    Console,
+    Failures,
+    as_written,
+    images_option,
+    match_options,
+    parse_box,
+    quiet_option,
+)
 from asmk_engine.cli.searching import (
     SearchOptions,
     answer,
@@ -154,7 +163,8 @@ def _lines(answers: Iterable[tuple[str, list[Hit]]], form: str) -> Iterator[str]
 
     if form == "table":
         return (line for name, hits in answers for line in _table(name, hits))
-    return run_lines(answers, form)
+    lines = run_lines(answers, form)
+    return (as_written(line, sys.stdout) for line in lines) if form == "jsonl" else lines
 
 
 def _table(name: str, hits: list[Hit]) -> Iterator[str]:

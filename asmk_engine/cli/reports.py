@@ -71,7 +71,7 @@ def report_left(left: Left, failures: Failures, console: Console) -> None:
     if left.same:
         console.say(f"{plural(len(left.same), 'file')} there already under other names: {named(left.same)}")
     if left.changed:
-        console.say(
+        failures.add(
             f"{plural(len(left.changed), 'photograph')} replaced by others since they were taken in: "
             f"{named(left.changed)}; what they were is kept: {cure}"
         )
@@ -109,7 +109,7 @@ def report_without_features(names: Sequence[str], place: object, console: Consol
 def allowed_removal(
     images: Sequence[tuple[str, Root]], found: ImageList, failures: Failures, console: Console, *, yes: bool
 ) -> list[str] | None:
-    """The names that `--prune` removes, told beforehand; None where it must not, since they are more than half.
+    """The names that `--prune` may remove; None where it must not, since they are more than half.
 
     images  names and roots of all that is there
     yes     also when they are more than half, or when their folders are empty, as a disk that is not mounted is
@@ -125,9 +125,13 @@ def allowed_removal(
         failures.add(f"--prune would remove {len(gone)} of {plural(len(images), 'image')}, more than half, and removed "
                      "none: give --yes if that is right")  # fmt: skip
         return None
-    if gone:
-        console.say(f"--prune removes {len(gone)} of {plural(len(images), 'image')}: {named(gone)}")
     return gone
+
+
+def report_removal(removed: Sequence[str], total: int, console: Console) -> None:
+    """Say what `--prune` removes, before it does."""
+    if removed:
+        console.say(f"--prune removes {len(removed)} of {plural(total, 'image')}: {named(removed)}")
 
 
 def named(names: Collection[str] | Mapping[str, str], limit: int = NAMED) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from asmk_engine.cli.common import PATH, Console, Failures, together, was_given
-from asmk_engine.errors import InputError
+from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
     from asmk_engine.descriptors import GlobalIndex, GlobalSearcher
@@ -119,7 +119,21 @@ class Fused:
         depth = max(FUSED, top)
         pairs = zip(self.sources, self.searchers, strict=True)
         rankings = [searcher.search(source.features(name, box)[0], depth) for source, searcher in pairs]
-        return fuse(rankings, method=self.method, weights=[1 - self.weight, self.weight], top=top)
+        hits = fuse(rankings, method=self.method, weights=[1 - self.weight, self.weight], top=top)
+        self._check_same([hit.name for hit in hits])
+        return hits
+
+    def _check_same(self, names: list[str]) -> None:
+        """MismatchError when a name in an answer is one photograph in one index and another in the other."""
+        one, other = (source.index for source in self.sources)
+        for name in names:
+            first, second = one.identity(name), other.identity(name)
+            are_files = first and second and first.root.is_known and second.root.is_known
+            if first and second and are_files and first.fingerprint != second.fingerprint:
+                raise MismatchError(
+                    f"{name!r} is another photograph in {one.path} than in {other.path}, so their answers cannot be "
+                    "fused; bring both up to date with `asmk-engine index --update`"
+                )
 
 
 def open_fused(

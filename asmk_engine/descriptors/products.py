@@ -14,6 +14,7 @@ import numpy as np
 from asmk_engine.descriptors.codec import Codec, widened
 from asmk_engine.descriptors.segment import GlobalSegment
 from asmk_engine.kernels.vectors import dots, look_up, product_table
+from asmk_engine.threads import forks_wait
 
 BLOCK_BYTES = 16 << 20  # of vectors that are multiplied at a time by one query
 MOST_BLOCK_BYTES = 64 << 20  # by many: what is done for each query and block counts then
@@ -65,7 +66,9 @@ class FlatScores:
 
     def approximate(self, segment: GlobalSegment, begin: int, end: int) -> np.ndarray:
         """See `Scores`."""
-        product: np.ndarray = self.queries @ widened(segment.rows(begin, end)).T
+        vectors = widened(segment.rows(begin, end))
+        with forks_wait():
+            product: np.ndarray = self.queries @ vectors.T
         return product
 
     def exact(self, stored: np.ndarray, query: int) -> np.ndarray:

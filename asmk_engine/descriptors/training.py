@@ -13,6 +13,7 @@ from asmk_engine.descriptors.codec import CENTROIDS, Codec, CodecOptions
 from asmk_engine.errors import DependencyError, InputError, MismatchError
 from asmk_engine.features import FeatureSet
 from asmk_engine.recipes import Recipe
+from asmk_engine.threads import call_library
 
 SAMPLE = 100_000
 ROUNDS = 25
@@ -102,5 +103,5 @@ def learn_centroids(vectors: np.ndarray, width: int, seed: int) -> np.ndarray:
     dim = vectors.shape[1]
     quantiser = faiss.ProductQuantizer(dim, dim // width, 8)
     quantiser.cp.seed, quantiser.cp.niter, quantiser.cp.min_points_per_centroid = seed + 1, ROUNDS, 1
-    quantiser.train(np.ascontiguousarray(vectors, np.float32))
+    call_library(lambda: quantiser.train(np.ascontiguousarray(vectors, np.float32)))
     return faiss.vector_to_array(quantiser.centroids).reshape(dim // width, CENTROIDS, width).copy()

@@ -39,6 +39,7 @@ class FeatureSet:
         self._parts = parts
         self._places: dict[str, _Place] = {}
         self._moved: dict[str, Root] = {}
+        self._spoken: dict[str, int] = {}
         self.failures: dict[str, str] = {}
         self._failed_below: dict[str, Root] = {}
         for number, part in enumerate(parts):
@@ -51,13 +52,14 @@ class FeatureSet:
             self._forget(name)
             self._places[name] = _Place(number, row)
         self._moved |= part.moved
+        self._spoken |= dict.fromkeys(part.moved, number)
         for name, reason in part.failures.items():
             self._forget(name)
             self.failures[name] = reason
             self._failed_below[name] = part.failed_below.get(name, UNKNOWN)
 
     def _forget(self, name: str) -> None:
-        for table in (self._places, self._moved, self.failures, self._failed_below):
+        for table in (self._places, self._moved, self._spoken, self.failures, self._failed_below):
             table.pop(name, None)
 
     @classmethod
@@ -157,6 +159,11 @@ class FeatureSet:
         """The file the image was read from."""
         place = self._place(name)
         return Source(*(int(value) for value in self._parts[place.part].sources[place.row]))
+
+    def spoken_at(self, name: str) -> int:
+        """When the last part was written that speaks of this image, in ns: when its file was last looked at."""
+        part = self._parts[self._spoken.get(name, self._place(name).part)]
+        return part.path.stat().st_mtime_ns
 
     def read(self, name: str) -> Features:
         """The features of one image; NotFoundError for an unknown name."""

@@ -19,10 +19,12 @@ scale: this package's RootSIFT writes SIFT's diameter.
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import h5py
 import numpy as np
@@ -114,15 +116,54 @@ def export_hloc(
     folder.make()
     temporary = folder.temporary(path.name)
     try:
-        with _write_errors(path), h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-            for name, image in _counted(features.images(), len(features), on_image):
-                _write_image(file, name, image, half, features)
+        with _write_errors(path), _Destination(temporary) as destination:
+            with h5py.File(destination, "w", libver=("v110", "v110")) as file:
+                for name, image in _counted(features.images(), len(features), on_image):
+                    _write_image(file, name, image, half, features)
+                    if destination.is_refused:
+                        break
+            destination.check()
         folder.publish(path.name)
     except BaseException:
         folder.remove(temporary.name)
         raise
     folder.sync()
     return len(features)
+
+
+class _Destination(io.FileIO):
+    """A file that HDF5 writes into, which takes an error of the disk for nothing and tells of it when it is asked.
+
+    HDF5 crashes the process when it closes a file whose last tables the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of the data, as long as the disk takes any."""
+        left = memoryview(data).cast("B")
+        size = left.nbytes
+        try:
+            while left.nbytes and self._error is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self._error = error
+        return size
+
+    def flush(self) -> None:
+        """Nothing waits: the file has no buffer."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the disk gave an error."""
+        return self._error is not None
+
+    def check(self) -> None:
+        """Raise the first error that the disk gave."""
+        if self._error is not None:
+            raise self._error
 
 
 def _check_names(features: FeatureSet, path: Path) -> None:
