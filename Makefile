@@ -13,7 +13,7 @@ SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name '*.t
 PIP     := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow torture demo lint wheel-test clean
+.PHONY: help setup test test-slow torture demo lint wheel-test wheel-test-all clean
 
 help:
 	@echo "make test        run the tests"
@@ -21,7 +21,8 @@ help:
 	@echo "make test-slow   run the tests that take minutes"
 	@echo "make torture     kill, cut, fail and flip an index in every way there is: half an hour"
 	@echo "make lint        ruff on the tree, mypy on the installed wheel"
-	@echo "make wheel-test  build the wheel, install it elsewhere and run the tests against it"
+	@echo "make wheel-test  build the wheel, install it elsewhere and run against it the tests of what is installed"
+	@echo "make wheel-test-all  run all tests against it"
 	@echo "make setup       only the virtual environment in .venv"
 	@echo "make clean       remove what these targets made"
 
@@ -59,7 +60,15 @@ lint: $(READY) $(WHEEL_READY)
 	@$(BIN)/ruff check .
 	@cd $(WHEEL) && ../$(BIN)/mypy --config-file ../pyproject.toml --python-executable venv/bin/python -p asmk_engine
 
+# What may differ between the tree and what is installed: modules and data that were left out, the command, and
+# processes that import the package by its name.
+WHEEL_TESTS := $(addprefix test_,$(addsuffix .py,exports house cli consoles doctor demo frozen golden compat \
+               inspector reproduction network_extraction))
+
 wheel-test: $(WHEEL_READY)
+	@cd tests && ../$(WHEEL)/venv/bin/python $(PYTEST) -o pythonpath= $(WHEEL_TESTS)
+
+wheel-test-all: $(WHEEL_READY)
 	@cd tests && ../$(WHEEL)/venv/bin/python $(PYTEST) -o pythonpath=
 
 # The wheel is built from the source archive, as a packager would, and gets an environment of its own. That one borrows

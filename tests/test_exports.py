@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import asmk_engine
+from test_house import package_sources
 
 PUBLIC = [
     "AsmkError",
@@ -82,3 +83,13 @@ print(package.__name__)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:2] == ["", f"asmk_engine.{folder}"]
+
+
+def test_every_module_of_the_tree_is_installed_and_can_be_imported(tmp_path: Path) -> None:
+    modules = sorted(file.module for file in package_sources() if not file.module.endswith("__main__"))
+    assert len(modules) > 200
+    code = "import importlib, sys\nfor module in sys.stdin.read().split():\n    importlib.import_module(module)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(asmk_engine.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], input="\n".join(modules), cwd=tmp_path,
+                          env=environment, capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -530,7 +530,7 @@ def test_imported_features_are_indexed_and_searched_by_name(tmp_path: Path) -> N
     assert {hit.name for hit in Searcher(index).search(query, 2)} == {"0.jpg", "0 again.jpg"}
     photograph = tmp_path / "new.jpg"
     photograph.write_bytes(b"any")
-    with pytest.raises(InputError, match=r"hloc dim=64 superpoint.*of the queries: `asmk-engine import`"):
+    with pytest.raises(InputError, match=r"hloc dim=64 .*superpoint.*of the queries: `asmk-engine import`"):
         source.features(str(photograph))
     other = import_hloc(tmp_path / "a.h5", tmp_path / "g", name="disk")
     with pytest.raises(MismatchError, match=r"features=disk.*features=superpoint"):

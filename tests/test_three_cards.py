@@ -15,24 +15,26 @@ from asmk_engine.features import FeatureSet
 from asmk_engine.index import Index
 from asmk_engine.queries import QuerySource
 from samples import as_ordinary_user
-from test_identity import fill, paint
+from test_identity import call, fill, paint
 
 CARDS = ("one", "two", "three")
 NAMES = ("DCIM/IMG_1.jpg", "DCIM/IMG_2.jpg", "private/IMG_3.jpg", "private/IMG_4.jpg")
 FEATURES = 400
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    """Run the program as somebody for whom permissions count; its messages, and its answers on the last lines."""
-    done = as_ordinary_user([sys.executable, "-m", "asmk_engine", *map(str, arguments)])
-    assert done.returncode == code and "Traceback" not in done.stderr, (arguments, done.stdout, done.stderr)
-    return done.stderr + done.stdout
+OPTIONS = ("--extractor", "rootsift", "--max-features", FEATURES, "--workers", 0)
 
 
 def index(card: Path, to: Path, *options: object, code: int = 0) -> str:
+    """The messages of `index`."""
     words = ("--words", "16") if not to.exists() else ()
-    return run("index", card, "-o", to, "--extractor", "rootsift", "--max-features", FEATURES, *words, *options,
-               code=code)  # fmt: skip
+    return call("index", card, "-o", to, *OPTIONS, *words, *options, code=code).err
+
+
+def index_as_ordinary_user(card: Path, to: Path, *options: object) -> str:
+    """The messages of `index` in a process for which permissions count, and which could not do all."""
+    arguments = ["index", card, "-o", to, *OPTIONS, *options]
+    done = as_ordinary_user([sys.executable, "-m", "asmk_engine", *map(str, arguments)])
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    return done.stderr
 
 
 def check_each_is_itself(to: Path, photographs: dict[str, Path]) -> None:
@@ -44,7 +46,8 @@ def check_each_is_itself(to: Path, photographs: dict[str, Path]) -> None:
         assert opened.identity(name).fingerprint == file_fingerprint(path)
         own, asked = extractor.extract(path), source.features(name)[0]
         assert np.array_equal(own.descriptors.astype(np.float32), asked.descriptors.astype(np.float32)), name
-    for line in run("query", to, *photographs.values(), "--format", "jsonl", "--top", 1).splitlines():
+    told = call("query", to, *photographs.values(), "--format", "jsonl", "--top", 1)
+    for line in told.out.splitlines():
         answer = json.loads(line)
         assert photographs[answer["hits"][0]["name"]] == Path(answer["query"])
 
@@ -74,7 +77,7 @@ def test_three_memory_cards(tmp_path: Path) -> None:
     paint(cards["three"] / NAMES[0], 77)  # changed
     (cards["three"] / NAMES[1]).unlink()  # gone
     (cards["three"] / "private").chmod(0o000)  # locked
-    told = index(cards["three"], to, "--prefix", "three", "--prune", code=1)
+    told = index_as_ordinary_user(cards["three"], to, "--prefix", "three", "--prune")
     assert "--prune removes 1 of 12 images: 'three/DCIM/IMG_2.jpg'" in told and "private" in told
     assert "1 photograph replaced" in told
     del kept["three/DCIM/IMG_2.jpg"]
@@ -86,7 +89,7 @@ def test_three_memory_cards(tmp_path: Path) -> None:
     assert "1 replaced" in told and "0 removed" in told
     kept["three/DCIM/IMG_1.jpg"] = cards["three"] / NAMES[0]
     check_each_is_itself(to, kept)
-    run("merge", to)
-    run("check", to)
+    call("merge", to)
+    call("check", to)
     check_each_is_itself(to, kept)
     assert FeatureSet.open(tmp_path / "photos.features").names == sorted(kept)

@@ -76,8 +76,9 @@ def index(
     Takes a feature set, or image files, folders and lists, which are extracted first. A second run adds what is new.
     Features that are one descriptor of a whole image make a global index, which needs no codebook.
 
-    An image is known by its path below the folder given. Where another photograph has that name already, it is named
-    and left out, with exit code 1: --prefix keeps both, --update replaces the old one.
+    An image is known by its path below the folder given. Where another photograph has that name already, or had it at
+    the same place, the new one is named and left out, with exit code 1: --prefix keeps both, --update replaces the old
+    one. Images that cannot be read are named and skipped, with exit code 0; --strict stops at the first of them.
 
     \b
     Examples:
