@@ -9,8 +9,10 @@ import pytest
 
 from asmk_engine.descriptors import Codec, GlobalIndex, GlobalSearcher
 from asmk_engine.features import FeatureSet
+from asmk_engine.roots import Root
 from global_samples import DIM, RECIPE, global_images, write_global
 from histories import Answer, Step
+from samples import write_features
 
 POOL = global_images(16, seed=3)
 NAMES = sorted(POOL)
@@ -30,7 +32,9 @@ def feature_sets(folder: Path) -> dict[str, FeatureSet]:
     changed = {name: POOL[other] for name, other in zip(NAMES[:3], NAMES[13:], strict=True)}
     sets = {"first": {name: POOL[name] for name in NAMES[:6]}, "changed": changed}
     sets |= {name: {name: POOL[name]} for name in NAMES[6:10]} | {"next": {"the next.jpg": POOL[NAMES[0]]}}
-    return {name: write_global(folder / name, images) for name, images in sets.items()}
+    made = {name: write_global(folder / name, images) for name, images in sets.items()}
+    some = {name: POOL[name] for name in NAMES[:6:2]}
+    return {**made, "elsewhere": write_features(folder / "elsewhere", some, recipe=RECIPE, root=Root("/elsewhere"))}
 
 
 def steps(sets: dict[str, FeatureSet]) -> Iterator[Step]:
@@ -43,6 +47,7 @@ def steps(sets: dict[str, FeatureSet]) -> Iterator[Step]:
     yield "create", lambda path: GlobalIndex.create(path, CODEC)
     yield "add", lambda path: GlobalIndex.open(path).add(sets["first"], segment_bytes=4 * 2 * DIM)
     yield "delete", lambda path: GlobalIndex.open(path).delete(NAMES[1:5:2])
+    yield "find elsewhere", lambda path: GlobalIndex.open(path).add(sets["elsewhere"], existing="skip")
     yield "add one by one", one_by_one
     yield "replace", lambda path: GlobalIndex.open(path).add(sets["changed"], existing="replace")
     yield "merge", lambda path: GlobalIndex.open(path).merge(chunk_bytes=100)
@@ -51,10 +56,11 @@ def steps(sets: dict[str, FeatureSet]) -> Iterator[Step]:
 
 
 def observe(path: Path) -> Answer:
-    """All names, and the full answers to some queries."""
+    """All names, the full answers to some queries, and how many images came from where."""
     index = GlobalIndex.open(path)
     answers = GlobalSearcher(index, threads=1).search(QUERIES, None)
-    return tuple(index.names), tuple(tuple((hit.name, hit.score) for hit in hits) for hits in answers)
+    hits = tuple(tuple((hit.name, hit.score) for hit in found) for found in answers)
+    return tuple(index.names), hits, tuple(index.snapshot.root_counts().values())
 
 
 def write_on(path: Path, features: FeatureSet) -> None:

@@ -15,6 +15,7 @@ import pytest
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import FeatureSet
 from asmk_engine.index import Index
+from asmk_engine.roots import Root
 from asmk_engine.search import Searcher
 from asmk_engine.signatures import Signature, sign
 from samples import random_codebook, random_images, write_features
@@ -22,7 +23,7 @@ from samples import random_codebook, random_images, write_features
 DIM, WORDS = 24, 8
 POOL = random_images(16, DIM, seed=3)
 NAMES = sorted(POOL)
-Answer = tuple[tuple[str, ...], tuple[tuple[tuple[str, float], ...], ...]]
+Answer = tuple[tuple[str, ...], tuple[tuple[tuple[str, float], ...], ...], tuple[int, ...]]
 Step = tuple[str, Callable[[Path], object]]
 
 
@@ -65,6 +66,9 @@ def feature_sets(folder: Path) -> dict[str, FeatureSet]:
     return {
         "first": write_features(folder / "first", {name: POOL[name] for name in NAMES[:8]}),
         "changed": write_features(folder / "changed", changed),
+        "elsewhere": write_features(
+            folder / "elsewhere", {name: POOL[name] for name in NAMES[:8:2]}, root=Root("/elsewhere")
+        ),
     }
 
 
@@ -74,6 +78,7 @@ def steps(sets: dict[str, FeatureSet]) -> Iterator[Step]:
     yield "create", lambda path: Index.create(path, small_codebook())
     yield "add", lambda path: Index.open(path).add(sets["first"], segment_postings=20)
     yield "delete", lambda path: Index.open(path).delete(NAMES[1:7:2])
+    yield "find elsewhere", lambda path: Index.open(path).add(sets["elsewhere"], existing="skip")
     yield "add one by one", lambda path: Index.open(path).add_signatures(one_by_one, segment_postings=1)
     yield "replace", lambda path: Index.open(path).add(sets["changed"], existing="replace")
     yield "merge", lambda path: Index.open(path).merge(chunk_postings=5)
@@ -82,11 +87,11 @@ def steps(sets: dict[str, FeatureSet]) -> Iterator[Step]:
 
 
 def observe(path: Path) -> Answer:
-    """All names, and the full answers to some queries."""
+    """All names, the full answers to some queries, and how many images came from where."""
     index = Index.open(path)
     searcher = Searcher(index, threads=1)
     hits = (tuple((hit.name, hit.score) for hit in searcher.search(query, None)) for query in queries())
-    return tuple(index.names), tuple(hits)
+    return tuple(index.names), tuple(hits), tuple(index.snapshot.root_counts().values())
 
 
 def write_on(path: Path) -> None:

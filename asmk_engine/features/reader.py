@@ -48,9 +48,10 @@ class FeatureSet:
     def _take(self, number: int, part: Part) -> None:
         for name in part.removed:
             self._forget(name)
-        for row, name in enumerate(part.names):
-            self._forget(name)
-            self._places[name] = _Place(number, row)
+        if self._moved or self.failures:
+            for name in part.names:
+                self._forget(name)
+        self._places |= {name: _Place(number, row) for row, name in enumerate(part.names)}
         self._moved |= part.moved
         self._spoken |= dict.fromkeys(part.moved, number)
         for name, reason in part.failures.items():
