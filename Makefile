@@ -28,7 +28,7 @@ help:
 
 setup: $(READY)
 
-$(READY): setup.cfg pyproject.toml constraints.txt asmk_engine/__init__.py
+$(READY): setup.cfg pyproject.toml constraints.txt asmk_engine/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "$$($(PYTHON) --version) found, 3.11 or newer needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Installing into $(VENV): the first time this downloads a few hundred megabytes and takes some minutes ..."

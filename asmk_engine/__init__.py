@@ -8,13 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asmk_engine.version import __version__ as __version__
+
 # An install lays kernels/ and codebooks/ inside this package (setup.cfg); in a checkout they stand beside it. The file
 # is looked for and not its folder, because Numba's cache files can keep an otherwise empty kernels/ folder alive.
 _here = Path(__file__).parent
 if not (_here / "kernels" / "__init__.py").is_file():
     __path__.append(str(_here.parent))
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AsmkError",
@@ -33,10 +33,10 @@ _homes = {
     "Codebook": "asmk_engine.codebooks",
     "FeatureSet": "asmk_engine.features",
     "Features": "asmk_engine.features",
-    "Hit": "asmk_engine.search",
-    "Index": "asmk_engine.index",
-    "Searcher": "asmk_engine.search",
-    "SelectiveMatch": "asmk_engine.search",
+    "Hit": "asmk_engine.indexes.answers",
+    "Index": "asmk_engine.inverted.index",
+    "Searcher": "asmk_engine.inverted.search",
+    "SelectiveMatch": "asmk_engine.inverted.search",
     "load_extractor": "asmk_engine.extractors",
 }
 
@@ -45,8 +45,9 @@ if TYPE_CHECKING:
     from asmk_engine.errors import AsmkError
     from asmk_engine.extractors import load_extractor
     from asmk_engine.features import Features, FeatureSet
-    from asmk_engine.index import Index
-    from asmk_engine.search import Hit, Searcher, SelectiveMatch
+    from asmk_engine.indexes.answers import Hit
+    from asmk_engine.inverted.index import Index
+    from asmk_engine.inverted.search import Searcher, SelectiveMatch
 else:  # hidden from type checkers, which would otherwise accept any attribute of the package
 
     def __getattr__(name: str) -> object:

@@ -26,9 +26,9 @@ import numpy as np
 
 from asmk_engine import threads
 from asmk_engine.errors import AsmkError, DependencyError, InputError
-from asmk_engine.image_lists import ImageFile, shown
-from asmk_engine.images import view_image
-from asmk_engine.store import Folder, storage_errors
+from asmk_engine.images.decoding import view_image
+from asmk_engine.images.listing import ImageFile, shown
+from asmk_engine.storage.folder import Folder, storage_errors
 
 BUNDLED = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),

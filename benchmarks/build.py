@@ -34,9 +34,9 @@ from timing import alternate, medians, show
 from asmk_engine import threads
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features, FeatureSet, FeatureWriter
-from asmk_engine.index import Index
-from asmk_engine.search import Searcher
-from asmk_engine.signatures import Signature, make_signature
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
+from asmk_engine.inverted.signatures import Signature, make_signature
 
 FEATURES = 1000
 GROUP = 16  # images that a thread signs in one go

@@ -25,9 +25,9 @@ from asmk_engine.evaluation.bootstrap import bootstrap
 from asmk_engine.evaluation.model import Truth, TruthQuery
 from asmk_engine.evaluation.protocol import Judge, evaluate
 from asmk_engine.evaluation.ranks import evaluate_ranks
-from asmk_engine.index import Index
-from asmk_engine.joint import JointIndex
-from asmk_engine.search import Searcher
+from asmk_engine.indexes.joint import JointIndex
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
 
 DATABASE, QUERIES = 4993, 70
 EASY, HARD, JUNK = 43, 36, 19

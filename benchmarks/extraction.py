@@ -22,10 +22,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from asmk_engine.extraction import extract_images
+from asmk_engine.extraction.run import extract_images
 from asmk_engine.extractors import load_extractor
 from asmk_engine.features import FeatureWriter
-from asmk_engine.image_lists import find_images
+from asmk_engine.images.listing import find_images
 from asmk_engine.networks.checkpoints import save_checkpoint
 from asmk_engine.networks.devices import automatic_precision
 from asmk_engine.networks.local import LocalNetwork, LocalOptions, rescale

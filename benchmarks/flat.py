@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from timing import alternate, medians, show
 
-from asmk_engine.descriptors import Codec, GlobalIndex, GlobalSearcher
-from asmk_engine.descriptors.segment import VectorContents
+from asmk_engine.flat import Codec, GlobalIndex, GlobalSearcher
+from asmk_engine.flat.segment import VectorContents
 from asmk_engine.recipes import Recipe
 from asmk_engine.threads import available_threads
 

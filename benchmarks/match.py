@@ -21,11 +21,11 @@ from numba.extending import intrinsic
 from timing import alternate, medians, show
 
 from asmk_engine import threads
+from asmk_engine.inverted.search import SelectiveMatch
+from asmk_engine.inverted.segment import Segment
+from asmk_engine.inverted.signatures import Signature
+from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.kernels.match import find_lists
-from asmk_engine.search import SelectiveMatch
-from asmk_engine.segment import Segment
-from asmk_engine.signatures import Signature
-from asmk_engine.snapshot import Snapshot
 
 TOGETHER = 8
 

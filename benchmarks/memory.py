@@ -17,14 +17,14 @@ from pathlib import Path
 import synthetic
 from timing import show
 
-from asmk_engine.describe import describe
+from asmk_engine.maintenance.description import describe
 
 _CHILD = """
 import json, sys
 from pathlib import Path
 import synthetic
-from asmk_engine.index import Index
-from asmk_engine.search import Searcher
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
 
 def heap():
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)

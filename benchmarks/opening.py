@@ -24,8 +24,8 @@ _CHILD = """
 import json, sys, time
 import numpy, numba, h5py
 loading = time.perf_counter()
-from asmk_engine.index import Index
-from asmk_engine.search import Searcher
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
 loaded = time.perf_counter()
 import synthetic
 begun = time.perf_counter()

@@ -18,7 +18,7 @@ import synthetic
 from timing import percentile, show
 
 from asmk_engine.features import Features
-from asmk_engine.search import Searcher
+from asmk_engine.inverted.search import Searcher
 
 
 def draw_features(centroids: np.ndarray, chances: np.ndarray, count: int, rng: np.random.Generator) -> Features:

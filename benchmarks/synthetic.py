@@ -15,12 +15,12 @@ import numpy as np
 from numba import njit
 
 from asmk_engine.codebooks import Codebook
-from asmk_engine.index import Index
-from asmk_engine.manifest import FileEntry, SegmentEntry
+from asmk_engine.indexes.manifest import FileEntry, SegmentEntry
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.segment import RANGE_BITS, range_images
+from asmk_engine.inverted.segment_writer import Outline, SegmentWriter
+from asmk_engine.inverted.signatures import Signature, code_width
 from asmk_engine.recipes import Recipe
-from asmk_engine.segment import RANGE_BITS, range_images
-from asmk_engine.segment_writer import Outline, SegmentWriter
-from asmk_engine.signatures import Signature, code_width
 
 VERSION = 3
 SEED = 20

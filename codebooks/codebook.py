@@ -20,9 +20,9 @@ from asmk_engine.codebooks.sample import Progress, sample_descriptors
 from asmk_engine.codebooks.whitening import learn_whitening
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet
-from asmk_engine.inspector import open_hdf5
 from asmk_engine.recipes import Recipe
-from asmk_engine.store import Folder
+from asmk_engine.storage.folder import Folder
+from asmk_engine.storage.hdf5 import open_hdf5
 from asmk_engine.threads import forks_wait, thread_count
 
 KIND = "asmk-engine codebook"

@@ -1,4 +1,4 @@
-"""Disks that remember, refuse, and lose: stand-ins for the requests of `asmk_engine.system`.
+"""Disks that remember, refuse, and lose: stand-ins for the requests of `asmk_engine.storage.system`.
 
 A recorded history can be cut after any request, as by a killed process (everything before the cut is there) or by a
 power cut (of what was not synced, any part is there).
@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import pytest
 
-from asmk_engine import system
+from asmk_engine.storage import system
 
 # Requests that can fail or be the last one; closing and unlocking always work, or nothing could be tested in a process.
 REQUESTS = ("make_folder", "names", "create", "write", "resize", "sync_file", "sync_folder", "replace", "remove",

@@ -17,16 +17,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from asmk_engine import inspector
 from asmk_engine.codebooks import Codebook
 from asmk_engine.compat.conversion import import_asmk
 from asmk_engine.errors import AsmkError
-from asmk_engine.evaluation.unpickle import read_plain_pickle
 from asmk_engine.features import FeatureSet
-from asmk_engine.index import Index
+from asmk_engine.indexes.manifest import read_manifest
 from asmk_engine.interop.hloc import import_hloc
-from asmk_engine.manifest import read_manifest
-from asmk_engine.store import Folder, encode_manifest
+from asmk_engine.inverted.index import Index
+from asmk_engine.storage import hdf5 as inspector
+from asmk_engine.storage.folder import Folder, encode_manifest
+from asmk_engine.storage.pickles.unpickle import read_plain_pickle
 from samples import random_codebook, random_images, write_features
 
 MEMORY = 3 << 30  # address space; numpy, Numba and HDF5 take most of the first

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from asmk_engine.descriptors import Codec, GlobalIndex, GlobalSearcher
 from asmk_engine.features import FeatureSet
-from asmk_engine.roots import Root
+from asmk_engine.flat import Codec, GlobalIndex, GlobalSearcher
+from asmk_engine.images.roots import Root
 from global_samples import DIM, RECIPE, global_images, write_global
 from histories import Answer, Step
 from samples import write_features
@@ -22,9 +22,9 @@ QUERIES = list(global_images(2, seed=5).values())
 
 def small_limits(monkeypatch: pytest.MonkeyPatch, block: int = 256) -> None:
     """Blocks and tiers so small that a few images need many of each."""
-    monkeypatch.setattr("asmk_engine.arrays.BLOCK", block)
-    monkeypatch.setattr("asmk_engine.descriptors.index.TIER_SEGMENTS", 3)
-    monkeypatch.setattr("asmk_engine.descriptors.segment.CHUNK_BYTES", 100)
+    monkeypatch.setattr("asmk_engine.storage.arrays.BLOCK", block)
+    monkeypatch.setattr("asmk_engine.flat.index.TIER_SEGMENTS", 3)
+    monkeypatch.setattr("asmk_engine.flat.segment.CHUNK_BYTES", 100)
 
 
 def feature_sets(folder: Path) -> dict[str, FeatureSet]:

@@ -14,10 +14,10 @@ import pytest
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import FeatureSet
-from asmk_engine.index import Index
-from asmk_engine.roots import Root
-from asmk_engine.search import Searcher
-from asmk_engine.signatures import Signature, sign
+from asmk_engine.images.roots import Root
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
+from asmk_engine.inverted.signatures import Signature, sign
 from samples import random_codebook, random_images, write_features
 
 DIM, WORDS = 24, 8
@@ -54,10 +54,11 @@ def nursery(monkeypatch: pytest.MonkeyPatch) -> BaseContext:
 
 def small_limits(monkeypatch: pytest.MonkeyPatch, *, block: int = 256, range_bits: int = 2) -> None:
     """Blocks, ranges and tiers so small that a few images need many of each."""
-    monkeypatch.setattr("asmk_engine.arrays.BLOCK", block)
-    monkeypatch.setattr("asmk_engine.index.TIER_SEGMENTS", 3)
-    for room in ("search", "segment", "segment_writer", "merging", "checking"):
-        monkeypatch.setattr(f"asmk_engine.{room}.RANGE_BITS", range_bits)
+    monkeypatch.setattr("asmk_engine.storage.arrays.BLOCK", block)
+    monkeypatch.setattr("asmk_engine.inverted.index.TIER_SEGMENTS", 3)
+    inverted = ("search", "segment", "segment_writer", "merging")
+    for module in (*(f"inverted.{name}" for name in inverted), "maintenance.checking"):
+        monkeypatch.setattr(f"asmk_engine.{module}.RANGE_BITS", range_bits)
 
 
 def feature_sets(folder: Path) -> dict[str, FeatureSet]:

@@ -6,7 +6,7 @@ import random
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from asmk_engine.index import Index
+from asmk_engine.inverted.index import Index
 from asmk_engine.kernels import Kernel, aggregate, elias_fano, match, names, postings
 from histories import NAMES, signed
 

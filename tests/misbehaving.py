@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from asmk_engine.attempts import Origin
 from asmk_engine.errors import InputError
+from asmk_engine.extraction.attempts import Origin
 from asmk_engine.features import Features
-from asmk_engine.image_lists import shown
+from asmk_engine.images.listing import shown
 from asmk_engine.recipes import Recipe
 
 

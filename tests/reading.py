@@ -5,8 +5,8 @@ from __future__ import annotations
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from asmk_engine.index import Index
-from asmk_engine.search import Searcher
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
 from histories import queries
 
 

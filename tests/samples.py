@@ -13,8 +13,8 @@ import pytest
 import asmk_engine
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, Source
+from asmk_engine.images.roots import Root
 from asmk_engine.recipes import Recipe
-from asmk_engine.roots import Root
 
 # For processes of their own: they shall import the package that is being tested, be it a checkout or a wheel.
 ROOT = str(Path(asmk_engine.__file__).resolve().parents[1])

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asmk_engine.arrays import BLOCK, CHECKSUMS, MAX_HEADER, map_arrays, write_arrays
 from asmk_engine.errors import AsmkError, DamagedError, InputError, NotFoundError
-from asmk_engine.store import Folder
+from asmk_engine.storage.arrays import BLOCK, CHECKSUMS, MAX_HEADER, map_arrays, write_arrays
+from asmk_engine.storage.folder import Folder
 
 ARRAYS = {
     "codes": np.arange(12, dtype=np.uint64).reshape(6, 2),
@@ -143,7 +143,7 @@ def test_what_is_asked_for_is_compared_once_and_nothing_else(
     spans = st.tuples(st.integers(0, 90), st.integers(0, 90)).map(sorted)
     asked = data.draw(st.lists(st.lists(spans, max_size=5), max_size=4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asmk_engine.arrays.BLOCK", 128)
+        patch.setattr("asmk_engine.storage.arrays.BLOCK", 128)
         rows = {"rows": np.arange(180, dtype=np.uint64).reshape(90, 2), "few": np.zeros(7, np.uint8)}
         store, checksum = write(tmp_path_factory.mktemp("touched"), rows)
         file = map_arrays(store, "a.safetensors", checksum)
@@ -151,7 +151,7 @@ def test_what_is_asked_for_is_compared_once_and_nothing_else(
         seen = touched_blocks([(0, first)], 128)
         compared: list[int] = []
         crc32 = zlib.crc32
-        patch.setattr("asmk_engine.arrays.zlib.crc32", lambda block: compared.append(1) or crc32(block))
+        patch.setattr("asmk_engine.storage.arrays.zlib.crc32", lambda block: compared.append(1) or crc32(block))
         for part in asked:
             begins, ends = (np.array([span[i] for span in part], np.int64) for i in (0, 1))
             wanted = touched_blocks([(first + 16 * begin, first + 16 * end) for begin, end in part], 128)
@@ -171,7 +171,7 @@ def test_what_is_asked_for_is_compared_once_and_nothing_else(
 def test_damage_is_seen_where_it_is_asked_for_and_not_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asmk_engine.arrays.BLOCK", 512)
+    monkeypatch.setattr("asmk_engine.storage.arrays.BLOCK", 512)
     store, checksum = write(tmp_path, {"rows": np.arange(400, dtype=np.uint64).reshape(200, 2)})
     path = tmp_path / "a.safetensors"
     whole = path.read_bytes()

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from asmk_engine import arrays
-from asmk_engine.arrays import map_arrays, write_arrays
-from asmk_engine.checking import check_index
 from asmk_engine.cli import commands
 from asmk_engine.errors import DamagedError, FormatError, NotFoundError, StorageError
-from asmk_engine.index import Index
-from asmk_engine.manifest import NAMES as COPIES
-from asmk_engine.manifest import Manifest, SegmentEntry
-from asmk_engine.repair import repair_index
-from asmk_engine.store import Folder, WriterLock
+from asmk_engine.indexes.manifest import NAMES as COPIES
+from asmk_engine.indexes.manifest import Manifest, SegmentEntry
+from asmk_engine.inverted.index import Index
+from asmk_engine.maintenance.checking import check_index
+from asmk_engine.maintenance.repair import repair_index
+from asmk_engine.storage import arrays
+from asmk_engine.storage.arrays import map_arrays, write_arrays
+from asmk_engine.storage.folder import Folder, WriterLock
 from disks import CountedDisk, fast_disk
 from histories import NAMES, feature_sets, observe, signed, small_codebook, small_limits, steps, write_on
 

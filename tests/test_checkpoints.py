@@ -10,18 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from asmk_engine.arrays import CHECKSUMS, write_arrays
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, MismatchError, NotFoundError, StorageError
-from asmk_engine.networks.checkpoints import (
-    KIND,
-    checkpoint_hash,
-    is_checkpoint,
-    open_checkpoint,
-    read_safetensors,
-    save_checkpoint,
-)
+from asmk_engine.networks.checkpoints import KIND, checkpoint_hash, is_checkpoint, open_checkpoint, save_checkpoint
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
-from asmk_engine.store import Folder
+from asmk_engine.networks.tensor_files import read_safetensors
+from asmk_engine.storage.arrays import CHECKSUMS, write_arrays
+from asmk_engine.storage.folder import Folder
 from tiny_networks import randomised, tiny_network, tiny_options
 
 ORIGIN = {"trunk_sha256": "ab" * 32, "images": 12, "note": "zürich ✓", "scales": [1.0, 0.5], "nothing": None}

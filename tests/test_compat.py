@@ -28,10 +28,10 @@ from asmk_engine.compat.inverted_file import IVF
 from asmk_engine.compat.kernel import ASMKKernel, pack_signs
 from asmk_engine.compat.parameters import parse_size
 from asmk_engine.errors import AsmkError, DamagedError, DependencyError, FormatError, InputError, MismatchError
-from asmk_engine.index import Index
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher, SelectiveMatch
+from asmk_engine.inverted.signatures import code_width
 from asmk_engine.kernels.aggregate import binarise
-from asmk_engine.search import Searcher, SelectiveMatch
-from asmk_engine.signatures import code_width
 from samples import make_features, random_codebook
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from asmk_engine.escape import PLAIN_ASCII, register_escapes, unencodable, unescape_name
-from asmk_engine.index import Index
+from asmk_engine.inverted.index import Index
 from samples import ENVIRONMENT, make_features, random_codebook, write_features
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")

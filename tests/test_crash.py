@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from asmk_engine.checking import check_index
 from asmk_engine.errors import FormatError, NotFoundError
-from asmk_engine.index import Index
-from asmk_engine.store import Folder
+from asmk_engine.inverted.index import Index
+from asmk_engine.maintenance.checking import check_index
+from asmk_engine.storage.folder import Folder
 from disks import Event, LostDisk, RecordingDisk, fast_disk
 from histories import Answer, feature_sets, observe, small_codebook, small_limits, steps, write_on
 

@@ -18,14 +18,14 @@ from PIL import Image
 from skimage import data
 
 import naive
-from asmk_engine import images
-from asmk_engine.attempts import Extracted, Failed, Origin, Viewed, Viewer, attempt
-from asmk_engine.cut_files import MISSING_END
 from asmk_engine.errors import InputError, StorageError
+from asmk_engine.extraction.attempts import Extracted, Failed, Origin, Viewed, Viewer, attempt
+from asmk_engine.extraction.workers import WorkerPool
 from asmk_engine.extractors import load_extractor
-from asmk_engine.image_kinds import heif_is_readable, image_kind, looks_like_image
-from asmk_engine.images import collected_notes, load_image, view_image
-from asmk_engine.workers import WorkerPool
+from asmk_engine.images import decoding as images
+from asmk_engine.images.cut_files import MISSING_END
+from asmk_engine.images.decoding import collected_notes, load_image, view_image
+from asmk_engine.images.kinds import heif_is_readable, image_kind, looks_like_image
 
 GREY = data.camera()
 COLOURS = data.astronaut()
@@ -426,7 +426,7 @@ def test_the_note_reaches_the_outcome_through_workers_too(tmp_path: Path) -> Non
 MEASURE = """
 import re, sys
 from pathlib import Path
-from asmk_engine.images import load_image
+from asmk_engine.images.decoding import load_image
 def peak():  # not ru_maxrss, which begins with the peak of the process that started this one
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 load_image(sys.argv[1])
@@ -487,4 +487,4 @@ def test_a_disk_that_fails_while_it_is_read_is_not_called_a_broken_image(
     with pytest.raises(StorageError, match=r"a\.png: cannot be read: Input/output error"):
         load_image(path)
     assert isinstance(attempt(Viewer(100), Path("nul\0.png")), Failed)
-    assert Origin("asmk_engine.attempts:Viewer", {"max_side": 9}).make() == Viewer(9)
+    assert Origin("asmk_engine.extraction.attempts:Viewer", {"max_side": 9}).make() == Viewer(9)

@@ -14,7 +14,7 @@ from asmk_engine.cli import commands
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet
-from asmk_engine.index import Index
+from asmk_engine.inverted.index import Index
 from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
 from asmk_engine.networks.trunks import build_trunk
 

@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 
 import naive
 from asmk_engine.cli.info import info
-from asmk_engine.describe import PARTS_OF_SEGMENT, describe, failures, image_names, imbalance
 from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError
 from asmk_engine.features import FeatureSet, FeatureWriter
-from asmk_engine.index import Index
-from asmk_engine.roots import Root
-from asmk_engine.signatures import sign
+from asmk_engine.images.roots import Root
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.signatures import sign
+from asmk_engine.maintenance.description import PARTS_OF_SEGMENT, describe, failures, image_names, imbalance
 from samples import RECIPE, make_features, random_codebook, random_images, write_features
 
 DIM, WORDS = 8, 16

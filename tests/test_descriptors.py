@@ -10,26 +10,27 @@ import numpy as np
 import pytest
 
 import naive_descriptors as naive
-from asmk_engine.descriptors import Codec, CodecOptions, Expansion, GlobalIndex, GlobalSearcher, open_index
-from asmk_engine.descriptors.augmentation import augment
-from asmk_engine.descriptors.concatenation import (
+from asmk_engine.errors import DependencyError, FormatError, InputError, MismatchError
+from asmk_engine.features import Features, FeatureSet, Source
+from asmk_engine.flat import Codec, CodecOptions, Expansion, GlobalIndex, GlobalSearcher
+from asmk_engine.flat.augmentation import augment
+from asmk_engine.flat.codec_training import train_codec, train_on
+from asmk_engine.flat.concatenation import (
     ConcatenatedExtractor,
     concatenate,
     concatenated_extractor,
     concatenated_recipe,
     joined,
 )
-from asmk_engine.descriptors.cuda import CudaScores
-from asmk_engine.descriptors.fusion import fuse
-from asmk_engine.descriptors.products import rounding_margin
-from asmk_engine.descriptors.search import _cuda_scores
-from asmk_engine.descriptors.training import train_codec, train_on
-from asmk_engine.errors import DependencyError, FormatError, InputError, MismatchError
-from asmk_engine.features import Features, FeatureSet, Source
-from asmk_engine.index import Index
+from asmk_engine.flat.cuda import CudaScores
+from asmk_engine.flat.products import rounding_margin
+from asmk_engine.flat.search import _cuda_scores
+from asmk_engine.indexes.answers import Hit
+from asmk_engine.inverted.index import Index
 from asmk_engine.kernels.vectors import dots, widen
 from asmk_engine.recipes import GLOBAL_EXTRACTORS, Recipe
-from asmk_engine.search import Hit
+from asmk_engine.search.fusion import fuse
+from asmk_engine.search.opening import open_index
 from disks import fast_disk
 from global_samples import DIM, RECIPE, global_images, write_global
 from samples import make_features, random_codebook, write_features
@@ -112,11 +113,11 @@ def test_answers_do_not_depend_on_segments_order_blocks_threads_or_merging(
     index = made(tmp_path, codec, images)
     expected = [GlobalSearcher(index).search(query, 9) for query in queries]
     everything = GlobalSearcher(index).search(queries, None)
-    monkeypatch.setattr("asmk_engine.descriptors.index.TIER_SEGMENTS", 100)
-    monkeypatch.setattr("asmk_engine.descriptors.index.TOGETHER", 3)
-    monkeypatch.setattr("asmk_engine.descriptors.products.BLOCK_BYTES", 500)
-    monkeypatch.setattr("asmk_engine.descriptors.nearest.EXACT_BYTES", 700)
-    monkeypatch.setattr("asmk_engine.descriptors.products.ProductScores.block_bytes", 100)
+    monkeypatch.setattr("asmk_engine.flat.index.TIER_SEGMENTS", 100)
+    monkeypatch.setattr("asmk_engine.flat.index.TOGETHER", 3)
+    monkeypatch.setattr("asmk_engine.flat.products.BLOCK_BYTES", 500)
+    monkeypatch.setattr("asmk_engine.flat.nearest.EXACT_BYTES", 700)
+    monkeypatch.setattr("asmk_engine.flat.products.ProductScores.block_bytes", 100)
     other = GlobalIndex.create(tmp_path / "other", codec)
     names = list(images)
     np.random.default_rng(0).shuffle(names)
@@ -153,8 +154,8 @@ def test_products_of_matrices_only_propose(tmp_path: Path, monkeypatch: pytest.M
     index = made(tmp_path, Codec(RECIPE, 64), images)
     query = next(iter(global_images(1, dim=64, seed=9).values()))
     expected = GlobalSearcher(index).search(query, 20)
-    approximate = "asmk_engine.descriptors.products.FlatScores.approximate"
-    from asmk_engine.descriptors.products import FlatScores
+    approximate = "asmk_engine.flat.products.FlatScores.approximate"
+    from asmk_engine.flat.products import FlatScores
 
     original, rng = FlatScores.approximate, np.random.default_rng(0)
 
@@ -162,7 +163,7 @@ def test_products_of_matrices_only_propose(tmp_path: Path, monkeypatch: pytest.M
         scores = original(self, *place)  # type: ignore[arg-type]
         return scores + (rng.choice((-0.98, 0.98), scores.shape) * self.margin).astype(np.float32)
 
-    monkeypatch.setattr("asmk_engine.descriptors.products._UNIT_ROUNDOFF", 2.0**-14)  # margins that matter
+    monkeypatch.setattr("asmk_engine.flat.products._UNIT_ROUNDOFF", 2.0**-14)  # margins that matter
     for _ in range(5):
         monkeypatch.setattr(approximate, erring)
         assert GlobalSearcher(index).search(query, 20) == expected
@@ -170,15 +171,15 @@ def test_products_of_matrices_only_propose(tmp_path: Path, monkeypatch: pytest.M
 
 def test_an_accelerator_gives_the_same_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its part that needs no accelerator: proposals by torch, in blocks that are kept and in blocks that are not."""
-    monkeypatch.setattr("asmk_engine.descriptors.cuda.CudaScores.device", "cpu")
-    monkeypatch.setattr("asmk_engine.descriptors.cuda.BLOCK_BYTES", 700)
+    monkeypatch.setattr("asmk_engine.flat.cuda.CudaScores.device", "cpu")
+    monkeypatch.setattr("asmk_engine.flat.cuda.BLOCK_BYTES", 700)
     queries = list(global_images(4, seed=3).values())
     for options in (CodecOptions(), CodecOptions(half=True), CodecOptions(pq=8)):
         index = made(tmp_path, train_on(sample(), RECIPE, options), global_images(40), options.precision)
         index.delete(["image 004.jpg"])
         expected = GlobalSearcher(index, Expansion(3), device="cpu").search(queries, 7)
         with monkeypatch.context() as patch:
-            patch.setattr("asmk_engine.descriptors.search._cuda_scores", lambda device: CudaScores)
+            patch.setattr("asmk_engine.flat.search._cuda_scores", lambda device: CudaScores)
             for _ in range(2):
                 assert GlobalSearcher(index, Expansion(3), device="cuda").search(queries, 7) == expected
 
@@ -187,8 +188,8 @@ def test_cuda_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     index, query = made(tmp_path, Codec(RECIPE, DIM), global_images(4)), global_images(4)["image 003.jpg"]
     for likely, there in ((False, False), (True, False)):
         _cuda_scores.cache_clear()
-        monkeypatch.setattr("asmk_engine.descriptors.cuda.is_likely", lambda likely=likely: likely)
-        monkeypatch.setattr("asmk_engine.descriptors.cuda.is_there", lambda there=there: there)
+        monkeypatch.setattr("asmk_engine.flat.cuda.is_likely", lambda likely=likely: likely)
+        monkeypatch.setattr("asmk_engine.flat.cuda.is_there", lambda there=there: there)
         assert GlobalSearcher(index, device="auto").search(query, 1)
         with pytest.raises(InputError, match="no CUDA device"):
             GlobalSearcher(index, device="cuda").search(query, 1)
@@ -369,7 +370,7 @@ def test_the_network_of_a_part_is_told_by_its_sha256(tmp_path: Path, monkeypatch
     right = hashlib.sha256(b"b.safetensors").hexdigest()
     parts = [Recipe("gem", {}, right), Recipe("spoc", {}, "00" * 32), Recipe("mac")]
     asked: list[object] = []
-    made = "asmk_engine.descriptors.concatenation.extractor_from_recipe"
+    made = "asmk_engine.flat.concatenation.extractor_from_recipe"
     monkeypatch.setattr(made, lambda part, network, device: asked.append((part, network)))
     concatenated_extractor(concatenated_recipe(parts, [1.0, 1.0, 1.0]), files)
     assert asked == [(parts[0], files[1]), (parts[1], None), (parts[2], None)]
@@ -434,7 +435,7 @@ def test_bad_options_and_too_few_descriptors_are_refused(tmp_path: Path, monkeyp
         train_on(some[:10], RECIPE, CodecOptions(pca=20))
     with pytest.raises(MismatchError, match="many to an image"):
         train_codec(write_global(tmp_path / "local", global_images(3), Recipe("rootsift")), CodecOptions())
-    monkeypatch.setattr("asmk_engine.descriptors.training.find_spec", lambda name: None)
+    monkeypatch.setattr("asmk_engine.flat.codec_training.find_spec", lambda name: None)
     with pytest.raises(DependencyError, match="pip install"):
         train_on(sample(), RECIPE, CodecOptions(pq=8))
 

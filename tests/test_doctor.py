@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 import asmk_engine
-from asmk_engine import diagnosis
+from asmk_engine import doctor as diagnosis
 from asmk_engine.cli import doctor as command
-from asmk_engine.diagnosis import PARTS, Diagnosis, Finding, diagnose, is_writable, kernel_cache_folders
+from asmk_engine.doctor import PARTS, Diagnosis, Finding, diagnose, is_writable, kernel_cache_folders
 from asmk_engine.errors import DependencyError
 
 MODULES = {part.module for part in PARTS}

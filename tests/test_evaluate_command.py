@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from asmk_engine.cli import commands
-from asmk_engine.descriptors import CodecOptions, GlobalIndex
-from asmk_engine.descriptors.training import train_codec
 from asmk_engine.errors import AsmkError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import Features
-from asmk_engine.index import Index
-from asmk_engine.joint import JointIndex
-from asmk_engine.search import Searcher
+from asmk_engine.flat import CodecOptions, GlobalIndex
+from asmk_engine.flat.codec_training import train_codec
+from asmk_engine.indexes.joint import JointIndex
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
 from global_samples import global_images, write_global
 from samples import make_features, random_codebook, write_features
 

@@ -17,14 +17,16 @@ import pytest
 from PIL import Image
 
 import asmk_engine
-from asmk_engine import extraction, inspector, intake
 from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFoundError, StorageError
-from asmk_engine.extraction import ExtractionSummary, extract_images
+from asmk_engine.extraction import intake
+from asmk_engine.extraction import run as extraction
+from asmk_engine.extraction.run import ExtractionSummary, extract_images
+from asmk_engine.extraction.workers import _receive, _send
 from asmk_engine.extractors import load_extractor
 from asmk_engine.features import FeatureSet, part_names
-from asmk_engine.image_kinds import KINDS_READ
-from asmk_engine.roots import Root
-from asmk_engine.workers import _receive, _send
+from asmk_engine.images.kinds import KINDS_READ
+from asmk_engine.images.roots import Root
+from asmk_engine.storage import hdf5 as inspector
 from misbehaving import Missing, Scripted, Unmakeable
 
 WORKERS = [0, 2]
@@ -267,7 +269,7 @@ def test_control_c_at_the_terminal_ends_a_plain_script_and_loses_nothing(tmp_pat
     code = f"""
 import signal
 from misbehaving import Scripted
-from asmk_engine.extraction import extract_images
+from asmk_engine.extraction.run import extract_images
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 def say(done, total, failed):
     print(done, flush=True)
@@ -377,7 +379,7 @@ def test_a_cut_part_is_named_with_the_cure(tmp_path: Path) -> None:
 
 def test_workers_load_nothing_heavy(tmp_path: Path) -> None:
     code = """
-import sys, asmk_engine.workers
+import sys, asmk_engine.extraction.workers
 from asmk_engine.extractors import load_extractor
 load_extractor()
 print([name for name in ("torch", "numba", "click", "faiss", "scipy") if name in sys.modules])

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from asmk_engine.checking import check_index
 from asmk_engine.errors import AsmkError, FormatError, NotFoundError
-from asmk_engine.index import Index
-from asmk_engine.manifest import Manifest
+from asmk_engine.indexes.manifest import Manifest
+from asmk_engine.inverted.index import Index
+from asmk_engine.maintenance.checking import check_index
 from disks import CountedDisk, fast_disk
 from histories import Answer, Step, feature_sets, observe, small_codebook, small_limits, steps, write_on
 

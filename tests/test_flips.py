@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asmk_engine.errors import AsmkError
-from asmk_engine.index import Index
+from asmk_engine.inverted.index import Index
 from disks import fast_disk
 from histories import NAMES, Answer, observe, signed, small_codebook, small_limits
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from asmk_engine.checking import check_index
-from asmk_engine.descriptors import Expansion, GlobalIndex, GlobalSearcher
-from asmk_engine.index import Index
-from asmk_engine.search import Searcher
+from asmk_engine.flat import Expansion, GlobalIndex, GlobalSearcher
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
+from asmk_engine.maintenance.checking import check_index
 from global_samples import global_images
 from samples import random_images
 

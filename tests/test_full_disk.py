@@ -15,11 +15,11 @@ import h5py
 import numpy as np
 import pytest
 
-from asmk_engine.checking import check_index
 from asmk_engine.errors import StorageError
 from asmk_engine.features import FeatureSet, FeatureWriter
-from asmk_engine.index import Index
-from asmk_engine.store import storage_errors
+from asmk_engine.inverted.index import Index
+from asmk_engine.maintenance.checking import check_index
+from asmk_engine.storage.folder import storage_errors
 from histories import NAMES, observe, signed, small_codebook
 from samples import ENVIRONMENT, RECIPE, make_features, random_codebook, random_images, write_features
 

@@ -17,7 +17,7 @@ from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError,
 from asmk_engine.extractors import extractor_from_recipe, load_extractor
 from asmk_engine.extractors.network import BatchedExtractor
 from asmk_engine.features import Features, FeatureSet
-from asmk_engine.images import View, view_image
+from asmk_engine.images.decoding import View, view_image
 from asmk_engine.networks import checkpoints
 from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.global_checkpoints import (
@@ -29,6 +29,7 @@ from asmk_engine.networks.global_checkpoints import (
 )
 from asmk_engine.networks.global_network import POOLINGS, SCALES, GlobalNetwork, GlobalOptions, rescaled
 from asmk_engine.networks.multiscale import normalise_pixels
+from asmk_engine.networks.tensor_files import kind_of_network
 from asmk_engine.networks.trunks import TRUNKS, build_trunk
 from tiny_networks import SHARED, randomised, tiny_checkpoint
 
@@ -312,7 +313,7 @@ def test_the_command_keeps_a_complete_network_beside_the_features(
         found = extracted(name, "--extractor", name, "--weights", file)
         beside = tmp_path / f"{name}.network.safetensors"
         assert found.recipe.weights == checkpoint_hash(beside) and found.recipe.extractor == name
-        assert checkpoints.kind_of_network(beside) in ("asmk-engine global network", checkpoints.KIND)
+        assert kind_of_network(beside) in ("asmk-engine global network", checkpoints.KIND)
         assert_same(found.read("0.png"), load_extractor(name, weights=file).extract(photographs / "0.png"), 1e-6)
         Image.fromarray(photograph(seed=9)).save(photographs / f"{name}.png")
         assert f"{name}.png" in extracted(name)  # by the recipe, with the network that lies there

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asmk_engine.additions import AddSummary
-from asmk_engine.arrays import CHECKSUMS, map_arrays, write_arrays
-from asmk_engine.checking import check_index
-from asmk_engine.descriptors import Codec, CodecOptions, GlobalIndex, GlobalSearcher
-from asmk_engine.descriptors.segment import VectorContents
-from asmk_engine.descriptors.training import train_on
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet, Source
-from asmk_engine.manifest import NAMES as COPIES
-from asmk_engine.manifest import Manifest
-from asmk_engine.repair import repair_index
-from asmk_engine.search import Hit
-from asmk_engine.store import Folder
+from asmk_engine.flat import Codec, CodecOptions, GlobalIndex, GlobalSearcher
+from asmk_engine.flat.codec_training import train_on
+from asmk_engine.flat.segment import VectorContents
+from asmk_engine.indexes.additions import AddSummary
+from asmk_engine.indexes.answers import Hit
+from asmk_engine.indexes.manifest import NAMES as COPIES
+from asmk_engine.indexes.manifest import Manifest
+from asmk_engine.maintenance.checking import check_index
+from asmk_engine.maintenance.repair import repair_index
+from asmk_engine.storage.arrays import CHECKSUMS, map_arrays, write_arrays
+from asmk_engine.storage.folder import Folder
 from disks import CountedDisk, Event, LostDisk, RecordingDisk, fast_disk
 from global_histories import CODEC, NAMES, POOL, QUERIES, feature_sets, observe, small_limits, steps, write_on
 from global_samples import DIM, RECIPE, global_images, write_global
@@ -339,7 +339,7 @@ def test_segments_stay_few_under_small_adds(
     tmp_path: Path, sets: dict[str, FeatureSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast_disk(monkeypatch)
-    monkeypatch.setattr("asmk_engine.descriptors.index.SMALL_IMAGES", 1)
+    monkeypatch.setattr("asmk_engine.flat.index.SMALL_IMAGES", 1)
     codec = Codec(RECIPE, DIM)
     index, images = GlobalIndex.create(tmp_path / "index", codec), global_images(30)
     for place, (name, features) in enumerate(images.items()):

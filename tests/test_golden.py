@@ -9,9 +9,9 @@ import pytest
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features
-from asmk_engine.index import Index
-from asmk_engine.search import Searcher, SelectiveMatch
-from asmk_engine.variants import Comparison
+from asmk_engine.inverted.comparison import Comparison
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher, SelectiveMatch
 from samples import RECIPE, make_features, write_features
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"

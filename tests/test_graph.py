@@ -15,9 +15,9 @@ import naive
 from asmk_engine.codebooks import Codebook
 from asmk_engine.codebooks.graph import BEAM, ENTRIES, Graph, Navigator, build_graph
 from asmk_engine.errors import DamagedError, InputError
-from asmk_engine.index import Index
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
 from asmk_engine.kernels.graph import quantise, reach, search, thin
-from asmk_engine.search import Searcher
 from samples import RECIPE, random_codebook, random_images, write_features
 
 DIM = 8

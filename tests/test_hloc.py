@@ -25,11 +25,11 @@ from asmk_engine.errors import (
     StorageError,
 )
 from asmk_engine.features import Features, FeatureSet
-from asmk_engine.index import Index
 from asmk_engine.interop.hloc import export_hloc, import_hloc
-from asmk_engine.queries import QuerySource
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
 from asmk_engine.recipes import Recipe
-from asmk_engine.search import Searcher
+from asmk_engine.search.query_features import QuerySource
 from samples import make_features, random_images, write_features
 
 DIM = 6

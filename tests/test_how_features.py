@@ -18,10 +18,10 @@ from asmk_engine.cli.interchange import import_
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet
-from asmk_engine.index import Index
 from asmk_engine.interop.how_features import import_how, read_how_features
-from asmk_engine.queries import QuerySource
+from asmk_engine.inverted.index import Index
 from asmk_engine.recipes import Recipe
+from asmk_engine.search.query_features import QuerySource
 from samples import random_codebook
 
 DIM = 4

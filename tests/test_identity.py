@@ -15,14 +15,14 @@ from click.testing import CliRunner
 
 from asmk_engine import recipes
 from asmk_engine.cli import commands
-from asmk_engine.descriptors import GlobalIndex
 from asmk_engine.errors import AsmkError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet, Source
-from asmk_engine.index import Index
-from asmk_engine.joint import JointIndex
-from asmk_engine.queries import QuerySource
-from asmk_engine.roots import UNKNOWN, Absence, Root
-from asmk_engine.signatures import sign
+from asmk_engine.flat import GlobalIndex
+from asmk_engine.images.roots import UNKNOWN, Absence, Root
+from asmk_engine.indexes.joint import JointIndex
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.signatures import sign
+from asmk_engine.search.query_features import QuerySource
 from global_histories import CODEC, POOL
 from global_samples import RECIPE
 from samples import random_codebook, random_images, write_features
@@ -454,7 +454,7 @@ def test_a_file_that_was_touched_is_read_once_more_and_not_again(
     index(m, to=to)
     (m / "a.jpg").chmod(0o600)
     assert "2 there already" in index(m, to=to)
-    monkeypatch.setattr("asmk_engine.intake.file_fingerprint", None)
+    monkeypatch.setattr("asmk_engine.extraction.intake.file_fingerprint", None)
     assert "2 there already" in index(m, to=to)
 
 
@@ -525,8 +525,8 @@ def test_a_copy_is_remembered_where_it_is_once_the_card_holds_another_photograph
 
 
 def test_concatenation_refuses_descriptors_of_different_photographs(tmp_path: Path) -> None:
-    from asmk_engine.descriptors.concatenation import concatenate
     from asmk_engine.errors import InputError
+    from asmk_engine.flat.concatenation import concatenate
 
     some = {"x.jpg": POOL[next(iter(POOL))]}
     other = recipes.Recipe("spoc", {}, "cd" * 32)

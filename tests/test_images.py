@@ -16,8 +16,8 @@ from PIL import Image
 import naive
 from asmk_engine.errors import InputError, NotFoundError, StorageError
 from asmk_engine.escape import escape_name
-from asmk_engine.image_lists import find_images
-from asmk_engine.images import View, check_box, crop, load_image, resize, view_image
+from asmk_engine.images.decoding import View, check_box, crop, load_image, resize, view_image
+from asmk_engine.images.listing import find_images
 
 RNG = np.random.default_rng(5)
 

@@ -13,8 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import naive
-from asmk_engine import segment as segments
-from asmk_engine.batch import Batch
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import (
     AsmkError,
@@ -26,12 +24,16 @@ from asmk_engine.errors import (
     StorageError,
 )
 from asmk_engine.features import Features, FeatureSet
-from asmk_engine.index import Index
+from asmk_engine.indexes import image_table
+from asmk_engine.indexes.answers import Hit
+from asmk_engine.inverted import segment as segments
+from asmk_engine.inverted.batch import Batch
+from asmk_engine.inverted.comparison import Comparison
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher, SelectiveMatch
+from asmk_engine.inverted.signatures import sign, sign_many
 from asmk_engine.recipes import Recipe
-from asmk_engine.search import Hit, Searcher, SelectiveMatch
-from asmk_engine.signatures import sign, sign_many
-from asmk_engine.store import Folder, WriterLock
-from asmk_engine.variants import Comparison
+from asmk_engine.storage.folder import Folder, WriterLock
 from samples import RECIPE, make_features, random_codebook, random_images, write_features
 
 DIM, WORDS = 24, 16
@@ -88,7 +90,7 @@ def test_answers_do_not_depend_on_segments_order_threads_or_merging(
     match: SelectiveMatch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("asmk_engine.index.TIER_SEGMENTS", 100)
+    monkeypatch.setattr("asmk_engine.inverted.index.TIER_SEGMENTS", 100)
     queries = random_images(10, DIM, seed=5)
     expected = answers(index, queries, match)
     assert any(expected)
@@ -112,7 +114,7 @@ def test_segments_stay_few_under_small_adds_and_answers_the_same(
 ) -> None:
     queries = random_images(5, DIM, seed=5)
     expected = answers(index, queries, SelectiveMatch())
-    monkeypatch.setattr("asmk_engine.index.SMALL_POSTINGS", 4)
+    monkeypatch.setattr("asmk_engine.inverted.index.SMALL_POSTINGS", 4)
     other = Index.create(tmp_path / "other", index.codebook)
     for place, (name, features) in enumerate(images.items()):
         other.add(write_features(tmp_path / f"part-{place}", {name: features}))
@@ -123,8 +125,8 @@ def test_segments_stay_few_under_small_adds_and_answers_the_same(
 def test_segments_stay_logarithmic_after_every_one_of_many_adds(
     tmp_path: Path, codebook: Codebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asmk_engine.system.sync_file", lambda path: None)
-    monkeypatch.setattr("asmk_engine.index.SMALL_POSTINGS", 8)
+    monkeypatch.setattr("asmk_engine.storage.system.sync_file", lambda path: None)
+    monkeypatch.setattr("asmk_engine.inverted.index.SMALL_POSTINGS", 8)
     index = Index.create(tmp_path / "index", codebook)
     signature = sign(make_features(np.random.default_rng(0).normal(size=(9, DIM))), codebook)
     assert 4 <= len(signature) <= 8  # eight images reach the second tier, 64 the third
@@ -145,7 +147,7 @@ def test_answers_do_not_depend_on_ranges(
     fewer = answers(index, queries, SelectiveMatch())
     monkeypatch.setattr(segments, "RANGE_BITS", 3)
     for room in ("search", "segment_writer", "merging"):
-        monkeypatch.setattr(f"asmk_engine.{room}.RANGE_BITS", 3)
+        monkeypatch.setattr(f"asmk_engine.inverted.{room}.RANGE_BITS", 3)
     ranged = Index.create(tmp_path / "ranged", index.codebook)
     ranged.add(FeatureSet.open(tmp_path / "features"))
     assert ranged.snapshot.segments[0].ranges == 5
@@ -241,7 +243,7 @@ def test_preloading_changes_no_answer(
     index: Index, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch, preloading: list[int] | None
 ) -> None:
     if preloading is not None:  # as on systems that know no such advice, or only the old one
-        monkeypatch.setattr("asmk_engine.system._PRELOADING", preloading)
+        monkeypatch.setattr("asmk_engine.storage.system._PRELOADING", preloading)
     before = Searcher(index).search(images.values(), 5)
     index.preload()
     assert Searcher(index).search(images.values(), 5) == before
@@ -253,7 +255,7 @@ def test_a_group_of_queries_ends_where_it_must(
     searcher = Searcher(index)
     alone = [searcher.search(features, 3) for features in images.values()]
     for size in (1, 7, len(images), len(images) + 1):
-        monkeypatch.setattr("asmk_engine.search.GROUP", size)
+        monkeypatch.setattr("asmk_engine.inverted.search.GROUP", size)
         assert searcher.search(images.values(), 3) == alone
 
 
@@ -396,7 +398,7 @@ def test_what_is_no_index_is_named(tmp_path: Path, index: Index) -> None:
         Index.open(tmp_path / "nowhere")
     with pytest.raises(FormatError, match="not an index"):
         Index.open(tmp_path / "features")
-    from asmk_engine.store import encode_manifest
+    from asmk_engine.storage.folder import encode_manifest
 
     newer = {**index.snapshot.manifest.to_json(), "format": 3}
     for name in ("manifest.json", "manifest.copy.json"):
@@ -439,7 +441,7 @@ def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         if armed:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("asmk_engine.system.sync_file", full)
+    monkeypatch.setattr("asmk_engine.storage.system.sync_file", full)
     yield armed
 
 
@@ -529,7 +531,7 @@ def test_a_merge_takes_the_room_of_one_more_copy(tmp_path: Path, index: Index, m
 def test_a_damaged_segment_is_not_merged_into_a_sound_one(
     tmp_path: Path, codebook: Codebook, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asmk_engine.arrays.BLOCK", 256)  # so that opening does not see the damage
+    monkeypatch.setattr("asmk_engine.storage.arrays.BLOCK", 256)  # so that opening does not see the damage
     index = Index.create(tmp_path / "index", codebook)
     index.add(write_features(tmp_path / "features", images))
     index.delete(index.names[:1])
@@ -627,19 +629,19 @@ def test_more_images_than_a_segment_holds_are_refused(
     index: Index, images: dict[str, Features], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the boundary: one segment may hold one image fewer than the limit."""
-    monkeypatch.setattr(segments, "MAX_IMAGES", 42)
+    monkeypatch.setattr(image_table, "MAX_IMAGES", 42)
     signed = [(f"{number}.jpg", sign(features, index.codebook)) for number, features in enumerate(images.values())]
-    monkeypatch.setattr("asmk_engine.index.TIER_SEGMENTS", 2)
+    monkeypatch.setattr("asmk_engine.inverted.index.TIER_SEGMENTS", 2)
     index.add_signatures(signed[:1])
     assert len(index.snapshot.segments) == 1 and index.images == 41
     index.add_signatures(signed[1:2])
     assert len(index.snapshot.segments) == 2 and index.images == 42  # not joined
     with pytest.raises(InputError, match="too many for one segment"):
         index.merge()
-    monkeypatch.setattr(segments, "MAX_IMAGES", 42 - 5)
+    monkeypatch.setattr(image_table, "MAX_IMAGES", 42 - 5)
     with pytest.raises(DamagedError):
         Index.open(index.path)
-    monkeypatch.setattr(segments, "MAX_IMAGES", 42)
+    monkeypatch.setattr(image_table, "MAX_IMAGES", 42)
     assert Index.open(index.path).images == 42
     index.delete(["1.jpg"])
     index.merge()

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asmk_engine.arrays import map_arrays, write_arrays
-from asmk_engine.checking import check_index
-from asmk_engine.describe import describe
 from asmk_engine.errors import AsmkError, DamagedError, NotFoundError
-from asmk_engine.index import Index
-from asmk_engine.manifest import NAMES as COPIES
-from asmk_engine.repair import repair_index
-from asmk_engine.store import Folder, decode_manifest
+from asmk_engine.indexes.manifest import NAMES as COPIES
+from asmk_engine.inverted.index import Index
+from asmk_engine.maintenance.checking import check_index
+from asmk_engine.maintenance.description import describe
+from asmk_engine.maintenance.repair import repair_index
+from asmk_engine.storage.arrays import map_arrays, write_arrays
+from asmk_engine.storage.folder import Folder, decode_manifest
 from disks import CountedDisk, LostDisk, RecordingDisk, fast_disk
 from histories import NAMES, observe, signed, small_codebook, small_limits, write_on
 

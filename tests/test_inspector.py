@@ -10,11 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
-from asmk_engine import inspection, inspector
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import AsmkError, DamagedError, InputError
 from asmk_engine.features import FeatureSet
-from asmk_engine.inspector import open_hdf5
+from asmk_engine.storage import hdf5 as inspector
+from asmk_engine.storage import hdf5_inspection as inspection
+from asmk_engine.storage.hdf5 import open_hdf5
 from samples import random_codebook, random_images, write_features
 
 
@@ -148,7 +149,7 @@ def test_a_process_that_hangs_on_a_file_is_ended(path: Path, fresh: None, monkey
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="memory is limited through the resource module")
 def test_a_process_that_grows_is_refused_its_memory(path: Path, fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    grow = "from asmk_engine import inspection as i\ndef grow(path): bytearray(4 << 30)\ni.inspect = grow\ni.main()"
+    grow = "from asmk_engine.storage import hdf5_inspection as i\ndef grow(path): bytearray(4 << 30)\ni.inspect = grow\ni.main()"
     monkeypatch.setattr(inspector, "_BOOTSTRAP", grow)
     with pytest.raises(InputError, match="takes more than 2147483648 bytes of memory"):
         open_hdf5(path)

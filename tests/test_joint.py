@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asmk_engine.descriptors import CodecOptions, Expansion, GlobalIndex, GlobalSearcher
-from asmk_engine.descriptors.training import train_codec
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import Features
-from asmk_engine.index import Index
-from asmk_engine.joint import JointIndex, is_distractor, split_mark
-from asmk_engine.search import Searcher, SelectiveMatch
-from asmk_engine.signatures import sign
+from asmk_engine.flat import CodecOptions, Expansion, GlobalIndex, GlobalSearcher
+from asmk_engine.flat.codec_training import train_codec
+from asmk_engine.indexes.joint import JointIndex, is_distractor, split_mark
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher, SelectiveMatch
+from asmk_engine.inverted.signatures import sign
 from global_samples import global_images, write_global
 from samples import make_features, random_codebook, random_images
 

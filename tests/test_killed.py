@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from asmk_engine.index import Index
+from asmk_engine.inverted.index import Index
 from histories import nursery, observe, small_codebook, write_on
 from ingesting import ingest
 

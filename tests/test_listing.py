@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from asmk_engine import image_lists
 from asmk_engine.errors import InputError, NotFoundError, StorageError
-from asmk_engine.image_lists import NO_EXTENSION, NO_FILE, ImageFile, ImageList, find_images
-from asmk_engine.roots import UNKNOWN, Root
+from asmk_engine.images import listing as image_lists
+from asmk_engine.images.listing import NO_EXTENSION, NO_FILE, ImageFile, ImageList, find_images
+from asmk_engine.images.roots import UNKNOWN, Root
 from samples import as_ordinary_user
 
 JPEG = b"\xff\xd8\xff\xe0"
@@ -52,7 +52,7 @@ def check_files(found: ImageList) -> None:
 LISTING = """
 import json, os, sys
 from asmk_engine.errors import AsmkError
-from asmk_engine.image_lists import find_images
+from asmk_engine.images.listing import find_images
 try:
     found = find_images(json.loads(sys.argv[1]))
     print(json.dumps([[image.name for image in found.images], found.failures, found.unlisted]))

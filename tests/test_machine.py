@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 import naive
-from asmk_engine.checking import check_index
-from asmk_engine.index import Index
-from asmk_engine.search import Searcher, SelectiveMatch
-from asmk_engine.signatures import sign
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher, SelectiveMatch
+from asmk_engine.inverted.signatures import sign
+from asmk_engine.maintenance.checking import check_index
 from disks import CountedDisk, fast_disk
 from histories import DIM, small_codebook, small_limits
 from samples import random_images, write_features

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asmk_engine.batch import BESIDE, CODEBOOK_COPIES, LEAST_POSTINGS, MEBIBYTE, Batch, postings_within
 from asmk_engine.cli.common import parse_size
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError
-from asmk_engine.index import Index
-from asmk_engine.signatures import Signature
+from asmk_engine.inverted.batch import BESIDE, CODEBOOK_COPIES, LEAST_POSTINGS, MEBIBYTE, Batch, postings_within
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.signatures import Signature
 from samples import random_codebook
 
 WORDS, POSTINGS = 2000, 600
@@ -46,7 +46,7 @@ def peak(path: Path, codebook: Codebook, images: int, segment_postings: int) -> 
 def test_memory_follows_the_limit_and_not_the_input(
     tmp_path: Path, codebook: Codebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asmk_engine.index.CHUNK_POSTINGS", LIMIT)
+    monkeypatch.setattr("asmk_engine.inverted.index.CHUNK_POSTINGS", LIMIT)
     peak(tmp_path / "warm", codebook, 200, LIMIT)
     limited = peak(tmp_path / "limited", codebook, 3000, LIMIT)  # 1.8 million postings, merges on the way
     everything = peak(tmp_path / "everything", codebook, 3000, 1 << 30)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from asmk_engine import extraction
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
-from asmk_engine.extraction import ExtractionSummary, extract_images
+from asmk_engine.extraction import run as extraction
+from asmk_engine.extraction.run import ExtractionSummary, extract_images
 from asmk_engine.extractors.how import How
 from asmk_engine.extractors.network import BatchedExtractor, NetworkExtractor
 from asmk_engine.features import Features, FeatureSet, part_names
-from asmk_engine.images import View
+from asmk_engine.images.decoding import View
 from samples import ENVIRONMENT
 from tiny_networks import picture, tiny_checkpoint
 
@@ -153,9 +153,9 @@ def test_the_same_run_gives_the_same_bytes(extractor: How, folder: Path, gatheri
 
 def test_worker_processes_decode_and_load_no_network() -> None:
     code = """
-import sys, asmk_engine.workers
-from asmk_engine.attempts import Origin
-Origin("asmk_engine.attempts:Viewer", {"max_side": 64, "lanczos": True}).make()
+import sys, asmk_engine.extraction.workers
+from asmk_engine.extraction.attempts import Origin
+Origin("asmk_engine.extraction.attempts:Viewer", {"max_side": 64, "lanczos": True}).make()
 print([name for name in ("torch", "numba", "asmk_engine.networks") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)

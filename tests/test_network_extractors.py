@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from asmk_engine.attempts import TwoStepExtractor
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
+from asmk_engine.extraction.attempts import TwoStepExtractor
 from asmk_engine.extractors import PRESETS, extractor_from_recipe, load_extractor
 from asmk_engine.extractors import network as extractors_network
 from asmk_engine.extractors.how import How
 from asmk_engine.extractors.network import BatchedExtractor, NetworkExtractor
 from asmk_engine.extractors.presets import Preset
 from asmk_engine.features import Features
-from asmk_engine.images import View
+from asmk_engine.images.decoding import View
 from asmk_engine.networks.checkpoints import checkpoint_hash, save_checkpoint
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 from asmk_engine.networks.multiscale import describe, normalise_pixels

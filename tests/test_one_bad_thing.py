@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from asmk_engine.features import FeatureSet
-from asmk_engine.index import Index
-from asmk_engine.queries import QuerySource
+from asmk_engine.inverted.index import Index
+from asmk_engine.search.query_features import QuerySource
 from samples import ENVIRONMENT, as_ordinary_user
 from test_identity import FEATURES, best, call, fill, index, names, paint
 

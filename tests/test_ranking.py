@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import naive
+from asmk_engine.inverted.ranking import Ranking
 from asmk_engine.kernels.rank import normalise
-from asmk_engine.ranking import Ranking
 
 
 class Names:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from asmk_engine.index import Index
-from asmk_engine.manifest import Manifest
+from asmk_engine.indexes.manifest import Manifest
+from asmk_engine.inverted.index import Index
 from histories import NAMES, Answer, nursery, observe, queries, signed, small_codebook
 from reading import read
 
@@ -27,7 +27,7 @@ def _write(path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch) -> dict[
         states[manifest.commit] = observe(path)
 
     monkeypatch.setattr(Index, "_publish", observed)
-    monkeypatch.setattr("asmk_engine.index.TIER_SEGMENTS", 3)
+    monkeypatch.setattr("asmk_engine.inverted.index.TIER_SEGMENTS", 3)
     index, rng, end = Index.open(path), random.Random(0), time.monotonic() + seconds
     number = 0
     while time.monotonic() < end or len(states) < 30:

@@ -27,18 +27,18 @@ from asmk_engine.evaluation.model import Prediction
 from asmk_engine.evaluation.truth import read_truth
 from asmk_engine.extractors import EXTRACTORS, PRESETS, load_extractor
 from asmk_engine.features import FeatureSet, part_names
-from asmk_engine.image_lists import find_images
-from asmk_engine.index import Index
+from asmk_engine.images.listing import find_images
+from asmk_engine.inverted.index import Index
 from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions
 from asmk_engine.networks.registry import WEIGHTS
 from asmk_engine.networks.stand_in import save_stand_in
 from asmk_engine.reproduction import datasets as datasets_module
 from asmk_engine.reproduction.datasets import Published, Rehearsed, few_landmarks, labelled_task, revisited_task
-from asmk_engine.reproduction.describing import Settings
 from asmk_engine.reproduction.engines import fitted
+from asmk_engine.reproduction.evaluation import Measured, micro_interval
+from asmk_engine.reproduction.experiment import Codes, PublishedRow, open_recipe, parse_recipe, recipe_names
+from asmk_engine.reproduction.extraction import Settings
 from asmk_engine.reproduction.files import DATASETS, check_there, chosen_tests, datasets_of, listing, needs
-from asmk_engine.reproduction.judging import Measured, micro_interval
-from asmk_engine.reproduction.recipe import Codes, PublishedRow, open_recipe, parse_recipe, recipe_names
 from asmk_engine.reproduction.report import as_dict, as_markdown, lines
 from asmk_engine.reproduction.stages import Outcome, run
 from asmk_engine.training.sfm120k import image_place

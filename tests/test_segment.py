@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from asmk_engine.errors import DamagedError
-from asmk_engine.index import Index
-from asmk_engine.segment import Segment
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.segment import Segment
 from histories import NAMES, signed, small_codebook, small_limits
 
 

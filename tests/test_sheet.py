@@ -6,10 +6,10 @@ import pytest
 from PIL import Image, ImageColor
 
 from asmk_engine.errors import InputError, StorageError
-from asmk_engine.report import lettering, sheet
-from asmk_engine.report.lettering import Lettering, draws, letter, shorten, wrap
-from asmk_engine.report.sheet import write_sheet
-from asmk_engine.search import Hit
+from asmk_engine.indexes.answers import Hit
+from asmk_engine.pictures import lettering, sheet
+from asmk_engine.pictures.lettering import Lettering, draws, letter, shorten, wrap
+from asmk_engine.pictures.sheet import write_sheet
 
 THUMB = 100
 TOP = sheet.MARGIN + 2 * sheet.LINE + sheet.ROW_GAP  # of the first row, when nothing is judged

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from asmk_engine import system
 from asmk_engine.errors import DamagedError, StorageError
-from asmk_engine.store import Folder, WriterLock
+from asmk_engine.storage import system
+from asmk_engine.storage.folder import Folder, WriterLock
 
 
 def synced_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from asmk_engine.attempts import file_fingerprint
+from asmk_engine.extraction.attempts import file_fingerprint
 from asmk_engine.extractors import load_extractor
 from asmk_engine.features import FeatureSet
-from asmk_engine.index import Index
-from asmk_engine.queries import QuerySource
+from asmk_engine.inverted.index import Index
+from asmk_engine.search.query_features import QuerySource
 from samples import as_ordinary_user
 from test_identity import call, fill, paint
 

@@ -15,13 +15,13 @@ import naive_tradeoff
 import samples
 from asmk_engine.errors import DependencyError, InputError
 from asmk_engine.evaluation.bootstrap import Interval
-from asmk_engine.index import Index
+from asmk_engine.inverted.index import Index
 from asmk_engine.tradeoff import extrapolate, figure, measure, page, table
-from asmk_engine.tradeoff.cells import Cell, GlobalCell, LocalCell, Supply, Sweep, plan
+from asmk_engine.tradeoff.configurations import Cell, GlobalCell, LocalCell, Supply, Sweep, plan
 from asmk_engine.tradeoff.extrapolate import Extrapolated
 from asmk_engine.tradeoff.results import Failure, Result, pareto_front, put_together
+from asmk_engine.tradeoff.stage_cache import Workshop, key_of
 from asmk_engine.tradeoff.stages import Measured
-from asmk_engine.tradeoff.workshop import Workshop, key_of
 
 LOCAL, GLOBAL = Supply(False, 128, 1500), Supply(True, 512, 1)
 

@@ -20,11 +20,11 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.evaluation.truth import read_truth
 from asmk_engine.features import Features, FeatureSet
-from asmk_engine.index import Index
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
 from asmk_engine.recipes import Recipe
-from asmk_engine.search import Searcher
 from asmk_engine.tradeoff import measure, stages
-from asmk_engine.tradeoff.cells import GlobalCell, LocalCell, Sweep
+from asmk_engine.tradeoff.configurations import GlobalCell, LocalCell, Sweep
 from asmk_engine.tradeoff.run import Outcome, Step, run
 from asmk_engine.tradeoff.sources import SourcePaths, StrongestFeatures, features_key, open_source
 

@@ -10,7 +10,7 @@ from asmk_engine.cli import commands
 from asmk_engine.errors import AsmkError, InputError, MismatchError
 from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint
 from asmk_engine.networks.local import DELF
-from asmk_engine.training.journal import read_log
+from asmk_engine.training.log import read_log
 from trainings import tiny_network, write_photographs
 
 SMALL = ["--max-side", "48", "--epochs", "1", "--device", "cpu"]

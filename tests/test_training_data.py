@@ -13,8 +13,9 @@ from PIL import Image
 
 import naive_training
 from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError
-from asmk_engine.image_lists import ImageFile
-from asmk_engine.training.instances import Instances, make_instances, read_instances
+from asmk_engine.images.listing import ImageFile
+from asmk_engine.training.instance_layouts import read_instances
+from asmk_engine.training.instances import Instances, make_instances
 from asmk_engine.training.mining import mine
 from asmk_engine.training.photographs import check_photographs
 from asmk_engine.training.self_made import ViewOptions, random_corners, random_view, recolour

@@ -12,17 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
-from asmk_engine.arrays import CHECKSUMS, map_arrays
 from asmk_engine.errors import DamagedError, InputError, MismatchError, StorageError
 from asmk_engine.extractors import load_extractor
 from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint
 from asmk_engine.networks.local import DELF
-from asmk_engine.store import Folder, WriterLock
+from asmk_engine.storage.arrays import CHECKSUMS, map_arrays
+from asmk_engine.storage.folder import Folder, WriterLock
 from asmk_engine.training.classification import ClassOptions, ClassTask, delf_network
 from asmk_engine.training.contrastive import TupleOptions, TupleTask
 from asmk_engine.training.curves import draw_curves
-from asmk_engine.training.instances import read_instances
-from asmk_engine.training.journal import read_log
+from asmk_engine.training.instance_layouts import read_instances
+from asmk_engine.training.log import read_log
 from asmk_engine.training.loop import BEST, LAST, LoopOptions, Run
 from asmk_engine.training.state import STATE
 from asmk_engine.training.task import Silent
@@ -329,7 +329,7 @@ def test_what_was_trained_describes_photographs(whole: dict[str, Path], photogra
 
 
 def test_a_reduction_after_training_is_learned_from_its_network(whole: dict[str, Path], photographs: Path) -> None:
-    from asmk_engine.image_lists import find_images
+    from asmk_engine.images.listing import find_images
     from asmk_engine.training.whitening import learn_reduction, views
 
     network = open_checkpoint(whole["delf"] / LAST)[0]

@@ -15,7 +15,8 @@ from asmk_engine.errors import InputError
 from asmk_engine.networks.local import DELF, LocalNetwork, ablation
 from asmk_engine.training.classification import ClassOptions, ClassTask
 from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate, freeze
-from asmk_engine.training.instances import Instances, read_instances
+from asmk_engine.training.instance_layouts import read_instances
+from asmk_engine.training.instances import Instances
 from asmk_engine.training.loop import LoopOptions, Run
 from asmk_engine.training.losses import contrastive, global_vector, pooled_vector
 from asmk_engine.training.photographs import load_pixels, place_network, to_network

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError
-from asmk_engine.evaluation.unpickle import parse_plain_pickle, read_plain_pickle
+from asmk_engine.storage.pickles.unpickle import parse_plain_pickle, read_plain_pickle
 
 HERE = Path("x.pkl")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "gnd"

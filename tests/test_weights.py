@@ -23,7 +23,7 @@ from asmk_engine.networks.cache import cache_folder, fetch_weights, find_weights
 from asmk_engine.networks.downloads import download
 from asmk_engine.networks.registry import WEIGHTS, PublishedWeights, published_weights
 from asmk_engine.networks.trunks import TRUNKS
-from asmk_engine.store import Folder, WriterLock
+from asmk_engine.storage.folder import Folder, WriterLock
 
 CONTENT = bytes(range(256)) * 12000  # three pieces of a download
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

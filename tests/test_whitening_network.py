@@ -11,8 +11,8 @@ from PIL import Image
 
 import naive_networks as naive
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.image_lists import find_images
-from asmk_engine.images import View
+from asmk_engine.images.decoding import View
+from asmk_engine.images.listing import find_images
 from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.multiscale import normalise_pixels

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
 import click
 
-from asmk_engine import __version__
 from asmk_engine.cli import (
     benchmark,
     check,
@@ -39,6 +38,7 @@ from asmk_engine.cli import (
 )
 from asmk_engine.errors import AsmkError, StorageError
 from asmk_engine.escape import ESCAPES, PLAIN_ASCII, register_escapes
+from asmk_engine.version import __version__
 
 EPILOG = """\b
 From a folder of photographs to an answer:

@@ -86,7 +86,7 @@ def benchmark(
           --n 1000,400,2000 --words 4096,8192 --bits 128,64 --pca 128,32 --pq 8,1 --one-at-a-time
     """
     from asmk_engine.evaluation.truth import read_truth
-    from asmk_engine.tradeoff.cells import Sweep
+    from asmk_engine.tradeoff.configurations import Sweep
     from asmk_engine.tradeoff.run import run
     from asmk_engine.tradeoff.writing import write_all
 

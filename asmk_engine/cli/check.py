@@ -13,8 +13,8 @@ from asmk_engine.cli.common import PATH, human_bytes, json_option, plural
 from asmk_engine.escape import escape_name
 
 if TYPE_CHECKING:
-    from asmk_engine.checking import CheckReport, Finding
-    from asmk_engine.repair import Repair
+    from asmk_engine.maintenance.checking import CheckReport, Finding
+    from asmk_engine.maintenance.repair import Repair
 
 
 @click.command()
@@ -33,7 +33,7 @@ def check(context: click.Context, index_path: Path, fast: bool, as_json: bool) -
       asmk-engine check photos.index
       asmk-engine check photos.index --fast --json
     """
-    from asmk_engine.checking import check_index
+    from asmk_engine.maintenance.checking import check_index
 
     report = check_index(index_path, fast=fast)
     _tell(report.to_json(), _report_lines(report), as_json)
@@ -77,7 +77,7 @@ def repair(index_path: Path, yes: bool, as_json: bool) -> None:
       asmk-engine repair photos.index
       asmk-engine repair photos.index --yes
     """
-    from asmk_engine.repair import repair_index
+    from asmk_engine.maintenance.repair import repair_index
 
     done = repair_index(index_path, write=yes)
     _tell(done.to_json(), _repair_lines(done), as_json)

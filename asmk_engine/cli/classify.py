@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asmk_engine.cli.searching import AnySearcher
     from asmk_engine.evaluation.classifiers import Classifier, Labels
     from asmk_engine.evaluation.model import Prediction
-    from asmk_engine.queries import QuerySource
+    from asmk_engine.search.query_features import QuerySource
 
 FORMATS = ("table", "jsonl", "gldv2")
 METHODS = ("cls1", "cls2", "cls3")
@@ -98,10 +98,10 @@ def classify(
       asmk-engine classify photos.index --all --labels labels.csv
       asmk-engine classify gldv2.index --list test.txt --labels train_clean.csv --method cls3 --format gldv2 > out.csv
     """
-    from asmk_engine.descriptors import open_index
     from asmk_engine.evaluation.classifiers import CLASSIFIERS, check_weights, resolve_labels
     from asmk_engine.evaluation.landmarks import read_labels
-    from asmk_engine.queries import QuerySource
+    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.query_features import QuerySource
 
     given = [*queries, *(read_name_list(list_path) if list_path else [])]
     if every == bool(given):

@@ -21,7 +21,7 @@ from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
     from asmk_engine.demo import QueryViews
-    from asmk_engine.image_lists import ImageFile
+    from asmk_engine.images.listing import ImageFile
 
 MOST_PHOTOS = 2000
 VIEWS_PER_PHOTO = 12
@@ -97,7 +97,7 @@ def _environment() -> dict[str, str]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    from asmk_engine.store import Folder
+    from asmk_engine.storage.folder import Folder
 
     Folder(path.parent).write(path.name, [data])
 
@@ -134,7 +134,7 @@ def _collect(photos: Path | None, output: Path, most: int, seed: int, steps: _St
 
 def _own_photos(photos: Path, say: Callable[[str], None]) -> list[ImageFile]:
     from asmk_engine.demo import spread
-    from asmk_engine.image_lists import find_images
+    from asmk_engine.images.listing import find_images
 
     images = find_images([photos]).images
     if len(images) > MOST_PHOTOS:
@@ -163,7 +163,7 @@ def _search(output: Path, asked: Sequence[QueryViews], steps: _Steps) -> None:
 
 def _forget(index: Path) -> None:
     """Empty the folder of an earlier demo's index: its codebook may be another."""
-    from asmk_engine.store import Folder
+    from asmk_engine.storage.folder import Folder
 
     for name in Folder(index).names():
         Folder(index).remove(name)
@@ -175,8 +175,8 @@ def _as_arguments(names: Sequence[str]) -> list[str]:
 
 def _draw(output: Path, asked: Sequence[QueryViews], all_known: bool, steps: _Steps) -> None:
     """The contact sheet; in a folder of the user's own, an image that is no view may well be right."""
-    from asmk_engine.report.sheet import write_sheet
-    from asmk_engine.search import Hit
+    from asmk_engine.indexes.answers import Hit
+    from asmk_engine.pictures.sheet import write_sheet
 
     root, right = output / "photos", {query.name: set(query.answers) for query in asked}
 

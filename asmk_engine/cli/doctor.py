@@ -12,7 +12,7 @@ from asmk_engine.cli.common import json_option, plural
 from asmk_engine.errors import DependencyError
 
 if TYPE_CHECKING:
-    from asmk_engine.diagnosis import Diagnosis, Finding
+    from asmk_engine.doctor import Diagnosis, Finding
 
 
 @click.command()
@@ -22,7 +22,7 @@ def doctor(as_json: bool) -> None:
 
     The exit code is 1 when something is missing or broken without which nothing works.
     """
-    from asmk_engine.diagnosis import diagnose
+    from asmk_engine.doctor import diagnose
 
     diagnosis = diagnose()
     if as_json:

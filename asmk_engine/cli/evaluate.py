@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from asmk_engine.evaluation.model import Truth
     from asmk_engine.evaluation.protocol import Judge, Report
     from asmk_engine.features import Features
-    from asmk_engine.queries import QuerySource
-    from asmk_engine.search import Hit
+    from asmk_engine.indexes.answers import Hit
+    from asmk_engine.search.query_features import QuerySource
 
 RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 
@@ -91,7 +91,7 @@ def evaluate(
     """
     from asmk_engine.evaluation.landmarks import is_recognition
     from asmk_engine.evaluation.truth import read_truth
-    from asmk_engine.queries import QuerySource
+    from asmk_engine.search.query_features import QuerySource
 
     _check_call(index_path, run_path, distractor_paths, save_run)
     if is_recognition(truth_path):
@@ -124,8 +124,8 @@ class _Saved:
 
 def open_together(path: Path, distractors: tuple[Path, ...]) -> AnyIndex:
     """The index, or the joint index of it and sets of distractors."""
-    from asmk_engine.descriptors import open_index
-    from asmk_engine.joint import JointIndex
+    from asmk_engine.indexes.joint import JointIndex
+    from asmk_engine.search.opening import open_index
 
     index = open_index(path)
     return JointIndex([index], [open_index(one) for one in distractors]) if distractors else index

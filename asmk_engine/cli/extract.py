@@ -14,8 +14,8 @@ from asmk_engine.cli.networks import choose_extractor
 from asmk_engine.cli.reports import Left, allowed_removal, report_extraction, report_found, report_left, report_removal
 
 if TYPE_CHECKING:
-    from asmk_engine.extraction import ExtractionSummary
-    from asmk_engine.image_lists import ImageList
+    from asmk_engine.extraction.run import ExtractionSummary
+    from asmk_engine.images.listing import ImageList
     from asmk_engine.recipes import Recipe
 
 
@@ -49,7 +49,7 @@ def extract(
       asmk-engine extract photos/ -o deep.features --extractor how-squeezenet --weights squeezenet1_1-b8a52dc0.pth
     """
     from asmk_engine.features import FeatureSet
-    from asmk_engine.image_lists import find_images
+    from asmk_engine.images.listing import find_images
 
     console, failures, left = Console(quiet), Failures(), Left()
     found = find_images(images, prefix=prefix, every_file=all_files)
@@ -87,7 +87,7 @@ def run_extraction(
     prune, trusting, update, held   as for `extract_images`
     recipe, network       how to extract when no extractor and no option is named; by default as the set was made so far
     """
-    from asmk_engine.extraction import extract_images
+    from asmk_engine.extraction.run import extract_images
     from asmk_engine.features import FeatureSet
     from asmk_engine.training.initial import keeping, network_beside
 

@@ -14,9 +14,9 @@ from asmk_engine.cli.reports import Left, told
 from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
-    from asmk_engine.additions import AddSummary
-    from asmk_engine.descriptors import Codec, CodecOptions, GlobalIndex
     from asmk_engine.features import FeatureSet
+    from asmk_engine.flat import Codec, CodecOptions, GlobalIndex
+    from asmk_engine.indexes.additions import AddSummary
 
 KEYS = ("pca", "whiten", "pq", "half", "train_on", "concatenate", "part_weights")
 _LEAST_SEGMENT = 16 << 20
@@ -73,15 +73,15 @@ class GlobalOptions:
 
     def codec_options(self, seed: int) -> CodecOptions:
         """The options of a codec; InputError where they contradict each other."""
-        from asmk_engine.descriptors import CodecOptions
+        from asmk_engine.flat import CodecOptions
 
         return CodecOptions(self.pca, self.whiten, int(self.pq) if self.pq else None, self.half, seed)
 
 
 def concatenated(sets: Sequence[Path], output: Path, options: GlobalOptions, console: Console) -> FeatureSet:
     """The descriptors of several feature sets side by side, kept at `output`."""
-    from asmk_engine.descriptors.concatenation import concatenate
     from asmk_engine.features import FeatureSet
+    from asmk_engine.flat.concatenation import concatenate
 
     with console.bar("concatenate", "images") as on_image:
         return concatenate([FeatureSet.open(path) for path in sets], output, options.part_weights, on_image)
@@ -89,8 +89,8 @@ def concatenated(sets: Sequence[Path], output: Path, options: GlobalOptions, con
 
 def make_codec(features: FeatureSet, options: GlobalOptions, seed: int, console: Console) -> Codec:
     """A codec for the features, trained on them or on the set that was named for it."""
-    from asmk_engine.descriptors.training import train_codec
     from asmk_engine.features import FeatureSet
+    from asmk_engine.flat.codec_training import train_codec
 
     sample = FeatureSet.open(options.train_on) if options.train_on else features
     if sample.recipe != features.recipe or sample.dim != features.dim:
@@ -119,8 +119,8 @@ def add_global(
     """Add global descriptors to the index at `output`, which is made where it is not there; `how` is for `add`."""
     if codebook is not None:
         raise InputError(f"{codebook}: a global index has no codebook; leave --codebook out")
-    from asmk_engine.descriptors import GlobalIndex
-    from asmk_engine.descriptors.index import check_fits
+    from asmk_engine.flat import GlobalIndex
+    from asmk_engine.flat.index import check_fits
 
     room = segment_bytes(memory)
     if target is None:
@@ -141,8 +141,8 @@ def add_global(
 
 def segment_bytes(memory: int | None) -> int:
     """Bytes of vectors of a segment under a limit on memory; InputError, with the least that suffices."""
-    from asmk_engine.batch import BESIDE
-    from asmk_engine.descriptors.index import SEGMENT_BYTES
+    from asmk_engine.flat.index import SEGMENT_BYTES
+    from asmk_engine.inverted.batch import BESIDE
 
     if memory is None:
         return SEGMENT_BYTES
@@ -166,8 +166,8 @@ def augment(index_path: Path, output: Path, neighbours: int, alpha: float, quiet
     Example:
       asmk-engine augment gem.index -o gem-augmented.index --neighbours 10
     """
-    from asmk_engine.descriptors import Expansion, GlobalIndex
-    from asmk_engine.descriptors.augmentation import augment as blend
+    from asmk_engine.flat import Expansion, GlobalIndex
+    from asmk_engine.flat.augmentation import augment as blend
 
     console = Console(quiet)
     with console.bar("augment", "images") as on_image:

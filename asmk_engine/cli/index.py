@@ -27,10 +27,10 @@ from asmk_engine.cli.reports import told
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 
 if TYPE_CHECKING:
-    from asmk_engine.additions import AddSummary
     from asmk_engine.codebooks import Codebook
-    from asmk_engine.descriptors import GlobalIndex
-    from asmk_engine.index import Index
+    from asmk_engine.flat import GlobalIndex
+    from asmk_engine.indexes.additions import AddSummary
+    from asmk_engine.inverted.index import Index
 
 _TRAINING = ("words", "seed", "rounds", "whitening", "backend", "assignment")
 
@@ -89,8 +89,8 @@ def index(
       asmk-engine index gem.features -o gem.index --pca 512 --half
       asmk-engine index gem.features spoc.features --concatenate -o both.index
     """
-    from asmk_engine.descriptors import GlobalIndex
-    from asmk_engine.index import Index, check_fits
+    from asmk_engine.flat import GlobalIndex
+    from asmk_engine.inverted.index import Index, check_fits
 
     console = Console(quiet)
     allowed = None if memory is None else parse_size(memory)
@@ -135,8 +135,8 @@ def _add(prepared: Prepared, target: Index, room: int, console: Console, changes
 
 def _segment_postings(memory: int | None, book: Codebook) -> int:
     """Postings of a segment under a limit on memory."""
-    from asmk_engine.batch import postings_within
-    from asmk_engine.index import SEGMENT_POSTINGS
+    from asmk_engine.inverted.batch import postings_within
+    from asmk_engine.inverted.index import SEGMENT_POSTINGS
 
     return SEGMENT_POSTINGS if memory is None else postings_within(memory, book)
 
@@ -144,10 +144,11 @@ def _segment_postings(memory: int | None, book: Codebook) -> int:
 def _existing(output: Path, path: Path | None) -> tuple[Index | GlobalIndex | None, Codebook | None]:
     """The index at `output` if there is one, and the codebook to be used if it is known; checked before any work."""
     from asmk_engine.codebooks import Codebook
-    from asmk_engine.collection import check_vacant
-    from asmk_engine.descriptors import GlobalIndex, open_index
-    from asmk_engine.manifest import NAMES
-    from asmk_engine.store import Folder
+    from asmk_engine.flat import GlobalIndex
+    from asmk_engine.indexes.base import check_vacant
+    from asmk_engine.indexes.manifest import NAMES
+    from asmk_engine.search.opening import open_index
+    from asmk_engine.storage.folder import Folder
 
     given = Codebook.open(path) if path else None
     if not any((output / name).exists() for name in NAMES):
@@ -178,7 +179,7 @@ def delete(index_path: Path, names: tuple[str, ...], list_path: Path | None, mis
       asmk-engine delete photos.index holiday/old.jpg
       asmk-engine delete photos.index --list gone.txt
     """
-    from asmk_engine.descriptors import open_index
+    from asmk_engine.search.opening import open_index
 
     wanted = [*names, *(read_name_list(list_path) if list_path else [])]
     if not wanted:
@@ -214,7 +215,7 @@ def _as_indexed(target: Index | GlobalIndex, text: str) -> str:
 @quiet_option
 def merge(index_path: Path, quiet: bool) -> None:
     """Join the segments of INDEX into one and give back the space of deleted images."""
-    from asmk_engine.descriptors import open_index
+    from asmk_engine.search.opening import open_index
 
     target = open_index(index_path)
     before = target.snapshot.manifest

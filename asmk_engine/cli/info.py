@@ -32,7 +32,7 @@ def info(path: Path, as_json: bool, names: bool, failures: bool, without_feature
       asmk-engine info photos.index
       asmk-engine info photos.features --failures
     """
-    from asmk_engine import describe
+    from asmk_engine.maintenance import description as describe
 
     if names + failures + without_features > 1 and not as_json:
         raise click.UsageError("give one of --names, --failures and --without-features")
@@ -75,7 +75,7 @@ def _escaped_once(name: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    from asmk_engine.describe import describe
+    from asmk_engine.maintenance.description import describe
 
     content = describe(path)
     kinds = {"features": _feature_rows, "codebook": _codebook_rows, "index": _index_rows, "global index": _global_rows}

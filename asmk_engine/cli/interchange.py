@@ -90,7 +90,7 @@ def _import_asmk(
     path: Path, output: Path, name: str | None, codebook: Path | None, names: Path | None, console: Console
 ) -> None:
     from asmk_engine.compat.conversion import import_asmk
-    from asmk_engine.index import Index
+    from asmk_engine.inverted.index import Index
 
     listed = read_name_list(names) if names else None
     made = import_asmk(path, output, name=name, codebook=codebook, names=listed)

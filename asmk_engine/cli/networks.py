@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asmk_engine.extractors import Extractor
     from asmk_engine.extractors.presets import Preset
     from asmk_engine.features import FeatureSet
-    from asmk_engine.image_lists import ImageFile
+    from asmk_engine.images.listing import ImageFile
     from asmk_engine.recipes import Recipe
 
 FETCHED = ("how-r18", "how-squeezenet", "how-resnet18")
@@ -89,9 +89,10 @@ def _global_extractor(
 
 
 def _of_checkpoint(weights: Path) -> str:
-    from asmk_engine.networks.checkpoints import is_checkpoint, kind_of_network, open_checkpoint
+    from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint
     from asmk_engine.networks.global_checkpoints import KIND as GLOBAL_KIND
     from asmk_engine.networks.global_checkpoints import open_global_checkpoint
+    from asmk_engine.networks.tensor_files import kind_of_network
 
     if kind_of_network(weights) == GLOBAL_KIND:
         return open_global_checkpoint(weights)[0].options.pooling
@@ -230,7 +231,7 @@ def whiten(
       asmk-engine index photos/ -o photos.index --weights my.how.safetensors
     """
     from asmk_engine.extractors.presets import PRESETS
-    from asmk_engine.image_lists import find_images
+    from asmk_engine.images.listing import find_images
     from asmk_engine.networks.checkpoints import save_checkpoint
     from asmk_engine.networks.local import LocalOptions
     from asmk_engine.training.whitening import initial_network

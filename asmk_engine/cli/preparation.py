@@ -23,13 +23,13 @@ from asmk_engine.cli.reports import (
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
-    from asmk_engine.additions import AddSummary
     from asmk_engine.codebooks import Codebook
-    from asmk_engine.descriptors import GlobalIndex
-    from asmk_engine.extraction import ExtractionSummary
+    from asmk_engine.extraction.run import ExtractionSummary
     from asmk_engine.features import FeatureSet
-    from asmk_engine.image_lists import ImageList
-    from asmk_engine.index import Index
+    from asmk_engine.flat import GlobalIndex
+    from asmk_engine.images.listing import ImageList
+    from asmk_engine.indexes.additions import AddSummary
+    from asmk_engine.inverted.index import Index
     from asmk_engine.recipes import Recipe
 
 
@@ -82,7 +82,7 @@ def prepare(
 ) -> Prepared:
     """The features of the inputs; photographs are extracted as index or codebook want them, unless told otherwise."""
     from asmk_engine.features import FeatureSet
-    from asmk_engine.image_lists import find_images
+    from asmk_engine.images.listing import find_images
 
     sets = [entry for entry in call.inputs if is_feature_set(entry)]
     if sets and len(call.inputs) > 1:
@@ -115,7 +115,7 @@ def prepare(
 
 def prepare_set(features: FeatureSet, call: Call, target: Index | GlobalIndex | None, console: Console) -> Prepared:
     """A feature set as it is; what it no longer holds leaves the index where its files are gone, too."""
-    from asmk_engine.image_lists import ImageList
+    from asmk_engine.images.listing import ImageList
 
     failures = Failures()
     found = ImageList([], "", {}, roots=features.roots())

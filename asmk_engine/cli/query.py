@@ -33,8 +33,8 @@ from asmk_engine.cli.searching import (
 
 if TYPE_CHECKING:
     from asmk_engine.cli.searching import AnySearcher, Fused
-    from asmk_engine.queries import QuerySource
-    from asmk_engine.search import Hit
+    from asmk_engine.indexes.answers import Hit
+    from asmk_engine.search.query_features import QuerySource
 
 FORMATS = ("table", "jsonl", "trec", "pairs")
 SHEET_ROWS = 51  # one more than a contact sheet shows, so that it says that there are more
@@ -88,8 +88,8 @@ def query(
       asmk-engine query photos.index --all --format pairs --top 20 > pairs.txt
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
     """
-    from asmk_engine.descriptors import open_index
-    from asmk_engine.queries import QuerySource
+    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.query_features import QuerySource
 
     if every == bool(queries):
         raise click.UsageError("give either queries or --all")
@@ -152,7 +152,7 @@ def _kept(
 def _write_sheet(
     answers: list[tuple[str, list[Hit]]], source: QuerySource, path: Path, box: tuple[float, float, float, float] | None
 ) -> None:
-    from asmk_engine.report.sheet import write_sheet
+    from asmk_engine.pictures.sheet import write_sheet
 
     rows = [(source.likely_path(name), [(source.likely_path(hit.name), hit) for hit in hits]) for name, hits in answers]
     write_sheet(path, rows, box=box)

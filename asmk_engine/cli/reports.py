@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from asmk_engine.cli.common import Console, Failures, plural
 
 if TYPE_CHECKING:
-    from asmk_engine.additions import AddSummary
-    from asmk_engine.extraction import ExtractionSummary
-    from asmk_engine.image_lists import ImageList
-    from asmk_engine.roots import Root
+    from asmk_engine.extraction.run import ExtractionSummary
+    from asmk_engine.images.listing import ImageList
+    from asmk_engine.images.roots import Root
+    from asmk_engine.indexes.additions import AddSummary
 
 SHOWN = 20
 NAMED = 5
@@ -50,7 +50,7 @@ def report_extraction(summary: ExtractionSummary, output: object, console: Conso
 
 def report_found(found: ImageList, failures: Failures, console: Console) -> None:
     """Say what a run was not given to read: folders that are locked, files that are no images, files named twice."""
-    from asmk_engine.image_lists import LEADS_NOWHERE
+    from asmk_engine.images.listing import LEADS_NOWHERE
 
     _each(console, [f"not looked into {place}: {reason}" for place, reason in found.unlisted.items()])
     locked = [place for place, reason in found.unlisted.items() if reason != LEADS_NOWHERE]
@@ -114,7 +114,7 @@ def allowed_removal(
     images  names and roots of all that is there
     yes     also when they are more than half, or when their folders are empty, as a disk that is not mounted is
     """
-    from asmk_engine.intake import find_vanished
+    from asmk_engine.extraction.intake import find_vanished
 
     vanished = find_vanished(images, found)
     gone = [*vanished.gone, *(vanished.doubtful if yes else ())]
@@ -142,7 +142,7 @@ def named(names: Collection[str] | Mapping[str, str], limit: int = NAMED) -> str
 
 
 def _hints(kinds: Mapping[str, int]) -> str:
-    from asmk_engine.image_kinds import HEIF_SUFFIXES
+    from asmk_engine.images.kinds import HEIF_SUFFIXES
 
     hints = []
     if any(suffix in kinds for suffix in HEIF_SUFFIXES):

@@ -11,7 +11,7 @@ import click
 from asmk_engine.cli.common import PATH, Console, json_option, quiet_option, threads_option
 
 if TYPE_CHECKING:
-    from asmk_engine.reproduction.recipe import PublishedRow
+    from asmk_engine.reproduction.experiment import PublishedRow
 
 
 @click.command()
@@ -59,7 +59,7 @@ def reproduce(
       asmk-engine reproduce how-r18-1000 --data datasets/
       asmk-engine reproduce how-r18-1000 --rehearse photos/ --truth gnd.json
     """
-    from asmk_engine.reproduction.recipe import open_recipe
+    from asmk_engine.reproduction.experiment import open_recipe
 
     if (photos is None) != (truth_path is None):
         raise click.UsageError("--rehearse PHOTOS and --truth FILE go together")
@@ -78,7 +78,7 @@ def reproduce(
 
 
 def _list_recipes(as_json: bool) -> None:
-    from asmk_engine.reproduction.recipe import open_recipe, recipe_names
+    from asmk_engine.reproduction.experiment import open_recipe, recipe_names
 
     rows = [open_recipe(name) for name in recipe_names()]
     if as_json:
@@ -121,7 +121,7 @@ def _run(
     quiet: bool,
 ) -> None:
     from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed
-    from asmk_engine.reproduction.describing import Settings
+    from asmk_engine.reproduction.extraction import Settings
     from asmk_engine.reproduction.files import check_there, listing, needs
     from asmk_engine.reproduction.report import as_dict, as_markdown, write_report
     from asmk_engine.reproduction.stages import run

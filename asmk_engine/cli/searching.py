@@ -14,12 +14,13 @@ from asmk_engine.cli.common import PATH, Console, Failures, together, was_given
 from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
-    from asmk_engine.descriptors import GlobalIndex, GlobalSearcher
     from asmk_engine.features import Features
-    from asmk_engine.index import Index
-    from asmk_engine.joint import JointIndex
-    from asmk_engine.queries import Box, QuerySource
-    from asmk_engine.search import Hit, Searcher
+    from asmk_engine.flat import GlobalIndex, GlobalSearcher
+    from asmk_engine.indexes.answers import Hit
+    from asmk_engine.indexes.joint import JointIndex
+    from asmk_engine.inverted.index import Index
+    from asmk_engine.inverted.search import Searcher
+    from asmk_engine.search.query_features import Box, QuerySource
 
     AnyIndex = Index | GlobalIndex | JointIndex[Any]
     AnySearcher = Searcher | GlobalSearcher
@@ -78,9 +79,9 @@ class SearchOptions:
 
 def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
     """A searcher for an index of either kind; InputError where query expansion is asked of local features."""
-    from asmk_engine.descriptors import Expansion, GlobalSearcher
-    from asmk_engine.descriptors.codec import Codec
-    from asmk_engine.search import Searcher, SelectiveMatch
+    from asmk_engine.flat import Expansion, GlobalSearcher
+    from asmk_engine.flat.codec import Codec
+    from asmk_engine.inverted.search import Searcher, SelectiveMatch
 
     if isinstance(index.codebook, Codec):
         expansion = Expansion(options.expansion, options.expansion_alpha) if options.expansion else None
@@ -114,7 +115,7 @@ class Fused:
 
     def search(self, name: str, box: Box | None, top: int) -> list[Hit]:
         """The best images for a query, described anew for each index."""
-        from asmk_engine.descriptors.fusion import fuse
+        from asmk_engine.search.fusion import fuse
 
         depth = max(FUSED, top)
         pairs = zip(self.sources, self.searchers, strict=True)
@@ -146,8 +147,8 @@ def open_fused(
     images_roots: Sequence[Path],
 ) -> Fused:
     """A searcher of an index and of the one at `other`, which takes its queries' features from where it remembers."""
-    from asmk_engine.descriptors import open_index
-    from asmk_engine.queries import QuerySource
+    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.query_features import QuerySource
 
     index = open_index(other)
     sources = source, QuerySource(index, images_roots=images_roots)

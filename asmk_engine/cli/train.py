@@ -125,7 +125,7 @@ def train_how(
     """
     from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
     from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate
-    from asmk_engine.training.instances import read_instances
+    from asmk_engine.training.instance_layouts import read_instances
     from asmk_engine.training.photographs import place_network
 
     found = read_instances(data, layout, images, background)
@@ -191,7 +191,7 @@ def train_delf(
     """
     from asmk_engine.networks.checkpoints import checkpoint_hash
     from asmk_engine.training.classification import ClassOptions, ClassTask, delf_network
-    from asmk_engine.training.instances import read_instances
+    from asmk_engine.training.instance_layouts import read_instances
     from asmk_engine.training.photographs import place_network
 
     found = read_instances(data, layout, images, background)

@@ -14,12 +14,12 @@ from asmk_engine.compat.kernel import packed_width
 from asmk_engine.compat.pickles import Postings, kind_of, read_centroids, read_postings
 from asmk_engine.compat.states import HDF5, read_state
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.evaluation.files import open_file
 from asmk_engine.features import check_name, fingerprint_bytes
-from asmk_engine.index import Index
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.segment_writer import Contents
+from asmk_engine.inverted.signatures import code_width
 from asmk_engine.recipes import Recipe
-from asmk_engine.segment_writer import Contents
-from asmk_engine.signatures import code_width
+from asmk_engine.storage.user_files import open_file
 
 _BLOCK = 1 << 16
 

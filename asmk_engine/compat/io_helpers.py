@@ -14,7 +14,7 @@ import numpy as np
 from asmk_engine.compat.checks import check_image_ids
 from asmk_engine.compat.states import read_state, write_state
 from asmk_engine.errors import DependencyError, FormatError, InputError
-from asmk_engine.evaluation.files import read_file
+from asmk_engine.storage.user_files import read_file
 
 Item = TypeVar("Item")
 

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from asmk_engine.arrays import ArrayFile
+from asmk_engine.inverted.segment import RANGE_BITS, Segment, range_images
+from asmk_engine.inverted.segment_writer import Outline
 from asmk_engine.kernels import elias_fano, postings
-from asmk_engine.segment import RANGE_BITS, Segment, range_images
-from asmk_engine.segment_writer import Outline
+from asmk_engine.storage.arrays import ArrayFile
 
 Similarity = Callable[[np.ndarray], np.ndarray]
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from asmk_engine.arrays import map_arrays, write_arrays
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError
-from asmk_engine.evaluation.files import open_file
-from asmk_engine.evaluation.unpickle import read_plain_pickle
-from asmk_engine.store import Folder
+from asmk_engine.storage.arrays import map_arrays, write_arrays
+from asmk_engine.storage.folder import Folder
+from asmk_engine.storage.pickles.unpickle import read_plain_pickle
+from asmk_engine.storage.user_files import open_file
 
 KIND = "asmk-engine state"
 HDF5 = b"\x89HDF\r\n\x1a\n"

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asmk_engine.errors import DamagedError, FormatError, NotFoundError
-from asmk_engine.evaluation.files import read_file
 from asmk_engine.evaluation.model import Prediction, Truth, TruthQuery
+from asmk_engine.storage.user_files import read_file
 
 MAX_BYTES = 2**32
 IMAGE_COLUMNS = ("image", "images", "id", "name", "file", "path")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.escape import list_names
 from asmk_engine.evaluation.model import Truth, TruthQuery
-from asmk_engine.joint import is_distractor
+from asmk_engine.indexes.joint import is_distractor
 
 _EXTENSIONS = frozenset(["jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "jp2"])
 

@@ -20,11 +20,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
-from asmk_engine.evaluation.files import open_file
 from asmk_engine.evaluation.model import Truth
 from asmk_engine.evaluation.protocol import Judge, Report
 from asmk_engine.evaluation.runs import Scored
-from asmk_engine.store import Folder
+from asmk_engine.storage.folder import Folder
+from asmk_engine.storage.user_files import open_file
 
 _COLUMNS = 16  # read together: so many numbers of a row lie in one line of the cache
 _ROWS = 2048  # turned together: so many rows of these stay in the cache

@@ -20,11 +20,11 @@ from typing import Any, NoReturn, Protocol
 
 from asmk_engine.errors import DamagedError, FormatError, InputError
 from asmk_engine.escape import escape_name, is_awkward, list_names, unescape_name
-from asmk_engine.evaluation.files import open_file
 from asmk_engine.evaluation.landmarks import read_submission, retrieval_header
 from asmk_engine.evaluation.names import last_part
-from asmk_engine.joint import split_mark
-from asmk_engine.store import Folder
+from asmk_engine.indexes.joint import split_mark
+from asmk_engine.storage.folder import Folder
+from asmk_engine.storage.user_files import open_file
 
 FORMATS = ("trec", "jsonl", "pairs", "gldv2")
 TAG = "asmk-engine"

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, InputError
-from asmk_engine.evaluation.files import read_file
 from asmk_engine.evaluation.landmarks import parse_retrieval, retrieval_header
 from asmk_engine.evaluation.model import Box, Truth, TruthQuery
 from asmk_engine.evaluation.oxford import is_oxford, read_oxford
-from asmk_engine.evaluation.unpickle import parse_plain_pickle
+from asmk_engine.storage.pickles.unpickle import parse_plain_pickle
+from asmk_engine.storage.user_files import read_file
 
 __all__ = ["SUPPORTED", "Truth", "TruthQuery", "read_truth"]
 

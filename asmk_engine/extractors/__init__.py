@@ -11,13 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from asmk_engine.attempts import Extractor, Origin
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
-from asmk_engine.extraction import Progress, extract_images
+from asmk_engine.extraction.attempts import Extractor, Origin
+from asmk_engine.extraction.run import Progress, extract_images
 from asmk_engine.extractors.options import describe_options
 from asmk_engine.extractors.presets import PRESETS, Preset
 from asmk_engine.features import FeatureSet
-from asmk_engine.image_lists import ImageList, PathLike
+from asmk_engine.images.listing import ImageList, PathLike
 from asmk_engine.recipes import Recipe
 
 __all__ = [

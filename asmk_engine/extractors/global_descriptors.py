@@ -17,7 +17,7 @@ from asmk_engine.errors import InputError
 from asmk_engine.extractors.network import BatchedExtractor
 from asmk_engine.extractors.options import apart, check_options, choice, numbers, option, recipe_options
 from asmk_engine.features import Features
-from asmk_engine.images import View
+from asmk_engine.images.decoding import View
 from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.global_checkpoints import Completion, open_global_network

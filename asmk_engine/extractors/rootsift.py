@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from asmk_engine.attempts import Origin
+from asmk_engine.extraction.attempts import Origin
 from asmk_engine.extractors import FolderExtractor
 from asmk_engine.extractors.options import all_options, check_options, option, recipe_options
 from asmk_engine.features import Features
-from asmk_engine.image_lists import PathLike
-from asmk_engine.images import Box, view_image
+from asmk_engine.images.decoding import Box, view_image
+from asmk_engine.images.listing import PathLike
 from asmk_engine.recipes import Recipe
 
 LAYERS = 3

@@ -26,10 +26,10 @@ import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, NotFoundError
 from asmk_engine.features.model import Features, check_features
-from asmk_engine.inspector import open_hdf5
+from asmk_engine.images.roots import UNKNOWN, Root
 from asmk_engine.recipes import Recipe
-from asmk_engine.roots import UNKNOWN, Root
-from asmk_engine.store import Folder
+from asmk_engine.storage.folder import Folder
+from asmk_engine.storage.hdf5 import open_hdf5
 
 KIND = "asmk-engine features"
 FORMAT = 1

@@ -12,8 +12,8 @@ import numpy as np
 from asmk_engine.errors import FormatError, MismatchError, NotFoundError
 from asmk_engine.features.model import Features, Source
 from asmk_engine.features.parts import OpenedPart, Part, images_of_part, part_names, read_features, read_part, root_of
+from asmk_engine.images.roots import UNKNOWN, Root
 from asmk_engine.recipes import Recipe
-from asmk_engine.roots import UNKNOWN, Root
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features.model import Features, Source, check_features, check_name, fingerprint_features
 from asmk_engine.features.parts import FORMAT, KIND, PART_NAME, part_names, read_part, write_roots
+from asmk_engine.images.roots import UNKNOWN, Root
 from asmk_engine.recipes import Recipe
-from asmk_engine.roots import UNKNOWN, Root
-from asmk_engine.store import LOCK, TEMPORARY, Folder, WriterLock
+from asmk_engine.storage.folder import LOCK, TEMPORARY, Folder, WriterLock
 
 _TEXT = h5py.string_dtype("utf-8")
 

@@ -33,7 +33,7 @@ from asmk_engine.errors import InputError, StorageError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
 from asmk_engine.interop import hloc_reader
 from asmk_engine.recipes import Recipe
-from asmk_engine.store import Folder
+from asmk_engine.storage.folder import Folder
 
 Progress = Callable[[int, int], None]
 

@@ -19,7 +19,7 @@ import numpy as np
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError, StorageError
 from asmk_engine.features import Features, check_features, check_name
 from asmk_engine.features.parts import KIND
-from asmk_engine.inspector import open_hdf5
+from asmk_engine.storage.hdf5 import open_hdf5
 
 DATASETS = ("keypoints", "descriptors", "scores", "scales", "image_size")
 LARGEST_DATASET = 1 << 30

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, InputError
-from asmk_engine.evaluation.unpickle import read_plain_pickle
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_name, part_names
 from asmk_engine.recipes import Recipe
+from asmk_engine.storage.pickles.unpickle import read_plain_pickle
 
 MOST_BYTES = 64 << 30
 """20 million descriptors of 128 float32, those of a codebook, take 10 GB; three times as much memory is needed."""

@@ -20,7 +20,7 @@ from typing import Any
 from asmk_engine.errors import DamagedError, InputError, NotFoundError
 from asmk_engine.networks.downloads import CHUNK, by_hand, download
 from asmk_engine.networks.registry import PublishedWeights
-from asmk_engine.store import Folder, WriterLock, storage_errors
+from asmk_engine.storage.folder import Folder, WriterLock, storage_errors
 
 VARIABLE = "ASMK_ENGINE_CACHE"
 KEPT = "kept"

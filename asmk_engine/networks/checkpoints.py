@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from asmk_engine.arrays import CHECKSUMS, ArrayFile, map_arrays, write_arrays
-from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundError
+from asmk_engine.errors import DamagedError, FormatError
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
-from asmk_engine.networks.trunks import Tensors, load_tensors
-from asmk_engine.store import Folder
+from asmk_engine.networks.tensor_files import kind_of_network, read_safetensors
+from asmk_engine.networks.trunks import load_tensors
+from asmk_engine.storage.arrays import write_arrays
+from asmk_engine.storage.folder import Folder
 
 KIND = "asmk-engine network"
-SUFFIX = ".safetensors"
 
 
 def save_checkpoint(path: Path | str, network: LocalNetwork, origin: dict[str, Any]) -> str:
@@ -75,29 +75,6 @@ def read_origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
 def is_checkpoint(path: Path | str) -> bool:
     """Whether a file is a network of our own, whole or not."""
     return kind_of_network(Path(path)) == KIND
-
-
-def kind_of_network(path: Path) -> str | None:
-    """The kind that a safetensors file says it is, whole or not; None for other files."""
-    try:
-        return _mapped(path).metadata.get("kind") if path.is_file() and path.suffix == SUFFIX else None
-    except AsmkError:
-        return None
-
-
-def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """The tensors of a safetensors file as float32, and its metadata; checksums are compared where it has some."""
-    file = _mapped(path)
-    file.verify()
-    names = (name for name in file.arrays if name != CHECKSUMS)
-    with np.errstate(over="ignore"):  # what becomes infinite is refused where it is used
-        return {name: torch.from_numpy(np.array(file.arrays[name], np.float32)) for name in names}, file.metadata
-
-
-def _mapped(path: Path) -> ArrayFile:
-    if not path.is_file():
-        raise NotFoundError(f"{path}: no such file of weights; `asmk-engine weights list` says where to get them")
-    return map_arrays(Folder(path.parent), path.name, plain=True)
 
 
 def checkpoint_hash(path: Path | str) -> str:

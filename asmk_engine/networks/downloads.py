@@ -10,9 +10,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from asmk_engine import __version__
 from asmk_engine.errors import AsmkError, DamagedError, InputError, NotFoundError, StorageError
-from asmk_engine.store import Folder
+from asmk_engine.storage.folder import Folder
+from asmk_engine.version import __version__
 
 Progress = Callable[[int, int], None]
 

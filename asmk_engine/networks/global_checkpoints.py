@@ -14,10 +14,10 @@ from asmk_engine.networks import checkpoints
 from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.official_global import is_official_global, network_of_official, read_content
+from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network, read_safetensors
 from asmk_engine.networks.trunks import (
     CLASSIFIERS,
     TRUNKS,
-    Tensors,
     build_trunk,
     load_tensors,
     plain_tensors,
@@ -45,7 +45,7 @@ def open_global_checkpoint(path: Path | str) -> tuple[GlobalNetwork, dict[str, A
     tensors are not those of its options.
     """
     path = Path(path)
-    tensors, metadata = checkpoints.read_safetensors(path)
+    tensors, metadata = read_safetensors(path)
     if metadata.get("kind") != KIND:
         raise FormatError(
             f"{path}: not a global network of asmk-engine; make one with `asmk-engine whiten-global`, or of a "
@@ -82,12 +82,12 @@ def open_global_network(path: Path | str, completion: Completion) -> tuple[Globa
     that contradicts; what `read_tensors` raises.
     """
     path = Path(path)
-    kind = checkpoints.kind_of_network(path)
+    kind = kind_of_network(path)
     if kind == KIND:
         return _complete(open_global_checkpoint(path)[0], completion, path), True
     if kind == checkpoints.KIND:
         return _upon_local(checkpoints.open_checkpoint(path)[0], completion, path), False
-    if path.suffix in (".npz", checkpoints.SUFFIX):
+    if path.suffix in (".npz", SUFFIX):
         return _upon_trunk(read_tensors(path), completion, path), False
     content = read_content(path)
     if is_official_global(content):

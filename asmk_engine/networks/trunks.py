@@ -17,10 +17,9 @@ from asmk_engine.networks import resnet_v2, squeezenet
 from asmk_engine.networks.resnet import DEPTHS, ResNet
 from asmk_engine.networks.resnet_v2 import ResNetV2
 from asmk_engine.networks.squeezenet import SqueezeNet
+from asmk_engine.networks.tensor_files import Tensors, read_safetensors
 from asmk_engine.networks.trunk import Trunk
 from asmk_engine.networks.vgg import Vgg16
-
-Tensors = dict[str, torch.Tensor]
 
 CLASSIFIERS = {
     f"{layer}.{part}"
@@ -121,8 +120,6 @@ def read_tensors(path: Path | str) -> Tensors:
     if path.suffix == ".npz":
         return _read_npz(path)
     if path.suffix == ".safetensors":
-        from asmk_engine.networks.checkpoints import read_safetensors
-
         return read_safetensors(path)[0]
     return plain_tensors(read_torch(path), path)
 

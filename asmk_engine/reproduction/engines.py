@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.codebooks import Codebook, Round
-from asmk_engine.descriptors.codec import CENTROIDS, Codec, CodecOptions
-from asmk_engine.descriptors.index import GlobalIndex
-from asmk_engine.descriptors.search import GlobalSearcher
-from asmk_engine.descriptors.training import train_codec
 from asmk_engine.features import FeatureSet
-from asmk_engine.index import Index
-from asmk_engine.joint import JointIndex
-from asmk_engine.manifest import NAMES
-from asmk_engine.reproduction.describing import Describer, Display, Settings
-from asmk_engine.reproduction.recipe import Codes, PublishedRow
-from asmk_engine.search import Searcher, SelectiveMatch
+from asmk_engine.flat.codec import CENTROIDS, Codec, CodecOptions
+from asmk_engine.flat.codec_training import train_codec
+from asmk_engine.flat.index import GlobalIndex
+from asmk_engine.flat.search import GlobalSearcher
+from asmk_engine.indexes.joint import JointIndex
+from asmk_engine.indexes.manifest import NAMES
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher, SelectiveMatch
+from asmk_engine.reproduction.experiment import Codes, PublishedRow
+from asmk_engine.reproduction.extraction import Describer, Display, Settings
 
 
 class Engine(ABC):

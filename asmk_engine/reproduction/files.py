@@ -17,7 +17,7 @@ from pathlib import Path
 from asmk_engine.errors import DamagedError, NotFoundError
 from asmk_engine.networks.cache import weights_folder
 from asmk_engine.networks.registry import PublishedWeights, published_weights
-from asmk_engine.reproduction.recipe import PublishedRow, Test
+from asmk_engine.reproduction.experiment import PublishedRow, Test
 
 _REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"

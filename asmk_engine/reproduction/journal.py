@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.errors import DamagedError, InputError, MismatchError
-from asmk_engine.image_lists import shown
-from asmk_engine.reproduction.judging import Measured
-from asmk_engine.store import LOCK, Folder
+from asmk_engine.images.listing import shown
+from asmk_engine.reproduction.evaluation import Measured
+from asmk_engine.storage.folder import LOCK, Folder
 
 NAME = "journal.json"
 

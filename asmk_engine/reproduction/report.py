@@ -12,12 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from asmk_engine import __version__
 from asmk_engine.networks.devices import choose_device, device_name
+from asmk_engine.reproduction.evaluation import Measured
 from asmk_engine.reproduction.files import dataset_of
-from asmk_engine.reproduction.judging import Measured
 from asmk_engine.reproduction.stages import Outcome
-from asmk_engine.store import Folder
+from asmk_engine.storage.folder import Folder
+from asmk_engine.version import __version__
 
 MARKDOWN, JSON = "report.md", "report.json"
 INCOMPARABLE = "not comparable"

@@ -16,7 +16,10 @@ from typing import Any
 from asmk_engine.features import FeatureSet
 from asmk_engine.networks.cache import file_sha256
 from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, Task
-from asmk_engine.reproduction.describing import (
+from asmk_engine.reproduction.engines import Engine, make_engine
+from asmk_engine.reproduction.evaluation import Measured, judge
+from asmk_engine.reproduction.experiment import PublishedRow, Test
+from asmk_engine.reproduction.extraction import (
     Describer,
     Display,
     Settings,
@@ -24,12 +27,9 @@ from asmk_engine.reproduction.describing import (
     describe_queries,
     make_describer,
 )
-from asmk_engine.reproduction.engines import Engine, make_engine
 from asmk_engine.reproduction.files import chosen_tests, dataset_of
 from asmk_engine.reproduction.journal import Journal
-from asmk_engine.reproduction.judging import Measured, judge
-from asmk_engine.reproduction.recipe import PublishedRow, Test
-from asmk_engine.store import WriterLock
+from asmk_engine.storage.folder import WriterLock
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class _Run:
 
 def _commit(place: Any) -> tuple[str, int]:
     """What an index is at: its identity, and the number of its last commit."""
-    from asmk_engine.descriptors.opening import open_index
+    from asmk_engine.search.opening import open_index
 
     manifest = open_index(place).snapshot.manifest
     return manifest.identity, manifest.commit

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asmk_engine.inverted.segment import RANGE_BITS, Segment
 from asmk_engine.kernels import elias_fano
-from asmk_engine.segment import RANGE_BITS, Segment
 
 SIZES = (1_000_000, 100_000_000)
 LIST_TABLE_BYTES = 24  # posting_starts, id_starts, list_words, list_digests

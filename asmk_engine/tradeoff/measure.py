@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from asmk_engine.descriptors.codec import Codec
-from asmk_engine.descriptors.index import GlobalIndex
-from asmk_engine.descriptors.search import GlobalSearcher
-from asmk_engine.descriptors.segment import VectorContents
-from asmk_engine.index import Index
-from asmk_engine.search import Searcher
-from asmk_engine.segment_writer import Contents
-from asmk_engine.signatures import Signature
+from asmk_engine.flat.codec import Codec
+from asmk_engine.flat.index import GlobalIndex
+from asmk_engine.flat.search import GlobalSearcher
+from asmk_engine.flat.segment import VectorContents
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
+from asmk_engine.inverted.segment_writer import Contents
+from asmk_engine.inverted.signatures import Signature
 
 Made = TypeVar("Made")
 REPEATS = 5

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from asmk_engine.evaluation.bootstrap import Interval, bootstrap
-from asmk_engine.tradeoff.cells import Cell, LocalCell
+from asmk_engine.tradeoff.configurations import Cell, LocalCell
 from asmk_engine.tradeoff.extrapolate import SIZES, Extrapolated, extrapolated
 from asmk_engine.tradeoff.stages import Measured
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from asmk_engine.errors import AsmkError, InputError
 from asmk_engine.evaluation.model import Truth
-from asmk_engine.store import Folder, WriterLock
-from asmk_engine.tradeoff.cells import Cell, Sweep, plan
+from asmk_engine.storage.folder import Folder, WriterLock
+from asmk_engine.tradeoff.configurations import Cell, Sweep, plan
 from asmk_engine.tradeoff.results import Failure, Result, put_together
 from asmk_engine.tradeoff.sources import Source, SourcePaths, open_source
+from asmk_engine.tradeoff.stage_cache import Workshop
 from asmk_engine.tradeoff.stages import measure_cell
-from asmk_engine.tradeoff.workshop import Workshop
 
 FAULTS = "failed.txt"
 

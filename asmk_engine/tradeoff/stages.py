@@ -19,20 +19,20 @@ import numpy as np
 from asmk_engine.codebooks import Codebook, choose_words
 from asmk_engine.codebooks.kmeans import kmeans
 from asmk_engine.codebooks.sample import sample_descriptors
-from asmk_engine.descriptors.codec import CodecOptions
-from asmk_engine.descriptors.index import GlobalIndex
-from asmk_engine.descriptors.search import GlobalSearcher
-from asmk_engine.descriptors.training import learn_projection, train_codec
 from asmk_engine.evaluation.protocol import depth_needed, evaluate
 from asmk_engine.evaluation.runs import read_run, write_run
 from asmk_engine.features import FeatureSet
-from asmk_engine.index import Index
-from asmk_engine.search import Searcher
+from asmk_engine.flat.codec import CodecOptions
+from asmk_engine.flat.codec_training import learn_projection, train_codec
+from asmk_engine.flat.index import GlobalIndex
+from asmk_engine.flat.search import GlobalSearcher
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
 from asmk_engine.tradeoff import measure
-from asmk_engine.tradeoff.cells import Cell, GlobalCell, LocalCell, Sweep
+from asmk_engine.tradeoff.configurations import Cell, GlobalCell, LocalCell, Sweep
 from asmk_engine.tradeoff.extrapolate import dense_bytes_per_image
 from asmk_engine.tradeoff.sources import Source, StrongestFeatures, queries_key, truth_key
-from asmk_engine.tradeoff.workshop import Stage, Workshop
+from asmk_engine.tradeoff.stage_cache import Stage, Workshop
 
 CODEBOOK, INDEX, COPIES, RUN = "codebook.h5", "index", "copies", "rankings.jsonl"
 

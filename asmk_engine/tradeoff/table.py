@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 
-from asmk_engine.tradeoff.cells import Cell, LocalCell
+from asmk_engine.tradeoff.configurations import Cell, LocalCell
 from asmk_engine.tradeoff.results import Failure, Result, pareto_front
 
 GIBIBYTE = 1 << 30

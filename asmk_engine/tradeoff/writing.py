@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from asmk_engine.store import Folder
+from asmk_engine.storage.folder import Folder
 from asmk_engine.threads import available_threads
 from asmk_engine.tradeoff.figure import draw
 from asmk_engine.tradeoff.page import Circumstances, notes, page

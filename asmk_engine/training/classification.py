@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from asmk_engine.errors import InputError
-from asmk_engine.image_lists import ImageFile
+from asmk_engine.images.listing import ImageFile
 from asmk_engine.networks.checkpoints import checkpoint_hash, is_checkpoint, open_checkpoint
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 from asmk_engine.networks.trunks import load_trunk

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from asmk_engine.errors import InputError
-from asmk_engine.image_lists import ImageFile
+from asmk_engine.images.listing import ImageFile
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.training.instances import Instances
 from asmk_engine.training.losses import contrastive, global_vector

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.errors import DependencyError
-from asmk_engine.store import Folder
-from asmk_engine.training.journal import read_log
+from asmk_engine.storage.folder import Folder
+from asmk_engine.training.log import read_log
 
 CURVES = "curves.png"
 

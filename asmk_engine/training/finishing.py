@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from asmk_engine.image_lists import ImageFile
-from asmk_engine.images import View
+from asmk_engine.images.decoding import View
+from asmk_engine.images.listing import ImageFile
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.training.whitening import IMAGES, evenly, learn_reduction, views
 

@@ -27,10 +27,10 @@ from asmk_engine import threads
 from asmk_engine.errors import DependencyError, InputError
 from asmk_engine.networks.checkpoints import save_checkpoint
 from asmk_engine.networks.devices import check_precision
-from asmk_engine.store import Folder, WriterLock
+from asmk_engine.storage.folder import Folder, WriterLock
 from asmk_engine.training.curves import draw_curves
 from asmk_engine.training.finishing import finish_reduction
-from asmk_engine.training.journal import LOG, Journal
+from asmk_engine.training.log import LOG, Journal
 from asmk_engine.training.state import STATE, Place, load_state, save_state
 from asmk_engine.training.task import Reporter, Silent, Task
 from asmk_engine.training.validation import Validation, main_score

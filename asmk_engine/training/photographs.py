@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from asmk_engine import threads
-from asmk_engine.attempts import Failed, Viewed, Viewer, attempt
 from asmk_engine.errors import InputError
-from asmk_engine.image_lists import ImageFile, shown
+from asmk_engine.extraction.attempts import Failed, Viewed, Viewer, attempt
+from asmk_engine.images.listing import ImageFile, shown
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.multiscale import normalise_pixels

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, InputError
-from asmk_engine.evaluation.unpickle import read_plain_pickle
-from asmk_engine.image_lists import ImageFile, shown
+from asmk_engine.images.listing import ImageFile, shown
+from asmk_engine.storage.pickles.unpickle import read_plain_pickle
 from asmk_engine.training.instances import Instances, check_present
 
 SPLITS = ("train", "val")

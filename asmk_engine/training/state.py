@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from asmk_engine.arrays import ArrayFile, map_arrays, write_arrays
 from asmk_engine.errors import DamagedError, MismatchError
 from asmk_engine.networks.trunks import load_tensors
-from asmk_engine.store import Folder
+from asmk_engine.storage.arrays import ArrayFile, map_arrays, write_arrays
+from asmk_engine.storage.folder import Folder
 
 STATE = "state.safetensors"
 KIND = "asmk-engine training"

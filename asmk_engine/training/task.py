@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from asmk_engine.image_lists import ImageFile
+from asmk_engine.images.listing import ImageFile
 from asmk_engine.networks.local import LocalNetwork
 
 

@@ -12,20 +12,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from asmk_engine.attempts import Extractor
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.evaluation.model import Truth, TruthQuery
 from asmk_engine.evaluation.names import match_names, resolve
 from asmk_engine.evaluation.protocol import Report, evaluate
 from asmk_engine.evaluation.truth import read_truth
-from asmk_engine.extraction import extract_images
+from asmk_engine.extraction.attempts import Extractor
+from asmk_engine.extraction.run import extract_images
 from asmk_engine.extractors import load_extractor
 from asmk_engine.features import Features, FeatureSet
-from asmk_engine.image_lists import ImageFile, ImageList, find_images, shown
-from asmk_engine.index import Index
+from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.search import Searcher
 from asmk_engine.networks.devices import choose_device
-from asmk_engine.search import Searcher
 from asmk_engine.training.task import Reporter
 
 EXTRACTOR_OF = {"norm": "how", "learned": "delf"}

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from asmk_engine import threads
-from asmk_engine.attempts import Viewed, Viewer, attempt
 from asmk_engine.errors import InputError
-from asmk_engine.image_lists import ImageFile
-from asmk_engine.images import View
+from asmk_engine.extraction.attempts import Viewed, Viewer, attempt
+from asmk_engine.images.decoding import View
+from asmk_engine.images.listing import ImageFile
 from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.local import LocalNetwork, LocalOptions, unit_length

@@ -1,0 +1,319 @@
+"""From image files to a feature set: several worker processes, resumable, and no image can stop the run.
+
+An image is left alone when the set holds it and its file has the recorded size and modification time; when only the
+time differs, the content decides. Images that failed before are tried again. Whatever the number of workers, the
+features are written in the order of the images, so the same run gives the same parts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Container, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from asmk_engine.errors import AsmkError, InputError
+from asmk_engine.extraction.attempts import (
+    Extracted,
+    Extractor,
+    Failed,
+    Outcome,
+    TwoStepExtractor,
+    Viewed,
+    attempt,
+    unforeseen,
+)
+from asmk_engine.extraction.intake import Intake, can_be_read, find_vanished, take_in
+from asmk_engine.extraction.workers import WorkerPool, block_interrupt
+from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_features, part_names
+from asmk_engine.images.listing import ImageFile, ImageList, PathLike, find_images, shown
+from asmk_engine.images.roots import UNKNOWN, Root
+from asmk_engine.threads import available_threads
+
+IMAGE_SECONDS = 120.0
+"""How long a worker may take for one image."""
+VIEWS_WAITING = 6
+"""Decoded images per worker that may wait for the network."""
+CALLS_WAITING = 64
+"""Described images that may wait to be written."""
+
+Progress = Callable[[int, int, int], None]
+"""Called with the images done, all images, and the failures: once for what needs no work, then after every image."""
+
+
+@dataclass(frozen=True)
+class ExtractionSummary:
+    """What a run of `extract_images` did.
+
+    extracted  images whose features are new
+    unchanged  images that the set already held
+    removed    images forgotten because they are no longer there
+    failed     images that could not be read, with the reason
+    seconds    duration of the run
+    names      the images of this run whose features are in the set now
+    intake     which images were moved, changed, or bear the name of another: see `Intake`
+    notes      what is odd about images that were extracted all the same
+    found      the images the run was given, and what else lay there
+    """
+
+    extracted: int
+    unchanged: int
+    removed: int
+    failed: dict[str, str]
+    seconds: float
+    names: tuple[str, ...]
+    intake: Intake
+    notes: dict[str, str]
+    found: ImageList
+
+    @property
+    def images_per_second(self) -> float:
+        """Extracted images per second of the run."""
+        return self.extracted / self.seconds if self.seconds > 0 else 0.0
+
+
+def extract_images(
+    extractor: Extractor,
+    images: ImageList | PathLike | Iterable[PathLike],
+    output: PathLike,
+    *,
+    workers: int | None = None,
+    strict: bool = False,
+    prune: bool = False,
+    trusting: bool = False,
+    update: bool = False,
+    held: Container[str] | None = None,
+    image_seconds: float = IMAGE_SECONDS,
+    progress: Progress | None = None,
+) -> ExtractionSummary:
+    """Extract what is new or changed among the images into the feature set `output`, which is made when missing.
+
+    images         what `find_images` takes or returns
+    workers        processes; None is one per available processor, 0 this process, where a crash ends the run
+    strict         InputError at the first image that cannot be read; what was extracted before it is kept
+    prune          forget images of the set whose files are provably gone from the folders that this run was given
+    trusting       of these, also forget images of folders that are empty now, as a disk that is not mounted is
+    update, held   which names may go to photographs of other content: see `intake.take_in`
+    image_seconds  a worker that takes longer for one image is ended, and the image counts as failed
+    An image that cannot be read is noted in the set with its reason; InputError only when that is all of them.
+    MismatchError when the set was made by another recipe; StorageError when it cannot be written.
+    """
+    begun = time.monotonic()
+    found = _rooted(images) if isinstance(images, ImageList) else find_images(images)
+    count = _worker_count(workers)
+    with FeatureWriter(output, extractor.recipe, extractor.dim) as writer:
+        run = _Run(writer, found, strict=strict, progress=progress)
+        wanted = run.begin(update=update, held=held)
+        if prune:
+            run.forget_vanished(trusting=trusting)
+        with closing(_outcomes(extractor, wanted, count, image_seconds)) as outcomes, _Behind() as behind:
+            for image, outcome in zip(wanted, outcomes, strict=True):
+                behind.call(run.take, image, outcome)
+    run.check_any_readable()
+    return run.summary(time.monotonic() - begun)
+
+
+def _rooted(found: ImageList) -> ImageList:
+    """The same images, those that say nothing of their root as coming from the root of all."""
+    root = Root.of(found.root) if found.root else UNKNOWN
+    images = [image if image.root.is_known else replace(image, root=root) for image in found.images]
+    return replace(found, images=images)
+
+
+def _worker_count(workers: int | None) -> int:
+    if workers is None:
+        return available_threads()
+    if workers < 0:
+        raise InputError(f"workers is {workers}; give 0 (no worker processes) or more, or leave it out")
+    return workers
+
+
+def _outcomes(
+    extractor: Extractor, images: list[ImageFile], workers: int, seconds: float
+) -> Generator[Outcome, None, None]:
+    paths = [image.path for image in images]
+    if isinstance(extractor, TwoStepExtractor) and extractor.together > 1:
+        yield from _described(extractor, _viewed(extractor, paths, workers, seconds))
+        return
+    if workers == 0 or not paths:
+        yield from (attempt(extractor, path) for path in paths)
+        return
+    with WorkerPool(extractor.origin, min(workers, len(paths)), seconds) as pool:
+        yield from pool.attempt_all(paths)
+
+
+def _viewed(
+    extractor: TwoStepExtractor, paths: list[Path], workers: int, seconds: float
+) -> Generator[Outcome, None, None]:
+    """The first step alone: decoded images, which are large, so few wait for each worker."""
+    viewer = extractor.viewer
+    if workers == 0 or not paths:
+        yield from (attempt(viewer, path) for path in paths)
+        return
+    with WorkerPool(viewer.origin, min(workers, len(paths)), seconds, VIEWS_WAITING) as pool:
+        yield from pool.attempt_all(paths)
+
+
+def _described(extractor: TwoStepExtractor, outcomes: Iterable[Outcome]) -> Generator[Outcome, None, None]:
+    """The second step: views are gathered until there are enough of them, and described together, in their order."""
+    gathered: list[Outcome] = []
+    for outcome in outcomes:
+        gathered.append(outcome)
+        if len(gathered) >= extractor.together:
+            yield from _describe(extractor, gathered)
+            gathered = []
+    yield from _describe(extractor, gathered)
+
+
+def _describe(extractor: TwoStepExtractor, outcomes: list[Outcome]) -> list[Outcome]:
+    """The views among the outcomes described; where they cannot be together, one by one, so that one costs itself."""
+    viewed = [outcome for outcome in outcomes if isinstance(outcome, Viewed)]
+    try:
+        features = extractor.describe([outcome.view for outcome in viewed])
+    except Exception as error:  # whatever a network or its device makes of an image must not stop the run
+        if len(outcomes) > 1:
+            return [found for outcome in outcomes for found in _describe(extractor, [outcome])]
+        return [unforeseen(error)]
+    made = iter(zip(viewed, features, strict=True))
+    return [_checked(extractor, *next(made)) if isinstance(outcome, Viewed) else outcome for outcome in outcomes]
+
+
+def _checked(extractor: TwoStepExtractor, viewed: Viewed, features: Features) -> Outcome:
+    try:
+        check_features("features", features, extractor.dim)
+    except AsmkError as error:
+        return Failed(str(error))
+    return Extracted(features, viewed.source)
+
+
+class _Behind:
+    """Calls that run one after another in a thread of their own, so that writing waits for nobody.
+
+    The first error is raised by the next call or at the end, and no later call runs.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "asmk-write", initializer=block_interrupt)
+        self._pending: deque[Future[None]] = deque()
+        self._broken = False
+
+    def __enter__(self) -> _Behind:
+        return self
+
+    def call(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function soon; waits when many calls are waiting already."""
+        while self._pending and (self._pending[0].done() or len(self._pending) >= CALLS_WAITING):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._run, function, arguments))
+
+    def _run(self, function: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        if not self._broken:
+            try:
+                function(*arguments)
+            except BaseException:
+                self._broken = True
+                raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            for future in self._pending:
+                future.result()
+
+
+class _Run:
+    """The books of one run: what was known, what became of each image."""
+
+    def __init__(
+        self, writer: FeatureWriter, found: ImageList, *, strict: bool, progress: Progress | None
+    ) -> None:
+        self._writer, self._found, self._strict, self._progress = writer, found, strict, progress
+        self._known = FeatureSet.open(writer.path) if part_names(writer.path) else None
+        self._noted = self._known.failures if self._known else {}
+        self._intake = Intake()
+        self._extracted: list[str] = []
+        self._removed = 0
+        self._failed: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
+
+    def begin(self, *, update: bool, held: Container[str] | None) -> list[ImageFile]:
+        """Do what needs no extractor, and return the images that do: new, changed, or failed before."""
+        for name, reason in self._found.failures.items():
+            self._fail(name, reason, UNKNOWN)
+        self._intake = take_in(self._found.images, self._known, update=update, held=held)
+        for name, root in self._intake.moved.items():
+            self._writer.move(name, root)
+        self._report()
+        return self._intake.wanted
+
+    def forget_vanished(self, *, trusting: bool) -> None:
+        """Take images and failures out of the set whose files are gone."""
+        if self._known is None:
+            return
+        known, again = self._known, self._found.failures
+        left = self._intake.left
+        stay = [(name, known.root(name)) for name in known.names if known.source(name).fingerprint not in left]
+        gone = self._vanished(stay, trusting)
+        failed = [(name, known.failed_below(name)) for name in known.failures if name not in again]
+        noted = self._vanished(failed, trusting)
+        for name in [*gone, *noted]:
+            self._writer.remove(name)
+        self._removed = len(gone)
+
+    def _vanished(self, images: list[tuple[str, Root]], trusting: bool) -> list[str]:
+        vanished = find_vanished(images, self._found)
+        return [*vanished.gone, *(vanished.doubtful if trusting else ())]
+
+    def take(self, image: ImageFile, outcome: Outcome) -> None:
+        """Write what became of an image; InputError when it failed and must not."""
+        if isinstance(outcome, Extracted):
+            self._writer.add(image.name, outcome.features, outcome.source, image.root)
+            self._extracted.append(image.name)
+            if outcome.note:
+                self._notes[image.name] = outcome.note
+        elif isinstance(outcome, Failed):
+            self._fail(image.name, outcome.reason, image.root, stays=self._is_right_still(image))
+        self._report()
+
+    def _is_right_still(self, image: ImageFile) -> bool:
+        """Whether the set has features of this name that an image which failed says nothing against.
+
+        Those of a file that is gone or locked are as right as before, and so are those of another photograph.
+        """
+        if self._known is None or image.name not in self._known:
+            return False
+        return self._known.root(image.name) != image.root or not can_be_read(image.path)
+
+    def _fail(self, name: str, reason: str, root: Root, *, stays: bool = False) -> None:
+        self._failed[name] = reason
+        if not stays and self._noted.get(name) != reason:
+            self._writer.fail(name, reason, root)
+        if self._strict:
+            raise InputError(f"{shown(name)}: {reason}; without strict such images are skipped")
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            total = len(self._found.images) + len(self._found.failures)
+            waiting = len(self._intake.wanted) - len(self._extracted) - len(self._failed) + len(self._found.failures)
+            self._progress(total - waiting, total, len(self._failed))
+
+    def check_any_readable(self) -> None:
+        """InputError when there were images and none of them could be read."""
+        intake = self._intake
+        if self._extracted or intake.unchanged or intake.changed or intake.taken or intake.same or not self._failed:
+            return
+        reasons = [f"{shown(name)}: {reason}" for name, reason in list(self._failed.items())[:3]]
+        more = f"; and {len(self._failed) - 3} more" if len(self._failed) > 3 else ""
+        where = shown(self._found.root) or "the images given"
+        raise InputError(f"{where}: none of {len(self._failed)} images could be read: {'; '.join(reasons)}{more}")
+
+    def summary(self, seconds: float) -> ExtractionSummary:
+        """What was done."""
+        names = (*self._extracted, *self._intake.unchanged)
+        return ExtractionSummary(
+            len(self._extracted), len(self._intake.unchanged), self._removed, self._failed, seconds, names,
+            self._intake, self._notes, self._found,
+        )  # fmt: skip

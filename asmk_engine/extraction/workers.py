@@ -1,0 +1,303 @@
+"""Worker processes that run an extractor, so that an image that crashes its decoder costs one worker and not the run.
+
+Every worker is a fresh interpreter (spawned, never forked) that is talked to through its standard input and output.
+It does not import the program that started it, so scripts need no `if __name__ == "__main__"`; and it answers in JSON
+and plain arrays, so a decoder that was taken over by a hostile image cannot make the parent run anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from asmk_engine import errors
+from asmk_engine.errors import StorageError
+from asmk_engine.extraction.attempts import Extracted, Extractor, Failed, Origin, Outcome, Viewed, Viewer, attempt
+from asmk_engine.features import Features, Source
+from asmk_engine.images.decoding import View
+
+START_SECONDS = 120.0
+WINDOW = 16
+"""Images per worker that may be finished before the first of them; they wait in memory."""
+
+_LENGTH = struct.Struct("<Q")
+_MOST_BYTES = 1 << 31
+_BOOTSTRAP = "from asmk_engine.extraction.workers import main; main()"
+# One thread each: the workers themselves are the parallelism.
+_LIBRARIES = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM")
+_ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", **{f"{library}_THREADS": "1" for library in _LIBRARIES}}
+# The maps of a network are large and short-lived. By default the C library gives such memory back at once, and the next
+# map waits a third of the time for the system to clear new pages.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+
+
+# ------------------------------------------------------------------------------------------------------- messages
+
+
+def _send(stream: BinaryIO, content: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+    """Write one message: the length of the JSON, the JSON, the bytes of the arrays."""
+    described = [[array.dtype.str, list(array.shape)] for array in arrays]
+    text = json.dumps({**content, "arrays": described}).encode()
+    for data in (_LENGTH.pack(len(text)), text, *(array.tobytes() for array in arrays)):
+        stream.write(data)
+    stream.flush()
+
+
+def _receive(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Read one message; EOFError when the other side is gone, ValueError when it writes nonsense."""
+    (length,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
+    content = json.loads(_read(stream, length))
+    arrays = []
+    for dtype, shape in content.pop("arrays"):
+        kind = np.dtype(dtype)
+        data = _read(stream, kind.itemsize * int(np.prod(shape, dtype=np.int64)))
+        arrays.append(np.frombuffer(data, kind).reshape(shape))
+    return content, arrays
+
+
+def _read(stream: BinaryIO, count: int) -> bytes:
+    if not 0 <= count <= _MOST_BYTES:
+        raise ValueError(f"a message of {count} bytes")
+    data = stream.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data
+
+
+# ------------------------------------------------------------------------------------------- inside the worker
+
+
+def main() -> None:
+    """Serve one parent: make the extractor it describes, then answer each path with features or a reason."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever else is printed must not mix with the answers
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        extractor = _make_extractor(_receive(requests)[0], answers)
+        while True:
+            path = Path(_receive(requests)[0]["path"])
+            _answer(answers, attempt(extractor, path))
+
+
+def _make_extractor(order: dict[str, Any], answers: BinaryIO) -> Extractor | Viewer:
+    try:
+        extractor = Origin(order["function"], order["options"]).make()
+    except Exception as error:
+        _send(answers, {"error": type(error).__name__, "message": str(error)})
+        raise
+    _send(answers, {})
+    return extractor
+
+
+def _answer(answers: BinaryIO, outcome: Outcome) -> None:
+    if isinstance(outcome, Failed):
+        return _send(answers, {"reason": outcome.reason})
+    source = outcome.source
+    facts: dict[str, Any] = {"source": [source.size, source.mtime, source.fingerprint], "note": outcome.note}
+    if isinstance(outcome, Viewed):
+        view = outcome.view
+        facts |= {"image_size": list(view.image_size), "offset": list(view.offset), "factor": list(view.factor)}
+        return _send(answers, facts, (view.pixels,))
+    features = outcome.features
+    facts["image_size"] = [int(side) for side in features.image_size]
+    return _send(answers, facts, (features.descriptors, features.keypoints, features.strengths))
+
+
+# ------------------------------------------------------------------------------------------- inside the parent
+
+
+class _Worker:
+    """One process and the pipes to it."""
+
+    def __init__(self, origin: Origin) -> None:
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOTSTRAP],  # -P: modules in the current folder must not shadow ours
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_ONE_THREAD, **_KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        except OSError as error:
+            raise StorageError(f"cannot start a worker process: {error.strerror}; use fewer workers") from error
+        self.alive, self._expired = True, False
+        self._origin = origin
+
+    def start(self) -> None:
+        """Wait until the worker has made its extractor; raises what kept it from doing so."""
+        order = {"function": self._origin.function, "options": self._origin.options}
+        answer = self._ask(order, START_SECONDS)
+        if answer is None:
+            raise StorageError(f"a worker process {self._end()} while it started; use fewer workers, or none (0)")
+        if "error" in answer[0]:
+            kind, message = answer[0]["error"], answer[0]["message"]
+            raise getattr(errors, kind)(message) if hasattr(errors, kind) else RuntimeError(f"{kind}: {message}")
+
+    def attempt(self, path: Path, seconds: float) -> Outcome:
+        """What the worker makes of an image file; its death or an answer later than `seconds` is a failure too."""
+        answer = self._ask({"path": str(path)}, seconds)
+        if answer is not None:
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                return _outcome(*answer)
+            self.alive = False
+        return Failed(self._obituary(seconds))
+
+    def _ask(self, content: dict[str, Any], seconds: float) -> tuple[dict[str, Any], list[np.ndarray]] | None:
+        """The answer to a message, or None when there is none and the worker is of no more use."""
+        watch = threading.Timer(seconds, self._expire)
+        watch.start()
+        try:
+            _send(_pipe(self._process.stdin), content)
+            return _receive(_pipe(self._process.stdout))
+        except (EOFError, OSError, ValueError, KeyError, TypeError):  # gone, or broken in the middle of an answer
+            self.alive = False
+            return None
+        finally:
+            watch.cancel()
+            self.alive = self.alive and not self._expired
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._process.kill()
+
+    def _obituary(self, seconds: float) -> str:
+        if self._expired:
+            return f"took longer than {seconds:g} s to extract and was given up; leave the image out"
+        return f"crashed the decoder (the worker process {self._end()}); leave the image out"
+
+    def _end(self) -> str:
+        """How the process ended."""
+        code = self.close()
+        if code >= 0:
+            return f"ended with status {code}"
+        names = {number.value: f" {number.name}" for number in signal.Signals}
+        return f"ended by signal {-code}{names.get(-code, '')}"
+
+    def kill(self) -> None:
+        """End the process at once; it holds nothing that is worth keeping."""
+        self._process.kill()
+
+    def close(self) -> int:
+        """End the process if it lives, give back its pipes, and return its status."""
+        try:
+            code = self._process.wait(1.0 if not self.alive else 0.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self.alive = False
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                _pipe(pipe).close()
+        return code
+
+
+def _outcome(content: dict[str, Any], arrays: list[np.ndarray]) -> Outcome:
+    """What `_answer` wrote; KeyError, TypeError or ValueError when it was something else."""
+    if "reason" in content:
+        return Failed(str(content["reason"]))
+    width, height = (int(side) for side in content["image_size"])
+    source, note = Source(*(int(number) for number in content["source"])), str(content["note"])
+    if "factor" in content:
+        (pixels,), (left, top), (x, y) = arrays, content["offset"], content["factor"]
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise ValueError("a view without pixels")
+        return Viewed(View(pixels, (width, height), (int(left), int(top)), (float(x), float(y))), source, note)
+    descriptors, keypoints, strengths = arrays
+    return Extracted(Features(descriptors, keypoints, strengths, (width, height)), source, note)
+
+
+def _pipe(pipe: Any) -> BinaryIO:
+    stream: BinaryIO = pipe
+    return stream
+
+
+class WorkerPool:
+    """A number of workers that extract images; use it as a context manager.
+
+    origin   how each worker makes its extractor
+    workers  how many processes
+    seconds  how long one image may take
+    window   images per worker that may be finished before the first of them
+    """
+
+    def __init__(self, origin: Origin, workers: int, seconds: float, window: int = WINDOW) -> None:
+        self._origin, self._workers, self._seconds, self._window = origin, workers, seconds, window
+        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self._living: set[_Worker] = set()
+        self._lock, self._closed = threading.Lock(), False
+
+    def __enter__(self) -> WorkerPool:
+        for _ in range(self._workers):
+            self._idle.put(None)
+        self._threads = ThreadPoolExecutor(self._workers, "asmk-worker", initializer=block_interrupt)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._closed = True
+            for worker in self._living:
+                worker.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._living:
+            worker.close()
+
+    def attempt_all(self, paths: Iterable[Path]) -> Iterator[Outcome]:
+        """What becomes of each image file, in the order given."""
+        waiting: deque[Future[Outcome]] = deque()
+        for path in paths:
+            waiting.append(self._threads.submit(self._attempt, path))
+            if len(waiting) >= self._window * self._workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _attempt(self, path: Path) -> Outcome:
+        """Runs in one thread per worker, which does nothing but wait for it."""
+        worker = self._idle.get()
+        try:
+            if worker is None:
+                worker = self._start()
+            return worker.attempt(path, self._seconds)
+        finally:
+            if worker is not None and not worker.alive:
+                self._bury(worker)
+                worker = None
+            self._idle.put(worker)
+
+    def _start(self) -> _Worker:
+        with self._lock:
+            worker = _Worker(self._origin)
+            self._living.add(worker)
+            if self._closed:
+                worker.kill()
+        try:
+            worker.start()
+        except BaseException:
+            self._bury(worker)
+            raise
+        return worker
+
+    def _bury(self, worker: _Worker) -> None:
+        with self._lock:
+            self._living.discard(worker)
+        worker.close()
+
+
+def block_interrupt() -> None:
+    """Keep Ctrl-C from this thread, so that the main one hears it, and from the workers that this thread will start."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

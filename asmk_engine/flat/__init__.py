@@ -1,0 +1,9 @@
+"""Global descriptors: one vector per image, in an index of their own that is as durable as one of local features."""
+
+from __future__ import annotations
+
+from asmk_engine.flat.codec import Codec, CodecOptions
+from asmk_engine.flat.index import GlobalIndex
+from asmk_engine.flat.search import Expansion, GlobalSearcher
+
+__all__ = ["Codec", "CodecOptions", "Expansion", "GlobalIndex", "GlobalSearcher"]

@@ -1,0 +1,179 @@
+"""Several global descriptors of an image as one: side by side, each of length 1 and with a weight.
+
+The cosine of two such vectors is the mean of the cosines of their parts, weighted by the squares of the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.extraction.attempts import Extractor, Origin
+from asmk_engine.extractors import extractor_from_recipe, network_file
+from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
+from asmk_engine.flat.codec_training import check_global
+from asmk_engine.images.decoding import Box
+from asmk_engine.images.listing import PathLike
+from asmk_engine.indexes.base import Progress, counted, listed
+from asmk_engine.recipes import Recipe
+
+EXTRACTOR = "concatenation"
+_STANDING = np.zeros((1, 3), np.float32)
+_STRENGTH = np.ones(1, np.float32)
+
+
+def concatenate(
+    sets: Sequence[FeatureSet],
+    output: Path | str,
+    weights: Sequence[float] | None = None,
+    on_image: Progress | None = None,
+) -> FeatureSet:
+    """Write the descriptors of several feature sets side by side as one at `output`, or bring that up to date.
+
+    weights  of the sets, above 0; all 1 when None
+    An image that is there already is left as it is where its file is the same.
+    Raises InputError for fewer than two sets, weights that do not fit, an image that some set does not hold or that
+    has not exactly one descriptor there, and MismatchError for features that are not global, two sets of one recipe, or
+    another recipe at `output`.
+    """
+    given = _checked_weights(weights, len(sets))
+    for features in sets:
+        check_global(features)
+    recipe = concatenated_recipe([features.recipe for features in sets], given)
+    names, path = _common_names(sets), Path(output)
+    known = FeatureSet.open(path) if part_names(path) else None
+    due = [name for name in names if not (known and name in known and known.source(name) == sets[0].source(name))]
+    dim = sum(features.dim for features in sets)
+    with FeatureWriter(path, recipe, dim) as writer:
+        for name in set(known.names if known else ()).difference(names):
+            writer.remove(name)
+        for name in set(names).difference(due):
+            if known and known.root(name) != sets[0].root(name):
+                writer.move(name, sets[0].root(name))
+        for name, first in counted(sets[0].images(due), len(due), on_image):
+            others = [features.read(name) for features in sets[1:]]
+            writer.add(name, joined([first, *others], given), sets[0].source(name), sets[0].root(name))
+    return FeatureSet.open(path)
+
+
+def concatenated_recipe(recipes: Sequence[Recipe], weights: Sequence[float]) -> Recipe:
+    """The recipe of descriptors of these recipes side by side; MismatchError where one is there twice."""
+    if len(set(recipes)) < len(recipes):
+        twice = next(recipe for recipe in recipes if list(recipes).count(recipe) > 1)
+        raise MismatchError(f"[{twice}] is to be concatenated with itself, which changes nothing; give it once")
+    contents = [json.loads(recipe.to_json()) for recipe in recipes]
+    parts = [{**content, "weight": weight} for content, weight in zip(contents, weights, strict=True)]
+    return Recipe(EXTRACTOR, {"parts": parts})
+
+
+def joined(parts: Sequence[Features], weights: Sequence[float]) -> Features:
+    """The single descriptors of an image side by side; MismatchError where one has not exactly one."""
+    vectors = []
+    for features, weight in zip(parts, weights, strict=True):
+        if len(features) != 1:
+            raise MismatchError(f"an image has {len(features)} descriptors, concatenation takes exactly one")
+        vector = features.descriptors[0].astype(np.float64)
+        length = float(np.sqrt(np.cumsum(vector * vector)[-1]))
+        vectors.append(weight * vector / length if length else vector)
+    whole = np.concatenate(vectors)[None]
+    length = float(np.sqrt(np.cumsum(whole * whole)[-1]))
+    descriptor = np.asarray(whole / length if length else whole, np.float32)
+    return Features(descriptor, _STANDING, _STRENGTH, parts[0].image_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConcatenatedExtractor:
+    """Describes an image by several extractors side by side.
+
+    parts    the extractors
+    weights  of their descriptors
+    """
+
+    parts: tuple[Extractor, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        """That of the concatenation."""
+        return concatenated_recipe([part.recipe for part in self.parts], self.weights)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of all parts together."""
+        return sum(part.dim for part in self.parts)
+
+    @property
+    def origin(self) -> Origin:
+        """How a worker process makes an equal extractor."""
+        origins = [dataclasses.asdict(part.origin) for part in self.parts]
+        return Origin(f"{__name__}:extractor_of_parts", {"origins": origins, "weights": list(self.weights)})
+
+    def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
+        """The descriptors of an image or of a region side by side; raises as the extractors do."""
+        return joined([part.extract(image, box=box) for part in self.parts], self.weights)
+
+
+def extractor_of_parts(origins: Sequence[dict[str, Any]], weights: Sequence[float]) -> ConcatenatedExtractor:
+    """The extractor whose parts are made as `Origin.make` does, from function and options of each."""
+    return ConcatenatedExtractor(tuple(cast(Extractor, Origin(**origin).make()) for origin in origins), tuple(weights))
+
+
+def concatenated_extractor(
+    recipe: Recipe, networks: Sequence[Path] = (), device: str = "auto"
+) -> ConcatenatedExtractor:
+    """The extractor of a concatenation; InputError for a recipe that is not understood, else as its parts raise.
+
+    networks  network files that may belong to the parts: that of the right sha256 is taken
+    """
+    try:
+        parts = [(Recipe(part["extractor"], part["options"], part["weights"]), float(part["weight"]))
+                 for part in recipe.options["parts"]]  # fmt: skip
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"[{recipe}] says nothing of its parts that is understood; give the features of the queries "
+                         "instead of images") from None  # fmt: skip
+    extractors = tuple(extractor_from_recipe(part, _network(part, networks), device) for part, _ in parts)
+    return ConcatenatedExtractor(extractors, tuple(weight for _, weight in parts))
+
+
+def _network(recipe: Recipe, networks: Sequence[Path]) -> Path | None:
+    if recipe.weights is None:
+        return None
+    return next((candidate for candidate in networks if network_file(recipe, candidate) == candidate), None)
+
+
+def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if count < 2:
+        raise InputError(f"{count} feature sets to concatenate; give two or more")
+    if len(given) != count or not all(0 < weight < float("inf") for weight in given):
+        raise InputError(f"weights are {given} for {count} feature sets; give one above 0 for each")
+    return given
+
+
+def _are_others(first: FeatureSet, other: FeatureSet, name: str) -> bool:
+    """Whether two sets have a name for different photographs, as far as anybody knows."""
+    are_files = first.root(name).is_known and other.root(name).is_known
+    return are_files and first.source(name).fingerprint != other.source(name).fingerprint
+
+
+def _common_names(sets: Sequence[FeatureSet]) -> list[str]:
+    first = sets[0]
+    for other in sets[1:]:
+        for one, two in ((first, other), (other, first)):
+            if missing := [name for name in one.names if name not in two]:
+                raise InputError(f"{two.path}: {listed(missing)} not there, but in {one.path}; extract the same images")
+        if mixed := [name for name in first.names if _are_others(first, other, name)]:
+            raise InputError(
+                f"{other.path}: {listed(mixed)} of other photographs than in {first.path}; extract the same images"
+            )
+    for features in sets:
+        for name in first.names:
+            if (count := features.count(name)) != 1:
+                raise InputError(f"{features.path}: {name!r} has {count} descriptors; concatenation takes exactly one")
+    return first.names

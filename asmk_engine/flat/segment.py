@@ -1,0 +1,146 @@
+"""A segment of a global index: the stored vectors of some images, mapped read-only.
+
+    vectors [I, W]   float32 or float16, or uint8 for the numbers of centroids: see `codec`
+    names and fingerprints   see asmk_engine/image_table.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asmk_engine.errors import DamagedError, InputError
+from asmk_engine.flat.codec import Codec
+from asmk_engine.indexes import image_table
+from asmk_engine.indexes.image_table import ImageTable, name_arrays
+from asmk_engine.indexes.manifest import SegmentEntry
+from asmk_engine.indexes.snapshot import check_sizes, read_deleted, read_moved
+from asmk_engine.storage.arrays import ArrayFile, ArrayWriter, map_arrays, write_arrays
+from asmk_engine.storage.folder import Folder
+
+KIND = "asmk-engine global segment"
+CHUNK_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class VectorContents:
+    """The images of a segment, in memory: names [I] in UTF-8, fingerprints [I] uint64, vectors [I, W] as stored.
+
+    roots  [I] numbers in the table of the manifest, or None where none is known
+    """
+
+    names: Sequence[bytes]
+    fingerprints: np.ndarray
+    vectors: np.ndarray
+    roots: np.ndarray | None = None
+
+
+class GlobalSegment(ImageTable):
+    """A mapped segment with the images that were deleted from it.
+
+    vectors  [I, W], not compared with the checksums: see `rows`
+    """
+
+    def __init__(
+        self, file: ArrayFile, codec: Codec, deleted: np.ndarray | None, moved: np.ndarray | None = None
+    ) -> None:
+        self.vectors = file.take("vectors", codec.dtype.str, None, codec.width)
+        super().__init__(file, len(self.vectors), deleted, moved)
+        if not self.is_outlined() or self.images >= image_table.MAX_IMAGES:
+            raise DamagedError(f"{self.path}: its tables contradict each other; the file was altered, restore a copy")
+
+    @property
+    def postings(self) -> int:
+        """Vectors in the file, those of deleted images included."""
+        return self.images
+
+    def rows(self, begin: int, end: int) -> np.ndarray:
+        """Stored vectors `begin` to `end` (exclusive), compared with their checksums once; DamagedError if altered."""
+        self.file.verify_rows("vectors", begin, end)
+        return self.vectors[begin:end]
+
+    def rows_of(self, numbers: np.ndarray) -> np.ndarray:
+        """The stored vectors of some images, [n, W], compared as in `rows`."""
+        self.file.verify_spans("vectors", numbers, numbers + 1)
+        return self.vectors[numbers]
+
+    def blocks(self, size: int) -> Iterator[tuple[int, int]]:
+        """First and last (exclusive) images of stretches of so many bytes in all; a whole number of images."""
+        each = max(1, size // max(1, self.vectors.itemsize * self.vectors.shape[1]))
+        return ((begin, min(begin + each, self.images)) for begin in range(0, self.images, each))
+
+
+def map_global_segment(
+    folder: Folder, entry: SegmentEntry, codec: Codec, file: ArrayFile | None = None
+) -> GlobalSegment:
+    """Map a segment of a commit with its deletions; `file` where it is mapped already. Raises as `commits` say."""
+    file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
+    segment = GlobalSegment(file, codec, read_deleted(folder, entry), read_moved(folder, entry))
+    check_sizes(segment, entry, segment.postings)
+    return segment
+
+
+def write_global_segment(folder: Folder, name: str, contents: VectorContents) -> int:
+    """Write a segment as the file `name` of the folder; returns the crc32 of its checksums."""
+    _check_count(folder, len(contents.names))
+    names = name_arrays(contents.names, contents.roots)
+    arrays = {"vectors": contents.vectors, "fingerprints": contents.fingerprints, **names}
+    return write_arrays(folder, name, arrays, {"kind": KIND})
+
+
+def merge_global_segments(folder: Folder, name: str, merged: Sequence[GlobalSegment], chunk_bytes: int) -> int:
+    """Write the live images of some segments, in their order, as one new segment, a few MiB at a time.
+
+    Returns the crc32 of the checksums; DamagedError when a segment was altered: a flipped bit gets no fresh checksum.
+    """
+    for segment in merged:
+        segment.file.verify()
+    live = [segment.live_numbers() for segment in merged]
+    _check_count(folder, sum(map(len, live)))
+    names = [name for segment, numbers in zip(merged, live, strict=True) for name in segment.names_as_bytes(numbers)]
+    parts = list(zip(merged, live, strict=True))
+    known = name_arrays(names, np.concatenate([segment.root_numbers[numbers] for segment, numbers in parts]))
+    known["fingerprints"] = np.concatenate([segment.fingerprints[numbers] for segment, numbers in parts])
+    shapes = {key: (array.dtype, array.shape) for key, array in known.items()}
+    first = merged[0].vectors
+    shapes["vectors"] = (first.dtype, (len(names), first.shape[1]))
+    with ArrayWriter(folder, name, shapes, {"kind": KIND}) as writer:
+        for key, array in known.items():
+            writer.write(key, 0, array)
+        row = 0
+        for rows in _live_rows(merged, live, chunk_bytes):
+            writer.write("vectors", row, rows)
+            row += len(rows)
+        return writer.finish()
+
+
+def _live_rows(
+    merged: Sequence[GlobalSegment], live: Sequence[np.ndarray], chunk_bytes: int
+) -> Iterator[np.ndarray]:
+    for segment, numbers in zip(merged, live, strict=True):
+        each = max(1, chunk_bytes // max(1, segment.vectors.itemsize * segment.vectors.shape[1]))
+        for begin in range(0, len(numbers), each):
+            yield segment.vectors[numbers[begin : begin + each]]
+
+
+def _check_count(folder: Folder, images: int) -> None:
+    if images >= image_table.MAX_IMAGES:
+        raise InputError(
+            f"{folder.path}: {images} images are too many for one segment, which holds fewer than "
+            f"{image_table.MAX_IMAGES}; keep several indexes"
+        )
+
+
+def vector_problems(segment: GlobalSegment) -> Iterator[str]:
+    """What is wrong with the vectors of a segment whose checksums fit: numbers that are not finite or far too long."""
+    if segment.vectors.dtype == np.uint8:
+        return
+    for begin, end in segment.blocks(CHUNK_BYTES):
+        rows = segment.rows(begin, end).astype(np.float64)
+        lengths = np.einsum("ij,ij->i", rows, rows)
+        wrong = np.flatnonzero(~((lengths < 1.01) & ((lengths > 0.99) | (lengths == 0))))
+        if len(wrong):
+            yield f"the vector of image {begin + int(wrong[0])} is not of length 1"
+            return

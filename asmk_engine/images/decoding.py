@@ -1,0 +1,410 @@
+"""Images: decode them upright, crop and resize them, and find the way back to the coordinates of the original.
+
+The centre of the first pixel is 0, 0, so a pixel of a shrunken image lies at (x + 0.5) * factor - 0.5 in the original.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from asmk_engine.errors import AsmkError, InputError, NotFoundError, StorageError
+from asmk_engine.images.cut_files import MISSING_END, completed, lacks_end, tiff_tags
+from asmk_engine.images.deep_files import deep_colour_of, rgb_of_deep_colour, rgb_of_rare_tiff, tiff_size
+from asmk_engine.images.kinds import HEAD_BYTES, KINDS_READ, image_kind, pillow_reads_avif
+from asmk_engine.images.listing import PathLike, shown
+from asmk_engine.images.pixels import TURNS, UPRIGHT, UnusableImageError, rgb_of_image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
+"""The formats, as Pillow names them, that every installation reads; AVIF and HEIC depend on what is installed."""
+MAX_PIXELS = 178_956_970
+"""The largest image that is decoded, 179 megapixels: where Pillow itself stops."""
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels of the upright original; 0, 0, width, height is the whole image."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of an image that an extractor looks at, at the size it looks at it.
+
+    pixels      [h, w, 3] uint8, RGB, upright
+    image_size  width and height of the upright original
+    offset      x and y of the first pixel of the part, in pixels of the original
+    factor      pixels of the original per pixel of the view, in x and in y; at least 1
+    """
+
+    pixels: np.ndarray
+    image_size: Size
+    offset: tuple[int, int]
+    factor: tuple[float, float]
+
+    def to_original(self, points: np.ndarray) -> np.ndarray:
+        """Positions [n, 2] in the view as float32 positions in the upright original."""
+        found = (np.asarray(points, np.float64) + 0.5) * self.factor - 0.5 + self.offset
+        return found.astype(np.float32)
+
+    @property
+    def scale_factor(self) -> float:
+        """Pixels of the original per pixel of the view, for lengths: the geometric mean over x and y."""
+        return math.sqrt(self.factor[0] * self.factor[1])
+
+
+def view_image(image: PathLike | np.ndarray, max_side: int, box: Box | None = None, *, lanczos: bool = False) -> View:
+    """What an extractor sees of an image file, or of [H, W, 3] or [H, W] uint8 pixels.
+
+    The image is shrunk until no side exceeds `max_side`, never enlarged. A box is cut out first and then shrunk by the
+    factor of the whole image, as in HOW (Tolias et al., ECCV 2020): the thing keeps the size it has in the database.
+
+    lanczos  shrink with Lanczos' filter, as the HOW code does, instead of averaging areas
+    InputError for a box that is inverted, empty or outside, and what `load_image` raises.
+    """
+    where = "the image" if isinstance(image, np.ndarray) else shown(image)
+    if isinstance(image, np.ndarray):
+        pixels, size = _check_pixels(image), (image.shape[1], image.shape[0])
+    else:
+        pixels, size = _decode(Path(image), None if box else max_side)
+    x1, y1, x2, y2 = check_box(box, size, where) if box else (0, 0, *size)
+    pixels = pixels[y1:y2, x1:x2] if box else pixels
+    scale = min(1.0, max_side / max(size))
+    width, height = _scaled(x2 - x1, scale), _scaled(y2 - y1, scale)
+    shrunk = (_by_lanczos if lanczos else _resized)(pixels, (width, height))
+    return View(shrunk, size, (x1, y1), ((x2 - x1) / width, (y2 - y1) / height))
+
+
+def resize(image: np.ndarray, max_side: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """The image [h, w, 3], shrunk by area averaging until no side exceeds `max_side`, and its factors in x and y.
+
+    Never enlarged. A factor is pixels of the given image per pixel of the returned one.
+    """
+    view = view_image(image, max_side)
+    return view.pixels, view.factor
+
+
+def crop(image: np.ndarray, box: Box) -> np.ndarray:
+    """The part of an image inside a box, its corners rounded to whole pixels; InputError as in `check_box`."""
+    x1, y1, x2, y2 = check_box(box, (image.shape[1], image.shape[0]))
+    return image[y1:y2, x1:x2]
+
+
+def check_box(box: Box, size: Size, where: str = "the image") -> tuple[int, int, int, int]:
+    """The box rounded to whole pixels; InputError when it is inverted, empty, or over the edge by more than a pixel."""
+    width, height = size
+    text = ",".join(f"{value:g}" for value in box)
+    expected = f"{where} is {width} × {height} pixels; expected x1,y1,x2,y2, x1 < x2 <= {width}, y1 < y2 <= {height}"
+    if len(box) != 4 or not all(math.isfinite(value) for value in box):
+        raise InputError(f"box {text}: not four finite numbers; {expected}")
+    x1, y1, x2, y2 = box
+    if x2 <= x1 or y2 <= y1:
+        raise InputError(f"box {text}: inverted or empty; {expected}")
+    if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
+        raise InputError(f"box {text}: reaches outside; {expected}")
+    left, top, right, bottom = max(0, round(x1)), max(0, round(y1)), min(width, round(x2)), min(height, round(y2))
+    if right <= left or bottom <= top:
+        raise InputError(f"box {text}: holds no whole pixel; {expected}")
+    return left, top, right, bottom
+
+
+def load_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The image in a file, upright: [H, W, 3] uint8, RGB.
+
+    Of an animation or a file of several pages, the first. Transparent parts become white, marks of missing values
+    black. Values of more than 8 bits are scaled from the range that they use: the fewest bits that hold them, or, where
+    they do not begin near 0, from the least to the greatest. A file without its end counts as whole if all its pixels
+    are there; `collected_notes` tells. InputError for what is no image, is cut, broken, wholly transparent, or larger
+    than `max_pixels`; NotFoundError; StorageError.
+    """
+    return _decode(Path(path), None, max_pixels)[0]
+
+
+def _check_pixels(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
+        found = f"{image.dtype} {image.shape}"
+        raise InputError(f"the image is an array of {found}; expected uint8 [H, W, 3], RGB, or [H, W], not empty")
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
+def _scaled(side: int, scale: float) -> int:
+    return max(1, round(side * scale))
+
+
+def _resized(pixels: np.ndarray, size: Size) -> np.ndarray:
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return np.ascontiguousarray(pixels)
+    return cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
+
+
+def _by_lanczos(pixels: np.ndarray, size: Size) -> np.ndarray:
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return np.ascontiguousarray(pixels)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.array(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
+
+
+# ---------------------------------------------------------------------------------------------------------- notes
+
+_NOTES: ContextVar[list[str] | None] = ContextVar("_NOTES", default=None)
+
+
+@contextmanager
+def collected_notes() -> Iterator[list[str]]:
+    """Gathers what is to be said of images that are decoded inside, in this thread, though they can be used."""
+    notes: list[str] = []
+    token = _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _NOTES.reset(token)
+
+
+def _note(text: str) -> None:
+    notes = _NOTES.get()
+    if notes is not None and text not in notes:
+        notes.append(text)
+
+
+# --------------------------------------------------------------------------------------------------------- decoding
+
+
+@dataclass(frozen=True)
+class _Door:
+    """The file that is decoded, and how: what every step needs to know.
+
+    path        as the user gave it, for messages
+    kind        what the first bytes announce, as `image_kind` says it
+    max_side    the longer side that decoding need not exceed, or None for the whole picture
+    max_pixels  the largest picture that is decoded
+    """
+
+    path: Path
+    kind: str | None
+    max_side: int | None
+    max_pixels: int
+
+
+def _decode(path: Path, max_side: int | None, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, Size]:
+    """Upright pixels, and the size of the upright original.
+
+    With `max_side` the pixels may be fewer, by a whole factor of both sides, as long as the longer keeps `max_side`.
+    """
+    with _opened(path) as file, _QUIET:
+        door = _Door(path, _kind_of(file, path), max_side, max_pixels)
+        try:
+            return _decode_tolerantly(file, door)
+        except AsmkError:
+            raise
+        except UnusableImageError as error:
+            raise InputError(f"{shown(path)}: {error}") from None
+        except Exception as error:  # decoders of hostile data raise whatever they stumble on: KeyError, struct.error
+            raise _unreadable(file, door, error) from None
+
+
+def _kind_of(file: BinaryIO, path: Path) -> str | None:
+    try:
+        return image_kind(file.read(HEAD_BYTES))
+    except OSError as error:
+        raise _unread(path, error) from None
+
+
+def _decode_tolerantly(file: BinaryIO, door: _Door) -> tuple[np.ndarray, Size]:
+    """The pixels of a file, also of one without its end that holds them all."""
+    try:
+        image = _opened_image(file, door)
+    except UnidentifiedImageError:
+        if door.kind != "TIFF" or lacks_end(file, door.kind):
+            raise
+        return _decode_rare_tiff(file, door)
+    if door.kind == "PNG" and lacks_end(file, door.kind):  # Pillow takes some of them without a word
+        failure: Exception = OSError("truncated")
+    else:
+        try:
+            return _decode_image(file, image, door)
+        except (MemoryError, UnusableImageError):
+            raise
+        except Exception as error:  # whatever was raised, it is told below if the file is no whole one
+            failure = error
+    content = completed(file, door.kind)
+    if content is None:
+        raise failure
+    whole = io.BytesIO(content)
+    found = _decode_image(whole, _opened_image(whole, door), door)
+    _note(MISSING_END)
+    return found
+
+
+def _opened_image(file: BinaryIO, door: _Door) -> Image.Image:
+    """The image with its header read and its size allowed."""
+    file.seek(0)
+    formats = _heif_formats(door) if door.kind in ("HEIC", "AVIF") else FORMATS
+    image = Image.open(file, formats=formats)
+    _refuse_large(image.size, door)
+    return image
+
+
+def _heif_formats(door: _Door) -> tuple[str, ...]:
+    """Pillow's name of the kind, once it reads it; InputError where nothing is installed that does."""
+    if door.kind == "AVIF" and pillow_reads_avif():
+        return ("AVIF",)
+    try:
+        import pillow_heif
+    except ImportError:
+        cure = "`pip install 'asmk-engine[heif]'` reads them"
+        raise InputError(f"{shown(door.path)}: {door.kind} image; {cure}") from None
+    pillow_heif.register_heif_opener()
+    if door.kind == "HEIC":
+        return ("HEIF",)
+    if not hasattr(pillow_heif, "register_avif_opener"):  # newer ones leave AVIF to Pillow
+        raise InputError(f"{shown(door.path)}: AVIF image; `pip install --upgrade Pillow` reads them")
+    pillow_heif.register_avif_opener()
+    return ("AVIF",)
+
+
+def _decode_image(file: BinaryIO, image: Image.Image, door: _Door) -> tuple[np.ndarray, Size]:
+    width, height = image.size
+    if door.max_side is not None and door.kind == "JPEG":
+        _reduce(image, door.max_side)
+    deep = deep_colour_of(image, file)
+    image.load()
+    turn = TURNS.get(_orientation(image), UPRIGHT)
+    size = (height, width) if turn[0] else (width, height)
+    if deep is not None:
+        Image.Image.close(image)  # Pillow, which keeps but 8 bits, has found no fault; the file stays open
+        pixels = rgb_of_deep_colour(file, deep, turn)
+        if pixels is not None:
+            return pixels, size
+        image = _opened_image(file, door)
+    return rgb_of_image(image, turn), size
+
+
+def _decode_rare_tiff(file: BinaryIO, door: _Door) -> tuple[np.ndarray, Size]:
+    """A TIFF that Pillow does not know, of numbers that OpenCV does."""
+    tags = tiff_tags(file)
+    _refuse_large(tiff_size(tags), door)
+    pixels = rgb_of_rare_tiff(file, tags)
+    if pixels is None:
+        raise UnusableImageError("a TIFF of a kind that is not read here; save it as PNG or as TIFF of 8 or 16 bits")
+    return pixels, (pixels.shape[1], pixels.shape[0])
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file, open for reading; a pipe or device is refused, for it could block for ever."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no file can have such a name
+        raise NotFoundError(f"{shown(path)}: no such file; check the path") from None
+    except OSError as error:
+        raise _unread(path, error) from None
+    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+    raise InputError(f"{shown(path)}: is {kind}; expected an image file")
+
+
+def _refuse_large(size: Size, door: _Door) -> None:
+    if size[0] * size[1] > door.max_pixels:
+        raise _too_large(door.path, size[0] * size[1], door.max_pixels)
+
+
+def _too_large(path: Path, pixels: int, most: int) -> InputError:
+    found, limit = f"{pixels / 1e6:.4g} megapixels", f"{most / 1e6:.4g}"
+    return InputError(f"{shown(path)}: {found}, more than the {limit} that are decoded; make the image smaller")
+
+
+def _unreadable(file: BinaryIO, door: _Door, error: Exception) -> AsmkError:
+    """The error of a file that was opened and not decoded."""
+    said = " ".join(str(error).split())[:150]
+    if isinstance(error, Image.DecompressionBombError):
+        count = re.search(r"(\d+) pixels", said)
+        return _too_large(door.path, int(count[1]) if count else MAX_PIXELS, min(door.max_pixels, MAX_PIXELS))
+    if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
+        return _unread(door.path, error)
+    if isinstance(error, MemoryError):
+        reason = "not enough memory to decode it; make the image smaller or use fewer workers"
+    elif os.fstat(file.fileno()).st_size == 0:
+        reason = "the file is empty; copy it again from its source"
+    elif "truncated" in said.lower() or _ends_early(file, door.kind):
+        reason = "truncated: the file ends before the image does; copy it again from its source"
+    elif isinstance(error, UnidentifiedImageError) and door.kind not in ("HEIC", "AVIF"):
+        reason = f"not an image that is read here; expected {KINDS_READ}"
+    else:
+        reason = f"broken or cut image data ({said or type(error).__name__}); copy it again from its source"
+    return InputError(f"{shown(door.path)}: {reason}")
+
+
+def _ends_early(file: BinaryIO, kind: str | None) -> bool:
+    """Whether the file lacks its end, as far as a damaged structure still tells."""
+    try:
+        return lacks_end(file, kind)
+    except Exception:  # as for pixels: the structure of a hostile file may lead anywhere
+        return False
+
+
+def _unread(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{shown(path)}: cannot be read: {error.strerror or error}; check its permissions")
+
+
+def _reduce(image: Image.Image, max_side: int) -> None:
+    """Let the JPEG decoder shrink while it decodes, thrice as fast, but only by factors that keep coordinates exact."""
+    width, height = image.size
+    for factor in (8, 4, 2):
+        if width % factor == height % factor == 0 and max(width, height) // factor >= max_side:
+            image.draft(None, (width // factor, height // factor))
+            return
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, where the camera's notes are unreadable: the picture itself may be whole."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's readers of these notes raise nearly anything; the pixels are judged on their own
+        return 1
+
+
+class _QuietPillow:
+    """While any thread is inside, the warnings of Pillow are not shown; the last one out restores the filters."""
+
+    def __init__(self) -> None:
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Nobody is inside."""
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\b")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._filters.__exit__(None, None, None)
+
+
+_QUIET = _QuietPillow()
+
+if hasattr(os, "register_at_fork"):  # a thread of the parent may be inside
+    os.register_at_fork(after_in_child=_QUIET.start_over)

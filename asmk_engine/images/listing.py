@@ -1,0 +1,440 @@
+"""Which images: those in folders, single files and list files, each with the name that users see.
+
+The name of an image is its POSIX path below the folder that was given; of a single file, its file name; of a line in a
+list file, the path in that line. What was given as prefix stands before it. Its root says where the file is.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from asmk_engine.errors import InputError, NotFoundError, StorageError
+from asmk_engine.escape import escape_name
+from asmk_engine.images.kinds import HEIF_SUFFIXES, SUFFIXES_READ, heif_is_readable, looks_like_image
+from asmk_engine.images.list_files import Entry, FileKey, leads_nowhere, read_list, storable
+from asmk_engine.images.roots import UNKNOWN, Root
+
+LIST_SUFFIX = ".txt"
+NO_EXTENSION = "no extension"
+NO_FILE = "pipe or device"
+
+_ALWAYS_READ = frozenset(SUFFIXES_READ)
+_CLASHES_SHOWN = 3
+_NOT_UNICODE = "the name is not valid Unicode; rename the file"
+
+PathLike = str | Path
+Kind = Literal["folder", "list", "file", "locked"]
+
+
+LEADS_NOWHERE = "a link that leads nowhere"
+"""Why a link was not looked into that is broken, perhaps since its disk is not there."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image to read: its name, its file, and the root that its name is relative to, which follows from both."""
+
+    name: str
+    path: Path
+    root: Root = field(default=UNKNOWN, compare=False)
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """What was found: images to read, and what cannot be used or was left out.
+
+    root         the folder that the names are relative to, as it was given; empty when there are several, or a prefix
+    failures     reasons by name; a name that is not valid Unicode stands here in the form of `escape_name`
+    roots        of every folder and list that was given, in that order; not those of single files
+    unlisted     reasons by path, as messages show it: folders, and links perhaps to folders, that could not be looked
+                 into; what is in them is unknown
+    same         by a name that is not among the images, the name of the image that was taken for the same file
+    passed_over  how many files of the folders are no images, by kind: suffixes, NO_EXTENSION, NO_FILE
+    """
+
+    images: list[ImageFile]
+    root: str
+    failures: dict[str, str]
+    roots: tuple[Root, ...] = ()
+    unlisted: dict[str, str] = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+
+def find_images(inputs: PathLike | Iterable[PathLike], *, prefix: str = "", every_file: bool = False) -> ImageList:
+    """The images in folders (with their subfolders), single image files and list files (`.txt`).
+
+    prefix      what all names begin with; `card2` and `card2/` both mean `card2/`
+    every_file  in folders, take files of any other or no suffix, too, if their first bytes are those of an image
+
+    Folders are read in byte order of the names. Hidden files and folders are skipped. Links are followed, and each
+    folder and each file is taken once: by its own name before that of a link, and by that of the input given first.
+    What a list file holds says `list_files`. NotFoundError when an input does not exist; InputError when one names no
+    image or nothing could be looked into, when two different files would bear one name, and for a prefix that cannot
+    begin a name.
+    """
+    listed = [Path(inputs)] if isinstance(inputs, PathLike) else [Path(item) for item in inputs]
+    if not listed:
+        raise InputError("no images given; give a folder, image files, or a .txt file with one path per line")
+    search = _Search(_checked_prefix(prefix), every_file)
+    for path, (kind, key) in [(path, _looked_at(path)) for path in listed]:
+        search.add(path, kind, key)
+    search.follow_links()
+    return search.result()
+
+
+def shown(path: object) -> str:
+    """A path or name as it is written in a message: on one line, whatever it holds."""
+    text = str(path)
+    return text if text.isprintable() else escape_name(text)
+
+
+def _checked_prefix(prefix: str) -> str:
+    whole = prefix and f"{prefix.removesuffix('/')}/"
+    if whole and (storable(whole) != whole or not {"", ".", ".."}.isdisjoint(whole.split("/")[:-1])):
+        raise InputError(
+            f"the prefix {shown(prefix)!r} cannot begin the name of an image; expected a path such as card2 or "
+            "2024/card2, without leading slash, '.' and '..'"
+        )
+    return whole
+
+
+def _looked_at(path: Path) -> tuple[Kind, FileKey | None]:
+    """What an input is, and which; the errors of `find_images` for one that can be none of it."""
+    try:
+        status = os.stat(path)
+    except PermissionError:
+        return "locked", None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte, which no file name has
+        if os.path.islink(path):
+            raise NotFoundError(
+                f"{shown(path)}: a link to {shown(os.readlink(path))}, where nothing is; correct it or mount the disk"
+            ) from None
+        if isinstance(error, OSError) and not leads_nowhere(error):
+            raise StorageError(f"{shown(path)}: cannot be looked at: {error.strerror}; check the path") from None
+        raise NotFoundError(
+            f"{shown(path)}: no such folder or file; give a folder, image files, or a .txt list"
+        ) from None
+    key = (status.st_dev, status.st_ino)
+    if stat.S_ISDIR(status.st_mode):
+        return "folder", key
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{shown(path)}: a pipe or a device; give a folder, image files, or a .txt list")
+    return ("list" if path.suffix.lower() == LIST_SUFFIX else "file"), key
+
+
+@dataclass
+class _Part:
+    """What one input gives.
+
+    given      the folder that its names are relative to, as it was written
+    entries    what may be images
+    names      the name of the image that was taken for each of its names, without the prefix of the call
+    met_again  whether a link in it leads to what was listed elsewhere
+    """
+
+    given: str
+    root: Root
+    kind: Kind
+    entries: list[Entry] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    unlisted: dict[str, str] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    met_again: bool = False
+
+
+class _Place(NamedTuple):
+    """A folder below an input: what the names in it begin with, empty or with a slash at the end."""
+
+    part: _Part
+    start: str
+    path: Path
+    is_linked: bool
+
+
+class _Search:
+    """One call: the parts of its inputs, and the folders that were listed."""
+
+    def __init__(self, prefix: str, every_file: bool) -> None:
+        self._prefix, self._every_file = prefix, every_file
+        self._parts: list[_Part] = []
+        self._listed: dict[FileKey | str, _Place] = {}
+        self._links: list[_Place] = []
+        self._again: list[tuple[_Place, _Place]] = []
+        self._is_readable = cache(heif_is_readable)
+
+    def add(self, path: Path, kind: Kind, key: FileKey | None) -> None:
+        """Take up an input; links to folders in it wait for `follow_links`."""
+        folder = path if kind == "folder" else path.parent
+        part = _Part(str(folder), Root.of(folder, self._prefix), kind)
+        self._parts.append(part)
+        if kind == "folder":
+            self._walk(_Place(part, "", path, False))
+        elif kind == "list":
+            self._read_list(part, path)
+        elif kind == "locked":
+            part.unlisted[shown(path)] = "cannot be looked at: Permission denied"
+        else:
+            part.entries.append(Entry(path.name, path, key, path.is_symlink()))
+
+    def follow_links(self) -> None:
+        """Walk the folders that links lead to, those first that fewer links lead to."""
+        while self._links:
+            order = {id(part): number for number, part in enumerate(self._parts)}
+            links = sorted(self._links, key=lambda link: (order[id(link.part)], os.fsencode(link.start)))
+            self._links = []
+            for link in links:
+                self._walk(link)
+
+    def result(self) -> ImageList:
+        """The images of all parts, each file once."""
+        chosen = self._chosen()
+        for place, first in self._again:
+            for name, taken in list(first.part.names.items()):
+                if name.startswith(first.start):
+                    place.part.names.setdefault(place.start + name[len(first.start) :], taken)
+        failures = {name: why for part in self._parts for name, why in part.failures.items() if name not in chosen}
+        unlisted = {path: why for part in self._parts for path, why in part.unlisted.items()}
+        self._check_any(bool(chosen or failures), unlisted)
+        roots = dict.fromkeys(part.root for part in self._parts if part.kind in ("folder", "list"))
+        passed_over = sum((part.passed_over for part in self._parts), Counter[str]())
+        return ImageList(
+            list(chosen.values()),
+            self._common_folder(),
+            failures,
+            tuple(roots),
+            unlisted,
+            dict(self._same(chosen)),
+            dict(sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))),
+        )
+
+    def _walk(self, top: _Place) -> None:
+        """Sort all that is in a folder and below it, links aside."""
+        waiting = [top]
+        while waiting:
+            place = waiting.pop()
+            unlisted = place.part.unlisted
+            try:
+                device, entries = self._opened(place)
+            except OSError as error:
+                unlisted[shown(place.path)] = f"the folder cannot be listed: {error.strerror}"
+                continue
+            for entry in entries:
+                try:
+                    if not entry.name.startswith("."):
+                        self._sort(place, entry, device, waiting)
+                except OSError as error:
+                    reason = f"cannot be looked at: {error.strerror}"
+                    unlisted[shown(place.path / entry.name)] = (
+                        LEADS_NOWHERE if leads_nowhere(error) else reason
+                    )
+
+    def _opened(self, place: _Place) -> tuple[int, list[os.DirEntry[str]]]:
+        """The device of a folder and what is in it; nothing if it was listed before."""
+        # The dot needs the right to enter the folder, without which its files have names and cannot be opened.
+        status = os.stat(os.path.join(place.path, os.curdir))
+        key = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(place.path)
+        first = self._listed.setdefault(key, place)
+        if first is not place:
+            place.part.met_again = True
+            if not place.is_linked:
+                self._again.append((place, first))
+            return status.st_dev, []
+        with os.scandir(place.path) as entries:
+            return status.st_dev, list(entries)
+
+    def _sort(self, place: _Place, entry: os.DirEntry[str], device: int, waiting: list[_Place]) -> None:
+        if entry.is_symlink():
+            self._sort_link(place, entry)
+        elif entry.is_dir(follow_symlinks=False):
+            waiting.append(place._replace(start=f"{place.start}{entry.name}/", path=place.path / entry.name))
+        elif entry.is_file(follow_symlinks=False):
+            # The number that comes with the name spares a look at each file.
+            self._sort_file(place, entry, (device, entry.inode()), place.is_linked)
+        else:
+            place.part.passed_over[NO_FILE] += 1
+
+    def _sort_link(self, place: _Place, entry: os.DirEntry[str]) -> None:
+        try:
+            status = os.stat(entry.path)
+        except OSError as error:
+            # What is named as an image is one that cannot be read; anything else may be a folder on an absent disk.
+            if not leads_nowhere(error) or not self._is_image(entry):
+                raise
+            place.part.entries.append(Entry(place.start + entry.name, place.path / entry.name, None, True))
+            return
+        if stat.S_ISDIR(status.st_mode):
+            self._links.append(_Place(place.part, f"{place.start}{entry.name}/", place.path / entry.name, True))
+        elif stat.S_ISREG(status.st_mode):
+            self._sort_file(place, entry, (status.st_dev, status.st_ino), True)
+        else:
+            place.part.passed_over[NO_FILE] += 1
+
+    def _sort_file(self, place: _Place, entry: os.DirEntry[str], key: FileKey, is_linked: bool) -> None:
+        if self._is_image(entry):
+            known = key if key[1] else None  # some file systems number nothing
+            place.part.entries.append(Entry(place.start + entry.name, place.path / entry.name, known, is_linked))
+        else:
+            place.part.passed_over[shown(_suffix(entry.name)) or NO_EXTENSION] += 1
+
+    def _is_image(self, entry: os.DirEntry[str]) -> bool:
+        suffix = _suffix(entry.name)
+        if suffix in HEIF_SUFFIXES:
+            return self._is_readable(suffix)
+        return suffix in _ALWAYS_READ or (self._every_file and looks_like_image(entry.path))
+
+    def _read_list(self, part: _Part, path: Path) -> None:
+        try:
+            listed = read_list(path.read_bytes(), path.parent)
+        except OSError as error:
+            raise StorageError(
+                f"{shown(path)}: the list cannot be read: {error.strerror}; check its permissions"
+            ) from None
+        except InputError as error:
+            raise InputError(f"{shown(path)}: {error}") from None
+        part.given, part.root = str(listed.folder), Root.of(listed.folder, self._prefix)
+        part.entries += listed.entries
+        part.failures |= {storable(self._prefix + name): why for name, why in listed.failures.items()}
+        part.unlisted |= {shown(folder): why for folder, why in listed.unlisted.items()}
+
+    def _chosen(self) -> dict[str, ImageFile]:
+        """The images by name, in their order; each part learns which was taken for each of its names."""
+        choice, order = _Choice(), {}
+        for number, place, part, entry in self._in_turn():
+            name = self._prefix + entry.name
+            if storable(name) != name:
+                part.failures[storable(name)] = _NOT_UNICODE
+                continue
+            image = ImageFile(name, entry.path, part.root)
+            taken = choice.take(image, entry.key)
+            part.names[entry.name] = taken.name
+            if taken is image:
+                order[name] = (number, place)
+        choice.check_names()
+        return {name: choice.by_name[name] for name in sorted(order, key=order.__getitem__)}
+
+    def _in_turn(self) -> Iterator[tuple[int, int, _Part, Entry]]:
+        """All entries in the order of choice, links last; each with the number of its part and its place there."""
+        for part in self._parts:
+            if part.kind == "folder":
+                part.entries.sort(key=lambda entry: os.fsencode(entry.name))
+        for is_linked in (False, True):
+            for number, part in enumerate(self._parts):
+                for place, entry in enumerate(part.entries):
+                    if entry.is_linked == is_linked:
+                        yield number, place, part, entry
+
+    def _same(self, chosen: dict[str, ImageFile]) -> Iterator[tuple[str, str]]:
+        for part in self._parts:
+            for below, taken in part.names.items():
+                name = self._prefix + below
+                if name not in chosen and storable(name) == name:
+                    yield name, taken
+
+    def _common_folder(self) -> str:
+        folders = {part.given for part in self._parts if part.kind != "locked"}
+        return folders.pop() if len(folders) == 1 and not self._prefix else ""
+
+    def _check_any(self, any_found: bool, unlisted: dict[str, str]) -> None:
+        """InputError for a folder without images, and when nothing was found at all."""
+        for part in self._parts:
+            found = part.names or part.failures or part.unlisted or part.met_again
+            if part.kind == "folder" and not found:
+                raise InputError(_nothing_in(part, self._every_file))
+        if not any_found and unlisted:
+            path, reason = next(iter(unlisted.items()))
+            more = f", and so {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
+            raise InputError(f"{path}: no images found: {reason}{more}; check permissions and disks")
+        if not any_found:
+            raise InputError(_nothing_in(self._parts[0], self._every_file))
+
+
+class _Choice:
+    """Which image stands for each file and for each name; the first that is taken does."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, ImageFile] = {}
+        self._by_key: dict[FileKey, ImageFile] = {}
+        self._clashes: list[tuple[ImageFile, ImageFile]] = []
+
+    def take(self, image: ImageFile, key: FileKey | None) -> ImageFile:
+        """The image itself, or the one that was taken for the same file or the same name before."""
+        if key is not None:
+            first = self._by_key.setdefault(key, image)
+            if first is not image and _is_same_file(first.path, image.path):
+                return first
+        other = self.by_name.setdefault(image.name, image)
+        if other is not image and not _is_as_good(other.path, image.path):
+            self._clashes.append((other, image))
+        return other
+
+    def check_names(self) -> None:
+        """InputError when two different files bear one name."""
+        if not self._clashes:
+            return
+        listed = ", ".join(
+            f"{shown(one.path)} and {shown(other.path)} would both be named {shown(one.name)!r}"
+            for one, other in self._clashes[:_CLASHES_SHOWN]
+        )
+        more = len(self._clashes) - _CLASHES_SHOWN
+        raise InputError(
+            f"{listed}{f' and {more} more' if more > 0 else ''}; index the folders one after the other, the second "
+            "with --prefix NAME, which keeps both"
+        )
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    """Whether two files of one number are one."""
+    try:
+        first, second = os.stat(one), os.stat(other)
+    except OSError:
+        return False
+    # Where layers or servers make up a file system, numbers may repeat.
+    is_alike = (first.st_size, first.st_mtime_ns) == (second.st_size, second.st_mtime_ns)
+    return is_alike and os.path.samestat(first, second)
+
+
+def _is_as_good(one: Path, other: Path) -> bool:
+    """Whether it makes no difference which of two files of one name is read."""
+    if os.path.abspath(one) == os.path.abspath(other):
+        return True
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+def _suffix(name: str) -> str:
+    """The suffix in lower case; empty where there is none, as in `photo` and `photo.`."""
+    stem, _, suffix = name.rpartition(".")
+    return f".{suffix.lower()}" if stem and suffix else ""
+
+
+def _nothing_in(part: _Part, every_file: bool) -> str:
+    """The message for an input without images, with the cure for what is there."""
+    counts = part.passed_over
+    cures = []
+    heif = [_counted(counts[kind], f"{kind} file") for kind in HEIF_SUFFIXES if counts[kind]]
+    if heif:
+        cures.append(f"{', '.join(heif)}: pip install 'asmk-engine[heif]' reads them")
+    if counts[NO_EXTENSION] and not every_file:
+        files = _counted(counts[NO_EXTENSION], "file")
+        cures.append(f"{files} without an extension: --all-files takes those that are images")
+    if cures:
+        return f"{shown(part.given)}: no images found; it holds {', and '.join(cures)}"
+    others = [f"{count} {kind}" for kind, count in counts.most_common(3)]
+    holds = f"; it holds {', '.join(others)}{' and others' if len(counts) > len(others) else ''}" if others else ""
+    return f"{shown(part.given)}: no images found; expected files ending in {' '.join(SUFFIXES_READ)}{holds}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

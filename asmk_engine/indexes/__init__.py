@@ -1,0 +1,1 @@
+"""What an index of any kind is made of: manifest, tables of images, commits, additions."""

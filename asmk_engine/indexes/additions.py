@@ -1,0 +1,169 @@
+"""What adding a feature set to an index will do, decided image by image before anything is written.
+
+A name is one photograph. Where the index has a name already, the fingerprints of the contents say whether it is the
+same photograph, and the roots whether it was changed at its place or is another one that happens to bear the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from asmk_engine.extraction.intake import is_elsewhere
+from asmk_engine.features import FeatureSet
+from asmk_engine.images.roots import Root, is_other
+from asmk_engine.indexes.snapshot import Commit
+
+EXISTING = ("refuse", "skip", "update", "replace")
+View = Commit[Any, Any]
+
+
+@dataclass(frozen=True)
+class AddSummary:
+    """What `Index.add` did, in images.
+
+    added, replaced, unchanged, removed   new, replaced, left as they were, and removed because they vanished
+    moved       of the unchanged: found below another root than before, which the index now remembers
+    changed     names that were left, though the photograph at their place was replaced by another
+    taken       names that were left, since another photograph, from another place, bears them in the index
+    same        names that were left, since the index has the same file under another name: which
+    duplicates  names that were added, though their content is there under another name: which
+    """
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    moved: int = 0
+    changed: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    same: dict[str, str] = field(default_factory=dict)
+    duplicates: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """Names by what will become of their images; see `AddSummary`."""
+
+    new: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    moved: dict[str, Root] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    same: dict[str, str] = field(default_factory=dict)
+    duplicates: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> list[str]:
+        """Names of the images that will be described in the index anew."""
+        return [*self.new, *self.replaced]
+
+    def summary(self) -> AddSummary:
+        """What was done once the plan is carried out."""
+        counts = (len(self.new), len(self.replaced), self.unchanged, len(self.removed), len(self.moved))
+        return AddSummary(*counts, tuple(self.changed), tuple(self.taken), self.same, self.duplicates)
+
+
+def plan_addition(view: View, features: FeatureSet, existing: str, removed: Iterable[str]) -> Plan:
+    """What will become of each image of a feature set, and of the `removed` ones.
+
+    existing  `skip`, `update` or `replace`: see `Index.add`
+    """
+    names = features.names
+    known = view.find_all(names)
+    plan = Plan(removed=list(removed))
+    if existing == "replace":
+        plan.replaced += known
+    else:
+        _compare(plan, view, features, known, existing)
+    _place_new(plan, view, features, [name for name in names if name not in known])
+    return plan
+
+
+def _compare(plan: Plan, view: View, features: FeatureSet, known: dict[str, tuple[int, int]], existing: str) -> None:
+    """Decide upon names that are there: most of a million images are unchanged, which arrays tell at once."""
+    there, found = view.identities(list(known.values())), features.identities(list(known))
+    numbers = {root: number for number, root in enumerate(there.roots)}
+    own = np.array([numbers.get(root, -1) for root in found.roots])[found.numbers]
+    is_same = (there.fingerprints == 0) | (there.fingerprints == found.fingerprints)
+    plain = is_same & ((own == there.numbers) | (own == 0))
+    plan.unchanged += int(np.count_nonzero(plain))
+    names = list(known)
+    for place in np.flatnonzero(~plain).tolist():
+        root = there.roots[int(there.numbers[place])]
+        _decide(plan, names[place], root, bool(is_same[place]), view, features, existing)
+
+
+def _decide(
+    plan: Plan, name: str, known: Root, is_same: bool, view: View, features: FeatureSet, existing: str
+) -> None:
+    root = features.root(name)
+    if is_same:
+        plan.unchanged += 1
+        if is_elsewhere(known, root, name, features.source(name)):
+            plan.moved[name] = root
+    elif (twin := _twin(view, features, name)) is not None:
+        plan.same[name] = twin
+    elif existing == "update":
+        plan.replaced.append(name)
+    else:
+        (plan.taken if is_other(known, root, name) else plan.changed).append(name)
+
+
+def _twin(view: View, features: FeatureSet, name: str) -> str | None:
+    """The other name under which the index has the very file of an image, with its content."""
+    file, fingerprint = features.root(name).file(name), features.source(name).fingerprint
+    names = (root.name(file) for root in view.manifest.roots) if file is not None else ()
+    for other, place in view.find_all(found for found in names if found not in (None, name)).items():
+        identity = view.identity(place)
+        if identity.fingerprint == fingerprint and identity.root.file(other) == file:
+            return other
+    return None
+
+
+def _place_new(plan: Plan, view: View, features: FeatureSet, new: Sequence[str]) -> None:
+    """Tell new images from files that are there under another name, and note equal contents."""
+    prints = {name: print_of(features, name) for name in new}
+    there = _by_fingerprint(view, np.array([value for value in prints.values() if value], np.uint64), plan.removed)
+    first: dict[int, str] = {}
+    for name, value in prints.items():
+        others = there.get(value, [])
+        file = features.root(name).file(name)
+        twin = next((other for other, root in others if file is not None and root.file(other) == file), None)
+        if twin is not None:
+            plan.same[name] = twin
+            continue
+        plan.new.append(name)
+        if value and (others or value in first):
+            plan.duplicates[name] = others[0][0] if others else first[value]
+        first.setdefault(value, name)
+
+
+def print_of(features: FeatureSet, name: str) -> int:
+    """The fingerprint of the content of an image; 0 where it says nothing: without a file and without a feature."""
+    return features.source(name).fingerprint if features.root(name).is_known or features.count(name) else 0
+
+
+def _by_fingerprint(
+    view: View, wanted: np.ndarray, removed: Collection[str]
+) -> dict[int, list[tuple[str, Root]]]:
+    """Names and roots of the images that stay and whose content has one of some fingerprints, [n] uint64."""
+    found: dict[int, list[tuple[str, Root]]] = {}
+    leaving = set(removed)
+    for place, number in _places_of(view, wanted):
+        identity, name = view.identity((place, number)), view.segments[place].name(number)
+        if name not in leaving:
+            found.setdefault(identity.fingerprint, []).append((name, identity.root))
+    return found
+
+
+def _places_of(view: View, wanted: np.ndarray) -> Iterator[tuple[int, int]]:
+    for place, segment in enumerate(view.segments if len(wanted) else ()):
+        live = segment.live_numbers()
+        for number in live[np.isin(segment.fingerprints[live], wanted)].tolist():
+            yield place, number

@@ -1,0 +1,205 @@
+"""The manifest of an index: what belongs to the current commit, with sizes and checksums.
+
+It is a JSON file kept in two copies of the same content and replaced as the last step of a commit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundError
+from asmk_engine.images.roots import Root
+from asmk_engine.storage.folder import Folder, decode_manifest
+
+KIND = "asmk-engine index"
+GLOBAL_KIND = "asmk-engine global index"
+FORMATS = (1, 2)
+"""The formats that are read. Format 2 has roots, which a program that knows only format 1 would lose."""
+NAMES = ("manifest.json", "manifest.copy.json")
+# What every descriptor of an index goes through is called by what it is.
+_BOOKS = {KIND: "codebook", GLOBAL_KIND: "codec"}
+# A file name of ours; anything else in a manifest could point outside the folder.
+_FILE = re.compile(r"[a-z]+(?:[-.][a-z0-9]+)*\.safetensors")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the index: name, bytes, and the crc32 of the checksums in it."""
+
+    name: str
+    bytes: int
+    checksum: int
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """A segment: its file, images and postings in it, and the files that tell which images were deleted or moved.
+
+    moved  the roots of all its images, where one was found below another root than the segment says
+    """
+
+    file: FileEntry
+    images: int
+    postings: int
+    deleted: FileEntry | None = None
+    deleted_images: int = 0
+    moved: FileEntry | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One commit of an index.
+
+    identity  drawn at creation, the same for the life of the index
+    codebook  the file of what every descriptor goes through: of a global index the codec
+    commit    1 for the empty index, one more with each change
+    next      the number of the next file
+    features, images_roots   where the feature sets and the photographs were when they were indexed, the last at the end
+    roots    the roots of the images, in the order of their numbers, which begin with 1; never removed
+    beside   for each place of the three: the way to it from the folder that the index lies in
+    network  the file of the network that makes the features, where the index carries it
+    kind     of local features (KIND) or of global descriptors (GLOBAL_KIND)
+    """
+
+    identity: str
+    made_by: str
+    codebook: FileEntry
+    commit: int = 1
+    next: int = 1
+    segments: tuple[SegmentEntry, ...] = ()
+    features: tuple[str, ...] = ()
+    images_roots: tuple[str, ...] = ()
+    network: FileEntry | None = None
+    kind: str = KIND
+    roots: tuple[Root, ...] = ()
+    beside: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def book(self) -> str:
+        """What `codebook` is called in an index of this kind."""
+        return _BOOKS[self.kind]
+
+    def files(self) -> list[FileEntry]:
+        """Every file of the commit."""
+        changes = [entry for segment in self.segments for entry in (segment.deleted, segment.moved) if entry]
+        network = [self.network] if self.network else []
+        return [self.codebook, *network, *(segment.file for segment in self.segments), *changes]
+
+    def following(self, **changes: Any) -> Manifest:
+        """The manifest of the next commit."""
+        return replace(self, commit=self.commit + 1, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the manifest file."""
+        content = {key: getattr(self, key) for key in ("identity", "made_by", "commit", "next")}
+        content |= {"features": list(self.features), "images_roots": list(self.images_roots)}
+        if self.network is not None:  # such keys are missing in manifests of early versions, and stay so
+            content["network"] = vars(self.network)
+        if self.roots:
+            content["roots"] = [[root.folder, root.prefix] for root in self.roots]
+        if self.beside:
+            content["beside"] = self.beside
+        segments = [_segment_to_json(segment) for segment in self.segments]
+        book = {self.book: vars(self.codebook)}
+        return {"kind": self.kind, "format": 2 if self.roots else 1, **book, "segments": segments, **content}
+
+
+def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
+    return {
+        "file": vars(segment.file),
+        "images": segment.images,
+        "postings": segment.postings,
+        "deleted": vars(segment.deleted) if segment.deleted else None,
+        "deleted_images": segment.deleted_images,
+        **({"moved": vars(segment.moved)} if segment.moved else {}),
+    }
+
+
+def read_manifest(folder: Folder) -> Manifest:
+    """The newest whole copy of the manifest in a folder.
+
+    Raises NotFoundError when there is no index, FormatError for another kind or a newer format, and DamagedError when
+    neither copy is whole.
+    """
+    if not folder.path.exists():
+        raise NotFoundError(f"{folder.path}: no such index; make one with `asmk-engine index IMAGES -o {folder.path}`")
+    found, problems = read_copies(folder)
+    if found:
+        return max(found.values(), key=lambda manifest: manifest.commit)
+    telling = [problem for problem in problems.values() if not isinstance(problem, NotFoundError)]
+    if telling:
+        raise telling[0]
+    raise FormatError(
+        f"{folder.path}: not an index: it holds no {NAMES[0]}; expected a folder from `asmk-engine index`"
+    )
+
+
+def read_copies(folder: Folder) -> tuple[dict[str, Manifest], dict[str, AsmkError]]:
+    """The whole copies of the manifest by file name, and what is wrong with the others; FormatError as above."""
+    found: dict[str, Manifest] = {}
+    problems: dict[str, AsmkError] = {}
+    for name in NAMES:
+        try:
+            found[name] = _parse(decode_manifest(bytes(folder.map(name)), folder.path / name), folder.path / name)
+        except FormatError:
+            raise
+        except AsmkError as error:
+            problems[name] = error
+    return found, problems
+
+
+def _parse(content: dict[str, Any], path: Path) -> Manifest:
+    kind = content["kind"]
+    if kind not in (KIND, GLOBAL_KIND):
+        raise FormatError(f"{path}: this is {kind!r}, not an index of asmk-engine")
+    if content.get("format") not in FORMATS:
+        raise FormatError(
+            f"{path}: index format {content.get('format')!r}, this version reads {FORMATS[-1]} and below; "
+            "update asmk-engine, or index again"
+        )
+    try:
+        return Manifest(
+            identity=_text(content["identity"]),
+            made_by=_text(content["made_by"]),
+            codebook=_file(content[_BOOKS[kind]]),
+            commit=_number(content["commit"]),
+            next=_number(content["next"]),
+            segments=tuple(_segment(entry) for entry in content["segments"]),
+            features=tuple(map(_text, content["features"])),
+            images_roots=tuple(map(_text, content["images_roots"])),
+            network=_file(content["network"]) if "network" in content else None,
+            kind=kind,
+            roots=tuple(Root(_text(folder), _text(prefix)) for folder, prefix in content.get("roots", [])),
+            beside={_text(place): _text(way) for place, way in dict(content.get("beside", {})).items()},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path}: an entry is missing or not understood ({error}); restore a copy") from None
+
+
+def _segment(entry: dict[str, Any]) -> SegmentEntry:
+    deleted = _file(entry["deleted"]) if entry["deleted"] is not None else None
+    images, postings, gone = (_number(entry[key]) for key in ("images", "postings", "deleted_images"))
+    moved = _file(entry["moved"]) if "moved" in entry else None
+    return SegmentEntry(_file(entry["file"]), images, postings, deleted, gone, moved)
+
+
+def _file(entry: dict[str, Any]) -> FileEntry:
+    name = _text(entry["name"])
+    if not _FILE.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a file of an index")
+    return FileEntry(name, _number(entry["bytes"]), _number(entry["checksum"]))
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise ValueError(f"{value!r} where a count was expected")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} where text was expected")
+    return value

@@ -1,0 +1,1 @@
+"""The ASMK index: signatures, postings in segments, and their search."""

@@ -1,0 +1,83 @@
+"""The signatures in hand that will become a segment."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asmk_engine.codebooks import Codebook
+from asmk_engine.errors import InputError
+from asmk_engine.inverted.segment_writer import Contents
+from asmk_engine.inverted.signatures import Signature, code_width
+
+FIRST_ROOM = 1 << 12
+MEBIBYTE = 1 << 20
+# What indexing takes beside the postings in hand: the program, a part of the features, pieces of lists on their way.
+BESIDE = 400 * MEBIBYTE
+CODEBOOK_COPIES = 2  # the codebook itself, and what is made of it for assigning
+LEAST_POSTINGS = 1 << 20
+
+
+def postings_within(memory: int, codebook: Codebook) -> int:
+    """Postings of a segment that may be in hand so that indexing takes no more than `memory` bytes in all.
+
+    Counted in: the program, the codebook and the merges on the way. On top come some 200 bytes for each image that is
+    added. InputError, with the least that suffices, when it is too little.
+    """
+    each = 16 + 8 * code_width(codebook.dim)  # its word, image, place in the order, and code
+    beside = BESIDE + CODEBOOK_COPIES * sum(array.nbytes for array in codebook.arrays().values())
+    least = -(-(beside + LEAST_POSTINGS * each) // MEBIBYTE)
+    if memory < least * MEBIBYTE:
+        raise InputError(
+            f"{memory // MEBIBYTE} MiB of memory were allowed, indexing with {codebook.words} words takes {least} MiB "
+            f"at the least; allow {least}M or more"
+        )
+    return (memory - beside) // each
+
+
+class Batch:
+    """Named signatures, `width` 64-bit words to a code, their postings side by side in arrays that grow.
+
+    names, fingerprints  of the images, in the order in which they were taken
+    postings             how many
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.names: list[str] = []
+        self.postings = 0
+        self._fingerprints: list[int] = []
+        self._roots: list[int] = []
+        self._counts: list[int] = []
+        self._words = np.empty(FIRST_ROOM, np.uint32)
+        self._codes = np.empty((FIRST_ROOM, width), np.uint64)
+
+    def append(self, name: str, fingerprint: int, signature: Signature, root: int = 0) -> None:
+        """Take one image; `root` is the number of its root, 0 where none is known."""
+        rows = slice(self.postings, self.postings + len(signature))
+        if rows.stop > len(self._words):
+            room = max(rows.stop, 2 * len(self._words))
+            self._words, self._codes = (_grown(array, rows.start, room) for array in (self._words, self._codes))
+        self._words[rows], self._codes[rows] = signature.words, signature.codes
+        self.names.append(name)
+        self._fingerprints.append(fingerprint)
+        self._roots.append(root)
+        self._counts.append(len(signature))
+        self.postings = rows.stop
+
+    def contents(self) -> Contents:
+        """Everything taken, images numbered in order."""
+        return Contents(
+            [name.encode() for name in self.names],
+            np.array(self._fingerprints, np.uint64),
+            self._words[: self.postings],
+            np.repeat(np.arange(len(self._counts), dtype=np.uint32), self._counts),
+            self._codes[: self.postings],
+            np.array(self._roots, np.uint32),
+        )
+
+
+def _grown(array: np.ndarray, rows: int, room: int) -> np.ndarray:
+    """An array of `room` rows that begins with `rows` of another; the rest takes no memory until it is used."""
+    grown = np.empty((room, *array.shape[1:]), array.dtype)
+    grown[:rows] = array[:rows]
+    return grown

@@ -1,0 +1,142 @@
+"""Joining segments into one, without deleted images, in bounded memory.
+
+The images of the old segments follow each other in the new one. Two passes: the first counts the postings of every
+(range, word), from which the whole outline of the new file follows; the second brings postings over, a few words at a
+time, straight from the mapped old files to their places in the new one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from asmk_engine.errors import DamagedError
+from asmk_engine.inverted.segment import RANGE_BITS, Segment, range_images
+from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, MOST_THREADS, Outline, Piece, SegmentWriter
+from asmk_engine.kernels import elias_fano
+from asmk_engine.storage.folder import Folder
+from asmk_engine.threads import available_threads, stream
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge wrote: the crc32 of the checksums, images and postings."""
+
+    checksum: int
+    images: int
+    postings: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One range of an old segment: its lists, and the new number of each of its images, -1 for a deleted one."""
+
+    segment: Segment
+    first: int
+    last: int
+    moved: np.ndarray
+
+    def lists(self, first_word: int, last_word: int) -> slice:
+        """The lists of words `first_word` to `last_word` (exclusive)."""
+        words = self.segment.list_words[self.first : self.last]
+        begin, end = np.searchsorted(words, (first_word, last_word))
+        return slice(self.first + int(begin), self.first + int(end))
+
+    def tables(self, lists: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """ids, and words, posting starts and id starts of some lists."""
+        starts = slice(lists.start, lists.stop + 1)
+        segment = self.segment
+        return segment.ids, segment.list_words[lists], segment.posting_starts[starts], segment.id_starts[starts]
+
+    def check(self, status: int, lists: slice) -> None:
+        """Raise DamagedError when a kernel stopped at a list."""
+        if status >= 0:
+            raise DamagedError(f"{self.segment.path}: list {lists.start + status} is damaged; restore a copy")
+
+
+def merge_segments(
+    folder: Folder, name: str, segments: Sequence[Segment], vocabulary: int, *, chunk_postings: int = CHUNK_POSTINGS
+) -> Merged:
+    """Write the live images of some segments, in their order, as one new segment; DamagedError names a broken list."""
+    for segment in segments:  # a flipped bit must not get fresh checksums
+        segment.file.verify()
+    images = sum(segment.live for segment in segments)
+    sources = list(_sources(segments))
+    outline = Outline.of(_count(sources, images, vocabulary), images, vocabulary)
+    names = [name for segment in segments for name in segment.names_as_bytes(segment.live_numbers())]
+    inside = functools.lru_cache(2)(functools.partial(_inside, sources, images))
+
+    def bring(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+        return _bring(outline, inside(piece.range_number), piece)
+
+    live = [segment.live_numbers() for segment in segments]
+    roots = np.concatenate([segment.root_numbers[numbers] for segment, numbers in zip(segments, live, strict=True)])
+    with SegmentWriter(folder, name, outline, names, segments[0].codes.shape[1], roots) as writer:
+        writer.write_all(bring, chunk_postings)
+        fingerprints = [segment.fingerprints[numbers] for segment, numbers in zip(segments, live, strict=True)]
+        counts = [segment.word_counts[numbers] for segment, numbers in zip(segments, live, strict=True)]
+        checksum = writer.finish(np.concatenate(fingerprints), np.concatenate(counts))
+    return Merged(checksum, images, outline.postings)
+
+
+def _sources(segments: Sequence[Segment]) -> Iterator[_Source]:
+    base = 0
+    for segment in segments:
+        moved = np.full(segment.images, -1, np.int64)
+        moved[segment.live_numbers()] = np.arange(base, base + segment.live)
+        base += segment.live
+        for r in range(segment.ranges):
+            first, last = int(segment.range_starts[r]), int(segment.range_starts[r + 1])
+            yield _Source(segment, first, last, moved[r << RANGE_BITS : (r + 1) << RANGE_BITS])
+
+
+def _count(sources: Sequence[_Source], images: int, vocabulary: int) -> np.ndarray:
+    """Postings of every new (range, word), words of a range side by side; old ranges are counted by all threads."""
+    counts = np.zeros(-(-images >> RANGE_BITS) * vocabulary, np.int64)
+
+    def counted(source: _Source) -> tuple[int, np.ndarray]:
+        live = source.moved[source.moved >= 0]  # increasing
+        first, last = (int(live[place]) >> RANGE_BITS for place in (0, -1)) if len(live) else (0, 0)
+        moved = np.where(source.moved >= 0, source.moved - (first << RANGE_BITS), -1)
+        own = np.zeros((last - first + 1) * vocabulary, np.int64)
+        lists = slice(source.first, source.last)
+        source.check(elias_fano.count_moved(*source.tables(lists), vocabulary, moved, RANGE_BITS, own), lists)
+        return first * vocabulary, own
+
+    for begin, own in stream(counted, sources, min(available_threads(), MOST_THREADS)):
+        counts[begin : begin + len(own)] += own
+    return counts
+
+
+def _inside(sources: Sequence[_Source], images: int, range_number: int) -> list[_Source]:
+    """The sources of a new range, with the numbers inside it, -1 for images that go elsewhere."""
+    begin, universe = range_number << RANGE_BITS, range_images(range_number, images)
+    found = []
+    for source in sources:
+        stays = (source.moved >= begin) & (source.moved < begin + universe)
+        if stays.any():
+            found.append(replace(source, moved=np.where(stays, source.moved - begin, -1)))
+    return found
+
+
+def _bring(outline: Outline, sources: Sequence[_Source], piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+    """The postings of a piece, out of sources whose images have their numbers inside its range."""
+    words = outline.list_words[piece.first : piece.last]
+    first_word, last_word = int(words[0]), int(words[-1]) + 1
+    starts = outline.posting_starts[piece.first : piece.last + 1] - outline.posting_starts[piece.first]
+    places = np.zeros(last_word - first_word, np.int64)
+    places[words - words[0]] = starts[:-1]
+    numbers = np.empty(int(starts[-1]), np.uint32)
+    codes = np.empty((int(starts[-1]), sources[0].segment.codes.shape[1]), np.uint64)
+    for source in sources:
+        lists = source.lists(first_word, last_word)
+        status = elias_fano.gather_moved(
+            *source.tables(lists), source.segment.codes, first_word, source.moved, places, numbers, codes
+        )
+        source.check(status, lists)
+    if not np.array_equal(places[words - words[0]], starts[1:]):
+        raise DamagedError(f"{sources[0].segment.path}: its lists changed while they were merged; restore a copy")
+    return numbers, codes

@@ -1,0 +1,190 @@
+"""A segment: one immutable inverted file, mapped read-only.
+
+The images of a segment are numbered from 0. They are grouped in ranges of 65 536, so that the scores of a range stay
+in the cache while its postings are read; inside a range the postings stand word by word, and in a word by image.
+
+    codes [P, W] uint64          the binary code of each posting
+    posting_starts [L+1] int64   list j (one word in one range) is postings posting_starts[j] to posting_starts[j+1]
+    id_starts [L+1] int64        where its image numbers begin in `ids`
+    ids [B] uint8                image numbers inside the range, Elias-Fano coded (kernels/elias_fano.py)
+    list_words [L] uint32        the word of each list, increasing inside a range: only words that occur
+    list_digests [L] uint32      what stands for the codes and image numbers of each list (kernels/match.py); files of
+                                 early versions have none
+    range_starts [R+1] int64     the lists of each range
+    word_counts [I] uint32       words of each image
+    names and fingerprints       see image_table.py
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+
+import numpy as np
+
+from asmk_engine.errors import DamagedError
+from asmk_engine.indexes import image_table
+from asmk_engine.indexes.image_table import ImageTable, table_of
+from asmk_engine.kernels import elias_fano, match
+from asmk_engine.storage.arrays import ArrayFile
+
+RANGE_BITS = 16
+LIST_DIGESTS = "list_digests"
+
+
+def range_images(range_number: int, images: int) -> int:
+    """How many images a range of a segment of `images` images holds."""
+    return min(1 << RANGE_BITS, images - (range_number << RANGE_BITS))
+
+
+_scratch = threading.local()
+
+
+def _zeros(count: int) -> np.ndarray:
+    """So many zeros, in memory that this thread uses again: new memory would have to be mapped first."""
+    if len(getattr(_scratch, "scores", ())) < count:
+        _scratch.scores = np.empty(count)
+    scores: np.ndarray = _scratch.scores[:count]
+    scores[:] = 0.0
+    return scores
+
+
+class Segment(ImageTable):
+    """A mapped segment with the images that were deleted from it.
+
+    deleted  [images] bool, or None when none was
+    codes, ids   not compared with their checksums as a whole: `score` compares every list with its digest when it is
+                 first read
+    """
+
+    posting_starts = table_of("posting_starts")
+    id_starts = table_of("id_starts")
+    list_words = table_of("list_words")
+    range_starts = table_of("range_starts")
+    word_counts = table_of("word_counts")
+
+    def __init__(
+        self,
+        file: ArrayFile,
+        vocabulary: int,
+        width: int,
+        deleted: np.ndarray | None,
+        moved: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(file, len(file.take("word_counts", "u4", None)), deleted, moved)
+        self.vocabulary = vocabulary
+        self.codes = file.take("codes", "u8", None, width)
+        self.ids = file.take("ids", "u1", None)
+        lists, ranges = len(file.take("list_words", "u4", None)), -(-self.images >> RANGE_BITS)
+        for name, dtype, length in (
+            ("posting_starts", "i8", lists + 1),
+            ("id_starts", "i8", lists + 1),
+            ("range_starts", "i8", ranges + 1),
+        ):
+            file.take(name, dtype, length)
+        if LIST_DIGESTS in file.arrays:
+            file.take(LIST_DIGESTS, "u4", lists)
+        self._check_outline()
+
+    def _check_outline(self) -> None:
+        """The checks that cost nothing at open: ends of the tables, and the lists of each range in order."""
+        arrays = self.file.arrays  # as they are: what is asked for later is compared then
+        starts = arrays["range_starts"]
+        whole = (
+            self.file.metadata.get("range_bits") == str(RANGE_BITS)
+            and self.images < image_table.MAX_IMAGES
+            and bool((starts[1:] >= starts[:-1]).all())
+            and starts[0] == 0
+            and starts[-1] == len(arrays["list_words"])
+            and arrays["posting_starts"][-1] == len(self.codes)
+            and arrays["id_starts"][-1] == len(self.ids) - elias_fano.PADDING
+            and self.is_outlined()
+        )
+        if not whole:
+            raise DamagedError(f"{self.path}: its tables contradict each other; the file was altered, restore a copy")
+
+    @property
+    def ranges(self) -> int:
+        """How many ranges of 65 536 images there are."""
+        return -(-self.images >> RANGE_BITS)
+
+    @property
+    def postings(self) -> int:
+        """Postings in the file, those of deleted images included."""
+        return len(self.codes)
+
+    def score(
+        self, range_number: int, words: np.ndarray, codes: np.ndarray, weights: np.ndarray, table: np.ndarray
+    ) -> np.ndarray:
+        """What the postings of the query's words are worth to each image of a range, before normalisation.
+
+        words [q] uint32, increasing; codes [q, W] uint64; weights [q] float64; table [64 W + 1] float64 by distance
+        returns  [images of the range] float64, 0 for a deleted image; good until this thread scores another range
+        """
+        first, last = (int(self.range_starts[range_number + i]) for i in (0, 1))
+        lists = np.empty(len(words), np.int64)
+        match.find_lists(self.list_words[first:last], words, lists)
+        lists[lists >= 0] += first
+        if LIST_DIGESTS not in self.file.arrays:
+            self.verify_lists(lists)
+        universe = range_images(range_number, self.images)
+        scores = _zeros(-(-universe // match.BUCKET) * match.BUCKET)
+        damaged = match.match(
+            lists, codes, weights, self.posting_starts, self.id_starts, self.ids, self.codes, *self._digests, table,
+            universe, scores,
+        )  # fmt: skip
+        if damaged >= 0:
+            raise DamagedError(f"{self.path}: list {damaged} is damaged; restore a copy, or index the images again")
+        if self.deleted is not None:
+            begin = range_number << RANGE_BITS
+            scores[:universe][self.deleted[begin : begin + universe]] = 0.0
+        return scores[:universe]
+
+    @functools.cached_property
+    def _digests(self) -> tuple[np.ndarray, np.ndarray]:
+        """The digest of every list, and which lists need not be compared with it any more, [L] each."""
+        if LIST_DIGESTS in self.file.arrays:
+            return self.file.verified(LIST_DIGESTS), np.zeros(len(self.list_words), np.uint8)
+        return np.zeros(len(self.list_words), np.uint32), np.ones(len(self.list_words), np.uint8)
+
+    def verify_lists(self, lists: np.ndarray) -> None:
+        """Compare the checksums of the codes and image numbers of some lists, [q] int64 with -1 for none, once each.
+
+        DamagedError when something was altered; what was verified before costs microseconds.
+        """
+        if self.file.blocks is None or self.file.blocks.whole:
+            return
+        wanted = lists[lists >= 0]
+        for name, starts in (("codes", self.posting_starts), ("ids", self.id_starts)):
+            self.file.verify_spans(name, starts[wanted], starts[wanted + 1])
+
+    def list_lengths(self) -> np.ndarray:
+        """Live postings of every word, [K] int64."""
+        lengths = np.diff(self.posting_starts)
+        if (lengths < 0).any() or (self.list_words >= self.vocabulary).any():
+            raise DamagedError(f"{self.path}: its lists contradict each other; restore a copy")
+        if self.deleted is not None:
+            live = ~self.deleted[self.decode_images()]
+            lengths = np.diff(np.concatenate([[0], np.cumsum(live)])[self.posting_starts])
+        return np.bincount(self.list_words, lengths, minlength=self.vocabulary).astype(np.int64)
+
+    def decode_images(self) -> np.ndarray:
+        """The image number of every posting, in posting order, [P] uint32; DamagedError when a list is not whole."""
+        images = np.empty(self.postings, np.uint32)
+        self.file.verified("ids")
+        for r in range(self.ranges):
+            span = slice(int(self.range_starts[r]), int(self.range_starts[r + 1]) + 1)
+            universe = range_images(r, self.images)
+            starts = self.posting_starts[span]
+            damaged = elias_fano.decode(self.ids, starts, self.id_starts[span], universe, images)
+            if damaged >= 0:
+                raise DamagedError(f"{self.path}: list {span.start + damaged} is damaged; restore a copy")
+            images[int(starts[0]) : int(starts[-1])] += np.uint32(r << RANGE_BITS)
+        return images
+
+    def decode_words(self) -> np.ndarray:
+        """The word of every posting, in posting order, [P] uint32."""
+        lengths = np.diff(self.posting_starts)
+        if (lengths < 0).any() or int(lengths.sum()) != self.postings or (self.list_words >= self.vocabulary).any():
+            raise DamagedError(f"{self.path}: its lists contradict each other; restore a copy")
+        return np.repeat(self.list_words, lengths)

@@ -1,0 +1,221 @@
+"""Writing a segment: all at once from postings in memory, or piece by piece when only its outline is known."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asmk_engine.errors import InputError
+from asmk_engine.indexes import image_table
+from asmk_engine.indexes.image_table import name_arrays
+from asmk_engine.inverted.segment import RANGE_BITS, range_images
+from asmk_engine.kernels import elias_fano, match, postings
+from asmk_engine.storage.arrays import ArrayWriter
+from asmk_engine.storage.folder import Folder
+from asmk_engine.threads import available_threads, stream
+
+# Postings brought to their places at a time: 64 MiB of codes at 128 bits, in pieces for the threads.
+CHUNK_POSTINGS = 1 << 22
+MOST_THREADS = 4  # with more the one that writes the file does not keep up
+IN_HAND = 2 * MOST_THREADS  # pieces at a time
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The images and postings of a segment, in memory.
+
+    names [I], fingerprints [I] uint64, roots [I] numbers in the table of the manifest, or None;
+    words [P] uint32, images [P] uint32 and codes [P, W] uint64 of the postings,
+    in any order in which the images of a word increase
+    """
+
+    names: Sequence[bytes]
+    fingerprints: np.ndarray
+    words: np.ndarray
+    images: np.ndarray
+    codes: np.ndarray
+    roots: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Lists `first` to `last` (exclusive), all of range `range_number`, which holds `universe` images."""
+
+    universe: int
+    first: int
+    last: int
+    range_number: int = 0
+
+
+Bring = Callable[[Piece], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The tables of a segment, all that follows from how many postings each (range, word) has.
+
+    images          how many
+    list_words [L] uint32, posting_starts [L+1] int64, id_starts [L+1] int64, range_starts [R+1] int64: see `segment`
+    """
+
+    images: int
+    list_words: np.ndarray
+    posting_starts: np.ndarray
+    id_starts: np.ndarray
+    range_starts: np.ndarray
+
+    @classmethod
+    def of(cls, counts: np.ndarray, images: int, vocabulary: int) -> Outline:
+        """The outline for `counts` [ranges * vocabulary] int64 postings, words of a range side by side."""
+        ranges = len(counts) // vocabulary
+        lists = np.flatnonzero(counts)
+        lengths = counts[lists]
+        posting_starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        range_starts = np.searchsorted(lists, np.arange(ranges + 1) * vocabulary).astype(np.int64)
+        id_starts = np.zeros(len(lists) + 1, np.int64)
+        for r in range(ranges):
+            first, last = int(range_starts[r]), int(range_starts[r + 1])
+            starts = elias_fano.list_starts(lengths[first:last], range_images(r, images))
+            id_starts[first : last + 1] = id_starts[first] + starts
+        return cls(images, (lists % vocabulary).astype(np.uint32), posting_starts, id_starts, range_starts)
+
+    @property
+    def postings(self) -> int:
+        """All postings."""
+        return int(self.posting_starts[-1])
+
+    def pieces(self, postings: int) -> Iterator[Piece]:
+        """All lists in pieces of so many postings, or of one list that has more."""
+        starts = self.posting_starts
+        for r, (first, end) in enumerate(itertools.pairwise(self.range_starts.tolist())):
+            while first < end:
+                last = int(np.searchsorted(starts, starts[first] + postings, side="right")) - 1
+                last = min(max(last, first + 1), end)
+                yield Piece(range_images(r, self.images), first, last, r)
+                first = last
+
+    def rows(self, piece: Piece) -> slice:
+        """The postings of a piece."""
+        return slice(int(self.posting_starts[piece.first]), int(self.posting_starts[piece.last]))
+
+    def encode(self, piece: Piece, numbers: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The image numbers of a piece, [n] uint32, in the bytes that stand in the file, and the digests of its lists.
+
+        codes  [n, W] uint64, contiguous
+        """
+        posting_starts = self.posting_starts[piece.first : piece.last + 1] - self.posting_starts[piece.first]
+        id_starts = self.id_starts[piece.first : piece.last + 1] - self.id_starts[piece.first]
+        ids = np.zeros(int(id_starts[-1]) + elias_fano.PADDING, np.uint8)
+        elias_fano.encode(numbers, posting_starts, id_starts, piece.universe, ids)
+        digests = np.empty(piece.last - piece.first, np.uint32)
+        match.digest_lists(posting_starts, id_starts, ids, codes, digests)
+        return ids[: int(id_starts[-1])], digests
+
+
+class SegmentWriter:
+    """Writes the file of a segment whose outline is known; use it as a context manager.
+
+    Nothing appears under the final name before `finish`.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        outline: Outline,
+        names: Sequence[bytes],
+        width: int,
+        roots: np.ndarray | None = None,
+    ) -> None:
+        if outline.images >= image_table.MAX_IMAGES:
+            raise InputError(
+                f"{folder.path}: {outline.images} images are too many for one segment, which holds fewer than "
+                f"{image_table.MAX_IMAGES}; add them in smaller parts, or keep several indexes"
+            )
+        self.outline = outline
+        self._known = {
+            "list_words": outline.list_words,
+            "posting_starts": outline.posting_starts,
+            "id_starts": outline.id_starts,
+            "range_starts": outline.range_starts,
+            **name_arrays(names, roots),
+        }
+        shapes = {key: (array.dtype, array.shape) for key, array in self._known.items()}
+        shapes |= {
+            "codes": (np.dtype(np.uint64), (outline.postings, width)),
+            "ids": (np.dtype(np.uint8), (int(outline.id_starts[-1]) + elias_fano.PADDING,)),
+            "list_digests": (np.dtype(np.uint32), outline.list_words.shape),
+            "word_counts": (np.dtype(np.uint32), (outline.images,)),
+            "fingerprints": (np.dtype(np.uint64), (outline.images,)),
+        }
+        metadata = {"kind": "asmk-engine segment", "range_bits": str(RANGE_BITS)}
+        self._file = ArrayWriter(folder, name, shapes, metadata)
+
+    def __enter__(self) -> SegmentWriter:
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.__exit__(None, None, None)
+
+    def write_all(self, bring: Bring, chunk_postings: int = CHUNK_POSTINGS) -> None:
+        """Write all lists, which several threads bring and encode while this one writes.
+
+        bring  gives the numbers [n] uint32, inside the range, and the codes [n, W] uint64 of the lists of a piece
+        chunk_postings  how many postings are held in memory at a time
+        """
+
+        def brought(piece: Piece) -> tuple[Piece, np.ndarray, np.ndarray, np.ndarray]:
+            numbers, codes = bring(piece)
+            return piece, *self.outline.encode(piece, numbers, codes), codes
+
+        pieces = self.outline.pieces(max(1, chunk_postings // IN_HAND))
+        for written in stream(brought, pieces, min(available_threads(), MOST_THREADS)):
+            self._write(*written)
+
+    def write_lists(self, first: int, last: int, universe: int, numbers: np.ndarray, codes: np.ndarray) -> None:
+        """Write lists `first` to `last` (exclusive), all of one range of `universe` images.
+
+        numbers [n] uint32, image numbers inside the range, and codes [n, W] uint64, in the order of the lists
+        """
+        piece = Piece(universe, first, last)
+        self._write(piece, *self.outline.encode(piece, numbers, codes), codes)
+
+    def _write(self, piece: Piece, ids: np.ndarray, digests: np.ndarray, codes: np.ndarray) -> None:
+        self._file.write("codes", self.outline.rows(piece).start, codes)
+        self._file.write("ids", int(self.outline.id_starts[piece.first]), ids)
+        self._file.write("list_digests", piece.first, digests)
+
+    def finish(self, fingerprints: np.ndarray, word_counts: np.ndarray) -> int:
+        """Write what is left, [I] uint64 and [I] uint32; returns the crc32 of the checksums."""
+        for key, array in self._known.items():
+            self._file.write(key, 0, array)
+        self._file.write("fingerprints", 0, fingerprints)
+        self._file.write("word_counts", 0, word_counts)
+        return self._file.finish()
+
+
+def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int) -> int:
+    """Write a segment as the file `name` of the folder; returns the crc32 of its checksums."""
+    images = len(contents.names)
+    ranges = -(-images >> RANGE_BITS)
+    words, numbers = (np.ascontiguousarray(array, np.uint32) for array in (contents.words, contents.images))
+    counts = postings.count_lists(words, numbers, vocabulary, RANGE_BITS, ranges)
+    starts = np.concatenate([[0], np.cumsum(counts)])[:-1].astype(np.int64)
+    order = postings.order_postings(words, numbers, vocabulary, RANGE_BITS, starts)
+    outline = Outline.of(counts, images, vocabulary)
+    codes = np.ascontiguousarray(contents.codes, np.uint64)
+
+    def bring(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+        rows = order[outline.rows(piece)]
+        brought = np.empty(len(rows), np.uint32), np.empty((len(rows), codes.shape[1]), np.uint64)
+        postings.gather(rows, numbers, codes, RANGE_BITS, *brought)
+        return brought
+
+    with SegmentWriter(folder, name, outline, contents.names, codes.shape[1], contents.roots) as writer:
+        writer.write_all(bring)
+        word_counts = np.bincount(numbers, minlength=images).astype(np.uint32)
+        return writer.finish(contents.fingerprints, word_counts)

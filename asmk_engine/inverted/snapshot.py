@@ -1,0 +1,86 @@
+"""A snapshot: one commit of an index, mapped; what a search runs on."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import numpy as np
+
+from asmk_engine.codebooks import Codebook
+from asmk_engine.codebooks.codebook import check_codebook
+from asmk_engine.codebooks.graph import Graph, check_graph, is_linked
+from asmk_engine.errors import DamagedError
+from asmk_engine.indexes.manifest import KIND, FileEntry, Manifest, SegmentEntry
+from asmk_engine.indexes.snapshot import Commit, check_sizes, mapped_parts, open_commit, read_deleted, read_moved
+from asmk_engine.inverted.segment import Segment
+from asmk_engine.inverted.signatures import code_width
+from asmk_engine.recipes import Recipe
+from asmk_engine.storage.arrays import ArrayFile, map_arrays
+from asmk_engine.storage.folder import Folder
+
+
+class Snapshot(Commit[Codebook, Segment]):
+    """One commit of an index, mapped and immutable: what a search runs on."""
+
+    @functools.cached_property
+    def list_lengths(self) -> np.ndarray:
+        """Live postings of every word, [K] int64; computed once per snapshot."""
+        lengths = np.zeros(self.codebook.words, np.int64)
+        for segment in self.segments:
+            lengths += segment.list_lengths()
+        return lengths
+
+
+def open_snapshot(folder: Folder, known: Snapshot | None = None) -> Snapshot:
+    """Map the last commit.
+
+    known  an earlier commit: what both have in common is mapped and verified already
+    """
+    return open_commit(folder, KIND, lambda manifest: map_snapshot(folder, manifest, known))
+
+
+def map_snapshot(folder: Folder, manifest: Manifest, known: Snapshot | None = None) -> Snapshot:
+    """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest."""
+    return Snapshot(*mapped_parts(folder, manifest, known, read_codebook, map_segment))
+
+
+def map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook, file: ArrayFile | None = None) -> Segment:
+    """Map a segment of a commit with its deletions; `file` where it is mapped already. Raises as `map_snapshot`."""
+    deleted, moved = read_deleted(folder, entry), read_moved(folder, entry)
+    file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
+    segment = Segment(file, codebook.words, code_width(codebook.dim), deleted, moved)
+    check_sizes(segment, entry, segment.postings)
+    return segment
+
+
+def read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
+    """Map the codebook of a commit; raises as `map_snapshot`."""
+    file = map_arrays(folder, entry.name, entry.checksum)
+    file.verify()  # every descriptor goes through all of it
+    arrays = (
+        file.take("mean", "f4", None),
+        file.take("projection", "f4", None, None),
+        file.take("centroids", "f4", None, None),
+    )
+    try:
+        training = dict(json.loads(file.metadata.get("training", "{}")))
+    except (ValueError, TypeError):
+        raise DamagedError(f"{file.path}: what it says of its training is not readable; the file was altered") from None
+    recipe = Recipe.from_json(file.metadata.get("recipe", ""), file.path)
+    check_codebook(*arrays, file.path)
+    return Codebook(*arrays, recipe, training, _read_graph(file, len(arrays[2])))
+
+
+def _read_graph(file: ArrayFile, words: int) -> Graph | None:
+    """The graph of a codebook that has one; older codebooks say nothing of assignment and are exact."""
+    if not is_linked(file.metadata.get("assignment", "exact"), file.path):
+        return None
+    beam = file.metadata.get("graph_beam", "")
+    graph = Graph(
+        file.take("graph_neighbours", "i4", words, None),
+        file.take("graph_entries", "i4", None),
+        int(beam) if beam.isdecimal() and len(beam) < 10 else 0,
+    )
+    check_graph(graph, words, file.path)
+    return graph

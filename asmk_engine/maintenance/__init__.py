@@ -1,0 +1,1 @@
+"""Looking after an index: checking, repair, and what is in it."""

@@ -1,0 +1,305 @@
+"""What is wrong with an index: every checksum and every invariant, looked at without changing anything."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asmk_engine.codebooks import Codebook
+from asmk_engine.errors import AsmkError, DamagedError, NotFoundError
+from asmk_engine.flat.codec import Codec
+from asmk_engine.flat.segment import GlobalSegment, map_global_segment, vector_problems
+from asmk_engine.flat.snapshot import read_codec
+from asmk_engine.indexes.image_table import ImageTable
+from asmk_engine.indexes.manifest import (
+    GLOBAL_KIND,
+    KIND,
+    NAMES,
+    FileEntry,
+    Manifest,
+    SegmentEntry,
+    read_copies,
+    read_manifest,
+)
+from asmk_engine.indexes.snapshot import check_network, read_deleted, read_moved
+from asmk_engine.inverted.segment import LIST_DIGESTS, RANGE_BITS, Segment, range_images
+from asmk_engine.inverted.snapshot import map_segment, read_codebook
+from asmk_engine.kernels import elias_fano, match
+from asmk_engine.storage.arrays import map_arrays
+from asmk_engine.storage.folder import LOCK, Folder
+
+# Postings looked at together: 64 MiB of codes at 128 bits.
+CHUNK_POSTINGS = 1 << 22
+UNKNOWN_ROOTS = "says that images came from folders that the manifest does not have; they count as unknown"
+_NUMBER = re.compile(r"(?:segment|deleted|moved)-(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a file of an index.
+
+    file  its name in the folder
+    what  one sentence
+    kind  `damage`: the file cannot be used; `contradiction`: it is whole, but does not fit the others; `note`: what a
+          stopped writer may leave behind
+    """
+
+    file: str
+    what: str
+    kind: str = "damage"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found; `manifest` is None when no copy of it is whole."""
+
+    path: Path
+    fast: bool
+    manifest: Manifest | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is damaged; there may be notes."""
+        return all(finding.kind == "note" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        manifest = self.manifest
+        entries = manifest.files() if manifest else []
+        return {
+            "path": str(self.path),
+            "clean": self.clean,
+            "fast": self.fast,
+            "commit": manifest.commit if manifest else None,
+            "images": sum(e.images - e.deleted_images for e in manifest.segments) if manifest else None,
+            "files": len(entries),
+            "bytes": sum(entry.bytes for entry in entries),
+            "findings": [vars(finding) for finding in self.findings],
+        }
+
+
+def check_index(path: Path | str, *, fast: bool = False) -> CheckReport:
+    """Check the last commit of an index; readers and writers may go on meanwhile.
+
+    fast  leave out what takes a pass over all codes and image numbers: their checksums, and that lists increase
+    Raises NotFoundError or FormatError when there is no index to check.
+    """
+    folder = Folder(path)
+    while True:
+        try:
+            manifest = read_manifest(folder)
+        except DamagedError as error:
+            return CheckReport(folder.path, fast, None, (Finding(NAMES[0], _said(error, folder)),))
+        findings = [*check_copies(folder, manifest), *check_commit(folder, manifest, fast=fast)]
+        if read_manifest(folder).commit == manifest.commit:
+            return CheckReport(folder.path, fast, manifest, tuple(findings))
+
+
+def check_copies(folder: Folder, manifest: Manifest) -> Iterator[Finding]:
+    """The two copies of the manifest, and files that belong to no commit."""
+    found, problems = read_copies(folder)
+    for name, error in problems.items():
+        if isinstance(error, NotFoundError) and manifest.commit == 1:  # creation may stop between the two
+            yield Finding(name, "not there; the other copy serves, and the next change writes it", "note")
+        else:
+            yield Finding(name, _said(error, folder))
+    for name, copy in found.items():
+        if copy.commit != manifest.commit and copy.identity == manifest.identity:
+            what = f"holds commit {copy.commit}, the last is {manifest.commit}; the next change brings it up"
+            yield Finding(name, what, "note")
+        elif copy != manifest:
+            what = f"is not a copy of the manifest of commit {manifest.commit}: one of them is of another index"
+            yield Finding(name, what, "contradiction")
+    known = {*NAMES, LOCK, *(entry.name for entry in manifest.files())}
+    for name in folder.names():
+        if name not in known:
+            yield Finding(name, "belongs to no commit", "note")
+
+
+def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> Iterator[Finding]:
+    """Everything that a manifest names."""
+    names = [entry.name for entry in manifest.files()]
+    for name, times in Counter(names).items():
+        if times > 1 or number_of(name) >= manifest.next:
+            yield Finding(name, "the manifest names it twice, or before its turn", "contradiction")
+    kind, book = KINDS[manifest.kind], None
+    try:
+        book = kind.read_book(folder, manifest.codebook)
+    except AsmkError as error:
+        yield Finding(manifest.codebook.name, _said(error, folder))
+    if manifest.network is not None:
+        try:
+            check_network(folder, manifest.network)
+        except AsmkError as error:
+            yield Finding(manifest.network.name, _said(error, folder))
+    segments: list[ImageTable] = []
+    for entry in manifest.segments:
+        try:
+            read_moved(folder, entry)
+        except AsmkError as error:
+            yield Finding(entry.moved.name if entry.moved else entry.file.name, _said(error, folder))
+            entry = replace(entry, moved=None)
+        try:
+            read_deleted(folder, entry)
+        except AsmkError as error:
+            yield Finding(entry.deleted.name if entry.deleted else entry.file.name, _said(error, folder))
+            continue  # the segment is looked at when its deletions are known, or dropped
+        try:
+            if book is None:
+                map_arrays(folder, entry.file.name, entry.file.checksum).verify()
+            else:
+                segment = kind.map_segment(folder, entry, book)
+                kind.check_segment(segment, book, fast)
+                segments.append(segment)
+                if int(segment.root_numbers.max(initial=0)) > len(manifest.roots):
+                    yield Finding((entry.moved or entry.file).name, UNKNOWN_ROOTS, "contradiction")
+        except AsmkError as error:
+            yield Finding(entry.file.name, _said(error, folder))
+    yield from _repeated_names(segments)
+
+
+def number_of(name: str) -> int:
+    """The number in the name of a segment, of deletions or of roots, -1 for other files."""
+    match = _NUMBER.match(name)
+    return int(match[1]) if match else -1
+
+
+def _check_postings(segment: Segment, codebook: Codebook, fast: bool) -> None:
+    more = () if fast else _posting_problems(segment, codebook.dim)
+    _check_segment(segment, itertools.chain(_table_problems(segment), _name_problems(segment), more), fast)
+
+
+def _check_vectors(segment: GlobalSegment, codec: Codec, fast: bool) -> None:
+    _check_segment(segment, itertools.chain(_name_problems(segment), () if fast else vector_problems(segment)), fast)
+
+
+def _check_segment(segment: ImageTable, problems: Iterator[str], fast: bool) -> None:
+    if not fast:
+        segment.file.verify()
+    segment.file.verified("fingerprints")
+    for problem in problems:
+        raise DamagedError(f"{segment.path}: {problem}; restore a copy, or index the images again")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How an index of one kind is looked at.
+
+    read_book      reads what every descriptor went through; raises an AsmkError for damage
+    map_segment    maps a segment that goes with it; likewise
+    check_segment  raises DamagedError for the first thing that is wrong with a segment; its last argument is `fast` of
+                   `check_index`
+    """
+
+    read_book: Callable[[Folder, FileEntry], Any]
+    map_segment: Callable[[Folder, SegmentEntry, Any], Any]
+    check_segment: Callable[[Any, Any, bool], None]
+
+
+KINDS = {
+    KIND: Kind(read_codebook, map_segment, _check_postings),
+    GLOBAL_KIND: Kind(read_codec, map_global_segment, _check_vectors),
+}
+
+
+def _table_problems(segment: Segment) -> Iterator[str]:
+    lengths = np.diff(segment.posting_starts)
+    if segment.posting_starts[0] != 0 or (lengths <= 0).any() or (lengths > 1 << RANGE_BITS).any():
+        yield "posting_starts does not rise from 0 by at least one for each list"
+    if segment.id_starts[0] != 0:
+        yield "id_starts does not begin at 0"
+    if (segment.list_words >= segment.vocabulary).any():
+        yield f"list_words holds a word of {segment.vocabulary} or more"
+    for r in range(segment.ranges):
+        first, last = int(segment.range_starts[r]), int(segment.range_starts[r + 1])
+        if (np.diff(segment.list_words[first:last].astype(np.int64)) <= 0).any():
+            yield f"the words of range {r} do not increase"
+        sizes = elias_fano.list_starts(lengths[first:last], range_images(r, segment.images))
+        if not np.array_equal(np.diff(segment.id_starts[first : last + 1]), np.diff(sizes)):
+            yield f"the lists of range {r} are not as long as their image numbers"
+    if int(segment.word_counts.sum(dtype=np.int64)) != segment.postings:
+        yield "word_counts and the number of postings differ"
+
+
+def _name_problems(segment: ImageTable) -> Iterator[str]:
+    names = [segment.name_as_bytes(number) for number in range(segment.images)]
+    for number in range(segment.images):
+        if not segment.name(number) or "\0" in segment.name(number):
+            yield f"the name of image {number} is empty or holds a NUL character"
+    if sum(map(len, names)) != len(segment.file.arrays["name_bytes"]):
+        yield "name_offsets leaves out a part of the names"
+    order = segment.name_order.tolist()
+    if sorted(order) != list(range(segment.images)):
+        yield "name_order does not hold every image once"
+    elif any(names[one] >= names[other] for one, other in itertools.pairwise(order)):
+        yield "the names are not in order, or one of them is there twice"
+
+
+def _posting_problems(segment: Segment, dim: int) -> Iterator[str]:
+    """Image numbers that increase and are in range, as many of each as word_counts says; no bits beyond the last."""
+    counts = np.zeros(segment.images, np.int64)
+    for first, last, r in _chunks(segment):
+        begin = r << RANGE_BITS
+        starts = segment.posting_starts[first : last + 1]
+        rows = slice(int(starts[0]), int(starts[-1]))
+        numbers = np.empty(rows.stop - rows.start, np.uint32)
+        universe = range_images(r, segment.images)
+        tables = starts - starts[0], segment.id_starts[first : last + 1]
+        damaged = elias_fano.decode(segment.ids, *tables, universe, numbers)
+        if damaged >= 0:
+            yield f"list {first + damaged} does not hold increasing image numbers of its range"
+            return
+        counts[begin : begin + universe] += np.bincount(numbers, minlength=universe)
+        if dim % 64 and (segment.codes[rows, -1] >> np.uint64(dim % 64)).any():
+            yield f"a code has a bit beyond the last of {dim}"
+        if (problem := _digest_problem(segment, first, last)) is not None:
+            yield problem
+    if not np.array_equal(counts, segment.word_counts):
+        yield "word_counts and the postings of the images differ"
+    if segment.ids[len(segment.ids) - elias_fano.PADDING :].any():
+        yield "there is something after the last list"
+
+
+def _digest_problem(segment: Segment, first: int, last: int) -> str | None:
+    if LIST_DIGESTS not in segment.file.arrays:
+        return None
+    found = np.empty(last - first, np.uint32)
+    tables = segment.posting_starts[first : last + 1], segment.id_starts[first : last + 1]
+    match.digest_lists(*tables, segment.ids, segment.codes, found)
+    different = np.flatnonzero(found != segment.file.arrays[LIST_DIGESTS][first:last])
+    return f"list {first + int(different[0])} and its digest differ" if len(different) else None
+
+
+def _chunks(segment: Segment) -> Iterator[tuple[int, int, int]]:
+    """First and last list and range of stretches of at most CHUNK_POSTINGS postings, or one list."""
+    for r in range(segment.ranges):
+        first, end = int(segment.range_starts[r]), int(segment.range_starts[r + 1])
+        while first < end:
+            limit = segment.posting_starts[first] + CHUNK_POSTINGS
+            last = int(np.searchsorted(segment.posting_starts, limit, side="right")) - 1
+            last = min(max(last, first + 1), end)
+            yield first, last, r
+            first = last
+
+
+def _repeated_names(segments: list[ImageTable]) -> Iterator[Finding]:
+    names: set[str] = set()
+    for segment in segments:
+        own = {*segment.names()}
+        for name in sorted(names & own)[:1]:
+            what = f"holds {len(names & own)} images of an earlier segment again, such as {name!r}"
+            yield Finding(segment.path.name, what, "contradiction")
+        names |= own
+
+
+def _said(error: AsmkError, folder: Folder) -> str:
+    """The message without the path, which the finding has."""
+    return re.sub(f"^{re.escape(str(folder.path))}[^:]*: ", "", str(error))

@@ -1,0 +1,316 @@
+"""What a feature set, a codebook or an index holds, how large it is, and how it was made."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asmk_engine.codebooks import Codebook
+from asmk_engine.codebooks.codebook import KIND as CODEBOOK
+from asmk_engine.errors import FormatError, InputError, NotFoundError
+from asmk_engine.features import FeatureSet, part_names
+from asmk_engine.features.parts import KIND as FEATURES
+from asmk_engine.flat import GlobalIndex
+from asmk_engine.images.roots import listed_roots
+from asmk_engine.indexes.manifest import NAMES
+from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.segment import Segment
+from asmk_engine.inverted.snapshot import Snapshot
+from asmk_engine.maintenance.flat_description import describe_global
+from asmk_engine.recipes import Recipe
+from asmk_engine.search.opening import open_index
+from asmk_engine.storage.folder import Folder, storage_errors
+from asmk_engine.storage.hdf5 import open_hdf5
+
+# Which part of an index each array of a segment is counted under; arrays not named here count as `other`.
+PARTS_OF_SEGMENT = {
+    "codes": ("codes",),
+    "ids": ("ids",),
+    "tables": ("posting_starts", "id_starts", "list_words", "list_digests", "range_starts", "word_counts"),
+    "names": ("name_bytes", "name_offsets", "name_order"),
+    "fingerprints": ("fingerprints", "root_numbers"),
+}
+EXPECTED = "expected a feature set, a codebook or an index of asmk-engine"
+_SIGNATURES = {
+    b"\x89HDF": "an HDF5 file without the mark of a codebook; local features of hloc go through `asmk-engine import`",
+    b"\xff\xd8\xff": "a JPEG image; images go through `asmk-engine index` or `extract`",
+    b"\x89PNG": "a PNG image; images go through `asmk-engine index` or `extract`",
+    b"\x80": "a pickle, which is never read",
+    b"PK\x03\x04": "a zip archive; unpack it first",
+}
+
+
+def describe(path: Path | str) -> dict[str, Any]:
+    """What lies at `path`, in JSON values.
+
+    Always there: kind (`features`, `codebook`, `index` or `global index`), path, bytes, and images, words, postings and
+    bytes_per_posting, which are None where they mean nothing; the rest depends on the kind, see `describe_features`,
+    `describe_codebook`, `describe_index` and `describe_global`.
+    Raises NotFoundError, FormatError that says what was found instead, or DamagedError.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    if kind == "features":
+        return describe_features(FeatureSet.open(path))
+    if kind == "codebook":
+        return describe_codebook(Codebook.open(path), path)
+    index = open_index(path)
+    return describe_global(index) if isinstance(index, GlobalIndex) else describe_index(index)
+
+
+def image_names(path: Path | str) -> list[str]:
+    """Names of the images in a feature set or an index, in byte order; InputError for a codebook."""
+    path = Path(path)
+    kind = kind_of(path)
+    if kind == "codebook":
+        raise InputError(f"{path}: a codebook holds no images; give a feature set or an index")
+    return FeatureSet.open(path).names if kind == "features" else open_index(path).names
+
+
+def failures(path: Path | str) -> dict[str, str]:
+    """Images that could not be extracted, with the reasons, in byte order; InputError unless a feature set."""
+    path = Path(path)
+    kind = kind_of(path)
+    if kind != "features":
+        article = "an index" if kind == "index" else "a codebook"
+        raise InputError(f"{path}: {article} remembers no skipped images; give the feature set")
+    return _sorted_failures(FeatureSet.open(path))
+
+
+def without_features(path: Path | str) -> list[str]:
+    """Names of the images that have no features, in byte order; InputError for a codebook."""
+    path = Path(path)
+    kind = kind_of(path)
+    if kind == "codebook":
+        raise InputError(f"{path}: a codebook holds no images; give a feature set or an index")
+    if kind == "features":
+        found = FeatureSet.open(path)
+        return [name for name in found.names if not found.count(name)]
+    index = open_index(path)
+    if isinstance(index, GlobalIndex):
+        return []  # each of its images has a vector
+    empty = (
+        segment.name(number)
+        for segment in index.snapshot.segments
+        for number in segment.live_numbers().tolist()
+        if not segment.word_counts[number]
+    )
+    return sorted(empty, key=str.encode)
+
+
+def kind_of(path: Path) -> str:
+    """`features`, `codebook` or `index`; NotFoundError, or FormatError that says what was found instead."""
+    with storage_errors(path, "read it"):
+        if path.is_dir():
+            return _kind_of_folder(path)
+        if not path.exists():
+            raise NotFoundError(f"{path}: there is nothing here; {EXPECTED}")
+        if not path.is_file():
+            raise FormatError(f"{path}: neither a file nor a folder; {EXPECTED}")
+        return _kind_of_file(path)
+
+
+def _kind_of_folder(path: Path) -> str:
+    if part_names(path):
+        return "features"
+    held = Folder(path).names()
+    if not set(NAMES).isdisjoint(held):
+        return "index"
+    found = f"a folder of {len(held)} other files, such as {held[0]!r}" if held else "an empty folder"
+    raise FormatError(f"{path}: {found}; {EXPECTED}")
+
+
+def _kind_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    kind = _hdf5_kind(path) if start.startswith(b"\x89HDF") else ""
+    if kind == CODEBOOK:
+        return "codebook"
+    if kind == FEATURES:
+        raise FormatError(f"{path}: one part of a feature set; give the folder {path.parent}")
+    if path.name in NAMES or path.suffix == ".safetensors":
+        raise FormatError(f"{path}: one file of an index; give the folder {path.parent}")
+    found = next((text for mark, text in _SIGNATURES.items() if start.startswith(mark)), "a file of another kind")
+    raise FormatError(f"{path}: {found if start else 'an empty file'}; {EXPECTED}")
+
+
+def _hdf5_kind(path: Path) -> str:
+    """The mark of an HDF5 file; a file that does not open is called a codebook, whose reader says what is wrong."""
+    try:
+        with open_hdf5(path) as file:
+            return str(file.attrs.get("kind", ""))
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError):
+        return CODEBOOK
+
+
+def describe_features(found: FeatureSet) -> dict[str, Any]:
+    """Images, descriptors, dim, dtype, recipe, parts, empty images, failures by name."""
+    counts = [found.count(name) for name in found.names]
+    descriptors = sum(counts)
+    first = next((name for name, count in zip(found.names, counts, strict=True) if count), None)
+    return {
+        "kind": "features",
+        "path": str(found.path),
+        "images": len(found),
+        "words": None,
+        "postings": None,
+        "bytes": found.bytes,
+        "bytes_per_posting": None,
+        "descriptors": descriptors,
+        "descriptors_per_image": _ratio(descriptors, len(found)),
+        "empty_images": counts.count(0),
+        "dim": found.dim,
+        "dtype": str(found.read(first).descriptors.dtype) if first is not None else None,
+        "parts": len(part_names(found.path)),
+        "recipe": _recipe(found.recipe),
+        "images_roots": list(dict.fromkeys(root.folder for root in found.roots())),
+        "roots": listed_roots(found.root_counts()),
+        "failed": len(found.failures),
+        "failures": _sorted_failures(found),
+    }
+
+
+def _sorted_failures(found: FeatureSet) -> dict[str, str]:
+    return dict(sorted(found.failures.items(), key=lambda item: item[0].encode()))
+
+
+def describe_codebook(codebook: Codebook, path: Path) -> dict[str, Any]:
+    """Words, dim, input_dim, assignment (`exact` or `graph`), recipe, training, fingerprint."""
+    with storage_errors(path, "read the size"):
+        size = path.stat().st_size
+    return {
+        "kind": "codebook",
+        "path": str(path),
+        "images": None,
+        "words": codebook.words,
+        "postings": None,
+        "bytes": size,
+        "bytes_per_posting": None,
+        **_codebook(codebook),
+    }
+
+
+def _codebook(codebook: Codebook) -> dict[str, Any]:
+    return {
+        "dim": codebook.dim,
+        "input_dim": codebook.input_dim,
+        "assignment": codebook.assignment,
+        "recipe": _recipe(codebook.recipe),
+        "training": codebook.training if isinstance(codebook.training, dict) else {},
+        "fingerprint": codebook.fingerprint,
+    }
+
+
+def _recipe(recipe: Recipe) -> dict[str, Any]:
+    return {"extractor": recipe.extractor, "options": recipe.options, "weights": recipe.weights}
+
+
+def describe_index(index: Index) -> dict[str, Any]:
+    """Counts, sizes and origin of an index.
+
+    images, live_postings, words_per_image, empty_images   of the images that are not deleted
+    postings             on disk, those of deleted images included until `merge`
+    bytes                of every file in the folder; bytes_by_part divides them
+    bytes_per_posting    of all files but the codebook and the network, by the postings on disk; id_bytes_per_posting of
+                         the image numbers alone
+    imbalance            K Σ n² / (Σ n)² over the live list lengths n: 1 when all words are equally frequent, and the
+                         factor by which uneven lists make a search slower (imbalance_factor of faiss)
+    """
+    snapshot = index.snapshot
+    parts, postings = bytes_by_part(index), index.postings
+    size = sum(parts.values())
+    return {
+        "kind": "index",
+        "path": str(index.path),
+        "images": snapshot.images,
+        "words": index.codebook.words,
+        "postings": postings,
+        "bytes": size,
+        "bytes_per_posting": _ratio(size - parts["codebook"] - parts.get("network", 0), postings),
+        "id_bytes_per_posting": _ratio(parts["ids"], postings),
+        "bytes_by_part": parts,
+        **_statistics(snapshot),
+        "deleted_images": sum(entry.deleted_images for entry in snapshot.manifest.segments),
+        "segments": len(snapshot.segments),
+        "bits": index.codebook.dim,
+        **_codebook(index.codebook),
+        **_origin(snapshot),
+    }
+
+
+def _statistics(snapshot: Snapshot) -> dict[str, Any]:
+    lengths = snapshot.list_lengths
+    counts = np.concatenate([np.zeros(0, np.int64), *(_live_counts(segment) for segment in snapshot.segments)])
+    return {
+        "live_postings": int(lengths.sum()),
+        "words_per_image": _ratio(int(counts.sum()), len(counts)),
+        "empty_images": int(np.count_nonzero(counts == 0)),
+        "imbalance": imbalance(lengths),
+        "empty_words": int(np.count_nonzero(lengths == 0)),
+    }
+
+
+def _live_counts(segment: Segment) -> np.ndarray:
+    return segment.word_counts[segment.live_numbers()].astype(np.int64)
+
+
+def imbalance(lengths: np.ndarray) -> float | None:
+    """K Σ n² / (Σ n)² of list lengths [K]; None when all are 0."""
+    total = float(lengths.sum())
+    return len(lengths) * float(np.square(lengths, dtype=np.float64).sum()) / total**2 if total else None
+
+
+def _origin(snapshot: Snapshot) -> dict[str, Any]:
+    manifest = snapshot.manifest
+    origin = {key: getattr(manifest, key) for key in ("identity", "commit", "made_by")}
+    return {
+        **origin,
+        "features": list(manifest.features),
+        "images_roots": list(manifest.images_roots),
+        "roots": listed_roots(snapshot.root_counts()),
+    }
+
+
+def bytes_by_part(index: Index) -> dict[str, int]:
+    """Bytes of the folder of an index by what they hold.
+
+    codes, ids, tables, names, fingerprints   the arrays of the segments
+    other         headers and checksums of the segments
+    deletions (and which images were found elsewhere), manifest (both copies), codebook, network (where the index
+                  carries one)   whole files
+    leftover      files of no commit, which the next writer removes
+    """
+    manifest, held = index.snapshot.manifest, [segment.file.arrays for segment in index.snapshot.segments]
+    parts = {
+        part: sum(arrays[name].nbytes for arrays in held for name in names if name in arrays)
+        for part, names in PARTS_OF_SEGMENT.items()
+    }
+    parts["other"] = sum(entry.file.bytes for entry in manifest.segments) - sum(parts.values())
+    changes = [file for entry in manifest.segments for file in (entry.deleted, entry.moved) if file]
+    parts["deletions"] = sum(file.bytes for file in changes)
+    parts["codebook"] = manifest.codebook.bytes
+    if manifest.network is not None:
+        parts["network"] = manifest.network.bytes
+    sizes = _sizes(index.path)
+    parts["manifest"] = sum(sizes.pop(name, 0) for name in NAMES)
+    parts["leftover"] = sum(sizes.values()) - sum(sizes.get(entry.name, 0) for entry in manifest.files())
+    return parts
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Bytes of every file in a folder; a writer may remove some while we look."""
+    with storage_errors(path, "list the folder"), os.scandir(path) as entries:
+        files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+    sizes = {}
+    for entry in files:
+        with contextlib.suppress(FileNotFoundError):
+            sizes[entry.name] = entry.stat().st_size
+    return sizes
+
+
+def _ratio(total: int, count: int) -> float | None:
+    return total / count if count else None

@@ -1,0 +1,189 @@
+"""The contact sheet: one row for each query, its photograph first, then the photographs that were found.
+
+A frame in green means right, in red wrong, where that is known; the query has a blue one.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from asmk_engine import threads
+from asmk_engine.errors import AsmkError, InputError
+from asmk_engine.images.decoding import Box, view_image
+from asmk_engine.images.listing import shown
+from asmk_engine.indexes.answers import Hit
+from asmk_engine.pictures.lettering import Lettering, letter, shorten, wrap
+from asmk_engine.storage.folder import Folder
+
+Row = tuple[Path, Sequence[tuple[Path, Hit]]]
+"""The photograph of a query, and of each hit its photograph and the hit."""
+Judge = Callable[[Path, Hit], bool | None]
+"""Whether a hit is right for the photograph of a query; None where nobody knows."""
+
+PAPER, INK, PALE_INK, RULE, GREY = "#ffffff", "#1f2328", "#6e7781", "#e4e7eb", "#f0f2f4"
+QUERY, RIGHT, WRONG, REGION = "#1f6feb", "#2da44e", "#cf222e", "#ffd33d"
+MARGIN, GAP, QUERY_GAP, ROW_GAP, FRAME = 40, 18, 34, 44, 3
+LINE = 19
+CAPTION = 8 + 2 * LINE
+
+
+@dataclass(frozen=True)
+class _Thumbnail:
+    """A small picture, its size relative to the original, or the reason why there is none."""
+
+    picture: Image.Image | None
+    factor: tuple[float, float]
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """What all parts of a drawing share; sizes in pixels."""
+
+    draw: ImageDraw.ImageDraw
+    paper: Image.Image
+    letters: Lettering
+    thumb: int
+    thumbnails: dict[Path, _Thumbnail]
+
+
+def write_sheet(
+    path: Path | str,
+    rows: Iterable[Row],
+    columns: int = 6,
+    thumb: int = 160,
+    *,
+    correct: Judge | None = None,
+    box: Box | None = None,
+    title: str = "Queries and what was found",
+    most_rows: int = 50,
+) -> None:
+    """Write a PNG of queries, each with its first `columns` hits, whole or not at all.
+
+    thumb      longest side of a photograph on the sheet, in pixels
+    correct    tells right hits from wrong ones; without it, and where it says None, hits have no coloured frame
+    box        the region that the queries asked with, in pixels of the upright originals
+    most_rows  further queries are left out, with a note at the foot
+    A photograph that cannot be read is a grey box with the reason. InputError for a file name that does not end in
+    .png, or a sheet without rows; StorageError.
+    """
+    path, rows = Path(path), list(rows)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{shown(path)}: a contact sheet is a PNG file; give a name that ends in .png")
+    if not rows:
+        raise InputError(f"{shown(path)}: there is no query to show; ask with one photograph or more")
+    paper = draw_sheet(rows, columns, thumb, correct=correct, box=box, title=title, most_rows=most_rows)
+    data = io.BytesIO()
+    paper.save(data, "PNG")
+    folder = Folder(path.parent)
+    folder.make()
+    folder.write(path.name, [data.getbuffer()])
+    folder.sync()
+
+
+def draw_sheet(
+    rows: Sequence[Row], columns: int, thumb: int, *, correct: Judge | None, box: Box | None, title: str, most_rows: int
+) -> Image.Image:
+    """The picture that `write_sheet` writes."""
+    kept = [(query, list(hits[:columns])) for query, hits in rows[:most_rows]]
+    note = f"The first {len(kept)} of {len(rows)} queries are shown." if len(rows) > len(kept) else ""
+    thumbnails = _thumbnails(kept, thumb)
+    head = MARGIN + 2 * LINE + (LINE if correct else 0)
+    heights = [_row_height(row, thumbnails, thumb) for row in kept]
+    tops = list(itertools.accumulate((height + ROW_GAP for height in heights), initial=head + ROW_GAP))
+    columns = max(3, *(len(hits) for _, hits in kept))
+    width = 2 * MARGIN + thumb + QUERY_GAP + columns * thumb + (columns - 1) * GAP
+    paper = Image.new("RGB", (width, tops[-1] + (MARGIN if note else 0)), PAPER)
+    letters = letter(text for query, hits in kept for text in (query.name, *(hit.name for _, hit in hits)))
+    sheet = _Sheet(ImageDraw.Draw(paper), paper, letters, thumb, thumbnails)
+    _draw_head(sheet, title, correct is not None)
+    for top, height, (query, hits) in zip(tops, heights, kept, strict=False):
+        sheet.draw.line([(MARGIN, top - ROW_GAP // 2), (width - MARGIN, top - ROW_GAP // 2)], RULE)
+        _draw_row(sheet, top + height - CAPTION, query, hits, correct, box)
+    sheet.draw.text((MARGIN, tops[-1]), note, PALE_INK, letters.regular, anchor="lm")
+    return paper
+
+
+def _row_height(row: Row, thumbnails: dict[Path, _Thumbnail], thumb: int) -> int:
+    pictures = [thumbnails[path].picture for path in (row[0], *(path for path, _ in row[1]))]
+    return max(picture.height if picture else thumb for picture in pictures) + CAPTION
+
+
+def _thumbnails(rows: Sequence[Row], thumb: int) -> dict[Path, _Thumbnail]:
+    paths = list(dict.fromkeys(path for query, hits in rows for path in (query, *(path for path, _ in hits))))
+    loaded = threads.run(lambda path: _load(path, thumb), paths, threads.thread_count(None))
+    return dict(zip(paths, loaded, strict=True))
+
+
+def _load(path: Path, thumb: int) -> _Thumbnail:
+    try:
+        view = view_image(path, thumb)
+    except AsmkError as error:
+        return _Thumbnail(None, (1, 1), str(error).removeprefix(f"{shown(path)}: "))
+    return _Thumbnail(Image.fromarray(view.pixels), view.factor, "")
+
+
+def _draw_head(sheet: _Sheet, title: str, judged: bool) -> None:
+    sheet.draw.text((MARGIN, MARGIN), title, INK, sheet.letters.large, anchor="lt")
+    legend = [(QUERY, "query"), (RIGHT, "right"), (WRONG, "wrong")] if judged else []
+    x, y = float(MARGIN), MARGIN + 2 * LINE
+    for colour, word in legend:
+        sheet.draw.rounded_rectangle([x, y - 6, x + 12, y + 6], 2, PAPER, colour, 2)
+        sheet.draw.text((x + 20, y), word, PALE_INK, sheet.letters.regular, anchor="lm")
+        x += sheet.letters.regular.getlength(word) + 44
+
+
+def _draw_row(
+    sheet: _Sheet, foot: int, query: Path, hits: Sequence[tuple[Path, Hit]], correct: Judge | None, box: Box | None
+) -> None:
+    """The photographs stand on the line `foot`, so that the captions of a row hang from one line."""
+    _draw_photo(sheet, MARGIN, foot, query, QUERY, box)
+    _draw_caption(sheet, MARGIN, foot, "query", query.name)
+    begin = MARGIN + sheet.thumb + QUERY_GAP
+    for place, (path, hit) in enumerate(hits):
+        x = begin + place * (sheet.thumb + GAP)
+        right = correct(query, hit) if correct else None
+        _draw_photo(sheet, x, foot, path, None if right is None else RIGHT if right else WRONG, None)
+        _draw_caption(sheet, x, foot, f"{place + 1}", hit.name, f"{hit.score:.4f}")
+    if not hits:
+        text = "nothing in common with any indexed image"
+        sheet.draw.text((begin, foot - LINE), text, PALE_INK, sheet.letters.regular, anchor="lm")
+
+
+def _draw_photo(sheet: _Sheet, x: int, foot: int, path: Path, colour: str | None, box: Box | None) -> None:
+    thumbnail = sheet.thumbnails[path]
+    width, height = thumbnail.picture.size if thumbnail.picture else (sheet.thumb, sheet.thumb)
+    left, top = x + (sheet.thumb - width) // 2, foot - height
+    if thumbnail.picture is None:
+        _draw_reason(sheet, left, top, thumbnail.reason)
+    else:
+        sheet.paper.paste(thumbnail.picture, (left, top))
+        if box:
+            x1, x2 = (left + edge / thumbnail.factor[0] for edge in (box[0], box[2]))
+            y1, y2 = (top + edge / thumbnail.factor[1] for edge in (box[1], box[3]))
+            sheet.draw.rectangle([x1, y1, x2, y2], None, REGION, 2)
+    if colour:
+        around = [left - FRAME, top - FRAME, left + width + FRAME - 1, foot + FRAME - 1]
+        sheet.draw.rounded_rectangle(around, FRAME, None, colour, FRAME)
+
+
+def _draw_reason(sheet: _Sheet, x: int, y: int, reason: str) -> None:
+    side, letters = sheet.thumb, sheet.letters
+    sheet.draw.rectangle([x, y, x + side - 1, y + side - 1], GREY)
+    lines = wrap(letters, reason, side - 24)[: max(1, (side - 24) // LINE)]
+    for number, line in enumerate(lines):
+        sheet.draw.text((x + 12, y + 12 + number * LINE), line, PALE_INK, letters.regular)
+
+
+def _draw_caption(sheet: _Sheet, x: int, foot: int, first: str, name: str, score: str = "") -> None:
+    y = foot + CAPTION - 2 * LINE
+    sheet.draw.text((x, y), first, QUERY if first == "query" else PALE_INK, sheet.letters.regular)
+    if score:
+        sheet.draw.text((x + sheet.thumb, y), score, INK, sheet.letters.regular, anchor="ra")
+    sheet.draw.text((x, y + LINE), shorten(sheet.letters, name, sheet.thumb), INK, sheet.letters.regular)

@@ -1,0 +1,116 @@
+"""What the answers to a task are worth: a mean over queries, or µAP over labels, each with a bootstrap interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from asmk_engine.evaluation.bootstrap import CONFIDENCE, bootstrap
+from asmk_engine.evaluation.classifiers import CLASSIFIERS, Labels, classify
+from asmk_engine.evaluation.model import Prediction
+from asmk_engine.evaluation.protocol import Judge
+from asmk_engine.features import FeatureSet
+from asmk_engine.reproduction.datasets import Task
+from asmk_engine.reproduction.extraction import Bar
+
+TOGETHER = 32
+ROUNDS = 2000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure in percent, where it lies with 95 % confidence, and over how many queries; NaN for none."""
+
+    value: float
+    low: float
+    high: float
+    queries: int
+
+
+def judge_ranking(task: Task, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+    """mAP by row of the protocol, of all images ranked for every query."""
+    if task.truth is None:
+        raise ValueError("a task without a truth has no rankings to judge")
+    judge = Judge(task.truth)
+    for done, query in enumerate(task.queries, start=1):
+        hits = searcher.search(features.read(query.name), None)
+        judge.take(query.name, [hit.name for hit in hits])
+        progress(done, len(task.queries))
+    report = judge.report(interval=True)
+    return {row: _percent(list(found.values()), report.scores[row].queries) for row, found in report.per_query.items()}
+
+
+def _percent(values: list[float], queries: int) -> Measured:
+    found = bootstrap(values)
+    return Measured(100 * found.mean, 100 * found.low, 100 * found.high, queries)
+
+
+def judge_labels(task: Task, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+    """µAP by classifier, `cls1` to `cls3`: of the labels that the nearest images give to every query."""
+    labels, truth = Labels(task.labels or {}), task.answers or {}
+    guesses: dict[str, dict[str, Prediction | None]] = {name: {} for name in CLASSIFIERS}
+    depth = max(classifier.neighbours for classifier in CLASSIFIERS.values())
+    for name, hits in _found(task, features, searcher, depth, progress):
+        for key, classifier in CLASSIFIERS.items():
+            told = classify(hits, labels, classifier)
+            guesses[key][name] = told[0] if told else None
+    return {key: micro_interval(truth, found) for key, found in guesses.items()}
+
+
+def _found(
+    task: Task, features: FeatureSet, searcher: Any, depth: int, progress: Bar
+) -> Iterator[tuple[str, list[Any]]]:
+    """Queries and their nearest images, themselves left out."""
+    for begin in range(0, len(task.queries), TOGETHER):
+        group = task.queries[begin : begin + TOGETHER]
+        found = searcher.search([features.read(query.name) for query in group], depth + 1)
+        for query, hits in zip(group, found, strict=True):
+            yield query.name, [hit for hit in hits if hit.name != query.name][:depth]
+        progress(begin + len(group), len(task.queries))
+
+
+def micro_interval(
+    truth: Mapping[str, frozenset[str]], guesses: Mapping[str, Prediction | None], rounds: int = ROUNDS, seed: int = 0
+) -> Measured:
+    """µAP in percent, and its percentile interval from as many images drawn with replacement, `rounds` times.
+
+    µAP is no mean over images, so that each draw is ranked and judged as a whole. The order is that of
+    `recognition.judge_labels`: by confidence, then by name.
+    """
+    names = sorted(truth, key=lambda name: (-_confidence(guesses.get(name)), name))
+    correct = np.array([_is_right(guesses.get(name), truth[name]) for name in names], bool)
+    labelled = np.array([bool(truth[name]) for name in names], bool)
+    if not labelled.any():
+        return Measured(math.nan, math.nan, math.nan, len(names))
+    whole = np.arange(len(names))[None]
+    value = float(_micro(whole, correct, labelled)[0])
+    draws = np.random.Generator(np.random.PCG64(seed)).integers(0, len(names), (rounds, len(names)))
+    found = _micro(np.sort(draws, axis=1), correct, labelled)
+    low, high = np.nanquantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Measured(100 * value, 100 * float(low), 100 * float(high), len(names))
+
+
+def _confidence(guess: Prediction | None) -> float:
+    return -math.inf if guess is None else guess.confidence
+
+
+def _is_right(guess: Prediction | None, labels: frozenset[str]) -> bool:
+    return guess is not None and guess.label in labels
+
+
+def _micro(draws: np.ndarray, correct: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """µAP [R] of draws [R, n] of images, best first, those without a prediction last; NaN where none has a label."""
+    right = correct[draws]
+    precision = np.cumsum(right, axis=1) / np.arange(1, draws.shape[1] + 1)
+    count = labelled[draws].sum(axis=1)
+    gained = (precision * right).sum(axis=1)
+    return np.divide(gained, count, out=np.full(len(draws), math.nan), where=count > 0)
+
+
+def judge(task: Task, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+    """What the answers to a task are worth, by row."""
+    return (judge_ranking if task.truth is not None else judge_labels)(task, features, searcher, progress)

@@ -1,0 +1,250 @@
+"""The recipe of one published row: a TOML file that is checked strictly, and the recipes that come along.
+
+name, title, source, kind     kind is `local` (ASMK on local features) or `global` (one vector for an image)
+differences                   in what this is not what was published
+[[describe]]                  extractor, weights, projection, options; several are put side by side, global ones only
+[train]                       dataset, images, options: what the codebook or the projection is learned from
+[codebook] or [codec]         of `local`, of `global`
+[search]                      of `local`
+[[tests]]                     dataset, distractors, train, published
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asmk_engine.errors import DamagedError, InputError, NotFoundError
+from asmk_engine.images.listing import shown
+
+KINDS = ("local", "global")
+ROWS = ("easy", "medium", "hard", "cls1", "cls2", "cls3")
+SUFFIX = ".toml"
+MOST_BYTES = 1 << 20
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Describe:
+    """How images are described.
+
+    extractor   name of an extractor or preset
+    weights     name of its published weights, see `networks.registry`; empty for an extractor without
+    projection  whitening learned apart in a checkpoint of the GeM family, `retrieval-SfM-120k/ms` say; empty for none
+    options     of the extractor, the others at their defaults
+    """
+
+    extractor: str
+    weights: str = ""
+    projection: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Train:
+    """What is learned from.
+
+    dataset  name of a dataset, see `files`
+    images   the first so many of it, in its published order; 0 for all
+    options  of the extractor, where they differ from those for the database
+    """
+
+    dataset: str
+    images: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a codebook is trained: arguments of `Codebook.train`."""
+
+    words: int = 65536
+    rounds: int = 10
+    seed: int = 0
+    training_per_word: int = 256
+    whitening: str = "auto"
+    backend: str = "auto"
+    assignment: str = "exact"
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How global descriptors are made smaller: fields of `descriptors.codec.CodecOptions`, 0 for none.
+
+    dataset of the training: that of `train`
+    """
+
+    pca: int = 0
+    whiten: bool = False
+    pq: int = 0
+    half: bool = False
+
+
+@dataclass(frozen=True)
+class Search:
+    """How an ASMK index is searched: see `search.SelectiveMatch` and `search.Searcher`."""
+
+    alpha: float = 3.0
+    threshold: float = 0.0
+    idf: bool = False
+    assignments: int = 5
+
+
+@dataclass(frozen=True)
+class Test:
+    """One dataset that is searched, and what was published for it.
+
+    dataset      name of a dataset with queries
+    distractors  name of a dataset that is searched along with it, or empty
+    train        name of the dataset to learn from, where it is not that of `train`
+    published    row (`easy`, `medium`, `hard`; `cls1`, `cls2`, `cls3`) → percent
+    """
+
+    dataset: str
+    distractors: str = ""
+    train: str = ""
+    published: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """`roxford5k`, or `roxford5k+revisitop1m` with distractors."""
+        return f"{self.dataset}+{self.distractors}" if self.distractors else self.dataset
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A published row and how it is made again; see the module for the layout of its file."""
+
+    name: str
+    title: str
+    source: str
+    kind: str
+    describe: tuple[Describe, ...]
+    tests: tuple[Test, ...]
+    train: Train | None = None
+    codebook: Words | None = None
+    codec: Codes = Codes()
+    search: Search = Search()
+    differences: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that change with anything in the recipe."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come along, in alphabetical order."""
+    return sorted(file.name.removesuffix(SUFFIX) for file in _folder().iterdir() if file.name.endswith(SUFFIX))
+
+
+def open_recipe(name: str) -> PublishedRow:
+    """The recipe of this name, or the one in a file whose name ends in `.toml`.
+
+    raises  NotFoundError, which lists what there is; DamagedError for a file that is no recipe
+    """
+    if name.endswith(SUFFIX):
+        return _read_file(Path(name))
+    names = recipe_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 3) or names
+        raise NotFoundError(f"{name!r} is not the name of a recipe; there are {', '.join(near)}")
+    return parse_recipe((_folder() / f"{name}{SUFFIX}").read_text(encoding="utf-8"), f"{name}{SUFFIX}")
+
+
+def _folder() -> Traversable:
+    return resources.files("asmk_engine.reproduction") / "recipes"
+
+
+def _read_file(path: Path) -> PublishedRow:
+    if not path.is_file():
+        raise NotFoundError(f"{shown(path)}: no such file; `asmk-engine reproduce` lists the recipes that come along")
+    if path.stat().st_size > MOST_BYTES:
+        raise InputError(f"{shown(path)}: larger than {MOST_BYTES} bytes, which no recipe is; give another file")
+    try:
+        return parse_recipe(path.read_text(encoding="utf-8"), shown(path))
+    except UnicodeDecodeError:
+        raise DamagedError(f"{shown(path)}: not text in UTF-8; write the file again") from None
+
+
+def parse_recipe(text: str, where: str) -> PublishedRow:
+    """The recipe in the text of a TOML file; DamagedError names the key that is unknown, missing or of another kind."""
+    try:
+        content = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DamagedError(f"{where}: not readable as TOML ({error}); write it again") from None
+    for key, cls in (("describe", Describe), ("tests", Test)):
+        content[key] = tuple(_part(cls, one, f"{where}: {key}") for one in _tables(content.get(key), where, key))
+    for key, single in (("train", Train), ("codebook", Words), ("codec", Codes), ("search", Search)):
+        if key in content:
+            content[key] = _part(single, content[key], f"{where}: {key}")
+    found = _part(PublishedRow, content, where)
+    _check(found, where)
+    return found
+
+
+def _tables(value: Any, where: str, key: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise DamagedError(f"{where}: no [[{key}]]; write one or more")
+    return value
+
+
+def _part(cls: type[Part], table: Any, where: str) -> Part:
+    """An object of the values of a table, whose keys must be those of its fields, of the kinds of their defaults."""
+    if not isinstance(table, Mapping):
+        raise DamagedError(f"{where}: a {type(table).__name__}, expected a table")
+    fields = {one.name: one for one in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(table.keys() - fields.keys()):
+        raise DamagedError(f"{where}: {unknown[0]!r} is not a key; there are {', '.join(fields)}")
+    needed = [name for name, one in fields.items() if _default(one) is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in table]:
+        raise DamagedError(f"{where}: {missing[0]!r} is missing; add it")
+    return cls(**{key: _value(fields[key], value, f"{where}: {key}") for key, value in table.items()})
+
+
+def _default(one: dataclasses.Field[Any]) -> Any:
+    return one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
+
+
+def _value(one: dataclasses.Field[Any], value: Any, where: str) -> Any:
+    default = _default(one)
+    if default is dataclasses.MISSING:
+        default = () if one.name in ("describe", "tests") else ""
+    if isinstance(default, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if default is not None and not isinstance(default, Codes | Search) and type(value) is not type(default):
+        raise DamagedError(f"{where}: {value!r}, expected a {type(default).__name__}")
+    return value
+
+
+def _check(row: PublishedRow, where: str) -> None:
+    """What the parts must be to each other."""
+    if row.kind not in KINDS:
+        raise DamagedError(f"{where}: kind {row.kind!r}, expected {' or '.join(KINDS)}")
+    if row.kind == "local" and (row.codebook is None or len(row.describe) != 1 or row.codec != Codes()):
+        raise DamagedError(f"{where}: a local recipe has one [[describe]], a [codebook] and no [codec]")
+    if row.kind == "global" and row.codebook is not None:
+        raise DamagedError(f"{where}: a global recipe has no [codebook]; write [codec]")
+    if row.train is None and (row.kind == "local" or row.codec.pca or row.codec.pq):
+        raise DamagedError(f"{where}: nothing to learn from; write [train] with a dataset")
+    if row.kind == "global" and row.train is not None and row.train.options:
+        raise DamagedError(f"{where}: options under train; a global recipe describes all its images in one way")
+    for test in row.tests:
+        for key, value in test.published.items():
+            if key not in ROWS or type(value) not in (int, float):
+                raise DamagedError(f"{where}: published {key} = {value!r}, expected a number under {', '.join(ROWS)}")
+    names = [test.name for test in row.tests]
+    if len(set(names)) < len(names):
+        raise DamagedError(f"{where}: two tests are {max(names, key=names.count)!r}; keep one")

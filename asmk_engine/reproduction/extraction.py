@@ -1,0 +1,242 @@
+"""Extractors for a recipe, with the networks they need, and the features of databases and queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from asmk_engine.errors import DamagedError
+from asmk_engine.extraction.attempts import Extractor, read_source
+from asmk_engine.extraction.run import ExtractionSummary, extract_images
+from asmk_engine.extractors import load_extractor
+from asmk_engine.extractors.presets import PRESETS
+from asmk_engine.features import FeatureSet, FeatureWriter, part_names
+from asmk_engine.images.listing import ImageList
+from asmk_engine.networks.cache import file_sha256, weights_folder, weights_path
+from asmk_engine.networks.registry import published_weights
+from asmk_engine.networks.tensor_files import SUFFIX
+from asmk_engine.reproduction.datasets import Query
+from asmk_engine.reproduction.experiment import Describe, PublishedRow
+from asmk_engine.reproduction.files import weights_place
+
+Bar = Callable[..., None]
+
+
+class Display(Protocol):
+    """Where a run says what it does."""
+
+    def say(self, message: str) -> None:
+        """One line for people."""
+        ...
+
+    def bar(self, what: str, unit: str) -> AbstractContextManager[Bar]:
+        """Progress, as a callback (done, total) or (done, total, failed)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a recipe is run.
+
+    work         folder for all that is made; a run that stopped goes on from there
+    data         folder of the published datasets, see `files`; None in a rehearsal
+    distractors  also run the tests with distractors
+    weights      files instead of the published ones, in the order of `describe`
+    device       where networks run
+    workers      processes that decode, see `extract_images`
+    threads      threads of a search
+    """
+
+    work: Path
+    data: Path | None = None
+    distractors: bool = False
+    weights: tuple[Path, ...] = ()
+    device: str = "auto"
+    workers: int | None = None
+    threads: int | None = None
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether there is no published data."""
+        return self.data is None
+
+
+@dataclass(frozen=True)
+class Describer:
+    """What describes the images of a recipe.
+
+    parts       extractors, put side by side where there are several
+    training    the one for the images to learn from, where it differs, else None
+    network     the network file of a local extractor, for the index to carry, else None
+    stand_ins   whether networks were made at random
+    """
+
+    parts: tuple[Extractor, ...]
+    training: Extractor | None
+    network: Path | None
+    stand_ins: bool
+
+    @property
+    def whole(self) -> Any:
+        """One extractor with the recipe, dimension and features of all parts."""
+        if len(self.parts) == 1:
+            return self.parts[0]
+        from asmk_engine.flat.concatenation import ConcatenatedExtractor
+
+        return ConcatenatedExtractor(self.parts, (1.0,) * len(self.parts))
+
+
+def make_describer(
+    row: PublishedRow, settings: Settings, images: Callable[[], ImageList], display: Display
+) -> Describer:
+    """The extractors of a recipe.
+
+    images  photographs to whiten a network on, where its weights are of a trunk alone
+    raises what loading an extractor and its weights raises
+    """
+    made = [_make(row, number, settings, images, display) for number in range(len(row.describe))]
+    training = None
+    if row.train is not None and row.train.options:
+        training = _load(row.describe[0], settings, made[0][1], row.train.options)
+    network = made[0][1] if row.kind == "local" else None
+    stand_ins = settings.rehearsal and any(path is not None for _, path in made[len(settings.weights) :])
+    return Describer(tuple(extractor for extractor, _ in made), training, network, stand_ins)
+
+
+def _make(
+    row: PublishedRow, number: int, settings: Settings, images: Callable[[], ImageList], display: Display
+) -> tuple[Extractor, Path | None]:
+    part = row.describe[number]
+    network = _network(part, number, settings, images, display)
+    return _load(part, settings, network, {}), network
+
+
+def _load(part: Describe, settings: Settings, network: Path | None, others: dict[str, Any]) -> Extractor:
+    name = _family(part.extractor) if settings.rehearsal else part.extractor
+    apart = {} if network is None else {"weights": str(network), "device": settings.device}
+    return load_extractor(name, **{**part.options, **others}, **apart)
+
+
+def _family(name: str) -> str:
+    """The extractor behind a preset, which takes any network of its kind."""
+    return PRESETS[name].extractor if name in PRESETS else name
+
+
+def _network(
+    part: Describe, number: int, settings: Settings, images: Callable[[], ImageList], display: Display
+) -> Path | None:
+    """The network file of an extractor, or None for one without."""
+    if part.extractor == "rootsift":
+        return None
+    place = settings.work / f"network-{number + 1}.safetensors"
+    given = settings.weights[number] if number < len(settings.weights) else None
+    if given is None and settings.rehearsal:
+        from asmk_engine.networks.stand_in import save_stand_in
+
+        if not place.is_file():
+            save_stand_in(place, _family(part.extractor), seed=number)
+        return place
+    weights = given or weights_file(part.weights, settings.data)
+    if part.projection and weights.suffix != SUFFIX:
+        return _projected(weights, part.projection, place)
+    if part.extractor not in PRESETS:
+        return weights
+    from asmk_engine.training.initial import complete_network
+
+    with display.bar("whiten", "images") as progress:
+        return complete_network(
+            part.extractor,
+            PRESETS[part.extractor],
+            weights,
+            lambda: images().images,
+            place,
+            max_side=part.options.get("max_side", 1024),
+            device=settings.device,
+            progress=progress,
+        )
+
+
+def _projected(weights: Path, projection: str, place: Path) -> Path:
+    """The network of a published checkpoint with one of the whitenings in it, as a file of our own at `place`."""
+    from asmk_engine.networks.global_checkpoints import save_global_checkpoint
+    from asmk_engine.networks.official_global import read_official_global
+
+    save_global_checkpoint(place, *read_official_global(weights, projection))
+    return place
+
+
+def weights_file(name: str, data: Path | None) -> Path:
+    """The file of published weights, below the folder of the data or where fetched ones are; nothing is fetched.
+
+    raises  NotFoundError, InputError for what cannot be used here, DamagedError for another file than was published
+    """
+    entry = published_weights(name)
+    path = weights_place(entry, data) if data else None
+    if path is None or not path.is_file() or path.parent == weights_folder():
+        return weights_path(entry)
+    if not file_sha256(path).startswith(entry.sha256):
+        raise DamagedError(f"{path}: its sha256 does not begin with {entry.sha256}, as was published; get it again")
+    return path
+
+
+def describe_images(
+    parts: Sequence[Extractor], images: ImageList, place: Path, workers: int | None, display: Display
+) -> tuple[FeatureSet, dict[str, str]]:
+    """The feature set at `place` of photographs, extracted where it is not there yet, and why some are not in it.
+
+    Several extractors have sets of their own beside it, `place` with -1, -2 and so on, which are then joined.
+    """
+    if len(parts) == 1:
+        return _extracted(parts[0], images, place, workers, display)
+    sets, failed = [], {}
+    for number, part in enumerate(parts, start=1):
+        beside = place.with_name(f"{place.stem}-{number}{place.suffix}")
+        features, reasons = _extracted(part, images, beside, workers, display)
+        sets.append(features)
+        failed.update(reasons)
+    return _joined(sets, place), failed
+
+
+def _extracted(
+    extractor: Extractor, images: ImageList, place: Path, workers: int | None, display: Display
+) -> tuple[FeatureSet, dict[str, str]]:
+    with display.bar("extract", "images") as progress:
+        done: ExtractionSummary = extract_images(
+            extractor, images, place, workers=workers, progress=progress
+        )
+    display.say(f"{place.name}: {done.extracted} images described, {done.unchanged} there, {len(done.failed)} skipped")
+    return FeatureSet.open(place).selected(done.names), done.failed
+
+
+def _joined(sets: Sequence[FeatureSet], place: Path) -> FeatureSet:
+    """Descriptors side by side, those that are not there yet; images that some set lacks are left out."""
+    from asmk_engine.flat.concatenation import concatenated_recipe, joined
+
+    weights = [1.0] * len(sets)
+    recipe = concatenated_recipe([features.recipe for features in sets], weights)
+    known = FeatureSet.open(place) if part_names(place) else None
+    first = sets[0]
+    common = [name for name in first.names if all(name in features for features in sets)]
+    new = [name for name in common if known is None or name not in known or known.source(name) != first.source(name)]
+    with FeatureWriter(place, recipe, sum(features.dim for features in sets)) as writer:
+        for name in [] if known is None else set(known.names).difference(common):
+            writer.remove(name)
+        for name, features in first.images(new):
+            parts = [features, *(other.read(name) for other in sets[1:])]
+            writer.add(name, joined(parts, weights), first.source(name), first.root(name))
+    return FeatureSet.open(place)
+
+
+def describe_queries(extractor: Any, queries: Iterable[Query], place: Path, display: Display) -> FeatureSet:
+    """The feature set at `place` of queries, each of its region alone; those that are there already are kept."""
+    asked = list(queries)
+    known = FeatureSet.open(place) if part_names(place) else None
+    with display.bar("queries", "images") as progress, FeatureWriter(place, extractor.recipe, extractor.dim) as writer:
+        for done, query in enumerate(asked, start=1):
+            if known is None or query.name not in known:
+                writer.add(query.name, extractor.extract(query.path, box=query.box), read_source(query.path))
+            progress(done, len(asked))
+    return FeatureSet.open(place)

@@ -1,0 +1,57 @@
+"""Late fusion: several rankings of the same images as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from asmk_engine.errors import InputError
+from asmk_engine.indexes.answers import Hit
+
+FUSIONS = ("scores", "ranks")
+RANK_CONSTANT = 60
+
+
+def fuse(
+    rankings: Sequence[Sequence[Hit]],
+    *,
+    method: str = "scores",
+    weights: Sequence[float] | None = None,
+    top: int | None = None,
+) -> list[Hit]:
+    """Several rankings as one, best first; equal scores in byte order of the names.
+
+    rankings  each best first, every name once
+    method    `scores`: the weighted sum of scores that each ranking brings to 0 for its last image and 1 for its first
+              `ranks`: the weighted sum of 1 / (60 + rank) (Cormack et al., SIGIR 2009)
+    weights   of the rankings, from 0 on and brought to a sum of 1; all the same when None
+    An image that a ranking does not hold gets nothing from it. InputError for another method, or weights that do not
+    fit.
+    """
+    if method not in FUSIONS:
+        raise InputError(f"fusion is {method!r}; choose one of {', '.join(FUSIONS)}")
+    parts = {"scores": _from_scores, "ranks": _from_ranks}[method]
+    totals: dict[str, float] = {}
+    for weight, ranking in zip(_shares(weights, len(rankings)), rankings, strict=True):
+        for hit, part in zip(ranking, parts(ranking), strict=True):
+            totals[hit.name] = totals.get(hit.name, 0.0) + weight * part
+    hits = [Hit(name, score) for name, score in totals.items()]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.name.encode()))[:top]
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if len(given) != count or not all(0 <= weight < float("inf") for weight in given) or (count and sum(given) <= 0):
+        raise InputError(f"weights are {given} for {count} rankings; give one from 0 on for each, not all of them 0")
+    return [weight / sum(given) for weight in given]
+
+
+def _from_scores(ranking: Sequence[Hit]) -> Iterable[float]:
+    """Scores brought to 0 ... 1; all 1 where they are all the same."""
+    if not ranking:
+        return []
+    most, least = ranking[0].score, ranking[-1].score
+    return [(hit.score - least) / (most - least) if most > least else 1.0 for hit in ranking]
+
+
+def _from_ranks(ranking: Sequence[Hit]) -> Iterable[float]:
+    return [1.0 / (RANK_CONSTANT + rank) for rank in range(1, len(ranking) + 1)]

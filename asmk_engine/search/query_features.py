@@ -1,0 +1,230 @@
+"""Where the features of a query come from: the name of an indexed image, or an image file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from asmk_engine.errors import AsmkError, FormatError, InputError, MismatchError, NotFoundError
+from asmk_engine.escape import spellings
+from asmk_engine.evaluation.names import match_names
+from asmk_engine.extraction.attempts import file_fingerprint
+from asmk_engine.extractors import IMPORTED, Extractor, extractor_from_recipe
+from asmk_engine.features import Features, FeatureSet
+from asmk_engine.flat.concatenation import EXTRACTOR as CONCATENATION
+from asmk_engine.flat.concatenation import concatenated_extractor
+from asmk_engine.images.listing import find_images, shown
+from asmk_engine.indexes.base import Collection
+from asmk_engine.indexes.joint import JointIndex
+from asmk_engine.indexes.snapshot import Identity
+
+Box = tuple[float, float, float, float]
+
+
+class QuerySource:
+    """Finds the features of queries to an index.
+
+    features      the feature set of named queries; by default those the index remembers
+    images_roots  folders of the indexed photographs; by default those the index remembers
+    Features of a query are never made from stored codes, which hold one assignment per descriptor, and never taken from
+    another photograph of the same name: the fingerprints of the contents are compared.
+    """
+
+    def __init__(
+        self,
+        index: Collection[Any, Any] | JointIndex[Any],
+        *,
+        features: Path | str | None = None,
+        images_roots: Sequence[Path | str] = (),
+    ) -> None:
+        self.index = index
+        self._roots = [Path(root) for root in images_roots]
+        self._given = features is not None
+        self._places = [(Path(features),)] if features else index.feature_places
+        self._sets: list[FeatureSet] | None = None
+        self._photographs: dict[Path, list[str]] = {}
+        self._extractor: Extractor | None = None
+
+    def indexed_name(self, query: str) -> str | None:
+        """The name of the indexed image that a query stands for, or None where it is a file or nothing.
+
+        A name counts as it is, then as a file, then as it is printed (`%XX`), then in the other forms of its letters
+        that Unicode holds for equal: file systems and archives change one into another.
+        """
+        if query in self.index:
+            return query
+        if os.path.lexists(query):
+            return None
+        return next((name for name in spellings(query) if name in self.index), None)
+
+    def features(self, query: str, box: Box | None = None) -> tuple[Features, bool]:
+        """The features of a query, and whether it is the name of an indexed image.
+
+        A region is always extracted from the photograph itself. NotFoundError tells the places that were looked at.
+        """
+        name = self.indexed_name(query)
+        if name is None:
+            return self._of_file(query, box), False
+        if box is None and (found := self._of_set(name)) is not None:
+            return found, True
+        return self.extractor.extract(self.image_path(name), box=box), True
+
+    def truth_features(self, name: str, box: Box | None) -> Features:
+        """The features of a query of a ground truth, whose name may be that of a photograph without its extension."""
+        if name in self.index:
+            return self.features(name, box)[0]
+        # No extractor of ours makes what was imported: such features of a query are already those of its region.
+        if self.index.recipe.extractor == IMPORTED and (found := self._of_set(name)) is not None:
+            return found
+        return self.extractor.extract(self._photograph(name), box=box)
+
+    def _photograph(self, name: str) -> Path:
+        """The photograph of a query that is not indexed, looked for below the folders of photographs."""
+        roots = [root for root in self._folders if os.path.isdir(root) and str(root) != root.anchor]
+        for root in roots:
+            if root not in self._photographs:  # there may be a hundred thousand
+                self._photographs[root] = _names_below(root)
+            if match := match_names([name], self._photographs[root]):
+                return root / match[name]
+        raise NotFoundError(
+            f"the photograph of query {name!r} is not indexed and not {_looked_in(roots)}; "
+            "give its folder with --images"
+        )
+
+    @property
+    def _folders(self) -> list[Path]:
+        """The folders of photographs that were given, or else those that the index remembers."""
+        return self._roots or self.index.photograph_folders
+
+    def _of_file(self, query: str, box: Box | None) -> Features:
+        if os.path.isdir(query):
+            raise InputError(f"{shown(query)}: is a folder; a query is one photograph: give those in it one by one")
+        if not os.path.lexists(query):
+            raise NotFoundError(
+                f"{query!r} is neither an image of {self.index.path} nor a file; "
+                f"`asmk-engine info {self.index.path} --names` lists the images"
+            )
+        return self.extractor.extract(Path(query), box=box)
+
+    def _of_set(self, name: str) -> Features | None:
+        """The features of this photograph in a feature set; MismatchError when the set that was given has others."""
+        known = self.index.identity(name)
+        for features in self._opened():
+            if name not in features:
+                continue
+            if known is None or known.fingerprint in (0, features.source(name).fingerprint):
+                return features.read(name)
+            # Of what another program made, the fingerprint is that of the features, which may well differ.
+            if self._given and not (known.root.is_known and features.root(name).is_known):
+                return features.read(name)
+            if self._given:
+                raise MismatchError(
+                    f"{features.path}: holds another photograph of the name {name!r} than {self.index.path}; give the "
+                    "feature set the index was made from"
+                )
+        return None
+
+    def _opened(self) -> list[FeatureSet]:
+        """The feature sets that are there, opened."""
+        if self._sets is None:
+            opened = (self._open(places[0]) if self._given else self._remembered(places) for places in self._places)
+            self._sets = [features for features in opened if features is not None]
+        return self._sets
+
+    def _remembered(self, places: Sequence[Path]) -> FeatureSet | None:
+        """A feature set that was indexed, at the first place where there is one like it; None where it is lost."""
+        for path in places:
+            with contextlib.suppress(NotFoundError, FormatError, MismatchError):
+                return self._open(path)
+        return None
+
+    def _open(self, path: Path) -> FeatureSet:
+        features, recipe = FeatureSet.open(path), self.index.recipe
+        if features.recipe != recipe:
+            raise MismatchError(
+                f"{path}: features of [{features.recipe}], but the index {self.index.path} holds features of "
+                f"[{recipe}]; give the feature set the index was made from"
+            )
+        return features
+
+    @property
+    def extractor(self) -> Extractor:
+        """The extractor that made the indexed features."""
+        if self._extractor is None:
+            recipe = self.index.recipe
+            if recipe.extractor == CONCATENATION:
+                folders = dict.fromkeys(path.parent for places in self._places for path in places)
+                beside = [network for folder in folders for network in sorted(folder.glob("*.safetensors"))]
+                self._extractor = concatenated_extractor(recipe, beside)
+            else:
+                self._extractor = extractor_from_recipe(recipe, self.index.network)
+        return self._extractor
+
+    def likely_path(self, name: str) -> Path:
+        """The photograph of an indexed image or of a query, or where it should be: what a contact sheet shows."""
+        indexed = self.indexed_name(name)
+        if indexed is None:
+            return Path(name)
+        try:
+            return self.image_path(indexed)
+        except MismatchError:
+            return Path(f"{indexed} (changed since it was indexed)")
+        except AsmkError:
+            return next(self._candidates(indexed), Path(indexed))
+
+    def image_path(self, name: str) -> Path:
+        """The photograph of an indexed image, or the file a query names.
+
+        MismatchError when only another photograph is at its place; NotFoundError tells the places that were looked at.
+        """
+        known = self.index.identity(name)
+        if known is None:
+            return Path(name)
+        there = [path for path in self._candidates(name) if os.path.isfile(path)]
+        found = next((path for path in there if _holds(path, known)), None)
+        if found is not None:
+            return found
+        if there and not known.root.is_known:  # its fingerprint may be that of features: nobody knows a better one
+            return there[0]
+        if there:
+            raise MismatchError(
+                f"{shown(there[0])}: holds another photograph than was indexed as {name!r}; `asmk-engine index` with "
+                "--update takes it anew, --images gives the folder of the old one"
+            )
+        raise NotFoundError(
+            f"the photograph of {name!r} is not {_looked_in(self._folders)}; "
+            "give its folder with --images, or a feature set with --features"
+        )
+
+    def _candidates(self, name: str) -> Iterator[Path]:
+        """Where the photograph of an indexed image may be."""
+        known = self.index.identity(name)
+        prefix = known.root.prefix if known else ""
+        for root in self._roots:
+            yield from dict.fromkeys([root / name, root / name.removeprefix(prefix)])
+        if not self._roots:
+            yield from self.index.photograph_places(name)
+
+
+def _names_below(folder: Path) -> list[str]:
+    """Names of the photographs below a folder; none where nothing can be listed."""
+    try:
+        return [image.name for image in find_images([folder], every_file=True).images]
+    except InputError:
+        return []
+
+
+def _holds(path: Path, known: Identity) -> bool:
+    """Whether a file has the content that was indexed, as far as anybody knows."""
+    try:
+        return known.fingerprint == 0 or file_fingerprint(path) == known.fingerprint
+    except OSError:
+        return False
+
+
+def _looked_in(roots: Sequence[Path]) -> str:
+    return f"below {', '.join(map(shown, roots))}" if roots else "in any folder the index remembers"
+

@@ -1,0 +1,141 @@
+"""Reading which photographs show the same thing, in the layouts that such data have.
+
+folders   one folder for each instance; photographs that lie beside the folders belong to none
+csv       a table with the header `image,instance` or `image,instance,group`; no instance: the field is empty
+photos    photographs without labels; each is an instance of its own
+sfm120k   the published pickle of SfM-120k (`sfm120k.py`)
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError, StorageError
+from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
+from asmk_engine.training.instances import NONE, Instances, check_present, make_instances
+from asmk_engine.training.sfm120k import read_sfm120k
+
+LAYOUTS = ("auto", "folders", "csv", "photos", "sfm120k")
+
+
+def read_instances(
+    data: Path, layout: str = "auto", images: Path | None = None, background: Sequence[Path] = ()
+) -> Instances:
+    """The photographs of a training.
+
+    data        a folder, a .csv or a .pkl, as the layout asks; `auto` goes by that
+    images      the folder of the photographs that a table or a pickle names; that of the table itself by default
+    background  folders of photographs that show no instance; where they lie in `data`, they are not looked for there
+    NotFoundError for what is not there, FormatError and DamagedError for tables and pickles that are not understood,
+    InputError for photographs that cannot be listed.
+    """
+    layout = _chosen(data, layout)
+    outside = [path.resolve() for path in background]
+    if layout == "sfm120k":
+        found = read_sfm120k(data, images)
+    elif layout == "csv":
+        found = _read_table(data, images or data.parent)
+    else:
+        found = _read_folder(data, outside, labelled=layout == "folders")
+    return _with_background(found, background)
+
+
+def _chosen(data: Path, layout: str) -> str:
+    if layout not in LAYOUTS:
+        raise InputError(f"layout is {layout!r}; choose one of {', '.join(LAYOUTS)}")
+    if not data.exists():
+        raise NotFoundError(f"{shown(data)}: no such folder or file of training data; check the path")
+    by_suffix = {".csv": "csv", ".pkl": "sfm120k"}.get(data.suffix.lower(), "")
+    if layout == "auto":
+        layout = "folders" if data.is_dir() else by_suffix
+    if not layout:
+        raise FormatError(f"{shown(data)}: neither a folder nor .csv nor .pkl; say what it is with --layout")
+    if data.is_dir() != (layout in ("folders", "photos")):
+        found, wanted = ("a folder", "a file") if data.is_dir() else ("a file", "a folder")
+        raise InputError(f"{shown(data)}: is {found}, layout {layout} takes {wanted}")
+    return layout
+
+
+def _read_folder(folder: Path, outside: Sequence[Path], *, labelled: bool) -> Instances:
+    found = _listed(folder).images
+    inside = [image for image in found if not _below(image.path, outside)]
+    names = [image.name.split("/")[0] if "/" in image.name else "" for image in inside]
+    if not labelled:
+        names = [image.name for image in inside]
+    elif not any(names):
+        raise InputError(
+            f"{shown(folder)}: no folder of photographs in it; expected one folder for each instance, or give "
+            "--layout photos for photographs without labels"
+        )
+    return make_instances(inside, names, [""] * len(inside))
+
+
+def _below(path: Path, folders: Sequence[Path]) -> bool:
+    return bool(folders) and any(path.resolve().is_relative_to(folder) for folder in folders)
+
+
+def _listed(folder: Path) -> ImageList:
+    if not folder.is_dir():
+        raise NotFoundError(f"{shown(folder)}: no such folder of photographs; check the path")
+    found = find_images(folder)
+    if unusable := {**found.failures, **found.unlisted}:
+        name, reason = next(iter(unusable.items()))
+        raise InputError(f"{shown(folder)}: {len(unusable)} entries cannot be listed: {name!r}: {reason}")
+    return found
+
+
+def _with_background(found: Instances, folders: Sequence[Path]) -> Instances:
+    """The same, with the photographs of the folders that are not in it as ones of no instance, each its own group."""
+    known = {image.path.resolve() for image in found.images}
+    new = [image for folder in folders for image in _listed(folder).images if image.path.resolve() not in known]
+    first = int(found.groups.max(initial=-1)) + 1
+    return Instances(
+        (*found.images, *new),
+        np.concatenate([found.instances, np.full(len(new), NONE)]),
+        np.concatenate([found.groups, np.arange(first, first + len(new))]),
+        found.pairs,
+    )
+
+
+def _read_table(path: Path, root: Path) -> Instances:
+    rows = _rows(path)
+    header = [name.strip() for name in rows[0]] if rows else []
+    if header not in (["image", "instance"], ["image", "instance", "group"]):
+        raise FormatError(
+            f"{shown(path)}: the first line is {','.join(header)[:80]!r}; expected image,instance or "
+            "image,instance,group"
+        )
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header) or not row[0]:
+            raise DamagedError(f"{shown(path)}: line {number} has {len(row)} fields, expected {','.join(header)}")
+    names = [row[0] for row in rows[1:]]
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise DamagedError(f"{shown(path)}: {twice!r} stands in it twice; list each photograph once")
+    files = [ImageFile(name, root / name) for name in names]
+    check_present(files, root)
+    return make_instances(files, [row[1] for row in rows[1:]], _groups_of(rows[1:], path))
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return [row for row in csv.reader(file) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DamagedError(f"{shown(path)}: not a table in UTF-8 ({error}); write it again") from None
+    except OSError as error:
+        raise StorageError(f"{shown(path)}: cannot be read: {error.strerror}; check its permissions") from None
+
+
+def _groups_of(rows: list[list[str]], path: Path) -> list[str]:
+    """The group of each row; DamagedError for an instance that lies in two."""
+    groups = [row[2] if len(row) == 3 else "" for row in rows]
+    first: dict[str, str] = {}
+    for row, group in zip(rows, groups, strict=True):
+        if row[1] and first.setdefault(row[1], group) != group:
+            raise DamagedError(f"{shown(path)}: instance {row[1]!r} is in the groups {first[row[1]]!r} and {group!r}")
+    return groups
