@@ -26,7 +26,7 @@ Distributions = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Part:
+class Package:
     """A package this program uses.
 
     name      as people call it
@@ -44,24 +44,24 @@ class Part:
 
 
 PARTS = (
-    Part("numpy", "numpy", "numpy", "all arithmetic"),
-    Part("Numba", "numba", "numba", "the compiled kernels"),
-    Part("SciPy", "scipy", "scipy", "linear algebra"),
-    Part("torch", "torch", "torch", "clustering without faiss, and networks"),
-    Part("OpenCV", "cv2", "opencv-python-headless", "SIFT"),
-    Part("Pillow", "PIL", "Pillow", "reading images"),
-    Part("h5py", "h5py", "h5py", "feature sets and codebooks"),
-    Part("click", "click", "click", "the command line"),
-    Part("tqdm", "tqdm", "tqdm", "progress bars"),
-    Part("faiss", "faiss", "'asmk-engine[cpu]'", "training codebooks faster", required=False),
-    Part("matplotlib", "matplotlib", "'asmk-engine[plots]'", "plots", required=False),
-    Part("pillow-heif", "pillow_heif", "'asmk-engine[heif]'", "reading HEIC photographs", required=False),
-    Part("scikit-image", "skimage", "'asmk-engine[demo]'", "the photographs of `asmk-engine demo`", required=False),
+    Package("numpy", "numpy", "numpy", "all arithmetic"),
+    Package("Numba", "numba", "numba", "the compiled kernels"),
+    Package("SciPy", "scipy", "scipy", "linear algebra"),
+    Package("torch", "torch", "torch", "clustering without faiss, and networks"),
+    Package("OpenCV", "cv2", "opencv-python-headless", "SIFT"),
+    Package("Pillow", "PIL", "Pillow", "reading images"),
+    Package("h5py", "h5py", "h5py", "feature sets and codebooks"),
+    Package("click", "click", "click", "the command line"),
+    Package("tqdm", "tqdm", "tqdm", "progress bars"),
+    Package("faiss", "faiss", "'asmk-engine[cpu]'", "training codebooks faster", required=False),
+    Package("matplotlib", "matplotlib", "'asmk-engine[plots]'", "plots", required=False),
+    Package("pillow-heif", "pillow_heif", "'asmk-engine[heif]'", "reading HEIC photographs", required=False),
+    Package("scikit-image", "skimage", "'asmk-engine[demo]'", "the photographs of `asmk-engine demo`", required=False),
 )
 
 
 @dataclass(frozen=True)
-class Finding:
+class PackageState:
     """What was found of a part.
 
     state     `ok`, `missing`, or `broken` when it is there and fails
@@ -98,7 +98,7 @@ class Diagnosis:
     processors: int
     threads: int
     kernel_cache: str | None
-    parts: tuple[Finding, ...]
+    parts: tuple[PackageState, ...]
     warnings: tuple[str, ...]
     suggestions: tuple[str, ...]
     problems: tuple[str, ...]
@@ -132,10 +132,10 @@ def diagnose(importer: Importer = importlib.import_module, distributions: Distri
     )
 
 
-def examine(part: Part, importer: Importer, installed: Distributions) -> Finding:
+def examine(part: Package, importer: Importer, installed: Distributions) -> PackageState:
     """Import a part and ask it for its version and details; whatever that raises is reported, never raised."""
     owners = tuple(sorted(set(installed.get(part.module, ()))))
-    report = functools.partial(Finding, part.name, required=part.required, distributions=owners)
+    report = functools.partial(PackageState, part.name, required=part.required, distributions=owners)
     version = None
     try:
         with warnings.catch_warnings():
@@ -231,7 +231,7 @@ def is_writable(folder: Path) -> bool:
     return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
-def _warnings(findings: Mapping[Part, Finding], folders: Sequence[Path], cache: Path | None) -> Iterator[str]:
+def _warnings(findings: Mapping[Package, PackageState], folders: Sequence[Path], cache: Path | None) -> Iterator[str]:
     for part, finding in findings.items():
         yield from finding.warnings
         if finding.state == "broken" and not part.required:
@@ -246,13 +246,13 @@ def _warnings(findings: Mapping[Part, Finding], folders: Sequence[Path], cache: 
         yield f"{folders[0]} cannot be written, compiled kernels go to {cache}: choose a folder with NUMBA_CACHE_DIR"
 
 
-def _suggestions(findings: Mapping[Part, Finding]) -> Iterator[str]:
+def _suggestions(findings: Mapping[Package, PackageState]) -> Iterator[str]:
     for part, finding in findings.items():
         if finding.state == "missing" and not part.required:
             yield f"{part.name}, for {part.purpose}: pip install {_install(part, findings)}"
 
 
-def _problems(findings: Mapping[Part, Finding], folders: Sequence[Path], cache: Path | None) -> Iterator[str]:
+def _problems(findings: Mapping[Package, PackageState], folders: Sequence[Path], cache: Path | None) -> Iterator[str]:
     for part, finding in findings.items():
         if part.required and finding.state == "missing":
             yield f"{part.name} is missing, needed for {part.purpose}: pip install {part.install}"
@@ -263,12 +263,12 @@ def _problems(findings: Mapping[Part, Finding], folders: Sequence[Path], cache: 
         yield f"Numba can write no folder for compiled kernels ({tried}): set NUMBA_CACHE_DIR to one that you may write"
 
 
-def _broken(part: Part, finding: Finding) -> str:
+def _broken(part: Package, finding: PackageState) -> str:
     packages = " ".join(finding.distributions) or part.install
     return f"{part.name} is installed but fails ({finding.problem}): pip install --force-reinstall {packages}"
 
 
-def _install(part: Part, findings: Mapping[Part, Finding]) -> str:
+def _install(part: Package, findings: Mapping[Package, PackageState]) -> str:
     """What follows `pip install`; faiss for the GPU where torch sees one and there are wheels for it."""
     torch = next(finding for other, finding in findings.items() if other.name == "torch")
     gpu = any(detail.startswith("cuda:") for detail in torch.details)

@@ -76,10 +76,10 @@ def stream(function: Callable[[Item], Result], items: Iterable[Item], threads: i
     if threads == 1 or _is_inside_a_task():
         yield from map(function, items)
         return
-    pending: deque[_Task[Item, Result]] = deque()
+    pending: deque[_PoolTask[Item, Result]] = deque()
     try:
         for item in items:
-            pending.append(_Task(function, item, threads))
+            pending.append(_PoolTask(function, item, threads))
             if len(pending) == 2 * threads:
                 yield pending.popleft().result()
         while pending:
@@ -93,7 +93,7 @@ def _is_inside_a_task() -> bool:
     return getattr(_this_thread, "is_of_a_pool", False)
 
 
-class _Task(Generic[Item, Result]):
+class _PoolTask(Generic[Item, Result]):
     """A function of one item, under way in a pool; forgotten by a fork, it is computed by who asks for the result."""
 
     def __init__(self, function: Callable[[Item], Result], item: Item, threads: int) -> None:

@@ -18,7 +18,7 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.indexes.manifest import FileEntry, SegmentEntry
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.segment import RANGE_BITS, range_images
-from asmk_engine.inverted.segment_writer import Outline, SegmentWriter
+from asmk_engine.inverted.segment_writer import SegmentOutline, SegmentWriter
 from asmk_engine.inverted.signatures import Signature, code_width
 from asmk_engine.recipes import Recipe
 
@@ -81,7 +81,7 @@ def _build(path: Path, images: int, words: int, seed: int, dim: int) -> None:
     ranges = [range_images(r, images) for r in range(-(-images >> RANGE_BITS))]
     seeds = rng.integers(0, 2**31, len(ranges))
     drawn = [_draw(int(s), chances, size) for s, size in zip(seeds, ranges, strict=True)]
-    outline = Outline.of(np.concatenate([counts for counts, _ in drawn]), images, words)
+    outline = SegmentOutline.of(np.concatenate([counts for counts, _ in drawn]), images, words)
     names = [f"synthetic/{number:010d}".encode() for number in range(images)]
     file_name = "segment-000001.safetensors"
     with index._writing():

@@ -179,9 +179,7 @@ def count_moved(ids, list_words, posting_starts, id_starts, vocabulary, moved, r
     return -1
 
 
-@kernel(
-    f"int64({_U1}, {_U4}, {_I8}, {_I8}, {_CODES}, int64, {_I8}, int64[::1], uint32[::1], uint64[:, ::1])"
-)
+@kernel(f"int64({_U1}, {_U4}, {_I8}, {_I8}, {_CODES}, int64, {_I8}, int64[::1], uint32[::1], uint64[:, ::1])")
 def gather_moved(ids, list_words, posting_starts, id_starts, codes, first_word, moved, places, out_numbers, out_codes):
     """Bring the postings of some lists of one range to their new places.
 

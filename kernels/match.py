@@ -319,12 +319,8 @@ def digest_lists(posting_starts, id_starts, ids, codes, out):
         out[j] = _digest(codes, posting_starts[j], count, ids, id_starts[j], size, lanes)
 
 
-@kernel(
-    f"int64({_I8}, {_U8}, {_F8}, {_I8}, {_I8}, {_U1}, {_U8}, {_U4}, uint8[::1], {_F8}, int64, float64[::1])"
-)
-def match(
-    lists, query_codes, weights, posting_starts, id_starts, ids, codes, digests, seen, table, universe, scores
-):
+@kernel(f"int64({_I8}, {_U8}, {_F8}, {_I8}, {_I8}, {_U1}, {_U8}, {_U4}, uint8[::1], {_F8}, int64, float64[::1])")
+def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, digests, seen, table, universe, scores):
     """Add to the score of every image of a range what its postings of the query's words are worth.
 
     lists           [q] int64, the list of each query word, -1 for none

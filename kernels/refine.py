@@ -67,9 +67,7 @@ def _compare(rows, q, centroids, a, b, c, d, out):
     out[3, 0], out[3, 1], out[3, 2], out[3, 3] = sa, sb, sc, sd
 
 
-@kernel(
-    f"void({_F4}, {_I8}, {_I8}, int64, int64, {_F4}, {_I4}, int64, int32[::1], float32[::1])"
-)
+@kernel(f"void({_F4}, {_I8}, {_I8}, int64, int64, {_F4}, {_I4}, int64, int32[::1], float32[::1])")
 def refine(descriptors, order, starts, first, last, centroids, neighbours, second, words, distances):
     """The nearest of a few hundred words for every descriptor of words first to last, the lower one among equals.
 

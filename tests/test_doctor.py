@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import asmk_engine
 from asmk_engine import doctor as diagnosis
 from asmk_engine.cli import doctor as command
-from asmk_engine.doctor import PARTS, Diagnosis, Finding, diagnose, is_writable, kernel_cache_folders
+from asmk_engine.doctor import PARTS, Diagnosis, PackageState, diagnose, is_writable, kernel_cache_folders
 from asmk_engine.errors import DependencyError
 
 MODULES = {part.module for part in PARTS}
@@ -58,7 +58,7 @@ def missing(name: str) -> ModuleNotFoundError:
     return ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def finding(found: Diagnosis, name: str) -> Finding:
+def finding(found: Diagnosis, name: str) -> PackageState:
     return next(part for part in found.parts if part.name == name)
 
 
@@ -86,7 +86,7 @@ def test_a_machine_where_all_is_well() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_each_missing_package_is_named_with_its_command(part: diagnosis.Part) -> None:
+def test_each_missing_package_is_named_with_its_command(part: diagnosis.Package) -> None:
     found = examined(machine(**{part.module: missing(part.module)}))
     assert finding(found, part.name).state == "missing"
     told = found.problems if part.required else found.suggestions
@@ -116,7 +116,7 @@ def test_the_commands_of_the_extras() -> None:
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("part", [PARTS[3], PARTS[9]], ids=lambda part: part.name)
-def test_a_broken_package_is_reported(part: diagnosis.Part, error: Exception) -> None:
+def test_a_broken_package_is_reported(part: diagnosis.Package, error: Exception) -> None:
     found = examined(machine(**{part.module: error}), **{part.module: [f"{part.module}-dist"]})
     assert finding(found, part.name).state == "broken"
     told = found.problems if part.required else found.warnings

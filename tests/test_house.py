@@ -276,6 +276,16 @@ def test_a_circle_is_found() -> None:
     assert circle(needs(files[:2])) == []
 
 
+def test_a_class_name_means_one_thing() -> None:
+    """But for `compat`, whose names are those of another package."""
+    homes: dict[str, list[str]] = {}
+    for file in package_sources():
+        names = (node.name for node in ast.walk(file.tree) if isinstance(node, ast.ClassDef))
+        for name in names if file.room != "compat" else ():
+            homes.setdefault(name.lstrip("_"), []).append(file.module)
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def test_few_modules_lie_loose() -> None:
     loose = [file.module for file in package_sources() if file.path.parent == ROOT / "asmk_engine"]
     assert len(loose) <= 10, loose

@@ -149,7 +149,8 @@ def test_a_process_that_hangs_on_a_file_is_ended(path: Path, fresh: None, monkey
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="memory is limited through the resource module")
 def test_a_process_that_grows_is_refused_its_memory(path: Path, fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    grow = "from asmk_engine.storage import hdf5_inspection as i\ndef grow(path): bytearray(4 << 30)\ni.inspect = grow\ni.main()"
+    grow = "from asmk_engine.storage import hdf5_inspection as i\ndef grow(path): bytearray(4 << 30)\n"
+    grow += "i.inspect = grow\ni.main()"
     monkeypatch.setattr(inspector, "_BOOTSTRAP", grow)
     with pytest.raises(InputError, match="takes more than 2147483648 bytes of memory"):
         open_hdf5(path)

@@ -40,7 +40,7 @@ from asmk_engine.reproduction.experiment import Codes, PublishedRow, open_recipe
 from asmk_engine.reproduction.extraction import Settings
 from asmk_engine.reproduction.files import DATASETS, check_there, chosen_tests, datasets_of, listing, needs
 from asmk_engine.reproduction.report import as_dict, as_markdown, lines
-from asmk_engine.reproduction.stages import Outcome, run
+from asmk_engine.reproduction.stages import ReproductionResult, run
 from asmk_engine.training.sfm120k import image_place
 from disks import fast_disk
 from samples import make_features, write_features
@@ -371,10 +371,12 @@ def test_micro_average_precision_of_nothing_and_of_one() -> None:
     assert (one.value, one.low, one.high) == (100, 100, 100)
 
 
-def outcome(value: float, rehearsal: bool) -> Outcome:
+def outcome(value: float, rehearsal: bool) -> ReproductionResult:
     row = parse_recipe(SMALL, "small.toml")
     found = {"easy": Measured(math.nan, math.nan, math.nan, 0), "medium": Measured(value, value - 1, value + 1, 70)}
-    return Outcome(row, rehearsal, row.tests, {"roxford5k": found}, {"index": 1.5}, ("a note",), {"words": 4})
+    return ReproductionResult(
+        row, rehearsal, row.tests, {"roxford5k": found}, {"index": 1.5}, ("a note",), {"words": 4}
+    )
 
 
 @pytest.mark.parametrize(("value", "inside"), [(50.9, True), (51.1, False), (49.0, True), (48.9, False)])

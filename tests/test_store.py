@@ -18,9 +18,7 @@ def synced_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return synced
 
 
-def test_every_folder_that_is_made_is_durable_in_the_one_above(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_folder_that_is_made_is_durable_in_the_one_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = synced_folders(monkeypatch)
     Folder(tmp_path / "a" / "b" / "c").make()
     assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}

@@ -20,8 +20,8 @@ from asmk_engine.tradeoff import extrapolate, figure, measure, page, table
 from asmk_engine.tradeoff.configurations import Cell, GlobalCell, LocalCell, Supply, Sweep, plan
 from asmk_engine.tradeoff.extrapolate import Extrapolated
 from asmk_engine.tradeoff.results import Failure, Result, pareto_front, put_together
-from asmk_engine.tradeoff.stage_cache import Workshop, key_of
-from asmk_engine.tradeoff.stages import Measured
+from asmk_engine.tradeoff.stage_cache import StageCache, key_of
+from asmk_engine.tradeoff.stages import Measurement
 
 LOCAL, GLOBAL = Supply(False, 128, 1500), Supply(True, 512, 1)
 
@@ -83,10 +83,10 @@ def test_a_stage_is_made_once_and_again_for_other_inputs(tmp_path: Path) -> None
         made.append(folder)
         return {"count": len(made)}
 
-    first = Workshop(tmp_path).stage("index", {"a": 1, "b": 2}, make)
-    assert Workshop(tmp_path).stage("index", {"b": 2, "a": 1}, make) == first
-    assert Workshop(tmp_path).stage("index", {"a": 1, "b": 3}, make).numbers == {"count": 2}
-    assert Workshop(tmp_path).stage("codebook", {"a": 1, "b": 2}, make).numbers == {"count": 3}
+    first = StageCache(tmp_path).stage("index", {"a": 1, "b": 2}, make)
+    assert StageCache(tmp_path).stage("index", {"b": 2, "a": 1}, make) == first
+    assert StageCache(tmp_path).stage("index", {"a": 1, "b": 3}, make).numbers == {"count": 2}
+    assert StageCache(tmp_path).stage("codebook", {"a": 1, "b": 2}, make).numbers == {"count": 3}
     assert len(set(made)) == 3
 
 
@@ -101,10 +101,10 @@ def test_an_unfinished_stage_is_made_again_in_an_empty_folder(tmp_path: Path, le
         return {"good": True}
 
     with pytest.raises(InputError, match="broken"):
-        Workshop(tmp_path).stage("index", {}, fail)
+        StageCache(tmp_path).stage("index", {}, fail)
     if left is not None:
         (next(tmp_path.iterdir()) / "numbers.json").write_text(left)
-    assert Workshop(tmp_path).stage("index", {}, make).numbers == {"good": True}
+    assert StageCache(tmp_path).stage("index", {}, make).numbers == {"good": True}
 
 
 def test_keys_depend_on_every_value() -> None:
@@ -123,12 +123,12 @@ def test_the_front_is_that_of_the_twin(seed: int) -> None:
 
 
 def test_seeds_are_put_together() -> None:
-    def measured(precisions: dict[str, float], milliseconds: float) -> Measured:
+    def measured(precisions: dict[str, float], milliseconds: float) -> Measurement:
         index = {"seconds": milliseconds, "images": 10, "bytes": {"segments": 1000, "codebook": 7}}
         index |= {"words_per_image": 30.0, "dense_bytes_per_image": 80.0}
         search = {"assignment_milliseconds": milliseconds, "scoring_milliseconds": 2.0, "nanoseconds_per_image": 500.0}
         rows = {"medium": 9.0, "hard": milliseconds / 10}
-        return Measured(9.0, index, search, {"row": "medium", "rows": rows, "per_query": precisions})
+        return Measurement(9.0, index, search, {"row": "medium", "rows": rows, "per_query": precisions})
 
     both = [measured({"a": 0.2, "b": 0.6}, 1.0), measured({"a": 0.4, "b": 1.0}, 3.0)]
     found = put_together(LocalCell("how", 9, 64, 32, 5), both)

@@ -25,7 +25,7 @@ from asmk_engine.inverted.search import Searcher
 from asmk_engine.recipes import Recipe
 from asmk_engine.tradeoff import measure, stages
 from asmk_engine.tradeoff.configurations import GlobalCell, LocalCell, Sweep
-from asmk_engine.tradeoff.run import Outcome, Step, run
+from asmk_engine.tradeoff.run import Step, TradeoffResult, run
 from asmk_engine.tradeoff.sources import SourcePaths, StrongestFeatures, features_key, open_source
 
 IMAGES, GROUP, DIM, FEATURES = 24, 4, 16, 20
@@ -64,13 +64,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_in(place: Path, work: Path, sweep: Sweep = SWEEP, on_step: Any = None, **changes: Any) -> Outcome:
+def run_in(place: Path, work: Path, sweep: Sweep = SWEEP, on_step: Any = None, **changes: Any) -> TradeoffResult:
     paths = [replace(SourcePaths("sift", place / "sift"), **changes), SourcePaths("gem", place / "gem")]
     return run(paths, read_truth(place / "gnd.json"), sweep, work, on_step)
 
 
 @pytest.fixture(scope="module")
-def done(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, list[Step]]:
+def done(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TradeoffResult, list[Step]]:
     """A run that was finished: its work folder, what came of it, and its steps."""
     work, steps = tmp_path_factory.mktemp("work"), []
     with pytest.MonkeyPatch.context() as patch:
@@ -78,7 +78,7 @@ def done(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, O
         return work, run_in(place, work, on_step=steps.append), steps
 
 
-def test_every_cell_is_measured(done: tuple[Path, Outcome, list[Step]]) -> None:
+def test_every_cell_is_measured(done: tuple[Path, TradeoffResult, list[Step]]) -> None:
     work, outcome, steps = done
     made = {name: len(list(work.glob(f"{name}-*"))) for name in ("codebook", "index", "vectors", "search")}
     # Two seeds of each; the codebook of the base serves all but that of fewer bits.
@@ -100,7 +100,7 @@ def test_every_cell_is_measured(done: tuple[Path, Outcome, list[Step]]) -> None:
 
 
 def test_precision_and_sizes_are_those_of_the_steps_by_hand(
-    place: Path, done: tuple[Path, Outcome, list[Step]], tmp_path: Path
+    place: Path, done: tuple[Path, TradeoffResult, list[Step]], tmp_path: Path
 ) -> None:
     """The base cell, from the codebook on, with the twin's average precision, averaged over two seeds."""
     features = FeatureSet.open(place / "sift")
@@ -119,7 +119,7 @@ def test_precision_and_sizes_are_those_of_the_steps_by_hand(
 
 
 def test_a_second_run_takes_everything_from_the_work_folder(
-    place: Path, done: tuple[Path, Outcome, list[Step]], monkeypatch: pytest.MonkeyPatch
+    place: Path, done: tuple[Path, TradeoffResult, list[Step]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("train_codebook", "train_codec", "evaluate"):
         monkeypatch.setattr(stages, name, None)

@@ -23,7 +23,7 @@ from asmk_engine.training.contrastive import TupleOptions, TupleTask
 from asmk_engine.training.curves import draw_curves
 from asmk_engine.training.instance_layouts import read_instances
 from asmk_engine.training.log import read_log
-from asmk_engine.training.loop import BEST, LAST, LoopOptions, Run
+from asmk_engine.training.loop import BEST, LAST, LoopOptions, TrainingRun
 from asmk_engine.training.state import STATE
 from asmk_engine.training.task import Silent
 from asmk_engine.training.validation import Validation, ValidationOptions
@@ -66,18 +66,18 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_run(
     folder: Path, photographs: Path, loop: LoopOptions = LOOP, options: TupleOptions = OPTIONS, **more: Any
-) -> Run:
+) -> TrainingRun:
     task = TupleTask(tiny_network(), read_instances(photographs), options)
-    return Run(folder, task, loop, {"made": "here"}, "start", **more)
+    return TrainingRun(folder, task, loop, {"made": "here"}, "start", **more)
 
 
-def make_classes(folder: Path, photographs: Path, **more: Any) -> Run:
+def make_classes(folder: Path, photographs: Path, **more: Any) -> TrainingRun:
     options = ClassOptions(max_side=SIDE, learning_rate=1e-3, head_rate=1e-2, augment=True)
     task = ClassTask(tiny_network(**DELF), read_instances(photographs), options)
-    return Run(folder, task, LoopOptions(epochs=2, together=3), {}, "start", **more)
+    return TrainingRun(folder, task, LoopOptions(epochs=2, together=3), {}, "start", **more)
 
 
-MAKERS: dict[str, Callable[..., Run]] = {"how": make_run, "delf": make_classes}
+MAKERS: dict[str, Callable[..., TrainingRun]] = {"how": make_run, "delf": make_classes}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -17,10 +17,10 @@ from asmk_engine.training.classification import ClassOptions, ClassTask
 from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate, freeze
 from asmk_engine.training.instance_layouts import read_instances
 from asmk_engine.training.instances import Instances
-from asmk_engine.training.loop import LoopOptions, Run
+from asmk_engine.training.loop import LoopOptions, TrainingRun
 from asmk_engine.training.losses import contrastive, global_vector, pooled_vector
 from asmk_engine.training.photographs import load_pixels, place_network, to_network
-from asmk_engine.training.task import Silent, Task
+from asmk_engine.training.task import Silent, TrainingTask
 from trainings import SIDE, tiny_network, write_photographs
 
 OPTIONS = TupleOptions(pairs=6, pool=50, negatives=2, max_side=SIDE, learning_rate=1e-3)
@@ -80,7 +80,7 @@ def test_half_precision_is_near() -> None:
     assert 0 < float((exact - half).norm()) < 0.05
 
 
-def make_task(kind: str, network: LocalNetwork, data: Instances) -> Task:
+def make_task(kind: str, network: LocalNetwork, data: Instances) -> TrainingTask:
     if kind == "delf":
         return ClassTask(network, data, ClassOptions(max_side=SIDE))
     return TupleTask(network, data, OPTIONS)
@@ -132,7 +132,7 @@ def test_a_step_is_adam_on_the_sum_of_the_gradients(
     task = TupleTask(network, data, OPTIONS)
     name, parameter = next(iter(network.named_parameters()))
     before, gradients = parameter.detach().clone().double().numpy(), []
-    run = Run(tmp_path, task, LoopOptions(epochs=1, together=2), {})
+    run = TrainingRun(tmp_path, task, LoopOptions(epochs=1, together=2), {})
     real = run._optimizer.step
 
     def step(closure: Any = None) -> Any:
@@ -156,7 +156,7 @@ def test_gradients_of_tuples_are_summed_those_of_photographs_averaged(
         task.loss(item, task.load(1, number, item)).backward()
     learning = [value for value in task.trained.parameters() if value.requires_grad]
     expected = [share * value.grad.clone() for value in learning]
-    run = Run(tmp_path, task, LoopOptions(epochs=1, together=3), {})
+    run = TrainingRun(tmp_path, task, LoopOptions(epochs=1, together=3), {})
 
     def stop() -> None:
         raise KeyboardInterrupt

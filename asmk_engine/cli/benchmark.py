@@ -13,7 +13,7 @@ from asmk_engine.cli.common import PATH, Console, plural, quiet_option
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
-    from asmk_engine.tradeoff.run import Outcome, Step
+    from asmk_engine.tradeoff.run import Step, TradeoffResult
     from asmk_engine.tradeoff.sources import SourcePaths
 
 
@@ -134,7 +134,7 @@ def _tell(step: Step, console: Console) -> None:
     console.say(f"{place}: mAP {precision:.2f}, {outcome.bytes_per_image:.0f} bytes per image; {left}")
 
 
-def _raise_failures(outcome: Outcome, output: Path) -> None:
+def _raise_failures(outcome: TradeoffResult, output: Path) -> None:
     if outcome.failures:
         count, total = len(outcome.failures), len(outcome.failures) + len(outcome.results)
         first = outcome.failures[0]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from asmk_engine.features import FeatureSet
 
 
-class Words(click.ParamType):
+class WordCount(click.ParamType):
     """`auto` or a whole number above 0."""
 
     name = "auto|N"
@@ -33,7 +33,7 @@ class Words(click.ParamType):
 training_options = together(
     click.option(
         "--words",
-        type=Words(),
+        type=WordCount(),
         default="auto",
         show_default=True,
         help="Visual words. auto: the largest power of two with 200 features for each, at most 65536.",

@@ -12,7 +12,7 @@ from asmk_engine.cli.common import json_option, plural
 from asmk_engine.errors import DependencyError
 
 if TYPE_CHECKING:
-    from asmk_engine.doctor import Diagnosis, Finding
+    from asmk_engine.doctor import Diagnosis, PackageState
 
 
 @click.command()
@@ -52,7 +52,7 @@ def _row(label: str, value: str) -> str:
     return f"{label:<18} {value}"
 
 
-def _summary(finding: Finding) -> str:
+def _summary(finding: PackageState) -> str:
     if finding.state == "missing":
         return "missing" if finding.required else "not installed"
     if finding.state == "broken":

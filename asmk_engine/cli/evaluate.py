@@ -194,9 +194,7 @@ def _numbers(truth: Truth, searcher: AnySearcher) -> dict[str, int]:
     return searcher.image_numbers([*truth.images, *truth.ignored]) if depth_needed(truth) is None else {}
 
 
-def _asked(
-    judge: Judge, source: QuerySource, allow_missing: bool, console: Console
-) -> Iterator[tuple[str, Features]]:
+def _asked(judge: Judge, source: QuerySource, allow_missing: bool, console: Console) -> Iterator[tuple[str, Features]]:
     """The features of one query after the other, without queries that are missing and may be."""
     queries, failed = judge.truth.queries, Failures()
     with console.bar("evaluate", "queries") as progress:

@@ -45,7 +45,7 @@ global_options = together(
 
 
 @dataclass(frozen=True)
-class GlobalOptions:
+class GlobalIndexOptions:
     """What `index` lets one choose of a global index; see its help."""
 
     pca: int | None = None
@@ -78,7 +78,7 @@ class GlobalOptions:
         return CodecOptions(self.pca, self.whiten, int(self.pq) if self.pq else None, self.half, seed)
 
 
-def concatenated(sets: Sequence[Path], output: Path, options: GlobalOptions, console: Console) -> FeatureSet:
+def concatenated(sets: Sequence[Path], output: Path, options: GlobalIndexOptions, console: Console) -> FeatureSet:
     """The descriptors of several feature sets side by side, kept at `output`."""
     from asmk_engine.features import FeatureSet
     from asmk_engine.flat.concatenation import concatenate
@@ -87,7 +87,7 @@ def concatenated(sets: Sequence[Path], output: Path, options: GlobalOptions, con
         return concatenate([FeatureSet.open(path) for path in sets], output, options.part_weights, on_image)
 
 
-def make_codec(features: FeatureSet, options: GlobalOptions, seed: int, console: Console) -> Codec:
+def make_codec(features: FeatureSet, options: GlobalIndexOptions, seed: int, console: Console) -> Codec:
     """A codec for the features, trained on them or on the set that was named for it."""
     from asmk_engine.features import FeatureSet
     from asmk_engine.flat.codec_training import train_codec
@@ -106,7 +106,7 @@ def add_global(
     features: FeatureSet,
     target: GlobalIndex | None,
     output: Path,
-    options: GlobalOptions,
+    options: GlobalIndexOptions,
     console: Console,
     *,
     codebook: Path | None,

@@ -20,7 +20,7 @@ from asmk_engine.cli.common import (
     read_name_list,
     was_given,
 )
-from asmk_engine.cli.global_index import KEYS, GlobalOptions, add_global, concatenated, global_options
+from asmk_engine.cli.global_index import KEYS, GlobalIndexOptions, add_global, concatenated, global_options
 from asmk_engine.cli.networks import network_of
 from asmk_engine.cli.preparation import Call, Prepared, features_beside, prepare, prepare_set
 from asmk_engine.cli.reports import told
@@ -95,7 +95,7 @@ def index(
     console = Console(quiet)
     allowed = None if memory is None else parse_size(memory)
     training = {key: options.pop(key) for key in _TRAINING}
-    smaller = GlobalOptions(**{key: options.pop(key) for key in KEYS})
+    smaller = GlobalIndexOptions(**{key: options.pop(key) for key in KEYS})
     target, book = _existing(output, codebook)
     if book is not None and any(was_given(key) for key in _TRAINING):
         console.say("there is a codebook already: --words and the other options of training are not used")

@@ -134,9 +134,7 @@ def _removed(
     return allowed_removal(target.snapshot.origins(), found, failures, console, yes=call.yes)
 
 
-def _without_left(
-    removed: Sequence[str], target: Index | GlobalIndex | None, summary: ExtractionSummary
-) -> list[str]:
+def _without_left(removed: Sequence[str], target: Index | GlobalIndex | None, summary: ExtractionSummary) -> list[str]:
     """What is to be removed but for photographs that are there still, in files that were left out."""
     left = summary.intake.left
     known = {name: target.identity(name) for name in removed} if target is not None and left else {}

@@ -13,8 +13,8 @@ from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
     from asmk_engine.training.instances import Instances
-    from asmk_engine.training.loop import LoopOptions, Outcome
-    from asmk_engine.training.task import Task
+    from asmk_engine.training.loop import LoopOptions, TrainingResult
+    from asmk_engine.training.task import TrainingTask
     from asmk_engine.training.validation import Validation
 
 data_options = together(
@@ -212,22 +212,22 @@ def _loop(options: dict[str, Any], epochs: int, items: int) -> LoopOptions:
 
 def _run(
     output: Path,
-    task: Task,
+    task: TrainingTask,
     data: Instances,
     loop: LoopOptions,
     origin: dict[str, Any],
     start: str,
     options: dict[str, Any],
     console: Console,
-) -> Outcome:
-    from asmk_engine.training.loop import Run
+) -> TrainingResult:
+    from asmk_engine.training.loop import TrainingRun
     from asmk_engine.training.photographs import check_photographs
 
     console.say(f"{len(data)} photographs, {data.count} instances")
     validation = _validation(options)
     if validation and (shared := validation.shared(data.images)):
         console.say(f"{shared} photographs of the validation are trained with too; its mAP will flatter the network")
-    run = Run(output, task, loop, origin, start, validation, console)
+    run = TrainingRun(output, task, loop, origin, start, validation, console)
 
     def check() -> None:
         with console.bar("check the photographs", "images") as progress:
@@ -255,7 +255,7 @@ def _scales(text: str) -> tuple[float, ...]:
         raise InputError(f"--validate-scales {text!r}: expected numbers such as 1,0.707,0.5") from None
 
 
-def _print(outcome: Outcome, as_json: bool) -> None:
+def _print(outcome: TrainingResult, as_json: bool) -> None:
     if as_json:
         content = {"kind": "training", "best": str(outcome.best), "last": str(outcome.last)}
         click.echo(json.dumps({**content, "score": outcome.score, "epoch": outcome.epoch}))

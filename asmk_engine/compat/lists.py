@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from asmk_engine.inverted.segment import RANGE_BITS, Segment, range_images
-from asmk_engine.inverted.segment_writer import Outline
+from asmk_engine.inverted.segment_writer import SegmentOutline
 from asmk_engine.kernels import elias_fano, postings
 from asmk_engine.storage.arrays import ArrayFile
 
@@ -137,7 +137,7 @@ def _segment_in_memory(columns: Columns, vocabulary: int) -> Segment:
     counts = postings.count_lists(columns.words, columns.numbers, vocabulary, RANGE_BITS, ranges)
     starts = np.concatenate([[0], np.cumsum(counts)])[:-1].astype(np.int64)
     order = postings.order_postings(columns.words, columns.numbers, vocabulary, RANGE_BITS, starts)
-    outline = Outline.of(counts, columns.images, vocabulary)
+    outline = SegmentOutline.of(counts, columns.images, vocabulary)
     codes = wide_codes(columns.vectors[order])
     arrays = {
         "codes": codes,
@@ -153,7 +153,7 @@ def _segment_in_memory(columns: Columns, vocabulary: int) -> Segment:
     return Segment(file, vocabulary, codes.shape[1], None)
 
 
-def _encoded(numbers: np.ndarray, outline: Outline) -> np.ndarray:
+def _encoded(numbers: np.ndarray, outline: SegmentOutline) -> np.ndarray:
     ids = np.zeros(int(outline.id_starts[-1]) + elias_fano.PADDING, np.uint8)
     inside = numbers & np.uint32((1 << RANGE_BITS) - 1)
     for r in range(len(outline.range_starts) - 1):

@@ -1,9 +1,9 @@
 """Ground truths in one form: which images a query should find, which are hard to find, and which do not count.
 
-    revisited   Revisited Oxford and Paris: easy and hard images, and junk
-    original    Oxford5k and Paris6k as first published: images to find, and junk; a query finds itself
-    how         the validation set of HOW: the same
-    gldv2       retrieval on Google Landmarks v2: images to find, the best hundred of an answer count
+revisited   Revisited Oxford and Paris: easy and hard images, and junk
+original    Oxford5k and Paris6k as first published: images to find, and junk; a query finds itself
+how         the validation set of HOW: the same
+gldv2       retrieval on Google Landmarks v2: images to find, the best hundred of an answer count
 """
 
 from __future__ import annotations

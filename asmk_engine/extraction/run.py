@@ -105,7 +105,7 @@ def extract_images(
     found = _rooted(images) if isinstance(images, ImageList) else find_images(images)
     count = _worker_count(workers)
     with FeatureWriter(output, extractor.recipe, extractor.dim) as writer:
-        run = _Run(writer, found, strict=strict, progress=progress)
+        run = _ExtractionRun(writer, found, strict=strict, progress=progress)
         wanted = run.begin(update=update, held=held)
         if prune:
             run.forget_vanished(trusting=trusting)
@@ -224,12 +224,10 @@ class _Behind:
                 future.result()
 
 
-class _Run:
+class _ExtractionRun:
     """The books of one run: what was known, what became of each image."""
 
-    def __init__(
-        self, writer: FeatureWriter, found: ImageList, *, strict: bool, progress: Progress | None
-    ) -> None:
+    def __init__(self, writer: FeatureWriter, found: ImageList, *, strict: bool, progress: Progress | None) -> None:
         self._writer, self._found, self._strict, self._progress = writer, found, strict, progress
         self._known = FeatureSet.open(writer.path) if part_names(writer.path) else None
         self._noted = self._known.failures if self._known else {}

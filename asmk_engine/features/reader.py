@@ -26,7 +26,7 @@ class Identities:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Location:
     part: int
     row: int
 
@@ -37,7 +37,7 @@ class FeatureSet:
     def __init__(self, path: Path, parts: list[Part]) -> None:
         self.path = path
         self._parts = parts
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _Location] = {}
         self._moved: dict[str, Root] = {}
         self._spoken: dict[str, int] = {}
         self.failures: dict[str, str] = {}
@@ -51,7 +51,7 @@ class FeatureSet:
         if self._moved or self.failures:
             for name in part.names:
                 self._forget(name)
-        self._places |= {name: _Place(number, row) for row, name in enumerate(part.names)}
+        self._places |= {name: _Location(number, row) for row, name in enumerate(part.names)}
         self._moved |= part.moved
         self._spoken |= dict.fromkeys(part.moved, number)
         for name, reason in part.failures.items():
@@ -180,12 +180,12 @@ class FeatureSet:
             rows = [
                 (name, row)
                 for row, name in enumerate(part.names)
-                if (wanted is None or name in wanted) and self._places.get(name) == _Place(number, row)
+                if (wanted is None or name in wanted) and self._places.get(name) == _Location(number, row)
             ]
             if rows:
                 yield from images_of_part(part, rows)
 
-    def _place(self, name: str) -> _Place:
+    def _place(self, name: str) -> _Location:
         try:
             return self._places[name]
         except KeyError:

@@ -87,9 +87,7 @@ class FeatureWriter:
             )
         return int(names[-1][5:-3]) + 1
 
-    def add(
-        self, name: str, features: Features, source: Source | None = None, root: Root | None = None
-    ) -> None:
+    def add(self, name: str, features: Features, source: Source | None = None, root: Root | None = None) -> None:
         """Append one image; one of the same name in an earlier part is replaced. InputError or MismatchError.
 
         source, root  the file it was read from, and the root that the file lies below

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asmk_engine import threads
-from asmk_engine.flat.products import EXACT_BYTES, Scores
+from asmk_engine.flat.products import EXACT_BYTES, VectorScores
 from asmk_engine.flat.snapshot import GlobalSnapshot
 
 MANY_NAMES = 16  # from so many on the whole table of names is compared with its checksums, and read at once
@@ -62,18 +62,14 @@ class _Best:
         return [(place, np.concatenate(parts)) for place, parts in by_place.items()]
 
 
-def nearest(
-    snapshot: GlobalSnapshot, scores: Scores, queries: int, top: int | None, count: int
-) -> list[Nearest]:
+def nearest(snapshot: GlobalSnapshot, scores: VectorScores, queries: int, top: int | None, count: int) -> list[Nearest]:
     """The `top` nearest live images of each of so many queries, all of them when None, by `count` threads."""
-    candidates = (
-        [_everything(snapshot)] * queries if top is None else _proposed(snapshot, scores, queries, top, count)
-    )
+    candidates = [_everything(snapshot)] * queries if top is None else _proposed(snapshot, scores, queries, top, count)
     return [_ranked(snapshot, scores, query, found, top, count) for query, found in enumerate(candidates)]
 
 
 def _proposed(
-    snapshot: GlobalSnapshot, scores: Scores, queries: int, top: int, count: int
+    snapshot: GlobalSnapshot, scores: VectorScores, queries: int, top: int, count: int
 ) -> list[list[tuple[int, np.ndarray]]]:
     best = [_Best(top, scores.margin) for _ in range(queries)]
     blocks = [
@@ -98,7 +94,7 @@ def _proposed(
 
 def _ranked(
     snapshot: GlobalSnapshot,
-    scores: Scores,
+    scores: VectorScores,
     query: int,
     found: Sequence[tuple[int, np.ndarray]],
     top: int | None,
@@ -115,7 +111,7 @@ def _ranked(
     return Nearest(segments[order], numbers[order], values[order], [names[row] for row in order])
 
 
-def all_scores(snapshot: GlobalSnapshot, scores: Scores, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def all_scores(snapshot: GlobalSnapshot, scores: VectorScores, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Segments [n] and numbers [n] int64 and scores [n] float64 of all live images for the first query."""
     return _exact(snapshot, scores, 0, _everything(snapshot), count)
 
@@ -125,7 +121,7 @@ def _everything(snapshot: GlobalSnapshot) -> list[tuple[int, np.ndarray]]:
 
 
 def _exact(
-    snapshot: GlobalSnapshot, scores: Scores, query: int, found: Sequence[tuple[int, np.ndarray]], count: int
+    snapshot: GlobalSnapshot, scores: VectorScores, query: int, found: Sequence[tuple[int, np.ndarray]], count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     each = max(1, EXACT_BYTES // (4 * snapshot.codebook.width))
     tasks = [(place, some[begin : begin + each]) for place, some in found for begin in range(0, len(some), each)]

@@ -23,7 +23,7 @@ _UNIT_ROUNDOFF = 2.0**-24
 _LONGEST = 1.01  # what rounding to half precision leaves of a length of 1, at most
 
 
-class Scores(Protocol):
+class VectorScores(Protocol):
     """The scores of some queries with stored vectors.
 
     margin       an approximate score is at most so far from the exact one
@@ -111,7 +111,7 @@ class ProductScores:
         return scores
 
 
-def scores_for(codec: Codec, queries: np.ndarray) -> Scores:
+def scores_for(codec: Codec, queries: np.ndarray) -> VectorScores:
     """What scores queries [q, D] float32 with vectors that are stored as a codec says."""
     if codec.centroids is not None:
         return ProductScores(queries, codec.centroids)

@@ -16,7 +16,7 @@ from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import Features
 from asmk_engine.flat.index import GlobalIndex
 from asmk_engine.flat.nearest import Nearest, all_scores, nearest
-from asmk_engine.flat.products import Scores, scores_for
+from asmk_engine.flat.products import VectorScores, scores_for
 from asmk_engine.flat.snapshot import GlobalSnapshot
 from asmk_engine.indexes.answers import Hit, Order, decoded
 from asmk_engine.indexes.joint import JointIndex
@@ -145,7 +145,7 @@ class GlobalSearcher:
         count = thread_count(self._requested_threads if threads is None else threads)
         return nearest(snapshot, self._scores(snapshot, vectors), len(vectors), top, count) if len(vectors) else []
 
-    def _scores(self, snapshot: GlobalSnapshot, vectors: np.ndarray) -> Scores:
+    def _scores(self, snapshot: GlobalSnapshot, vectors: np.ndarray) -> VectorScores:
         codec = snapshot.codebook
         if codec.centroids is None and (on_cuda := _cuda_scores(self._device)) is not None:
             return on_cuda(vectors)
@@ -193,7 +193,7 @@ def _groups(queries: Iterable[Features], size: int) -> Iterator[Sequence[Feature
 
 
 @functools.cache
-def _cuda_scores(device: str) -> Callable[[np.ndarray], Scores] | None:
+def _cuda_scores(device: str) -> Callable[[np.ndarray], VectorScores] | None:
     """What scores on the accelerator, or None for the processor; InputError when CUDA is asked for and missing."""
     from asmk_engine.flat import cuda
 

@@ -1,7 +1,7 @@
 """A segment of a global index: the stored vectors of some images, mapped read-only.
 
-    vectors [I, W]   float32 or float16, or uint8 for the numbers of centroids: see `codec`
-    names and fingerprints   see asmk_engine/image_table.py
+vectors [I, W]   float32 or float16, or uint8 for the numbers of centroids: see `codec`
+names and fingerprints   see asmk_engine/image_table.py
 """
 
 from __future__ import annotations
@@ -116,9 +116,7 @@ def merge_global_segments(folder: Folder, name: str, merged: Sequence[GlobalSegm
         return writer.finish()
 
 
-def _live_rows(
-    merged: Sequence[GlobalSegment], live: Sequence[np.ndarray], chunk_bytes: int
-) -> Iterator[np.ndarray]:
+def _live_rows(merged: Sequence[GlobalSegment], live: Sequence[np.ndarray], chunk_bytes: int) -> Iterator[np.ndarray]:
     for segment, numbers in zip(merged, live, strict=True):
         each = max(1, chunk_bytes // max(1, segment.vectors.itemsize * segment.vectors.shape[1]))
         for begin in range(0, len(numbers), each):

@@ -84,7 +84,7 @@ def find_images(inputs: PathLike | Iterable[PathLike], *, prefix: str = "", ever
     listed = [Path(inputs)] if isinstance(inputs, PathLike) else [Path(item) for item in inputs]
     if not listed:
         raise InputError("no images given; give a folder, image files, or a .txt file with one path per line")
-    search = _Search(_checked_prefix(prefix), every_file)
+    search = _Listing(_checked_prefix(prefix), every_file)
     for path, (kind, key) in [(path, _looked_at(path)) for path in listed]:
         search.add(path, kind, key)
     search.follow_links()
@@ -132,7 +132,7 @@ def _looked_at(path: Path) -> tuple[Kind, FileKey | None]:
 
 
 @dataclass
-class _Part:
+class _Input:
     """What one input gives.
 
     given      the folder that its names are relative to, as it was written
@@ -152,33 +152,33 @@ class _Part:
     met_again: bool = False
 
 
-class _Place(NamedTuple):
+class _InputFolder(NamedTuple):
     """A folder below an input: what the names in it begin with, empty or with a slash at the end."""
 
-    part: _Part
+    part: _Input
     start: str
     path: Path
     is_linked: bool
 
 
-class _Search:
+class _Listing:
     """One call: the parts of its inputs, and the folders that were listed."""
 
     def __init__(self, prefix: str, every_file: bool) -> None:
         self._prefix, self._every_file = prefix, every_file
-        self._parts: list[_Part] = []
-        self._listed: dict[FileKey | str, _Place] = {}
-        self._links: list[_Place] = []
-        self._again: list[tuple[_Place, _Place]] = []
+        self._parts: list[_Input] = []
+        self._listed: dict[FileKey | str, _InputFolder] = {}
+        self._links: list[_InputFolder] = []
+        self._again: list[tuple[_InputFolder, _InputFolder]] = []
         self._is_readable = cache(heif_is_readable)
 
     def add(self, path: Path, kind: Kind, key: FileKey | None) -> None:
         """Take up an input; links to folders in it wait for `follow_links`."""
         folder = path if kind == "folder" else path.parent
-        part = _Part(str(folder), Root.of(folder, self._prefix), kind)
+        part = _Input(str(folder), Root.of(folder, self._prefix), kind)
         self._parts.append(part)
         if kind == "folder":
-            self._walk(_Place(part, "", path, False))
+            self._walk(_InputFolder(part, "", path, False))
         elif kind == "list":
             self._read_list(part, path)
         elif kind == "locked":
@@ -217,7 +217,7 @@ class _Search:
             dict(sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))),
         )
 
-    def _walk(self, top: _Place) -> None:
+    def _walk(self, top: _InputFolder) -> None:
         """Sort all that is in a folder and below it, links aside."""
         waiting = [top]
         while waiting:
@@ -234,11 +234,9 @@ class _Search:
                         self._sort(place, entry, device, waiting)
                 except OSError as error:
                     reason = f"cannot be looked at: {error.strerror}"
-                    unlisted[shown(place.path / entry.name)] = (
-                        LEADS_NOWHERE if leads_nowhere(error) else reason
-                    )
+                    unlisted[shown(place.path / entry.name)] = LEADS_NOWHERE if leads_nowhere(error) else reason
 
-    def _opened(self, place: _Place) -> tuple[int, list[os.DirEntry[str]]]:
+    def _opened(self, place: _InputFolder) -> tuple[int, list[os.DirEntry[str]]]:
         """The device of a folder and what is in it; nothing if it was listed before."""
         # The dot needs the right to enter the folder, without which its files have names and cannot be opened.
         status = os.stat(os.path.join(place.path, os.curdir))
@@ -252,7 +250,7 @@ class _Search:
         with os.scandir(place.path) as entries:
             return status.st_dev, list(entries)
 
-    def _sort(self, place: _Place, entry: os.DirEntry[str], device: int, waiting: list[_Place]) -> None:
+    def _sort(self, place: _InputFolder, entry: os.DirEntry[str], device: int, waiting: list[_InputFolder]) -> None:
         if entry.is_symlink():
             self._sort_link(place, entry)
         elif entry.is_dir(follow_symlinks=False):
@@ -263,7 +261,7 @@ class _Search:
         else:
             place.part.passed_over[NO_FILE] += 1
 
-    def _sort_link(self, place: _Place, entry: os.DirEntry[str]) -> None:
+    def _sort_link(self, place: _InputFolder, entry: os.DirEntry[str]) -> None:
         try:
             status = os.stat(entry.path)
         except OSError as error:
@@ -273,13 +271,13 @@ class _Search:
             place.part.entries.append(Entry(place.start + entry.name, place.path / entry.name, None, True))
             return
         if stat.S_ISDIR(status.st_mode):
-            self._links.append(_Place(place.part, f"{place.start}{entry.name}/", place.path / entry.name, True))
+            self._links.append(_InputFolder(place.part, f"{place.start}{entry.name}/", place.path / entry.name, True))
         elif stat.S_ISREG(status.st_mode):
             self._sort_file(place, entry, (status.st_dev, status.st_ino), True)
         else:
             place.part.passed_over[NO_FILE] += 1
 
-    def _sort_file(self, place: _Place, entry: os.DirEntry[str], key: FileKey, is_linked: bool) -> None:
+    def _sort_file(self, place: _InputFolder, entry: os.DirEntry[str], key: FileKey, is_linked: bool) -> None:
         if self._is_image(entry):
             known = key if key[1] else None  # some file systems number nothing
             place.part.entries.append(Entry(place.start + entry.name, place.path / entry.name, known, is_linked))
@@ -292,7 +290,7 @@ class _Search:
             return self._is_readable(suffix)
         return suffix in _ALWAYS_READ or (self._every_file and looks_like_image(entry.path))
 
-    def _read_list(self, part: _Part, path: Path) -> None:
+    def _read_list(self, part: _Input, path: Path) -> None:
         try:
             listed = read_list(path.read_bytes(), path.parent)
         except OSError as error:
@@ -322,7 +320,7 @@ class _Search:
         choice.check_names()
         return {name: choice.by_name[name] for name in sorted(order, key=order.__getitem__)}
 
-    def _in_turn(self) -> Iterator[tuple[int, int, _Part, Entry]]:
+    def _in_turn(self) -> Iterator[tuple[int, int, _Input, Entry]]:
         """All entries in the order of choice, links last; each with the number of its part and its place there."""
         for part in self._parts:
             if part.kind == "folder":
@@ -419,7 +417,7 @@ def _suffix(name: str) -> str:
     return f".{suffix.lower()}" if stem and suffix else ""
 
 
-def _nothing_in(part: _Part, every_file: bool) -> str:
+def _nothing_in(part: _Input, every_file: bool) -> str:
     """The message for an input without images, with the cure for what is there."""
     counts = part.passed_over
     cures = []

@@ -136,7 +136,7 @@ def _ordinary(band: Image.Image) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class _ByteScale:
     """How numbers become bytes: those from `low` to `low + full` fill 0..255, and what lies beyond is clipped.
 
     nodata       numbers that mean "no value here"; they become 0, as do NaN and what no sensor measures
@@ -159,7 +159,7 @@ class _Scale:
         return found
 
 
-def _scale_of(sample: np.ndarray, nodata: tuple[float, ...], transparent: float | None = None) -> _Scale:
+def _scale_of(sample: np.ndarray, nodata: tuple[float, ...], transparent: float | None = None) -> _ByteScale:
     """The scale for numbers of which `sample` [n] is a part; UnusableImageError when they all mean "no value"."""
     unseen = nodata if transparent is None else (*nodata, transparent)
     sample = sample[~_is_nodata(sample, (*unseen, *_LOW_SENTINELS))]
@@ -168,7 +168,7 @@ def _scale_of(sample: np.ndarray, nodata: tuple[float, ...], transparent: float 
     if not sample.size:
         raise UnusableImageError("holds no values, only marks of missing ones; leave it out")
     low, full = _range_of(sample)
-    return _Scale(low, full, (*nodata, *_LOW_SENTINELS, *high_sentinels), transparent)
+    return _ByteScale(low, full, (*nodata, *_LOW_SENTINELS, *high_sentinels), transparent)
 
 
 def _range_of(sample: np.ndarray) -> tuple[float, float]:
@@ -268,7 +268,7 @@ def _thinned(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------- colour
 
 
-def _colours(band: np.ndarray, scale: _Scale) -> np.ndarray:
+def _colours(band: np.ndarray, scale: _ByteScale) -> np.ndarray:
     """The colours of rows in BGRA as RGB bytes: the upper 8 of the bits in use, as Pillow takes the upper 8 of 16."""
     colours = band[:, :, 2::-1]
     if band.dtype.kind != "u" or scale.low:
@@ -278,13 +278,13 @@ def _colours(band: np.ndarray, scale: _Scale) -> np.ndarray:
     return found
 
 
-def _opacity(top: float, scale: _Scale) -> float:
+def _opacity(top: float, scale: _ByteScale) -> float:
     """The alpha value that hides what lies below: at least the range of the colours."""
     whole = float((1 << max(8, int(top).bit_length())) - 1)
     return float(top) if top <= 1 else max(whole, scale.full)
 
 
-def _composed(band: np.ndarray, scale: _Scale, opacity: float, mode: str) -> np.ndarray:
+def _composed(band: np.ndarray, scale: _ByteScale, opacity: float, mode: str) -> np.ndarray:
     alpha = np.floor(np.clip(band[:, :, 3] * (256 / (opacity + (opacity > 1))), 0, 255)).astype(np.uint8)
     pixels = np.ascontiguousarray(np.dstack([_colours(band, scale), alpha]))
     return _ordinary(Image.frombuffer(mode, (band.shape[1], band.shape[0]), pixels, "raw", mode, 0, 1))

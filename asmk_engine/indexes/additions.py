@@ -45,7 +45,7 @@ class AddSummary:
 
 
 @dataclass
-class Plan:
+class AdditionPlan:
     """Names by what will become of their images; see `AddSummary`."""
 
     new: list[str] = field(default_factory=list)
@@ -69,14 +69,14 @@ class Plan:
         return AddSummary(*counts, tuple(self.changed), tuple(self.taken), self.same, self.duplicates)
 
 
-def plan_addition(view: View, features: FeatureSet, existing: str, removed: Iterable[str]) -> Plan:
+def plan_addition(view: View, features: FeatureSet, existing: str, removed: Iterable[str]) -> AdditionPlan:
     """What will become of each image of a feature set, and of the `removed` ones.
 
     existing  `skip`, `update` or `replace`: see `Index.add`
     """
     names = features.names
     known = view.find_all(names)
-    plan = Plan(removed=list(removed))
+    plan = AdditionPlan(removed=list(removed))
     if existing == "replace":
         plan.replaced += known
     else:
@@ -85,7 +85,9 @@ def plan_addition(view: View, features: FeatureSet, existing: str, removed: Iter
     return plan
 
 
-def _compare(plan: Plan, view: View, features: FeatureSet, known: dict[str, tuple[int, int]], existing: str) -> None:
+def _compare(
+    plan: AdditionPlan, view: View, features: FeatureSet, known: dict[str, tuple[int, int]], existing: str
+) -> None:
     """Decide upon names that are there: most of a million images are unchanged, which arrays tell at once."""
     there, found = view.identities(list(known.values())), features.identities(list(known))
     numbers = {root: number for number, root in enumerate(there.roots)}
@@ -100,7 +102,7 @@ def _compare(plan: Plan, view: View, features: FeatureSet, known: dict[str, tupl
 
 
 def _decide(
-    plan: Plan, name: str, known: Root, is_same: bool, view: View, features: FeatureSet, existing: str
+    plan: AdditionPlan, name: str, known: Root, is_same: bool, view: View, features: FeatureSet, existing: str
 ) -> None:
     root = features.root(name)
     if is_same:
@@ -126,7 +128,7 @@ def _twin(view: View, features: FeatureSet, name: str) -> str | None:
     return None
 
 
-def _place_new(plan: Plan, view: View, features: FeatureSet, new: Sequence[str]) -> None:
+def _place_new(plan: AdditionPlan, view: View, features: FeatureSet, new: Sequence[str]) -> None:
     """Tell new images from files that are there under another name, and note equal contents."""
     prints = {name: print_of(features, name) for name in new}
     there = _by_fingerprint(view, np.array([value for value in prints.values() if value], np.uint64), plan.removed)
@@ -149,9 +151,7 @@ def print_of(features: FeatureSet, name: str) -> int:
     return features.source(name).fingerprint if features.root(name).is_known or features.count(name) else 0
 
 
-def _by_fingerprint(
-    view: View, wanted: np.ndarray, removed: Collection[str]
-) -> dict[int, list[tuple[str, Root]]]:
+def _by_fingerprint(view: View, wanted: np.ndarray, removed: Collection[str]) -> dict[int, list[tuple[str, Root]]]:
     """Names and roots of the images that stay and whose content has one of some fingerprints, [n] uint64."""
     found: dict[int, list[tuple[str, Root]]] = {}
     leaving = set(removed)

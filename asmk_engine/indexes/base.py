@@ -22,7 +22,7 @@ from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.features import FeatureSet
 from asmk_engine.images.roots import Root
 from asmk_engine.indexes import image_table
-from asmk_engine.indexes.additions import Plan, plan_addition
+from asmk_engine.indexes.additions import AdditionPlan, plan_addition
 from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest, SegmentEntry
 from asmk_engine.indexes.snapshot import Commit, Identity, copy_network, write_deleted, write_moved
@@ -223,7 +223,7 @@ class Collection(abc.ABC, Generic[View, Held]):
         """Remove what belongs to no commit: leftovers of a killed writer, and files that were replaced."""
         self._folder.remove_leftovers(_OURS, keep={entry.name for entry in self._snapshot.manifest.files()} | {*NAMES})
 
-    def _plan(self, features: FeatureSet, existing: str, prune: bool, remove: Iterable[str]) -> Plan:
+    def _plan(self, features: FeatureSet, existing: str, prune: bool, remove: Iterable[str]) -> AdditionPlan:
         """What an add will do; InputError when a name is there already and must not be."""
         if existing == "refuse" and (known := list(self._snapshot.find_all(features.names))):
             raise InputError(f"{self.path}: {listed(known)} there already; ask for skip, update or replace")
@@ -231,7 +231,7 @@ class Collection(abc.ABC, Generic[View, Held]):
         removed = dict.fromkeys([*vanished, *self._snapshot.find_all(remove)])
         return plan_addition(self._snapshot, features, existing, removed)
 
-    def _is_due(self, plan: Plan, origins: Origins) -> bool:
+    def _is_due(self, plan: AdditionPlan, origins: Origins) -> bool:
         """Whether a commit without images is needed."""
         manifest = self._snapshot.manifest
         return bool(plan.removed or plan.moved) or manifest.following(**origins) != manifest.following()

@@ -1,9 +1,9 @@
 """The images of a segment of any kind: their names, fingerprints and roots, and which of them were deleted.
 
-    fingerprints [I] uint64      fingerprint of what each image was made from
-    name_bytes, name_offsets [I+1] int64, name_order [I] uint32   names in UTF-8, and their numbers in byte order
-    root_numbers [I] uint8, uint16 or uint32   in the table of roots of the manifest, 1 for the first and 0 for none;
-                                               missing where no root is known
+fingerprints [I] uint64      fingerprint of what each image was made from
+name_bytes, name_offsets [I+1] int64, name_order [I] uint32   names in UTF-8, and their numbers in byte order
+root_numbers [I] uint8, uint16 or uint32   in the table of roots of the manifest, 1 for the first and 0 for none;
+                                           missing where no root is known
 """
 
 from __future__ import annotations

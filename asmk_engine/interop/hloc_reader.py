@@ -28,7 +28,7 @@ LONGEST_NAME = 4096
 
 
 @dataclass(frozen=True)
-class Outline:
+class ImageOutline:
     """What the shapes of an image say: its name, features, and dimensions (None where there are no features)."""
 
     name: str
@@ -76,7 +76,7 @@ def _readable(where: object) -> Iterator[None]:
         raise DamagedError(f"{where}: not whole ({said}); copy the file again, or let hloc write it again") from None
 
 
-def outline_images(file: h5py.File, path: Path) -> list[Outline]:
+def outline_images(file: h5py.File, path: Path) -> list[ImageOutline]:
     """What the file holds, by the shapes alone, in byte order of the names; errors name the file and the image."""
     with _readable(path):
         return [_outline(group, name, path) for name, group in _image_groups(file, path)]
@@ -139,7 +139,7 @@ def _image_name(name: str, group: h5py.Group, path: Path) -> str:
     return name
 
 
-def _outline(group: h5py.Group, name: str, path: Path) -> Outline:
+def _outline(group: h5py.Group, name: str, path: Path) -> ImageOutline:
     where = f"{path}: image {name!r}"
     _check_present(group, where)
     for key in DATASETS:
@@ -150,14 +150,14 @@ def _outline(group: h5py.Group, name: str, path: Path) -> Outline:
         raise FormatError(f"{where}: keypoints are {keypoints.shape}; expected [N, 2]")
     count = len(keypoints)
     if count == 0 and descriptors.size == 0:
-        return Outline(name, 0, None, descriptors.dtype)
+        return ImageOutline(name, 0, None, descriptors.dtype)
     if descriptors.ndim != 2 or descriptors.shape[1] != count or not descriptors.shape[0]:
         turned = descriptors.ndim == 2 and descriptors.shape[0] == count
         raise FormatError(
             f"{where}: descriptors are {descriptors.shape}, keypoints {keypoints.shape}; expected [D, {count}]"
             + (", one column for each keypoint: transpose them" if turned else "")
         )
-    return Outline(name, count, int(descriptors.shape[0]), descriptors.dtype)
+    return ImageOutline(name, count, int(descriptors.shape[0]), descriptors.dtype)
 
 
 def _check_present(group: h5py.Group, where: str) -> None:
@@ -182,7 +182,7 @@ def _check_dataset(dataset: object, where: str) -> None:
         raise InputError(f"{where}: {dataset.shape} takes {size} bytes; at most {LARGEST_DATASET} are read at once")
 
 
-def common_dim(outlines: Sequence[Outline], path: Path) -> int:
+def common_dim(outlines: Sequence[ImageOutline], path: Path) -> int:
     """Dimensions of all descriptors; MismatchError when they differ, InputError when no image has a feature."""
     known = [(outline.name, outline.dim) for outline in outlines if outline.dim is not None]
     if not known:
@@ -197,13 +197,13 @@ def common_dim(outlines: Sequence[Outline], path: Path) -> int:
     return dim
 
 
-def common_dtype(outlines: Sequence[Outline]) -> np.dtype:
+def common_dtype(outlines: Sequence[ImageOutline]) -> np.dtype:
     """float16 where all descriptors are, float32 otherwise."""
     half = all(outline.dtype == np.float16 for outline in outlines if outline.count)
     return np.dtype(np.float16 if half else np.float32)
 
 
-def read_image(file: h5py.File, outline: Outline, dim: int, dtype: np.dtype, path: Path) -> Features:
+def read_image(file: h5py.File, outline: ImageOutline, dim: int, dtype: np.dtype, path: Path) -> Features:
     """The features of one image, by falling score; InputError when a value is not finite, FormatError for shapes."""
     where = f"{path}: image {outline.name!r}"
     with _readable(where):

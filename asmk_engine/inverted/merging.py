@@ -15,7 +15,7 @@ import numpy as np
 
 from asmk_engine.errors import DamagedError
 from asmk_engine.inverted.segment import RANGE_BITS, Segment, range_images
-from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, MOST_THREADS, Outline, Piece, SegmentWriter
+from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, MOST_THREADS, Piece, SegmentOutline, SegmentWriter
 from asmk_engine.kernels import elias_fano
 from asmk_engine.storage.folder import Folder
 from asmk_engine.threads import available_threads, stream
@@ -31,7 +31,7 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _MergedRange:
     """One range of an old segment: its lists, and the new number of each of its images, -1 for a deleted one."""
 
     segment: Segment
@@ -65,7 +65,7 @@ def merge_segments(
         segment.file.verify()
     images = sum(segment.live for segment in segments)
     sources = list(_sources(segments))
-    outline = Outline.of(_count(sources, images, vocabulary), images, vocabulary)
+    outline = SegmentOutline.of(_count(sources, images, vocabulary), images, vocabulary)
     names = [name for segment in segments for name in segment.names_as_bytes(segment.live_numbers())]
     inside = functools.lru_cache(2)(functools.partial(_inside, sources, images))
 
@@ -82,7 +82,7 @@ def merge_segments(
     return Merged(checksum, images, outline.postings)
 
 
-def _sources(segments: Sequence[Segment]) -> Iterator[_Source]:
+def _sources(segments: Sequence[Segment]) -> Iterator[_MergedRange]:
     base = 0
     for segment in segments:
         moved = np.full(segment.images, -1, np.int64)
@@ -90,14 +90,14 @@ def _sources(segments: Sequence[Segment]) -> Iterator[_Source]:
         base += segment.live
         for r in range(segment.ranges):
             first, last = int(segment.range_starts[r]), int(segment.range_starts[r + 1])
-            yield _Source(segment, first, last, moved[r << RANGE_BITS : (r + 1) << RANGE_BITS])
+            yield _MergedRange(segment, first, last, moved[r << RANGE_BITS : (r + 1) << RANGE_BITS])
 
 
-def _count(sources: Sequence[_Source], images: int, vocabulary: int) -> np.ndarray:
+def _count(sources: Sequence[_MergedRange], images: int, vocabulary: int) -> np.ndarray:
     """Postings of every new (range, word), words of a range side by side; old ranges are counted by all threads."""
     counts = np.zeros(-(-images >> RANGE_BITS) * vocabulary, np.int64)
 
-    def counted(source: _Source) -> tuple[int, np.ndarray]:
+    def counted(source: _MergedRange) -> tuple[int, np.ndarray]:
         live = source.moved[source.moved >= 0]  # increasing
         first, last = (int(live[place]) >> RANGE_BITS for place in (0, -1)) if len(live) else (0, 0)
         moved = np.where(source.moved >= 0, source.moved - (first << RANGE_BITS), -1)
@@ -111,7 +111,7 @@ def _count(sources: Sequence[_Source], images: int, vocabulary: int) -> np.ndarr
     return counts
 
 
-def _inside(sources: Sequence[_Source], images: int, range_number: int) -> list[_Source]:
+def _inside(sources: Sequence[_MergedRange], images: int, range_number: int) -> list[_MergedRange]:
     """The sources of a new range, with the numbers inside it, -1 for images that go elsewhere."""
     begin, universe = range_number << RANGE_BITS, range_images(range_number, images)
     found = []
@@ -122,7 +122,7 @@ def _inside(sources: Sequence[_Source], images: int, range_number: int) -> list[
     return found
 
 
-def _bring(outline: Outline, sources: Sequence[_Source], piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+def _bring(outline: SegmentOutline, sources: Sequence[_MergedRange], piece: Piece) -> tuple[np.ndarray, np.ndarray]:
     """The postings of a piece, out of sources whose images have their numbers inside its range."""
     words = outline.list_words[piece.first : piece.last]
     first_word, last_word = int(words[0]), int(words[-1]) + 1

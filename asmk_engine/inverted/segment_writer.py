@@ -54,7 +54,7 @@ Bring = Callable[[Piece], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Outline:
+class SegmentOutline:
     """The tables of a segment, all that follows from how many postings each (range, word) has.
 
     images          how many
@@ -68,7 +68,7 @@ class Outline:
     range_starts: np.ndarray
 
     @classmethod
-    def of(cls, counts: np.ndarray, images: int, vocabulary: int) -> Outline:
+    def of(cls, counts: np.ndarray, images: int, vocabulary: int) -> SegmentOutline:
         """The outline for `counts` [ranges * vocabulary] int64 postings, words of a range side by side."""
         ranges = len(counts) // vocabulary
         lists = np.flatnonzero(counts)
@@ -125,7 +125,7 @@ class SegmentWriter:
         self,
         folder: Folder,
         name: str,
-        outline: Outline,
+        outline: SegmentOutline,
         names: Sequence[bytes],
         width: int,
         roots: np.ndarray | None = None,
@@ -206,7 +206,7 @@ def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int
     counts = postings.count_lists(words, numbers, vocabulary, RANGE_BITS, ranges)
     starts = np.concatenate([[0], np.cumsum(counts)])[:-1].astype(np.int64)
     order = postings.order_postings(words, numbers, vocabulary, RANGE_BITS, starts)
-    outline = Outline.of(counts, images, vocabulary)
+    outline = SegmentOutline.of(counts, images, vocabulary)
     codes = np.ascontiguousarray(contents.codes, np.uint64)
 
     def bring(piece: Piece) -> tuple[np.ndarray, np.ndarray]:

@@ -66,7 +66,7 @@ def describe(
 
 
 @dataclass(frozen=True)
-class _Scale:
+class _DescribedScale:
     """One scale of a batch: cells [B, m, C], strengths [B, m], and x, y, side [m, 3], row by row."""
 
     cells: torch.Tensor
@@ -74,15 +74,15 @@ class _Scale:
     places: torch.Tensor
 
 
-def _at_scale(network: LocalNetwork, pixels: torch.Tensor, scale: float, precision: str) -> _Scale:
+def _at_scale(network: LocalNetwork, pixels: torch.Tensor, scale: float, precision: str) -> _DescribedScale:
     resampled = rescale(pixels, scale)
     if min(resampled.shape[-2:]) < network.trunk.least_side:
         none = torch.zeros(len(pixels), 0, network.trunk.channels, device=pixels.device)
-        return _Scale(none, none[:, :, 0], torch.zeros(0, 3, device=pixels.device))
+        return _DescribedScale(none, none[:, :, 0], torch.zeros(0, 3, device=pixels.device))
     with automatic_precision(pixels.device, precision):
         maps, strengths = network.maps(resampled)
     places = _places(network, maps.shape[-2:], resampled.shape[-2:], pixels.shape[-2:]).to(pixels.device)
-    return _Scale(maps.movedim(1, -1).flatten(1, 2), strengths.flatten(1).float(), places)
+    return _DescribedScale(maps.movedim(1, -1).flatten(1, 2), strengths.flatten(1).float(), places)
 
 
 def _places(network: LocalNetwork, cells: torch.Size, resampled: torch.Size, whole: torch.Size) -> torch.Tensor:

@@ -34,7 +34,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Task:
+class RetrievalTask:
     """What a test searches.
 
     database  photographs of the index
@@ -58,7 +58,7 @@ class Datasets(Protocol):
         """The photographs of a dataset, or the first so many, 0 being all."""
         ...
 
-    def task(self, name: str, recognition: bool) -> Task:
+    def task(self, name: str, recognition: bool) -> RetrievalTask:
         """What a dataset asks; `recognition` for labels rather than images."""
         ...
 
@@ -79,7 +79,7 @@ class Published:
             return _first(self.task(name, False).database, first)
         return _first(find_images([folder / ("train" if dataset_of(name).kind == "landmarks" else "jpg")]), first)
 
-    def task(self, name: str, recognition: bool) -> Task:
+    def task(self, name: str, recognition: bool) -> RetrievalTask:
         """See `Datasets`."""
         folder = self.data / name
         if recognition:
@@ -98,7 +98,7 @@ class Rehearsed:
         """See `Datasets`."""
         return _first(find_images([self.photos]), first)
 
-    def task(self, name: str, recognition: bool) -> Task:
+    def task(self, name: str, recognition: bool) -> RetrievalTask:
         """See `Datasets`; the label of an image is the query that should find it."""
         task = revisited_task(read_truth(self.truth), find_images([self.photos]))
         return labelled_task(task) if recognition else task
@@ -108,7 +108,7 @@ def _first(images: ImageList, first: int) -> ImageList:
     return ImageList(images.images[:first], images.root, {}) if first else images
 
 
-def revisited_task(truth: Truth, found: ImageList) -> Task:
+def revisited_task(truth: Truth, found: ImageList) -> RetrievalTask:
     """A ground truth and the photographs it is about; NotFoundError where some are not there.
 
     The database is exactly the images of the truth, whatever else lies in the folder.
@@ -123,10 +123,10 @@ def revisited_task(truth: Truth, found: ImageList) -> Task:
     queries = tuple(Query(one.name, files[asked[one.name]].path, one.box) for one in resolved.queries)
     wanted = set(resolved.images)
     database = [image for image in found.images if image.name in wanted]
-    return Task(ImageList(database, found.root, {}), queries, resolved)
+    return RetrievalTask(ImageList(database, found.root, {}), queries, resolved)
 
 
-def labelled_task(task: Task) -> Task:
+def labelled_task(task: RetrievalTask) -> RetrievalTask:
     """A task of labels made of one of images: each query is a label, which the images it finds bear.
 
     An image that several queries find bears the label of the first; it is right for all of them.
@@ -144,10 +144,10 @@ def labelled_task(task: Task) -> Task:
         query.name: frozenset([query.name, *(labels[name] for name in found[query.name] if name in labels)])
         for query in asked
     }
-    return Task(ImageList(images, task.database.root, {}), asked, None, labels, answers)
+    return RetrievalTask(ImageList(images, task.database.root, {}), asked, None, labels, answers)
 
 
-def few_landmarks(labels: Mapping[str, str], root: Path) -> Task:
+def few_landmarks(labels: Mapping[str, str], root: Path) -> RetrievalTask:
     """A small recognition task out of Google Landmarks v2, in the style of Tiny-GLD2, which was not released.
 
     The first 50 landmarks, by number, of 220 images or more; 200 of each are the database, 20 more are asked for.
@@ -168,7 +168,7 @@ def few_landmarks(labels: Mapping[str, str], root: Path) -> Task:
     _check_files(files.values())
     queries = tuple(Query(image, files[image].path, None) for image in asked)
     named = {files[image].name: label for image, label in database.items()}
-    return Task(
+    return RetrievalTask(
         ImageList([files[image] for image in database], str(root), {}),
         queries,
         None,

@@ -14,7 +14,7 @@ from asmk_engine.evaluation.classifiers import CLASSIFIERS, Labels, classify
 from asmk_engine.evaluation.model import Prediction
 from asmk_engine.evaluation.protocol import Judge
 from asmk_engine.features import FeatureSet
-from asmk_engine.reproduction.datasets import Task
+from asmk_engine.reproduction.datasets import RetrievalTask
 from asmk_engine.reproduction.extraction import Bar
 
 TOGETHER = 32
@@ -31,7 +31,7 @@ class Measured:
     queries: int
 
 
-def judge_ranking(task: Task, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+def judge_ranking(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
     """mAP by row of the protocol, of all images ranked for every query."""
     if task.truth is None:
         raise ValueError("a task without a truth has no rankings to judge")
@@ -49,7 +49,7 @@ def _percent(values: list[float], queries: int) -> Measured:
     return Measured(100 * found.mean, 100 * found.low, 100 * found.high, queries)
 
 
-def judge_labels(task: Task, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+def judge_labels(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
     """µAP by classifier, `cls1` to `cls3`: of the labels that the nearest images give to every query."""
     labels, truth = Labels(task.labels or {}), task.answers or {}
     guesses: dict[str, dict[str, Prediction | None]] = {name: {} for name in CLASSIFIERS}
@@ -62,7 +62,7 @@ def judge_labels(task: Task, features: FeatureSet, searcher: Any, progress: Bar)
 
 
 def _found(
-    task: Task, features: FeatureSet, searcher: Any, depth: int, progress: Bar
+    task: RetrievalTask, features: FeatureSet, searcher: Any, depth: int, progress: Bar
 ) -> Iterator[tuple[str, list[Any]]]:
     """Queries and their nearest images, themselves left out."""
     for begin in range(0, len(task.queries), TOGETHER):
@@ -111,6 +111,6 @@ def _micro(draws: np.ndarray, correct: np.ndarray, labelled: np.ndarray) -> np.n
     return np.divide(gained, count, out=np.full(len(draws), math.nan), where=count > 0)
 
 
-def judge(task: Task, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+def judge(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
     """What the answers to a task are worth, by row."""
     return (judge_ranking if task.truth is not None else judge_labels)(task, features, searcher, progress)

@@ -65,7 +65,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Words:
+class CodebookSettings:
     """How a codebook is trained: arguments of `Codebook.train`."""
 
     words: int = 65536
@@ -91,7 +91,7 @@ class Codes:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchSettings:
     """How an ASMK index is searched: see `search.SelectiveMatch` and `search.Searcher`."""
 
     alpha: float = 3.0
@@ -132,9 +132,9 @@ class PublishedRow:
     describe: tuple[Describe, ...]
     tests: tuple[Test, ...]
     train: Train | None = None
-    codebook: Words | None = None
+    codebook: CodebookSettings | None = None
     codec: Codes = Codes()
-    search: Search = Search()
+    search: SearchSettings = SearchSettings()
     differences: tuple[str, ...] = ()
 
     @property
@@ -185,7 +185,7 @@ def parse_recipe(text: str, where: str) -> PublishedRow:
         raise DamagedError(f"{where}: not readable as TOML ({error}); write it again") from None
     for key, cls in (("describe", Describe), ("tests", Test)):
         content[key] = tuple(_part(cls, one, f"{where}: {key}") for one in _tables(content.get(key), where, key))
-    for key, single in (("train", Train), ("codebook", Words), ("codec", Codes), ("search", Search)):
+    for key, single in (("train", Train), ("codebook", CodebookSettings), ("codec", Codes), ("search", SearchSettings)):
         if key in content:
             content[key] = _part(single, content[key], f"{where}: {key}")
     found = _part(PublishedRow, content, where)
@@ -224,7 +224,7 @@ def _value(one: dataclasses.Field[Any], value: Any, where: str) -> Any:
         value = tuple(value)
     if isinstance(default, float) and type(value) is int:
         value = float(value)
-    if default is not None and not isinstance(default, Codes | Search) and type(value) is not type(default):
+    if default is not None and not isinstance(default, Codes | SearchSettings) and type(value) is not type(default):
         raise DamagedError(f"{where}: {value!r}, expected a {type(default).__name__}")
     return value
 

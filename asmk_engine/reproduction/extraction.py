@@ -204,9 +204,7 @@ def _extracted(
     extractor: Extractor, images: ImageList, place: Path, workers: int | None, display: Display
 ) -> tuple[FeatureSet, dict[str, str]]:
     with display.bar("extract", "images") as progress:
-        done: ExtractionSummary = extract_images(
-            extractor, images, place, workers=workers, progress=progress
-        )
+        done: ExtractionSummary = extract_images(extractor, images, place, workers=workers, progress=progress)
     display.say(f"{place.name}: {done.extracted} images described, {done.unchanged} there, {len(done.failed)} skipped")
     return FeatureSet.open(place).selected(done.names), done.failed
 

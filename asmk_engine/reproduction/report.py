@@ -15,7 +15,7 @@ from typing import Any
 from asmk_engine.networks.devices import choose_device, device_name
 from asmk_engine.reproduction.evaluation import Measured
 from asmk_engine.reproduction.files import dataset_of
-from asmk_engine.reproduction.stages import Outcome
+from asmk_engine.reproduction.stages import ReproductionResult
 from asmk_engine.storage.folder import Folder
 from asmk_engine.version import __version__
 
@@ -39,7 +39,7 @@ class Line:
     inside: bool | None
 
 
-def lines(outcome: Outcome) -> list[Line]:
+def lines(outcome: ReproductionResult) -> list[Line]:
     """Every row of every test, those with a published number marked; none is compared in a rehearsal."""
     return [
         _line(outcome, test.name, row, test.published.get(row), found)
@@ -48,7 +48,7 @@ def lines(outcome: Outcome) -> list[Line]:
     ]
 
 
-def _line(outcome: Outcome, test: str, row: str, published: float | None, found: Measured) -> Line:
+def _line(outcome: ReproductionResult, test: str, row: str, published: float | None, found: Measured) -> Line:
     comparable = published is not None and not outcome.rehearsal and not math.isnan(found.value)
     inside = found.low <= published <= found.high if comparable and published is not None else None
     return Line(test, row, published, found, inside)
@@ -81,7 +81,7 @@ def _version(package: str) -> str:
         return ""
 
 
-def as_dict(outcome: Outcome, device: str = "auto") -> dict[str, Any]:
+def as_dict(outcome: ReproductionResult, device: str = "auto") -> dict[str, Any]:
     """The report as JSON values: percent, None for NaN."""
     return {
         "recipe": outcome.row.name,
@@ -97,7 +97,7 @@ def as_dict(outcome: Outcome, device: str = "auto") -> dict[str, Any]:
     }
 
 
-def _dataset_notes(outcome: Outcome) -> Iterator[str]:
+def _dataset_notes(outcome: ReproductionResult) -> Iterator[str]:
     if outcome.rehearsal:
         return
     for name in dict.fromkeys(test.dataset for test in outcome.tests):
@@ -112,7 +112,7 @@ def _line_as_dict(line: Line) -> dict[str, Any]:
     return {**told, "queries": line.measured.queries, "published_inside": line.inside}
 
 
-def as_markdown(outcome: Outcome, device: str = "auto") -> str:
+def as_markdown(outcome: ReproductionResult, device: str = "auto") -> str:
     """The report as Markdown."""
     content = as_dict(outcome, device)
     return "\n".join([*_head(content), *_table(lines(outcome), outcome.rehearsal), *_details(content)]) + "\n"
@@ -164,7 +164,7 @@ def _plain(value: Any) -> str:
     return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
 
 
-def write_report(outcome: Outcome, work: Path, device: str = "auto") -> Path:
+def write_report(outcome: ReproductionResult, work: Path, device: str = "auto") -> Path:
     """Write both forms into the folder of the run; returns the path of the Markdown. StorageError."""
     folder = Folder(work)
     folder.write(JSON, [json.dumps(as_dict(outcome, device), indent=1, ensure_ascii=False).encode() + b"\n"])

@@ -15,7 +15,7 @@ from typing import Any
 
 from asmk_engine.features import FeatureSet
 from asmk_engine.networks.cache import file_sha256
-from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, Task
+from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, RetrievalTask
 from asmk_engine.reproduction.engines import Engine, make_engine
 from asmk_engine.reproduction.evaluation import Measured, judge
 from asmk_engine.reproduction.experiment import PublishedRow, Test
@@ -33,7 +33,7 @@ from asmk_engine.storage.folder import WriterLock
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReproductionResult:
     """What a run found.
 
     measured     test → row → figure
@@ -51,7 +51,7 @@ class Outcome:
     facts: dict[str, Any]
 
 
-def run(row: PublishedRow, datasets: Datasets, settings: Settings, display: Display) -> Outcome:
+def run(row: PublishedRow, datasets: Datasets, settings: Settings, display: Display) -> ReproductionResult:
     """Run every stage of a recipe that is not done yet.
 
     raises  MismatchError when the folder belongs to another run, StorageError when another process works in it, and
@@ -59,7 +59,7 @@ def run(row: PublishedRow, datasets: Datasets, settings: Settings, display: Disp
     """
     journal = Journal(settings.work, _key(row, datasets, settings))
     with WriterLock(settings.work):
-        return _Run(row, datasets, settings, display, journal).all()
+        return _ReproductionRun(row, datasets, settings, display, journal).all()
 
 
 def _key(row: PublishedRow, datasets: Datasets, settings: Settings) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _key(row: PublishedRow, datasets: Datasets, settings: Settings) -> dict[str,
     return {"recipe": row.fingerprint, "folder of photographs": place, "file of weights": weights}
 
 
-class _Run:
+class _ReproductionRun:
     """A run under way."""
 
     def __init__(
@@ -80,9 +80,9 @@ class _Run:
     ) -> None:
         self.row, self.datasets, self.settings, self.display = row, datasets, settings, display
         self.journal = journal
-        self._tasks: dict[str, Task] = {}
+        self._tasks: dict[str, RetrievalTask] = {}
 
-    def all(self) -> Outcome:
+    def all(self) -> ReproductionResult:
         """Every stage, and the outcome."""
         with self._stage("network"):
             describer = make_describer(self.row, self.settings, self._training_images, self.display)
@@ -92,7 +92,7 @@ class _Run:
         measured = {test.name: self._test(test, describer, engine) for test in tests}
         journal = self.journal
         self.journal.write()
-        return Outcome(self.row, self.settings.rehearsal, tests, measured, dict(journal.seconds),
+        return ReproductionResult(self.row, self.settings.rehearsal, tests, measured, dict(journal.seconds),
                        tuple(journal.notes), dict(journal.facts))  # fmt: skip
 
     def _stage(self, name: str) -> Any:
@@ -162,7 +162,7 @@ class _Run:
             return self._task(dataset).database
         return self.datasets.photographs(dataset)
 
-    def _task(self, dataset: str) -> Task:
+    def _task(self, dataset: str) -> RetrievalTask:
         if dataset not in self._tasks:
             self._tasks[dataset] = self.datasets.task(dataset, dataset_of(dataset).kind == "landmarks")
         return self._tasks[dataset]

@@ -227,4 +227,3 @@ def _holds(path: Path, known: Identity) -> bool:
 
 def _looked_in(roots: Sequence[Path]) -> str:
     return f"below {', '.join(map(shown, roots))}" if roots else "in any folder the index remembers"
-

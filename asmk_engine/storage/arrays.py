@@ -101,7 +101,6 @@ class Blocks:
         return DamagedError(f"{self._path}: bytes {begin} to {end} were altered; restore a copy")
 
 
-
 @dataclass(frozen=True)
 class ArrayFile:
     """The arrays of a mapped file.
@@ -331,9 +330,7 @@ def _parse_header(data: memoryview, path: Path) -> tuple[int, dict[str, object]]
     return 8 + length, entries
 
 
-def _views(
-    data: memoryview, entries: dict[str, object], path: Path
-) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+def _views(data: memoryview, entries: dict[str, object], path: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """The arrays, and where each begins."""
     arrays: dict[str, np.ndarray] = {}
     places: dict[str, int] = {}

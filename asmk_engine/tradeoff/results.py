@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from asmk_engine.evaluation.bootstrap import Interval, bootstrap
 from asmk_engine.tradeoff.configurations import Cell, LocalCell
 from asmk_engine.tradeoff.extrapolate import SIZES, Extrapolated, extrapolated
-from asmk_engine.tradeoff.stages import Measured
+from asmk_engine.tradeoff.stages import Measurement
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Failure:
     reason: str
 
 
-def put_together(cell: Cell, measured: Sequence[Measured]) -> Result:
+def put_together(cell: Cell, measured: Sequence[Measurement]) -> Result:
     """The result of a cell from what was measured with each seed, one or more."""
     per_seed = [statistics.fmean(one.evaluation["per_query"].values()) for one in measured]
     names = list(measured[0].evaluation["per_query"])
@@ -85,7 +85,7 @@ def put_together(cell: Cell, measured: Sequence[Measured]) -> Result:
     )
 
 
-def _other_rows(measured: Sequence[Measured]) -> dict[str, float]:
+def _other_rows(measured: Sequence[Measurement]) -> dict[str, float]:
     first = measured[0].evaluation
     rows = [row for row in first["rows"] if row != first["row"]]
     return {row: statistics.fmean(one.evaluation["rows"][row] for one in measured) for row in rows}

@@ -13,8 +13,8 @@ from asmk_engine.evaluation.model import Truth
 from asmk_engine.storage.folder import Folder, WriterLock
 from asmk_engine.tradeoff.configurations import Cell, Sweep, plan
 from asmk_engine.tradeoff.results import Failure, Result, put_together
-from asmk_engine.tradeoff.sources import Source, SourcePaths, open_source
-from asmk_engine.tradeoff.stage_cache import Workshop
+from asmk_engine.tradeoff.sources import FeatureSupply, SourcePaths, open_source
+from asmk_engine.tradeoff.stage_cache import StageCache
 from asmk_engine.tradeoff.stages import measure_cell
 
 FAULTS = "failed.txt"
@@ -31,7 +31,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TradeoffResult:
     """All cells of a run, those that were measured and those that failed, in the order of the plan."""
 
     results: tuple[Result, ...]
@@ -44,7 +44,7 @@ def run(
     sweep: Sweep,
     work: Path,
     on_step: Callable[[Step], None] | None = None,
-) -> Outcome:
+) -> TradeoffResult:
     """Measure every cell of the sweep over the sources, or take it from the folder `work`, where it was measured.
 
     A cell that fails, for whatever reason, is noted in `failed.txt` there with the place in the program, and tried
@@ -61,28 +61,32 @@ def run(
         sources = {one.name: open_source(one, truth) for one in paths}
         cells = plan(sweep, {name: source.supply for name, source in sources.items()})
         outcomes = []
-        for step in _steps(Workshop(work), sources, cells, sweep):
+        for step in _steps(StageCache(work), sources, cells, sweep):
             outcomes.append(step.outcome)
             if on_step:
                 on_step(step)
     results = tuple(one for one in outcomes if isinstance(one, Result))
-    return Outcome(results, tuple(one for one in outcomes if isinstance(one, Failure)))
+    return TradeoffResult(results, tuple(one for one in outcomes if isinstance(one, Failure)))
 
 
-def _steps(workshop: Workshop, sources: Mapping[str, Source], cells: Sequence[Cell], sweep: Sweep) -> Iterator[Step]:
+def _steps(
+    cache: StageCache, sources: Mapping[str, FeatureSupply], cells: Sequence[Cell], sweep: Sweep
+) -> Iterator[Step]:
     begun = time.monotonic()
     faults: list[str] = []
     for number, cell in enumerate(cells, start=1):
-        outcome = _outcome(workshop, sources[cell.source], cell, sweep, faults)
+        outcome = _outcome(cache, sources[cell.source], cell, sweep, faults)
         left = (time.monotonic() - begun) / number * (len(cells) - number)
-        _note(Folder(workshop.folder), faults)
+        _note(Folder(cache.folder), faults)
         yield Step(number, len(cells), outcome, left)
 
 
-def _outcome(workshop: Workshop, source: Source, cell: Cell, sweep: Sweep, faults: list[str]) -> Result | Failure:
+def _outcome(
+    cache: StageCache, source: FeatureSupply, cell: Cell, sweep: Sweep, faults: list[str]
+) -> Result | Failure:
     seeds = range(sweep.seeds if cell.needs_seeds else 1)
     try:
-        return put_together(cell, [measure_cell(workshop, source, cell, sweep, seed) for seed in seeds])
+        return put_together(cell, [measure_cell(cache, source, cell, sweep, seed) for seed in seeds])
     except Exception as error:  # one cell must not lose the others, not even by a bug, which the file then tells of
         kind = "" if isinstance(error, AsmkError) else f"{type(error).__name__}: "
         reason = kind + " ".join(str(error).split())

@@ -58,7 +58,7 @@ class SourcePaths:
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSupply:
     """A source that was opened: its paths, its supply, and the truth in its names.
 
     key, learn_key, queries_key  fingerprints of the three feature sets
@@ -98,7 +98,7 @@ class Source:
         return {name: regions.read(place) for name, place in places.items()}
 
 
-def open_source(paths: SourcePaths, truth: Truth) -> Source:
+def open_source(paths: SourcePaths, truth: Truth) -> FeatureSupply:
     """Open the feature sets of a source; errors name the set that cannot be used."""
     features = FeatureSet.open(paths.features)
     learn_on = FeatureSet.open(paths.learn_on) if paths.learn_on else features
@@ -113,7 +113,7 @@ def open_source(paths: SourcePaths, truth: Truth) -> Source:
     supply = Supply(features.recipe.is_global, features.dim, most)
     queries_key = features_key(FeatureSet.open(paths.queries)) if paths.queries else ""
     resolved = resolve(truth, features.names).truth
-    return Source(paths, supply, resolved, features_key(features), features_key(learn_on), queries_key)
+    return FeatureSupply(paths, supply, resolved, features_key(features), features_key(learn_on), queries_key)
 
 
 def features_key(features: FeatureSet) -> str:
@@ -131,7 +131,7 @@ def truth_key(truth: Truth) -> str:
     return key_of({"images": truth.images, "queries": queries, "ignored": sorted(truth.ignored)})
 
 
-def queries_key(source: Source) -> str:
+def queries_key(source: FeatureSupply) -> str:
     """16 hexadecimal digits that stand for what is asked: names and regions, not what is right."""
     asked = [[query.name, query.box] for query in source.truth.queries]
     return key_of({"asked": asked, "features": source.key, "regions": source.queries_key})

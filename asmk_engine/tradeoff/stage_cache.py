@@ -34,7 +34,7 @@ class Stage:
     numbers: dict[str, Any]
 
 
-class Workshop:
+class StageCache:
     """Makes stages, or takes them from the work folder; one process at a time (see `store.WriterLock`)."""
 
     def __init__(self, folder: Path) -> None:

@@ -31,14 +31,14 @@ from asmk_engine.inverted.search import Searcher
 from asmk_engine.tradeoff import measure
 from asmk_engine.tradeoff.configurations import Cell, GlobalCell, LocalCell, Sweep
 from asmk_engine.tradeoff.extrapolate import dense_bytes_per_image
-from asmk_engine.tradeoff.sources import Source, StrongestFeatures, queries_key, truth_key
-from asmk_engine.tradeoff.stage_cache import Stage, Workshop
+from asmk_engine.tradeoff.sources import FeatureSupply, StrongestFeatures, queries_key, truth_key
+from asmk_engine.tradeoff.stage_cache import Stage, StageCache
 
 CODEBOOK, INDEX, COPIES, RUN = "codebook.h5", "index", "copies", "rankings.jsonl"
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """A cell measured with one seed: seconds of learning, and what its stages index, search and evaluation say."""
 
     learning_seconds: float
@@ -47,22 +47,22 @@ class Measured:
     evaluation: dict[str, Any]
 
 
-def measure_cell(workshop: Workshop, source: Source, cell: Cell, sweep: Sweep, seed: int) -> Measured:
+def measure_cell(cache: StageCache, source: FeatureSupply, cell: Cell, sweep: Sweep, seed: int) -> Measurement:
     """Go through the stages of a cell with one seed; raises what they raise, each stage before it being kept."""
     if isinstance(cell, LocalCell):
-        learned = _codebook(workshop, source, cell, sweep, seed)
-        index = _index(workshop, source, cell, learned)
-        search = _search(workshop, source, cell, index)
+        learned = _codebook(cache, source, cell, sweep, seed)
+        index = _index(cache, source, cell, learned)
+        search = _search(cache, source, cell, index)
         seconds = learned.numbers["seconds"]
     else:
-        index = _vectors(workshop, source, cell, seed)
-        search = _vector_search(workshop, source, cell, index)
+        index = _vectors(cache, source, cell, seed)
+        search = _vector_search(cache, source, cell, index)
         seconds = index.numbers["learning_seconds"]
-    evaluation = _evaluation(workshop, source, search)
-    return Measured(seconds, index.numbers, search.numbers, evaluation.numbers)
+    evaluation = _evaluation(cache, source, search)
+    return Measurement(seconds, index.numbers, search.numbers, evaluation.numbers)
 
 
-def _codebook(workshop: Workshop, source: Source, cell: LocalCell, sweep: Sweep, seed: int) -> Stage:
+def _codebook(cache: StageCache, source: FeatureSupply, cell: LocalCell, sweep: Sweep, seed: int) -> Stage:
     inputs = {
         "features": source.learn_key,
         "words": cell.words,
@@ -78,7 +78,7 @@ def _codebook(workshop: Workshop, source: Source, cell: LocalCell, sweep: Sweep,
         codebook.save(folder / CODEBOOK)
         return {"seconds": seconds, **codebook.training}
 
-    return workshop.stage("codebook", inputs, make)
+    return cache.stage("codebook", inputs, make)
 
 
 def train_codebook(features: FeatureSet, words: int, bits: int, seed: int, sweep: Sweep) -> Codebook:
@@ -99,7 +99,7 @@ def train_codebook(features: FeatureSet, words: int, bits: int, seed: int, sweep
     return Codebook(mean, projection, centroids, features.recipe, training).with_assignment("auto")
 
 
-def _index(workshop: Workshop, source: Source, cell: LocalCell, learned: Stage) -> Stage:
+def _index(cache: StageCache, source: FeatureSupply, cell: LocalCell, learned: Stage) -> Stage:
     inputs = {"codebook": learned.key, "features": source.key, "strongest": cell.strongest}
 
     def make(folder: Path) -> dict[str, Any]:
@@ -115,10 +115,10 @@ def _index(workshop: Workshop, source: Source, cell: LocalCell, learned: Stage) 
             "dense_bytes_per_image": dense_bytes_per_image(segment),
         }
 
-    return workshop.stage("index", inputs, make)
+    return cache.stage("index", inputs, make)
 
 
-def _vectors(workshop: Workshop, source: Source, cell: GlobalCell, seed: int) -> Stage:
+def _vectors(cache: StageCache, source: FeatureSupply, cell: GlobalCell, seed: int) -> Stage:
     options = CodecOptions(pca=cell.pca, pq=cell.pq, seed=seed if cell.needs_seeds else 0)
     inputs = {"features": source.key, "learned": source.learn_key, "pca": cell.pca, "pq": cell.pq, "seed": options.seed}
 
@@ -137,10 +137,10 @@ def _vectors(workshop: Workshop, source: Source, cell: GlobalCell, seed: int) ->
             "dense_bytes_per_image": sizes["segments"] / index.images,
         }
 
-    return workshop.stage("vectors", inputs, make)
+    return cache.stage("vectors", inputs, make)
 
 
-def _search(workshop: Workshop, source: Source, cell: LocalCell, index: Stage) -> Stage:
+def _search(cache: StageCache, source: FeatureSupply, cell: LocalCell, index: Stage) -> Stage:
     inputs = {"index": index.key, "queries": queries_key(source), "assignments": cell.assignments}
 
     def make(folder: Path) -> dict[str, Any]:
@@ -167,10 +167,10 @@ def _search(workshop: Workshop, source: Source, cell: LocalCell, index: Stage) -
             "nanoseconds_per_image": 1e6 * many / copied.images,
         }
 
-    return workshop.stage("search", inputs, make)
+    return cache.stage("search", inputs, make)
 
 
-def _vector_search(workshop: Workshop, source: Source, cell: GlobalCell, index: Stage) -> Stage:
+def _vector_search(cache: StageCache, source: FeatureSupply, cell: GlobalCell, index: Stage) -> Stage:
     inputs = {"vectors": index.key, "queries": queries_key(source)}
 
     def make(folder: Path) -> dict[str, Any]:
@@ -191,10 +191,10 @@ def _vector_search(workshop: Workshop, source: Source, cell: GlobalCell, index: 
             "nanoseconds_per_image": 1e6 * many / copied.images,
         }
 
-    return workshop.stage("search", inputs, make)
+    return cache.stage("search", inputs, make)
 
 
-def _evaluation(workshop: Workshop, source: Source, search: Stage) -> Stage:
+def _evaluation(cache: StageCache, source: FeatureSupply, search: Stage) -> Stage:
     inputs = {"search": search.key, "truth": truth_key(source.truth), "rows": "all"}
 
     def make(folder: Path) -> dict[str, Any]:
@@ -203,4 +203,4 @@ def _evaluation(workshop: Workshop, source: Source, search: Stage) -> Stage:
         means = {name: one.mean_average_precision for name, one in report.scores.items() if one.queries}
         return {"row": row, "rows": means, "per_query": report.per_query[row]}
 
-    return workshop.stage("evaluation", inputs, make)
+    return cache.stage("evaluation", inputs, make)

@@ -11,13 +11,13 @@ from asmk_engine.storage.folder import Folder
 from asmk_engine.threads import available_threads
 from asmk_engine.tradeoff.figure import draw
 from asmk_engine.tradeoff.page import Circumstances, notes, page
-from asmk_engine.tradeoff.run import Outcome
+from asmk_engine.tradeoff.run import TradeoffResult
 from asmk_engine.tradeoff.table import csv_text, markdown
 
 NAME = "tradeoff"
 
 
-def write_all(folder: Path, outcome: Outcome, title: str, command: str) -> list[Path]:
+def write_all(folder: Path, outcome: TradeoffResult, title: str, command: str) -> list[Path]:
     """Write `tradeoff.csv`, `.md`, `.png`, `.svg` and `.html` into the folder; raises what `figure.draw` does."""
     circumstances = Circumstances(command, machine(), datetime.date.today().isoformat())
     figure = draw(outcome.results, title)

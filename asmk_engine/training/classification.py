@@ -26,7 +26,7 @@ from asmk_engine.training.instances import NONE, Instances
 from asmk_engine.training.losses import pooled_vector
 from asmk_engine.training.photographs import load_pixels, to_network
 from asmk_engine.training.self_made import random_view
-from asmk_engine.training.task import Plan, Reporter
+from asmk_engine.training.task import EpochPlan, Reporter
 
 EPOCHS = 10
 TOGETHER = 64
@@ -110,11 +110,11 @@ class ClassTask:
         """The options and the fingerprint of the data."""
         return {"training": "delf", **asdict(self._options), "data": self._data.fingerprint}
 
-    def plan(self, epoch: int, reporter: Reporter) -> Plan:
+    def plan(self, epoch: int, reporter: Reporter) -> EpochPlan:
         """Every photograph of an instance once, in random order; [n, 1]."""
         rng = np.random.default_rng([self._options.seed, epoch])
         numbers = np.flatnonzero(self._data.instances != NONE).astype(np.int64)
-        return Plan(rng.permutation(numbers)[:, None], {})
+        return EpochPlan(rng.permutation(numbers)[:, None], {})
 
     def load(self, epoch: int, number: int, item: np.ndarray) -> list[np.ndarray]:
         """The photograph, or a view of it."""

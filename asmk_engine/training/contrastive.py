@@ -22,7 +22,7 @@ from asmk_engine.training.losses import contrastive, global_vector
 from asmk_engine.training.mining import mine
 from asmk_engine.training.photographs import describe, load_pixels, to_network
 from asmk_engine.training.self_made import random_view
-from asmk_engine.training.task import Plan, Reporter
+from asmk_engine.training.task import EpochPlan, Reporter
 from asmk_engine.training.tuples import check_tuples, draw_pairs, draw_pool
 
 SLOW_TRUNKS = ("resnet50", "resnet101", "resnet50v2")
@@ -94,7 +94,7 @@ class TupleTask:
         """The options and the fingerprint of the data."""
         return {"training": "how", **asdict(self._options), "data": self._data.fingerprint}
 
-    def plan(self, epoch: int, reporter: Reporter) -> Plan:
+    def plan(self, epoch: int, reporter: Reporter) -> EpochPlan:
         """Pairs and pool are drawn, described by the network as it is, and negatives mined; see `mining`."""
         options, groups = self._options, self._data.groups
         rng = np.random.default_rng([options.seed, epoch])
@@ -103,7 +103,7 @@ class TupleTask:
         anchors, pooled = self._vectors(epoch, pairs, pool, reporter)
         chosen = mine(anchors, groups[pairs[:, 0]], pooled, groups[pool], options.negatives, options.skip)
         distances = np.linalg.norm(anchors[:, None] - pooled[chosen], axis=2)
-        return Plan(np.concatenate([pairs, pool[chosen]], 1), {"negative_distance": float(distances.mean())})
+        return EpochPlan(np.concatenate([pairs, pool[chosen]], 1), {"negative_distance": float(distances.mean())})
 
     def _vectors(
         self, epoch: int, pairs: np.ndarray, pool: np.ndarray, reporter: Reporter

@@ -13,7 +13,7 @@ from asmk_engine.storage.folder import storage_errors
 LOG = "log.jsonl"
 
 
-class Journal:
+class TrainingLog:
     """Appends to the log of a run.
 
     begin  bytes of an earlier log that belong to what is resumed; what follows them is cut off

@@ -30,9 +30,9 @@ from asmk_engine.networks.devices import check_precision
 from asmk_engine.storage.folder import Folder, WriterLock
 from asmk_engine.training.curves import draw_curves
 from asmk_engine.training.finishing import finish_reduction
-from asmk_engine.training.log import LOG, Journal
-from asmk_engine.training.state import STATE, Place, load_state, save_state
-from asmk_engine.training.task import Reporter, Silent, Task
+from asmk_engine.training.log import LOG, TrainingLog
+from asmk_engine.training.state import STATE, TrainingPosition, load_state, save_state
+from asmk_engine.training.task import Reporter, Silent, TrainingTask
 from asmk_engine.training.validation import Validation, main_score
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -68,7 +68,7 @@ class LoopOptions:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """What a run ended with: the best score (None where nothing was validated), its epoch, and the network files."""
 
     score: float | None
@@ -77,7 +77,7 @@ class Outcome:
     last: Path
 
 
-class Run:
+class TrainingRun:
     """A training in a folder; `run` begins it, resumes it, or finds it finished.
 
     origin        what the network file says of where the weights came from before this training
@@ -89,7 +89,7 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        task: Task,
+        task: TrainingTask,
         options: LoopOptions,
         origin: dict[str, Any],
         start: str = "",
@@ -106,7 +106,7 @@ class Run:
         self._optimizer = torch.optim.Adam(groups, weight_decay=options.weight_decay)
         half = options.precision == "fp16"
         self._scaler = torch.amp.GradScaler(next(task.network.parameters()).device.type, enabled=half)
-        self._place = Place()
+        self._place = TrainingPosition()
 
     @cached_property
     def described(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Run:
         validation = self._validation.described() if self._validation else None
         return {**self.task.described(), **loop, "weights": self._start, "validation": validation}
 
-    def run(self, check: Callable[[], None] | None = None) -> Outcome:
+    def run(self, check: Callable[[], None] | None = None) -> TrainingResult:
         """Train to the last epoch.
 
         check  called before the first epoch of a new run
@@ -128,7 +128,7 @@ class Run:
             while self._place.epoch <= self.options.epochs:
                 self._epoch()
         score = self._place.best if self._validation else None
-        return Outcome(score, self._place.best_epoch, self.folder / BEST, self.folder / LAST)
+        return TrainingResult(score, self._place.best_epoch, self.folder / BEST, self.folder / LAST)
 
     def _begin(self, check: Callable[[], None] | None) -> None:
         found = load_state(self.folder, self.task.trained, self._optimizer, self.described)
@@ -138,10 +138,10 @@ class Run:
                 check()
         else:
             self._reporter.say(f"{self.folder}: goes on in epoch {found.epoch}, after {found.done} {self.task.noun}")
-        self._place = found or Place()
+        self._place = found or TrainingPosition()
         if self._place.scaler:
             self._scaler.load_state_dict(self._place.scaler)
-        self._journal = Journal(self.folder, self._place.log_bytes)
+        self._journal = TrainingLog(self.folder, self._place.log_bytes)
         if found is None:
             self._journal.write("run", **self.described)
             if self._validation:
@@ -239,7 +239,7 @@ class Run:
         seconds = time.monotonic() - begun
         self._journal.write("epoch", epoch=place.epoch, loss=mean, rates=rates, seconds=round(seconds, 1))
         self._tell(mean, seconds)
-        self._place = Place(epoch=place.epoch + 1, best=place.best, best_epoch=place.best_epoch)
+        self._place = TrainingPosition(epoch=place.epoch + 1, best=place.best, best_epoch=place.best_epoch)
         self._save()
         self._draw()
 

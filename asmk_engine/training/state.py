@@ -27,7 +27,7 @@ FORMAT = "1"
 
 
 @dataclass
-class Place:
+class TrainingPosition:
     """Where a training stands.
 
     epoch       under way, from 1
@@ -52,7 +52,7 @@ class Place:
 
 
 def save_state(
-    folder: Path, trained: nn.Module, optimizer: torch.optim.Adam, place: Place, described: dict[str, Any]
+    folder: Path, trained: nn.Module, optimizer: torch.optim.Adam, place: TrainingPosition, described: dict[str, Any]
 ) -> None:
     """Replace the state of a run: whenever the machine stops, the old one is there or the new one."""
     arrays = {f"network/{key}": _plain(value) for key, value in _tensors(trained).items()}
@@ -95,7 +95,7 @@ def _plain(value: torch.Tensor) -> np.ndarray:
 
 def load_state(
     folder: Path, trained: nn.Module, optimizer: torch.optim.Adam, described: dict[str, Any]
-) -> Place | None:
+) -> TrainingPosition | None:
     """Put a stored state into network and optimiser; None where there is none.
 
     MismatchError names every option that was another one; DamagedError for a state that is broken.
@@ -121,9 +121,9 @@ def _json(file: ArrayFile, key: str) -> dict[str, Any]:
         raise DamagedError(f"{file.path}: no state of a training ({error}); remove it to begin anew") from None
 
 
-def _place(file: ArrayFile) -> Place:
+def _place(file: ArrayFile) -> TrainingPosition:
     try:
-        place = Place(**_json(file, "place"))
+        place = TrainingPosition(**_json(file, "place"))
     except TypeError as error:
         raise DamagedError(f"{file.path}: no state of a training ({error}); remove it to begin anew") from None
     if "plan" in file.arrays:

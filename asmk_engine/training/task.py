@@ -41,7 +41,7 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EpochPlan:
     """An epoch before it begins.
 
     items  [n, k] int64: numbers of the photographs of each item, in the order in which the items are trained on
@@ -52,7 +52,7 @@ class Plan:
     facts: dict[str, float]
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """A training, as the loop sees it. Everything random in it follows from seed, epoch and number of the item.
 
     network     the network that is trained and written
@@ -74,7 +74,7 @@ class Task(Protocol):
         """What learns, and how fast in the first epoch."""
         ...
 
-    def plan(self, epoch: int, reporter: Reporter) -> Plan:
+    def plan(self, epoch: int, reporter: Reporter) -> EpochPlan:
         """The items of an epoch, counted from 1; may depend on the network as it is."""
         ...
 
