@@ -15,7 +15,7 @@ Anything else that is raised is a bug.
 
 
 class AsmkError(Exception):
-    """Root of every error this package raises on purpose."""
+    """Root of every error that this package raises for a caller to act upon."""
 
 
 class InputError(AsmkError):

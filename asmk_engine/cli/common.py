@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, ClassVar, TextIO, TypeVar, cast
 
 import click
 
@@ -21,6 +21,33 @@ PATH = click.Path(path_type=Path, readable=False)  # whoever opens a path says w
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress and no messages.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
 threads_option = click.option("--threads", type=click.IntRange(min=1), help="Threads; all available by default.")
+
+
+class SectionedCommand(click.Command):
+    """A command of many options whose help shows them in sections.
+
+    sections  title → names of parameters, in this order; what no section names stands under "More options" before help
+    """
+
+    sections: ClassVar[dict[str, Sequence[str]]] = {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, section by section."""
+        left = {str(option.name): option for option in self.get_params(ctx) if isinstance(option, click.Option)}
+        chosen = {title: [left.pop(name) for name in names] for title, names in self.sections.items()}
+        for title, options in {**chosen, "More options": list(left.values())}.items():
+            records = [record for option in options if (record := option.get_help_record(ctx))]
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def names_of(options: Callable[[Command], Command]) -> list[str]:
+    """The names of the parameters that a decorator adds to a command."""
+
+    def command() -> None: ...
+
+    added: list[click.Parameter] = options(cast(Any, command)).__click_params__
+    return [str(option.name) for option in reversed(added)]
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -63,8 +90,8 @@ extraction_options = together(
     click.option(
         "--precision",
         type=click.Choice(["fp32", "bf16", "fp16"]),
-        help="Of a network's convolutions; bf16 is faster where the hardware has it, and changes features a little.  "
-        "[default: fp32]",
+        help="Precision of a network's convolutions; bf16 is faster where the hardware has it, and changes features a "
+        "little.  [default: fp32]",
     ),
     click.option("--exponent", type=click.FloatRange(0.1, 100), help="p of GeM upon weights of a trunk.  [default: 3]"),
     click.option(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Tell what is installed, what works, and what to install for more.
+    """Show what is installed, what works, and what to install for more.
 
     The exit code is 1 when something is missing or broken without which nothing works.
     """

@@ -23,23 +23,23 @@ _LEAST_SEGMENT = 16 << 20
 _COPIES = 3  # of a segment in hand: its vectors, those being joined, and those of its groups
 
 global_options = together(
-    click.option("--pca", type=click.IntRange(min=1), metavar="N", help="Global: keep the N strongest dimensions."),
-    click.option("--whiten", is_flag=True, help="Global: bring them to equal variance; with --pca."),
-    click.option("--pq", type=click.Choice(["8", "1"]), help="Global: one byte for so many dimensions."),
-    click.option("--half", is_flag=True, help="Global: keep vectors in half precision."),
+    click.option("--pca", type=click.IntRange(min=1), metavar="N", help="Keep the N strongest dimensions."),
+    click.option("--whiten", is_flag=True, help="Bring the dimensions to equal variance; with --pca."),
+    click.option(
+        "--pq", type=click.Choice(["8", "1"]), help="Keep one byte for so many dimensions: product quantisation."
+    ),
+    click.option("--half", is_flag=True, help="Keep vectors in half precision."),
     click.option(
         "--train-on",
         type=PATH,
         metavar="FEATURES",
-        help="Global: the feature set that --pca and --pq learn from.  [default: the indexed one]",
+        help="The feature set that --pca and --pq learn from.  [default: the indexed one]",
     ),
-    click.option(
-        "--concatenate", is_flag=True, help="Global: several feature sets, their descriptors side by side as one."
-    ),
+    click.option("--concatenate", is_flag=True, help="Several feature sets, their descriptors side by side as one."),
     click.option(
         "--part-weights",
         callback=lambda c, p, value: parse_numbers(value),
-        help="Global: weights of the concatenated sets, such as 1,0.5.  [default: all 1]",
+        help="Weights of the concatenated sets, such as 1,0.5.  [default: all 1]",
     ),
 )
 

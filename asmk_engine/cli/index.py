@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -11,9 +12,11 @@ from asmk_engine.cli.codebook import train, training_options
 from asmk_engine.cli.common import (
     PATH,
     Console,
+    SectionedCommand,
     extraction_options,
     human_bytes,
     intake_options,
+    names_of,
     parse_size,
     plural,
     quiet_option,
@@ -35,7 +38,19 @@ if TYPE_CHECKING:
 _TRAINING = ("words", "seed", "rounds", "whitening", "backend", "assignment")
 
 
-@click.command()
+_FEATURES = [name for name in names_of(extraction_options) if name != "extractor"]
+
+
+class _IndexCommand(SectionedCommand):
+    sections: ClassVar[dict[str, Sequence[str]]] = {
+        "Common options": ["output", "extractor", "update", "prune", "prefix"],
+        "Features": ["features_path", *_FEATURES, "all_files"],
+        "Codebook": ["codebook", *names_of(training_options)],
+        "Global descriptors": names_of(global_options),
+    }
+
+
+@click.command(cls=_IndexCommand)
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="FEATURES|IMAGES...")
 @click.option("-o", "--output", type=PATH, required=True, help="The index; made, or added to.")
 @click.option("--codebook", type=PATH, help="The codebook of a new index; without it one is trained.")

@@ -22,7 +22,7 @@ from asmk_engine.errors import InputError
     "--without-features", is_flag=True, help="Print the images without features instead, which no query finds."
 )
 def info(path: Path, as_json: bool, names: bool, failures: bool, without_features: bool) -> None:
-    """Tell what a feature set, a codebook or an index holds, how large it is, and how it was made.
+    """Show what a feature set, a codebook or an index holds, how large it is, and how it was made.
 
     White space, control characters and % in names are written as %XX. With --json, --names, --failures and
     --without-features add a key to the object.

@@ -1,6 +1,6 @@
 """Stored states: plain values and numpy arrays in one file, recognised by content and not by name.
 
-What is written is an array file (asmk_engine/arrays.py): the arrays as `array-0`, `array-1`, ..., and everything else
+What is written is an array file (`storage.arrays`): the arrays as `array-0`, `array-1`, ..., and everything else
 as JSON in the array `tree`, where `{"array": 0}` stands for an array and any other dictionary for `{"dict": ...}`.
 What is read is that, a codebook of asmk-engine, or a pickle of plain values, by an interpreter that can build no more.
 """

@@ -138,7 +138,7 @@ class Judge:
         self._judged: dict[str, list[_Judged]] = {}
         self._images = frozenset(self.truth.images)
         self._known = False
-        self._stranger: str | None = None
+        self._unknown: str | None = None
         # The label of each number while a ranking is judged; the last one stands for all numbers above.
         self._table = np.zeros(max(self.numbers.values(), default=-1) + 2, np.int8)
         self._seen = np.zeros(0, bool)
@@ -159,7 +159,7 @@ class Judge:
             found = [(place, kind) for place, kind in found if ranking.index(ranking[place]) == place]
         if not self._known and len(ranking):
             self._known = any(image in self._images for image in ranking)
-            self._stranger = self._stranger or ranking[0]
+            self._unknown = self._unknown or ranking[0]
         places, labels = np.array(found, np.int64).reshape(-1, 2).T
         self._judge(query, places, labels)
 
@@ -193,9 +193,9 @@ class Judge:
                 f"{len(unranked)} of {len(self.truth.queries)} queries have no ranking: {list_names(unranked)}; "
                 "search for all of them, or allow missing ones, which then count as finding nothing"
             )
-        if self._stranger is not None and not self._known:
+        if self._unknown is not None and not self._known:
             raise MismatchError(
-                f"no ranked image ({self._stranger!r}, ...) is one of the {len(self._images)} of the ground truth "
+                f"no ranked image ({self._unknown!r}, ...) is one of the {len(self._images)} of the ground truth "
                 f"({list_names(self.truth.images[:1])}, ...): give the ground truth that was made for these images"
             )
         for name in unranked:

@@ -80,9 +80,9 @@ def evaluate_recognition(
             f"{len(missing)} of {len(images)} images of the solution are not in the submission: {list_names(missing)}; "
             "classify them too, or allow missing ones, which then count as not recognised"
         )
-    if strangers := sorted(guesses.keys() - images - truth.ignored):
+    if unknown := sorted(guesses.keys() - images - truth.ignored):
         raise InputError(
-            f"{len(strangers)} images of the submission are not in the solution: {list_names(strangers)}; give the "
+            f"{len(unknown)} images of the submission are not in the solution: {list_names(unknown)}; give the "
             "solution that was made for these images"
         )
     return RecognitionReport({part: judge_labels(labels, guesses) for part, labels in sorted(truth.parts.items())})

@@ -92,7 +92,7 @@ Outcome = Extracted | Viewed | Failed
 class Viewer:
     """The first of two steps of a network's extraction, which needs no network: decode, orient and shrink.
 
-    max_side, lanczos  as for `images.view_image`
+    max_side, lanczos  as for `decoding.view_image`
     """
 
     max_side: int
@@ -104,7 +104,7 @@ class Viewer:
         return Origin("asmk_engine.extraction.attempts:Viewer", {"max_side": self.max_side, "lanczos": self.lanczos})
 
     def view(self, image: PathLike | np.ndarray, box: Box | None = None) -> View:
-        """The part of an image at the size it is looked at; raises as `images.view_image`."""
+        """The part of an image at the size it is looked at; raises as `decoding.view_image`."""
         return view_image(image, self.max_side, box, lanczos=self.lanczos)
 
 

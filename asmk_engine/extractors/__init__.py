@@ -93,7 +93,7 @@ def extractor_from_recipe(recipe: Recipe, network: Path | None = None, device: s
     apart = {} if recipe.weights is None else {"weights": str(_weights(recipe, network)), "device": device}
     try:
         return load_extractor(recipe.extractor, **recipe.options, **apart)
-    except (InputError, TypeError) as error:  # TypeError: an option of a stranger's recipe is called `name`
+    except (InputError, TypeError) as error:  # TypeError: an option of an untrusted recipe is called `name`
         cure = "give the features of the queries instead of images"
         raise InputError(f"features of [{recipe}] cannot be extracted here ({error}); {cure}") from None
 

@@ -1,4 +1,4 @@
-"""The global index: a codec and a list of segments of vectors in one durable folder (see `collection`)."""
+"""The global index: a codec and a list of segments of vectors in one durable folder (see `indexes.base`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A segment of a global index: the stored vectors of some images, mapped read-only.
 
 vectors [I, W]   float32 or float16, or uint8 for the numbers of centroids: see `codec`
-names and fingerprints   see asmk_engine/image_table.py
+names and fingerprints   see asmk_engine/indexes/image_table.py
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class GlobalSegment(ImageTable):
 def map_global_segment(
     folder: Folder, entry: SegmentEntry, codec: Codec, file: ArrayFile | None = None
 ) -> GlobalSegment:
-    """Map a segment of a commit with its deletions; `file` where it is mapped already. Raises as `commits` say."""
+    """Map a segment of a commit with its deletions; `file` where it is mapped already."""
     file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
     segment = GlobalSegment(file, codec, read_deleted(folder, entry), read_moved(folder, entry))
     check_sizes(segment, entry, segment.postings)

@@ -1,4 +1,4 @@
-"""The index: a codebook and a list of segments of postings in one durable folder (see `collection`)."""
+"""The index: a codebook and a list of segments of postings in one durable folder (see `indexes.base`)."""
 
 from __future__ import annotations
 

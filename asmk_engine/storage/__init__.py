@@ -1,1 +1,1 @@
-"""What lasts on the disk, and the doors through which files of strangers come in."""
+"""Durable folders and files, and readers of HDF5 and pickle files from untrusted sources."""

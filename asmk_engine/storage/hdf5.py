@@ -40,7 +40,7 @@ def open_hdf5(path: Path) -> h5py.File:
 
 @functools.lru_cache(maxsize=4096)
 def _inspect_once(path: Path, stamp: tuple[int, ...]) -> None:
-    """Raise what `inspection` found; `stamp` names the state of the file, so that a changed one is inspected again."""
+    """Raise what inspection found; `stamp` names the state of the file, so that a changed one is inspected again."""
     with _lock:
         verdict = _process().ask(path.absolute(), SECONDS + stamp[2] / BYTES_PER_SECOND)
     if "refused" in verdict:

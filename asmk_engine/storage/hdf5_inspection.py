@@ -1,4 +1,4 @@
-"""What an HDF5 file from a stranger may hold, looked at in a process of its own (see `inspector`).
+"""What an untrusted HDF5 file may hold, looked at in a process of its own (see `hdf5`).
 
 Refused are links and values that lead out of the file, filters that would load code, and arrays that claim more than
 the file can hold. Everything in which HDF5 follows addresses is read once: attributes, texts, and values in chunks.

@@ -1,7 +1,7 @@
 """What a durable folder asks of the operating system, one function for each request.
 
 Whatever must last goes through these, so that a test can record the requests, refuse any of them, or stop the world
-after one. They raise OSError; `store` turns it into the errors of this package.
+after one. They raise OSError; `folder` turns it into the errors of this package.
 """
 
 from __future__ import annotations

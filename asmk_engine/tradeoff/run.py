@@ -81,9 +81,7 @@ def _steps(
         yield Step(number, len(cells), outcome, left)
 
 
-def _outcome(
-    cache: StageCache, source: FeatureSupply, cell: Cell, sweep: Sweep, faults: list[str]
-) -> Result | Failure:
+def _outcome(cache: StageCache, source: FeatureSupply, cell: Cell, sweep: Sweep, faults: list[str]) -> Result | Failure:
     seeds = range(sweep.seeds if cell.needs_seeds else 1)
     try:
         return put_together(cell, [measure_cell(cache, source, cell, sweep, seed) for seed in seeds])

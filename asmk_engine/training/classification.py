@@ -34,7 +34,7 @@ TOGETHER = 64
 
 @dataclass(frozen=True)
 class ClassOptions:
-    """How a network learns to tell instances apart; InputError for what cannot be.
+    """How a network learns to tell instances apart; Raises InputError where options contradict each other.
 
     max_side       larger photographs are shrunk until their longer side is this many pixels
     learning_rate  of the trunk in the first epoch

@@ -35,7 +35,7 @@ def default_rate(trunk: str) -> float:
 
 @dataclass(frozen=True)
 class TupleOptions:
-    """What tuples are made of; the defaults are HOW's. InputError for what cannot be.
+    """What tuples are made of; the defaults are HOW's. Raises InputError where options contradict each other.
 
     pairs          anchors and positives drawn in each epoch
     pool           photographs among which negatives are looked for, drawn in each epoch

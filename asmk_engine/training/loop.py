@@ -42,7 +42,7 @@ _Loaded = tuple[int, list[np.ndarray]]
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How items become steps; the defaults are HOW's. InputError for what cannot be.
+    """How items become steps; the defaults are HOW's. Raises InputError where options contradict each other.
 
     epochs        in all; a finished run goes on when it is asked for more
     together      items of a step

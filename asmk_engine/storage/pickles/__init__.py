@@ -1,1 +1,1 @@
-"""Pickles of published ground truths, read without executing anything in them."""
+"""Published pickles, read without executing anything in them."""
