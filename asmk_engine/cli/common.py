@@ -46,8 +46,8 @@ def names_of(options: Callable[[Command], Command]) -> list[str]:
 
     def command() -> None: ...
 
-    added: list[click.Parameter] = options(cast(Any, command)).__click_params__
-    return [str(option.name) for option in reversed(added)]
+    decorated: Any = options(cast(Any, command))
+    return [str(option.name) for option in reversed(decorated.__click_params__)]
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
