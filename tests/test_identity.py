@@ -435,6 +435,34 @@ def test_a_photograph_that_was_renamed_onto_another_is_not_pruned(tmp_path: Path
     assert names(to) == ["a.jpg", "b.jpg", "d.jpg"] and best(to, m / "b.jpg") == "b.jpg"
 
 
+def test_what_another_index_did_to_shared_features_hides_nothing(tmp_path: Path) -> None:
+    p, shared = fill(tmp_path / "p", {"2024/x.jpg": 1, "y.jpg": 2}), ("--features", tmp_path / "shared")
+    one, two = tmp_path / "one.index", tmp_path / "two.index"
+    for to in (one, two):
+        index(p, to=to, options=shared)
+    was = Path(shutil.copy(p / "2024/x.jpg", tmp_path / "was.jpg"))
+    paint(p / "2024/x.jpg", 9)
+    index(p, to=one, options=(*shared, "--update"))
+    assert "1 added" in index(p / "2024", to=two, options=shared)  # two has 2024/x.jpg, but as it was
+    assert names(two) == ["2024/x.jpg", "x.jpg", "y.jpg"] and best(two, p / "2024/x.jpg") == "x.jpg"
+    shutil.copy(was, p / "2024/x.jpg")
+    told = index(p, to=two, options=shared)  # two has just this, though the features are of what one has
+    assert "2 there already" in told and "left out" not in told
+
+
+def test_a_renamed_photograph_is_not_pruned_by_features_either(tmp_path: Path) -> None:
+    m, to = fill(tmp_path / "m", {"a.jpg": 1, "b.jpg": 2, "c.jpg": 3}), tmp_path / "i.index"
+    call("extract", m, "-o", tmp_path / "f", *FEATURES)
+    call("index", tmp_path / "f", "-o", to, "--words", "4")
+    (m / "c.jpg").rename(m / "b.jpg")
+    told = call("extract", m, "-o", tmp_path / "f", "--prune", *FEATURES)
+    assert "--prune removes 1 image: 'c.jpg'" in told
+    told = call("index", tmp_path / "f", "-o", to, "--prune", code=1)
+    assert names(to) == ["a.jpg", "b.jpg", "c.jpg"] and "removes" not in told
+    call("index", tmp_path / "f", "-o", to, "--prune", "--update")
+    assert names(to) == ["a.jpg", "b.jpg"]
+
+
 def test_photographs_of_equal_size_and_time_that_were_swapped_are_told_apart(tmp_path: Path) -> None:
     m, to = fill(tmp_path / "m", {"a.bmp": 1, "b.bmp": 2, "c.bmp": 3}), tmp_path / "i.index"
     for name in ("a.bmp", "b.bmp", "c.bmp"):

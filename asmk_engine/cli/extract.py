@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from asmk_engine.cli.networks import choose_extractor
 from asmk_engine.cli.reports import Left, allowed_removal, report_extraction, report_found, report_left, report_removal
 
 if TYPE_CHECKING:
+    from asmk_engine.extraction.intake import Held
     from asmk_engine.extraction.run import ExtractionSummary
     from asmk_engine.images.listing import ImageList
     from asmk_engine.recipes import Recipe
@@ -56,10 +56,9 @@ def extract(
     if prune and is_feature_set(output):
         known = FeatureSet.open(output)
         origins = [(name, known.root(name)) for name in known.names]
-        gone = allowed_removal(origins, found, failures, console, yes=yes)
-        report_removal(gone or [], len(known), console)
-        prune = gone is not None
+        prune = allowed_removal(origins, found, failures, console, yes=yes) is not None
     summary = run_extraction(found, output, console, prune=prune, trusting=yes, update=update, **options)
+    report_removal(summary.forgotten, console)
     left.note(summary.intake)
     report_extraction(summary, output, console)
     report_found(found, failures, console)
@@ -75,7 +74,7 @@ def run_extraction(
     prune: bool,
     trusting: bool,
     update: bool,
-    held: Container[str] | None = None,
+    held: Held | None = None,
     workers: int | None,
     strict: bool,
     recipe: Recipe | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
     from asmk_engine.codebooks import Codebook
+    from asmk_engine.extraction.intake import Held
     from asmk_engine.extraction.run import ExtractionSummary
     from asmk_engine.features import FeatureSet
     from asmk_engine.flat import GlobalIndex
@@ -101,15 +102,14 @@ def prepare(
     failures, left = Failures(), Left()
     removed = _removed(call, target, found, failures, console)
     prune = call.prune and removed is not None
-    held: Container[str] = frozenset() if target is None else target
     summary = run_extraction(
-        found, place, console, prune=prune, trusting=call.yes, update=call.update, held=held, recipe=recipe,
+        found, place, console, prune=prune, trusting=call.yes, update=call.update, held=_held(target), recipe=recipe,
         **options,
     )  # fmt: skip
     report_extraction(summary, place, console)
     left.note(summary.intake)
-    removed = _without_left(removed or [], target, summary)
-    report_removal(removed, 0 if target is None else target.images, console)
+    removed = _without_left(removed or [], target, summary.intake.left)
+    report_removal(removed, console, 0 if target is None else target.images)
     return Prepared(FeatureSet.open(place).selected(summary.names), removed, failures, left, summary)
 
 
@@ -121,7 +121,8 @@ def prepare_set(features: FeatureSet, call: Call, target: Index | GlobalIndex | 
     found = ImageList([], "", {}, roots=features.roots())
     removed = _removed(call, target, found, failures, console) or []
     removed = [name for name in removed if name not in features]
-    report_removal(removed, 0 if target is None else target.images, console)
+    removed = _without_left(removed, target, set() if call.update else _other_contents(features, target))
+    report_removal(removed, console, 0 if target is None else target.images)
     return Prepared(features, removed, failures)
 
 
@@ -134,9 +135,28 @@ def _removed(
     return allowed_removal(target.snapshot.origins(), found, failures, console, yes=call.yes)
 
 
-def _without_left(removed: Sequence[str], target: Index | GlobalIndex | None, summary: ExtractionSummary) -> list[str]:
-    """What is to be removed but for photographs that are there still, in files that were left out."""
-    left = summary.intake.left
+def _held(target: Index | GlobalIndex | None) -> Held:
+    """The fingerprint of what the index has under a name."""
+
+    def held(name: str) -> int | None:
+        known = None if target is None else target.identity(name)
+        return known.fingerprint if known else None
+
+    return held
+
+
+def _other_contents(features: FeatureSet, target: Index | GlobalIndex | None) -> set[int]:
+    """Fingerprints of what a set has under names that the index has for other contents."""
+    if target is None:
+        return set()
+    known = target.snapshot.find_all(features.names)
+    there, found = target.snapshot.identities(list(known.values())), features.identities(list(known))
+    differs = (there.fingerprints != 0) & (there.fingerprints != found.fingerprints)
+    return set(found.fingerprints[differs].tolist())
+
+
+def _without_left(removed: Sequence[str], target: Index | GlobalIndex | None, left: set[int]) -> list[str]:
+    """What is to be removed, but for photographs whose content is there still and was left out: its fingerprints."""
     known = {name: target.identity(name) for name in removed} if target is not None and left else {}
     return [name for name in removed if not ((one := known.get(name)) and one.fingerprint in left)]
 

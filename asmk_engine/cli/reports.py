@@ -33,19 +33,15 @@ class Left:
         self.same |= intake.same
 
 
-def report_extraction(summary: ExtractionSummary, output: object, console: Console, *, counts: bool = True) -> None:
-    """Say what was done, and each image that was skipped with its reason.
-
-    counts  also say how many were extracted
-    """
+def report_extraction(summary: ExtractionSummary, output: object, console: Console) -> None:
+    """Say what was done, and each image that was skipped with its reason."""
     _each(console, [f"skipped {name!r}: {reason}" for name, reason in summary.failed.items()],
           f"; `asmk-engine info {output} --failures` lists all")  # fmt: skip
     _each(console, [f"note on {name!r}: {note}" for name, note in summary.notes.items()])
-    if counts:
-        console.say(
-            f"{output}: {plural(summary.extracted, 'image')} extracted ({summary.images_per_second:.1f} images/s), "
-            f"{len(summary.intake.unchanged)} unchanged, {len(summary.failed)} skipped"
-        )
+    console.say(
+        f"{output}: {plural(summary.extracted, 'image')} extracted ({summary.images_per_second:.1f} images/s), "
+        f"{len(summary.intake.unchanged)} unchanged, {len(summary.failed)} skipped"
+    )
 
 
 def report_found(found: ImageList, failures: Failures, console: Console) -> None:
@@ -128,10 +124,11 @@ def allowed_removal(
     return gone
 
 
-def report_removal(removed: Sequence[str], total: int, console: Console) -> None:
-    """Say what `--prune` removes, before it does."""
+def report_removal(removed: Sequence[str], console: Console, total: int | None = None) -> None:
+    """Say what `--prune` removes, of how many images where that is known."""
     if removed:
-        console.say(f"--prune removes {len(removed)} of {plural(total, 'image')}: {named(removed)}")
+        count = f"{len(removed)} of {plural(total, 'image')}" if total else plural(len(removed), "image")
+        console.say(f"--prune removes {count}: {named(removed)}")
 
 
 def named(names: Collection[str] | Mapping[str, str], limit: int = NAMED) -> str:

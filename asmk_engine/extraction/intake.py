@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from asmk_engine.extraction.attempts import file_fingerprint, file_stamp
 from asmk_engine.features import FeatureSet, Source
 from asmk_engine.images.listing import ImageFile, ImageList
 from asmk_engine.images.roots import Absence, Root, is_other
+
+Held = Callable[[str], int | None]
 
 
 @dataclass
@@ -43,14 +45,15 @@ class Intake:
 
 
 def take_in(
-    images: Iterable[ImageFile], known: FeatureSet | None, *, update: bool = False, held: Container[str] | None = None
+    images: Iterable[ImageFile], known: FeatureSet | None, *, update: bool = False, held: Held | None = None
 ) -> Intake:
     """Sort images by what a feature set has of them already.
 
     known   the set, or None where there is none yet
     update  let photographs take the names of others, and of what they were before
-    held    names whose features must not be replaced by those of another content, but those of any other name may: an
-            index holds them. None: those of photographs from other places must not.
+    held    the fingerprint of what an index has under a name, or None: features of a name that it has must not be
+            replaced by those of another content, those of any other name may. Without an index, those of photographs
+            from other places must not.
     """
     intake, roots = Intake(), known.roots() if known else ()
     for image in images:
@@ -58,7 +61,7 @@ def take_in(
             intake.wanted.append(image)
         elif image.name in known and _is_unchanged(image, known):
             _place_unchanged(intake, image, known)
-        elif (twin := _twin(image, known, roots)) is not None and (held is None or twin in held):
+        elif (twin := _twin(image, known, roots)) is not None and _is_held(twin, known, held):
             intake.same[image.name] = twin
         elif image.name in known:
             _place_other(intake, image, known, update=update, held=held)
@@ -75,6 +78,11 @@ def _twin(image: ImageFile, known: FeatureSet, roots: Iterable[Root]) -> str | N
     return next((name for name in there if _has_content(image.path, known, name)), None)
 
 
+def _is_held(name: str, known: FeatureSet, held: Held | None) -> bool:
+    """Whether the index, if there is one, has what the set has under a name."""
+    return held is None or held(name) in (0, known.source(name).fingerprint)
+
+
 def _place_unchanged(intake: Intake, image: ImageFile, known: FeatureSet) -> None:
     intake.unchanged.append(image.name)
     root, source = known.root(image.name), known.source(image.name)
@@ -82,12 +90,10 @@ def _place_unchanged(intake: Intake, image: ImageFile, known: FeatureSet) -> Non
         intake.moved[image.name] = image.root
 
 
-def _place_other(
-    intake: Intake, image: ImageFile, known: FeatureSet, *, update: bool, held: Container[str] | None
-) -> None:
+def _place_other(intake: Intake, image: ImageFile, known: FeatureSet, *, update: bool, held: Held | None) -> None:
     """An image whose name the set has for another content."""
     other = is_other(known.root(image.name), image.root, image.name)
-    if update or (not other if held is None else image.name not in held):
+    if update or (not other if held is None else _is_free(image, held(image.name))):
         intake.wanted.append(image)
     elif other:
         intake.leave(image, intake.taken)
@@ -95,6 +101,14 @@ def _place_other(
         intake.leave(image, intake.changed)
     else:  # the attempt to extract it will say what is wrong with it
         intake.wanted.append(image)
+
+
+def _is_free(image: ImageFile, fingerprint: int | None) -> bool:
+    """Whether an index has nothing under the name of an image, or this very content, whose features the set lost."""
+    try:
+        return fingerprint is None or file_fingerprint(image.path) == fingerprint
+    except OSError:
+        return False
 
 
 def is_elsewhere(known: Root, found: Root, name: str, source: Source) -> bool:

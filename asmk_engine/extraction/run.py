@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Container, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from asmk_engine.extraction.attempts import (
     attempt,
     unforeseen,
 )
-from asmk_engine.extraction.intake import Intake, can_be_read, find_vanished, take_in
+from asmk_engine.extraction.intake import Held, Intake, can_be_read, find_vanished, take_in
 from asmk_engine.extraction.workers import WorkerPool, block_interrupt
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_features, part_names
 from asmk_engine.images.listing import ImageFile, ImageList, PathLike, find_images, shown
@@ -50,7 +50,7 @@ class ExtractionSummary:
 
     extracted  images whose features are new
     unchanged  images that the set already held
-    removed    images forgotten because they are no longer there
+    forgotten  names of images that are no longer there, which left the set
     failed     images that could not be read, with the reason
     seconds    duration of the run
     names      the images of this run whose features are in the set now
@@ -61,13 +61,18 @@ class ExtractionSummary:
 
     extracted: int
     unchanged: int
-    removed: int
+    forgotten: tuple[str, ...]
     failed: dict[str, str]
     seconds: float
     names: tuple[str, ...]
     intake: Intake
     notes: dict[str, str]
     found: ImageList
+
+    @property
+    def removed(self) -> int:
+        """How many images left the set because they are no longer there."""
+        return len(self.forgotten)
 
     @property
     def images_per_second(self) -> float:
@@ -85,7 +90,7 @@ def extract_images(
     prune: bool = False,
     trusting: bool = False,
     update: bool = False,
-    held: Container[str] | None = None,
+    held: Held | None = None,
     image_seconds: float = IMAGE_SECONDS,
     progress: Progress | None = None,
 ) -> ExtractionSummary:
@@ -233,11 +238,11 @@ class _ExtractionRun:
         self._noted = self._known.failures if self._known else {}
         self._intake = Intake()
         self._extracted: list[str] = []
-        self._removed = 0
+        self._forgotten: tuple[str, ...] = ()
         self._failed: dict[str, str] = {}
         self._notes: dict[str, str] = {}
 
-    def begin(self, *, update: bool, held: Container[str] | None) -> list[ImageFile]:
+    def begin(self, *, update: bool, held: Held | None) -> list[ImageFile]:
         """Do what needs no extractor, and return the images that do: new, changed, or failed before."""
         for name, reason in self._found.failures.items():
             self._fail(name, reason, UNKNOWN)
@@ -259,7 +264,7 @@ class _ExtractionRun:
         noted = self._vanished(failed, trusting)
         for name in [*gone, *noted]:
             self._writer.remove(name)
-        self._removed = len(gone)
+        self._forgotten = tuple(gone)
 
     def _vanished(self, images: list[tuple[str, Root]], trusting: bool) -> list[str]:
         vanished = find_vanished(images, self._found)
@@ -312,6 +317,6 @@ class _ExtractionRun:
         """What was done."""
         names = (*self._extracted, *self._intake.unchanged)
         return ExtractionSummary(
-            len(self._extracted), len(self._intake.unchanged), self._removed, self._failed, seconds, names,
+            len(self._extracted), len(self._intake.unchanged), self._forgotten, self._failed, seconds, names,
             self._intake, self._notes, self._found,
         )  # fmt: skip

@@ -40,6 +40,7 @@ class FeatureSet:
         self._places: dict[str, _Location] = {}
         self._moved: dict[str, Root] = {}
         self._spoken: dict[str, int] = {}
+        self._written: dict[int, int] = {}
         self.failures: dict[str, str] = {}
         self._failed_below: dict[str, Root] = {}
         for number, part in enumerate(parts):
@@ -163,8 +164,10 @@ class FeatureSet:
 
     def spoken_at(self, name: str) -> int:
         """When the last part was written that speaks of this image, in ns: when its file was last looked at."""
-        part = self._parts[self._spoken.get(name, self._place(name).part)]
-        return part.path.stat().st_mtime_ns
+        number = self._spoken.get(name, self._place(name).part)
+        if number not in self._written:
+            self._written[number] = self._parts[number].path.stat().st_mtime_ns
+        return self._written[number]
 
     def read(self, name: str) -> Features:
         """The features of one image; NotFoundError for an unknown name."""
