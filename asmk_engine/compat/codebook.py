@@ -13,7 +13,7 @@ from asmk_engine import codebooks
 from asmk_engine.compat.checks import check_descriptors, check_words
 from asmk_engine.compat.index import FaissL2Index, SearchIndex
 from asmk_engine.compat.parameters import parse_size, positive
-from asmk_engine.compat.pickles import read_centroids
+from asmk_engine.compat.state_checks import read_centroids
 from asmk_engine.compat.states import codebook_state
 from asmk_engine.errors import InputError
 from asmk_engine.recipes import Recipe

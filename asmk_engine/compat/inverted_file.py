@@ -15,7 +15,7 @@ from asmk_engine.compat.checks import check_image_ids, check_range, check_words
 from asmk_engine.compat.kernel import packed_width
 from asmk_engine.compat.lists import BinaryLists, Columns, Lists, RealLists, Similarity, join
 from asmk_engine.compat.parameters import positive
-from asmk_engine.compat.pickles import Postings, read_postings
+from asmk_engine.compat.state_checks import Postings, read_postings
 from asmk_engine.errors import InputError, MismatchError
 
 

@@ -32,7 +32,7 @@ def read_state(path: Path) -> Any:
     with open_file(path, "a stored state or a pickle") as file:
         start = file.read(9)
     if start.startswith(HDF5):
-        return codebook_state(plain_centroids(Codebook.open(path), path))
+        return codebook_state(_plain_centroids(Codebook.open(path), path))
     if len(start) == 9 and start[4:] == b"\0\0\0\0{":
         return _read_array_file(path)
     return read_plain_pickle(path)
@@ -43,7 +43,7 @@ def codebook_state(centroids: np.ndarray) -> dict[str, Any]:
     return {"type": "Codebook", "params": {"size": len(centroids)}, "state": {"centroids": centroids}}
 
 
-def plain_centroids(codebook: Codebook, path: object) -> np.ndarray:
+def _plain_centroids(codebook: Codebook, path: object) -> np.ndarray:
     """The centroids of a codebook that takes descriptors as they are; MismatchError for one that projects them."""
     identity = np.eye(codebook.dim, codebook.input_dim, dtype=np.float32)
     if codebook.mean.any() or not np.array_equal(codebook.projection, identity):
