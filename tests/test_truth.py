@@ -134,6 +134,7 @@ BROKEN = [
     (changed(OURS, "queries", 0, to=[]), DamagedError, r"queries\[0\] is no object"),
     (changed(OURS, "queries", 0, "bbox", to=[1, 2, 3]), DamagedError, "the four numbers x1, y1, x2, y2"),
     (changed(OURS, "queries", 0, "bbox", to=[1, 2, "3", 4]), DamagedError, "the four numbers x1, y1, x2, y2"),
+    (changed(OURS, "queries", 0, "bbox", to=[1, 2, 10**400, 4]), DamagedError, "the four numbers x1, y1, x2, y2"),
     (changed(OURS, "queries", 0, "bbox", to=[5, 2, 3, 4]), DamagedError, "the box 5,2,3,4, expected x1 < x2"),
     (changed(PUBLISHED, "gnd", 0, "easy", to=[3]), DamagedError, "the number 3 of 0 to 2"),
     (changed(PUBLISHED, "gnd", 0, "easy", to=[-1]), DamagedError, "the number -1 of"),
@@ -240,6 +241,18 @@ def test_names_below_another_folder_are_all_found(names: set[str]) -> None:
     lasts = [name.rpartition("/")[2] for name in names]
     if len(set(lasts)) == len(lasts):
         assert match_names(names, {f"photos/{name}.jpg" for name in names}) == {n: f"photos/{n}.jpg" for n in names}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"bbx": [0.0, 0.0, 1 << 20_000, 1.0]}, {"bbx": [0.0, 0.0, np.complex64(1 + 2j), 1.0]}, {"easy": [1 << 20_000]}],
+)
+def test_numbers_beyond_all_sense_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    content = {**PUBLISHED, "gnd": [{**PUBLISHED["gnd"][0], **changes}]}
+    with pytest.raises(DamagedError) as caught:
+        read_truth(write_pickle(tmp_path, content))
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_truth_is_told_in_the_names_of_the_index(tmp_path: Path) -> None:

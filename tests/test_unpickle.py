@@ -246,6 +246,82 @@ def test_an_array_of_objects_is_refused() -> None:
             read(pickle.dumps(np.zeros(2, [("a", "i4")]), protocol))
 
 
+NDARRAY, DTYPE = b"cnumpy\nndarray\n", b"cnumpy\ndtype\n"
+RECONSTRUCT = b"cnumpy._core.multiarray\n_reconstruct\n"
+
+
+def dtype_pickle(code: str, state: Any) -> bytes:
+    """One value of a dtype with a state of one's own, as `numpy.dtype.__setstate__` would take it."""
+    out = io.BytesIO()
+    pickler = pickle._Pickler(out, 4)  # type: ignore[attr-defined]
+    out.write(b"cnumpy._core.multiarray\nscalar\n(" + DTYPE + b"(")
+    pickler.save(code)
+    out.write(b"\x89\x88tR")
+    pickler.save(state)
+    out.write(b"b")
+    pickler.save(b"8 bytes.")
+    out.write(b"tR.")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [
+        ("V8", (3, "|", None, ("a",), {"a": (np.dtype("f8"), 1 << 24)}, 8, 1, 0)),  # a field beyond the item
+        ("V8", (3, "|", None, ("a",), {"a": (np.dtype("f8"), -8)}, 8, 1, 0)),
+        ("V8", (3, "|", (np.dtype("f8"), (1 << 20,)), None, None, 8, 1, 0)),  # items of 8 MiB in 8 bytes
+        ("f8", (3, "<", None, ("a",), {"a": (np.dtype("f8"), 0)}, -1, -1, 0)),
+        ("f8", (3, "<", (np.dtype("f8"), (2,)), None, None, -1, -1, 0)),
+        ("f8", (4, "<", None, None, None, -1, -1, 0, {"title": 1})),
+        ("f8", (4, "<", None, None, None, -1, -1, 0, ({}, (b"ns", 1, 1, 1)))),
+        ("f8", (3, "<")),
+        ("f8", {"byteorder": "<"}),
+        ("f8", (3, ["<"], None, None, None, -1, -1, 0)),
+    ],
+)
+def test_dtypes_that_lie_are_refused(code: str, state: Any) -> None:
+    with pytest.raises((DamagedError, FormatError), match=r"^x\.pkl: "):
+        read(dtype_pickle(code, state))
+
+
+@pytest.mark.parametrize("size", [-8, 0, 1 << 30])
+@pytest.mark.parametrize("flags", [0, 63, -1])
+def test_what_a_dtype_says_of_its_size_and_of_pointers_is_not_believed(size: int, flags: int) -> None:
+    found = read(dtype_pickle("S8", (3, "|", None, None, None, size, 1, flags)))
+    assert (type(found), found) == (np.bytes_, b"8 bytes.")
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (RECONSTRUCT + b"(" + DTYPE + b"(I0\ntC\x01btR.", DamagedError),  # a subtype that is none
+        (RECONSTRUCT + b"(" + RECONSTRUCT + b"(I0\ntC\x01btR.", DamagedError),
+        (RECONSTRUCT + b"(NN(I0\ntC\x01btR.", DamagedError),
+        (RECONSTRUCT + b"(" + NDARRAY + b"(I99999999999\ntC\x01btR.", FormatError),  # announced, never filled
+        (NDARRAY + b"(I99999999999\ntR.", DamagedError),  # an array made by calling its type
+        (NDARRAY + b")\x81.", FormatError),
+        (RECONSTRUCT + b"(" + NDARRAY + b"(I0\ntC\x01btR}b.", DamagedError),  # a state that is no tuple
+        (RECONSTRUCT + b"(" + NDARRAY + b"(I0\ntC\x01btR(I1\n(I3\ntNNNtb.", DamagedError),
+        (array_pickle()[:-1] + b"(I1\n(I3\nt" + DTYPE + b"(C\x02f4tR\x89C\x0c" + bytes(12) + b"tb.", FormatError),
+        (b"(" + RECONSTRUCT + b"(" + NDARRAY + b"(I0\ntC\x01btRq\x00q\x01" + b"h\x00t.", FormatError),
+    ],
+)
+def test_arrays_that_are_made_otherwise_are_refused(data: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^x\.pkl: "):
+        read(data)
+
+
+@pytest.mark.parametrize("target", [DTYPE, RECONSTRUCT, NDARRAY, b"c_codecs\nencode\n", b"cbuiltins\nbytes\n"])
+@pytest.mark.parametrize("name", ["__defaults__", "__kwdefaults__", "__code__", "__class__", "__dict__", "memo_key"])
+def test_the_table_of_names_cannot_be_altered(target: bytes, name: str) -> None:
+    """The standard reader would set these on whatever a table of allowed names leads to, for all later files."""
+    key = b"\x8c" + bytes([len(name)]) + name.encode()
+    for state in (b"}" + key + b"(I1\nI2\ntsb", b"N}" + key + b"(I1\nI2\nts\x86b"):
+        with pytest.raises(FormatError, match="sets attributes"):
+            read(target + state + b"0N.")
+    assert read(array_pickle()).tolist() == [0, 0, 0]
+
+
 def nested_tuples(depth: int) -> bytes:
     return b")" + b"\x85" * depth
 
@@ -253,6 +329,33 @@ def nested_tuples(depth: int) -> bytes:
 def doubling_lists(times: int) -> bytes:
     """A list of two lists of two lists ...: small here, 2 ** times to walk through."""
     return b"]" + b"q\x000]h\x00ah\x00a" * times
+
+
+def doubling(opcodes: bytes, times: int) -> bytes:
+    """A container made of the one before, taken twice from the memo, `times` over."""
+    return b")q\x000" + (opcodes + b"q\x000") * times + b"h\x00"
+
+
+def keys_of_one_hash(count: int, value: bytes = b"") -> bytes:
+    """Multiples of the prime by which Python hashes numbers."""
+    numbers = (number * (2**61 - 1) for number in range(1, count))
+    return b"".join(b"\x8a\x0a" + number.to_bytes(10, "little") + value for number in numbers)
+
+
+def tuples_of_one_hash(count: int) -> bytes:
+    """Pairs whose second number undoes in Python's hash of tuples what the first one did."""
+    prime1, prime2, prime5 = 11400714785074694791, 14029467366897019727, 2870177450012600261
+    inverse, modulus, pairs = pow(prime2, -1, 2**64), 2**64, bytearray()
+    first = 0
+    while count:
+        first += 1
+        mixed = (prime5 + first * prime2) % modulus
+        mixed = ((mixed << 31 | mixed >> 33) % modulus * prime1) % modulus
+        second = (1 - mixed) * inverse % modulus
+        if second < 2**61 - 1:
+            pairs += b"J" + first.to_bytes(4, "little") + b"\x8a\x09" + second.to_bytes(9, "little") + b"\x86"
+            count -= 1
+    return bytes(pairs)
 
 
 BOMBS = [
@@ -269,6 +372,21 @@ BOMBS = [
     ("lists repeated in lists", doubling_lists(60) + b".", "unfolds into far more values"),
     ("deep by way of sharing", b"](" + b"]q\x00h\x00" + b"]h\x00aq\x00h\x00" * 5000 + b"e.", "nested deeper than 100"),
     ("too many digits", b"I" + b"9" * 100_000 + b"\n.", "not a sound pickle"),
+    ("tuples repeated in tuples", doubling(b"h\x00h\x00\x86", 60) + b".", "unfolds into far more values"),
+    ("dicts repeated in dicts", doubling(b"}(Nh\x00\x88h\x00u", 60) + b".", "unfolds into far more values"),
+    ("a key of repeated tuples", b"}" + doubling(b"h\x00h\x00\x86", 60) + b"Ns.", "keys"),
+    ("lists filled again and again", b"]q\x000" + b"h\x00(" + b"h\x00" * 500 + b"e.", "contains itself"),
+    (
+        "keys of one hash",
+        b"}(" + keys_of_one_hash(20_000, b"N") + b"u.",
+        "chosen to take time",
+    ),
+    ("a set of one hash", b"\x8f(" + keys_of_one_hash(20_000) + b"\x90.", "chosen to take time"),
+    ("a frozenset of one hash", b"(" + keys_of_one_hash(20_000) + b"\x91.", "chosen to take time"),
+    ("tuples of one hash", b"(" + tuples_of_one_hash(2_000) + b"\x91.", "chosen to take time"),
+    ("a number that is never printed", b"\x8b" + struct.pack("<i", 5000) + b"\x01" * 5000 + b".", "cut or altered"),
+    ("a number beyond the file", b"\x8b" + struct.pack("<i", 2**31 - 1), "cut or altered"),
+    ("a bytearray of half the memory", b"\x96" + struct.pack("<Q", 2**36) + b"a.", "cut or altered"),
     ("a memo entry in the billions", b"]r\xff\xff\xff\x7f0j\xff\xff\xff\x7f.", None),
     ("a memo entry of text", b"]p99999999999\n0g99999999999\n.", None),
 ]
@@ -290,6 +408,25 @@ def test_copies_of_copies_run_out() -> None:
     assert read(once) == [b"a" * 1_000_000]
     with pytest.raises(DamagedError, match="asks for more memory than a file of its size can need"):
         read(start + b"h\x02h\x01R" * 1000 + b"e.")
+
+
+def test_arrays_of_the_same_bytes_run_out() -> None:
+    shared = b"](\x96" + struct.pack("<Q", 1_000_000) + bytes(1_000_000) + b"q\x000" + DTYPE + b"(C\x02u1tRq\x010"
+    array = b"cnumpy._core.numeric\n_frombuffer\n(h\x00h\x01(J\x40\x42\x0f\x00tX\x01\x00\x00\x00CtR"
+    shared = shared.replace(b"(C\x02u1tR", b"(X\x02\x00\x00\x00u1tR")
+    assert [found.nbytes for found in read(shared + array * 2 + b"e.")] == [1_000_000] * 2
+    with pytest.raises(DamagedError, match="asks for more memory than a file of its size can need"):
+        read(shared + array * 100 + b"e.")
+
+
+def test_keys_of_like_hash_that_chance_makes_come_back() -> None:
+    value = {1.5 * 2.0 ** (61 * power): power for power in range(-16, 17)}
+    pairs = {(left, right): None for left in range(-60, 60) for right in range(-60, 60)}
+    assert read(pickle.dumps([value, pairs, {-1: 1, -2: 2, True: 3, None: 4, 2**61 - 1: 5, 0: 6}])) == [
+        value,
+        pairs,
+        {-1: 1, -2: 2, True: 3, None: 4, 2**61 - 1: 5, 0: 6},
+    ]
 
 
 SMALL = {

@@ -3,10 +3,9 @@
 metrics      average precision and precision at k, functions of ranks alone
 bootstrap    how far a mean over queries can be trusted
 model        a ground truth in one form
-truth        the files it comes in: JSON and pickles; `oxford` a folder of text files, `landmarks` CSVs
+truth        the files it comes in: JSON and pickles (never run); `oxford` a folder of text files, `landmarks` CSVs
 names        how the names of a ground truth are found among the indexed ones
 runs         ranking files: TREC runs, JSON lines, image pairs, submissions; `ranks` the array of numbers
 protocol     rankings + truth → a report
 classifiers  rankings + labels → the label of a photograph; `recognition` judges them
-unpickle     the published ground truths are pickles: read without running anything in them
 """

@@ -186,9 +186,16 @@ def _box(value: Any, where: str, path: Path) -> Box | None:
     if value is None:
         return None
     numbers = _sequence(value, f"{where} box", path)
-    if len(numbers) != 4 or not all(isinstance(n, int | float | np.number) and math.isfinite(n) for n in numbers):
+    if len(numbers) != 4 or not all(map(_is_finite, numbers)):
         raise DamagedError(f"{path}: {where} has a box that is not the four numbers x1, y1, x2, y2")
     x1, y1, x2, y2 = map(float, numbers)
     if x1 >= x2 or y1 >= y2:
         raise DamagedError(f"{path}: {where} has the box {x1:g},{y1:g},{x2:g},{y2:g}, expected x1 < x2 and y1 < y2")
     return x1, y1, x2, y2
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False

@@ -1,14 +1,16 @@
 """The opcodes of pickles, all protocols, as far as plain values and numpy arrays need them.
 
-A pickle is a program for a stack machine. This one runs it with nothing within its reach but the functions of
-`pickled_arrays`: no class is ever looked up, no import is made, no attribute is set.
+A pickle is a program for a stack machine. This one runs it with nothing within its reach but the functions of `arrays`:
+no class is ever looked up, no import is made, no attribute is set. Numbers, bytes and text are read by `pickletools`,
+which never takes more than the file has.
 """
 
 from __future__ import annotations
 
-import struct
+import io
+import pickletools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from asmk_engine.errors import AsmkError, DamagedError, FormatError
 from asmk_engine.storage.pickles import arrays as stand_in
 from asmk_engine.storage.pickles import text
 
+_MOST_ALIKE = 64
+"""Keys of one hash: 1.5, 1.5 * 2**61, 1.5 * 2**-61, ... are 34."""
 SCALARS = (type(None), bool, int, float, str, bytes)
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
@@ -34,46 +38,45 @@ class Machine:
     """The stack, the marks and the memo of a pickle, with an allowance for the bytes that it may copy."""
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.position = data, 0
+        self.file, self.size = io.BytesIO(data), len(data)
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.keys: dict[int, set[Any]] = {}
         # Bytes written as text and then made an array are copied twice; the same ones again and again are a bomb.
         self.allowance = 2 * len(data) + 4096
 
     def run(self) -> Any:
         """The value of the pickle, or DamagedError, FormatError, or whatever a false step raises."""
-        while (code := self.take(1)) != b".":
-            action = _ACTIONS.get(code)
-            if action is None:
+        while (code := self.file.read(1)) != b".":
+            if code not in _STEPS:
                 raise self.refusal(code)
-            action(self)
+            read, act = _STEPS[code]
+            act(self, self.argument(read) if read else None)
         return self.stack.pop()
+
+    def argument(self, read: _Reader) -> Any:
+        """What stands behind an opcode."""
+        begin = self.file.tell()
+        try:
+            return read(self.file)
+        except ValueError:
+            raise self.cut(begin) from None
 
     def refusal(self, code: bytes) -> AsmkError:
         """Why the opcode just read is not followed."""
-        if self.position == 1:
+        begin = self.file.tell() - len(code)
+        if not code:
+            return self.cut(begin)
+        if not begin:
             return FormatError("not a pickle: name a file that pickle.dump wrote")
         if code in _REFUSED:
             return FormatError(f"uses {_REFUSED[code]}; {stand_in.READABLE}")
-        return DamagedError(f"byte {self.position - 1} is no opcode of a pickle")
+        return DamagedError(f"byte {begin} is no opcode of a pickle")
 
-    def take(self, count: int) -> bytes:
-        """The next bytes, never more than there are."""
-        end = self.position + count
-        if count < 0 or end > len(self.data):
-            raise DamagedError(f"cut or altered at byte {self.position} of {len(self.data)}")
-        begin, self.position = self.position, end
-        return self.data[begin:end]
-
-    def number(self, layout: str) -> Any:
-        """The next number, in the notation of struct."""
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
-
-    def line(self) -> bytes:
-        """The bytes up to the next newline."""
-        end = self.data.find(b"\n", self.position)
-        return self.take(end + 1 - self.position if end >= 0 else len(self.data))[:-1]
+    def cut(self, position: int) -> DamagedError:
+        """The error of a file that ends too early, or says at a position what cannot stand there."""
+        return DamagedError(f"not a sound pickle: cut or altered at byte {position} of {self.size}")
 
     def push(self, value: Any) -> None:
         """Put a value on the stack."""
@@ -104,36 +107,47 @@ class Machine:
             raise DamagedError(f"a {kind.__name__} is filled that is none")
         return self.stack[-1]
 
+    def key(self, key: Any) -> Any:
+        """A key, if it is cheap to hash and to look up: a scalar, or a flat tuple of them.
 
-def _mark(machine: Machine) -> None:
+        The hash of nested tuples takes time, and stack, without bound. Numbers, unlike text, have no secret in their
+        hashes, so that a file can hold any number of keys of one hash, each compared with all the others.
+        """
+        if not all(type(part) in SCALARS for part in (key if type(key) is tuple else (key,))):
+            raise FormatError("has keys that are not text, numbers or flat tuples of them; save it as lists instead")
+        if type(key) not in (str, bytes) and hash(key) != key:
+            alike = self.keys.setdefault(hash(key), set())
+            alike.add(key)
+            if len(alike) > _MOST_ALIKE:
+                raise DamagedError("has keys that were chosen to take time")
+        return key
+
+
+def _mark(machine: Machine, _: None) -> None:
     machine.outer.append(machine.stack)
     machine.stack = []
 
 
-def _look_up(machine: Machine, module: Any, name: Any) -> None:
-    if (module, name) not in _GLOBALS:
-        found = repr(f"{module}.{name}"[:80])
+def _global(machine: Machine, name: tuple[Any, Any]) -> None:
+    if name not in _GLOBALS:
+        found = repr(f"{name[0]}.{name[1]}"[:80])
         raise FormatError(f"asks for {found}; {stand_in.READABLE}")
-    machine.push(_GLOBALS[module, name])
+    machine.push(_GLOBALS[name])
 
 
-def _global(machine: Machine) -> None:
-    _look_up(machine, machine.line().decode(), machine.line().decode())
-
-
-def _instance(machine: Machine) -> None:
-    _global(machine)
-    raise DamagedError("makes an instance of something that is no class")
-
-
-def _global_from_stack(machine: Machine) -> None:
+def _global_from_stack(machine: Machine, _: None) -> None:
     name, module = machine.stack.pop(), machine.stack.pop()
     if not isinstance(name, str) or not isinstance(module, str):
         raise DamagedError("a class whose name is no text")
-    _look_up(machine, module, name)
+    _global(machine, (module, name))
 
 
-def _reduce(machine: Machine) -> None:
+def _instance(machine: Machine, name: tuple[Any, Any]) -> None:
+    _global(machine, name)
+    raise DamagedError("makes an instance of something that is no class")
+
+
+def _reduce(machine: Machine, _: None) -> None:
     arguments, function = machine.stack.pop(), machine.stack.pop()
     if not any(function is known for known in _GLOBALS.values()) or type(arguments) is not tuple:
         raise DamagedError("calls something that is no function")
@@ -141,7 +155,7 @@ def _reduce(machine: Machine) -> None:
     machine.spend(machine.stack[-1])
 
 
-def _build(machine: Machine) -> None:
+def _build(machine: Machine, _: None) -> None:
     state, target = machine.stack.pop(), machine.stack[-1]
     if isinstance(target, stand_in.PlainDtype):
         target.build(state)
@@ -158,10 +172,10 @@ def _set_items(machine: Machine, items: list[Any]) -> None:
     target = machine.top(dict)
     if len(items) % 2:
         raise DamagedError("a key without its value")
-    target.update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
+    target.update((machine.key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
 
 
-def _dict(machine: Machine) -> None:
+def _dict(machine: Machine, _: None) -> None:
     items = machine.pop_to_mark()
     machine.push({})
     _set_items(machine, items)
@@ -171,39 +185,13 @@ def _append(machine: Machine, items: list[Any]) -> None:
     machine.top(list).extend(items)
 
 
-def _add(machine: Machine) -> None:
+def _add(machine: Machine, _: None) -> None:
     items = machine.pop_to_mark()
-    machine.top(set).update(map(_key, items))
-
-
-def _key(key: Any) -> Any:
-    """Only scalars and flat tuples of them: the hash of nested tuples takes time, and stack, without bound."""
-    if not all(type(part) in SCALARS for part in (key if type(key) is tuple else (key,))):
-        raise FormatError("has keys that are not text, numbers or flat tuples of them; save it as lists instead")
-    return key
-
-
-_Action = Callable[[Machine], object]
-
-
-def _constant(value: Any) -> _Action:
-    return lambda machine: machine.push(value)
-
-
-def _number(layout: str) -> _Action:
-    return lambda machine: machine.push(machine.number(layout))
-
-
-def _counted(layout: str, decode: Callable[[bytes], Any]) -> _Action:
-    return lambda machine: machine.push(decode(machine.take(machine.number(layout))))
-
-
-def _line(decode: Callable[[bytes], Any]) -> _Action:
-    return lambda machine: machine.push(decode(machine.line()))
+    machine.top(set).update(map(machine.key, items))
 
 
 def _tuple(count: int) -> _Action:
-    def action(machine: Machine) -> None:
+    def action(machine: Machine, _: None) -> None:
         if len(machine.stack) < count:
             raise DamagedError("a tuple of more than there is")
         machine.stack[-count:] = [tuple(machine.stack[-count:])]
@@ -211,68 +199,62 @@ def _tuple(count: int) -> _Action:
     return action
 
 
-_ACTIONS: dict[bytes, _Action] = {
-    b"\x80": lambda machine: machine.number("<B"),  # the protocol: every opcode of each is known here
-    b"\x95": lambda machine: machine.number("<Q"),  # a frame, of use only to those who read piece by piece
-    b"(": _mark,
-    b"0": lambda machine: machine.stack.pop(),
-    b"1": lambda machine: machine.pop_to_mark(),
-    b"2": lambda machine: machine.push(machine.stack[-1]),
-    b"N": _constant(None),
-    b"\x88": _constant(True),
-    b"\x89": _constant(False),
-    b"K": _number("<B"),
-    b"M": _number("<H"),
-    b"J": _number("<i"),
-    b"G": _number(">d"),
-    b"I": _line(text.integer),
-    b"L": _line(text.long_integer),
-    b"F": _line(float),
-    b"\x8a": _counted("<B", text.little_endian),
-    b"\x8b": _counted("<i", text.little_endian),
-    b"S": _line(text.quoted),
-    b"V": _line(text.escaped),
-    b"T": _counted("<i", text.latin1),
-    b"U": _counted("<B", text.latin1),
-    b"X": _counted("<I", text.utf8),
-    b"\x8c": _counted("<B", text.utf8),
-    b"\x8d": _counted("<Q", text.utf8),
-    b"B": _counted("<I", bytes),
-    b"C": _counted("<B", bytes),
-    b"\x8e": _counted("<Q", bytes),
-    b"\x96": _counted("<Q", bytearray),
-    b"]": lambda machine: machine.push([]),
-    b"l": lambda machine: machine.push(machine.pop_to_mark()),
-    b"a": lambda machine: _append(machine, [machine.stack.pop()]),
-    b"e": lambda machine: _append(machine, machine.pop_to_mark()),
-    b")": _constant(()),
-    b"\x85": _tuple(1),
-    b"\x86": _tuple(2),
-    b"\x87": _tuple(3),
-    b"t": lambda machine: machine.push(tuple(machine.pop_to_mark())),
-    b"}": lambda machine: machine.push({}),
-    b"d": _dict,
-    b"s": lambda machine: _set_items(machine, [machine.stack.pop(), machine.stack.pop()][::-1]),
-    b"u": lambda machine: _set_items(machine, machine.pop_to_mark()),
-    b"\x8f": lambda machine: machine.push(set()),
-    b"\x90": _add,
-    b"\x91": lambda machine: machine.push(frozenset(map(_key, machine.pop_to_mark()))),
-    b"g": lambda machine: machine.push(machine.memo[int(machine.line())]),
-    b"h": lambda machine: machine.push(machine.memo[machine.number("<B")]),
-    b"j": lambda machine: machine.push(machine.memo[machine.number("<I")]),
-    b"p": lambda machine: machine.remember(int(machine.line())),
-    b"q": lambda machine: machine.remember(machine.number("<B")),
-    b"r": lambda machine: machine.remember(machine.number("<I")),
-    b"\x94": lambda machine: machine.remember(len(machine.memo)),
-    b"c": _global,
-    b"i": _instance,
-    b"\x93": _global_from_stack,
-    b"R": _reduce,
-    b"b": _build,
+def _nothing(machine: Machine, _: object) -> None:
+    """Protocol and frames: every opcode of each protocol is known, and the whole file is at hand."""
+
+
+_Reader = Callable[[BinaryIO], Any]
+_Action = Callable[[Machine, Any], object]
+
+_VALUES = """
+INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING
+UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8
+"""
+_ACTIONS: dict[str, _Action] = {
+    **dict.fromkeys(("PROTO", "FRAME"), _nothing),
+    **dict.fromkeys(_VALUES.split(), Machine.push),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "MARK": _mark,
+    "POP": lambda machine, _: machine.stack.pop(),
+    "POP_MARK": lambda machine, _: machine.pop_to_mark(),
+    "DUP": lambda machine, _: machine.push(machine.stack[-1]),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "LIST": lambda machine, _: machine.push(machine.pop_to_mark()),
+    "APPEND": lambda machine, _: _append(machine, [machine.stack.pop()]),
+    "APPENDS": lambda machine, _: _append(machine, machine.pop_to_mark()),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "TUPLE1": _tuple(1),
+    "TUPLE2": _tuple(2),
+    "TUPLE3": _tuple(3),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_to_mark())),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "DICT": _dict,
+    "SETITEM": lambda machine, _: _set_items(machine, [machine.stack.pop(), machine.stack.pop()][::-1]),
+    "SETITEMS": lambda machine, _: _set_items(machine, machine.pop_to_mark()),
+    "EMPTY_SET": lambda machine, _: machine.push(set()),
+    "ADDITEMS": _add,
+    "FROZENSET": lambda machine, _: machine.push(frozenset(map(machine.key, machine.pop_to_mark()))),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, key: machine.push(machine.memo[key])),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.remember),
+    "MEMOIZE": lambda machine, _: machine.remember(len(machine.memo)),
+    "GLOBAL": _global,
+    "STACK_GLOBAL": _global_from_stack,
+    "INST": _instance,
+    "REDUCE": _reduce,
+    "BUILD": _build,
 }
-_REFUSED = {
-    **dict.fromkeys((b"P", b"Q"), "persistent ids"),
-    **dict.fromkeys((b"\x82", b"\x83", b"\x84"), "extension codes"),
-    **dict.fromkeys((b"o", b"\x81", b"\x92"), "classes"),
-    **dict.fromkeys((b"\x97", b"\x98"), "buffers outside of the file"),
+_WHY_NOT = {
+    **dict.fromkeys(("PERSID", "BINPERSID"), "persistent ids"),
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), "extension codes"),
+    **dict.fromkeys(("OBJ", "NEWOBJ", "NEWOBJ_EX"), "classes"),
+    **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), "buffers outside of the file"),
 }
+_KNOWN = {opcode.name: (opcode.code.encode("latin1"), opcode.arg) for opcode in pickletools.opcodes}
+_READERS: dict[str, _Reader] = {
+    **{name: argument.reader for name, (_, argument) in _KNOWN.items() if argument is not None},
+    **{"STRING": text.quoted, "LONG4": text.long_number, "GLOBAL": text.name, "INST": text.name},
+}
+_STEPS = {_KNOWN[name][0]: (_READERS.get(name), action) for name, action in _ACTIONS.items()}
+_REFUSED = {_KNOWN[name][0]: why for name, why in _WHY_NOT.items()}

@@ -1,23 +1,20 @@
-"""How pickles write text and numbers: from bytes to the value, ValueError or KeyError where they are none."""
+"""What `pickletools` does not read as it is needed here: ValueError or KeyError where nothing sound stands."""
 
 from __future__ import annotations
 
+import pickletools
 import re
+from typing import BinaryIO
 
-from asmk_engine.errors import DamagedError
-
+_MOST_BITS = 14_000  # numbers of more cannot be printed, not even in the message that they are wrong
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"\\": b"\\", b"'": b"'", b'"': b'"'}
 
 
-def integer(line: bytes) -> int | bool:
-    """A decimal number, or a truth value as protocols 0 and 1 write it."""
-    return line == b"01" if line in (b"00", b"01") else int(line)
-
-
-def quoted(line: bytes) -> str:
-    """A string of Python 2 in quotes, its escapes undone, as latin-1."""
+def quoted(file: BinaryIO) -> str:
+    """A string of Python 2 in quotes, its escapes undone, as latin-1; pickletools takes ASCII only."""
+    line = _line(file)
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-        raise DamagedError("a string without its quotes")
+        raise ValueError("a string without its quotes")
     found = re.sub(
         rb"\\(x[0-9a-fA-F]{2}|.)",
         lambda match: bytes.fromhex(match[1][1:].decode()) if len(match[1]) == 3 else _ESCAPES[match[1]],
@@ -26,26 +23,21 @@ def quoted(line: bytes) -> str:
     return found.decode("latin1")
 
 
-def utf8(data: bytes) -> str:
-    """Text; lone surrogates are kept, as Python writes them."""
-    return data.decode("utf-8", "surrogatepass")
+def long_number(file: BinaryIO) -> int:
+    """A number of any size that can be printed."""
+    number: int = pickletools.read_long4(file)
+    if number.bit_length() > _MOST_BITS:
+        raise ValueError("a number of too many digits")
+    return number
 
 
-def latin1(data: bytes) -> str:
-    """A string of Python 2 as latin-1."""
-    return data.decode("latin1")
+def name(file: BinaryIO) -> tuple[str, str]:
+    """The module and the name of a global as they stand there; pickletools undoes escapes in them."""
+    return _line(file).decode(), _line(file).decode()
 
 
-def little_endian(data: bytes) -> int:
-    """A little-endian number of any size, in two's complement."""
-    return int.from_bytes(data, "little", signed=True)
-
-
-def long_integer(line: bytes) -> int:
-    """A decimal number with the L of Python 2."""
-    return int(line.removesuffix(b"L"))
-
-
-def escaped(line: bytes) -> str:
-    """Text of protocol 0, with \\u for all that is not latin-1."""
-    return line.decode("raw-unicode-escape")
+def _line(file: BinaryIO) -> bytes:
+    line = file.readline()
+    if not line.endswith(b"\n"):
+        raise ValueError("a line without its end")
+    return line[:-1]

@@ -1,13 +1,12 @@
 """A reader of pickles that can build nothing but plain containers, strings, numbers and numpy arrays.
 
 A list of allowed classes does not make the standard reader safe: a few bytes can ask it for gigabytes, number a memo
-entry in the billions or nest tuples until the interpreter dies. Here the opcodes are interpreted by `pickle_machine`,
-and what it can do is what is written there.
+entry in the billions or nest tuples until the interpreter dies. Here the opcodes are interpreted by `machine`, and what
+it can do is what is written there.
 """
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from asmk_engine.storage.user_files import read_file
 MAX_BYTES = 4 * 2**30
 
 _CURE = "fetch or write the file again"
-_CONTAINERS = (list, tuple, dict, set, frozenset)
+_CONTAINERS = {list, tuple, dict, set, frozenset}
+_LEAVES = {*SCALARS, bytearray, np.ndarray}
 _MOST_NESTED = 100
 _MOST_SHARED = 1_000_000
 
@@ -49,7 +49,7 @@ def parse_plain_pickle(data: bytes, path: Path) -> Any:
         raise FormatError(f"{path}: {error}") from None
     except DamagedError as error:
         raise DamagedError(f"{path}: {error}; {_CURE}") from None
-    except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError, struct.error) as error:
+    except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
         raise DamagedError(f"{path}: not a sound pickle ({type(error).__name__}); {_CURE}") from None
 
 
@@ -62,8 +62,10 @@ def _check_harmless(value: Any, size: int) -> None:
 
 def _measure(value: Any, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
     """How many values a value unfolds into, and how deep it nests; `known` holds the containers already measured."""
+    if type(value) in _LEAVES or isinstance(value, np.generic):
+        return 1, 0
     if type(value) not in _CONTAINERS:
-        return _measure_leaf(value)
+        raise FormatError(f"holds a class or an unfinished array; {READABLE}")
     if id(value) in above:
         raise DamagedError("holds a container that contains itself")
     if id(value) not in known:
@@ -80,9 +82,3 @@ def _measure_container(value: Any, known: dict[int, tuple[int, int]], above: set
     if max(depth, len(above)) > _MOST_NESTED:
         raise DamagedError(f"nested deeper than {_MOST_NESTED} containers")
     return sum(count for count, _ in measured) + 1, depth
-
-
-def _measure_leaf(value: Any) -> tuple[int, int]:
-    if type(value) not in (*SCALARS, bytearray, np.ndarray) and not isinstance(value, np.generic):
-        raise FormatError(f"holds a class or an unfinished array; {READABLE}")
-    return 1, 0
