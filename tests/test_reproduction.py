@@ -27,12 +27,14 @@ from asmk_engine.evaluation.model import Prediction
 from asmk_engine.evaluation.truth import read_truth
 from asmk_engine.extractors import EXTRACTORS, PRESETS, load_extractor
 from asmk_engine.features import FeatureSet, part_names
-from asmk_engine.images.listing import find_images
+from asmk_engine.images.listing import ImageList, find_images
 from asmk_engine.inverted.index import Index
 from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions
 from asmk_engine.networks.registry import WEIGHTS
 from asmk_engine.networks.stand_in import save_stand_in
+from asmk_engine.recipes import Recipe
 from asmk_engine.reproduction import datasets as datasets_module
+from asmk_engine.reproduction import extraction
 from asmk_engine.reproduction.datasets import Published, Rehearsed, few_landmarks, labelled_task, revisited_task
 from asmk_engine.reproduction.engines import fitted
 from asmk_engine.reproduction.evaluation import Measured, micro_interval
@@ -486,6 +488,25 @@ def test_a_run_that_stops_anywhere_goes_on_from_there(rehearsed: Rehearsed, tmp_
     described = [line for line in said + display.said if "images described" in line]
     assert sum("12 images described" in line for line in described) == 2  # once by each extractor
     assert all("12 images described" in line or "0 images described, 12 there" in line for line in described)
+
+
+def test_what_some_extractor_could_not_describe_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = make_features(np.ones((1, 3), np.float32))
+    held = {"gem": "abc", "spoc": "bcd"}
+    sets = {
+        name: write_features(tmp_path / name, dict.fromkeys(images, one), recipe=Recipe(name, {}))
+        for name, images in held.items()
+    }
+    monkeypatch.setattr(extraction, "_extracted", lambda part, *_: (sets[part], {part: "why"}))
+    parts: Any = list(held)
+
+    def described() -> tuple[FeatureSet, dict[str, str]]:
+        return extraction.describe_images(parts, ImageList([], "", {}), tmp_path / "both.features", 0, Recorded())
+
+    found, failed = described()
+    assert found.names == ["b", "c"] and found.dim == 6 and failed == {"gem": "why", "spoc": "why"}
+    sets["spoc"] = sets["spoc"].selected(["c"])
+    assert described()[0].names == ["c"]
 
 
 def test_what_is_done_is_not_done_again(rehearsed: Rehearsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

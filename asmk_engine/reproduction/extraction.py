@@ -14,6 +14,7 @@ from asmk_engine.extraction.run import ExtractionSummary, extract_images
 from asmk_engine.extractors import load_extractor
 from asmk_engine.extractors.presets import PRESETS
 from asmk_engine.features import FeatureSet, FeatureWriter, part_names
+from asmk_engine.flat.concatenation import ConcatenatedExtractor, concatenate
 from asmk_engine.images.listing import ImageList
 from asmk_engine.networks.cache import file_sha256, weights_folder, weights_path
 from asmk_engine.networks.registry import published_weights
@@ -84,8 +85,6 @@ class Describer:
         """One extractor with the recipe, dimension and features of all parts."""
         if len(self.parts) == 1:
             return self.parts[0]
-        from asmk_engine.flat.concatenation import ConcatenatedExtractor
-
         return ConcatenatedExtractor(self.parts, (1.0,) * len(self.parts))
 
 
@@ -211,21 +210,8 @@ def _extracted(
 
 def _joined(sets: Sequence[FeatureSet], place: Path) -> FeatureSet:
     """Descriptors side by side, those that are not there yet; images that some set lacks are left out."""
-    from asmk_engine.flat.concatenation import concatenated_recipe, joined
-
-    weights = [1.0] * len(sets)
-    recipe = concatenated_recipe([features.recipe for features in sets], weights)
-    known = FeatureSet.open(place) if part_names(place) else None
-    first = sets[0]
-    common = [name for name in first.names if all(name in features for features in sets)]
-    new = [name for name in common if known is None or name not in known or known.source(name) != first.source(name)]
-    with FeatureWriter(place, recipe, sum(features.dim for features in sets)) as writer:
-        for name in [] if known is None else set(known.names).difference(common):
-            writer.remove(name)
-        for name, features in first.images(new):
-            parts = [features, *(other.read(name) for other in sets[1:])]
-            writer.add(name, joined(parts, weights), first.source(name), first.root(name))
-    return FeatureSet.open(place)
+    common = [name for name in sets[0].names if all(name in features for features in sets)]
+    return concatenate([features.selected(common) for features in sets], place)
 
 
 def describe_queries(extractor: Any, queries: Iterable[Query], place: Path, display: Display) -> FeatureSet:
