@@ -209,6 +209,14 @@ _PROBES: dict[str, Callable[[Any, Importer], Probe]] = {
 }
 
 
+def processor_name() -> str:
+    """The model of the processor, where the system tells it, else its kind."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text(encoding="utf-8", errors="replace").splitlines() if known.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
 def kernel_cache_folders() -> list[Path]:
     """Where Numba tries to keep compiled kernels: NUMBA_CACHE_DIR, beside the kernels, the user's cache."""
     spec = importlib.util.find_spec("asmk_engine.kernels")

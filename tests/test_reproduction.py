@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,7 +35,7 @@ from asmk_engine.networks.registry import WEIGHTS
 from asmk_engine.networks.stand_in import save_stand_in
 from asmk_engine.recipes import Recipe
 from asmk_engine.reproduction import datasets as datasets_module
-from asmk_engine.reproduction import extraction
+from asmk_engine.reproduction import extraction, stages
 from asmk_engine.reproduction.datasets import Published, Rehearsed, few_landmarks, labelled_task, revisited_task
 from asmk_engine.reproduction.engines import fitted
 from asmk_engine.reproduction.evaluation import Measured, micro_interval
@@ -490,6 +491,15 @@ def test_a_run_that_stops_anywhere_goes_on_from_there(rehearsed: Rehearsed, tmp_
     assert all("12 images described" in line or "0 images described, 12 there" in line for line in described)
 
 
+def test_learning_that_stops_goes_on_from_there(rehearsed: Rehearsed, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        rehearse("delf-asmk", rehearsed, tmp_path / "parts", Recorded(stop="sfm120k.training.features"))
+    display = Recorded()
+    found = rehearse("delf-asmk", rehearsed, tmp_path / "parts", display)
+    assert "sfm120k.training.features: 0 images described, 17 there, 0 skipped" in display.said
+    assert found == rehearse("delf-asmk", rehearsed, tmp_path / "whole")
+
+
 def test_what_some_extractor_could_not_describe_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = make_features(np.ones((1, 3), np.float32))
     held = {"gem": "abc", "spoc": "bcd"}
@@ -530,6 +540,48 @@ def test_what_is_done_is_not_done_again(rehearsed: Rehearsed, tmp_path: Path, mo
             rehearse("gem-ap-pq8", rehearsed, tmp_path)
     with pytest.raises(InputError, match="files of something else"):
         rehearse("gem-w", rehearsed, rehearsed.photos)
+
+
+def as_before_stage_folders(work: Path) -> None:
+    """Make a work folder what it was when codebooks and codecs lay beside the features, and figures in the journal."""
+    (learned,) = work.glob("learn-*")
+    for name, earlier in (("codebook.h5", "sfm120k.codebook.h5"), ("codec.index", "codec-by-sfm120k.index")):
+        if (learned / name).exists():
+            (learned / name).rename(work / earlier)
+    for stage in (learned, *work.glob("search-*")):
+        shutil.rmtree(stage)
+    content = json.loads((work / "journal.json").read_text())
+    (work / "journal.json").write_text(json.dumps({**content, "results": {"roxford5k": {"key": [], "rows": {}}}}))
+
+
+@pytest.mark.parametrize("name", ["delf-asmk", "gem-ap-1024"])
+def test_a_folder_of_before_the_stage_folders_goes_on(
+    name: str, rehearsed: Rehearsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rehearse(name, rehearsed, tmp_path)
+    facts = json.loads((tmp_path / "journal.json").read_text())["facts"]
+    as_before_stage_folders(tmp_path)
+    for place in ("LocalEngine.learn", "GlobalEngine.learn"):
+        monkeypatch.setattr(f"asmk_engine.reproduction.engines.{place}", lambda *_: pytest.fail("learned again"))
+    assert rehearse(name, rehearsed, tmp_path) == whole
+    assert json.loads((tmp_path / "journal.json").read_text())["facts"] == facts
+
+
+def test_a_search_is_done_again_when_the_photographs_change(rehearsed: Rehearsed, tmp_path: Path) -> None:
+    shutil.copytree(rehearsed.photos, tmp_path / "photos")
+    mine, work = replace(rehearsed, photos=tmp_path / "photos"), tmp_path / "work"
+    whole = rehearse("gem-w", mine, work)
+    kept = {path: path.read_bytes() for path in work.glob("search-*/numbers.json")}
+    shutil.copy(tmp_path / "photos" / "other 0.png", tmp_path / "photos" / "subject 0 1.png")
+    assert rehearse("gem-w", mine, work) != whole
+    assert kept.items() < {path: path.read_bytes() for path in work.glob("search-*/numbers.json")}.items()
+
+
+def test_figures_without_a_value_are_kept(tmp_path: Path) -> None:
+    nothing = Measured(math.nan, math.nan, math.nan, 0)
+    kept = json.loads(json.dumps(stages._as_json({"cls1": nothing, "cls2": Measured(1.5, 1, 2, 3)}), allow_nan=False))
+    found = stages._from_json(kept)
+    assert math.isnan(found["cls1"].value) and found["cls1"].queries == 0 and found["cls2"] == Measured(1.5, 1, 2, 3)
 
 
 def test_weights_of_ones_own_in_a_rehearsal(rehearsed: Rehearsed, tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ import samples
 from asmk_engine.errors import DependencyError, InputError
 from asmk_engine.evaluation.bootstrap import Interval
 from asmk_engine.inverted.index import Index
+from asmk_engine.storage.stage_cache import StageCache, key_of
 from asmk_engine.tradeoff import extrapolate, figure, measure, page, table
 from asmk_engine.tradeoff.configurations import Cell, GlobalCell, LocalCell, Supply, Sweep, plan
 from asmk_engine.tradeoff.extrapolate import Extrapolated
 from asmk_engine.tradeoff.results import Failure, Result, pareto_front, put_together
-from asmk_engine.tradeoff.stage_cache import StageCache, key_of
 from asmk_engine.tradeoff.stages import Measurement
 
 LOCAL, GLOBAL = Supply(False, 128, 1500), Supply(True, 512, 1)

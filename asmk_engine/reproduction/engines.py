@@ -21,9 +21,13 @@ from asmk_engine.inverted.search import Searcher, SelectiveMatch
 from asmk_engine.reproduction.experiment import Codes, PublishedRow
 from asmk_engine.reproduction.extraction import Describer, Display, Settings
 
+CODEBOOK, CODEC = "codebook.h5", "codec.index"
+
 
 class Engine(ABC):
     """Learns from features, indexes features, and searches.
+
+    What was learned lies in a folder of its own, which is called `kept`.
 
     adaptations  what a rehearsal does otherwise than the recipe says
     """
@@ -38,19 +42,19 @@ class Engine(ABC):
         """Whether there is anything to learn before images can be indexed."""
 
     @abstractmethod
-    def is_learned(self, learned: str) -> bool:
-        """Whether the learning from this dataset is done."""
+    def take_over(self, learned: str, kept: Path) -> bool:
+        """Copy what a version without stage folders learned from the dataset `learned`; whether there was anything."""
 
     @abstractmethod
-    def learn(self, features: FeatureSet, learned: str) -> None:
-        """Learn from the features of the dataset `learned`."""
+    def learn(self, features: FeatureSet, kept: Path) -> None:
+        """Learn from features."""
 
     @abstractmethod
-    def facts(self, learned: str) -> dict[str, Any]:
+    def facts(self, kept: Path) -> dict[str, Any]:
         """What was learned, for the report."""
 
     @abstractmethod
-    def index(self, features: FeatureSet, dataset: str, learned: str) -> dict[str, Any]:
+    def index(self, features: FeatureSet, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
         """Index the features of a dataset, where they are not yet; returns facts for the report."""
 
     @abstractmethod
@@ -71,25 +75,25 @@ class LocalEngine(Engine):
         """A codebook, always."""
         return True
 
-    def is_learned(self, learned: str) -> bool:
-        """Whether the codebook file is there."""
-        return self._codebook(learned).is_file()
+    def take_over(self, learned: str, kept: Path) -> bool:
+        """Copy the codebook that lies in the work folder itself."""
+        earlier = self.settings.work / f"{learned}.codebook.h5"
+        if found := earlier.is_file():
+            Codebook.open(earlier).save(kept / CODEBOOK)
+        return found
 
-    def _codebook(self, learned: str) -> Path:
-        return self.settings.work / f"{learned}.codebook.h5"
-
-    def learn(self, features: FeatureSet, learned: str) -> None:
+    def learn(self, features: FeatureSet, kept: Path) -> None:
         """Train the codebook, for features as the database has them.
 
         Training images may be described otherwise, at one scale say: the codebook takes the recipe of the database.
         """
         codebook = self._train(features)
         story = {**codebook.training, "features": json.loads(features.recipe.to_json())}
-        replace(codebook, recipe=self.describer.whole.recipe, training=story).save(self._codebook(learned))
+        replace(codebook, recipe=self.describer.whole.recipe, training=story).save(kept / CODEBOOK)
 
-    def facts(self, learned: str) -> dict[str, Any]:
+    def facts(self, kept: Path) -> dict[str, Any]:
         """The codebook, and how it was trained."""
-        codebook = Codebook.open(self._codebook(learned))
+        codebook = Codebook.open(kept / CODEBOOK)
         return {"codebook": str(codebook), "training": codebook.training}
 
     def _train(self, features: FeatureSet) -> Codebook:
@@ -118,13 +122,15 @@ class LocalEngine(Engine):
                 on_round=on_round,
             )
 
-    def index(self, features: FeatureSet, dataset: str, learned: str) -> dict[str, Any]:
+    def index(self, features: FeatureSet, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
         """Add what is new to the index, which is made when it is not there."""
+        if kept is None:
+            raise ValueError("an ASMK index takes a codebook")
         place = self.place(dataset, learned)
         if _is_index(place):
             index = Index.open(place)
         else:
-            index = Index.create(place, Codebook.open(self._codebook(learned)), self.describer.network)
+            index = Index.create(place, Codebook.open(kept / CODEBOOK), self.describer.network)
         with self.display.bar("index", "images") as on_image:
             index.add(features, existing="update", prune=True, on_image=on_image)
         return {"images": index.images, "postings": index.postings}
@@ -147,34 +153,37 @@ class GlobalEngine(Engine):
         """Only where vectors are projected or quantised."""
         return bool(self.row.codec.pca or self.row.codec.pq)
 
-    def is_learned(self, learned: str) -> bool:
-        """Whether an empty index with the codec is there."""
-        return _is_index(self.place("codec", learned))
+    def take_over(self, learned: str, kept: Path) -> bool:
+        """Copy the codec of the empty index that lies in the work folder itself."""
+        earlier = self.place("codec", learned)
+        if found := _is_index(earlier):
+            GlobalIndex.create(kept / CODEC, GlobalIndex.open(earlier).codebook)
+        return found
 
-    def learn(self, features: FeatureSet, learned: str) -> None:
+    def learn(self, features: FeatureSet, kept: Path) -> None:
         """Train the codec, and keep it in an index without images."""
         options, notes = fitted(self.row.codec, features, self.settings.rehearsal)
         self.adaptations += notes
-        GlobalIndex.create(self.place("codec", learned), train_codec(features, options))
+        GlobalIndex.create(kept / CODEC, train_codec(features, options))
 
-    def facts(self, learned: str) -> dict[str, Any]:
+    def facts(self, kept: Path) -> dict[str, Any]:
         """How the codec was trained."""
-        return {"codec": GlobalIndex.open(self.place("codec", learned)).codebook.training}
+        return {"codec": GlobalIndex.open(kept / CODEC).codebook.training}
 
-    def index(self, features: FeatureSet, dataset: str, learned: str) -> dict[str, Any]:
+    def index(self, features: FeatureSet, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
         """Add what is new to the index, which is made when it is not there."""
         place = self.place(dataset, learned)
         if not _is_index(place):
-            GlobalIndex.create(place, self._codec(features, learned))
+            GlobalIndex.create(place, self._codec(features, kept))
         index = GlobalIndex.open(place)
         with self.display.bar("index", "images") as on_image:
             index.add(features, existing="update", prune=True, on_image=on_image)
         codec = index.codebook
         return {"images": index.images, "bytes an image": codec.width * codec.dtype.itemsize}
 
-    def _codec(self, features: FeatureSet, learned: str) -> Codec:
-        if self.learns:
-            return GlobalIndex.open(self.place("codec", learned)).codebook
+    def _codec(self, features: FeatureSet, kept: Path | None) -> Codec:
+        if kept:
+            return GlobalIndex.open(kept / CODEC).codebook
         return train_codec(features, CodecOptions(half=self.row.codec.half))
 
     def open(self, dataset: str, distractors: str, learned: str) -> GlobalSearcher:

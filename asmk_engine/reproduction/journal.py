@@ -1,9 +1,8 @@
-"""The folder of a run: which recipe it belongs to, what each stage took, and what the tests that are done found."""
+"""The account of a run: what its folder belongs to, what each stage took, and what the report should say of it."""
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from typing import Any
 
 from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.images.listing import shown
-from asmk_engine.reproduction.evaluation import Measured
 from asmk_engine.storage.folder import LOCK, Folder
 
 NAME = "journal.json"
@@ -31,7 +29,6 @@ class Journal:
         content = self._read(work, key)
         self.key = key
         self.seconds: dict[str, float] = content.get("seconds", {})
-        self.results: dict[str, Any] = content.get("results", {})
         self.notes: list[str] = content.get("notes", [])
         self.facts: dict[str, Any] = content.get("facts", {})
         self.write()
@@ -45,7 +42,7 @@ class Journal:
         try:
             content = dict(json.loads(bytes(self._folder.map(NAME))))
             found = dict(content["key"])
-            if [type(content[part]) for part in ("seconds", "results", "notes", "facts")] != [dict, dict, list, dict]:
+            if [type(content[part]) for part in ("seconds", "notes", "facts")] != [dict, list, dict]:
                 raise ValueError("a part is of another kind")
         except (ValueError, KeyError, TypeError, RecursionError):
             raise DamagedError(f"{shown(work / NAME)}: not readable; give another folder with -o") from None
@@ -59,8 +56,7 @@ class Journal:
 
     def write(self) -> None:
         """Make all of it durable."""
-        content = {"key": self.key, "seconds": self.seconds, "results": self.results, "notes": self.notes,
-                   "facts": self.facts}  # fmt: skip
+        content = {"key": self.key, "seconds": self.seconds, "notes": self.notes, "facts": self.facts}
         self._folder.write(NAME, [json.dumps(content, indent=1).encode()])
         self._folder.sync()
 
@@ -77,27 +73,3 @@ class Journal:
     def note(self, *notes: str) -> None:
         """Keep what the report should say, once each."""
         self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
-
-    def result(self, test: str, key: list[Any]) -> dict[str, Measured] | None:
-        """What a test found, where it was done with the same index and queries."""
-        known = self.results.get(test)
-        if known is None or known["key"] != key:
-            return None
-        return {
-            row: Measured(_number(value), _number(low), _number(high), queries)
-            for row, (value, low, high, queries) in known["rows"].items()
-        }
-
-    def keep_result(self, test: str, key: list[Any], rows: dict[str, Measured]) -> None:
-        """Keep what a test found."""
-        kept = {row: [*map(_json, (one.value, one.low, one.high)), one.queries] for row, one in rows.items()}
-        self.results[test] = {"key": key, "rows": kept}
-        self.write()
-
-
-def _json(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

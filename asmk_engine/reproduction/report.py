@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from asmk_engine.doctor import processor_name
 from asmk_engine.networks.devices import choose_device, device_name
 from asmk_engine.reproduction.evaluation import Measured
 from asmk_engine.reproduction.files import dataset_of
@@ -57,7 +58,7 @@ def _line(outcome: ReproductionResult, test: str, row: str, published: float | N
 def machine(device: str) -> dict[str, Any]:
     """What the run was made on: processor, system, device of the networks, and versions; nothing that names it."""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "processors": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device_name(choose_device(device)),
@@ -65,13 +66,6 @@ def machine(device: str) -> dict[str, Any]:
         "asmk-engine": __version__,
         **{name: found for name in _PACKAGES if (found := _version(name))},
     }
-
-
-def _processor() -> str:
-    known = Path("/proc/cpuinfo")
-    found = known.read_text(errors="replace").splitlines() if known.is_file() else []
-    models = (line.partition(":")[2].strip() for line in found if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
 
 
 def _version(package: str) -> str:

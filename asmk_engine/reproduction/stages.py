@@ -2,15 +2,21 @@
 goes on from there.
 
     network        network-1.safetensors
-    learn          DATASET.training.features, DATASET.codebook.h5
+    learn          DATASET.training.features, learn-<16 hex>/
     describe       DATASET.features, DATASET.queries.features
     index          DATASET-by-DATASET.index
-    search         journal.json
+    search         search-<16 hex>/
+
+Feature sets and indexes are brought up to date image by image in every run; what is learned and found is kept by a
+`StageCache`. What the report says of the run as a whole is in `journal.json`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from asmk_engine.features import FeatureSet
@@ -30,6 +36,7 @@ from asmk_engine.reproduction.extraction import (
 from asmk_engine.reproduction.files import chosen_tests, dataset_of
 from asmk_engine.reproduction.journal import Journal
 from asmk_engine.storage.folder import WriterLock
+from asmk_engine.storage.stage_cache import StageCache
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class _ReproductionRun:
         self, row: PublishedRow, datasets: Datasets, settings: Settings, display: Display, journal: Journal
     ) -> None:
         self.row, self.datasets, self.settings, self.display = row, datasets, settings, display
-        self.journal = journal
+        self.journal, self.cache = journal, StageCache(settings.work)
         self._tasks: dict[str, RetrievalTask] = {}
 
     def all(self) -> ReproductionResult:
@@ -111,10 +118,9 @@ class _ReproductionRun:
 
     def _test(self, test: Test, describer: Describer, engine: Engine) -> dict[str, Measured]:
         learned = self._learned(test, engine)
-        if learned:
-            self._learn(learned, describer, engine)
+        kept = self._learn(learned, describer, engine) if learned else None
         for dataset in filter(None, (test.dataset, test.distractors)):
-            self._index(dataset, learned, describer, engine)
+            self._index(dataset, learned, kept, describer, engine)
         with self._stage(f"describe the queries of {test.dataset}"):
             place = self.settings.work / f"{test.dataset}.queries.features"
             queries = describe_queries(describer.whole, self._task(test.dataset).queries, place, self.display)
@@ -127,30 +133,37 @@ class _ReproductionRun:
             return ""
         return test.train or self.row.train.dataset
 
-    def _learn(self, learned: str, describer: Describer, engine: Engine) -> None:
-        with self._stage(f"learn from {learned}"):
-            if not engine.is_learned(learned):
-                self._learn_now(learned, describer, engine)
-            self.journal.facts[f"learned from {learned}"] = engine.facts(learned)
+    def _learn(self, learned: str, describer: Describer, engine: Engine) -> Path:
+        """The folder of what is learned from a dataset."""
 
-    def _learn_now(self, learned: str, describer: Describer, engine: Engine) -> None:
+        def make(folder: Path) -> dict[str, Any]:
+            if not engine.take_over(learned, folder):
+                engine.learn(self._training_features(learned, describer), folder)
+            return {"facts": engine.facts(folder), "notes": engine.adaptations}
+
+        with self._stage(f"learn from {learned}"):
+            done = self.cache.stage("learn", {"run": self.journal.key, "dataset": learned}, make)
+            self.journal.note(*done.numbers["notes"])
+            self.journal.facts[f"learned from {learned}"] = done.numbers["facts"]
+        return done.path
+
+    def _training_features(self, learned: str, describer: Describer) -> FeatureSet:
         train = self.row.train
         images = self.datasets.photographs(learned, train.images if train else 0)
         parts = [describer.training] if describer.training else describer.parts
         place = self.settings.work / f"{learned}.training.features"
         features, failed = describe_images(parts, images, place, self.settings.workers, self.display)
         self._tell_failed(learned, failed)
-        engine.learn(features, learned)
-        self.journal.note(*engine.adaptations)
+        return features
 
-    def _index(self, dataset: str, learned: str, describer: Describer, engine: Engine) -> None:
+    def _index(self, dataset: str, learned: str, kept: Path | None, describer: Describer, engine: Engine) -> None:
         with self._stage(f"describe {dataset}"):
             images = self._database(dataset)
             place = self.settings.work / f"{dataset}.features"
             features, failed = describe_images(describer.parts, images, place, self.settings.workers, self.display)
             self._tell_failed(dataset, failed)
         with self._stage(f"index {dataset}"):
-            self.journal.facts[f"index of {dataset}"] = engine.index(features, dataset, learned)
+            self.journal.facts[f"index of {dataset}"] = engine.index(features, dataset, learned, kept)
 
     def _tell_failed(self, dataset: str, failed: dict[str, str]) -> None:
         if failed:
@@ -168,21 +181,38 @@ class _ReproductionRun:
         return self._tasks[dataset]
 
     def _judged(self, test: Test, learned: str, queries: FeatureSet, engine: Engine) -> dict[str, Measured]:
-        searcher = engine.open(test.dataset, test.distractors, learned)
-        places = [engine.place(dataset, learned) for dataset in filter(None, (test.dataset, test.distractors))]
-        asked = ([name, queries.source(name).fingerprint] for name in queries.names)
-        key = [*(list(_commit(place)) for place in places), *asked]
-        done = self.journal.result(test.name, key)
-        if done is None:
+        def make(folder: Path) -> dict[str, Any]:
+            searcher = engine.open(test.dataset, test.distractors, learned)
             with self.display.bar("search", "queries") as progress:
-                done = judge(self._task(test.dataset), queries, searcher, progress)
-            self.journal.keep_result(test.name, key, done)
-        return done
+                return _as_json(judge(self._task(test.dataset), queries, searcher, progress))
+
+        places = [engine.place(dataset, learned) for dataset in filter(None, (test.dataset, test.distractors))]
+        inputs = {
+            "run": self.journal.key,
+            "test": test.name,
+            "indexes": [_commit(place) for place in places],
+            "queries": [[name, queries.source(name).fingerprint] for name in queries.names],
+        }
+        return _from_json(self.cache.stage("search", inputs, make).numbers)
 
 
-def _commit(place: Any) -> tuple[str, int]:
+def _commit(place: Path) -> tuple[str, int]:
     """What an index is at: its identity, and the number of its last commit."""
     from asmk_engine.search.opening import open_index
 
     manifest = open_index(place).snapshot.manifest
     return manifest.identity, manifest.commit
+
+
+def _as_json(found: dict[str, Measured]) -> dict[str, list[float | None]]:
+    """Figures as JSON has them, which knows no NaN."""
+    return {
+        row: [None if math.isnan(value) else value for value in dataclasses.astuple(one)] for row, one in found.items()
+    }
+
+
+def _from_json(rows: dict[str, list[Any]]) -> dict[str, Measured]:
+    def number(value: Any) -> Any:
+        return math.nan if value is None else value
+
+    return {row: Measured(*map(number, values)) for row, values in rows.items()}

@@ -11,11 +11,11 @@ from pathlib import Path
 from asmk_engine.errors import AsmkError, InputError
 from asmk_engine.evaluation.model import Truth
 from asmk_engine.storage.folder import Folder, WriterLock
+from asmk_engine.storage.stage_cache import StageCache
 from asmk_engine.tradeoff.configurations import Cell, Sweep, plan
 from asmk_engine.tradeoff.results import Failure, Result, put_together
 from asmk_engine.tradeoff.sources import FeatureSupply, SourcePaths, open_source
-from asmk_engine.tradeoff.stage_cache import StageCache
-from asmk_engine.tradeoff.stages import measure_cell
+from asmk_engine.tradeoff.stages import VERSION, measure_cell
 
 FAULTS = "failed.txt"
 
@@ -61,7 +61,7 @@ def run(
         sources = {one.name: open_source(one, truth) for one in paths}
         cells = plan(sweep, {name: source.supply for name, source in sources.items()})
         outcomes = []
-        for step in _steps(StageCache(work), sources, cells, sweep):
+        for step in _steps(StageCache(work, VERSION), sources, cells, sweep):
             outcomes.append(step.outcome)
             if on_step:
                 on_step(step)

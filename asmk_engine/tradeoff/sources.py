@@ -11,8 +11,8 @@ from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.evaluation.model import Truth, TruthQuery
 from asmk_engine.evaluation.names import match_names, resolve
 from asmk_engine.features import Features, FeatureSet
+from asmk_engine.storage.stage_cache import key_of
 from asmk_engine.tradeoff.configurations import Supply
-from asmk_engine.tradeoff.stage_cache import key_of
 
 
 class StrongestFeatures(FeatureSet):

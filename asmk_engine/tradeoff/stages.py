@@ -28,12 +28,13 @@ from asmk_engine.flat.index import GlobalIndex
 from asmk_engine.flat.search import GlobalSearcher
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
+from asmk_engine.storage.stage_cache import Stage, StageCache
 from asmk_engine.tradeoff import measure
 from asmk_engine.tradeoff.configurations import Cell, GlobalCell, LocalCell, Sweep
 from asmk_engine.tradeoff.extrapolate import dense_bytes_per_image
 from asmk_engine.tradeoff.sources import FeatureSupply, StrongestFeatures, queries_key, truth_key
-from asmk_engine.tradeoff.stage_cache import Stage, StageCache
 
+VERSION = 2  # of what the stages measure
 CODEBOOK, INDEX, COPIES, RUN = "codebook.h5", "index", "copies", "rankings.jsonl"
 
 

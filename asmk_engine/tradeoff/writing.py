@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 import os
-import platform
 from pathlib import Path
 
+from asmk_engine.doctor import processor_name
 from asmk_engine.storage.folder import Folder
 from asmk_engine.threads import available_threads
 from asmk_engine.tradeoff.figure import draw
@@ -44,11 +44,4 @@ def machine() -> str:
     """The processor, how many of its cores this process may use, and the threads of the linear algebra if set."""
     limit = os.environ.get("OMP_NUM_THREADS")
     threads = f", linear algebra on {limit} thread{'' if limit == '1' else 's'}" if limit else ""
-    return f"{_processor()}, {available_threads()} cores{threads}"
-
-
-def _processor() -> str:
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text(encoding="utf-8", errors="replace").splitlines() if known.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    return f"{processor_name()}, {available_threads()} cores{threads}"

@@ -21,8 +21,6 @@ from typing import Any
 from asmk_engine.storage.folder import Folder, storage_errors
 
 NUMBERS = "numbers.json"
-VERSION = 2
-"""Raised when a stage measures something else than it did, so that what older programs left is not used."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +33,26 @@ class Stage:
 
 
 class StageCache:
-    """Makes stages, or takes them from the work folder; one process at a time (see `store.WriterLock`)."""
+    """Makes stages, or takes them from the work folder; one process at a time (see `folder.WriterLock`).
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    version  raised when a stage makes something else than it did, so that what older programs left is not used
+    """
+
+    def __init__(self, folder: Path, version: int = 1) -> None:
+        self.folder, self.version = folder, version
 
     def stage(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]) -> Stage:
         """The stage `name` of these inputs, JSON values; `make` gets an empty folder and returns what it measured."""
-        key = key_of({"stage": name, "version": VERSION, **inputs})
+        key = key_of({"stage": name, "version": self.version, **inputs})
         path = self.folder / f"{name}-{key}"
         numbers = _read(path / NUMBERS)
         if numbers is None:
             _clear(path)
             numbers = make(path)
             content = json.dumps({"inputs": dict(inputs), "numbers": numbers}, indent=1).encode()
-            Folder(path).write(NUMBERS, [content])
+            kept = Folder(path)
+            kept.write(NUMBERS, [content])
+            kept.sync()
         return Stage(path, key, numbers)
 
 
