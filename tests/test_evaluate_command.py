@@ -210,6 +210,19 @@ def test_missing_images_are_refused_or_allowed(world: Path, tmp_path: Path) -> N
     assert per_query["hard"]["scene5/5-0.jpg"] == 0 and len(per_query["hard"]) == SCENES
 
 
+def test_queries_without_features_count_as_not_found(world: Path, tmp_path: Path) -> None:
+    images = photographs(0, SCENES)
+    some = write_features(tmp_path / "some", {name: image for name, image in images.items() if "0/" not in name})
+    written = tmp_path / "rankings.trec"
+    call = ["evaluate", make_index(tmp_path, "i", images), "--truth", world / "gnd.json", "--allow-missing"]
+    found = invoke(*call, "--features", some.path, "--json")
+    told = json.loads(found.stdout)
+    assert found.stderr.count("counts as not found") == 1 and told["unranked"] == ["scene0/0-0.jpg"]
+    none = write_features(tmp_path / "none", {"scene0/0-1.jpg": images["scene0/0-1.jpg"]})
+    call += ["--features", none.path, "--save-run", written]
+    assert f"{SCENES} of what was asked could not be done" in fails(InputError, *call) and not written.exists()
+
+
 def test_wrong_calls(world: Path, tmp_path: Path) -> None:
     index, truth = world / "photos.index", world / "gnd.json"
     solution = tmp_path / "solution.csv"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,14 @@ import click
 
 from asmk_engine.cli.common import PATH, Console, Failures, images_option, json_option, match_options, quiet_option
 from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, searcher_of
+from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
     from asmk_engine.cli.searching import AnyIndex, AnySearcher
-    from asmk_engine.evaluation.model import Truth
-    from asmk_engine.evaluation.protocol import Judge, Report
+    from asmk_engine.evaluation.model import Truth, TruthQuery
+    from asmk_engine.evaluation.protocol import Report
     from asmk_engine.features import Features
-    from asmk_engine.indexes.answers import Hit
+    from asmk_engine.search.evaluation import Rankings
     from asmk_engine.search.query_features import QuerySource
 
 RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
@@ -170,45 +170,41 @@ def _judge_index(
     console: Console,
 ) -> Report:
     from asmk_engine.evaluation.names import resolve
-    from asmk_engine.evaluation.protocol import Judge
+    from asmk_engine.search.evaluation import evaluate_index
 
     resolved = resolve(truth, source.index.names, allow_missing=allow_missing)
     if resolved.missing:
         console.say(f"{len(resolved.missing)} images of the ground truth are not indexed and count as not found")
-    judge = Judge(resolved.truth, _numbers(resolved.truth, searcher))
-    asked = _asked(judge, source, allow_missing, console)
-    if saved is not None:
-        _save(_answers(judge, searcher, asked), resolved.truth, saved)
-    elif judge.numbers:
-        for name, features in asked:
-            judge.take_numbers(name, searcher.order(features).numbers)
-    else:
-        deque(_answers(judge, searcher, asked), maxlen=0)
-    return judge.report(allow_missing=allow_missing, interval=interval)
+    queries, failed = len(resolved.truth.queries), Failures()
+    features = partial(_features_or_none, source, queries, failed) if allow_missing else partial(_features, source)
+    try:
+        with console.bar("evaluate", "queries") as progress:
+            return evaluate_index(
+                resolved.truth,
+                searcher,
+                features,
+                keep=partial(_save, resolved.truth, saved) if saved else None,
+                allow_missing=allow_missing,
+                interval=interval,
+                progress=progress,
+            )
+    finally:
+        _tell_failed(failed, queries, console)
 
 
-def _numbers(truth: Truth, searcher: AnySearcher) -> dict[str, int]:
-    """The numbers of the images that the truth knows, where all of a ranking counts; else none."""
-    from asmk_engine.evaluation.protocol import depth_needed
-
-    return searcher.image_numbers([*truth.images, *truth.ignored]) if depth_needed(truth) is None else {}
+def _features(source: QuerySource, query: TruthQuery) -> Features:
+    return source.truth_features(query.name, query.box)
 
 
-def _asked(judge: Judge, source: QuerySource, allow_missing: bool, console: Console) -> Iterator[tuple[str, Features]]:
-    """The features of one query after the other, without queries that are missing and may be."""
-    queries, failed = judge.truth.queries, Failures()
-    with console.bar("evaluate", "queries") as progress:
-        for done, query in enumerate(queries):
-            if not allow_missing:
-                yield query.name, source.truth_features(query.name, query.box)
-            elif not query.in_database or query.name in source.index:
-                features = None
-                with failed.noting(query.name):
-                    features = source.truth_features(query.name, query.box)
-                if features is not None:
-                    yield query.name, features
-            progress(done + 1, len(queries))
-    _tell_failed(failed, len(queries), console)
+def _features_or_none(source: QuerySource, queries: int, failed: Failures, query: TruthQuery) -> Features | None:
+    """The features of one of so many queries, None where it is missing or cannot be read, which is noted."""
+    if query.in_database and query.name not in source.index:
+        return None
+    with failed.noting(query.name):
+        return _features(source, query)
+    if len(failed) == queries:  # before a file of no rankings is written; `_tell_failed` says more
+        raise InputError("no query could be asked")
+    return None
 
 
 def _tell_failed(failed: Failures, queries: int, console: Console) -> None:
@@ -219,19 +215,7 @@ def _tell_failed(failed: Failures, queries: int, console: Console) -> None:
         console.say(f"counts as not found: {reason}")
 
 
-def _answers(
-    judge: Judge, searcher: AnySearcher, asked: Iterator[tuple[str, Features]]
-) -> Iterator[tuple[str, list[Hit]]]:
-    """Search for one query after the other, have each answer judged, and pass it on."""
-    from asmk_engine.evaluation.protocol import depth_needed
-
-    for name, features in asked:
-        hits = searcher.search(features, depth_needed(judge.truth))
-        judge.take(name, [hit.name for hit in hits])
-        yield name, hits
-
-
-def _save(rankings: Iterator[tuple[str, list[Hit]]], truth: Truth, saved: _Saved) -> None:
+def _save(truth: Truth, saved: _Saved, rankings: Rankings) -> None:
     from asmk_engine.evaluation.ranks import write_ranks
     from asmk_engine.evaluation.runs import write_run
 

@@ -12,10 +12,10 @@ import numpy as np
 from asmk_engine.evaluation.bootstrap import CONFIDENCE, bootstrap
 from asmk_engine.evaluation.classifiers import CLASSIFIERS, Labels, classify
 from asmk_engine.evaluation.model import Prediction
-from asmk_engine.evaluation.protocol import Judge
 from asmk_engine.features import FeatureSet
 from asmk_engine.reproduction.datasets import RetrievalTask
 from asmk_engine.reproduction.extraction import Bar
+from asmk_engine.search.evaluation import evaluate_index
 
 TOGETHER = 32
 ROUNDS = 2000
@@ -35,12 +35,7 @@ def judge_ranking(task: RetrievalTask, features: FeatureSet, searcher: Any, prog
     """mAP by row of the protocol, of all images ranked for every query."""
     if task.truth is None:
         raise ValueError("a task without a truth has no rankings to judge")
-    judge = Judge(task.truth)
-    for done, query in enumerate(task.queries, start=1):
-        hits = searcher.search(features.read(query.name), None)
-        judge.take(query.name, [hit.name for hit in hits])
-        progress(done, len(task.queries))
-    report = judge.report(interval=True)
+    report = evaluate_index(task.truth, searcher, lambda query: features.read(query.name), progress=progress)
     return {row: _percent(list(found.values()), report.scores[row].queries) for row, found in report.per_query.items()}
 
 

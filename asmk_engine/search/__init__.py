@@ -1,1 +1,1 @@
-"""Searching an index of any kind: opening it, the features of queries, fusion of answers."""
+"""Searching an index of any kind: opening it, the features of queries, evaluation, fusion of answers."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.evaluation.model import Truth, TruthQuery
 from asmk_engine.evaluation.names import match_names, resolve
-from asmk_engine.evaluation.protocol import Report, evaluate
+from asmk_engine.evaluation.protocol import Report
 from asmk_engine.evaluation.truth import read_truth
 from asmk_engine.extraction.attempts import Extractor
 from asmk_engine.extraction.run import extract_images
@@ -26,6 +27,7 @@ from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
 from asmk_engine.networks.devices import choose_device
+from asmk_engine.search.evaluation import evaluate_index
 from asmk_engine.training.task import Reporter
 
 EXTRACTOR_OF = {"norm": "how", "learned": "delf"}
@@ -90,8 +92,7 @@ class Validation:
             features = self._extract(extractor, Path(folder) / "features", reporter)
             index = Index.create(Path(folder) / "index", Codebook.train(features, words, whitening="none"))
             index.add(features)
-            rankings = dict(self._rankings(extractor, features, Searcher(index)))
-        return evaluate(self.truth, rankings)
+            return evaluate_index(self.truth, Searcher(index), partial(self._query_features, extractor, features))
 
     def _extract(self, extractor: Extractor, output: Path, reporter: Reporter) -> FeatureSet:
         wanted = ImageList([self._files[name] for name in self.truth.images], self._root, {})
@@ -104,13 +105,6 @@ class Validation:
             workers = 0 if alone else None
             extract_images(extractor, wanted, output, workers=workers, strict=True, progress=advance)
         return FeatureSet.open(output)
-
-    def _rankings(
-        self, extractor: Extractor, features: FeatureSet, searcher: Searcher
-    ) -> Iterator[tuple[str, list[str]]]:
-        for query in self.truth.queries:
-            described = self._query_features(extractor, features, query)
-            yield query.name, [hit.name for hit in searcher.search(described, None)]
 
     def _query_features(self, extractor: Extractor, features: FeatureSet, query: TruthQuery) -> Features:
         if query.in_database and query.box is None:
