@@ -121,7 +121,7 @@ def test_precision_and_sizes_are_those_of_the_steps_by_hand(
 def test_a_second_run_takes_everything_from_the_work_folder(
     place: Path, done: tuple[Path, TradeoffResult, list[Step]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("train_codebook", "train_codec", "evaluate"):
+    for name in ("train_codebook", "train_codec", "evaluate_index"):
         monkeypatch.setattr(stages, name, None)
     assert run_in(place, done[0]) == done[1]
 

@@ -3,31 +3,33 @@
     local features       codebook ──▶ index ──▶ search ──▶ evaluation
     global descriptors              vectors ──▶ search ──▶ evaluation    (the codec is learned with the index)
 
-Cells share what they have in common: the same codebook serves every n and every number of assignments.
+`search` says what a query costs, `evaluation` what its answer is worth. Cells share what they have in common: the same
+codebook serves every n and every number of assignments.
 """
 
 from __future__ import annotations
 
 import functools
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from asmk_engine.codebooks import Codebook, choose_words
 from asmk_engine.codebooks.kmeans import kmeans
 from asmk_engine.codebooks.sample import sample_descriptors
-from asmk_engine.evaluation.protocol import depth_needed, evaluate
-from asmk_engine.evaluation.runs import read_run, write_run
-from asmk_engine.features import FeatureSet
+from asmk_engine.features import Features, FeatureSet
 from asmk_engine.flat.codec import CodecOptions
 from asmk_engine.flat.codec_training import learn_projection, train_codec
 from asmk_engine.flat.index import GlobalIndex
 from asmk_engine.flat.search import GlobalSearcher
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
+from asmk_engine.inverted.signatures import Signature
+from asmk_engine.search.evaluation import evaluate_index
 from asmk_engine.storage.stage_cache import Stage, StageCache
 from asmk_engine.tradeoff import measure
 from asmk_engine.tradeoff.configurations import Cell, GlobalCell, LocalCell, Sweep
@@ -35,7 +37,10 @@ from asmk_engine.tradeoff.extrapolate import dense_bytes_per_image
 from asmk_engine.tradeoff.sources import FeatureSupply, StrongestFeatures, queries_key, truth_key
 
 VERSION = 2  # of what the stages measure
-CODEBOOK, INDEX, COPIES, RUN = "codebook.h5", "index", "copies", "rankings.jsonl"
+CODEBOOK, INDEX, COPIES = "codebook.h5", "index", "copies"
+
+Asking = TypeVar("Asking")
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,30 @@ class Measurement:
     evaluation: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _CellQueries(Generic[Asking, Taken]):
+    """The searcher of a cell, and of each query of the truth the features and what the searcher takes for them."""
+
+    searcher: Asking
+    features: list[Features]
+    taken: list[Taken]
+
+
 def measure_cell(cache: StageCache, source: FeatureSupply, cell: Cell, sweep: Sweep, seed: int) -> Measurement:
     """Go through the stages of a cell with one seed; raises what they raise, each stage before it being kept."""
     if isinstance(cell, LocalCell):
         learned = _codebook(cache, source, cell, sweep, seed)
         index = _index(cache, source, cell, learned)
-        search = _search(cache, source, cell, index)
+        signed = functools.cache(functools.partial(_signed, source, cell, index))
+        search = _search(cache, source, cell, index, signed)
+        evaluation = _evaluation(cache, source, search, signed)
         seconds = learned.numbers["seconds"]
     else:
         index = _vectors(cache, source, cell, seed)
-        search = _vector_search(cache, source, cell, index)
+        described = functools.cache(functools.partial(_described, source, index))
+        search = _vector_search(cache, source, index, described)
+        evaluation = _evaluation(cache, source, search, described)
         seconds = index.numbers["learning_seconds"]
-    evaluation = _evaluation(cache, source, search)
     return Measurement(seconds, index.numbers, search.numbers, evaluation.numbers)
 
 
@@ -141,28 +158,39 @@ def _vectors(cache: StageCache, source: FeatureSupply, cell: GlobalCell, seed: i
     return cache.stage("vectors", inputs, make)
 
 
-def _search(cache: StageCache, source: FeatureSupply, cell: LocalCell, index: Stage) -> Stage:
+def _signed(source: FeatureSupply, cell: LocalCell, index: Stage) -> _CellQueries[Searcher, Signature]:
+    searcher = Searcher(Index.open(index.path / INDEX), assignments=cell.assignments)
+    features = [found for _, found in source.queries(cell.strongest)]
+    return _CellQueries(searcher, features, [searcher.sign(one) for one in features])
+
+
+def _described(source: FeatureSupply, index: Stage) -> _CellQueries[GlobalSearcher, Features]:
+    features = [found for _, found in source.queries(1)]
+    return _CellQueries(GlobalSearcher(GlobalIndex.open(index.path / INDEX)), features, features)
+
+
+def _search(
+    cache: StageCache,
+    source: FeatureSupply,
+    cell: LocalCell,
+    index: Stage,
+    signed: Callable[[], _CellQueries[Searcher, Signature]],
+) -> Stage:
     inputs = {"index": index.key, "queries": queries_key(source), "assignments": cell.assignments}
 
     def make(folder: Path) -> dict[str, Any]:
-        opened = Index.open(index.path / INDEX)
-        searcher = Searcher(opened, assignments=cell.assignments)
-        asked = source.queries(cell.strongest)
-        signatures = [searcher.sign(features) for _, features in asked]
-        top = depth_needed(source.truth)
-        answers = ((query.name, searcher.search(one, top)) for (query, _), one in zip(asked, signatures, strict=True))
-        write_run(folder / RUN, answers, "jsonl")
-        timed = measure.spread(signatures)
-        signing = [functools.partial(searcher.sign, features) for _, features in measure.spread(asked)]
+        asked, opened = signed(), Index.open(index.path / INDEX)
+        timed = measure.spread(asked.taken)
+        signing = [functools.partial(asked.searcher.sign, features) for features in measure.spread(asked.features)]
         copied, copies = measure.copied_index(folder / COPIES, opened)
         many = measure.scoring_milliseconds(Searcher(copied, assignments=cell.assignments), timed)
         shutil.rmtree(folder / COPIES)
         postings = measure.touched(opened, timed)
         return {
-            "queries": len(asked),
+            "queries": len(asked.taken),
             "assignment_milliseconds": measure.milliseconds(signing),
-            "scoring_milliseconds": measure.scoring_milliseconds(searcher, timed),
-            "words_per_query": float(np.mean([len(one) for one in signatures])),
+            "scoring_milliseconds": measure.scoring_milliseconds(asked.searcher, timed),
+            "words_per_query": float(np.mean([len(one) for one in asked.taken])),
             "postings_per_query": postings,
             "nanoseconds_per_posting": 1e6 * many / max(copies * postings, 1),
             "nanoseconds_per_image": 1e6 * many / copied.images,
@@ -171,35 +199,40 @@ def _search(cache: StageCache, source: FeatureSupply, cell: LocalCell, index: St
     return cache.stage("search", inputs, make)
 
 
-def _vector_search(cache: StageCache, source: FeatureSupply, cell: GlobalCell, index: Stage) -> Stage:
+def _vector_search(
+    cache: StageCache,
+    source: FeatureSupply,
+    index: Stage,
+    described: Callable[[], _CellQueries[GlobalSearcher, Features]],
+) -> Stage:
     inputs = {"vectors": index.key, "queries": queries_key(source)}
 
     def make(folder: Path) -> dict[str, Any]:
-        opened = GlobalIndex.open(index.path / INDEX)
-        searcher = GlobalSearcher(opened)
-        asked = source.queries(1)
-        top = depth_needed(source.truth)
-        write_run(folder / RUN, ((query.name, searcher.search(features, top)) for query, features in asked), "jsonl")
-        descriptors = [features.descriptors for _, features in measure.spread(asked)]
+        asked, opened = described(), GlobalIndex.open(index.path / INDEX)
+        descriptors = [features.descriptors for features in measure.spread(asked.features)]
         vectors = opened.codebook.apply(np.concatenate(descriptors))
         copied, _ = measure.copied_vectors(folder / COPIES, opened)
         many = measure.vector_milliseconds(GlobalSearcher(copied), vectors)
         shutil.rmtree(folder / COPIES)
         return {
-            "queries": len(asked),
+            "queries": len(asked.features),
             "assignment_milliseconds": measure.codec_milliseconds(opened.codebook, descriptors),
-            "scoring_milliseconds": measure.vector_milliseconds(searcher, vectors),
+            "scoring_milliseconds": measure.vector_milliseconds(asked.searcher, vectors),
             "nanoseconds_per_image": 1e6 * many / copied.images,
         }
 
     return cache.stage("search", inputs, make)
 
 
-def _evaluation(cache: StageCache, source: FeatureSupply, search: Stage) -> Stage:
+def _evaluation(
+    cache: StageCache, source: FeatureSupply, search: Stage, asked: Callable[[], _CellQueries[Any, Any]]
+) -> Stage:
     inputs = {"search": search.key, "truth": truth_key(source.truth), "rows": "all"}
 
     def make(folder: Path) -> dict[str, Any]:
-        report = evaluate(source.truth, read_run(search.path / RUN), allow_missing=True)
+        one = asked()
+        taken = {query.name: what for query, what in zip(source.truth.queries, one.taken, strict=True)}
+        report = evaluate_index(source.truth, one.searcher, lambda query: taken[query.name])
         row = report.main
         means = {name: one.mean_average_precision for name, one in report.scores.items() if one.queries}
         return {"row": row, "rows": means, "per_query": report.per_query[row]}
