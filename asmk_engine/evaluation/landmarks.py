@@ -14,21 +14,22 @@ from __future__ import annotations
 import csv
 import io
 import math
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from asmk_engine.errors import DamagedError, FormatError, NotFoundError
 from asmk_engine.evaluation.model import Prediction, Truth, TruthQuery
-from asmk_engine.storage.user_files import read_file
+from asmk_engine.storage.user_files import first_bytes, read_file
 
 MAX_BYTES = 2**32
 IMAGE_COLUMNS = ("image", "images", "id", "name", "file", "path")
 LABEL_COLUMNS = ("label", "landmark_id", "landmark", "landmarks", "class")
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOTHING = ("", "none")
 _IGNORED = "ignored"
+_LONGEST_HEADER = 4096
 _LONGEST_FIELD = 1 << 30  # a landmark of train_clean.csv names more images than the module's own limit can hold
 
 
@@ -42,18 +43,13 @@ class Recognition:
 
 def header(data: bytes) -> list[str]:
     """The columns of the first line of a CSV, in small letters."""
-    first = data.removeprefix(_BYTE_ORDER_MARK)[:4096].partition(b"\n")[0]
+    first = data.removeprefix(BOM_UTF8)[:_LONGEST_HEADER].partition(b"\n")[0]
     return [column.strip().strip('"').lower() for column in first.decode(errors="replace").split(",")]
 
 
 def retrieval_header(data: bytes) -> bool:
     """Whether a file begins as a retrieval solution does."""
     return header(data)[:2] == ["id", "images"]
-
-
-def recognition_header(data: bytes) -> bool:
-    """Whether a file begins as a recognition solution or submission does."""
-    return header(data)[:2] == ["id", "landmarks"]
 
 
 def parse_retrieval(data: bytes, path: Path) -> Truth:
@@ -75,11 +71,7 @@ def parse_retrieval(data: bytes, path: Path) -> Truth:
 
 def is_recognition(path: Path | str) -> bool:
     """Whether a file is a CSV of recognition; False for what is no file, or cannot be opened."""
-    try:
-        with open(path, "rb") as file:
-            return recognition_header(file.read(4096))
-    except OSError:  # said by whoever reads the file as what it is expected to be
-        return False
+    return header(first_bytes(path, _LONGEST_HEADER))[:2] == ["id", "landmarks"]
 
 
 def read_recognition(path: Path | str) -> Recognition:

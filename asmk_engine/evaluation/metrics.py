@@ -13,22 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from asmk_engine.errors import InputError
 
 
-def positive_ranks(positive: ArrayLike, junk: ArrayLike) -> NDArray[np.int64]:
-    """Ranks of the positives once the junk is taken out of the ranking.
-
-    positive  [N] bool, whether the image at each rank is one to find
-    junk      [N] bool, whether the image at each rank counts neither way
-    returns   [P'] int64, 0-based, increasing; P' is the number of positives that were ranked and are not junk
-    raises    InputError when the two lengths differ
-    """
-    positive, junk = np.asarray(positive, dtype=bool), np.asarray(junk, dtype=bool)
-    if positive.shape != junk.shape or positive.ndim != 1:
-        raise InputError(f"positives of shape {positive.shape} and junk of shape {junk.shape}: give one flag per rank")
-    return np.flatnonzero(positive[~junk]).astype(np.int64, copy=False)
-
-
 def ranks_without(places: ArrayLike, taken_out: ArrayLike) -> NDArray[np.int64]:
-    """The same from the few places that matter: each rank falls by the number of places taken out above it.
+    """Ranks of the positives once others are taken out: each falls by the number of places taken out above it.
 
     places     [P'] integers, 0-based, increasing: where the positives stand in the ranking
     taken_out  [J] integers, 0-based, increasing: where the images stand that count neither way
@@ -69,9 +55,7 @@ def precision_at(ranks: ArrayLike, k: int, positives: int) -> float:
     returns    in [0, 1]; NaN without positives
     raises     InputError when the ranks are not increasing or more than `positives`, or k is below 1
     """
-    ranks = _checked(ranks, positives)
-    if k < 1:
-        raise InputError(f"precision at {k}: k must be 1 or more")
+    ranks = _checked(ranks, positives, k)
     if positives == 0:
         return float("nan")
     depth = min(int(ranks[-1]) + 1, k) if ranks.size == positives else k
@@ -89,9 +73,7 @@ def average_precision_at(ranks: ArrayLike, k: int, positives: int) -> float:
     returns    in [0, 1]; NaN without positives
     raises     InputError when the ranks are not increasing or more than `positives`, or k is below 1
     """
-    ranks = _checked(ranks, positives)
-    if k < 1:
-        raise InputError(f"average precision at {k}: k must be 1 or more")
+    ranks = _checked(ranks, positives, k)
     if positives == 0:
         return float("nan")
     within = ranks[ranks < k]
@@ -117,10 +99,12 @@ def micro_average_precision(correct: ArrayLike, answerable: int) -> float:
     return float((np.arange(1, places.size + 1) / (places + 1)).sum() / answerable)
 
 
-def _checked(ranks: ArrayLike, positives: int) -> NDArray[np.int64]:
+def _checked(ranks: ArrayLike, positives: int, k: int = 1) -> NDArray[np.int64]:
     array = np.asarray(ranks, dtype=np.int64)
     if array.ndim != 1 or (array.size and array[0] < 0) or (np.diff(array) <= 0).any():
         raise InputError("ranks of positives must be a list of different integers from 0 up, in increasing order")
     if array.size > positives:
         raise InputError(f"{array.size} ranks of positives for {positives} positives: the ranking repeats an image")
+    if k < 1:
+        raise InputError(f"precision at {k}: k must be 1 or more")
     return array

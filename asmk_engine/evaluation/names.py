@@ -85,6 +85,11 @@ def _renamed(query: TruthQuery, names: dict[str, str]) -> TruthQuery:
     return replace(query, name=name, easy=renamed(query.easy), hard=renamed(query.hard), junk=renamed(query.junk))
 
 
+def repeated(names: Collection[str]) -> str | None:
+    """The name that stands most often among some, the first of such; None where each stands once."""
+    return None if len(set(names)) == len(names) else Counter(names).most_common(1)[0][0]
+
+
 def _stem(name: str) -> str:
     stem, _, extension = name.rpartition(".")
     return stem if extension.lower() in _EXTENSIONS else name

@@ -18,7 +18,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,7 +29,7 @@ from asmk_engine.escape import list_names
 from asmk_engine.evaluation.bootstrap import Interval, bootstrap
 from asmk_engine.evaluation.metrics import average_precision, average_precision_at, precision_at, ranks_without
 from asmk_engine.evaluation.model import Truth, TruthQuery
-from asmk_engine.evaluation.names import match_names, resolve
+from asmk_engine.evaluation.names import match_names, repeated, resolve
 
 DIFFICULTIES = ("easy", "medium", "hard")
 DEPTHS = (1, 5, 10)
@@ -77,8 +76,7 @@ class Scores:
         if self.interval:
             named |= {"low": self.interval.low, "high": self.interval.high}
         named.update({f"mP@{depth}": value for depth, value in self.mean_precision.items()})
-        percent = {name: None if math.isnan(value) else 100 * value for name, value in named.items()}
-        return {**percent, "queries": self.queries}
+        return {**in_percent(named), "queries": self.queries}
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,11 @@ class Report:
     def worst(self, row: str, count: int = 10) -> list[tuple[str, float]]:
         """The queries of the lowest average precision, lowest first; ties in the order of their names."""
         return heapq.nsmallest(count, self.per_query[row].items(), key=lambda item: (item[1], item[0]))
+
+
+def in_percent(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers in [0, 1] in percent, None for NaN."""
+    return {name: None if math.isnan(value) else 100 * value for name, value in numbers.items()}
 
 
 def format_rows(rows: Mapping[str, Mapping[str, float | int | None]]) -> str:
@@ -153,9 +156,9 @@ class Judge:
             return
         label = _labels(query, self.truth)
         found = [(place, label[image]) for place, image in enumerate(ranking) if image in label]
-        if len(set(ranking)) < len(ranking):
+        if (twice := repeated(ranking)) is not None:
             if self.truth.protocol != "gldv2":
-                raise _twice(name, Counter(ranking).most_common(1)[0][0])
+                raise _twice(name, twice)
             found = [(place, kind) for place, kind in found if ranking.index(ranking[place]) == place]
         if not self._known and len(ranking):
             self._known = any(image in self._images for image in ranking)

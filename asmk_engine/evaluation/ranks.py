@@ -24,7 +24,7 @@ from asmk_engine.evaluation.model import Truth
 from asmk_engine.evaluation.protocol import Judge, Report
 from asmk_engine.evaluation.runs import Scored
 from asmk_engine.storage.folder import Folder
-from asmk_engine.storage.user_files import open_file
+from asmk_engine.storage.user_files import first_bytes, open_file
 
 _COLUMNS = 16  # read together: so many numbers of a row lie in one line of the cache
 _ROWS = 2048  # turned together: so many rows of these stay in the cache
@@ -35,11 +35,7 @@ _EXPECTED = "expected a .npy array of integers, [images, queries]"
 
 def is_ranks(path: Path | str) -> bool:
     """Whether a file begins as a .npy does; False for what is no file, or cannot be opened."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
-    except OSError:  # said by whoever reads the file as what it is expected to be
-        return False
+    return first_bytes(path, len(_MAGIC)) == _MAGIC
 
 
 def write_ranks(path: Path | str, truth: Truth, rankings: Iterable[tuple[str, Iterable[Scored]]], depth: int) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from asmk_engine.errors import InputError, NotFoundError
-from asmk_engine.escape import is_awkward, list_names
+from asmk_engine.escape import list_names
 from asmk_engine.evaluation.landmarks import Recognition
 from asmk_engine.evaluation.metrics import micro_average_precision
 from asmk_engine.evaluation.model import Prediction
-from asmk_engine.evaluation.protocol import format_rows
-from asmk_engine.evaluation.runs import submitted_id
+from asmk_engine.evaluation.protocol import format_rows, in_percent
+from asmk_engine.evaluation.runs import submitted_id, submitted_word
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class RecognitionScores:
     def as_dict(self) -> dict[str, float | int | None]:
         """µAP and accuracy in percent, None for NaN, and the numbers of images."""
         named = {"µAP": self.micro_average_precision, "accuracy": self.accuracy}
-        percent = {name: None if math.isnan(value) else 100 * value for name, value in named.items()}
-        return {**percent, "labelled": self.labelled, "images": self.images}
+        return {**in_percent(named), "labelled": self.labelled, "images": self.images}
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,4 @@ def _best(found: list[Prediction]) -> str:
     if not found:
         return ""
     label = found[0].label
-    if not label or is_awkward(label) or {",", '"'} & set(label):
-        raise InputError(f"the label {label!r} is empty or has white space, a comma or a quote: use another format")
-    return f"{label} {found[0].confidence!r}"
+    return f"{submitted_word('label', label, empty=not label)} {found[0].confidence!r}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections import Counter
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -21,7 +21,7 @@ from typing import Any, NoReturn, Protocol
 from asmk_engine.errors import DamagedError, FormatError, InputError
 from asmk_engine.escape import escape_name, is_awkward, list_names, unescape_name
 from asmk_engine.evaluation.landmarks import read_submission, retrieval_header
-from asmk_engine.evaluation.names import last_part
+from asmk_engine.evaluation.names import last_part, repeated
 from asmk_engine.indexes.joint import split_mark
 from asmk_engine.storage.folder import Folder
 from asmk_engine.storage.user_files import open_file
@@ -30,7 +30,6 @@ FORMATS = ("trec", "jsonl", "pairs", "gldv2")
 TAG = "asmk-engine"
 SUBMITTED = 100  # images for a query, as the challenge had it
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _READABLE = (
     "a TREC run (query Q0 image rank score tag), JSON lines (query, hits), pairs (query image) or a submission "
     "(id,images)"
@@ -49,7 +48,7 @@ class Scored(Protocol):
         """How well it fits the query."""
 
 
-def trec_lines(query: str, hits: Iterable[Scored], tag: str = TAG) -> Iterator[str]:
+def trec_lines(query: str, hits: Iterable[Scored]) -> Iterator[str]:
     """The lines of one query in a TREC run, ranks from 1, scores in full.
 
     raises  InputError for scores that do not fall with the rank, as readers sort by them, or are not finite
@@ -63,7 +62,7 @@ def trec_lines(query: str, hits: Iterable[Scored], tag: str = TAG) -> Iterator[s
                 "score, so use --format jsonl"
             )
         last = score
-        yield f"{_column(query)} Q0 {_column(hit.name)} {rank} {score!r} {tag}"
+        yield f"{_column(query)} Q0 {_column(hit.name)} {rank} {score!r} {TAG}"
 
 
 def jsonl_line(query: str, hits: Iterable[Scored]) -> str:
@@ -107,8 +106,7 @@ def gldv2_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[st
     yield "id,images"
     for query, hits in rankings:
         ids = [submitted_id(hit.name) for hit in itertools.islice(hits, SUBMITTED)]
-        if len(set(ids)) < len(ids):
-            twice = Counter(ids).most_common(1)[0][0]
+        if (twice := repeated(ids)) is not None:
             raise InputError(f"query {query!r}: two images have the id {twice!r}; a submission needs ids that differ")
         yield f"{submitted_id(query)},{' '.join(ids)}"
 
@@ -120,9 +118,14 @@ def submitted_id(name: str) -> str:
     """
     mark, own = split_mark(name)
     found = mark + last_part(own)
-    if found == mark or is_awkward(found) or {",", '"'} & set(found):
-        raise InputError(f"the id {found!r} is empty or has white space, a comma or a quote: use another format")
-    return found
+    return submitted_word("id", found, empty=found == mark)
+
+
+def submitted_word(kind: str, word: str, *, empty: bool) -> str:
+    """The word itself, an id or a label; InputError when the CSV of a submission cannot carry it."""
+    if empty or is_awkward(word) or {",", '"'} & set(word):
+        raise InputError(f"the {kind} {word!r} is empty or has white space, a comma or a quote: use another format")
+    return word
 
 
 def run_lines(rankings: Iterable[tuple[str, Iterable[Scored]]], form: str) -> Iterator[str]:
@@ -173,7 +176,7 @@ def read_run(path: Path | str) -> dict[str, list[str]]:
 
 def _filled_lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(file, start=1):
-        filled = line.removeprefix(_BYTE_ORDER_MARK if number == 1 else b"").strip()
+        filled = line.removeprefix(BOM_UTF8 if number == 1 else b"").strip()
         if filled:
             yield number, filled
 
@@ -271,8 +274,8 @@ def _read_jsonl(lines: Iterable[tuple[int, bytes]], path: Path) -> dict[str, lis
         query, names = entry
         if query in found:
             _broken(f"query {query!r} for the second time", number, path)
-        if len(set(names)) < len(names):
-            _twice(Counter(names).most_common(1)[0][0], query, number, path)
+        if (twice := repeated(names)) is not None:
+            _twice(twice, query, number, path)
         found[query] = names
     return found
 

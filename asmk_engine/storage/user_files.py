@@ -29,6 +29,15 @@ def open_file(path: Path, kind: str) -> Iterator[BinaryIO]:
         yield file
 
 
+def first_bytes(path: Path | str, count: int) -> bytes:
+    """How a file begins; empty for what is no file or cannot be opened, as whoever goes on to read it will say."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(count)
+    except OSError:
+        return b""
+
+
 def read_file(path: Path, kind: str, max_bytes: int) -> bytes:
     """The content of a regular file of at most `max_bytes`; InputError for anything else, see `open_file`."""
     # Asked before the file is opened: to open a pipe is to wait for its writer.
