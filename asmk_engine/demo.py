@@ -17,7 +17,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from asmk_engine import threads
 from asmk_engine.errors import AsmkError, DependencyError, InputError
 from asmk_engine.images.decoding import view_image
 from asmk_engine.images.listing import ImageFile, shown
+from asmk_engine.iteration import Progress
 from asmk_engine.storage.folder import Folder, storage_errors
 
 BUNDLED = (
@@ -114,12 +115,6 @@ def remove_others(folder: Path, kept: Iterable[str]) -> int:
     return len(others)
 
 
-def spread(photos: Sequence[ImageFile], most: int) -> list[ImageFile]:
-    """At most so many of the photographs, evenly spread over all."""
-    count = min(most, len(photos))
-    return [photos[place * len(photos) // count] for place in range(count)]
-
-
 def choose_queries(photos: Sequence[ImageFile], most: int) -> list[ImageFile]:
     """At most so many photographs, evenly spread, each of them readable and large enough for views.
 
@@ -149,7 +144,7 @@ def make_views(
     seed: int = 0,
     *,
     below: str = VIEWS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[QueryViews]:
     """Write `below`/<stem>/<k>.jpg into a folder, k from 1 to `per_photo`, for each of the photographs.
 

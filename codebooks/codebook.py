@@ -16,10 +16,11 @@ import numpy as np
 from asmk_engine.codebooks.assign import nearest_words
 from asmk_engine.codebooks.graph import GRAPH_ARRAYS, Graph, Navigator, build_graph, check_graph, is_linked
 from asmk_engine.codebooks.kmeans import Round, choose_backend, kmeans
-from asmk_engine.codebooks.sample import Progress, sample_descriptors
+from asmk_engine.codebooks.sample import sample_descriptors
 from asmk_engine.codebooks.whitening import learn_whitening
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet
+from asmk_engine.iteration import Progress
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.folder import Folder
 from asmk_engine.storage.hdf5 import open_hdf5

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from asmk_engine.errors import InputError
 from asmk_engine.features import FeatureSet
-
-Progress = Callable[[int, int], None]
+from asmk_engine.iteration import Progress
 
 
 def sample_descriptors(

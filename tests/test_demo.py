@@ -149,12 +149,6 @@ def test_queries_are_spread_and_unreadable_photographs_passed_over(tmp_path: Pat
         demo.choose_queries([], 4)
 
 
-def test_spread_takes_all_or_evenly_many(tmp_path: Path) -> None:
-    photos = [ImageFile(str(number), tmp_path) for number in range(10)]
-    assert demo.spread(photos, 10) == demo.spread(photos, 99) == photos
-    assert [photo.name for photo in demo.spread(photos, 4)] == ["0", "2", "5", "7"]
-
-
 def test_own_photographs_are_linked_and_followed(tmp_path: Path) -> None:
     photos = save(tmp_path / "own", "a.png", "sub/b ü.png", "broken.png")
     photos[2].path.unlink()

@@ -21,7 +21,7 @@ PACKAGE_FOLDERS = {"asmk_engine": "asmk_engine", "kernels": "asmk_engine.kernels
 
 # Bottom to top. A room imports from itself and from those before it, never from those after it.
 ROOMS = [
-    *["version", "errors", "threads", "escape", "recipes", "kernels"],
+    *["version", "errors", "threads", "iteration", "escape", "recipes", "kernels"],
     *["storage", "images", "features", "codebooks", "networks", "extraction", "extractors"],
     *["indexes", "inverted", "flat", "evaluation", "search", "maintenance"],
     *["training", "pictures", "serve", "interop", "compat", "doctor", "demo"],

@@ -250,8 +250,3 @@ def test_times_are_medians_of_the_best_repeats(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(measure.time, "process_time", lambda: now)
     assert measure.milliseconds([work, work, work], 3) == pytest.approx(3.0)
     assert next(waits, None) is None
-
-
-@pytest.mark.parametrize(("items", "most", "expected"), [(0, 3, []), (2, 3, [0, 1]), (9, 3, [0, 3, 6])])
-def test_items_are_evenly_spread(items: int, most: int, expected: list[int]) -> None:
-    assert measure.spread(range(items), most) == expected

@@ -17,7 +17,7 @@ from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.multiscale import normalise_pixels
 from asmk_engine.training import whitening
-from asmk_engine.training.whitening import Moments, evenly, initial_network, learn_reduction, strongest_cells, views
+from asmk_engine.training.whitening import Moments, initial_network, learn_reduction, strongest_cells, views
 from tiny_networks import picture, randomised, tiny_network, tiny_options
 
 
@@ -216,9 +216,5 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
         initial_network(tiny_options(), folder / "trunk.pth", find_images(folder).images)
 
 
-def test_many_photographs_are_taken_at_even_distances(folder: Path) -> None:
-    images = list(range(10))
-    assert evenly(images, 10) == images and evenly(images, 11) == images and evenly([], 3) == []  # type: ignore[arg-type]
-    assert evenly(images, 4) == [0, 2, 5, 7]  # type: ignore[arg-type]
-    assert evenly(images, 1) == [0]  # type: ignore[arg-type]
+def test_photographs_are_seen_in_order(folder: Path) -> None:
     assert [found.image_size for found in views(find_images(folder).images, 48)] == [(60, 50)] * 3

@@ -14,6 +14,7 @@ import click
 
 from asmk_engine.errors import AsmkError, InputError, StorageError
 from asmk_engine.escape import unencodable, unescape_name
+from asmk_engine.iteration import Bar
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path, readable=False)  # whoever opens a path says what is wrong with it
@@ -197,7 +198,7 @@ class Console:
             click.echo(message, err=True)
 
     @contextmanager
-    def bar(self, what: str, unit: str, *, by_last: bool = False) -> Iterator[Callable[..., None]]:
+    def bar(self, what: str, unit: str, *, by_last: bool = False) -> Iterator[Bar]:
         """A progress bar with rate and ETA, as a callback (done, total); shown on terminals only.
 
         by_last  the last unit alone says how long the others will take, since the first ones take longer

@@ -18,6 +18,7 @@ import click
 
 from asmk_engine.cli.common import PATH, Console, plural, quiet_option
 from asmk_engine.errors import InputError
+from asmk_engine.iteration import evenly
 
 if TYPE_CHECKING:
     from asmk_engine.demo import QueryViews
@@ -133,13 +134,12 @@ def _collect(photos: Path | None, output: Path, most: int, seed: int, steps: _St
 
 
 def _own_photos(photos: Path, say: Callable[[str], None]) -> list[ImageFile]:
-    from asmk_engine.demo import spread
     from asmk_engine.images.listing import find_images
 
     images = find_images([photos]).images
     if len(images) > MOST_PHOTOS:
         say(f"{photos}: {plural(len(images), 'photograph')}, of which the demo takes {MOST_PHOTOS}, evenly spread")
-    return spread(images, MOST_PHOTOS)
+    return evenly(images, MOST_PHOTOS)
 
 
 def _search(output: Path, asked: Sequence[QueryViews], steps: _Steps) -> None:

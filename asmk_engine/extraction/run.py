@@ -31,6 +31,7 @@ from asmk_engine.extraction.workers import WorkerPool, block_interrupt
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_features, part_names
 from asmk_engine.images.listing import ImageFile, ImageList, PathLike, find_images, shown
 from asmk_engine.images.roots import UNKNOWN, Root
+from asmk_engine.iteration import FailureProgress
 from asmk_engine.threads import available_threads
 
 IMAGE_SECONDS = 120.0
@@ -39,9 +40,6 @@ VIEWS_WAITING = 6
 """Decoded images per worker that may wait for the network."""
 CALLS_WAITING = 64
 """Described images that may wait to be written."""
-
-Progress = Callable[[int, int, int], None]
-"""Called with the images done, all images, and the failures: once for what needs no work, then after every image."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def extract_images(
     update: bool = False,
     held: Held | None = None,
     image_seconds: float = IMAGE_SECONDS,
-    progress: Progress | None = None,
+    progress: FailureProgress | None = None,
 ) -> ExtractionSummary:
     """Extract what is new or changed among the images into the feature set `output`, which is made when missing.
 
@@ -103,6 +101,7 @@ def extract_images(
     trusting       of these, also forget images of folders that are empty now, as a disk that is not mounted is
     update, held   which names may go to photographs of other content: see `intake.take_in`
     image_seconds  a worker that takes longer for one image is ended, and the image counts as failed
+    progress       told of images: once of those that need no work, then after every image
     An image that cannot be read is noted in the set with its reason; InputError only when that is all of them.
     MismatchError when the set was made by another recipe; StorageError when it cannot be written.
     """
@@ -232,7 +231,9 @@ class _Behind:
 class _ExtractionRun:
     """The books of one run: what was known, what became of each image."""
 
-    def __init__(self, writer: FeatureWriter, found: ImageList, *, strict: bool, progress: Progress | None) -> None:
+    def __init__(
+        self, writer: FeatureWriter, found: ImageList, *, strict: bool, progress: FailureProgress | None
+    ) -> None:
         self._writer, self._found, self._strict, self._progress = writer, found, strict, progress
         self._known = FeatureSet.open(writer.path) if part_names(writer.path) else None
         self._noted = self._known.failures if self._known else {}

@@ -13,11 +13,12 @@ from typing import Any
 
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.extraction.attempts import Extractor, Origin
-from asmk_engine.extraction.run import Progress, extract_images
+from asmk_engine.extraction.run import extract_images
 from asmk_engine.extractors.options import describe_options
 from asmk_engine.extractors.presets import PRESETS, Preset
 from asmk_engine.features import FeatureSet
 from asmk_engine.images.listing import ImageList, PathLike
+from asmk_engine.iteration import FailureProgress
 from asmk_engine.recipes import Recipe
 
 __all__ = [
@@ -132,7 +133,7 @@ class FolderExtractor:
         workers: int | None = None,
         strict: bool = False,
         prune: bool = False,
-        progress: Progress | None = None,
+        progress: FailureProgress | None = None,
     ) -> FeatureSet:
         """Extract folders, files or lists into the feature set `output` and open it; see `extract_images`."""
         extract_images(self, images, output, workers=workers, strict=strict, prune=prune, progress=progress)

@@ -13,7 +13,7 @@ from asmk_engine.flat.index import SEGMENT_BYTES, GlobalIndex
 from asmk_engine.flat.search import GROUP, Expansion, GlobalSearcher, expanded
 from asmk_engine.flat.segment import VectorContents
 from asmk_engine.flat.snapshot import GlobalSnapshot
-from asmk_engine.indexes.base import Progress
+from asmk_engine.iteration import Progress
 
 
 def augment(

@@ -7,11 +7,12 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from asmk_engine.codebooks.sample import Progress, sample_descriptors
+from asmk_engine.codebooks.sample import sample_descriptors
 from asmk_engine.codebooks.whitening import learn_whitening
 from asmk_engine.errors import DependencyError, InputError, MismatchError
 from asmk_engine.features import FeatureSet
 from asmk_engine.flat.codec import CENTROIDS, Codec, CodecOptions
+from asmk_engine.iteration import Progress
 from asmk_engine.recipes import Recipe
 from asmk_engine.threads import call_library
 

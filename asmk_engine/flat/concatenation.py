@@ -20,7 +20,8 @@ from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
 from asmk_engine.flat.codec_training import check_global
 from asmk_engine.images.decoding import Box
 from asmk_engine.images.listing import PathLike
-from asmk_engine.indexes.base import Progress, counted, listed
+from asmk_engine.indexes.base import listed
+from asmk_engine.iteration import Progress, counted
 from asmk_engine.recipes import Recipe
 
 EXTRACTOR = "concatenation"

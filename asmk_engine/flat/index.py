@@ -16,9 +16,10 @@ from asmk_engine.flat.segment import CHUNK_BYTES, GlobalSegment, VectorContents,
 from asmk_engine.flat.segment import write_global_segment as write_segment
 from asmk_engine.flat.snapshot import GlobalSnapshot, map_global_snapshot, open_global_snapshot, write_codec
 from asmk_engine.indexes.additions import EXISTING, AddSummary
-from asmk_engine.indexes.base import Collection, Progress, counted, file_entry, listed, make_empty, root_numbers
+from asmk_engine.indexes.base import Collection, file_entry, listed, make_empty, root_numbers
 from asmk_engine.indexes.manifest import GLOBAL_KIND, Manifest, SegmentEntry
 from asmk_engine.indexes.snapshot import map_network
+from asmk_engine.iteration import Progress, counted
 
 # A segment is written and committed when so many bytes of vectors are in hand.
 SEGMENT_BYTES = 256 << 20

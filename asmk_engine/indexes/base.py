@@ -34,10 +34,8 @@ from asmk_engine.version import __version__
 _OURS = re.compile(
     r"(?:(?:segment|deleted|moved)-\d+|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
 )
-Progress = Callable[[int, int], None]
 Origins = dict[str, Any]
 """The parts of a manifest that say where features and photographs are."""
-Item = TypeVar("Item")
 
 
 class Named(Protocol):
@@ -351,14 +349,6 @@ def make_empty(
         folder.sync()
         folder.replace_manifest(NAMES, manifest.to_json())
     return folder.path
-
-
-def counted(items: Iterable[Item], total: int, on_image: Progress | None) -> Iterator[Item]:
-    """The items, with progress told after each."""
-    for done, item in enumerate(items):
-        yield item
-        if on_image:
-            on_image(done + 1, total)
 
 
 def check_vacant(folder: Folder) -> None:

@@ -22,7 +22,7 @@ import contextlib
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,10 +32,9 @@ import numpy as np
 from asmk_engine.errors import InputError, StorageError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
 from asmk_engine.interop import hloc_reader
+from asmk_engine.iteration import Progress, counted
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.folder import Folder
-
-Progress = Callable[[int, int], None]
 
 
 def import_hloc(
@@ -70,23 +69,14 @@ def import_hloc(
         def images() -> Iterator[tuple[str, Features]]:
             return ((o.name, hloc_reader.read_image(file, o, dim, dtype, path)) for o in outlines)
 
-        for _ in _counted(images(), len(outlines), on_check):
+        for _ in counted(images(), len(outlines), on_check):
             continue
         known = FeatureSet.open(output) if part_names(Path(output)) else None
         with FeatureWriter(output, Recipe("hloc", {"features": label, "dim": dim}), dim) as writer:
-            for image, found in _counted(images(), len(outlines), on_image):
+            for image, found in counted(images(), len(outlines), on_image):
                 if known is None or image not in known or not _equal(known.read(image), found):
                     writer.add(image, found)
     return FeatureSet.open(output)
-
-
-def _counted(
-    images: Iterable[tuple[str, Features]], total: int, progress: Progress | None
-) -> Iterator[tuple[str, Features]]:
-    for done, image in enumerate(images, start=1):
-        yield image
-        if progress:
-            progress(done, total)
 
 
 def _equal(a: Features, b: Features) -> bool:
@@ -118,7 +108,7 @@ def export_hloc(
     try:
         with _write_errors(path), _Destination(temporary) as destination:
             with h5py.File(destination, "w", libver=("v110", "v110")) as file:
-                for name, image in _counted(features.images(), len(features), on_image):
+                for name, image in counted(features.images(), len(features), on_image):
                     _write_image(file, name, image, half, features)
                     if destination.is_refused:
                         break

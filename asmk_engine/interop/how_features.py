@@ -8,7 +8,7 @@ Image numbers are places in `imlist` and `qimlist` of the ground truth. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, InputError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_name, part_names
+from asmk_engine.iteration import Progress
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.pickles.unpickle import read_plain_pickle
 
@@ -26,8 +27,6 @@ PIECE = 1000
 """Descriptors in each of the images that stand for a file whose images are not known."""
 _TOO_MANY = 1 << 40
 _CURE = "fetch the file again"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from asmk_engine.indexes.additions import EXISTING, AddSummary
 from asmk_engine.indexes.base import (
     Collection,
     Origins,
-    Progress,
-    counted,
     file_entry,
     listed,
     make_empty,
@@ -29,6 +27,7 @@ from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, Contents, write_segment
 from asmk_engine.inverted.signatures import Signature, code_width, sign_many
 from asmk_engine.inverted.snapshot import Snapshot, map_snapshot, open_snapshot
+from asmk_engine.iteration import Progress, counted
 from asmk_engine.storage.arrays import write_arrays
 from asmk_engine.storage.folder import Folder
 

@@ -13,11 +13,12 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from asmk_engine.errors import DamagedError, InputError, NotFoundError
+from asmk_engine.iteration import Progress
 from asmk_engine.networks.downloads import CHUNK, by_hand, download
 from asmk_engine.networks.registry import PublishedWeights
 from asmk_engine.storage.folder import Folder, WriterLock, storage_errors
@@ -57,7 +58,7 @@ def weights_folder() -> Path:
     return cache_folder() / "weights"
 
 
-def fetch_weights(entry: PublishedWeights, *, progress: Callable[[int, int], None] | None = None) -> Path:
+def fetch_weights(entry: PublishedWeights, *, progress: Progress | None = None) -> Path:
     """The file of published weights, downloaded unless it is there; its sha256 is recorded beside it.
 
     progress  called with (done, total) bytes; total is 0 where the server does not say

@@ -7,14 +7,13 @@ import http.client
 import math
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from asmk_engine.errors import AsmkError, DamagedError, InputError, NotFoundError, StorageError
+from asmk_engine.iteration import Progress
 from asmk_engine.storage.folder import Folder
 from asmk_engine.version import __version__
-
-Progress = Callable[[int, int], None]
 
 CHUNK = 1 << 20
 MOST_BYTES = 4 << 30
@@ -116,6 +115,6 @@ class _Errors:
         return StorageError(f"{said}; try later, or {by_hand(self._url, self._place)}")
 
 
-def mebibytes(progress: Callable[[int, int], None]) -> Progress:
+def mebibytes(progress: Progress) -> Progress:
     """A progress callback in bytes that tells another one in MiB, rounded up."""
     return lambda done, total: progress(math.ceil(done / CHUNK), math.ceil(total / CHUNK))

@@ -13,8 +13,8 @@ from asmk_engine.evaluation.bootstrap import CONFIDENCE, bootstrap
 from asmk_engine.evaluation.classifiers import CLASSIFIERS, Labels, classify
 from asmk_engine.evaluation.model import Prediction
 from asmk_engine.features import FeatureSet
+from asmk_engine.iteration import Bar
 from asmk_engine.reproduction.datasets import RetrievalTask
-from asmk_engine.reproduction.extraction import Bar
 from asmk_engine.search.evaluation import evaluate_index
 
 TOGETHER = 32

@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,12 +34,6 @@ TOP = 100  # images of an answer that is timed
 COPIED_POSTINGS = 1 << 22
 COPIED_BYTES = 1 << 26
 COPIED_IMAGES = 100_000
-
-
-def spread(items: Sequence[Any], most: int = TIMED_QUERIES) -> list[Any]:
-    """At most so many of the items, evenly spread over all."""
-    count = min(most, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
 
 
 def milliseconds(tasks: Sequence[Callable[[], object]], repeats: int = REPEATS) -> float:

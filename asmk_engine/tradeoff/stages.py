@@ -29,6 +29,7 @@ from asmk_engine.flat.search import GlobalSearcher
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
 from asmk_engine.inverted.signatures import Signature
+from asmk_engine.iteration import evenly
 from asmk_engine.search.evaluation import evaluate_index
 from asmk_engine.storage.stage_cache import Stage, StageCache
 from asmk_engine.tradeoff import measure
@@ -180,8 +181,11 @@ def _search(
 
     def make(folder: Path) -> dict[str, Any]:
         asked, opened = signed(), Index.open(index.path / INDEX)
-        timed = measure.spread(asked.taken)
-        signing = [functools.partial(asked.searcher.sign, features) for features in measure.spread(asked.features)]
+        timed = evenly(asked.taken, measure.TIMED_QUERIES)
+        signing = [
+            functools.partial(asked.searcher.sign, features)
+            for features in evenly(asked.features, measure.TIMED_QUERIES)
+        ]
         copied, copies = measure.copied_index(folder / COPIES, opened)
         many = measure.scoring_milliseconds(Searcher(copied, assignments=cell.assignments), timed)
         shutil.rmtree(folder / COPIES)
@@ -209,7 +213,7 @@ def _vector_search(
 
     def make(folder: Path) -> dict[str, Any]:
         asked, opened = described(), GlobalIndex.open(index.path / INDEX)
-        descriptors = [features.descriptors for features in measure.spread(asked.features)]
+        descriptors = [features.descriptors for features in evenly(asked.features, measure.TIMED_QUERIES)]
         vectors = opened.codebook.apply(np.concatenate(descriptors))
         copied, _ = measure.copied_vectors(folder / COPIES, opened)
         many = measure.vector_milliseconds(GlobalSearcher(copied), vectors)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from asmk_engine.images.decoding import View
 from asmk_engine.images.listing import ImageFile
+from asmk_engine.iteration import Progress, counted, evenly
 from asmk_engine.networks.local import LocalNetwork
-from asmk_engine.training.whitening import IMAGES, evenly, learn_reduction, views
+from asmk_engine.training.whitening import IMAGES, learn_reduction, views
 
 
 def finish_reduction(
     network: LocalNetwork,
     images: Sequence[ImageFile],
     max_side: int,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
     most: int = IMAGES,
 ) -> dict[str, Any]:
     """Learn the reduction of a network from photographs, in place; nothing else of it changes.
@@ -27,7 +27,7 @@ def finish_reduction(
     """
     chosen = evenly(images, most)
     finished = copy.deepcopy(network)  # learning moves the network to the processor
-    seen = learn_reduction(finished, _counted(views(chosen, max_side), len(chosen), progress))
+    seen = learn_reduction(finished, counted(views(chosen, max_side), len(chosen), progress))
     with torch.no_grad():
         for ours, learned in zip(_reduction(network), _reduction(finished), strict=True):
             ours.copy_(learned)
@@ -36,10 +36,3 @@ def finish_reduction(
 
 def _reduction(network: LocalNetwork) -> list[torch.Tensor]:
     return [] if network.reduction is None else [parameter.data for parameter in network.reduction.parameters()]
-
-
-def _counted(found: Iterator[View], total: int, progress: Callable[..., None] | None) -> Iterator[View]:
-    for done, view in enumerate(found, start=1):
-        yield view
-        if progress:
-            progress(done, total)

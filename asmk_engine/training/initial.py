@@ -15,6 +15,7 @@ from pathlib import Path
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.extractors.presets import Preset
 from asmk_engine.images.listing import ImageFile
+from asmk_engine.iteration import Progress
 from asmk_engine.networks.checkpoints import checkpoint_hash, is_checkpoint, open_checkpoint, save_checkpoint
 from asmk_engine.networks.global_checkpoints import KIND as GLOBAL_KIND
 from asmk_engine.networks.global_checkpoints import Completion, open_global_network, save_global_checkpoint
@@ -22,7 +23,7 @@ from asmk_engine.networks.local import HOW, LocalOptions
 from asmk_engine.networks.official import read_official
 from asmk_engine.networks.tensor_files import kind_of_network
 from asmk_engine.storage.folder import Folder
-from asmk_engine.training.whitening import Progress, initial_network
+from asmk_engine.training.whitening import initial_network
 
 WHITENING_IMAGES = 1000
 """Photographs that a reduction is learned from when nobody says more: a fifth of the paper's, a million descriptors."""

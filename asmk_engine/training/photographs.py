@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,13 +11,13 @@ from asmk_engine import threads
 from asmk_engine.errors import InputError
 from asmk_engine.extraction.attempts import Failed, Viewed, Viewer, attempt
 from asmk_engine.images.listing import ImageFile, shown
+from asmk_engine.iteration import Progress, counted
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.multiscale import normalise_pixels
 from asmk_engine.training.losses import global_vector
 
 SHOWN = 5
-Progress = Callable[..., None]
 Load = Callable[[], np.ndarray]
 
 
@@ -32,10 +32,8 @@ def check_photographs(
     viewer = Viewer(max_side)
     reasons = threads.stream(lambda image: _fault(viewer, image, least_side), images, threads.available_threads())
     faults = []
-    for done, (image, reason) in enumerate(zip(images, reasons, strict=True), start=1):
+    for image, reason in counted(zip(images, reasons, strict=True), len(images), progress):
         faults += [f"{shown(image.path)}: {reason}"] if reason else []
-        if progress:
-            progress(done, len(images))
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise InputError(
@@ -74,20 +72,12 @@ def describe(
     network: LocalNetwork, loads: Iterable[Load], total: int, precision: str, progress: Progress | None = None
 ) -> np.ndarray:
     """The global descriptors of photographs, [n, D] float32; each is loaded by a thread shortly before its turn."""
-    return np.array(list(_described(network, loads, total, precision, progress)), np.float32)
+    loaded = threads.stream(lambda load: load(), loads, threads.available_threads())
+    vectors = (_vector(network, pixels, precision) for pixels in loaded)
+    return np.array(list(counted(vectors, total, progress)), np.float32)
 
 
 @torch.no_grad()
 def _vector(network: LocalNetwork, pixels: np.ndarray, precision: str) -> np.ndarray:
     found: np.ndarray = global_vector(network, to_network(pixels, network), precision)[0].cpu().numpy()
     return found
-
-
-def _described(
-    network: LocalNetwork, loads: Iterable[Load], total: int, precision: str, progress: Progress | None
-) -> Iterator[np.ndarray]:
-    loaded = threads.stream(lambda load: load(), loads, threads.available_threads())
-    for done, pixels in enumerate(loaded, start=1):
-        yield _vector(network, pixels, precision)
-        if progress:
-            progress(done, total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from asmk_engine.images.listing import ImageFile
+from asmk_engine.iteration import Progress
 from asmk_engine.networks.local import LocalNetwork
 
 
@@ -23,7 +24,7 @@ class Reporter(Protocol):
         """One line."""
         ...
 
-    def bar(self, what: str, unit: str) -> AbstractContextManager[Callable[..., None]]:
+    def bar(self, what: str, unit: str) -> AbstractContextManager[Progress]:
         """A callback (done, total) for something that takes long."""
         ...
 
@@ -35,7 +36,7 @@ class Silent:
         """Nothing."""
 
     @contextlib.contextmanager
-    def bar(self, what: str, unit: str) -> Iterator[Callable[..., None]]:
+    def bar(self, what: str, unit: str) -> Iterator[Progress]:
         """A callback that does nothing."""
         yield lambda done, total: None
 

@@ -6,7 +6,7 @@ scale, the 1000 strongest cells of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from asmk_engine.errors import InputError
 from asmk_engine.extraction.attempts import Viewed, Viewer, attempt
 from asmk_engine.images.decoding import View
 from asmk_engine.images.listing import ImageFile
+from asmk_engine.iteration import Progress, counted, evenly
 from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.local import LocalNetwork, LocalOptions, unit_length
@@ -28,7 +29,6 @@ from asmk_engine.networks.trunks import load_trunk
 IMAGES = 5000
 PER_IMAGE = 1000
 EIGENVALUE_FLOOR = 1e-14
-Progress = Callable[[int, int], None]
 
 
 def initial_network(
@@ -53,16 +53,9 @@ def initial_network(
     use_full_precision(place)
     network = network.eval().to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = evenly(images, max_images)
-    whitening = learn_reduction(network, _counted(views(chosen, max_side), len(chosen), progress))
+    whitening = learn_reduction(network, counted(views(chosen, max_side), len(chosen), progress))
     origin = {**asdict(options), "trunk_sha256": checkpoint_hash(weights), "max_side": max_side, **whitening}
     return network.cpu(), origin
-
-
-def evenly(images: Sequence[ImageFile], most: int) -> list[ImageFile]:
-    """At most `most` of the images, at even distances, so that every part of a collection is seen."""
-    if len(images) <= most:
-        return list(images)
-    return [images[number * len(images) // most] for number in range(most)]
 
 
 def views(images: Iterable[ImageFile], max_side: int) -> Iterator[View]:
@@ -70,13 +63,6 @@ def views(images: Iterable[ImageFile], max_side: int) -> Iterator[View]:
     viewer = Viewer(max_side)
     outcomes = threads.stream(lambda image: attempt(viewer, image.path), images, max(2, threads.available_threads()))
     return (outcome.view for outcome in outcomes if isinstance(outcome, Viewed))
-
-
-def _counted(found: Iterable[View], total: int, progress: Progress | None) -> Iterator[View]:
-    for done, view in enumerate(found, start=1):
-        yield view
-        if progress:
-            progress(done, total)
 
 
 @torch.inference_mode()
