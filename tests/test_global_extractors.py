@@ -27,7 +27,7 @@ from asmk_engine.networks.global_checkpoints import (
     open_global_network,
     save_global_checkpoint,
 )
-from asmk_engine.networks.global_network import POOLINGS, SCALES, GlobalNetwork, GlobalOptions, rescaled
+from asmk_engine.networks.global_network import GEM_SCALES, POOLINGS, GlobalNetwork, GlobalOptions, rescaled
 from asmk_engine.networks.multiscale import normalise_pixels
 from asmk_engine.networks.tensor_files import kind_of_network
 from asmk_engine.networks.trunks import TRUNKS, build_trunk
@@ -105,7 +105,7 @@ def test_descriptors_equal_their_twins(name: str, network_file: str) -> None:
     extractor: Any = load_extractor(name, weights=network_file)
     with torch.no_grad():
         pixels = normalise_pixels(torch.from_numpy(photograph())[None], extractor.network.options)
-        maps = [extractor.network.trunk(part)[0].double().numpy() for part in rescaled(pixels, SCALES, 1)]
+        maps = [extractor.network.trunk(part)[0].double().numpy() for part in rescaled(pixels, GEM_SCALES, 1)]
     vectors = [naive_global.over_norm(getattr(naive_global, name)(found)) for found in maps]
     expected = naive_global.over_scales(vectors, 3.0 if name == "gem" else 1.0)
     np.testing.assert_allclose(extractor.extract(photograph()).descriptors, [expected], atol=1e-5)
@@ -180,7 +180,7 @@ def test_the_recipe_makes_an_equal_extractor(name: str, options: dict[str, Any],
 def test_recipes_hold_the_scales_that_are_used_and_nothing_without_effect(tmp_path: Path, trunk_file: str) -> None:
     recipe = load_extractor("gem", weights=trunk_file).recipe
     sizes = {"max_side": 1024, "precision": "fp32"}
-    assert recipe.options == {**sizes, "exponent": 3.0, "skip": 0, "scales": list(SCALES)}
+    assert recipe.options == {**sizes, "exponent": 3.0, "skip": 0, "scales": list(GEM_SCALES)}
     assert recipe.weights == checkpoint_hash(trunk_file)
     save_global_checkpoint(tmp_path / "own.safetensors", tiny_global(scales=(1.0, 0.7)), {})
     own = load_extractor("gem", weights=str(tmp_path / "own.safetensors"))

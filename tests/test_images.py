@@ -16,7 +16,8 @@ from PIL import Image
 import naive
 from asmk_engine.errors import InputError, NotFoundError, StorageError
 from asmk_engine.escape import escape_name
-from asmk_engine.images.decoding import View, check_box, crop, load_image, resize, view_image
+from asmk_engine.images.boxes import check_box
+from asmk_engine.images.decoding import View, load_image, view_image
 from asmk_engine.images.listing import find_images
 
 RNG = np.random.default_rng(5)
@@ -380,18 +381,18 @@ def test_a_shrunken_blob_leads_back_to_its_place() -> None:
 
 
 def test_images_are_shrunk_and_never_enlarged() -> None:
-    small, factor = resize(picture(50, 100), 40)
-    assert small.shape == (20, 40, 3) and factor == (2.5, 2.5)
-    same, factor = resize(picture(50, 100), 100)
-    np.testing.assert_array_equal(same, picture(50, 100))
-    assert factor == (1.0, 1.0)
-    thin, factor = resize(picture(2, 1000), 100)
-    assert thin.shape == (1, 100, 3) and factor == (10.0, 2.0)
+    small = view_image(picture(50, 100), 40)
+    assert small.pixels.shape == (20, 40, 3) and small.factor == (2.5, 2.5)
+    same = view_image(picture(50, 100), 100)
+    np.testing.assert_array_equal(same.pixels, picture(50, 100))
+    assert same.factor == (1.0, 1.0)
+    thin = view_image(picture(2, 1000), 100)
+    assert thin.pixels.shape == (1, 100, 3) and thin.factor == (10.0, 2.0)
 
 
 def test_shrinking_by_two_averages_four_pixels() -> None:
     pixels = picture(8, 8)
-    small, _ = resize(pixels, 4)
+    small = view_image(pixels, 4).pixels
     expected = pixels.astype(float).reshape(4, 2, 4, 2, 3).mean(axis=(1, 3))
     assert np.abs(small - expected).max() <= 0.5
 
@@ -401,7 +402,7 @@ def test_a_box_is_cut_first_and_shrunk_like_the_whole() -> None:
     view = view_image(pixels, 50, box=(40, 20, 120, 60))
     assert view.pixels.shape == (10, 20, 3)
     assert (view.image_size, view.offset, view.factor) == ((200, 100), (40, 20), (4.0, 4.0))
-    np.testing.assert_array_equal(view.pixels, resize(crop(pixels, (40, 20, 120, 60)), 20)[0])
+    np.testing.assert_array_equal(view.pixels, view_image(pixels[20:60, 40:120], 20).pixels)
 
 
 def test_a_box_is_rounded_to_whole_pixels_and_may_touch_the_edge() -> None:

@@ -13,8 +13,8 @@ import torch
 import naive_global
 from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.networks.global_network import (
+    GEM_SCALES,
     POOLINGS,
-    SCALES,
     WHITENED_SCALES,
     GlobalNetwork,
     GlobalOptions,
@@ -196,9 +196,9 @@ def naive_pooled(network: GlobalNetwork, found: np.ndarray) -> np.ndarray:
 def test_scales_are_joined_by_the_rule_of_the_network(options: dict[str, object], power: float) -> None:
     network, pixels = tiny_global(**options), some_pixels()
     assert network.scale_power == power
-    parts = [network(rescale(pixels, scale)).numpy() for scale in SCALES]
+    parts = [network(rescale(pixels, scale)).numpy() for scale in GEM_SCALES]
     expected = [naive_global.over_scales([part[image] for part in parts], power) for image in range(2)]
-    found = network.descriptor(pixels, SCALES)
+    found = network.descriptor(pixels, GEM_SCALES)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(found.norm(dim=1), 1, rtol=1e-6)
     np.testing.assert_allclose(network.descriptor(pixels), network(pixels), atol=1e-5)
@@ -207,14 +207,14 @@ def test_scales_are_joined_by_the_rule_of_the_network(options: dict[str, object]
 def test_high_exponents_neither_overflow_nor_vanish() -> None:
     network, pixels = tiny_global(), some_pixels()
     network.exponent.data.fill_(100.0)  # type: ignore[union-attr]
-    parts = [network(rescale(pixels, scale)).numpy() for scale in SCALES]
+    parts = [network(rescale(pixels, scale)).numpy() for scale in GEM_SCALES]
     expected = [naive_global.over_scales([part[image] for part in parts], 100.0) for image in range(2)]
-    np.testing.assert_allclose(network.descriptor(pixels, SCALES), expected, atol=1e-5)
+    np.testing.assert_allclose(network.descriptor(pixels, GEM_SCALES), expected, atol=1e-5)
     np.testing.assert_allclose(gem(torch.full((1, 1, 2, 2), 1e3), 100.0), [[1e3]], rtol=1e-5)
 
 
 def test_the_scales_meant_for_a_network() -> None:
-    assert tiny_global().options.own_scales == SCALES == (1.0, math.sqrt(0.5), 0.5)
+    assert tiny_global().options.own_scales == GEM_SCALES == (1.0, math.sqrt(0.5), 0.5)
     assert tiny_global(whitening=4).options.own_scales == WHITENED_SCALES == (1.0, math.sqrt(2), math.sqrt(0.5))
     assert tiny_global(scales=(2.0,)).options.own_scales == (2.0,)
 
@@ -229,7 +229,7 @@ def test_scales_without_a_cell_are_left_out_and_small_images_stretched() -> None
     np.testing.assert_array_equal(
         network.descriptor(pixels[:, :, :9], (1.0, 0.01)), network.descriptor(pixels[:, :, :9], (1.0,))
     )
-    assert network.descriptor(pixels[:, :, :1, :1], SCALES).isfinite().all()
+    assert network.descriptor(pixels[:, :, :1, :1], GEM_SCALES).isfinite().all()
 
 
 def test_a_projection_comes_last() -> None:
@@ -238,9 +238,9 @@ def test_a_projection_comes_last() -> None:
     mean, matrix = random.normal(size=128) / 50, random.normal(size=(6, 128))
     projected = with_projection(network, torch.from_numpy(mean), torch.from_numpy(matrix), "here", scales=(1.0, 0.5))
     assert projected.dim == 6 and projected.options.own_scales == (1.0, 0.5) and network.projection is None
-    vectors = network.descriptor(pixels, SCALES).double().numpy()
+    vectors = network.descriptor(pixels, GEM_SCALES).double().numpy()
     expected = [naive_global.unit(matrix @ (vector - mean)) for vector in vectors]
-    np.testing.assert_allclose(projected.descriptor(pixels, SCALES).detach(), expected, atol=1e-5)
+    np.testing.assert_allclose(projected.descriptor(pixels, GEM_SCALES).detach(), expected, atol=1e-5)
     with pytest.raises(InputError, match=r"here: the network has a projection already"):
         with_projection(projected, torch.zeros(6), torch.zeros(2, 6), "here")
     with pytest.raises(MismatchError, match=r"are \[127\] and \[6, 127\], behind 128 dimensions"):

@@ -14,6 +14,7 @@ import click
 
 from asmk_engine.errors import AsmkError, InputError, StorageError
 from asmk_engine.escape import unencodable, unescape_name
+from asmk_engine.images.boxes import Box
 from asmk_engine.iteration import Bar
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -261,7 +262,7 @@ def parse_numbers(text: str | None) -> tuple[float, ...] | None:
         raise InputError(f"{text!r}: expected numbers with commas between them, such as 1.414,1,0.707") from None
 
 
-def parse_box(text: str | None) -> tuple[float, float, float, float] | None:
+def parse_box(text: str | None) -> Box | None:
     """`x1,y1,x2,y2` as numbers; InputError for anything else."""
     if text is None:
         return None
@@ -270,6 +271,12 @@ def parse_box(text: str | None) -> tuple[float, float, float, float] | None:
     except ValueError:
         raise InputError(f"box {text!r}: expected four numbers x1,y1,x2,y2 in pixels, such as 10,20,300,400") from None
     return x1, y1, x2, y2
+
+
+def check_network_name(output: Path) -> None:
+    """InputError unless a network can be written under this name."""
+    if output.suffix != ".safetensors":
+        raise InputError(f"{output}: networks are written as .safetensors files; give a name that ends so")
 
 
 def read_name_list(path: Path) -> list[str]:

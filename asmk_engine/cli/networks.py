@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, plural, quiet_option
+from asmk_engine.cli.common import PATH, Console, check_network_name, plural, quiet_option
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.recipes import GLOBAL_EXTRACTORS
 
@@ -240,8 +240,7 @@ def whiten(
     if preset is None or preset.extractor != "how":
         choices = ", ".join(name for name, known in PRESETS.items() if known.extractor == "how")
         raise InputError(f"there is no trunk for {extractor!r}; choose one of {choices}")
-    if output.suffix != ".safetensors":
-        raise InputError(f"{output}: networks are written as .safetensors files; give a name that ends so")
+    check_network_name(output)
     options = LocalOptions(preset.trunk, preset.skip, smoothing=smoothing, reduction=reduction, dim=dim)
     console = Console(quiet)
     with console.bar("whiten", "images") as progress:

@@ -16,11 +16,12 @@ from asmk_engine.errors import InputError, MismatchError
 if TYPE_CHECKING:
     from asmk_engine.features import Features
     from asmk_engine.flat import GlobalIndex, GlobalSearcher
+    from asmk_engine.images.boxes import Box
     from asmk_engine.indexes.answers import Hit
     from asmk_engine.indexes.joint import JointIndex
     from asmk_engine.inverted.index import Index
     from asmk_engine.inverted.search import Searcher
-    from asmk_engine.search.query_features import Box, QuerySource
+    from asmk_engine.search.query_features import QuerySource
 
     AnyIndex = Index | GlobalIndex | JointIndex[Any]
     AnySearcher = Searcher | GlobalSearcher

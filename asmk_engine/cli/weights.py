@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, human_bytes, json_option, quiet_option
-from asmk_engine.errors import InputError
+from asmk_engine.cli.common import PATH, Console, check_network_name, human_bytes, json_option, quiet_option
 
 if TYPE_CHECKING:
     from asmk_engine.networks.registry import PublishedWeights
-
-SUFFIX = ".safetensors"
 
 
 @click.group()
@@ -109,7 +106,7 @@ def path_(name: str) -> None:
 
 @weights.command()
 @click.argument("path", type=PATH, metavar="FILE")
-@click.option("-o", "--output", type=PATH, required=True, help=f"The network to write, {SUFFIX}.")
+@click.option("-o", "--output", type=PATH, required=True, help="The network to write, .safetensors.")
 @click.option(
     "--projection", default="", help="The whitening to take along that a checkpoint of GeM holds, such as NAME/ms."
 )
@@ -124,8 +121,7 @@ def convert(path: Path, output: Path, projection: str, quiet: bool) -> None:
       asmk-engine weights convert how_r18.pth -o how_r18.safetensors
       asmk-engine weights convert gl18-tl-resnet50-gem-w-83fdc30.pth -o gem-w.safetensors
     """
-    if output.suffix != SUFFIX:
-        raise InputError(f"{output}: networks are written as {SUFFIX} files; give a name that ends so")
+    check_network_name(output)
     from asmk_engine.networks.checkpoints import save_checkpoint
     from asmk_engine.networks.global_checkpoints import save_global_checkpoint
     from asmk_engine.networks.official import read_official

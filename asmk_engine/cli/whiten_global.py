@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, plural, quiet_option
-from asmk_engine.errors import InputError, NotFoundError
+from asmk_engine.cli.common import PATH, Console, check_network_name, plural, quiet_option
+from asmk_engine.errors import NotFoundError
 
 if TYPE_CHECKING:
     from asmk_engine.features import FeatureSet
 
-SUFFIX = ".safetensors"
-
 
 @click.command("whiten-global")
 @click.argument("features", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help=f"The network to write, {SUFFIX}.")
+@click.option("-o", "--output", type=PATH, required=True, help="The network to write, .safetensors.")
 @click.option(
     "--weights", type=PATH, help="What FEATURES were extracted with.  [default: the network kept beside them]"
 )
@@ -48,8 +46,7 @@ def whiten_global(
       asmk-engine whiten-global photos.gem --dim 256 -o my.gem.safetensors
       asmk-engine index photos/ -o photos.index --extractor gem --weights my.gem.safetensors
     """
-    if output.suffix != SUFFIX:
-        raise InputError(f"{output}: networks are written as {SUFFIX} files; give a name that ends so")
+    check_network_name(output)
     from asmk_engine.features import FeatureSet
     from asmk_engine.networks.global_checkpoints import save_global_checkpoint
     from asmk_engine.training.global_whitening import read_pairs, whitened_network

@@ -19,8 +19,7 @@ from asmk_engine.compat.kernel import ASMKKernel
 from asmk_engine.compat.parameters import Parameters, section, step_parameters
 from asmk_engine.compat.states import read_state, write_state
 from asmk_engine.errors import InputError, MismatchError
-
-PathLike = Path | str
+from asmk_engine.images.listing import PathLike
 
 
 class ASMKMethod:

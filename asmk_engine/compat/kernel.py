@@ -16,10 +16,9 @@ from asmk_engine.compat import io_helpers
 from asmk_engine.compat.checks import check_descriptors, check_image_ids, check_words
 from asmk_engine.compat.codebook import Codebook
 from asmk_engine.errors import InputError
+from asmk_engine.inverted.comparison import EPSILON
 from asmk_engine.inverted.search import SelectiveMatch
 from asmk_engine.inverted.signatures import aggregate_residuals
-
-EPSILON = 1e-6  # added to the norm of a real-valued aggregate, as the original does
 
 
 class ASMKKernel:

@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError
+from asmk_engine.indexes.image_table import MAX_IMAGES
 
-MAX_IMAGES = 1 << 31
 _CURE = "write or fetch the file again"
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from asmk_engine.errors import InputError
 from asmk_engine.escape import list_names
+from asmk_engine.images.boxes import Box
 
-Box = tuple[float, float, float, float]
 PROTOCOLS = ("revisited", "original", "how", "gldv2")
 
 

@@ -11,7 +11,8 @@ import math
 from pathlib import Path
 
 from asmk_engine.errors import DamagedError, InputError
-from asmk_engine.evaluation.model import Box, Truth, TruthQuery
+from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.images.boxes import Box
 from asmk_engine.storage.user_files import read_file
 
 MAX_BYTES = 2**24

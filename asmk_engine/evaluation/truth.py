@@ -25,8 +25,9 @@ import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, InputError
 from asmk_engine.evaluation.landmarks import parse_retrieval, retrieval_header
-from asmk_engine.evaluation.model import Box, Truth, TruthQuery
+from asmk_engine.evaluation.model import Truth, TruthQuery
 from asmk_engine.evaluation.oxford import is_oxford, read_oxford
+from asmk_engine.images.boxes import Box
 from asmk_engine.storage.pickles.unpickle import parse_plain_pickle
 from asmk_engine.storage.user_files import read_file
 

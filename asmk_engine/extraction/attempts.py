@@ -14,7 +14,8 @@ import numpy as np
 
 from asmk_engine.errors import AsmkError, StorageError
 from asmk_engine.features import Features, Source, check_features, fingerprint_bytes
-from asmk_engine.images.decoding import Box, View, collected_notes, view_image
+from asmk_engine.images.boxes import Box
+from asmk_engine.images.decoding import View, collected_notes, view_image
 from asmk_engine.images.listing import PathLike, shown
 from asmk_engine.recipes import Recipe
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asmk_engine.extractors.how import SCALES
 from asmk_engine.extractors.network import NetworkExtractor
 from asmk_engine.extractors.options import apart, choice, numbers, option
+from asmk_engine.networks.multiscale import SCALES
 
 
 @dataclass(frozen=True)

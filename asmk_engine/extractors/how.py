@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from asmk_engine.extractors.network import NetworkExtractor
 from asmk_engine.extractors.options import apart, choice, numbers, option
-
-SCALES = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
+from asmk_engine.networks.multiscale import SCALES
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ import torch
 
 from asmk_engine.errors import MismatchError
 from asmk_engine.extractors.global_descriptors import WholeImageExtractor
-from asmk_engine.extractors.how import SCALES
 from asmk_engine.extractors.options import apart, choice, numbers, option
 from asmk_engine.networks.checkpoints import open_checkpoint
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.global_network import how_descriptor
 from asmk_engine.networks.local import LocalNetwork
-from asmk_engine.networks.multiscale import normalise_pixels
+from asmk_engine.networks.multiscale import SCALES, normalise_pixels
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from asmk_engine.extraction.attempts import Origin, Viewer
 from asmk_engine.extractors import FolderExtractor
 from asmk_engine.extractors.options import all_options, check_options, recipe_options
 from asmk_engine.features import Features
-from asmk_engine.images.decoding import Box, View
+from asmk_engine.images.boxes import Box
+from asmk_engine.images.decoding import View
 from asmk_engine.images.listing import PathLike
 from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
 from asmk_engine.networks.devices import choose_device, use_full_precision

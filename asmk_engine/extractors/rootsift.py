@@ -11,7 +11,8 @@ from asmk_engine.extraction.attempts import Origin
 from asmk_engine.extractors import FolderExtractor
 from asmk_engine.extractors.options import all_options, check_options, option, recipe_options
 from asmk_engine.features import Features
-from asmk_engine.images.decoding import Box, view_image
+from asmk_engine.images.boxes import Box
+from asmk_engine.images.decoding import view_image
 from asmk_engine.images.listing import PathLike
 from asmk_engine.recipes import Recipe
 

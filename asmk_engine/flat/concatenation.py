@@ -18,7 +18,7 @@ from asmk_engine.extraction.attempts import Extractor, Origin
 from asmk_engine.extractors import extractor_from_recipe, network_file
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
 from asmk_engine.flat.codec_training import check_global
-from asmk_engine.images.decoding import Box
+from asmk_engine.images.boxes import Box
 from asmk_engine.images.listing import PathLike
 from asmk_engine.indexes.base import listed
 from asmk_engine.iteration import Progress, counted

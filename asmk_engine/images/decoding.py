@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from asmk_engine.errors import AsmkError, InputError, NotFoundError, StorageError
+from asmk_engine.images.boxes import Box, Size, check_box
 from asmk_engine.images.cut_files import MISSING_END, completed, lacks_end, tiff_tags
 from asmk_engine.images.deep_files import deep_colour_of, rgb_of_deep_colour, rgb_of_rare_tiff, tiff_size
 from asmk_engine.images.kinds import HEAD_BYTES, KINDS_READ, image_kind, pillow_reads_avif
@@ -34,11 +35,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 """The formats, as Pillow names them, that every installation reads; AVIF and HEIC depend on what is installed."""
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded, 179 megapixels: where Pillow itself stops."""
-
-Size = tuple[int, int]
-"""Width and height in pixels."""
-Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels of the upright original; 0, 0, width, height is the whole image."""
 
 
 @dataclass(frozen=True)
@@ -87,39 +83,6 @@ def view_image(image: PathLike | np.ndarray, max_side: int, box: Box | None = No
     width, height = _scaled(x2 - x1, scale), _scaled(y2 - y1, scale)
     shrunk = (_by_lanczos if lanczos else _resized)(pixels, (width, height))
     return View(shrunk, size, (x1, y1), ((x2 - x1) / width, (y2 - y1) / height))
-
-
-def resize(image: np.ndarray, max_side: int) -> tuple[np.ndarray, tuple[float, float]]:
-    """The image [h, w, 3], shrunk by area averaging until no side exceeds `max_side`, and its factors in x and y.
-
-    Never enlarged. A factor is pixels of the given image per pixel of the returned one.
-    """
-    view = view_image(image, max_side)
-    return view.pixels, view.factor
-
-
-def crop(image: np.ndarray, box: Box) -> np.ndarray:
-    """The part of an image inside a box, its corners rounded to whole pixels; InputError as in `check_box`."""
-    x1, y1, x2, y2 = check_box(box, (image.shape[1], image.shape[0]))
-    return image[y1:y2, x1:x2]
-
-
-def check_box(box: Box, size: Size, where: str = "the image") -> tuple[int, int, int, int]:
-    """The box rounded to whole pixels; InputError when it is inverted, empty, or over the edge by more than a pixel."""
-    width, height = size
-    text = ",".join(f"{value:g}" for value in box)
-    expected = f"{where} is {width} × {height} pixels; expected x1,y1,x2,y2, x1 < x2 <= {width}, y1 < y2 <= {height}"
-    if len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise InputError(f"box {text}: not four finite numbers; {expected}")
-    x1, y1, x2, y2 = box
-    if x2 <= x1 or y2 <= y1:
-        raise InputError(f"box {text}: inverted or empty; {expected}")
-    if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
-        raise InputError(f"box {text}: reaches outside; {expected}")
-    left, top, right, bottom = max(0, round(x1)), max(0, round(y1)), min(width, round(x2)), min(height, round(y2))
-    if right <= left or bottom <= top:
-        raise InputError(f"box {text}: holds no whole pixel; {expected}")
-    return left, top, right, bottom
 
 
 def load_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:

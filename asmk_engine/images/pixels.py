@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-Box = tuple[int, int, int, int]
-"""x1, y1, x2, y2 of whole pixels."""
+Rows = tuple[int, int, int, int]
+"""x1, y1, x2, y2 of whole rows of pixels, as Pillow takes them."""
 Turn = tuple[bool, bool, bool]
 """How lying pixels become upright: whether to transpose, then to reverse the rows, then the columns."""
 UPRIGHT: Turn = (False, False, False)
@@ -87,18 +87,18 @@ def rgb_of_values(
 # ------------------------------------------------------------------------------------------------------------ bands
 
 
-def _whole(image: Image.Image) -> Box:
+def _whole(image: Image.Image) -> Rows:
     return (0, 0, *image.size)
 
 
-def _rows(whole: Box) -> Iterator[Box]:
+def _rows(whole: Rows) -> Iterator[Rows]:
     """Boxes of whole rows, about a megapixel each."""
     _, _, width, height = whole
     step = max(1, _BAND_PIXELS // width)
     return ((0, top, width, min(height, top + step)) for top in range(0, height, step))
 
 
-def _painted(whole: Box, turn: Turn, band: Callable[[Box], np.ndarray]) -> np.ndarray:
+def _painted(whole: Rows, turn: Turn, band: Callable[[Rows], np.ndarray]) -> np.ndarray:
     """What `band` makes of each box of rows, written to where it lies in the upright picture."""
     _, _, width, height = whole
     transposed, rows, columns = turn
@@ -110,7 +110,7 @@ def _painted(whole: Box, turn: Turn, band: Callable[[Box], np.ndarray]) -> np.nd
     return upright
 
 
-def _cut(values: np.ndarray, rows: Box) -> np.ndarray:
+def _cut(values: np.ndarray, rows: Rows) -> np.ndarray:
     return values[rows[1] : rows[3]]
 
 
@@ -228,7 +228,7 @@ def _is_nodata(values: np.ndarray, numbers: tuple[float, ...]) -> np.ndarray:
 def _rgb_of_grey(image: Image.Image, turn: Turn) -> np.ndarray:
     unsigned, whole = _is_unsigned(image), _whole(image)
 
-    def numbers(rows: Box) -> np.ndarray:
+    def numbers(rows: Rows) -> np.ndarray:
         found = np.asarray(image.crop(rows))
         return found.view(np.uint32) if unsigned else found
 

@@ -9,7 +9,6 @@ import torch
 
 from asmk_engine.errors import InputError
 
-DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("fp32", "bf16", "fp16")
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -27,7 +27,7 @@ from asmk_engine.networks.trunks import TRUNKS, build_trunk
 POOLINGS: dict[str, Pool] = {"gem": gem, "spoc": spoc, "mac": mac, "rmac": rmac, "crow": crow}
 REGIONAL = ("none", "sum", "whitened")
 EXPONENTS = ("one", "channels")
-SCALES = (1.0, 0.5**0.5, 0.5)
+GEM_SCALES = (1.0, 0.5**0.5, 0.5)
 """The scales of the GeM family without a layer that whitens; the papers of the other poolings use the first alone."""
 WHITENED_SCALES = (1.0, 2.0**0.5, 0.5**0.5)
 """The scales of the GeM family with a layer that whitens."""
@@ -80,7 +80,7 @@ class GlobalOptions:
     @property
     def own_scales(self) -> tuple[float, ...]:
         """The scales meant for the network: its own, else those of the GeM family with or without a whitening layer."""
-        return self.scales or (WHITENED_SCALES if self.whitening else SCALES)
+        return self.scales or (WHITENED_SCALES if self.whitening else GEM_SCALES)
 
     def to_json(self) -> str:
         """The options as one line of JSON."""

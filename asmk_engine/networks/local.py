@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from asmk_engine.errors import DamagedError, InputError
+from asmk_engine.networks.pooling import NORM_FLOOR
 from asmk_engine.networks.trunks import TRUNKS, build_trunk
 
 ATTENTIONS = ("norm", "learned")
@@ -27,7 +28,6 @@ REDUCTIONS = ("network", "post", "none")
 HIDDEN = 512  # channels between the two convolutions of a learned attention
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NORM_SQUARED_FLOOR = 1e-10  # added under the root of the attention, as in the HOW code
-NORM_FLOOR = 1e-6  # added to the norm of a global descriptor
 
 
 @dataclass(frozen=True)

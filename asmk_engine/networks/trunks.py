@@ -17,7 +17,7 @@ from asmk_engine.networks import resnet_v2, squeezenet
 from asmk_engine.networks.resnet import DEPTHS, ResNet
 from asmk_engine.networks.resnet_v2 import ResNetV2
 from asmk_engine.networks.squeezenet import SqueezeNet
-from asmk_engine.networks.tensor_files import Tensors, read_safetensors
+from asmk_engine.networks.tensor_files import SUFFIX, Tensors, read_safetensors
 from asmk_engine.networks.trunk import Trunk
 from asmk_engine.networks.vgg import Vgg16
 
@@ -119,7 +119,7 @@ def read_tensors(path: Path | str) -> Tensors:
         raise NotFoundError(f"{path}: no such file of weights; `asmk-engine weights list` says where to get them")
     if path.suffix == ".npz":
         return _read_npz(path)
-    if path.suffix == ".safetensors":
+    if path.suffix == SUFFIX:
         return read_safetensors(path)[0]
     return plain_tensors(read_torch(path), path)
 

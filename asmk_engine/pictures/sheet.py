@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 
 from asmk_engine import threads
 from asmk_engine.errors import AsmkError, InputError
-from asmk_engine.images.decoding import Box, view_image
+from asmk_engine.images.boxes import Box
+from asmk_engine.images.decoding import view_image
 from asmk_engine.images.listing import shown
 from asmk_engine.indexes.answers import Hit
 from asmk_engine.pictures.lettering import Lettering, letter, shorten, wrap

@@ -14,7 +14,7 @@ from asmk_engine.errors import NotFoundError
 from asmk_engine.evaluation.landmarks import read_labels
 from asmk_engine.evaluation.names import match_names, resolve
 from asmk_engine.evaluation.truth import Truth, read_truth
-from asmk_engine.images.decoding import Box
+from asmk_engine.images.boxes import Box
 from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
 from asmk_engine.reproduction.files import dataset_of
 from asmk_engine.training.sfm120k import read_sfm120k

@@ -16,12 +16,11 @@ from asmk_engine.extractors import IMPORTED, Extractor, extractor_from_recipe
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.flat.concatenation import EXTRACTOR as CONCATENATION
 from asmk_engine.flat.concatenation import concatenated_extractor
+from asmk_engine.images.boxes import Box
 from asmk_engine.images.listing import find_images, shown
 from asmk_engine.indexes.base import Collection
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.snapshot import Identity
-
-Box = tuple[float, float, float, float]
 
 
 class QuerySource:

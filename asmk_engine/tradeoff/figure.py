@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from asmk_engine.errors import DependencyError, InputError
 from asmk_engine.tradeoff.results import Result, pareto_front
+from asmk_engine.tradeoff.table import GIBIBYTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,6 @@ KINDS = {"asmk": "ASMK index", "flat": "global, float32", "pca": "global, PCA", 
 PARETO, INK = "#24292f", "#1f2328"
 SIZE = (10.5, 6.4)  # inches
 MILLION = 1_000_000
-GIBIBYTE = 1 << 30
 
 
 def draw(results: Sequence[Result], title: str) -> dict[str, bytes]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from asmk_engine.networks.devices import automatic_precision
-from asmk_engine.networks.local import NORM_FLOOR, LocalNetwork, unit_length
+from asmk_engine.networks.local import LocalNetwork, unit_length
+from asmk_engine.networks.pooling import NORM_FLOOR
 
 DIFFERENCE_FLOOR = 1e-6  # added to every difference, as in the published code, which keeps the root differentiable
 
