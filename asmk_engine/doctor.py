@@ -226,11 +226,20 @@ def kernel_cache_folders() -> list[Path]:
 
 
 def _user_cache() -> Path:
+    """As Numba finds it, which on macOS, unlike platformdirs, does not ask for XDG_CACHE_HOME."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home())
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def processor_name() -> str:
+    """What the maker calls the processor, as far as the system tells."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text(encoding="utf-8", errors="replace").splitlines() if known.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def is_writable(folder: Path) -> bool:

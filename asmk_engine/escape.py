@@ -10,7 +10,7 @@ import contextlib
 import encodings.ascii
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from asmk_engine.errors import InputError
@@ -82,9 +82,17 @@ def is_awkward(name: str) -> bool:
 
 
 def list_names(names: Collection[str], limit: int = 3) -> str:
-    """The first few names for a message of one line, quoted, and how many more there are."""
-    more = len(names) - limit
-    return ", ".join(map(repr, islice(names, limit))) + (f" and {more} more" if more > 0 else "")
+    """The first few names for a message of one line, quoted, and how many more there are: `'a', 'b' and 7 more`."""
+    return list_first(list(map(repr, islice(names, limit))), len(names))
+
+
+def list_first(first: Sequence[str], count: int, joint: str = ", ") -> str:
+    """The first of `count` texts for a message of one line, and how many more there are.
+
+    joint  what stands between them; a semicolon, for texts that are long, stands before `and` too
+    """
+    more = count - len(first)
+    return joint.join(first) + (f"{joint.rstrip(', ')} and {more} more" if more > 0 else "")
 
 
 def _encoded(match: re.Match[str]) -> str:

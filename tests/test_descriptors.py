@@ -403,8 +403,8 @@ def test_what_cannot_be_concatenated_is_refused(tmp_path: Path) -> None:
     local = write_global(tmp_path / "local", images, Recipe("rootsift"))
     for sets, weights, error in (
         ([one], None, "give two or more"),
-        ([one, few], None, "'image 002.jpg' is not there"),
-        ([few, one], None, "'image 002.jpg' is not there"),
+        ([one, few], None, "not there, but in .*: 'image 002.jpg'; extract"),
+        ([few, one], None, "not there, but in .*: 'image 002.jpg'; extract"),
         ([one, one], None, "with itself"),
         ([one, local], None, "many to an image"),
         ([one, few], [1.0], "one above 0 for each"),

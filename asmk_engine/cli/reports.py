@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from asmk_engine.cli.common import Console, Failures, plural
+from asmk_engine.escape import list_first
 
 if TYPE_CHECKING:
     from asmk_engine.extraction.run import ExtractionSummary
@@ -135,7 +136,7 @@ def named(names: Collection[str] | Mapping[str, str], limit: int = NAMED) -> str
     """The first few names, quoted, each with the name of its twin where there is one, and how many more."""
     twins = names if isinstance(names, Mapping) else {}
     texts = [f"{name!r} (= {twins[name]!r})" if twins.get(name) else repr(name) for name in list(names)[:limit]]
-    return ", ".join(texts) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return list_first(texts, len(names))
 
 
 def _hints(kinds: Mapping[str, int]) -> str:

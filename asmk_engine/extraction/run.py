@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asmk_engine.errors import AsmkError, InputError
+from asmk_engine.escape import list_first
 from asmk_engine.extraction.attempts import (
     Extracted,
     Extractor,
@@ -310,9 +311,9 @@ class _ExtractionRun:
         if self._extracted or intake.unchanged or intake.changed or intake.taken or intake.same or not self._failed:
             return
         reasons = [f"{shown(name)}: {reason}" for name, reason in list(self._failed.items())[:3]]
-        more = f"; and {len(self._failed) - 3} more" if len(self._failed) > 3 else ""
+        listed = list_first(reasons, len(self._failed), "; ")
         where = shown(self._found.root) or "the images given"
-        raise InputError(f"{where}: none of {len(self._failed)} images could be read: {'; '.join(reasons)}{more}")
+        raise InputError(f"{where}: none of {len(self._failed)} images could be read: {listed}")
 
     def summary(self, seconds: float) -> ExtractionSummary:
         """What was done."""

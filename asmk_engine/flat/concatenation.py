@@ -14,13 +14,13 @@ from typing import Any, cast
 import numpy as np
 
 from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.escape import list_names
 from asmk_engine.extraction.attempts import Extractor, Origin
 from asmk_engine.extractors import extractor_from_recipe, network_file
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
 from asmk_engine.flat.codec_training import check_global
 from asmk_engine.images.boxes import Box
 from asmk_engine.images.listing import PathLike
-from asmk_engine.indexes.base import listed
 from asmk_engine.iteration import Progress, counted
 from asmk_engine.recipes import Recipe
 
@@ -168,10 +168,12 @@ def _common_names(sets: Sequence[FeatureSet]) -> list[str]:
     for other in sets[1:]:
         for one, two in ((first, other), (other, first)):
             if missing := [name for name in one.names if name not in two]:
-                raise InputError(f"{two.path}: {listed(missing)} not there, but in {one.path}; extract the same images")
+                raise InputError(
+                    f"{two.path}: not there, but in {one.path}: {list_names(missing)}; extract the same images"
+                )
         if mixed := [name for name in first.names if _are_others(first, other, name)]:
             raise InputError(
-                f"{other.path}: {listed(mixed)} of other photographs than in {first.path}; extract the same images"
+                f"{other.path}: of other photographs than in {first.path}: {list_names(mixed)}; extract the same images"
             )
     for features in sets:
         for name in first.names:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.escape import list_names
 from asmk_engine.features import FeatureSet
 from asmk_engine.flat.codec import Codec
 from asmk_engine.flat.segment import CHUNK_BYTES, GlobalSegment, VectorContents, merge_global_segments
 from asmk_engine.flat.segment import write_global_segment as write_segment
 from asmk_engine.flat.snapshot import GlobalSnapshot, map_global_snapshot, open_global_snapshot, write_codec
 from asmk_engine.indexes.additions import EXISTING, AddSummary
-from asmk_engine.indexes.base import Collection, file_entry, listed, make_empty, root_numbers
+from asmk_engine.indexes.base import Collection, file_entry, make_empty, root_numbers
 from asmk_engine.indexes.manifest import GLOBAL_KIND, Manifest, SegmentEntry
 from asmk_engine.indexes.snapshot import map_network
 from asmk_engine.iteration import Progress, counted
@@ -95,7 +96,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
             raise MismatchError(f"vectors are {found}, the index takes {codec.dtype} {wanted}")
         with self._writing():
             if known := list(self._snapshot.find_all(name.decode() for name in contents.names)):
-                raise InputError(f"{self.path}: {listed(known)} there already; names must be unique")
+                raise InputError(f"{self.path}: there already: {list_names(known)}; names must be unique")
             if contents.names:
                 self._commit(contents, (), {})
 

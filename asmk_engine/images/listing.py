@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from asmk_engine.errors import InputError, NotFoundError, StorageError
-from asmk_engine.escape import escape_name
+from asmk_engine.escape import escape_name, list_first
 from asmk_engine.images.kinds import HEIF_SUFFIXES, SUFFIXES_READ, heif_is_readable, looks_like_image
 from asmk_engine.images.list_files import Entry, FileKey, leads_nowhere, read_list, storable
 from asmk_engine.images.roots import UNKNOWN, Root
@@ -379,13 +379,12 @@ class _Choice:
         """InputError when two different files bear one name."""
         if not self._clashes:
             return
-        listed = ", ".join(
+        first = [
             f"{shown(one.path)} and {shown(other.path)} would both be named {shown(one.name)!r}"
             for one, other in self._clashes[:_CLASHES_SHOWN]
-        )
-        more = len(self._clashes) - _CLASHES_SHOWN
+        ]
         raise InputError(
-            f"{listed}{f' and {more} more' if more > 0 else ''}; index the folders one after the other, the second "
+            f"{list_first(first, len(self._clashes))}; index the folders one after the other, the second "
             "with --prefix NAME, which keeps both"
         )
 

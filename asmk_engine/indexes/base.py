@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from asmk_engine.errors import InputError, NotFoundError
+from asmk_engine.escape import list_names
 from asmk_engine.features import FeatureSet
 from asmk_engine.images.roots import Root
 from asmk_engine.indexes import image_table
@@ -139,7 +140,7 @@ class Collection(abc.ABC, Generic[View, Held]):
             known = list(self._snapshot.find_all(wanted))
             unknown = [name for name in wanted if name not in set(known)] if len(known) < len(wanted) else []
             if unknown and not missing_ok:
-                raise NotFoundError(f"{self.path}: {listed(unknown)} not in the index; nothing was deleted")
+                raise NotFoundError(f"{self.path}: not in the index: {list_names(unknown)}; nothing was deleted")
             if known:
                 self._commit(None, known, {})
         return len(known)
@@ -224,7 +225,7 @@ class Collection(abc.ABC, Generic[View, Held]):
     def _plan(self, features: FeatureSet, existing: str, prune: bool, remove: Iterable[str]) -> AdditionPlan:
         """What an add will do; InputError when a name is there already and must not be."""
         if existing == "refuse" and (known := list(self._snapshot.find_all(features.names))):
-            raise InputError(f"{self.path}: {listed(known)} there already; ask for skip, update or replace")
+            raise InputError(f"{self.path}: there already: {list_names(known)}; ask for skip, update or replace")
         vanished = [name for name in self._snapshot.names() if name not in features] if prune else []
         removed = dict.fromkeys([*vanished, *self._snapshot.find_all(remove)])
         return plan_addition(self._snapshot, features, existing, removed)
@@ -366,13 +367,6 @@ def root_numbers(features: FeatureSet, origins: Origins) -> Callable[[str], int]
     """What gives the number of the root of an image, as it will stand in the manifest; 0 where none is known."""
     numbers = {root: number for number, root in enumerate(origins["roots"], start=1)}
     return lambda name: numbers.get(features.root(name), 0)
-
-
-def listed(names: Sequence[str], shown: int = 3) -> str:
-    """`'a', 'b', 'c' and 7 more images are`, for an error."""
-    text = ", ".join(repr(name) for name in names[:shown])
-    more = f" and {len(names) - shown} more images" if len(names) > shown else ""
-    return f"{text}{more} {'is' if len(names) == 1 else 'are'}"
 
 
 def file_entry(folder: Folder, name: str, checksum: int) -> FileEntry:

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError, StorageError
+from asmk_engine.escape import list_first
 from asmk_engine.features import Features, check_features, check_name
 from asmk_engine.features.parts import KIND
 from asmk_engine.storage.hdf5 import open_hdf5
@@ -166,7 +167,7 @@ def _check_present(group: h5py.Group, where: str) -> None:
         return
     if "global_descriptor" in group and "descriptors" in missing:
         raise FormatError(f"{where}: holds a global descriptor; expected local features: keypoints and descriptors")
-    found = ", ".join(sorted(map(str, group))[:5])
+    found = list_first(sorted(map(str, group))[:5], len(group))
     raise FormatError(f"{where}: holds {found}, but no {' and no '.join(missing)}; expected local features of hloc")
 
 

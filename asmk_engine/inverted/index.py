@@ -9,13 +9,13 @@ from pathlib import Path
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.escape import list_names
 from asmk_engine.features import FeatureSet, check_name
 from asmk_engine.indexes.additions import EXISTING, AddSummary
 from asmk_engine.indexes.base import (
     Collection,
     Origins,
     file_entry,
-    listed,
     make_empty,
     root_numbers,
 )
@@ -122,13 +122,13 @@ class Index(Collection[Snapshot, Contents]):
             raise MismatchError(f"codes are {contents.codes.shape}, the index takes [m, {width}]")
         with self._writing():
             if known := list(self._snapshot.find_all(name.decode() for name in contents.names)):
-                raise InputError(f"{self.path}: {listed(known)} there already; names must be unique")
+                raise InputError(f"{self.path}: there already: {list_names(known)}; names must be unique")
             if contents.names:
                 self._commit(contents, (), {})
 
     def _check_new(self, name: str, signature: Signature) -> Signature:
         if check_name(name) in self:
-            raise InputError(f"{self.path}: {listed([name])} there already; names must be unique")
+            raise InputError(f"{self.path}: there already: {name!r}; names must be unique")
         width = code_width(self.codebook.dim)
         if signature.codes.shape != (len(signature), width):
             raise MismatchError(f"{name}: codes are {signature.codes.shape}, the index takes [m, {width}]")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
+from asmk_engine.escape import list_names
 from asmk_engine.features import FeatureSet
 from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.global_checkpoints import Completion, open_global_network
@@ -194,10 +195,9 @@ def _vectors_of(features: FeatureSet, pairs: Sequence[tuple[str, str]]) -> torch
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     missing = [name for name in names if name not in features]
     if missing:
-        shown = ", ".join(repr(name) for name in missing[:5])
         raise NotFoundError(
-            f"{features.path}: {len(missing)} of {len(names)} images of the pairs are not there: {shown}; extract "
-            "them, or leave their pairs out"
+            f"{features.path}: {len(missing)} of {len(names)} images of the pairs are not there: "
+            f"{list_names(missing)}; extract them, or leave their pairs out"
         )
     found = {name: image.descriptors[0] for name, image in features.images(names)}
     return torch.from_numpy(np.array([[found[one], found[other]] for one, other in pairs], np.float64))

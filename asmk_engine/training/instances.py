@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from asmk_engine.errors import NotFoundError
+from asmk_engine.escape import list_names
 from asmk_engine.images.listing import ImageFile, shown
 
 NONE = -1
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def check_present(files: Sequence[ImageFile], root: Path) -> None:
     """NotFoundError that names the first photographs that are not there."""
     missing = [image.name for image in files if not image.path.is_file()]
     if missing:
-        listed = ", ".join(shown(name) for name in missing[:SHOWN])
         raise NotFoundError(
-            f"{len(missing)} of {len(files)} photographs are not in {shown(root)}: {listed}"
-            f"{', …' if len(missing) > SHOWN else ''}; give their folder with --images"
+            f"{len(missing)} of {len(files)} photographs are not in {shown(root)}: {list_names(missing)}; "
+            "give their folder with --images"
         )

@@ -9,6 +9,7 @@ import torch
 
 from asmk_engine import threads
 from asmk_engine.errors import InputError
+from asmk_engine.escape import list_first
 from asmk_engine.extraction.attempts import Failed, Viewed, Viewer, attempt
 from asmk_engine.images.listing import ImageFile, shown
 from asmk_engine.iteration import Progress, counted
@@ -35,9 +36,9 @@ def check_photographs(
     for image, reason in counted(zip(images, reasons, strict=True), len(images), progress):
         faults += [f"{shown(image.path)}: {reason}"] if reason else []
     if faults:
-        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        listed = list_first(faults[:SHOWN], len(faults), "; ")
         raise InputError(
-            f"{len(faults)} of {len(images)} photographs cannot be trained with: {'; '.join(faults[:SHOWN])}{more}; "
+            f"{len(faults)} of {len(images)} photographs cannot be trained with: {listed}; "
             "take them out of the data or replace them"
         )
 
