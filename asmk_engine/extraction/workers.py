@@ -1,20 +1,16 @@
 """Worker processes that run an extractor, so that an image that crashes its decoder costs one worker and not the run.
 
-Every worker is a fresh interpreter (spawned, never forked) that is talked to through its standard input and output.
-It does not import the program that started it, so scripts need no `if __name__ == "__main__"`; and it answers in JSON
-and plain arrays, so a decoder that was taken over by a hostile image cannot make the parent run anything.
+A worker (see `storage.child_process`) answers in JSON and plain arrays, so a decoder that was taken over by a hostile
+image cannot make the parent run anything.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import signal
 import struct
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +25,7 @@ from asmk_engine.errors import StorageError
 from asmk_engine.extraction.attempts import Extracted, Extractor, Failed, Origin, Outcome, Viewed, Viewer, attempt
 from asmk_engine.features import Features, Source
 from asmk_engine.images.decoding import View
+from asmk_engine.storage.child_process import ChildProcess, serve_parent, told_end
 
 START_SECONDS = 120.0
 WINDOW = 16
@@ -37,12 +34,13 @@ WINDOW = 16
 _LENGTH = struct.Struct("<Q")
 _MOST_BYTES = 1 << 31
 _BOOTSTRAP = "from asmk_engine.extraction.workers import main; main()"
-# One thread each: the workers themselves are the parallelism.
-_LIBRARIES = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM")
-_ONE_THREAD = {"OPENCV_FOR_THREADS_NUM": "1", **{f"{library}_THREADS": "1" for library in _LIBRARIES}}
 # The maps of a network are large and short-lived. By default the C library gives such memory back at once, and the next
 # map waits a third of the time for the system to clear new pages.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+_ENVIRONMENT = {
+    "OPENCV_FOR_THREADS_NUM": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+}
 
 
 # ------------------------------------------------------------------------------------------------------- messages
@@ -83,9 +81,7 @@ def _read(stream: BinaryIO, count: int) -> bytes:
 
 def main() -> None:
     """Serve one parent: make the extractor it describes, then answer each path with features or a reason."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever else is printed must not mix with the answers
+    requests, answers = serve_parent()
     with contextlib.suppress(EOFError, BrokenPipeError):
         extractor = _make_extractor(_receive(requests)[0], answers)
         while True:
@@ -121,20 +117,11 @@ def _answer(answers: BinaryIO, outcome: Outcome) -> None:
 
 
 class _Worker:
-    """One process and the pipes to it."""
+    """One process, and whether it is of more use."""
 
     def __init__(self, origin: Origin) -> None:
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOTSTRAP],  # -P: modules in the current folder must not shadow ours
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, **_ONE_THREAD, **_KEEP_MEMORY, "PYTHONPATH": os.pathsep.join(sys.path)},
-            )
-        except OSError as error:
-            raise StorageError(f"cannot start a worker process: {error.strerror}; use fewer workers") from error
-        self.alive, self._expired = True, False
+        self._child = ChildProcess(_BOOTSTRAP, "a worker process", "use fewer workers", _ENVIRONMENT)
+        self.alive = True
         self._origin = origin
 
     def start(self) -> None:
@@ -142,7 +129,9 @@ class _Worker:
         order = {"function": self._origin.function, "options": self._origin.options}
         answer = self._ask(order, START_SECONDS)
         if answer is None:
-            raise StorageError(f"a worker process {self._end()} while it started; use fewer workers, or none (0)")
+            raise StorageError(
+                f"a worker process {told_end(self.close())} while it started; use fewer workers, or none (0)"
+            )
         if "error" in answer[0]:
             kind, message = answer[0]["error"], answer[0]["message"]
             raise getattr(errors, kind)(message) if hasattr(errors, kind) else RuntimeError(f"{kind}: {message}")
@@ -158,50 +147,29 @@ class _Worker:
 
     def _ask(self, content: dict[str, Any], seconds: float) -> tuple[dict[str, Any], list[np.ndarray]] | None:
         """The answer to a message, or None when there is none and the worker is of no more use."""
-        watch = threading.Timer(seconds, self._expire)
-        watch.start()
         try:
-            _send(_pipe(self._process.stdin), content)
-            return _receive(_pipe(self._process.stdout))
+            with self._child.within(seconds):
+                _send(self._child.requests, content)
+                return _receive(self._child.answers)
         except (EOFError, OSError, ValueError, KeyError, TypeError):  # gone, or broken in the middle of an answer
             self.alive = False
             return None
         finally:
-            watch.cancel()
-            self.alive = self.alive and not self._expired
-
-    def _expire(self) -> None:
-        self._expired = True
-        self._process.kill()
+            self.alive = self.alive and not self._child.expired
 
     def _obituary(self, seconds: float) -> str:
-        if self._expired:
+        if self._child.expired:
             return f"took longer than {seconds:g} s to extract and was given up; leave the image out"
-        return f"crashed the decoder (the worker process {self._end()}); leave the image out"
-
-    def _end(self) -> str:
-        """How the process ended."""
-        code = self.close()
-        if code >= 0:
-            return f"ended with status {code}"
-        names = {number.value: f" {number.name}" for number in signal.Signals}
-        return f"ended by signal {-code}{names.get(-code, '')}"
+        return f"crashed the decoder (the worker process {told_end(self.close())}); leave the image out"
 
     def kill(self) -> None:
         """End the process at once; it holds nothing that is worth keeping."""
-        self._process.kill()
+        self._child.kill()
 
     def close(self) -> int:
         """End the process if it lives, give back its pipes, and return its status."""
-        try:
-            code = self._process.wait(1.0 if not self.alive else 0.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
+        code = self._child.close(0.0 if self.alive else 1.0)
         self.alive = False
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                _pipe(pipe).close()
         return code
 
 
@@ -218,11 +186,6 @@ def _outcome(content: dict[str, Any], arrays: list[np.ndarray]) -> Outcome:
         return Viewed(View(pixels, (width, height), (int(left), int(top)), (float(x), float(y))), source, note)
     descriptors, keypoints, strengths = arrays
     return Extracted(Features(descriptors, keypoints, strengths, (width, height)), source, note)
-
-
-def _pipe(pipe: Any) -> BinaryIO:
-    stream: BinaryIO = pipe
-    return stream
 
 
 class WorkerPool:

@@ -10,15 +10,14 @@ import atexit
 import functools
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from asmk_engine.errors import DamagedError, InputError, StorageError
+from asmk_engine.errors import DamagedError, InputError
+from asmk_engine.storage.child_process import ChildProcess
 
 SECONDS = 60.0
 BYTES_PER_SECOND = 10e6  # a large file may take longer
@@ -50,50 +49,28 @@ def _inspect_once(path: Path, stamp: tuple[int, ...]) -> None:
 
 
 class _Process:
-    """The inspecting process, and the pipes to it."""
+    """The inspecting process."""
 
     def __init__(self) -> None:
-        threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # each reserves memory
-        try:
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOTSTRAP],  # -P: modules in the current folder must not shadow ours
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(sys.path)},
-            )
-        except OSError as error:
-            raise StorageError(f"cannot start a process that inspects files: {error.strerror}") from None
+        self._child = ChildProcess(_BOOTSTRAP, "a process that inspects files", "end other programs and try again")
         atexit.register(self.close)
 
     def ask(self, path: Path, seconds: float) -> dict[str, Any]:
         """The verdict on a file; DamagedError when the process died of it or took too long."""
-        watch = threading.Timer(seconds, self._child.kill)
-        watch.start()
         try:
-            self._write(json.dumps(str(path)))
-            return dict(json.loads(self._read()))
+            with self._child.within(seconds):
+                self._child.requests.write(json.dumps(str(path)).encode() + b"\n")
+                self._child.requests.flush()
+                return dict(json.loads(self._child.answers.readline()))
         except (OSError, ValueError, TypeError):
             _process.cache_clear()
             self.close()
             raise DamagedError(f"{path}: HDF5 crashed or hung on it within {seconds:.0f} s; {_CURE}") from None
-        finally:
-            watch.cancel()
 
     def close(self) -> None:
         """End the process."""
         atexit.unregister(self.close)
-        self._child.kill()
-        self._child.communicate()
-
-    def _write(self, line: str) -> None:
-        if self._child.stdin is not None:
-            self._child.stdin.write(line + "\n")
-            self._child.stdin.flush()
-
-    def _read(self) -> str:
-        return self._child.stdout.readline() if self._child.stdout is not None else ""
+        self._child.close()
 
 
 _lock = threading.Lock()

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import h5py
+
+from asmk_engine.storage.child_process import serve_parent
 
 MEMORY = 2 << 30  # bytes of address space; the libraries themselves take a few hundred MiB
 # Deflate, shuffle, checksum, szip, n-bit, scale-offset and LZF: all that HDF5 and h5py bring along.
@@ -98,13 +97,12 @@ def _read(dataset: h5py.Dataset, claimed: int) -> None:
 
 def main() -> None:
     """Serve one parent: for each line with a path answer a line with a verdict, until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     _limit_memory()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is printed must not mix with the answers
+    requests, answers = serve_parent()
     with contextlib.suppress(BrokenPipeError):
-        for line in sys.stdin:
-            print(json.dumps(_verdict(Path(json.loads(line)))), file=answers, flush=True)
+        for line in requests:
+            answers.write(json.dumps(_verdict(Path(json.loads(line)))).encode() + b"\n")
+            answers.flush()
 
 
 def _verdict(path: Path) -> dict[str, Any]:
