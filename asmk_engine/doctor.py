@@ -53,6 +53,7 @@ PARTS = (
     Package("h5py", "h5py", "h5py", "feature sets and codebooks"),
     Package("click", "click", "click", "the command line"),
     Package("tqdm", "tqdm", "tqdm", "progress bars"),
+    Package("platformdirs", "platformdirs", "platformdirs", "the folder of fetched weights"),
     Package("faiss", "faiss", "'asmk-engine[cpu]'", "training codebooks faster", required=False),
     Package("matplotlib", "matplotlib", "'asmk-engine[plots]'", "plots", required=False),
     Package("pillow-heif", "pillow_heif", "'asmk-engine[heif]'", "reading HEIC photographs", required=False),

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, MismatchError, NotFoundError, StorageError
-from asmk_engine.networks.checkpoints import KIND, checkpoint_hash, is_checkpoint, open_checkpoint, save_checkpoint
+from asmk_engine.networks.checkpoints import KIND, is_checkpoint, open_checkpoint, save_checkpoint
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 from asmk_engine.networks.tensor_files import read_safetensors
 from asmk_engine.storage.arrays import CHECKSUMS, write_arrays
 from asmk_engine.storage.folder import Folder
+from asmk_engine.storage.user_files import file_sha256
 from tiny_networks import randomised, tiny_network, tiny_options
 
 ORIGIN = {"trunk_sha256": "ab" * 32, "images": 12, "note": "zürich ✓", "scales": [1.0, 0.5], "nothing": None}
@@ -83,7 +84,7 @@ def test_a_network_comes_back_as_it_was(tmp_path: Path, options: LocalOptions) -
 
 def test_the_hash_is_that_of_the_bytes_and_the_same_for_the_same_network(tmp_path: Path, path: Path) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert checkpoint_hash(path) == found
+    assert file_sha256(path) == found
     network, origin = open_checkpoint(path)
     reordered = dict(reversed(origin.items()))
     assert save_checkpoint(tmp_path / "again.safetensors", network, reordered) == found

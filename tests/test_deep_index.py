@@ -15,8 +15,9 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet
 from asmk_engine.inverted.index import Index
-from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
+from asmk_engine.networks.checkpoints import open_checkpoint
 from asmk_engine.networks.trunks import build_trunk
+from asmk_engine.storage.user_files import file_sha256
 
 HOW_SQUEEZENET = ("--extractor", "how-squeezenet", "--max-side", 256, "--scales", "1,0.707", "--workers", 0, "-q")
 PHOTOGRAPHS = 12
@@ -69,14 +70,14 @@ def test_an_index_answers_new_photographs_when_everything_else_is_gone(
 def test_the_network_is_made_once_and_the_second_run_adds_what_is_new(world: Path, trunk: Path) -> None:
     run("index", "photos", "-o", "photos.index", "--weights", trunk, *HOW_SQUEEZENET)
     network = Path("photos.network.safetensors")
-    made = network.stat().st_mtime_ns, checkpoint_hash(network)
+    made = network.stat().st_mtime_ns, file_sha256(network)
     recipe = FeatureSet.open("photos.features").recipe
     assert (recipe.extractor, recipe.weights) == ("how", made[1])
-    assert checkpoint_hash(Index.open("photos.index").network) == made[1]
+    assert file_sha256(Index.open("photos.index").network) == made[1]
     shutil.copy("photos/00.png", "photos/new.png")
     run("index", "photos", "-o", "photos.index", "-q", "--workers", 0)
     run("extract", "photos", "-o", "photos.features", "--weights", trunk, *HOW_SQUEEZENET)
-    assert (network.stat().st_mtime_ns, checkpoint_hash(network)) == made
+    assert (network.stat().st_mtime_ns, file_sha256(network)) == made
     assert len(Index.open("photos.index")) == PHOTOGRAPHS + 1
 
 
@@ -94,7 +95,7 @@ def test_whiten_writes_a_network_that_extract_takes(world: Path, trunk: Path) ->
     assert (network.dim, origin["images"], origin["trunk"]) == (16, PHOTOGRAPHS, "squeezenet1_1")
     run("extract", "photos", "-o", "a.features", "--weights", "my.safetensors", "--max-side", 128, "--workers", 0, "-q")
     features = FeatureSet.open("a.features")
-    assert features.dim == 16 and features.recipe.weights == checkpoint_hash("my.safetensors")
+    assert features.dim == 16 and features.recipe.weights == file_sha256("my.safetensors")
     assert Path("a.network.safetensors").read_bytes() == Path("my.safetensors").read_bytes()
 
 

@@ -115,7 +115,7 @@ def test_the_commands_of_the_extras() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize("part", [PARTS[3], PARTS[9]], ids=lambda part: part.name)
+@pytest.mark.parametrize("part", [PARTS[3], PARTS[10]], ids=lambda part: part.name)
 def test_a_broken_package_is_reported(part: diagnosis.Package, error: Exception) -> None:
     found = examined(machine(**{part.module: error}), **{part.module: [f"{part.module}-dist"]})
     assert finding(found, part.name).state == "broken"

@@ -19,7 +19,6 @@ from asmk_engine.extractors.network import BatchedExtractor
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.images.decoding import View, view_image
 from asmk_engine.networks import checkpoints
-from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.global_checkpoints import (
     Completion,
     find_trunk,
@@ -31,6 +30,7 @@ from asmk_engine.networks.global_network import GEM_SCALES, POOLINGS, GlobalNetw
 from asmk_engine.networks.multiscale import normalise_pixels
 from asmk_engine.networks.tensor_files import kind_of_network
 from asmk_engine.networks.trunks import TRUNKS, build_trunk
+from asmk_engine.storage.user_files import file_sha256
 from tiny_networks import SHARED, randomised, tiny_checkpoint
 
 WHOLE = (*POOLINGS, "how-global")
@@ -181,7 +181,7 @@ def test_recipes_hold_the_scales_that_are_used_and_nothing_without_effect(tmp_pa
     recipe = load_extractor("gem", weights=trunk_file).recipe
     sizes = {"max_side": 1024, "precision": "fp32"}
     assert recipe.options == {**sizes, "exponent": 3.0, "skip": 0, "scales": list(GEM_SCALES)}
-    assert recipe.weights == checkpoint_hash(trunk_file)
+    assert recipe.weights == file_sha256(trunk_file)
     save_global_checkpoint(tmp_path / "own.safetensors", tiny_global(scales=(1.0, 0.7)), {})
     own = load_extractor("gem", weights=str(tmp_path / "own.safetensors"))
     assert own.recipe.options == {**sizes, "scales": [1.0, 0.7]}
@@ -217,7 +217,7 @@ def test_a_network_is_written_and_opened(options: dict[str, Any], tmp_path: Path
     network, path = tiny_global(**options), tmp_path / "a.safetensors"
     digest = save_global_checkpoint(path, network, {"made": "here"})
     opened, origin = open_global_checkpoint(path)
-    assert digest == checkpoint_hash(path) and origin == {"made": "here"} and opened.options == network.options
+    assert digest == file_sha256(path) and origin == {"made": "here"} and opened.options == network.options
     for key, value in network.state_dict().items():
         torch.testing.assert_close(opened.state_dict()[key], value, rtol=0, atol=0)
     again = tmp_path / "b.safetensors"
@@ -312,7 +312,7 @@ def test_the_command_keeps_a_complete_network_beside_the_features(
     for name, file in (("crow", trunk_file), ("gem", network_file), ("how-global", network_file)):
         found = extracted(name, "--extractor", name, "--weights", file)
         beside = tmp_path / f"{name}.network.safetensors"
-        assert found.recipe.weights == checkpoint_hash(beside) and found.recipe.extractor == name
+        assert found.recipe.weights == file_sha256(beside) and found.recipe.extractor == name
         assert kind_of_network(beside) in ("asmk-engine global network", checkpoints.KIND)
         assert_same(found.read("0.png"), load_extractor(name, weights=file).extract(photographs / "0.png"), 1e-6)
         Image.fromarray(photograph(seed=9)).save(photographs / f"{name}.png")

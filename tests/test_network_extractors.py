@@ -20,12 +20,13 @@ from asmk_engine.extractors.network import BatchedExtractor, NetworkExtractor
 from asmk_engine.extractors.presets import Preset
 from asmk_engine.features import Features
 from asmk_engine.images.decoding import View
-from asmk_engine.networks.checkpoints import checkpoint_hash, save_checkpoint
+from asmk_engine.networks.checkpoints import save_checkpoint
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 from asmk_engine.networks.multiscale import describe, normalise_pixels
 from asmk_engine.networks.registry import WEIGHTS
 from asmk_engine.networks.trunks import build_trunk, load_trunk
 from asmk_engine.recipes import Recipe
+from asmk_engine.storage.user_files import file_sha256
 from tiny_networks import SHARED, picture, tiny_checkpoint, tiny_network, tiny_options
 
 STRIDE = 4  # of the tiny network
@@ -278,7 +279,7 @@ def test_a_single_image_without_memory_is_an_error(weights: str, monkeypatch: py
 def test_the_recipe_names_the_options_and_the_hash_of_the_weights(weights: str) -> None:
     extractor = load_extractor("how", weights=weights, max_features=77, scales=[1, 0.5])
     options = {"max_features": 77, "max_side": 1024, "scales": [1.0, 0.5], "precision": "fp32"}
-    assert extractor.recipe == Recipe("how", options, checkpoint_hash(weights))
+    assert extractor.recipe == Recipe("how", options, file_sha256(weights))
     assert Recipe.from_json(extractor.recipe.to_json()) == extractor.recipe
     assert extractor.origin.make() == extractor
     assert How(weights=weights, device="cpu").recipe == How(weights=weights).recipe

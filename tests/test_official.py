@@ -17,9 +17,10 @@ from click.testing import CliRunner
 import naive_how
 from asmk_engine.cli.weights import weights
 from asmk_engine.errors import AsmkError, FormatError, InputError, MismatchError, NotFoundError
-from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
+from asmk_engine.networks.checkpoints import open_checkpoint
 from asmk_engine.networks.local import LocalOptions
 from asmk_engine.networks.official import read_official
+from asmk_engine.storage.user_files import file_sha256
 
 MEAN_STD = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]
 SCALES = [2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25]
@@ -272,7 +273,7 @@ def test_a_converted_checkpoint_is_the_same_network(tmp_path: Path) -> None:
     path, output = save(tmp_path / "how_r18.pth", old_format("resnet18", 0)), tmp_path / "made" / "how_r18.safetensors"
     done = convert(path, "-o", output)
     assert done.exit_code == 0, done.exception
-    assert "resnet18, 128 dimensions, how, before 2020" in done.output and checkpoint_hash(output) in done.output
+    assert "resnet18, 128 dimensions, how, before 2020" in done.output and file_sha256(output) in done.output
     network, origin = open_checkpoint(output)
     expected, official = read_official(path)
     assert network.options == expected.options and origin == json.loads(json.dumps(official))

@@ -13,9 +13,9 @@ import naive_networks as naive
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.images.decoding import View
 from asmk_engine.images.listing import find_images
-from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.multiscale import normalise_pixels
+from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training import whitening
 from asmk_engine.training.whitening import Moments, initial_network, learn_reduction, strongest_cells, views
 from tiny_networks import picture, randomised, tiny_network, tiny_options
@@ -201,7 +201,7 @@ def test_a_network_of_imagenet_weights_and_photographs(folder: Path) -> None:
     assert not network.training and next(network.parameters()).device.type == "cpu"
     assert reports == [(1, 4), (2, 4), (3, 4)]
     assert origin["images"] == 3 and origin["max_side"] == 48 and origin["trunk"] == "squeezenet1_1"
-    assert origin["trunk_sha256"] == checkpoint_hash(weights)
+    assert origin["trunk_sha256"] == file_sha256(weights)
     again = initial_network(tiny_options(), weights, images, max_side=48)[0]
     np.testing.assert_array_equal(learned(network)[0], learned(again)[0])
     expected = LocalNetwork(tiny_options())

@@ -123,7 +123,8 @@ def train_how(
       asmk-engine train-how instances/ --weights whitened.safetensors -o run
       asmk-engine train-how photos/ --layout photos --weights whitened.safetensors -o run --max-side 512
     """
-    from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
+    from asmk_engine.networks.checkpoints import open_checkpoint
+    from asmk_engine.storage.user_files import file_sha256
     from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate
     from asmk_engine.training.instance_layouts import read_instances
     from asmk_engine.training.photographs import place_network
@@ -145,7 +146,7 @@ def train_how(
     )
     task = TupleTask(place_network(network, options["device"]), found, made)
     loop = _loop(options, options["epochs"], options["tuples"])
-    outcome = _run(output, task, found, loop, origin, checkpoint_hash(weights), options, Console(quiet))
+    outcome = _run(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
     _print(outcome, as_json)
 
 
@@ -189,7 +190,7 @@ def train_delf(
     Example:
       asmk-engine train-delf instances/ --weights resnet18-f37072fd.pth --trunk resnet18 -o run
     """
-    from asmk_engine.networks.checkpoints import checkpoint_hash
+    from asmk_engine.storage.user_files import file_sha256
     from asmk_engine.training.classification import ClassOptions, ClassTask, delf_network
     from asmk_engine.training.instance_layouts import read_instances
     from asmk_engine.training.photographs import place_network
@@ -200,7 +201,7 @@ def train_delf(
     made = ClassOptions(**{key: options[key] for key in chosen})
     task = ClassTask(place_network(network, options["device"]), found, made)
     loop = _loop(options, options["epochs"], options["batch"])
-    outcome = _run(output, task, found, loop, origin, checkpoint_hash(weights), options, Console(quiet))
+    outcome = _run(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
     _print(outcome, as_json)
 
 

@@ -79,9 +79,10 @@ def fetch(name: str, quiet: bool) -> None:
       asmk-engine weights fetch resnet18
     """
     from asmk_engine.extractors.presets import PRESETS
-    from asmk_engine.networks.cache import fetch_weights, file_sha256
+    from asmk_engine.networks.cache import fetch_weights
     from asmk_engine.networks.downloads import mebibytes
     from asmk_engine.networks.registry import published_weights
+    from asmk_engine.storage.user_files import file_sha256
 
     console, entry = Console(quiet), published_weights(name)
     with console.bar(entry.file, "MiB") as progress:

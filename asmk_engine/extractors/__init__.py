@@ -101,7 +101,8 @@ def extractor_from_recipe(recipe: Recipe, network: Path | None = None, device: s
 
 def network_file(recipe: Recipe, candidate: Path | None = None) -> Path | None:
     """The file of the network of a recipe: the candidate, when its sha256 is right, or one of the cache, or None."""
-    from asmk_engine.networks.cache import file_sha256, find_weights
+    from asmk_engine.networks.cache import find_weights
+    from asmk_engine.storage.user_files import file_sha256
 
     if candidate is not None and candidate.is_file() and file_sha256(candidate) == recipe.weights:
         return candidate

@@ -18,12 +18,12 @@ from asmk_engine.extractors.network import BatchedExtractor
 from asmk_engine.extractors.options import apart, check_options, choice, numbers, option, recipe_options
 from asmk_engine.features import Features
 from asmk_engine.images.decoding import View
-from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.global_checkpoints import Completion, open_global_network
 from asmk_engine.networks.global_network import GlobalNetwork
 from asmk_engine.networks.multiscale import normalise_pixels
 from asmk_engine.recipes import Recipe
+from asmk_engine.storage.user_files import file_sha256
 
 
 class WholeImageExtractor(BatchedExtractor):
@@ -58,7 +58,7 @@ class WholeImageExtractor(BatchedExtractor):
         """The name, the options that change descriptors, with the scales that are used, and the weights' sha256."""
         options = {**recipe_options(self), "scales": list(self.own_scales)}
         kept = {key: value for key, value in options.items() if key not in self.without_effect}
-        return Recipe(self.name, kept, checkpoint_hash(self.weights))
+        return Recipe(self.name, kept, file_sha256(self.weights))
 
     @property
     def without_effect(self) -> tuple[str, ...]:

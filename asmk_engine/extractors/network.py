@@ -19,12 +19,13 @@ from asmk_engine.features import Features
 from asmk_engine.images.boxes import Box
 from asmk_engine.images.decoding import View
 from asmk_engine.images.listing import PathLike
-from asmk_engine.networks.checkpoints import checkpoint_hash, open_checkpoint
+from asmk_engine.networks.checkpoints import open_checkpoint
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.folding import folded
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.multiscale import Cells, describe, normalise_pixels
 from asmk_engine.recipes import Recipe
+from asmk_engine.storage.user_files import file_sha256
 
 BATCH_PIXELS = 1 << 24
 """Pixels of a batch at scale 1 on a GPU: some twenty images of 1024 × 768, and 3 GB of maps at seven scales."""
@@ -127,7 +128,7 @@ class NetworkExtractor(BatchedExtractor):
     def recipe(self) -> Recipe:
         """The name, the options that change descriptors, and the sha256 of the weights."""
         self._check_kind()
-        return Recipe(self.name, recipe_options(self), checkpoint_hash(self.weights))
+        return Recipe(self.name, recipe_options(self), file_sha256(self.weights))
 
     @property
     def dim(self) -> int:

@@ -28,7 +28,7 @@ TURNS: dict[int, Turn] = {
     7: (True, True, True),
     8: (True, True, False),
 }
-"""The turn of each EXIF orientation."""
+"""The turn of each EXIF orientation. Not `ImageOps.exif_transpose`: it holds the picture twice, and turns no arrays."""
 
 _BAND_PIXELS = 1 << 20
 _SAMPLE_PIXELS = 1 << 22

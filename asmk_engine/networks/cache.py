@@ -1,55 +1,43 @@
-"""The folder of weights on this machine: published files once fetched, and checkpoints kept under their hash.
+"""The folder of weights on this machine: published files once fetched.
 
     <cache>/weights/resnet18-f37072fd.pth         as it was published, fetched or put there by hand
     <cache>/weights/resnet18-f37072fd.pth.json    its sha256 when it was first seen, and where it came from
-    <cache>/weights/kept/<sha256>.safetensors     a copy of a checkpoint that features were made with
 
 A file is compared with its record each time it is asked for: one that was altered is refused by name.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from platformdirs import PlatformDirs
+
 from asmk_engine.errors import DamagedError, InputError, NotFoundError
 from asmk_engine.iteration import Progress
-from asmk_engine.networks.downloads import CHUNK, by_hand, download
+from asmk_engine.networks.downloads import by_hand, download
 from asmk_engine.networks.registry import PublishedWeights
-from asmk_engine.storage.folder import Folder, WriterLock, storage_errors
+from asmk_engine.storage.folder import Folder, WriterLock
+from asmk_engine.storage.user_files import file_sha256
 
 VARIABLE = "ASMK_ENGINE_CACHE"
-KEPT = "kept"
 RECORD = ".json"
 
 
-def cache_folder(environment: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
+def cache_folder() -> Path:
     """Where files that can be fetched again are kept; it need not exist.
 
     $ASMK_ENGINE_CACHE, else $XDG_CACHE_HOME/asmk-engine, else the folder of the platform: ~/.cache/asmk-engine,
     ~/Library/Caches/asmk-engine on macOS, %LOCALAPPDATA%\\asmk-engine\\Cache on Windows. A relative XDG_CACHE_HOME does
     not count (XDG Base Directory Specification). InputError when the home folder is not known.
     """
-    found = os.environ if environment is None else environment
-    if chosen := found.get(VARIABLE):
+    if chosen := os.environ.get(VARIABLE):
         return Path(chosen)
-    if Path(found.get("XDG_CACHE_HOME", "")).is_absolute():
-        return Path(found["XDG_CACHE_HOME"]) / "asmk-engine"
-    if platform == "win32":
-        local = found.get("LOCALAPPDATA")
-        return (Path(local) if local else _home() / "AppData" / "Local") / "asmk-engine" / "Cache"
-    return _home() / ("Library/Caches" if platform == "darwin" else ".cache") / "asmk-engine"
-
-
-def _home() -> Path:
     try:
-        return Path.home()
-    except RuntimeError:
+        return PlatformDirs("asmk-engine", appauthor=False).user_cache_path
+    except (RuntimeError, ValueError):
         raise InputError(f"the home folder is not known; set {VARIABLE} to a folder for fetched weights") from None
 
 
@@ -145,50 +133,15 @@ def _check_recorded(folder: Folder, name: str) -> None:
         )
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of the bytes of a file, in hexadecimal; NotFoundError or StorageError."""
-    if not path.is_file():
-        raise NotFoundError(f"{path}: no such file; weights were expected there")
-    with storage_errors(path, "read the file"), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def find_weights(sha256: str) -> Path | None:
-    """A file of exactly this sha256 (64 digits) among the fetched and the kept, or None.
+    """A fetched file of exactly this sha256 (64 digits), or None.
 
     DamagedError when the file that was recorded under it has been altered since.
     """
-    for folder in (Folder(weights_folder() / KEPT), Folder(weights_folder())):
-        for name in folder.names():
-            content = name.removesuffix(RECORD)
-            if content != name and (folder.path / content).is_file() and _read_record(folder, content) == sha256:
-                _check_recorded(folder, content)
-                return folder.path / content
+    folder = Folder(weights_folder())
+    for name in folder.names():
+        content = name.removesuffix(RECORD)
+        if content != name and (folder.path / content).is_file() and _read_record(folder, content) == sha256:
+            _check_recorded(folder, content)
+            return folder.path / content
     return None
-
-
-def keep_weights(path: Path | str) -> Path:
-    """Put a copy of a checkpoint into the cache under its sha256, unless a whole one is there; returns the copy.
-
-    Raises NotFoundError, StorageError, or DamagedError when the file changes while it is copied.
-    """
-    path = Path(path)
-    digest = file_sha256(path)
-    folder, name = Folder(weights_folder() / KEPT), f"{digest}{path.suffix}"
-    folder.make()
-    with WriterLock(folder.path):
-        if not ((folder.path / name).is_file() and file_sha256(folder.path / name) == digest):
-            folder.write(name, _copied(path, digest))
-        if not (folder.path / f"{name}{RECORD}").exists():
-            _record(folder, name, digest, path.name)
-    return folder.path / name
-
-
-def _copied(path: Path, sha256: str) -> Iterator[bytes]:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            yield chunk
-    if digest.hexdigest() != sha256:
-        raise DamagedError(f"{path}: changed while it was copied; wait until it is whole and run the command again")

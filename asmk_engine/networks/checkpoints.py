@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from asmk_engine.networks.tensor_files import kind_of_network, read_safetensors
 from asmk_engine.networks.trunks import load_tensors
 from asmk_engine.storage.arrays import write_arrays
 from asmk_engine.storage.folder import Folder
+from asmk_engine.storage.user_files import file_sha256
 
 KIND = "asmk-engine network"
 
@@ -38,7 +38,7 @@ def write_network(path: Path | str, kind: str, network: nn.Module, options: str,
     metadata = {"kind": kind, "network": options, "origin": json.dumps(origin, sort_keys=True)}
     write_arrays(folder, path.name, arrays, metadata)
     folder.sync()
-    return checkpoint_hash(path)
+    return file_sha256(path)
 
 
 def _plain(value: torch.Tensor) -> np.ndarray:
@@ -75,9 +75,3 @@ def read_origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
 def is_checkpoint(path: Path | str) -> bool:
     """Whether a file is a network of our own, whole or not."""
     return kind_of_network(Path(path)) == KIND
-
-
-def checkpoint_hash(path: Path | str) -> str:
-    """The sha256 of a file, 64 hexadecimal digits: what a recipe names the weights by."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

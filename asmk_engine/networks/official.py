@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from asmk_engine.errors import FormatError, InputError
-from asmk_engine.networks.cache import file_sha256
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 from asmk_engine.networks.resnet import DEPTHS
 from asmk_engine.networks.trunks import load_tensors, plain_tensors, read_torch
+from asmk_engine.storage.user_files import file_sha256
 
 VERSION = "how/2020"
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}

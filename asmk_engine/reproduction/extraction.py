@@ -17,12 +17,13 @@ from asmk_engine.features import FeatureSet, FeatureWriter, part_names
 from asmk_engine.flat.concatenation import ConcatenatedExtractor, concatenate
 from asmk_engine.images.listing import ImageList
 from asmk_engine.iteration import Bar
-from asmk_engine.networks.cache import file_sha256, weights_folder, weights_path
+from asmk_engine.networks.cache import weights_folder, weights_path
 from asmk_engine.networks.registry import published_weights
 from asmk_engine.networks.tensor_files import SUFFIX
 from asmk_engine.reproduction.datasets import Query
 from asmk_engine.reproduction.experiment import Describe, PublishedRow
 from asmk_engine.reproduction.files import weights_place
+from asmk_engine.storage.user_files import file_sha256
 
 
 class Display(Protocol):

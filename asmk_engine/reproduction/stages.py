@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.features import FeatureSet
-from asmk_engine.networks.cache import file_sha256
 from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, RetrievalTask
 from asmk_engine.reproduction.engines import Engine, make_engine
 from asmk_engine.reproduction.evaluation import Measured, judge
@@ -37,6 +36,7 @@ from asmk_engine.reproduction.files import chosen_tests, dataset_of
 from asmk_engine.reproduction.journal import Journal
 from asmk_engine.storage.folder import WriterLock
 from asmk_engine.storage.stage_cache import StageCache
+from asmk_engine.storage.user_files import file_sha256
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,3 +49,12 @@ def read_file(path: Path, kind: str, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise InputError(f"{path}: {size} bytes, {kind} has {max_bytes} at most: is it the right file?")
         return file.read(size)
+
+
+def file_sha256(path: Path | str) -> str:
+    """The sha256 of a file of weights, 64 hexadecimal digits, by which recipes name it; NotFoundError, StorageError."""
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such file; weights were expected there")
+    with storage_errors(path, "read the file"), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

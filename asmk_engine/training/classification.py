@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from asmk_engine.errors import InputError
 from asmk_engine.images.listing import ImageFile
-from asmk_engine.networks.checkpoints import checkpoint_hash, is_checkpoint, open_checkpoint
+from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 from asmk_engine.networks.trunks import load_trunk
+from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training.contrastive import freeze
 from asmk_engine.training.instances import NONE, Instances
 from asmk_engine.training.losses import pooled_vector
@@ -77,7 +78,7 @@ def delf_network(
     if dim > network.trunk.channels:
         raise InputError(f"a map of {network.trunk.channels} channels cannot be reduced to {dim}; give a lower --dim")
     network.trunk = load_trunk(weights, trunk, skip)
-    return network, {**asdict(network.options), "trunk_sha256": checkpoint_hash(weights)}
+    return network, {**asdict(network.options), "trunk_sha256": file_sha256(weights)}
 
 
 class ClassTask:

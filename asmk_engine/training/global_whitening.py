@@ -14,9 +14,9 @@ import torch
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.escape import list_names
 from asmk_engine.features import FeatureSet
-from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.global_checkpoints import Completion, open_global_network
 from asmk_engine.networks.global_network import POOLINGS, GlobalNetwork, with_projection
+from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training.whitening import Moments
 
 BATCH = 4096  # vectors that are taken in together
@@ -155,7 +155,7 @@ def whitened_network(
         raise InputError(f"{features.path}: features of {recipe.extractor}; expected one of {', '.join(POOLINGS)}")
     if several := [name for name in features.names if features.count(name) != 1]:
         raise InputError(f"{features.path}: {several[0]!r} has {features.count(several[0])} descriptors; expected one")
-    if checkpoint_hash(weights) != recipe.weights:
+    if file_sha256(weights) != recipe.weights:
         raise MismatchError(
             f"{weights}: not the weights of {features.path}, whose sha256 begins with {(recipe.weights or '')[:16]}; "
             "give the file that they were extracted with"

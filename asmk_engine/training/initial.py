@@ -16,13 +16,14 @@ from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.extractors.presets import Preset
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Progress
-from asmk_engine.networks.checkpoints import checkpoint_hash, is_checkpoint, open_checkpoint, save_checkpoint
+from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint, save_checkpoint
 from asmk_engine.networks.global_checkpoints import KIND as GLOBAL_KIND
 from asmk_engine.networks.global_checkpoints import Completion, open_global_network, save_global_checkpoint
 from asmk_engine.networks.local import HOW, LocalOptions
 from asmk_engine.networks.official import read_official
 from asmk_engine.networks.tensor_files import kind_of_network
 from asmk_engine.storage.folder import Folder
+from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training.whitening import initial_network
 
 WHITENING_IMAGES = 1000
@@ -43,10 +44,10 @@ def keeping(place: Path, sha256: str | None) -> Iterator[None]:
     sha256  what the recipe of those features names, or None
     MismatchError when another network came to stand there.
     """
-    known = place.is_file() and checkpoint_hash(place) == sha256
+    known = place.is_file() and file_sha256(place) == sha256
     content = place.read_bytes() if known else b""
     yield
-    if known and checkpoint_hash(place) != sha256:
+    if known and file_sha256(place) != sha256:
         _write(place, content)
         raise MismatchError(
             f"{place}: belongs to features that are there already, and other weights or options were given; "
@@ -111,13 +112,13 @@ def complete_global(weights: Path, completion: Completion, place: Path) -> Path:
     if kind_of_network(weights) == GLOBAL_KIND:
         return copy_network(weights, place)
     left_open = {} if complete else asdict(completion)
-    save_global_checkpoint(place, network, {"file": weights.name, "sha256": checkpoint_hash(weights), **left_open})
+    save_global_checkpoint(place, network, {"file": weights.name, "sha256": file_sha256(weights), **left_open})
     return place
 
 
 def copy_network(weights: Path, place: Path) -> Path:
     """The file at `place`, a copy of a network file."""
-    if not (place.is_file() and checkpoint_hash(place) == checkpoint_hash(weights)):
+    if not (place.is_file() and file_sha256(place) == file_sha256(weights)):
         _write(place, weights.read_bytes())
     return place
 
@@ -135,4 +136,4 @@ def _is_made_of(place: Path, weights: Path, preset: Preset, max_side: int) -> bo
         return False
     network, origin = open_checkpoint(place)
     made = (network.options.trunk, network.options.skip, origin.get("trunk_sha256"), origin.get("max_side"))
-    return made == (preset.trunk, preset.skip, checkpoint_hash(weights), max_side)
+    return made == (preset.trunk, preset.skip, file_sha256(weights), max_side)

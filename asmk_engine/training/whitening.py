@@ -20,11 +20,11 @@ from asmk_engine.extraction.attempts import Viewed, Viewer, attempt
 from asmk_engine.images.decoding import View
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Progress, counted, evenly
-from asmk_engine.networks.checkpoints import checkpoint_hash
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.local import LocalNetwork, LocalOptions, unit_length
 from asmk_engine.networks.multiscale import normalise_pixels
 from asmk_engine.networks.trunks import load_trunk
+from asmk_engine.storage.user_files import file_sha256
 
 IMAGES = 5000
 PER_IMAGE = 1000
@@ -54,7 +54,7 @@ def initial_network(
     network = network.eval().to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = evenly(images, max_images)
     whitening = learn_reduction(network, counted(views(chosen, max_side), len(chosen), progress))
-    origin = {**asdict(options), "trunk_sha256": checkpoint_hash(weights), "max_side": max_side, **whitening}
+    origin = {**asdict(options), "trunk_sha256": file_sha256(weights), "max_side": max_side, **whitening}
     return network.cpu(), origin
 
 
