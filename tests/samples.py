@@ -13,6 +13,7 @@ import pytest
 import asmk_engine
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, Source
+from asmk_engine.images.decoding import view_image
 from asmk_engine.images.roots import Root
 from asmk_engine.recipes import Recipe
 
@@ -21,6 +22,11 @@ ROOT = str(Path(asmk_engine.__file__).resolve().parents[1])
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH", "")]))}
 
 RECIPE = Recipe("synthetic", {"seed": 0})
+
+
+def load_image(path: Path) -> np.ndarray:
+    """All pixels of an image file, upright: [H, W, 3] uint8, RGB."""
+    return view_image(path, 1 << 30).pixels
 
 
 def make_features(descriptors: np.ndarray) -> Features:

@@ -24,8 +24,9 @@ from asmk_engine.extraction.workers import WorkerPool
 from asmk_engine.extractors import load_extractor
 from asmk_engine.images import decoding as images
 from asmk_engine.images.cut_files import MISSING_END
-from asmk_engine.images.decoding import collected_notes, load_image, view_image
+from asmk_engine.images.decoding import collected_notes, view_image
 from asmk_engine.images.kinds import heif_is_readable, image_kind, looks_like_image
+from samples import load_image
 
 GREY = data.camera()
 COLOURS = data.astronaut()
@@ -166,12 +167,14 @@ def test_deep_colours_are_turned_upright(tmp_path: Path, orientation: int) -> No
         assert view.image_size == (expected.shape[1], expected.shape[0])
 
 
-def test_deep_colours_keep_the_limit_and_the_errors(tmp_path: Path) -> None:
+def test_deep_colours_keep_the_limit_and_the_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     for content in (deep_png(widened(COLOURS, 12)), tiff(COLOURS / 255, photometric="rgb")):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"0\.2621 megapixels, more than the 0\.1 that are decoded"):
-            load_image(path, max_pixels=100_000)
+        with monkeypatch.context() as lowered:
+            lowered.setattr(images, "MAX_PIXELS", 100_000)
+            with pytest.raises(InputError, match=r"0\.2621 megapixels, more than the 0\.1 that are decoded"):
+                load_image(path)
         assert TRUNCATED in refusal(tmp_path, content[: len(content) // 2])
     planes = tiff(widened(COLOURS, 12).transpose(2, 0, 1).copy(), photometric="rgb", planarconfig="separate")
     assert "separate planes of 16 bits" in refusal(tmp_path, planes)
@@ -426,12 +429,12 @@ def test_the_note_reaches_the_outcome_through_workers_too(tmp_path: Path) -> Non
 MEASURE = """
 import re, sys
 from pathlib import Path
-from asmk_engine.images.decoding import load_image
+from asmk_engine.images.decoding import view_image
 def peak():  # not ru_maxrss, which begins with the peak of the process that started this one
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-load_image(sys.argv[1])
+view_image(sys.argv[1], 1 << 30)
 before = peak()
-pixels = load_image(sys.argv[2])
+pixels = view_image(sys.argv[2], 1 << 30).pixels
 print((peak() - before) / (pixels.size / 3))
 """
 

@@ -17,8 +17,8 @@ from asmk_engine.cli.demo import _environment
 from asmk_engine.demo import QueryViews
 from asmk_engine.errors import DependencyError, InputError
 from asmk_engine.evaluation.truth import read_truth
-from asmk_engine.images.decoding import load_image
 from asmk_engine.images.listing import ImageFile, find_images
+from samples import load_image
 
 
 def pattern(seed: int, size: tuple[int, int] = (160, 120)) -> np.ndarray:

@@ -16,9 +16,11 @@ from PIL import Image
 import naive
 from asmk_engine.errors import InputError, NotFoundError, StorageError
 from asmk_engine.escape import escape_name
+from asmk_engine.images import decoding
 from asmk_engine.images.boxes import check_box
-from asmk_engine.images.decoding import View, load_image, view_image
+from asmk_engine.images.decoding import View, view_image
 from asmk_engine.images.listing import find_images
+from samples import load_image
 
 RNG = np.random.default_rng(5)
 
@@ -271,10 +273,11 @@ def test_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> None:
     assert time.perf_counter() - begun < 0.5
 
 
-def test_the_limit_can_be_lowered(tmp_path: Path) -> None:
+def test_what_exceeds_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 10_000_000)
     path = stored(tmp_path / "a.png", png(4000, 3000))
     with pytest.raises(InputError, match="12 megapixels, more than the 10 that"):
-        load_image(path, max_pixels=10_000_000)
+        load_image(path)
 
 
 def test_warnings_of_pillow_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,14 +318,15 @@ def test_what_is_no_image_is_refused_in_one_line(tmp_path: Path, content: bytes,
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
-def test_altered_files_give_an_image_or_an_error(tmp_path: Path, form: str) -> None:
+def test_altered_files_give_an_image_or_an_error(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1_000_000)
     content, rng = encoded(picture(), form), np.random.default_rng(7)
     for _ in range(60):
         altered = bytearray(content)
         for place in rng.integers(0, min(len(altered), 400), 4):
             altered[place] = rng.integers(256)
         try:
-            pixels = load_image(stored(tmp_path / "a", bytes(altered)), max_pixels=1_000_000)
+            pixels = load_image(stored(tmp_path / "a", bytes(altered)))
         except InputError as error:
             assert str(error).count("\n") == 0
         else:

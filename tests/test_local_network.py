@@ -10,15 +10,16 @@ import torch
 
 import naive_networks as naive
 from asmk_engine.errors import DamagedError, InputError
+from asmk_engine.networks.global_network import how_descriptor
 from asmk_engine.networks.local import (
     LocalNetwork,
     LocalOptions,
-    ablation,
     norm_attention,
     rescale,
     smooth,
     unit_length,
 )
+from asmk_engine.training.losses import global_vector
 from tiny_networks import arrays, tiny_network, tiny_options
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
@@ -150,28 +151,25 @@ def test_unit_length_leaves_zeros() -> None:
 @pytest.mark.parametrize("switches", [{}, {"attention": "learned"}, {"reduction": "none", "smoothing": 1}])
 @pytest.mark.parametrize("scales", [(1.0,), (1.414, 1.0, 0.5)])
 def test_the_global_descriptor_sums_strength_times_descriptor(switches: dict, scales: tuple[float, ...]) -> None:
-    network = tiny_network(**switches).double()
-    x = pixels(40, 33, count=2)
-    found = numbers(network.global_descriptor(x, scales))
+    network, x = tiny_network(**switches), pixels(40, 33, count=2).float()
+    found = numbers(how_descriptor(network, x, scales))
     for image in range(2):
         seen = [twin(network, naive.resampled(x[image].numpy(), scale))[1:] for scale in scales]
-        np.testing.assert_allclose(found[image], naive.global_descriptor(seen), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[image], naive.global_descriptor(seen), rtol=1e-4, atol=1e-5)
+    if scales == (1.0,):
+        np.testing.assert_allclose(numbers(global_vector(network, x)), found, rtol=1e-4, atol=1e-5)
 
 
 def test_training_sees_no_reduction_that_comes_after_it() -> None:
-    network = tiny_network(reduction="post").double()
-    x = pixels(33, 33)
+    network, x = tiny_network(reduction="post"), pixels(33, 33).float()
     smoothed, _, strengths = twin(network, x[0].numpy())
-    np.testing.assert_allclose(numbers(network.trained(x.clone())[0])[0], smoothed, **CLOSE)
     expected = naive.global_descriptor([(smoothed, strengths)])
-    np.testing.assert_allclose(numbers(network.global_descriptor(x))[0], expected, rtol=1e-5, atol=1e-6)
-    same = tiny_network().double()
-    assert torch.equal(same.trained(x.clone())[0], same(x.clone())[0])
+    np.testing.assert_allclose(numbers(global_vector(network, x))[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_the_trunk_and_the_learned_attention() -> None:
-    network = tiny_network(attention="learned").double()
-    network.global_descriptor(pixels(33, 33)).sum().backward()
+    network = tiny_network(attention="learned")
+    global_vector(network, pixels(33, 33).float()).sum().backward()
     parts = {name.split(".")[0] for name, value in network.named_parameters() if value.grad is not None}
     assert parts == {"trunk", "attention", "reduction"}
 
@@ -242,18 +240,3 @@ def test_a_description_that_was_altered_is_told_with_its_file(text: str) -> None
     with pytest.raises(DamagedError, match=r"^here: its network is not described readably") as error:
         LocalOptions.from_json(text, "here")
     assert "\n" not in str(error.value)
-
-
-def test_rows_of_the_table_of_the_paper() -> None:
-    """S is smoothing, R a reduction in the network, N the norm as attention; the words say what the paper compares."""
-    found = {}
-    for row in range(1, 10):
-        options, loss = ablation(row, "resnet50", 1)
-        assert (options.trunk, options.skip) == ("resnet50", 1)
-        letters = "S" * (options.smoothing == 3) + "R" * (options.reduction == "network")
-        found[row] = letters + "N" * (options.attention == "norm") + f" {loss}"
-    assert found[1] == "SRN contrastive" and found[9] == "SRN classification"  # HOW, and HOW with the loss of DELF
-    assert found[4] == " contrastive" and found[5] == " classification"  # the last is DELF
-    assert found[2] == "RN contrastive" and found[3] == "N contrastive" and found[8] == "S classification"
-    with pytest.raises(InputError, match="row 10: Table 1 has rows 1 to 9"):
-        ablation(10)

@@ -236,19 +236,6 @@ def test_what_there_is_not_is_refused_with_what_there_is() -> None:
             build_trunk("resnet18", skip)
 
 
-def test_frozen_statistics_stay_while_the_weights_learn() -> None:
-    trunk = build_trunk("resnet18", 3)
-    trunk.train()
-    trunk.freeze_statistics()
-    before = {key: value.clone() for key, value in trunk.state_dict().items()}
-    optimiser = torch.optim.SGD(trunk.parameters(), 0.1)
-    trunk(pixels(32, 32).float()).sum().backward()
-    optimiser.step()
-    changed = {key for key, value in trunk.state_dict().items() if not torch.equal(value, before[key])}
-    assert "bn1.weight" in changed and "conv1.weight" in changed
-    assert not [key for key in changed if "running" in key or "num_batches" in key]
-
-
 # ------------------------------------------------------------------------------------------------------------- files
 
 

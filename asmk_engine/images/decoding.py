@@ -69,8 +69,14 @@ def view_image(image: PathLike | np.ndarray, max_side: int, box: Box | None = No
     The image is shrunk until no side exceeds `max_side`, never enlarged. A box is cut out first and then shrunk by the
     factor of the whole image, as in HOW (Tolias et al., ECCV 2020): the thing keeps the size it has in the database.
 
+    Of an animation or a file of several pages, the first is taken. Transparent parts become white, marks of missing
+    values black. Values of more than 8 bits are scaled from the range that they use: the fewest bits that hold them,
+    or, where they do not begin near 0, from the least to the greatest. A file without its end counts as whole if all
+    its pixels are there; `collected_notes` tells.
+
     lanczos  shrink with Lanczos' filter, as the HOW code does, instead of averaging areas
-    InputError for a box that is inverted, empty or outside, and what `load_image` raises.
+    InputError for a box that is inverted, empty or outside, and for what is no image, is cut, broken, wholly
+    transparent, or larger than MAX_PIXELS; NotFoundError; StorageError.
     """
     where = "the image" if isinstance(image, np.ndarray) else shown(image)
     if isinstance(image, np.ndarray):
@@ -83,18 +89,6 @@ def view_image(image: PathLike | np.ndarray, max_side: int, box: Box | None = No
     width, height = _scaled(x2 - x1, scale), _scaled(y2 - y1, scale)
     shrunk = (_by_lanczos if lanczos else _resized)(pixels, (width, height))
     return View(shrunk, size, (x1, y1), ((x2 - x1) / width, (y2 - y1) / height))
-
-
-def load_image(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The image in a file, upright: [H, W, 3] uint8, RGB.
-
-    Of an animation or a file of several pages, the first. Transparent parts become white, marks of missing values
-    black. Values of more than 8 bits are scaled from the range that they use: the fewest bits that hold them, or, where
-    they do not begin near 0, from the least to the greatest. A file without its end counts as whole if all its pixels
-    are there; `collected_notes` tells. InputError for what is no image, is cut, broken, wholly transparent, or larger
-    than `max_pixels`; NotFoundError; StorageError.
-    """
-    return _decode(Path(path), None, max_pixels)[0]
 
 
 def _check_pixels(image: np.ndarray) -> np.ndarray:
@@ -150,25 +144,23 @@ def _note(text: str) -> None:
 class _Door:
     """The file that is decoded, and how: what every step needs to know.
 
-    path        as the user gave it, for messages
-    kind        what the first bytes announce, as `image_kind` says it
-    max_side    the longer side that decoding need not exceed, or None for the whole picture
-    max_pixels  the largest picture that is decoded
+    path      as the user gave it, for messages
+    kind      what the first bytes announce, as `image_kind` says it
+    max_side  the longer side that decoding need not exceed, or None for the whole picture
     """
 
     path: Path
     kind: str | None
     max_side: int | None
-    max_pixels: int
 
 
-def _decode(path: Path, max_side: int | None, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, Size]:
+def _decode(path: Path, max_side: int | None) -> tuple[np.ndarray, Size]:
     """Upright pixels, and the size of the upright original.
 
     With `max_side` the pixels may be fewer, by a whole factor of both sides, as long as the longer keeps `max_side`.
     """
     with _opened(path) as file, _QUIET:
-        door = _Door(path, _kind_of(file, path), max_side, max_pixels)
+        door = _Door(path, _kind_of(file, path), max_side)
         try:
             return _decode_tolerantly(file, door)
         except AsmkError:
@@ -281,12 +273,12 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _refuse_large(size: Size, door: _Door) -> None:
-    if size[0] * size[1] > door.max_pixels:
-        raise _too_large(door.path, size[0] * size[1], door.max_pixels)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise _too_large(door.path, size[0] * size[1])
 
 
-def _too_large(path: Path, pixels: int, most: int) -> InputError:
-    found, limit = f"{pixels / 1e6:.4g} megapixels", f"{most / 1e6:.4g}"
+def _too_large(path: Path, pixels: int) -> InputError:
+    found, limit = f"{pixels / 1e6:.4g} megapixels", f"{MAX_PIXELS / 1e6:.4g}"
     return InputError(f"{shown(path)}: {found}, more than the {limit} that are decoded; make the image smaller")
 
 
@@ -295,7 +287,7 @@ def _unreadable(file: BinaryIO, door: _Door, error: Exception) -> AsmkError:
     said = " ".join(str(error).split())[:150]
     if isinstance(error, Image.DecompressionBombError):
         count = re.search(r"(\d+) pixels", said)
-        return _too_large(door.path, int(count[1]) if count else MAX_PIXELS, min(door.max_pixels, MAX_PIXELS))
+        return _too_large(door.path, int(count[1]) if count else MAX_PIXELS)
     if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
         return _unread(door.path, error)
     if isinstance(error, MemoryError):

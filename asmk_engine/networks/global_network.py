@@ -216,7 +216,7 @@ def rescaled(pixels: torch.Tensor, scales: Sequence[float], least_side: int) -> 
 def how_descriptor(
     network: LocalNetwork, pixels: torch.Tensor, scales: Sequence[float], precision: str = "fp32"
 ) -> torch.Tensor:
-    """HOW's own global descriptor [B, D] of unit length: `LocalNetwork.global_descriptor` at scales with a cell.
+    """HOW's own global descriptor [B, D] of unit length, over the scales at which there is a cell.
 
     Source: Tolias, Jenicek and Chum, ECCV 2020, §3.3: the sum over scales and positions of strength times descriptor.
     """

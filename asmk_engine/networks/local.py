@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch import nn
 from torch.nn import functional
 
 from asmk_engine.errors import DamagedError, InputError
-from asmk_engine.networks.pooling import NORM_FLOOR
 from asmk_engine.networks.trunks import TRUNKS, build_trunk
 
 ATTENTIONS = ("norm", "learned")
@@ -88,29 +86,6 @@ def _check_rgb(key: str, values: tuple[float, float, float]) -> None:
 
 
 HOW: dict[str, Any] = {"attention": "norm", "smoothing": 3, "reduction": "network"}
-DELF: dict[str, Any] = {"attention": "learned", "smoothing": 1, "reduction": "post"}
-_ROWS = {1: ("how", "contrastive"), 2: ("How", "contrastive"), 3: ("HOw", "contrastive"), 4: ("HOW", "contrastive"),
-         5: ("HOW", "classification"), 6: ("HOw", "classification"), 7: ("How", "classification"),
-         8: ("hOW", "classification"), 9: ("how", "classification")}  # fmt: skip
-
-
-def ablation(row: int, trunk: str = "resnet18", skip: int = 0) -> tuple[LocalOptions, str]:
-    """The network and the loss, `contrastive` or `classification`, of a row of Table 1 of the HOW paper, 1 to 9.
-
-    A hat of the paper is a capital here: H is no smoothing, O no reduction in the network, W a learned attention. The
-    hats of rows 2, 3, 6 and 7 are unreadable in the copy of the paper at hand; they follow from its numbers of words.
-    """
-    if row not in _ROWS:
-        raise InputError(f"row {row}: Table 1 has rows 1 to 9")
-    letters, loss = _ROWS[row]
-    options = LocalOptions(
-        trunk,
-        skip,
-        smoothing=1 if "H" in letters else 3,
-        reduction="post" if "O" in letters else "network",
-        attention="learned" if "W" in letters else "norm",
-    )
-    return options, loss
 
 
 class LearnedAttention(nn.Sequential):
@@ -156,23 +131,6 @@ class LocalNetwork(nn.Module):
         """Descriptors [B, D, h, w] and strengths [B, h, w] at every cell, at one scale."""
         found, strengths = self.maps(pixels)
         return self.reduce(found.movedim(1, -1)).movedim(-1, 1), strengths
-
-    def trained(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What training sees: as `forward`, but without a reduction that comes after training."""
-        if self.options.reduction == "post":
-            return self.maps(pixels)
-        return self(pixels)
-
-    def global_descriptor(self, pixels: torch.Tensor, scales: Sequence[float] = (1.0,)) -> torch.Tensor:
-        """Sum of strength times descriptor over all scales and positions, over its norm: [B, D].
-
-        Source: HOW §3.3, with the constant of its code: v / (|v| + 1e-6).
-        """
-        total = torch.zeros((), device=pixels.device)
-        for scale in scales:
-            descriptors, strengths = self.trained(rescale(pixels, scale))
-            total = total + torch.einsum("bdhw,bhw->bd", descriptors.float(), strengths.float())
-        return total / (total.norm(dim=1, keepdim=True) + NORM_FLOOR)
 
 
 def norm_attention(found: torch.Tensor) -> torch.Tensor:

@@ -27,15 +27,6 @@ class Trunk(nn.Module):
         result: torch.Tensor = super().__call__(pixels)
         return result
 
-    def freeze_statistics(self) -> None:
-        """Let batch normalisation use its running statistics, also while training; its affine weights still learn.
-
-        Source: training of HOW (Tolias et al., ECCV 2020), where the images of a batch pass one by one.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, **options: Any) -> nn.Conv2d:
     """A convolution that keeps the size but for its stride, without bias, as residual networks have them."""

@@ -29,7 +29,6 @@ from asmk_engine.training.photographs import load_pixels, to_network
 from asmk_engine.training.self_made import random_view
 from asmk_engine.training.task import EpochPlan, Reporter
 
-EPOCHS = 10
 TOGETHER = 64
 
 

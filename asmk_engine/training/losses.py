@@ -26,7 +26,9 @@ def contrastive(anchor: torch.Tensor, others: torch.Tensor, matches: torch.Tenso
 
 
 def global_vector(network: LocalNetwork, pixels: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
-    """The global descriptor [B, D] at one scale, as `LocalNetwork.global_descriptor`; its sums are in float32.
+    """The global descriptor [B, D] at one scale, before a reduction that comes after training; its sums are in float32.
+
+    Source: HOW §3.3, the sum of strength times descriptor, with the constant of its code: v / (|v| + 1e-6).
 
     pixels     [B, 3, H, W], normalised
     precision  of the convolutions of the trunk and the attention

@@ -16,8 +16,6 @@ from asmk_engine.images.listing import ImageFile, shown
 from asmk_engine.storage.pickles.unpickle import read_plain_pickle
 from asmk_engine.training.instances import Instances, check_present
 
-SPLITS = ("train", "val")
-
 
 def read_sfm120k(path: Path, images: Path | None, split: str = "train") -> Instances:
     """The photographs, 3D models and pairs of a part of SfM-120k; nothing in the pickle is run.
