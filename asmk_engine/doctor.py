@@ -235,14 +235,6 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def processor_name() -> str:
-    """What the maker calls the processor, as far as the system tells."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text(encoding="utf-8", errors="replace").splitlines() if known.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
-
-
 def is_writable(folder: Path) -> bool:
     """Whether files can be made in a folder, or the folder itself where it is missing; nothing is made."""
     existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
