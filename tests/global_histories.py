@@ -23,7 +23,7 @@ QUERIES = list(global_images(2, seed=5).values())
 def small_limits(monkeypatch: pytest.MonkeyPatch, block: int = 256) -> None:
     """Blocks and tiers so small that a few images need many of each."""
     monkeypatch.setattr("asmk_engine.storage.arrays.BLOCK", block)
-    monkeypatch.setattr("asmk_engine.flat.index.TIER_SEGMENTS", 3)
+    monkeypatch.setattr("asmk_engine.indexes.base.TIER_SEGMENTS", 3)
     monkeypatch.setattr("asmk_engine.flat.segment.CHUNK_BYTES", 100)
 
 

@@ -55,7 +55,7 @@ def nursery(monkeypatch: pytest.MonkeyPatch) -> BaseContext:
 def small_limits(monkeypatch: pytest.MonkeyPatch, *, block: int = 256, range_bits: int = 2) -> None:
     """Blocks, ranges and tiers so small that a few images need many of each."""
     monkeypatch.setattr("asmk_engine.storage.arrays.BLOCK", block)
-    monkeypatch.setattr("asmk_engine.inverted.index.TIER_SEGMENTS", 3)
+    monkeypatch.setattr("asmk_engine.indexes.base.TIER_SEGMENTS", 3)
     inverted = ("search", "segment", "segment_writer", "merging")
     for module in (*(f"inverted.{name}" for name in inverted), "maintenance.checking"):
         monkeypatch.setattr(f"asmk_engine.{module}.RANGE_BITS", range_bits)

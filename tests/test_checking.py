@@ -163,7 +163,7 @@ ALTERED: list[tuple[Callable[[Manifest], Manifest], list[str]]] = [
     (lambda m: replace(m, segments=(without_deletions(m), m.segments[1])), NAMES[:13]),
     (lambda m: replace(m, segments=(replace(m.segments[0], deleted_images=1), m.segments[1])), NAMES[:13]),
     (lambda m: replace(m, segments=(replace(m.segments[0], images=8), m.segments[1])), [NAMES[4], *NAMES[9:13]]),
-    (lambda m: replace(m, segments=(replace(m.segments[0], postings=8), m.segments[1])), [NAMES[4], *NAMES[9:13]]),
+    (lambda m: replace(m, segments=(replace(m.segments[0], entries=8), m.segments[1])), [NAMES[4], *NAMES[9:13]]),
 ]
 
 

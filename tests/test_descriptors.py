@@ -113,7 +113,7 @@ def test_answers_do_not_depend_on_segments_order_blocks_threads_or_merging(
     index = made(tmp_path, codec, images)
     expected = [GlobalSearcher(index).search(query, 9) for query in queries]
     everything = GlobalSearcher(index).search(queries, None)
-    monkeypatch.setattr("asmk_engine.flat.index.TIER_SEGMENTS", 100)
+    monkeypatch.setattr("asmk_engine.indexes.base.TIER_SEGMENTS", 100)
     monkeypatch.setattr("asmk_engine.flat.index.TOGETHER", 3)
     monkeypatch.setattr("asmk_engine.flat.products.BLOCK_BYTES", 500)
     monkeypatch.setattr("asmk_engine.flat.nearest.EXACT_BYTES", 700)
@@ -297,7 +297,7 @@ def test_augmentation_equals_its_twin_and_is_closed(tmp_path: Path, codec: Codec
                 expected = codec.decode(codec.encode(expected[None]))[0]
             assert found == pytest.approx(expected, abs=2e-3 if codec.precision == "half" else 1e-4)
     again = GlobalIndex.open(blended.path)
-    assert again.codebook.augmentation == {"neighbours": 4, "alpha": 2.0}
+    assert again.codec.augmentation == {"neighbours": 4, "alpha": 2.0}
     with pytest.raises(InputError, match="augmented"):
         again.add(write_global(tmp_path / "more", global_images(1, seed=5, prefix="new")))
     with pytest.raises(InputError, match="augmented already"):

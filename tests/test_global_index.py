@@ -339,7 +339,7 @@ def test_segments_stay_few_under_small_adds(
     tmp_path: Path, sets: dict[str, FeatureSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast_disk(monkeypatch)
-    monkeypatch.setattr("asmk_engine.flat.index.SMALL_IMAGES", 1)
+    monkeypatch.setattr(GlobalIndex, "small_segment", 1)
     codec = Codec(RECIPE, DIM)
     index, images = GlobalIndex.create(tmp_path / "index", codec), global_images(30)
     for place, (name, features) in enumerate(images.items()):
@@ -392,13 +392,13 @@ def test_an_index_may_carry_its_network(tmp_path: Path, sets: dict[str, FeatureS
 
 def test_a_codec_file_that_says_nonsense_is_refused(tmp_path: Path, path: Path) -> None:
     folder, manifest = Folder(path), GlobalIndex.open(path).snapshot.manifest
-    name = manifest.codebook.name
+    name = manifest.encoder.name
     metadata = map_arrays(folder, name).metadata
     nonsense = ({"input_dim": "many"}, {"input_dim": "0"}, {"precision": "double"}, {"training": "["}, {"recipe": ""})
     for change in nonsense:
         checksum = write_arrays(folder, name, {}, metadata | change)
-        entry = replace(manifest.codebook, checksum=checksum, bytes=folder.size(name))
-        folder.replace_manifest(COPIES, replace(manifest, codebook=entry).to_json())
+        entry = replace(manifest.encoder, checksum=checksum, bytes=folder.size(name))
+        folder.replace_manifest(COPIES, replace(manifest, encoder=entry).to_json())
         with pytest.raises(DamagedError) as caught:
             GlobalIndex.open(path)
         assert name in str(caught.value) and "\n" not in str(caught.value)

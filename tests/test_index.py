@@ -90,7 +90,7 @@ def test_answers_do_not_depend_on_segments_order_threads_or_merging(
     match: SelectiveMatch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("asmk_engine.inverted.index.TIER_SEGMENTS", 100)
+    monkeypatch.setattr("asmk_engine.indexes.base.TIER_SEGMENTS", 100)
     queries = random_images(10, DIM, seed=5)
     expected = answers(index, queries, match)
     assert any(expected)
@@ -114,7 +114,7 @@ def test_segments_stay_few_under_small_adds_and_answers_the_same(
 ) -> None:
     queries = random_images(5, DIM, seed=5)
     expected = answers(index, queries, SelectiveMatch())
-    monkeypatch.setattr("asmk_engine.inverted.index.SMALL_POSTINGS", 4)
+    monkeypatch.setattr(Index, "small_segment", 4)
     other = Index.create(tmp_path / "other", index.codebook)
     for place, (name, features) in enumerate(images.items()):
         other.add(write_features(tmp_path / f"part-{place}", {name: features}))
@@ -126,7 +126,7 @@ def test_segments_stay_logarithmic_after_every_one_of_many_adds(
     tmp_path: Path, codebook: Codebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asmk_engine.storage.system.sync_file", lambda path: None)
-    monkeypatch.setattr("asmk_engine.inverted.index.SMALL_POSTINGS", 8)
+    monkeypatch.setattr(Index, "small_segment", 8)
     index = Index.create(tmp_path / "index", codebook)
     signature = sign(make_features(np.random.default_rng(0).normal(size=(9, DIM))), codebook)
     assert 4 <= len(signature) <= 8  # eight images reach the second tier, 64 the third
@@ -225,7 +225,7 @@ def test_contents_at_hand_are_added_as_their_images_would_be(
 ) -> None:
     batch = Batch(1)
     for name, features in images.items():
-        batch.append(name, 0, sign(features, codebook))
+        batch.append(name, sign(features, codebook), 0)
     copy = Index.create(tmp_path / "copy", codebook)
     copy.add_contents(batch.contents())
     assert copy.names == index.names
@@ -255,7 +255,7 @@ def test_a_group_of_queries_ends_where_it_must(
     searcher = Searcher(index)
     alone = [searcher.search(features, 3) for features in images.values()]
     for size in (1, 7, len(images), len(images) + 1):
-        monkeypatch.setattr("asmk_engine.inverted.search.GROUP", size)
+        monkeypatch.setattr(Searcher, "together", size)
         assert searcher.search(images.values(), 3) == alone
 
 
@@ -597,16 +597,16 @@ def test_images_signed_side_by_side_are_signed_as_alone(codebook: Codebook, imag
 def test_a_commit_maps_only_what_is_new(tmp_path: Path, index: Index) -> None:
     before = index.snapshot
     index.add(write_features(tmp_path / "one", {"one": make_features(np.ones((2, DIM)))}))
-    assert index.codebook is before.codebook
+    assert index.codebook is before.encoder
     assert index.snapshot.segments[0] is before.segments[0] and len(index.snapshot.segments) == 2
     index.delete(["one", "folder/image 003.jpg"])
     assert index.images == 39 and before.images == 40 and before.find("folder/image 003.jpg")
     index.refresh()
-    assert index.codebook is before.codebook and index.images == 39
+    assert index.codebook is before.encoder and index.images == 39
     shutil.rmtree(index.path)
     Index.create(index.path, random_codebook(WORDS, DIM, seed=5))
     index.refresh()
-    assert index.images == 0 and index.codebook.fingerprint != before.codebook.fingerprint
+    assert index.images == 0 and index.codebook.fingerprint != before.encoder.fingerprint
 
 
 def test_signatures_made_elsewhere_answer_as_added_features_do(
@@ -631,7 +631,7 @@ def test_more_images_than_a_segment_holds_are_refused(
     """At the boundary: one segment may hold one image fewer than the limit."""
     monkeypatch.setattr(image_table, "MAX_IMAGES", 42)
     signed = [(f"{number}.jpg", sign(features, index.codebook)) for number, features in enumerate(images.values())]
-    monkeypatch.setattr("asmk_engine.inverted.index.TIER_SEGMENTS", 2)
+    monkeypatch.setattr("asmk_engine.indexes.base.TIER_SEGMENTS", 2)
     index.add_signatures(signed[:1])
     assert len(index.snapshot.segments) == 1 and index.images == 41
     index.add_signatures(signed[1:2])

@@ -77,7 +77,7 @@ def test_names_of_distractors_are_no_names_of_the_database(tmp_path: Path, image
     only_there = list(images[1])[35]
     assert only_there in distractors and only_there not in joint
     assert joint.names == database.names and joint.distractors == distractors.images == 40
-    assert joint.path == database.path and joint.codebook.fingerprint == database.codebook.fingerprint
+    assert joint.path == database.path and joint.snapshot.encoder.fingerprint == database.codebook.fingerprint
     assert joint.recipe == database.recipe and joint.network is None
     name = f"distractor1:{only_there}"
     assert joint.snapshot.find(name) is not None and name not in joint
@@ -108,6 +108,14 @@ def test_another_codebook_is_refused(tmp_path: Path, images: list[dict[str, Feat
     with pytest.raises(MismatchError, match=r"x: its codebook is [0-9a-f]{12}, that of .*d is [0-9a-f]{12};") as caught:
         JointIndex([database], [other])
     assert "\n" not in str(caught.value)
+
+
+def test_another_codec_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    features = write_global(tmp_path / "f", global_images(40))
+    codecs = [train_codec(features, CodecOptions(pca=pca)) for pca in (8, 9)]
+    one, other = (GlobalIndex.create(tmp_path / str(place), codec) for place, codec in enumerate(codecs))
+    with pytest.raises(MismatchError, match=r"1: its codec is [0-9a-f]{12}, that of .*0 is .* one codec: .*--train-on"):
+        JointIndex([one], [other])
 
 
 def test_names_that_cannot_be_told_apart_are_refused(tmp_path: Path, images: list[dict[str, Features]]) -> None:

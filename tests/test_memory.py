@@ -46,7 +46,7 @@ def peak(path: Path, codebook: Codebook, images: int, segment_postings: int) -> 
 def test_memory_follows_the_limit_and_not_the_input(
     tmp_path: Path, codebook: Codebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asmk_engine.inverted.index.CHUNK_POSTINGS", LIMIT)
+    monkeypatch.setattr(Index, "merge_chunk", LIMIT)
     peak(tmp_path / "warm", codebook, 200, LIMIT)
     limited = peak(tmp_path / "limited", codebook, 3000, LIMIT)  # 1.8 million postings, merges on the way
     everything = peak(tmp_path / "everything", codebook, 3000, 1 << 30)
@@ -57,7 +57,7 @@ def test_a_batch_gives_back_what_it_took() -> None:
     batch = Batch(1)
     taken = dict(signatures(30))
     for number, (name, signature) in enumerate(taken.items()):
-        batch.append(name, number, signature)
+        batch.append(name, signature, number)
     contents = batch.contents()
     assert [name.decode() for name in contents.names] == list(taken) and contents.fingerprints.tolist() == [*range(30)]
     assert batch.postings == len(contents.words) == 30 * POSTINGS

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import naive
-from asmk_engine.inverted.ranking import Ranking
+from asmk_engine.indexes.ranking import Ranking, best_images
+from asmk_engine.inverted.search import normalised
 from asmk_engine.kernels.rank import normalise
 
 
@@ -19,8 +20,17 @@ class Names:
     def __init__(self, base: int) -> None:
         self.base = base
 
-    def name_as_bytes(self, number: int) -> bytes:
-        return b"%06d" % (self.base + number)
+    def names_as_bytes(self, numbers: np.ndarray) -> list[bytes]:
+        return [b"%06d" % (self.base + number) for number in numbers.tolist()]
+
+
+def add(ranking: Ranking, place: int, begin: int, raw: np.ndarray, norms: np.ndarray, query_norm: float) -> None:
+    ranking.add(place, begin, *normalised(raw, norms, query_norm, ranking.floor))
+
+
+def candidates(ranking: Ranking, segments: list[Names], top: int | None) -> list[tuple[float, bytes]]:
+    best = best_images(segments, ranking.parts(), top)
+    return list(zip(best.scores.tolist(), best.names, strict=True))
 
 
 # Few values, so that many scores are equal; images without a norm have no words.
@@ -54,12 +64,12 @@ def test_the_order_of_the_ranges_changes_nothing(
     ranking = Ranking(top)
     order = data.draw(st.permutations(range(len(ranges))))
     for place in order:  # every range is a segment of its own
-        ranking.add(place, 0, *arrays(ranges[place]), 3.0)
-    assert ranking.candidates([Names(begin) for begin in begins]) == wanted
+        add(ranking, place, 0, *arrays(ranges[place]), 3.0)
+    assert candidates(ranking, [Names(begin) for begin in begins], top) == wanted
     one_segment = Ranking(top)
     for place in order:
-        one_segment.add(0, begins[place], *arrays(ranges[place]), 3.0)
-    assert one_segment.candidates([Names(0)]) == wanted
+        add(one_segment, 0, begins[place], *arrays(ranges[place]), 3.0)
+    assert candidates(one_segment, [Names(0)], top) == wanted
 
 
 def test_threads_gather_the_same() -> None:
@@ -70,5 +80,5 @@ def test_threads_gather_the_same() -> None:
     for threads in (1, 4):
         ranking = Ranking(40)
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda r, into=ranking: into.add(0, 500 * r, raw[r], norms[r], 1.0), range(64)))
-        assert ranking.candidates([Names(0)]) == wanted
+            list(pool.map(lambda r, into=ranking: add(into, 0, 500 * r, raw[r], norms[r], 1.0), range(64)))
+        assert candidates(ranking, [Names(0)], 40) == wanted

@@ -27,7 +27,7 @@ def _write(path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch) -> dict[
         states[manifest.commit] = observe(path)
 
     monkeypatch.setattr(Index, "_publish", observed)
-    monkeypatch.setattr("asmk_engine.inverted.index.TIER_SEGMENTS", 3)
+    monkeypatch.setattr("asmk_engine.indexes.base.TIER_SEGMENTS", 3)
     index, rng, end = Index.open(path), random.Random(0), time.monotonic() + seconds
     number = 0
     while time.monotonic() < end or len(states) < 30:

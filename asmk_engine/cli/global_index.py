@@ -131,7 +131,7 @@ def add_global(
         console.say(f"there is an index already: {' and '.join(options.given)} not used")
     with console.bar("index", "images") as on_image:
         summary = target.add(features, segment_bytes=room, on_image=on_image, **how)
-    codec = target.codebook
+    codec = target.codec
     console.say(
         f"{output}: {plural(target.images, 'image')}, {codec.dim} dimensions in {codec.width * codec.dtype.itemsize} "
         f"bytes each: {told(summary, left)}"

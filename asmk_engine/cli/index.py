@@ -160,7 +160,7 @@ def _existing(output: Path, path: Path | None) -> tuple[Index | GlobalIndex | No
     """The index at `output` if there is one, and the codebook to be used if it is known; checked before any work."""
     from asmk_engine.codebooks import Codebook
     from asmk_engine.flat import GlobalIndex
-    from asmk_engine.indexes.base import check_vacant
+    from asmk_engine.indexes.creation import check_vacant
     from asmk_engine.indexes.manifest import NAMES
     from asmk_engine.search.opening import open_index
     from asmk_engine.storage.folder import Folder

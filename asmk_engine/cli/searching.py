@@ -84,7 +84,7 @@ def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
     from asmk_engine.flat.codec import Codec
     from asmk_engine.inverted.search import Searcher, SelectiveMatch
 
-    if isinstance(index.codebook, Codec):
+    if isinstance(index.snapshot.encoder, Codec):
         expansion = Expansion(options.expansion, options.expansion_alpha) if options.expansion else None
         return GlobalSearcher(cast(Any, index), expansion, threads=options.threads)
     match = SelectiveMatch(options.alpha, options.threshold, options.idf)

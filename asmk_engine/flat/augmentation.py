@@ -10,7 +10,7 @@ import numpy as np
 from asmk_engine.errors import InputError
 from asmk_engine.flat.codec import Codec
 from asmk_engine.flat.index import SEGMENT_BYTES, GlobalIndex
-from asmk_engine.flat.search import GROUP, Expansion, GlobalSearcher, expanded
+from asmk_engine.flat.search import Expansion, GlobalSearcher, expanded
 from asmk_engine.flat.segment import VectorContents
 from asmk_engine.flat.snapshot import GlobalSnapshot
 from asmk_engine.iteration import Progress
@@ -34,7 +34,7 @@ def augment(
     added to it, since each would change others. InputError when `index` is augmented already, or something is in the
     way at `output`.
     """
-    codec, snapshot, expansion = index.codebook, index.snapshot, expansion or Expansion()
+    codec, snapshot, expansion = index.codec, index.snapshot, expansion or Expansion()
     if codec.augmentation is not None:
         raise InputError(f"{index.path}: its vectors are augmented already; give the index it was made from")
     codec = replace(codec, training={**codec.training, "augmentation": asdict(expansion)})
@@ -48,8 +48,8 @@ def augment(
         for begin in range(0, len(live), room):
             numbers = live[begin : begin + room]
             vectors = np.empty((len(numbers), codec.width), codec.dtype)
-            for first in range(0, len(numbers), GROUP):
-                rows = slice(first, first + GROUP)
+            for first in range(0, len(numbers), searcher.together):
+                rows = slice(first, first + searcher.together)
                 vectors[rows] = _blended(searcher, snapshot, codec, expansion, place, numbers[rows])
                 done += len(numbers[rows])
                 if on_image:

@@ -15,7 +15,7 @@ from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.flat.codec import Codec
 from asmk_engine.indexes import image_table
 from asmk_engine.indexes.image_table import ImageTable, name_arrays
-from asmk_engine.indexes.manifest import SegmentEntry
+from asmk_engine.indexes.manifest import SegmentEntry, Written
 from asmk_engine.indexes.snapshot import check_sizes, read_deleted, read_moved
 from asmk_engine.storage.arrays import ArrayFile, ArrayWriter, map_arrays, write_arrays
 from asmk_engine.storage.folder import Folder
@@ -51,11 +51,6 @@ class GlobalSegment(ImageTable):
         if not self.is_outlined() or self.images >= image_table.MAX_IMAGES:
             raise DamagedError(f"{self.path}: its tables contradict each other; the file was altered, restore a copy")
 
-    @property
-    def postings(self) -> int:
-        """Vectors in the file, those of deleted images included."""
-        return self.images
-
     def rows(self, begin: int, end: int) -> np.ndarray:
         """Stored vectors `begin` to `end` (exclusive), compared with their checksums once; DamagedError if altered."""
         self.file.verify_rows("vectors", begin, end)
@@ -78,22 +73,23 @@ def map_global_segment(
     """Map a segment of a commit with its deletions; `file` where it is mapped already."""
     file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
     segment = GlobalSegment(file, codec, read_deleted(folder, entry), read_moved(folder, entry))
-    check_sizes(segment, entry, segment.postings)
+    check_sizes(segment, entry, segment.images)
     return segment
 
 
-def write_global_segment(folder: Folder, name: str, contents: VectorContents) -> int:
-    """Write a segment as the file `name` of the folder; returns the crc32 of its checksums."""
-    _check_count(folder, len(contents.names))
+def write_global_segment(folder: Folder, name: str, contents: VectorContents) -> Written:
+    """Write a segment as the file `name` of the folder."""
+    images = len(contents.names)
+    _check_count(folder, images)
     names = name_arrays(contents.names, contents.roots)
     arrays = {"vectors": contents.vectors, "fingerprints": contents.fingerprints, **names}
-    return write_arrays(folder, name, arrays, {"kind": KIND})
+    return Written(write_arrays(folder, name, arrays, {"kind": KIND}), images, images)
 
 
-def merge_global_segments(folder: Folder, name: str, merged: Sequence[GlobalSegment], chunk_bytes: int) -> int:
+def merge_global_segments(folder: Folder, name: str, merged: Sequence[GlobalSegment], chunk_bytes: int) -> Written:
     """Write the live images of some segments, in their order, as one new segment, a few MiB at a time.
 
-    Returns the crc32 of the checksums; DamagedError when a segment was altered: a flipped bit gets no fresh checksum.
+    DamagedError when a segment was altered: a flipped bit gets no fresh checksum.
     """
     for segment in merged:
         segment.file.verify()
@@ -113,7 +109,7 @@ def merge_global_segments(folder: Folder, name: str, merged: Sequence[GlobalSegm
         for rows in _live_rows(merged, live, chunk_bytes):
             writer.write("vectors", row, rows)
             row += len(rows)
-        return writer.finish()
+        return Written(writer.finish(), len(names), len(names))
 
 
 def _live_rows(merged: Sequence[GlobalSegment], live: Sequence[np.ndarray], chunk_bytes: int) -> Iterator[np.ndarray]:

@@ -7,24 +7,22 @@ import json
 from asmk_engine.errors import DamagedError, MismatchError
 from asmk_engine.flat.codec import Codec
 from asmk_engine.flat.segment import GlobalSegment, map_global_segment
-from asmk_engine.indexes.manifest import GLOBAL_KIND, FileEntry, Manifest
-from asmk_engine.indexes.snapshot import Commit, mapped_parts, open_commit
+from asmk_engine.indexes.manifest import FileEntry, Manifest
+from asmk_engine.indexes.snapshot import Commit, mapped_parts
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.arrays import map_arrays, write_arrays
 from asmk_engine.storage.folder import Folder
 
 
 class GlobalSnapshot(Commit[Codec, GlobalSegment]):
-    """One commit of a global index, mapped and immutable; its `codebook` is the codec."""
+    """One commit of a global index, mapped and immutable."""
 
 
-def open_global_snapshot(folder: Folder, known: GlobalSnapshot | None = None) -> GlobalSnapshot:
-    """Map the last commit; what it has in common with `known` is mapped already."""
-    return open_commit(folder, GLOBAL_KIND, lambda manifest: map_global_snapshot(folder, manifest, known))
+def map_global_snapshot(folder: Folder, manifest: Manifest, known: GlobalSnapshot | None) -> GlobalSnapshot:
+    """Map one commit, but for what it has in common with `known`.
 
-
-def map_global_snapshot(folder: Folder, manifest: Manifest, known: GlobalSnapshot | None = None) -> GlobalSnapshot:
-    """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest."""
+    NotFoundError when a file is gone, DamagedError when something contradicts the manifest.
+    """
     return GlobalSnapshot(*mapped_parts(folder, manifest, known, read_codec, map_global_segment))
 
 
@@ -34,7 +32,7 @@ def write_codec(folder: Folder, codec: Codec) -> FileEntry:
     metadata = {"recipe": codec.recipe.to_json(), "training": json.dumps(codec.training)}
     metadata |= {"input_dim": str(codec.input_dim), "precision": codec.precision}
     checksum = write_arrays(folder, name, codec.arrays(), {"kind": "asmk-engine codec", **metadata})
-    return FileEntry(name, folder.size(name), checksum)
+    return FileEntry.of(folder, name, checksum)
 
 
 def read_codec(folder: Folder, entry: FileEntry) -> Codec:

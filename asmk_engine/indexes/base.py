@@ -1,20 +1,17 @@
 """A durable collection: a folder of immutable segments, changed by commits; what indexes of every kind have in common.
 
-Reading never waits for writing: a snapshot maps everything it needs when it is opened. A change writes new files
-and then replaces the manifest; until that moment the old commit is what everybody sees.
+A change writes new files and then replaces the manifest; until that moment the old commit is what everybody sees.
 """
 
 from __future__ import annotations
 
 import abc
 import contextlib
+import math
 import os
-import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,18 +20,19 @@ from asmk_engine.escape import list_names
 from asmk_engine.features import FeatureSet
 from asmk_engine.images.roots import Root
 from asmk_engine.indexes import image_table
-from asmk_engine.indexes.additions import AdditionPlan, plan_addition
+from asmk_engine.indexes.additions import EXISTING, AdditionPlan, AddSummary, plan_addition
+from asmk_engine.indexes.creation import OURS
 from asmk_engine.indexes.image_table import ImageTable
-from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest, SegmentEntry
-from asmk_engine.indexes.snapshot import Commit, Identity, copy_network, write_deleted, write_moved
-from asmk_engine.recipes import Recipe
-from asmk_engine.storage.arrays import ArrayFile
-from asmk_engine.storage.folder import LOCK, TEMPORARY, Folder, WriterLock, encode_manifest
-from asmk_engine.version import __version__
+from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest, SegmentEntry, Written
+from asmk_engine.indexes.reading import IndexReader, View
+from asmk_engine.indexes.snapshot import write_deleted, write_moved
+from asmk_engine.iteration import Progress
+from asmk_engine.storage.folder import WriterLock, encode_manifest
 
-_OURS = re.compile(
-    r"(?:(?:segment|deleted|moved)-\d+|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
-)
+TIER_SEGMENTS = 8
+"""When so many segments are of like size they are joined."""
+Facts = Callable[[str], tuple[int, int]]
+"""Gives the fingerprint of an image by its name, and the number of its root."""
 Origins = dict[str, Any]
 """The parts of a manifest that say where features and photographs are."""
 
@@ -47,91 +45,79 @@ class Named(Protocol):
         """Names in UTF-8, in the order of the images."""
 
 
-View = TypeVar("View", bound=Commit[Any, Any])
 Held = TypeVar("Held", bound=Named)
 
 
-class Collection(abc.ABC, Generic[View, Held]):
-    """Segments in a durable folder; a kind of index says how its segments are mapped, written and joined.
+class Collection(IndexReader[View], Generic[View, Held]):
+    """Segments in a durable folder, and how they change.
 
-    A kind defines `_open`, `_mapped`, `_write`, `_join`, `_tier` and `_tier_segments`.
+    A kind says how images become the contents of segments, and how these are written and joined.
+
+    small_segment  segments of fewer entries are all of like size
+    merge_chunk    how much is held in memory at a time when segments are joined, in what `_join` counts
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._folder = Folder(path)
-        self._snapshot: View = self._open(None)
+    small_segment: ClassVar[int]
+    merge_chunk: ClassVar[int]
 
     @abc.abstractmethod
-    def _open(self, known: View | None) -> View:
-        """The last commit."""
+    def _check_fits(self, features: FeatureSet) -> None:
+        """Raise MismatchError or InputError unless features can go into this index."""
 
     @abc.abstractmethod
-    def _mapped(self, manifest: Manifest) -> View:
-        """The commit that was just made."""
+    def _batches(
+        self, features: FeatureSet, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
+    ) -> Iterator[Held]:
+        """The contents of the segments to be, each as soon as it takes up `room`; InputError before the first."""
 
     @abc.abstractmethod
-    def _write(self, contents: Held, number: int) -> SegmentEntry:
-        """Write a segment as file number `number`."""
+    def _write(self, name: str, contents: Held) -> Written:
+        """Write a segment as the file of this name."""
 
     @abc.abstractmethod
-    def _join(self, joined: Sequence[Any], number: int) -> SegmentEntry:
-        """Write the live images of some segments as file number `number`."""
+    def _join(self, name: str, joined: Sequence[Any], chunk: int) -> Written:
+        """Write the live images of some segments as the file of this name."""
 
-    @abc.abstractmethod
-    def _tier(self, segment: Any) -> int:
-        """Segments of one tier are of like size."""
+    def _add(
+        self,
+        features: FeatureSet,
+        existing: str,
+        prune: bool,
+        remove: Iterable[str],
+        room: int,
+        on_image: Progress | None,
+    ) -> AddSummary:
+        """Add the images of a feature set, see `Index.add`; a segment is committed when it takes up `room`."""
+        if existing not in EXISTING:
+            raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
+        with self._writing():
+            self._check_fits(features)
+            plan, origins = self._plan(features, existing, prune, remove), self._origins(features)
+            batches = self._batches(features, plan.wanted, _facts(features, origins), room, on_image)
+            last = self._commit_full(batches, len(plan.wanted), origins)
+            if last is not None or self._is_due(plan, origins):
+                self._commit(last, [*_names(last), *plan.removed], origins, plan.moved)
+        return plan.summary()
 
-    @property
-    @abc.abstractmethod
-    def _tier_segments(self) -> int:
-        """When so many segments are of like size they are joined."""
+    def _commit_full(self, batches: Iterable[Held], images: int, origins: Origins) -> Held | None:
+        """Commit each batch but the one that ends with the last of so many images; returns that one."""
+        last = None
+        for contents in batches:
+            images -= len(contents.names)
+            if images:
+                self._commit(contents, _names(contents), origins)
+            else:
+                last = contents
+            del contents  # or it would stay in memory while the next one grows
+        return last
 
-    @property
-    def snapshot(self) -> View:
-        """The commit this object sees: the last one it made, or the one it was opened at."""
-        return self._snapshot
-
-    @property
-    def recipe(self) -> Recipe:
-        """What makes the descriptors that the index takes."""
-        recipe: Recipe = self._snapshot.codebook.recipe
-        return recipe
-
-    @property
-    def network(self) -> Path | None:
-        """The file of the network that the index carries, or None; whoever reads it compares its checksums."""
-        entry = self._snapshot.manifest.network
-        return self._folder.path / entry.name if entry else None
-
-    @property
-    def images(self) -> int:
-        """Images that are not deleted."""
-        return self._snapshot.images
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the live images, in byte order."""
-        return sorted(self._snapshot.names(), key=str.encode)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._snapshot.find(name) is not None
-
-    def __len__(self) -> int:
-        return self.images
-
-    def preload(self) -> None:
-        """Read the whole index into memory now, so that the first queries are as fast as later ones.
-
-        Worth a second for a process that answers many queries, and nothing for one that answers a few, or when the
-        index is larger than the memory.
-        """
-        for segment in self._snapshot.segments:
-            segment.file.preload()
-
-    def refresh(self) -> None:
-        """See the last commit, also when another process made it."""
-        self._snapshot = self._open(self._snapshot)
+    def _add_segment(self, contents: Held) -> None:
+        """Commit contents at hand as one segment; InputError, and nothing changed, for a name that is there."""
+        with self._writing():
+            if known := list(self._snapshot.find_all(_names(contents))):
+                raise InputError(f"{self.path}: there already: {list_names(known)}; names must be unique")
+            if contents.names:
+                self._commit(contents, (), {})
 
     def delete(self, names: Iterable[str], *, missing_ok: bool = False) -> int:
         """Delete images at once; returns how many. NotFoundError, before anything changed, for an unknown name."""
@@ -156,51 +142,14 @@ class Collection(abc.ABC, Generic[View, Held]):
             origins = {key: getattr(known, key) for key in ("features", "images_roots", "roots")}
             self._publish(self._snapshot.manifest.following(**origins, beside=self._ways(found)))
 
-    def identity(self, name: str) -> Identity | None:
-        """Which photograph the image of this name is, or None where there is no such image."""
-        place = self._snapshot.find(name)
-        return None if place is None else self._snapshot.identity(place)
-
-    def places(self, place: str) -> tuple[Path, ...]:
-        """Where something is that the index remembers: there, or else as near to the index as it was, or beside it."""
-        if not os.path.isabs(place):  # it was not written by us and could mean anything here
-            return ()
-        home = Path(os.path.dirname(os.path.realpath(self.path)))
-        way = self._snapshot.manifest.beside.get(place)
-        found = (Path(place), *([home / way] if way else []), home / Path(place).name)
-        return tuple(dict.fromkeys(Path(os.path.normpath(path)) for path in found))
-
-    @property
-    def feature_places(self) -> list[tuple[Path, ...]]:
-        """For each feature set that was indexed, the last one first: where it may be."""
-        return [places for path in reversed(self._snapshot.manifest.features) if (places := self.places(path))]
-
-    @property
-    def photograph_folders(self) -> list[Path]:
-        """The folders of photographs that the index remembers, the last one first, each at every place it may be at."""
-        manifest = self._snapshot.manifest
-        folders = (*(root.folder for root in reversed(manifest.roots)), *reversed(manifest.images_roots))
-        return list(dict.fromkeys(path for folder in folders for path in self.places(folder)))
-
-    def photograph_places(self, name: str) -> Iterator[Path]:
-        """Where the photograph of this name may be: below its own root first, then below those of others."""
-        known = self.identity(name)
-        manifest = self._snapshot.manifest
-        own = [known.root] if known and known.root.is_known else []
-        others = [*reversed(manifest.roots), *(Root(folder) for folder in reversed(manifest.images_roots))]
-        for root in dict.fromkeys([*own, *others]):
-            for folder in self.places(root.folder):
-                if (file := Root(str(folder), root.prefix).file(name)) is not None:
-                    yield file
-
-    def _merge_all(self, join: Callable[[Sequence[Any], int], SegmentEntry]) -> int:
+    def _merge(self, chunk: int) -> int:
         """Join all segments into one without the deleted images; returns how many there were."""
         with self._writing():
             before = self._snapshot.segments
             if len(before) > 1 or any(segment.deleted is not None for segment in before):
                 manifest = self._snapshot.manifest
-                entries = [join(before, manifest.next)] if self.images else []
-                self._publish(manifest.following(segments=tuple(entries), next=manifest.next + 1))
+                entries = (self._joined(before, manifest.next, chunk),) if self.images else ()
+                self._publish(manifest.following(segments=entries, next=manifest.next + 1))
         return len(before)
 
     @contextlib.contextmanager
@@ -220,7 +169,7 @@ class Collection(abc.ABC, Generic[View, Held]):
 
     def _collect(self) -> None:
         """Remove what belongs to no commit: leftovers of a killed writer, and files that were replaced."""
-        self._folder.remove_leftovers(_OURS, keep={entry.name for entry in self._snapshot.manifest.files()} | {*NAMES})
+        self._folder.remove_leftovers(OURS, keep={entry.name for entry in self._snapshot.manifest.files()} | {*NAMES})
 
     def _plan(self, features: FeatureSet, existing: str, prune: bool, remove: Iterable[str]) -> AdditionPlan:
         """What an add will do; InputError when a name is there already and must not be."""
@@ -252,7 +201,7 @@ class Collection(abc.ABC, Generic[View, Held]):
         if moved:
             number = self._move(entries, moved, origins["roots"], number)
         if contents is not None and contents.names:
-            entries.append(self._write(contents, number))
+            entries.append(self._segment(number, lambda name: self._write(name, contents)))
             number += 1
         self._publish(manifest.following(segments=tuple(entries), next=number, **origins))
         self._tidy()
@@ -260,21 +209,34 @@ class Collection(abc.ABC, Generic[View, Held]):
     def _tidy(self) -> None:
         """Join segments of like size once there are many, so that their number stays logarithmic under small adds."""
         tiers: dict[int, list[int]] = {}
-        for place, segment in enumerate(self._snapshot.segments):
-            tiers.setdefault(self._tier(segment), []).append(place)
+        for place, entry in enumerate(self._snapshot.manifest.segments):
+            tiers.setdefault(self._tier(entry), []).append(place)
         full = next((places for places in tiers.values() if self._can_join(places)), None)
         if full is not None:
             manifest = self._snapshot.manifest
             joined = [self._snapshot.segments[place] for place in full]
             kept = [entry for place, entry in enumerate(manifest.segments) if place not in full]
             if any(segment.live for segment in joined):
-                kept.append(self._join(joined, manifest.next))
+                kept.append(self._joined(joined, manifest.next, self.merge_chunk))
             self._publish(manifest.following(segments=tuple(kept), next=manifest.next + 1))
             self._tidy()
 
+    def _tier(self, entry: SegmentEntry) -> int:
+        """Segments of one tier differ in size by at most the number of segments that are joined at a time."""
+        return int(math.log(max(entry.entries, self.small_segment), TIER_SEGMENTS))
+
     def _can_join(self, places: list[int]) -> bool:
         live = sum(self._snapshot.segments[place].live for place in places)
-        return len(places) >= self._tier_segments and live < image_table.MAX_IMAGES
+        return len(places) >= TIER_SEGMENTS and live < image_table.MAX_IMAGES
+
+    def _joined(self, joined: Sequence[Any], number: int, chunk: int) -> SegmentEntry:
+        return self._segment(number, lambda name: self._join(name, joined, chunk))
+
+    def _segment(self, number: int, write: Callable[[str], Written]) -> SegmentEntry:
+        """Write a segment as file number `number`; `write` gets the name of the file."""
+        name = f"segment-{number:06d}.safetensors"
+        written = write(name)
+        return SegmentEntry(FileEntry.of(self._folder, name, written.checksum), written.images, written.entries)
 
     def _entries_without(self, names: Sequence[str], number: int) -> tuple[list[SegmentEntry], int]:
         gone: dict[int, list[int]] = {}
@@ -327,48 +289,14 @@ class Collection(abc.ABC, Generic[View, Held]):
     def _publish(self, manifest: Manifest) -> None:
         self._folder.sync()
         self._folder.replace_manifest(NAMES, manifest.to_json())
-        self._snapshot = self._mapped(manifest)
+        self._snapshot = self._map(manifest, self._snapshot)
 
 
-def make_empty(
-    path: Path | str, kind: str, write_book: Callable[[Folder], FileEntry], network: ArrayFile | None = None
-) -> Path:
-    """Make an empty index of a kind in a new or empty folder; InputError when something is in the way.
-
-    write_book  writes what every descriptor goes through
-    network     the mapped file of the network that makes the features, copied into the index
-    """
-    folder = Folder(path)
-    check_vacant(folder)
-    folder.make()
-    with WriterLock(folder.path):
-        check_vacant(folder)  # again: another process may have made one while we waited
-        folder.remove_leftovers(_OURS)
-        manifest = Manifest(uuid.uuid4().hex, f"asmk-engine {__version__}", write_book(folder), kind=kind)
-        if network is not None:
-            manifest = replace(manifest, network=copy_network(folder, network))
-        folder.sync()
-        folder.replace_manifest(NAMES, manifest.to_json())
-    return folder.path
+def _names(contents: Named | None) -> list[str]:
+    return [name.decode() for name in contents.names] if contents is not None else []
 
 
-def check_vacant(folder: Folder) -> None:
-    """Raise InputError unless an index may be made in a folder: it is missing, or empty but for our own leftovers."""
-    if os.path.lexists(folder.path) and not os.path.isdir(folder.path):
-        found = "a broken link" if os.path.islink(folder.path) else "a file"
-        raise InputError(f"{folder.path}: {found} is in the way; the index needs a folder of its own")
-    names = folder.names()
-    foreign = [name for name in names if name != LOCK and not _OURS.fullmatch(name.removesuffix(TEMPORARY))]
-    if foreign or set(names) & {*NAMES}:
-        raise InputError(f"{folder.path}: the folder is not empty; open the index in it, or give another folder")
-
-
-def root_numbers(features: FeatureSet, origins: Origins) -> Callable[[str], int]:
-    """What gives the number of the root of an image, as it will stand in the manifest; 0 where none is known."""
+def _facts(features: FeatureSet, origins: Origins) -> Facts:
+    """What gives the fingerprint of an image and the number that its root will have in the manifest, 0 for none."""
     numbers = {root: number for number, root in enumerate(origins["roots"], start=1)}
-    return lambda name: numbers.get(features.root(name), 0)
-
-
-def file_entry(folder: Folder, name: str, checksum: int) -> FileEntry:
-    """The entry of a file that was just written."""
-    return FileEntry(name, folder.size(name), checksum)
+    return lambda name: (features.source(name).fingerprint, numbers.get(features.root(name), 0))

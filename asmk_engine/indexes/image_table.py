@@ -8,10 +8,12 @@ root_numbers [I] uint8, uint16 or uint32   in the table of roots of the manifest
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from asmk_engine.storage.arrays import ArrayFile
 ROOTS = "root_numbers"
 MAX_IMAGES = 1 << 31
 """A segment holds fewer images than this."""
+# Of so few images, or one of so many, names are read one by one: else nearly all of the table of names would be read
+# and compared with its checksums anyway.
+FEW_NAMES, FEW_NAMES_BITS = 16, 14
 _NUMBERS = (np.uint8, np.uint16, np.uint32)
 
 
@@ -36,8 +41,10 @@ class ImageTable:
     images   how many there are, numbered from 0
     deleted  [images] bool, or None when none was
     moved    [images] uint32: the numbers of the roots where images were found later, or None when none was
+    prefix   what the names begin with beside what stands in the file; see `with_prefix`
     """
 
+    prefix = b""
     fingerprints = table_of("fingerprints")
     name_order = table_of("name_order")
 
@@ -55,6 +62,12 @@ class ImageTable:
         if ROOTS in file.arrays:
             kind = file.arrays[ROOTS].dtype
             file.take(ROOTS, kind.str if kind in _NUMBERS else "u4", images)
+
+    def with_prefix(self, prefix: bytes) -> Self:
+        """The same images, their maps and what was verified of them included, with a prefix before each name."""
+        table = copy.copy(self)
+        table.prefix = prefix
+        return table
 
     def is_outlined(self) -> bool:
         """Whether the ends of the tables fit each other; this costs nothing at open."""
@@ -83,22 +96,25 @@ class ImageTable:
         return np.arange(self.images) if self.deleted is None else np.flatnonzero(~self.deleted)
 
     def name_as_bytes(self, number: int) -> bytes:
-        """The UTF-8 bytes of the name of an image."""
+        """The UTF-8 bytes of the name of an image, prefix included."""
         self.file.verify_rows("name_offsets", number, number + 2)
         begin, end = int(self._name_offsets[number]), int(self._name_offsets[number + 1])
         if not 0 <= begin <= end <= len(self._name_bytes):
             raise DamagedError(f"{self.path}: the name of image {number} lies outside the file; it was altered")
         self.file.verify_rows("name_bytes", begin, end)
-        return self._name_bytes[begin:end].tobytes()
+        return self.prefix + self._name_bytes[begin:end].tobytes()
 
     def names_as_bytes(self, numbers: np.ndarray) -> list[bytes]:
-        """The names of images as UTF-8 bytes; many times as fast as one by one."""
+        """The names of images as UTF-8 bytes, [n] numbers; where there are many, many times as fast as one by one."""
+        if len(numbers) <= max(FEW_NAMES, self.images >> FEW_NAMES_BITS):
+            return [self.name_as_bytes(number) for number in numbers.tolist()]
         self.file.verified("name_offsets"), self.file.verified("name_bytes")
         begins, ends = self._name_offsets[numbers], self._name_offsets[numbers + 1]
         if (begins < 0).any() or (ends < begins).any() or (ends > len(self._name_bytes)).any():
             raise DamagedError(f"{self.path}: a name lies outside the file; it was altered")
         data = self._name_bytes.data
-        return [bytes(data[begin:end]) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+        names = [bytes(data[begin:end]) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+        return [self.prefix + name for name in names] if self.prefix else names
 
     def name(self, number: int) -> str:
         """The name of an image; DamagedError when its bytes are no UTF-8."""
@@ -110,6 +126,15 @@ class ImageTable:
     def find(self, wanted: Sequence[str]) -> np.ndarray:
         """The numbers of the images of these names, deleted or not, [n] int64; -1 for a name that is not there."""
         encoded = [name.encode("utf-8", "surrogatepass") for name in wanted]
+        if not self.prefix:
+            return self._find(encoded)
+        places = [place for place, name in enumerate(encoded) if name.startswith(self.prefix)]
+        numbers = np.full(len(encoded), -1, np.int64)
+        numbers[places] = self._find([encoded[place].removeprefix(self.prefix) for place in places])
+        return numbers
+
+    def _find(self, encoded: Sequence[bytes]) -> np.ndarray:
+        """As `find`, for names as they stand in the file."""
         offsets = np.concatenate([[0], np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))])
         joined = np.frombuffer(b"".join(encoded), np.uint8)
         numbers = np.empty(len(encoded), np.int64)

@@ -14,18 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.escape import list_names
 from asmk_engine.indexes.base import Collection
 from asmk_engine.indexes.image_table import ImageTable
+from asmk_engine.indexes.manifest import GLOBAL_KIND, KIND
 from asmk_engine.indexes.snapshot import Commit, Identity
 from asmk_engine.recipes import Recipe
 
 View = TypeVar("View", bound=Commit[Any, Any])
-Part = TypeVar("Part", bound=ImageTable)
 
+# How indexes come by one and the same encoder.
+_CURES = {
+    KIND: "make this one with `index --codebook` and that codebook",
+    GLOBAL_KIND: "make both with the same options and the same features for `index --train-on`",
+}
 _MARK = re.compile(r"distractor[1-9][0-9]*:")
 
 
@@ -45,7 +48,7 @@ class JointIndex(Generic[View]):
 
     indexes      one or more databases, whose images keep their names; no name may stand in two of them
     distractors  indexes whose images are marked
-    All must have the same codebook and none may hold a name with a mark: MismatchError and InputError say which.
+    All must have the same codebook or codec, none may hold a name with a mark: MismatchError and InputError say which.
     Additions and deletions made through the objects given are seen at once.
     """
 
@@ -65,11 +68,6 @@ class JointIndex(Generic[View]):
         return self._indexes[0].path
 
     @property
-    def codebook(self) -> Any:
-        """The codebook that all of them share."""
-        return self.snapshot.codebook
-
-    @property
     def recipe(self) -> Recipe:
         """What makes the descriptors that all of them take."""
         return self._indexes[0].recipe
@@ -85,7 +83,7 @@ class JointIndex(Generic[View]):
         """What a search runs on: the commits of all of them as one."""
         views = tuple(index.snapshot for index in (*self._indexes, *self._distractors))
         if self._joint is None or any(one is not other for one, other in zip(views, self._seen, strict=True)):
-            _check_codebooks([*self._indexes, *self._distractors])
+            _check_encoders([*self._indexes, *self._distractors])
             databases, distractors = views[: len(self._indexes)], views[len(self._indexes) :]
             _check_names(self._indexes)
             self._joint, self._seen = _join(databases, distractors), views
@@ -145,7 +143,7 @@ class JointIndex(Generic[View]):
 def _join(databases: Sequence[View], distractors: Sequence[View]) -> View:
     first = databases[0]
     marked = [
-        _marked(segment, f"distractor{number}:".encode())
+        segment.with_prefix(f"distractor{number}:".encode())
         for number, view in enumerate(distractors, start=1)
         for segment in view.segments
     ]
@@ -153,43 +151,17 @@ def _join(databases: Sequence[View], distractors: Sequence[View]) -> View:
     return replace(first, manifest=replace(first.manifest, roots=()), segments=segments)  # each has a table of its own
 
 
-class _Marked(ImageTable):
-    """The part of a segment that knows names, with a mark before each of them."""
-
-    mark: bytes
-
-    def name_as_bytes(self, number: int) -> bytes:
-        return self.mark + super().name_as_bytes(number)
-
-    def names_as_bytes(self, numbers: np.ndarray) -> list[bytes]:
-        return [self.mark + name for name in super().names_as_bytes(numbers)]
-
-    def find(self, wanted: Sequence[str]) -> np.ndarray:
-        mark = self.mark.decode()
-        places = [place for place, name in enumerate(wanted) if name.startswith(mark)]
-        numbers = np.full(len(wanted), -1, np.int64)
-        numbers[places] = super().find([wanted[place].removeprefix(mark) for place in places])
-        return numbers
-
-
-def _marked(segment: Part, mark: bytes) -> Part:
-    """The same segment, its maps and what was verified of them included, under marked names."""
-    kind = type(segment)
-    marked: Part = object.__new__(type(f"Marked{kind.__name__}", (_Marked, kind), {}))
-    marked.__dict__.update(segment.__dict__, mark=mark)
-    return marked
-
-
-def _check_codebooks(indexes: Sequence[Collection[Any, Any]]) -> None:
+def _check_encoders(indexes: Sequence[Collection[Any, Any]]) -> None:
     first = indexes[0]
     for index in indexes[1:]:
         if type(index) is not type(first):
             raise MismatchError(f"{index.path}: an index of another kind than {first.path}; give indexes of one kind")
-        one, other = first.snapshot.codebook.fingerprint, index.snapshot.codebook.fingerprint
+        one, other = first.snapshot.encoder.fingerprint, index.snapshot.encoder.fingerprint
         if one != other:
+            name = first.snapshot.manifest.encoder_name
             raise MismatchError(
-                f"{index.path}: its codebook is {other[:12]}, that of {first.path} is {one[:12]}; indexes that are "
-                "searched together need one codebook: make this one with `index --codebook` and that codebook"
+                f"{index.path}: its {name} is {other[:12]}, that of {first.path} is {one[:12]}; indexes that are "
+                f"searched together need one {name}: {_CURES[first.kind]}"
             )
 
 

@@ -20,7 +20,7 @@ FORMATS = (1, 2)
 """The formats that are read. Format 2 has roots, which a program that knows only format 1 would lose."""
 NAMES = ("manifest.json", "manifest.copy.json")
 # What every descriptor of an index goes through is called by what it is.
-_BOOKS = {KIND: "codebook", GLOBAL_KIND: "codec"}
+_ENCODERS = {KIND: "codebook", GLOBAL_KIND: "codec"}
 # A file name of ours; anything else in a manifest could point outside the folder.
 _FILE = re.compile(r"[a-z]+(?:[-.][a-z0-9]+)*\.safetensors")
 
@@ -33,17 +33,32 @@ class FileEntry:
     bytes: int
     checksum: int
 
+    @classmethod
+    def of(cls, folder: Folder, name: str, checksum: int) -> FileEntry:
+        """The entry of a file that was just written."""
+        return cls(name, folder.size(name), checksum)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A segment that was written: the crc32 of its checksums, its images and entries, see `SegmentEntry`."""
+
+    checksum: int
+    images: int
+    entries: int
+
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """A segment: its file, images and postings in it, and the files that tell which images were deleted or moved.
+    """A segment: its file, images and entries in it, and the files that tell which images were deleted or moved.
 
-    moved  the roots of all its images, where one was found below another root than the segment says
+    entries  postings, or vectors of a global index
+    moved    the roots of all its images, where one was found below another root than the segment says
     """
 
     file: FileEntry
     images: int
-    postings: int
+    entries: int
     deleted: FileEntry | None = None
     deleted_images: int = 0
     moved: FileEntry | None = None
@@ -54,7 +69,7 @@ class Manifest:
     """One commit of an index.
 
     identity  drawn at creation, the same for the life of the index
-    codebook  the file of what every descriptor goes through: of a global index the codec
+    encoder   the file of what every descriptor goes through: a codebook, of a global index a codec
     commit    1 for the empty index, one more with each change
     next      the number of the next file
     features, images_roots   where the feature sets and the photographs were when they were indexed, the last at the end
@@ -66,7 +81,7 @@ class Manifest:
 
     identity: str
     made_by: str
-    codebook: FileEntry
+    encoder: FileEntry
     commit: int = 1
     next: int = 1
     segments: tuple[SegmentEntry, ...] = ()
@@ -78,15 +93,15 @@ class Manifest:
     beside: dict[str, str] = field(default_factory=dict)
 
     @property
-    def book(self) -> str:
-        """What `codebook` is called in an index of this kind."""
-        return _BOOKS[self.kind]
+    def encoder_name(self) -> str:
+        """What `encoder` is called in an index of this kind."""
+        return _ENCODERS[self.kind]
 
     def files(self) -> list[FileEntry]:
         """Every file of the commit."""
         changes = [entry for segment in self.segments for entry in (segment.deleted, segment.moved) if entry]
         network = [self.network] if self.network else []
-        return [self.codebook, *network, *(segment.file for segment in self.segments), *changes]
+        return [self.encoder, *network, *(segment.file for segment in self.segments), *changes]
 
     def following(self, **changes: Any) -> Manifest:
         """The manifest of the next commit."""
@@ -103,15 +118,15 @@ class Manifest:
         if self.beside:
             content["beside"] = self.beside
         segments = [_segment_to_json(segment) for segment in self.segments]
-        book = {self.book: vars(self.codebook)}
-        return {"kind": self.kind, "format": 2 if self.roots else 1, **book, "segments": segments, **content}
+        encoder = {self.encoder_name: vars(self.encoder)}
+        return {"kind": self.kind, "format": 2 if self.roots else 1, **encoder, "segments": segments, **content}
 
 
 def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
     return {
         "file": vars(segment.file),
         "images": segment.images,
-        "postings": segment.postings,
+        "postings": segment.entries,  # so called in the file, whatever the kind
         "deleted": vars(segment.deleted) if segment.deleted else None,
         "deleted_images": segment.deleted_images,
         **({"moved": vars(segment.moved)} if segment.moved else {}),
@@ -164,7 +179,7 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
         return Manifest(
             identity=_text(content["identity"]),
             made_by=_text(content["made_by"]),
-            codebook=_file(content[_BOOKS[kind]]),
+            encoder=_file(content[_ENCODERS[kind]]),
             commit=_number(content["commit"]),
             next=_number(content["next"]),
             segments=tuple(_segment(entry) for entry in content["segments"]),
@@ -181,9 +196,9 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
 
 def _segment(entry: dict[str, Any]) -> SegmentEntry:
     deleted = _file(entry["deleted"]) if entry["deleted"] is not None else None
-    images, postings, gone = (_number(entry[key]) for key in ("images", "postings", "deleted_images"))
+    images, entries, gone = (_number(entry[key]) for key in ("images", "postings", "deleted_images"))
     moved = _file(entry["moved"]) if "moved" in entry else None
-    return SegmentEntry(_file(entry["file"]), images, postings, deleted, gone, moved)
+    return SegmentEntry(_file(entry["file"]), images, entries, deleted, gone, moved)
 
 
 def _file(entry: dict[str, Any]) -> FileEntry:

@@ -19,7 +19,7 @@ from asmk_engine.indexes.manifest import KIND, FileEntry, Manifest, SegmentEntry
 from asmk_engine.storage.arrays import BLOCK, CHECKSUMS, ArrayFile, map_arrays, write_arrays
 from asmk_engine.storage.folder import Folder
 
-Book = TypeVar("Book")
+Encoder = TypeVar("Encoder")
 Part = TypeVar("Part", bound=ImageTable)
 View = TypeVar("View")
 _CONTENT = {True: "an index of local features (open it with Index)", False: "a global index (open it with GlobalIndex)"}
@@ -34,14 +34,14 @@ class Identity:
 
 
 @dataclass(frozen=True, eq=False)
-class Commit(Generic[Book, Part]):
+class Commit(Generic[Encoder, Part]):
     """One commit of an index, mapped and immutable.
 
-    codebook  what every descriptor of the index went through
+    encoder  what every descriptor of the index went through
     """
 
     manifest: Manifest
-    codebook: Book
+    encoder: Encoder
     segments: tuple[Part, ...]
 
     @property
@@ -130,44 +130,44 @@ def open_commit(folder: Folder, kind: str, mapped: Callable[[Manifest], View]) -
             manifest = newer
 
 
-ReadBook = Callable[[Folder, FileEntry], Book]
-MapPart = Callable[[Folder, SegmentEntry, Book, ArrayFile | None], Part]
+ReadEncoder = Callable[[Folder, FileEntry], Encoder]
+MapPart = Callable[[Folder, SegmentEntry, Encoder, ArrayFile | None], Part]
 
 
 def mapped_parts(
     folder: Folder,
     manifest: Manifest,
-    known: Commit[Book, Part] | None,
-    read_book: ReadBook[Book],
-    map_part: MapPart[Book, Part],
-) -> tuple[Manifest, Book, tuple[Part, ...]]:
+    known: Commit[Encoder, Part] | None,
+    read_encoder: ReadEncoder[Encoder],
+    map_part: MapPart[Encoder, Part],
+) -> tuple[Manifest, Encoder, tuple[Part, ...]]:
     """What a commit holds; NotFoundError when a file is gone, DamagedError when one contradicts the manifest.
 
     known  an earlier commit: what both have in common is taken from it
     """
     kept = _kept(folder, manifest, known) if known else {}
-    book: Book = kept.get(manifest.codebook) or read_book(folder, manifest.codebook)
+    encoder: Encoder = kept.get(manifest.encoder) or read_encoder(folder, manifest.encoder)
     segments = tuple(
-        kept.get(entry) or map_part(folder, entry, book, kept.get(entry.file)) for entry in manifest.segments
+        kept.get(entry) or map_part(folder, entry, encoder, kept.get(entry.file)) for entry in manifest.segments
     )
-    return manifest, book, segments
+    return manifest, encoder, segments
 
 
-def _kept(folder: Folder, manifest: Manifest, known: Commit[Book, Part]) -> dict[Any, Any]:
-    """What a commit shares with an earlier one of the same index, by entry: codebook, segments, mapped files."""
+def _kept(folder: Folder, manifest: Manifest, known: Commit[Encoder, Part]) -> dict[Any, Any]:
+    """What a commit shares with an earlier one of the same index, by entry: encoder, segments, mapped files."""
     there = {*folder.names()}
     if known.manifest.identity != manifest.identity or not there.issuperset(e.name for e in manifest.files()):
         return {}
     segments = dict(zip(known.manifest.segments, known.segments, strict=True))
     files = {entry.file: segment.file for entry, segment in segments.items()}
-    return {known.manifest.codebook: known.codebook, **segments, **files}
+    return {known.manifest.encoder: known.encoder, **segments, **files}
 
 
-def check_sizes(segment: ImageTable, entry: SegmentEntry, postings: int) -> None:
-    """Raise DamagedError unless a mapped segment of so many postings is as large as the manifest says."""
-    found = (segment.file.size, segment.images, postings)
-    if found != (entry.file.bytes, entry.images, entry.postings):
-        raise DamagedError(f"{segment.path}: bytes, images and postings are {found}, the manifest says otherwise")
+def check_sizes(segment: ImageTable, entry: SegmentEntry, entries: int) -> None:
+    """Raise DamagedError unless a mapped segment of so many entries is as large as the manifest says."""
+    found = (segment.file.size, segment.images, entries)
+    if found != (entry.file.bytes, entry.images, entry.entries):
+        raise DamagedError(f"{segment.path}: bytes, images and entries are {found}, the manifest says otherwise")
 
 
 def read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray | None:
@@ -198,7 +198,7 @@ def write_moved(folder: Folder, entry: SegmentEntry, numbers: np.ndarray, number
     """Write the roots of the images of a segment, [images], as file number `number`; returns its entry with them."""
     name = f"moved-{number:06d}.safetensors"
     checksum = write_arrays(folder, name, {ROOTS: numbers.astype(np.uint32)}, {"kind": "asmk-engine roots"})
-    return replace(entry, moved=FileEntry(name, folder.size(name), checksum))
+    return replace(entry, moved=FileEntry.of(folder, name, checksum))
 
 
 def write_deleted(folder: Folder, entry: SegmentEntry, deleted: np.ndarray, number: int) -> SegmentEntry:
@@ -206,7 +206,7 @@ def write_deleted(folder: Folder, entry: SegmentEntry, deleted: np.ndarray, numb
     name = f"deleted-{number:06d}.safetensors"
     arrays = {"deleted": np.packbits(deleted, bitorder="little")}
     checksum = write_arrays(folder, name, arrays, {"kind": "asmk-engine deletions"})
-    file = FileEntry(name, folder.size(name), checksum)
+    file = FileEntry.of(folder, name, checksum)
     return replace(entry, deleted=file, deleted_images=int(np.count_nonzero(deleted)))
 
 

@@ -51,7 +51,7 @@ class Batch:
         self._words = np.empty(FIRST_ROOM, np.uint32)
         self._codes = np.empty((FIRST_ROOM, width), np.uint64)
 
-    def append(self, name: str, fingerprint: int, signature: Signature, root: int = 0) -> None:
+    def append(self, name: str, signature: Signature, fingerprint: int, root: int = 0) -> None:
         """Take one image; `root` is the number of its root, 0 where none is known."""
         rows = slice(self.postings, self.postings + len(signature))
         if rows.stop > len(self._words):

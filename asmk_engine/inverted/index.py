@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.escape import list_names
 from asmk_engine.features import FeatureSet, check_name
-from asmk_engine.indexes.additions import EXISTING, AddSummary
-from asmk_engine.indexes.base import (
-    Collection,
-    Origins,
-    file_entry,
-    make_empty,
-    root_numbers,
-)
-from asmk_engine.indexes.manifest import KIND, FileEntry, Manifest, SegmentEntry
-from asmk_engine.indexes.snapshot import map_network
+from asmk_engine.indexes.additions import AddSummary
+from asmk_engine.indexes.base import Collection, Facts
+from asmk_engine.indexes.creation import make_empty
+from asmk_engine.indexes.manifest import KIND, Manifest, Written
 from asmk_engine.inverted.batch import Batch
 from asmk_engine.inverted.merging import merge_segments
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, Contents, write_segment
 from asmk_engine.inverted.signatures import Signature, code_width, sign_many
-from asmk_engine.inverted.snapshot import Snapshot, map_snapshot, open_snapshot
+from asmk_engine.inverted.snapshot import Snapshot, map_snapshot, write_codebook
 from asmk_engine.iteration import Progress, counted
-from asmk_engine.storage.arrays import write_arrays
-from asmk_engine.storage.folder import Folder
 
 # A segment is written and committed when this many postings are in hand: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
-# When so many segments are of like size they are joined; those below SMALL_POSTINGS are all alike.
-TIER_SEGMENTS = 8
-SMALL_POSTINGS = 1 << 15
 
 
 class Index(Collection[Snapshot, Contents]):
     """A persistent ASMK index; see `create`, `open`, `add`, `delete` and `merge`."""
 
-    @classmethod
-    def open(cls, path: Path | str) -> Index:
-        """Open an index at its last commit; NotFoundError, FormatError or DamagedError name what is wrong."""
-        return cls(Path(path))
+    kind = KIND
+    small_segment = 1 << 15
+    merge_chunk = CHUNK_POSTINGS
 
     @classmethod
     def create(cls, path: Path | str, codebook: Codebook, network: Path | None = None) -> Index:
@@ -53,13 +38,12 @@ class Index(Collection[Snapshot, Contents]):
         network  the file of the network that makes the features, copied into the index; it must be in the layout of
                  `arrays`, or DamagedError says what it lacks
         """
-        source = map_network(network) if network else None
-        return cls(make_empty(path, KIND, lambda folder: _write_codebook(folder, codebook), source))
+        return cls(make_empty(path, cls.kind, lambda folder: write_codebook(folder, codebook), network))
 
     @property
     def codebook(self) -> Codebook:
         """The codebook every image of the index went through."""
-        return self._snapshot.codebook
+        return self._snapshot.encoder
 
     @property
     def postings(self) -> int:
@@ -84,20 +68,7 @@ class Index(Collection[Snapshot, Contents]):
         remove    also remove these, where they are there
         Raises InputError, or MismatchError when recipe or dimension differ from the codebook's; then nothing changed.
         """
-        if existing not in EXISTING:
-            raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
-        with self._writing():
-            check_fits(features, self.codebook, self.path)
-            plan, origins = self._plan(features, existing, prune, remove), self._origins(features)
-            root_number = root_numbers(features, origins)
-            signed = sign_many(features.images(plan.wanted), self.codebook)
-            described = (
-                (name, features.source(name).fingerprint, signature, root_number(name)) for name, signature in signed
-            )
-            batch = self._commit_full(counted(described, len(plan.wanted), on_image), origins, segment_postings)
-            if batch.names or self._is_due(plan, origins):
-                self._commit(batch.contents(), [*batch.names, *plan.removed], origins, plan.moved)
-        return plan.summary()
+        return self._add(features, existing, prune, remove, segment_postings, on_image)
 
     def add_signatures(
         self, images: Iterable[tuple[str, Signature]], *, segment_postings: int = SEGMENT_POSTINGS
@@ -108,11 +79,11 @@ class Index(Collection[Snapshot, Contents]):
         before stays.
         """
         with self._writing():
-            checked = ((name, 0, self._check_new(name, signature), 0) for name, signature in images)
             before = self.images
-            batch = self._commit_full(checked, {}, segment_postings)
-            if batch.names:
-                self._commit(batch.contents(), (), {})
+            checked = ((name, self._check_new(name, signature), 0, 0) for name, signature in images)
+            for contents in self._gathered(checked, segment_postings):
+                self._commit(contents, (), {})
+                del contents  # or it would stay in memory while the next one grows
         return self.images - before
 
     def add_contents(self, contents: Contents) -> None:
@@ -120,11 +91,7 @@ class Index(Collection[Snapshot, Contents]):
         width = code_width(self.codebook.dim)
         if contents.codes.shape != (len(contents.words), width):
             raise MismatchError(f"codes are {contents.codes.shape}, the index takes [m, {width}]")
-        with self._writing():
-            if known := list(self._snapshot.find_all(name.decode() for name in contents.names)):
-                raise InputError(f"{self.path}: there already: {list_names(known)}; names must be unique")
-            if contents.names:
-                self._commit(contents, (), {})
+        self._add_segment(contents)
 
     def _check_new(self, name: str, signature: Signature) -> Signature:
         if check_name(name) in self:
@@ -134,51 +101,41 @@ class Index(Collection[Snapshot, Contents]):
             raise MismatchError(f"{name}: codes are {signature.codes.shape}, the index takes [m, {width}]")
         return signature
 
-    def _commit_full(
-        self, images: Iterable[tuple[str, int, Signature, int]], origins: Origins, segment_postings: int
-    ) -> Batch:
-        """Commit each segment that is full, and return the batch that is left."""
-        batch = Batch(code_width(self.codebook.dim))
-        for image in images:
-            batch.append(*image)
-            if batch.postings >= segment_postings:
-                self._commit(batch.contents(), batch.names, origins)
-                batch = Batch(batch.width)
-        return batch
-
     def merge(self, *, chunk_postings: int = CHUNK_POSTINGS) -> int:
         """Join all segments into one and give back the space of deleted images; returns how many there were.
 
         chunk_postings  how many postings are held in memory at a time
         """
-        return self._merge_all(lambda joined, number: self._merge(joined, number, chunk_postings))
+        return self._merge(chunk_postings)
 
-    def _open(self, known: Snapshot | None) -> Snapshot:
-        return open_snapshot(self._folder, known)
+    def _map(self, manifest: Manifest, known: Snapshot | None) -> Snapshot:
+        return map_snapshot(self._folder, manifest, known)
 
-    def _mapped(self, manifest: Manifest) -> Snapshot:
-        return map_snapshot(self._folder, manifest, self._snapshot)
+    def _check_fits(self, features: FeatureSet) -> None:
+        check_fits(features, self.codebook, self.path)
 
-    def _tier(self, segment: Segment) -> int:
-        """Segments of one tier differ in size by at most the number of segments that are joined at a time."""
-        return int(math.log(max(segment.postings, SMALL_POSTINGS), TIER_SEGMENTS))
+    def _batches(
+        self, features: FeatureSet, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
+    ) -> Iterator[Contents]:
+        signed = counted(sign_many(features.images(wanted), self.codebook), len(wanted), on_image)
+        return self._gathered(((name, signature, *facts(name)) for name, signature in signed), room)
 
-    @property
-    def _tier_segments(self) -> int:
-        return TIER_SEGMENTS
+    def _gathered(self, images: Iterable[tuple[str, Signature, int, int]], room: int) -> Iterator[Contents]:
+        """Names with signatures, fingerprints and roots as segments, each as soon as it has so many postings."""
+        batch = Batch(code_width(self.codebook.dim))
+        for image in images:
+            batch.append(*image)
+            if batch.postings >= room:
+                yield batch.contents()
+                batch = Batch(batch.width)
+        if batch.names:
+            yield batch.contents()
 
-    def _join(self, joined: Sequence[Segment], number: int) -> SegmentEntry:
-        return self._merge(joined, number, CHUNK_POSTINGS)
+    def _write(self, name: str, contents: Contents) -> Written:
+        return write_segment(self._folder, name, contents, self.codebook.words)
 
-    def _write(self, contents: Contents, number: int) -> SegmentEntry:
-        name = f"segment-{number:06d}.safetensors"
-        checksum = write_segment(self._folder, name, contents, self.codebook.words)
-        return SegmentEntry(file_entry(self._folder, name, checksum), len(contents.names), len(contents.words))
-
-    def _merge(self, segments: Sequence[Segment], number: int, chunk_postings: int) -> SegmentEntry:
-        name = f"segment-{number:06d}.safetensors"
-        merged = merge_segments(self._folder, name, segments, self.codebook.words, chunk_postings=chunk_postings)
-        return SegmentEntry(file_entry(self._folder, name, merged.checksum), merged.images, merged.postings)
+    def _join(self, name: str, joined: Sequence[Segment], chunk: int) -> Written:
+        return merge_segments(self._folder, name, joined, self.codebook.words, chunk_postings=chunk)
 
 
 def check_fits(features: FeatureSet, codebook: Codebook, path: Path) -> None:
@@ -193,12 +150,3 @@ def check_fits(features: FeatureSet, codebook: Codebook, path: Path) -> None:
             f"{features.path}: descriptors have {features.dim} dimensions, the codebook of {path} takes "
             f"{codebook.input_dim}; build a codebook for these features"
         )
-
-
-def _write_codebook(folder: Folder, codebook: Codebook) -> FileEntry:
-    name = f"codebook-{codebook.fingerprint[:12]}.safetensors"
-    metadata = {"recipe": codebook.recipe.to_json(), "training": json.dumps(codebook.training)}
-    if codebook.graph is not None:
-        metadata |= {"assignment": codebook.assignment, "graph_beam": str(codebook.graph.beam)}
-    checksum = write_arrays(folder, name, codebook.arrays(), {"kind": "asmk-engine codebook", **metadata})
-    return file_entry(folder, name, checksum)

@@ -14,20 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from asmk_engine.errors import DamagedError
+from asmk_engine.indexes.manifest import Written
 from asmk_engine.inverted.segment import RANGE_BITS, Segment, range_images
 from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, MOST_THREADS, Piece, SegmentOutline, SegmentWriter
 from asmk_engine.kernels import elias_fano
 from asmk_engine.storage.folder import Folder
 from asmk_engine.threads import available_threads, stream
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What a merge wrote: the crc32 of the checksums, images and postings."""
-
-    checksum: int
-    images: int
-    postings: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ class _MergedRange:
 
 def merge_segments(
     folder: Folder, name: str, segments: Sequence[Segment], vocabulary: int, *, chunk_postings: int = CHUNK_POSTINGS
-) -> Merged:
+) -> Written:
     """Write the live images of some segments, in their order, as one new segment; DamagedError names a broken list."""
     for segment in segments:  # a flipped bit must not get fresh checksums
         segment.file.verify()
@@ -79,7 +71,7 @@ def merge_segments(
         fingerprints = [segment.fingerprints[numbers] for segment, numbers in zip(segments, live, strict=True)]
         counts = [segment.word_counts[numbers] for segment, numbers in zip(segments, live, strict=True)]
         checksum = writer.finish(np.concatenate(fingerprints), np.concatenate(counts))
-    return Merged(checksum, images, outline.postings)
+    return Written(checksum, images, outline.postings)
 
 
 def _sources(segments: Sequence[Segment]) -> Iterator[_MergedRange]:

@@ -6,27 +6,24 @@ import functools
 import itertools
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 
 from asmk_engine import threads
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import Features
-from asmk_engine.indexes.answers import Hit, Order, decoded
 from asmk_engine.indexes.joint import JointIndex
-from asmk_engine.indexes.numbering import image_numbers, image_starts, name_ranks
+from asmk_engine.indexes.ranking import BestImages, Part, Ranking, best_images
+from asmk_engine.indexes.searcher import IndexSearcher
 from asmk_engine.inverted.index import Index
-from asmk_engine.inverted.ranking import Ranking
 from asmk_engine.inverted.segment import RANGE_BITS, Segment
 from asmk_engine.inverted.signatures import Signature, code_width, sign
 from asmk_engine.inverted.snapshot import Snapshot
-from asmk_engine.threads import thread_count
+from asmk_engine.kernels.rank import normalise
 
 Query = Features | Signature
-GROUP = 32  # queries that are signed and scored together
 
 
 @dataclass(frozen=True)
@@ -81,14 +78,17 @@ class _Weights:
     norms: tuple[np.ndarray, ...]
 
 
-class Searcher:
-    """Ranks the images of an index, or of several joined, for a query.
+class Searcher(IndexSearcher[Snapshot, Query]):
+    """Ranks the images of an index, or of several joined, for a query: features, or a signature.
 
     assignments  words per query descriptor; fewer when the codebook has fewer
     threads      threads of a search, all available by default; answers do not depend on it
     A search runs on the commit that `index` is at when it begins: additions and deletions made through that object take
-    effect at once, those of other processes after `Index.refresh`.
+    effect at once, those of other processes after `Index.refresh`. Images of a score of 0 are not returned.
     """
+
+    together = 32
+    kinds = (Features, Signature)
 
     def __init__(
         self,
@@ -100,72 +100,26 @@ class Searcher:
     ) -> None:
         if assignments < 1:
             raise InputError(f"assignments is {assignments}; give 1 or more (the paper uses 5)")
-        self.index = index
+        super().__init__(index, threads)
         self.match = match or SelectiveMatch()
         self.assignments = assignments
-        self._requested_threads = threads
         self._weights: weakref.WeakKeyDictionary[Snapshot, _Weights] = weakref.WeakKeyDictionary()
-        self._name_ranks: weakref.WeakKeyDictionary[Snapshot, np.ndarray] = weakref.WeakKeyDictionary()
-        thread_count(threads)
-
-    @overload
-    def search(self, query: Query, top: int | None = 10, *, threads: int | None = None) -> list[Hit]: ...
-
-    @overload
-    def search(
-        self, query: Iterable[Query], top: int | None = 10, *, threads: int | None = None
-    ) -> list[list[Hit]]: ...
-
-    def search(
-        self, query: Query | Iterable[Query], top: int | None = 10, *, threads: int | None = None
-    ) -> list[Hit] | list[list[Hit]]:
-        """The best images for a query, or one answer for each of several.
-
-        query    features, a signature, or any iterable of them; several at once keep all threads busy
-        top      how many images, or all with a score above 0 when None; equal scores in byte order of the names
-        threads  instead of those of the searcher
-        """
-        if top is not None and top < 1:
-            raise InputError(f"top is {top}; give 1 or more, or leave it out for all")
-        count = thread_count(self._requested_threads if threads is None else threads)
-        if isinstance(query, Features | Signature):
-            return self._search_group([query], top, count)[0]
-        size = GROUP if top is not None else 1  # all images of an answer may be many: one answer at a time then
-        return [hits for group in _groups(query, size) for hits in self._search_group(group, top, count)]
 
     def sign(self, features: Features) -> Signature:
         """The signature of a query, each descriptor assigned to several words."""
-        codebook = self.index.codebook
+        codebook = self.index.snapshot.encoder
         return sign(features, codebook, min(self.assignments, codebook.words))
 
-    def scores(self, query: Features | Signature) -> dict[str, float]:
-        """The score of every live image, 0 included."""
-        found = {hit.name: hit.score for hit in self.search(query, None)}
-        return {name: found.get(name, 0.0) for name in self.index.snapshot.names()}
+    def _best(self, snapshot: Snapshot, queries: Sequence[Query], top: int | None, count: int) -> list[BestImages]:
+        rankings = self._rank(snapshot, queries, top, count)
+        return [best_images(snapshot.segments, ranking.parts(), top) for ranking in rankings]
 
-    def order(self, query: Query, *, threads: int | None = None) -> Order:
-        """All images with a score above 0 as numbers, in the order of `search(query, None)`.
-
-        Many times as fast where there are many images, because no name is read; `image_numbers` has the names.
-        """
-        snapshot = self.index.snapshot
-        count = thread_count(self._requested_threads if threads is None else threads)
-        (ranking,) = self._rank(snapshot, [query], None, count)
-        if snapshot not in self._name_ranks:
-            self._name_ranks[snapshot] = name_ranks(snapshot.segments)
-        return Order(*ranking.arrays(image_starts(snapshot.segments), self._name_ranks[snapshot]))
-
-    def image_numbers(self, names: Iterable[str]) -> dict[str, int]:
-        """Name → number of those of the names that are live images, as `order` numbers them."""
-        return image_numbers(self.index.snapshot, names)
-
-    def _search_group(self, queries: Sequence[Query], top: int | None, count: int) -> list[list[Hit]]:
-        snapshot = self.index.snapshot
-        return [_hits(ranking, snapshot) for ranking in self._rank(snapshot, queries, top, count)]
+    def _all(self, snapshot: Snapshot, query: Query, count: int) -> list[Part]:
+        return self._rank(snapshot, [query], None, count)[0].parts()
 
     def _rank(self, snapshot: Snapshot, queries: Sequence[Query], top: int | None, count: int) -> list[Ranking]:
         signatures = threads.run(lambda query: self._signed(query, snapshot), queries, count)
-        table = self.match.table(snapshot.codebook.dim, code_width(snapshot.codebook.dim))
+        table = self.match.table(snapshot.encoder.dim, code_width(snapshot.encoder.dim))
         weights = self._weights_of(snapshot)
         asked = [_Asked(signature, weights.words[signature.words], Ranking(top)) for signature in signatures]
 
@@ -174,7 +128,8 @@ class Searcher:
             signature = query.signature
             raw = snapshot.segments[place].score(r, signature.words, signature.codes, query.weights, table)
             begin = r << RANGE_BITS
-            query.ranking.add(place, begin, raw, weights.norms[place][begin : begin + len(raw)], query.norm)
+            norms = weights.norms[place][begin : begin + len(raw)]
+            query.ranking.add(place, begin, *normalised(raw, norms, query.norm, query.ranking.floor))
 
         ranges = [(place, r) for place, segment in enumerate(snapshot.segments) for r in range(segment.ranges)]
         # Range by range, so that queries of one group read lists that are still in the cache.
@@ -194,7 +149,7 @@ class Searcher:
 
 
 def _check_signature(signature: Signature, snapshot: Snapshot) -> None:
-    codebook = snapshot.codebook
+    codebook = snapshot.encoder
     width = code_width(codebook.dim)
     if signature.codes.shape != (len(signature), width) or int(signature.words[-1]) >= codebook.words:
         raise MismatchError(
@@ -205,7 +160,7 @@ def _check_signature(signature: Signature, snapshot: Snapshot) -> None:
 
 def _plain_weights(snapshot: Snapshot) -> _Weights:
     norms = tuple(np.sqrt(segment.word_counts.astype(np.float64)) for segment in snapshot.segments)
-    return _Weights(np.ones(snapshot.codebook.words), norms)
+    return _Weights(np.ones(snapshot.encoder.words), norms)
 
 
 def _idf_weights(snapshot: Snapshot) -> _Weights:
@@ -220,11 +175,11 @@ def _idf_norms(segment: Segment, weights: np.ndarray) -> np.ndarray:
     return np.bincount(segment.decode_images(), weights[segment.decode_words()], minlength=segment.images)
 
 
-def _hits(ranking: Ranking, snapshot: Snapshot) -> list[Hit]:
-    return [Hit(decoded(name), score) for score, name in ranking.candidates(snapshot.segments)]
+def normalised(raw: np.ndarray, norms: np.ndarray, query_norm: float, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers [m] uint32 and scores [m] float64 of the images of a range that score above 0 and at least `least`.
 
-
-def _groups(queries: Iterable[Query], size: int) -> Iterator[Sequence[Query]]:
-    waiting = iter(queries)
-    while group := list(itertools.islice(waiting, size)):
-        yield group
+    raw, norms  [n] float64: what the postings of each image are worth, and its norm
+    """
+    numbers, scores = np.empty(len(raw), np.uint32), np.empty(len(raw))
+    count = normalise(raw, norms, query_norm, least, numbers, scores)
+    return numbers[:count], scores[:count]

@@ -11,6 +11,7 @@ import numpy as np
 from asmk_engine.errors import InputError
 from asmk_engine.indexes import image_table
 from asmk_engine.indexes.image_table import name_arrays
+from asmk_engine.indexes.manifest import Written
 from asmk_engine.inverted.segment import RANGE_BITS, range_images
 from asmk_engine.kernels import elias_fano, match, postings
 from asmk_engine.storage.arrays import ArrayWriter
@@ -198,8 +199,8 @@ class SegmentWriter:
         return self._file.finish()
 
 
-def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int) -> int:
-    """Write a segment as the file `name` of the folder; returns the crc32 of its checksums."""
+def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int) -> Written:
+    """Write a segment as the file `name` of the folder."""
     images = len(contents.names)
     ranges = -(-images >> RANGE_BITS)
     words, numbers = (np.ascontiguousarray(array, np.uint32) for array in (contents.words, contents.images))
@@ -218,4 +219,4 @@ def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int
     with SegmentWriter(folder, name, outline, contents.names, codes.shape[1], contents.roots) as writer:
         writer.write_all(bring)
         word_counts = np.bincount(numbers, minlength=images).astype(np.uint32)
-        return writer.finish(contents.fingerprints, word_counts)
+        return Written(writer.finish(contents.fingerprints, word_counts), images, len(words))

@@ -11,12 +11,12 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.codebooks.codebook import check_codebook
 from asmk_engine.codebooks.graph import Graph, check_graph, is_linked
 from asmk_engine.errors import DamagedError
-from asmk_engine.indexes.manifest import KIND, FileEntry, Manifest, SegmentEntry
-from asmk_engine.indexes.snapshot import Commit, check_sizes, mapped_parts, open_commit, read_deleted, read_moved
+from asmk_engine.indexes.manifest import FileEntry, Manifest, SegmentEntry
+from asmk_engine.indexes.snapshot import Commit, check_sizes, mapped_parts, read_deleted, read_moved
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.signatures import code_width
 from asmk_engine.recipes import Recipe
-from asmk_engine.storage.arrays import ArrayFile, map_arrays
+from asmk_engine.storage.arrays import ArrayFile, map_arrays, write_arrays
 from asmk_engine.storage.folder import Folder
 
 
@@ -26,22 +26,17 @@ class Snapshot(Commit[Codebook, Segment]):
     @functools.cached_property
     def list_lengths(self) -> np.ndarray:
         """Live postings of every word, [K] int64; computed once per snapshot."""
-        lengths = np.zeros(self.codebook.words, np.int64)
+        lengths = np.zeros(self.encoder.words, np.int64)
         for segment in self.segments:
             lengths += segment.list_lengths()
         return lengths
 
 
-def open_snapshot(folder: Folder, known: Snapshot | None = None) -> Snapshot:
-    """Map the last commit.
+def map_snapshot(folder: Folder, manifest: Manifest, known: Snapshot | None) -> Snapshot:
+    """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest.
 
     known  an earlier commit: what both have in common is mapped and verified already
     """
-    return open_commit(folder, KIND, lambda manifest: map_snapshot(folder, manifest, known))
-
-
-def map_snapshot(folder: Folder, manifest: Manifest, known: Snapshot | None = None) -> Snapshot:
-    """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest."""
     return Snapshot(*mapped_parts(folder, manifest, known, read_codebook, map_segment))
 
 
@@ -52,6 +47,16 @@ def map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook, file: A
     segment = Segment(file, codebook.words, code_width(codebook.dim), deleted, moved)
     check_sizes(segment, entry, segment.postings)
     return segment
+
+
+def write_codebook(folder: Folder, codebook: Codebook) -> FileEntry:
+    """Write the codebook of an index; its entry."""
+    name = f"codebook-{codebook.fingerprint[:12]}.safetensors"
+    metadata = {"recipe": codebook.recipe.to_json(), "training": json.dumps(codebook.training)}
+    if codebook.graph is not None:
+        metadata |= {"assignment": codebook.assignment, "graph_beam": str(codebook.graph.beam)}
+    checksum = write_arrays(folder, name, codebook.arrays(), {"kind": "asmk-engine codebook", **metadata})
+    return FileEntry.of(folder, name, checksum)
 
 
 def read_codebook(folder: Folder, entry: FileEntry) -> Codebook:

@@ -130,11 +130,11 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
     for name, times in Counter(names).items():
         if times > 1 or number_of(name) >= manifest.next:
             yield Finding(name, "the manifest names it twice, or before its turn", "contradiction")
-    kind, book = KINDS[manifest.kind], None
+    kind, encoder = KINDS[manifest.kind], None
     try:
-        book = kind.read_book(folder, manifest.codebook)
+        encoder = kind.read_encoder(folder, manifest.encoder)
     except AsmkError as error:
-        yield Finding(manifest.codebook.name, _said(error, folder))
+        yield Finding(manifest.encoder.name, _said(error, folder))
     if manifest.network is not None:
         try:
             check_network(folder, manifest.network)
@@ -153,11 +153,11 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
             yield Finding(entry.deleted.name if entry.deleted else entry.file.name, _said(error, folder))
             continue  # the segment is looked at when its deletions are known, or dropped
         try:
-            if book is None:
+            if encoder is None:
                 map_arrays(folder, entry.file.name, entry.file.checksum).verify()
             else:
-                segment = kind.map_segment(folder, entry, book)
-                kind.check_segment(segment, book, fast)
+                segment = kind.map_segment(folder, entry, encoder)
+                kind.check_segment(segment, encoder, fast)
                 segments.append(segment)
                 if int(segment.root_numbers.max(initial=0)) > len(manifest.roots):
                     yield Finding((entry.moved or entry.file).name, UNKNOWN_ROOTS, "contradiction")
@@ -193,13 +193,13 @@ def _check_segment(segment: ImageTable, problems: Iterator[str], fast: bool) -> 
 class Kind:
     """How an index of one kind is looked at.
 
-    read_book      reads what every descriptor went through; raises an AsmkError for damage
+    read_encoder   reads what every descriptor went through; raises an AsmkError for damage
     map_segment    maps a segment that goes with it; likewise
     check_segment  raises DamagedError for the first thing that is wrong with a segment; its last argument is `fast` of
                    `check_index`
     """
 
-    read_book: Callable[[Folder, FileEntry], Any]
+    read_encoder: Callable[[Folder, FileEntry], Any]
     map_segment: Callable[[Folder, SegmentEntry, Any], Any]
     check_segment: Callable[[Any, Any, bool], None]
 

@@ -292,7 +292,7 @@ def bytes_by_part(index: Index) -> dict[str, int]:
     parts["other"] = sum(entry.file.bytes for entry in manifest.segments) - sum(parts.values())
     changes = [file for entry in manifest.segments for file in (entry.deleted, entry.moved) if file]
     parts["deletions"] = sum(file.bytes for file in changes)
-    parts["codebook"] = manifest.codebook.bytes
+    parts["codebook"] = manifest.encoder.bytes
     if manifest.network is not None:
         parts["network"] = manifest.network.bytes
     sizes = _sizes(index.path)

@@ -16,7 +16,7 @@ def describe_global(index: GlobalIndex) -> dict[str, Any]:
     `words`, `postings` and `bytes_per_posting` are None, since a global index has none; bytes_per_image is of all files
     but the codec and the network, by the vectors on disk.
     """
-    codec, manifest = index.codebook, index.snapshot.manifest
+    codec, manifest = index.codec, index.snapshot.manifest
     parts = _bytes_by_part(index)
     size, vectors = sum(parts.values()), sum(segment.images for segment in index.snapshot.segments)
     own = size - parts["codec"] - parts.get("network", 0)
@@ -54,7 +54,7 @@ def _bytes_by_part(index: GlobalIndex) -> dict[str, int]:
     parts = {"vectors": vectors, "names": sum(entry.file.bytes for entry in manifest.segments) - vectors}
     changes = [file for entry in manifest.segments for file in (entry.deleted, entry.moved) if file]
     parts["deletions"] = sum(file.bytes for file in changes)
-    parts["codec"] = manifest.codebook.bytes
+    parts["codec"] = manifest.encoder.bytes
     if manifest.network is not None:
         parts["network"] = manifest.network.bytes
     sizes = {name: folder.size(name) for name in folder.names() if (index.path / name).is_file()}

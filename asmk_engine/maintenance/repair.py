@@ -89,7 +89,7 @@ class _Draft:
     def files(self) -> set[str]:
         """The files that stay."""
         entries = [entry for one, _ in self.segments for entry in (one.file, one.deleted, one.moved) if entry]
-        whole = [entry for entry in (self.manifest.codebook, self.network) if entry]
+        whole = [entry for entry in (self.manifest.encoder, self.network) if entry]
         return {entry.name for entry in (*whole, *entries)}
 
     def returned(self) -> int:
@@ -133,10 +133,10 @@ def _drafts(folder: Folder, manifests: dict[int, Manifest]) -> list[_Draft]:
 def _draft(folder: Folder, manifest: Manifest) -> _Draft:
     findings = [finding for finding in check_commit(folder, manifest) if finding.kind != "note"]
     damaged = {finding.file: finding.what for finding in findings if finding.kind == "damage"}
-    if manifest.codebook.name in damaged:
+    if manifest.encoder.name in damaged:
         raise DamagedError(
-            f"{folder.path / manifest.codebook.name}: {damaged[manifest.codebook.name]}; nothing can be found without "
-            f"the {manifest.book}: restore a copy of this file, or index again"
+            f"{folder.path / manifest.encoder.name}: {damaged[manifest.encoder.name]}; nothing can be found without "
+            f"the {manifest.encoder_name}: restore a copy of this file, or index again"
         )
     network = manifest.network if manifest.network and manifest.network.name not in damaged else None
     draft = _Draft(manifest, findings, network)
@@ -154,11 +154,11 @@ def _draft(folder: Folder, manifest: Manifest) -> _Draft:
 def _take(folder: Folder, draft: _Draft, entry: SegmentEntry, forgotten: int | None) -> None:
     """Keep a segment if it is sound; `forgotten` deletions are damaged."""
     kind = KINDS[draft.manifest.kind]
-    book = kind.read_book(folder, draft.manifest.codebook)
+    encoder = kind.read_encoder(folder, draft.manifest.encoder)
     segment = None
     try:
-        segment = kind.map_segment(folder, entry, book)
-        kind.check_segment(segment, book, False)
+        segment = kind.map_segment(folder, entry, encoder)
+        kind.check_segment(segment, encoder, False)
     except AsmkError as error:
         if forgotten is not None:
             draft.findings.append(Finding(entry.file.name, str(error)))

@@ -157,7 +157,7 @@ class GlobalEngine(Engine):
         """Copy the codec of the empty index that lies in the work folder itself."""
         earlier = self.place("codec", learned)
         if found := _is_index(earlier):
-            GlobalIndex.create(kept / CODEC, GlobalIndex.open(earlier).codebook)
+            GlobalIndex.create(kept / CODEC, GlobalIndex.open(earlier).codec)
         return found
 
     def learn(self, features: FeatureSet, kept: Path) -> None:
@@ -168,7 +168,7 @@ class GlobalEngine(Engine):
 
     def facts(self, kept: Path) -> dict[str, Any]:
         """How the codec was trained."""
-        return {"codec": GlobalIndex.open(kept / CODEC).codebook.training}
+        return {"codec": GlobalIndex.open(kept / CODEC).codec.training}
 
     def index(self, features: FeatureSet, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
         """Add what is new to the index, which is made when it is not there."""
@@ -178,12 +178,12 @@ class GlobalEngine(Engine):
         index = GlobalIndex.open(place)
         with self.display.bar("index", "images") as on_image:
             index.add(features, existing="update", prune=True, on_image=on_image)
-        codec = index.codebook
+        codec = index.codec
         return {"images": index.images, "bytes an image": codec.width * codec.dtype.itemsize}
 
     def _codec(self, features: FeatureSet, kept: Path | None) -> Codec:
         if kept:
-            return GlobalIndex.open(kept / CODEC).codebook
+            return GlobalIndex.open(kept / CODEC).codec
         return train_codec(features, CodecOptions(half=self.row.codec.half))
 
     def open(self, dataset: str, distractors: str, learned: str) -> GlobalSearcher:

@@ -56,7 +56,7 @@ def timed(work: Callable[[], Made]) -> tuple[Made, float]:
 def disk_bytes(index: Index | GlobalIndex) -> dict[str, int]:
     """Bytes on the disk: of the `segments`, and apart from them of the `codebook`, or what has its place."""
     manifest = index.snapshot.manifest
-    return {"segments": sum(entry.file.bytes for entry in manifest.segments), "codebook": manifest.codebook.bytes}
+    return {"segments": sum(entry.file.bytes for entry in manifest.segments), "codebook": manifest.encoder.bytes}
 
 
 def touched(index: Index, signatures: Sequence[Signature]) -> float:
@@ -94,7 +94,7 @@ def copied_vectors(folder: Path, index: GlobalIndex) -> tuple[GlobalIndex, int]:
     segment = index.snapshot.segments[0]
     copies = _copies(COPIED_BYTES, segment.vectors.nbytes, segment.images)
     names, fingerprints = _copied_names(segment.images, copies)
-    copied = GlobalIndex.create(folder, index.codebook)
+    copied = GlobalIndex.create(folder, index.codec)
     copied.add_vectors(VectorContents(names, fingerprints, np.tile(segment.vectors, (copies, 1))))
     return copied, copies
 

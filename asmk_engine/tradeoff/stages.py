@@ -214,13 +214,13 @@ def _vector_search(
     def make(folder: Path) -> dict[str, Any]:
         asked, opened = described(), GlobalIndex.open(index.path / INDEX)
         descriptors = [features.descriptors for features in evenly(asked.features, measure.TIMED_QUERIES)]
-        vectors = opened.codebook.apply(np.concatenate(descriptors))
+        vectors = opened.codec.apply(np.concatenate(descriptors))
         copied, _ = measure.copied_vectors(folder / COPIES, opened)
         many = measure.vector_milliseconds(GlobalSearcher(copied), vectors)
         shutil.rmtree(folder / COPIES)
         return {
             "queries": len(asked.features),
-            "assignment_milliseconds": measure.codec_milliseconds(opened.codebook, descriptors),
+            "assignment_milliseconds": measure.codec_milliseconds(opened.codec, descriptors),
             "scoring_milliseconds": measure.vector_milliseconds(asked.searcher, vectors),
             "nanoseconds_per_image": 1e6 * many / copied.images,
         }
