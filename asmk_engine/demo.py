@@ -177,8 +177,8 @@ def add_second_photos(queries: Iterable[QueryViews], placed: Iterable[ImageFile]
     return [replace(query, easy=(*sorted(more.get(query.name, ())), *query.easy)) for query in queries]
 
 
-def write_truth(path: Path, images: Sequence[str], queries: Iterable[QueryViews]) -> None:
-    """Write a ground truth that `evaluation.truth.read_truth` reads: `images` is the whole database.
+def write_ground_truth(path: Path, images: Sequence[str], queries: Iterable[QueryViews]) -> None:
+    """Write a ground truth that `evaluation.truth.read_ground_truth` reads: `images` is the whole database.
 
     Views of a photograph are what its query should find, and all other images count as wrong.
     """

@@ -13,6 +13,12 @@ GLOBAL_EXTRACTORS = frozenset({"gem", "spoc", "mac", "rmac", "crow", "how-global
 """The extractors that make one descriptor of a whole image."""
 
 
+IMPORTED = "imported"
+"""The extractor in the recipes of features that another program made."""
+
+_STORED_IMPORTED = "hloc"  # what files call it, whichever program it was: codebooks carry a digest of the stored text
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What made a descriptor: two descriptors may be compared when their recipes are equal.
@@ -33,7 +39,8 @@ class Recipe:
 
     def to_json(self) -> str:
         """The recipe as one canonical line of JSON: equal recipes give equal text."""
-        content = {"extractor": self.extractor, "options": self.options, "weights": self.weights}
+        extractor = _STORED_IMPORTED if self.extractor == IMPORTED else self.extractor
+        content = {"extractor": extractor, "options": self.options, "weights": self.weights}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -42,7 +49,8 @@ class Recipe:
         try:
             content = json.loads(text)
             weights = None if content["weights"] is None else str(content["weights"])
-            return cls(str(content["extractor"]), dict(content["options"]), weights)
+            extractor = str(content["extractor"])
+            return cls(IMPORTED if extractor == _STORED_IMPORTED else extractor, dict(content["options"]), weights)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedError(f"{where}: the recipe is not readable ({error}); extract the features again") from None
 

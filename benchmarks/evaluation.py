@@ -1,4 +1,4 @@
-"""How long does it take to judge 70 queries among a million images, from a file of rankings and from a search?
+"""How long does it take to evaluate 70 queries among a million images, from a file of rankings and from a search?
 
     python benchmarks/evaluation.py --data DIR [--small] [--array-only]
 
@@ -22,8 +22,8 @@ import synthetic
 from timing import show
 
 from asmk_engine.evaluation.bootstrap import bootstrap
-from asmk_engine.evaluation.model import Truth, TruthQuery
-from asmk_engine.evaluation.protocol import Judge, evaluate
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
+from asmk_engine.evaluation.protocol import Evaluator, evaluate
 from asmk_engine.evaluation.ranks import evaluate_ranks
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.inverted.index import Index
@@ -34,7 +34,7 @@ EASY, HARD, JUNK = 43, 36, 19
 SEARCHED = 5  # queries that are searched for; the time is told for one
 
 
-def draw_truth(images: int, queries: int) -> Truth:
+def draw_truth(images: int, queries: int) -> GroundTruth:
     """Named images, and for each query random ones to find and to ignore."""
     rng = np.random.default_rng(1)
     names = tuple(f"image_{number:06d}" for number in range(images))
@@ -42,8 +42,8 @@ def draw_truth(images: int, queries: int) -> Truth:
     for number in range(queries):
         chosen = [names[place] for place in rng.permutation(images)[: EASY + HARD + JUNK]]
         parts = [frozenset(part) for part in (chosen[:EASY], chosen[EASY : EASY + HARD], chosen[EASY + HARD :])]
-        drawn.append(TruthQuery(f"query_{number:02d}", None, *parts, in_database=False))
-    return Truth(names, tuple(drawn), frozenset(query.name for query in drawn))
+        drawn.append(GroundTruthQuery(f"query_{number:02d}", None, *parts, in_database=False))
+    return GroundTruth(names, tuple(drawn), frozenset(query.name for query in drawn))
 
 
 def draw_ranks(images: int, queries: int) -> np.ndarray:
@@ -62,29 +62,31 @@ def seconds_of(task: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def judge_names(truth: Truth, ranks: np.ndarray) -> float:
-    """Seconds to judge all queries by names, from a tenth of them."""
-    images, queries = len(ranks), len(truth.queries)
-    others = (f"distractor1:{number:07d}" for number in range(images - len(truth.images)))
-    names = np.array([*truth.images, *others], dtype=object)
-    some = {query.name: names[ranks[:, n]].tolist() for n, query in enumerate(truth.queries[: max(1, queries // 10)])}
-    return seconds_of(lambda: evaluate(truth, some, allow_missing=True)) * queries / len(some)
+def evaluate_names(ground_truth: GroundTruth, ranks: np.ndarray) -> float:
+    """Seconds to evaluate all queries by names, from a tenth of them."""
+    images, queries = len(ranks), len(ground_truth.queries)
+    others = (f"distractor1:{number:07d}" for number in range(images - len(ground_truth.images)))
+    names = np.array([*ground_truth.images, *others], dtype=object)
+    some = {
+        query.name: names[ranks[:, n]].tolist() for n, query in enumerate(ground_truth.queries[: max(1, queries // 10)])
+    }
+    return seconds_of(lambda: evaluate(ground_truth, some, allow_missing=True)) * queries / len(some)
 
 
-def search_and_judge(truth: Truth, data: Path, images: int, words: int) -> float:
-    """Seconds for one query: its signature is scored against all images, and all that were found are judged."""
+def search_and_evaluate(ground_truth: GroundTruth, data: Path, images: int, words: int) -> float:
+    """Seconds for one query: its signature is scored against all images, and all that were found are evaluated."""
     distractors = synthetic.open_index(data, images, words)
     with tempfile.TemporaryDirectory() as folder:
         database = Index.create(Path(folder) / "database", distractors.codebook)
-        signed = synthetic.queries(len(truth.images), synthetic.POSTINGS, words, seed=3)
-        database.add_signatures(zip(truth.images, signed, strict=True))
+        signed = synthetic.queries(len(ground_truth.images), synthetic.POSTINGS, words, seed=3)
+        database.add_signatures(zip(ground_truth.images, signed, strict=True))
         searcher = Searcher(JointIndex([database], [distractors]))
-        judge = Judge(truth, searcher.image_numbers([*truth.images, *truth.ignored]))
+        evaluator = Evaluator(ground_truth, searcher.image_numbers([*ground_truth.images, *ground_truth.ignored]))
         asked = synthetic.queries(SEARCHED + 1, 4 * synthetic.POSTINGS, words)
-        searcher.order(asked[-1])  # reads names and lists once
+        searcher.rank(asked[-1])  # reads names and lists once
         begun = time.perf_counter()
-        for query, signature in zip(truth.queries, asked[:SEARCHED], strict=False):
-            judge.take_numbers(query.name, searcher.order(signature).numbers)
+        for query, signature in zip(ground_truth.queries, asked[:SEARCHED], strict=False):
+            evaluator.add_numbers(query.name, searcher.rank(signature).numbers)
         return (time.perf_counter() - begun) / SEARCHED
 
 
@@ -97,19 +99,19 @@ def main() -> None:
     parser.add_argument("--array-only", action="store_true", help="no search, and so no large index")
     arguments = parser.parse_args()
     images, words = (20_000, 4096) if arguments.small else (arguments.images, synthetic.WORDS)
-    truth = draw_truth(200 if arguments.small else DATABASE, QUERIES)
-    ranks = draw_ranks(images + len(truth.images), QUERIES)
-    report = evaluate_ranks(truth, ranks)  # once before it is timed
+    ground_truth = draw_truth(200 if arguments.small else DATABASE, QUERIES)
+    ranks = draw_ranks(images + len(ground_truth.images), QUERIES)
+    report = evaluate_ranks(ground_truth, ranks)  # once before it is timed
     found = list(report.per_query["medium"].values())
     result = {
         "images": len(ranks),
         "queries": QUERIES,
-        "array_s": seconds_of(lambda: evaluate_ranks(truth, ranks)),
-        "names_s": judge_names(truth, ranks),
+        "array_s": seconds_of(lambda: evaluate_ranks(ground_truth, ranks)),
+        "names_s": evaluate_names(ground_truth, ranks),
         "interval_s": seconds_of(lambda: bootstrap(found)),
     }
     if not arguments.array_only:
-        result["search_and_judge_s_per_query"] = search_and_judge(truth, arguments.data, images, words)
+        result["search_and_evaluate_s_per_query"] = search_and_evaluate(ground_truth, arguments.data, images, words)
     result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     show(result, "array in the order of the published evaluation; times of judging alone but for the last")
 

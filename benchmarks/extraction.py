@@ -3,8 +3,8 @@
     python benchmarks/extraction.py --data DIR [--photos PHOTOS] [--weights NETWORK.safetensors] [--images 32]
 
 Extracts photographs end to end, and then each step alone: decoding and shrinking, the network and its convolutions,
-choosing and reducing the strongest cells, writing. Without PHOTOS, noise of 1024 × 768 pixels; without weights, random
-ones of `--trunk`, which cost the same. The peak is a large product of matrices in the same precision, in the same run.
+choosing and reducing the strongest locations, writing. Without PHOTOS, noise of 1024 × 768 pixels; without weights, random
+ones of `--backbone`, which cost the same. The peak is a large product of matrices in the same precision, in the same run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder for what is made")
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--trunk", default="squeezenet1_1")
+    parser.add_argument("--backbone", default="squeezenet1_1")
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--max-side", type=int, default=1024)
@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     images = find_images(options.photos or noise(options)).images[: options.images]
     paths = [image.path for image in images]
     extractor.extract(paths[0])  # the first image loads the network
-    extractor.describe([extractor.viewer.view(paths[0])] * min(extractor.together, len(paths)))
+    extractor.describe([extractor.viewer.view(paths[0])] * min(extractor.batch_size, len(paths)))
     output = options.data / f"extraction-{time.time_ns()}.features"
     summary = extract_images(extractor, paths, output)
     steps = alone(extractor, paths, output)
@@ -127,7 +127,7 @@ def forward(extractor: Any, view: Any) -> None:
     with automatic_precision(extractor.network_device, extractor.precision):
         for scale in extractor.scales:
             resampled = rescale(normalised, scale)
-            if min(resampled.shape[-2:]) >= extractor.network.trunk.least_side:
+            if min(resampled.shape[-2:]) >= extractor.network.backbone.least_side:
                 extractor.network.maps(resampled)
 
 
@@ -165,7 +165,7 @@ def count_operations(extractor: Any, view: Any) -> float:
         nonlocal total
         total += 2.0 * output.numel() * layer.weight[0].numel()
 
-    layers = [layer for layer in extractor.network.trunk.modules() if isinstance(layer, nn.Conv2d)]
+    layers = [layer for layer in extractor.network.backbone.modules() if isinstance(layer, nn.Conv2d)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     with torch.inference_mode():
         forward(extractor, view)
@@ -193,8 +193,8 @@ def write_features(extractor: Any, features: list[Any], output: Path) -> None:
 def random_network(options: argparse.Namespace) -> Path:
     """A network of random weights."""
     torch.manual_seed(0)
-    path = options.data / f"{options.trunk}-{options.skip}.network.safetensors"
-    save_checkpoint(path, LocalNetwork(LocalOptions(options.trunk, options.skip)), {})
+    path = options.data / f"{options.backbone}-{options.skip}.network.safetensors"
+    save_checkpoint(path, LocalNetwork(LocalOptions(options.backbone, options.skip)), {})
     return Path(path)
 
 

@@ -1,6 +1,6 @@
 """Does training help on things that were never seen? The two halves of a ground truth, split by instance.
 
-    python benchmarks/halves.py PHOTOS --truth gnd.json -o HALVES [--seed 0]
+    python benchmarks/halves.py PHOTOS --ground-truth gnd.json -o HALVES [--seed 0]
 
 PHOTOS holds a folder for each instance and one of distractors, as the names in the ground truth say. Instances and
 distractors are dealt to two halves at random. HALVES gets `train/photos` and `test/photos`, folders of links to the
@@ -22,15 +22,15 @@ def main() -> None:
     """Parse, split, write, say how many of each there are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--ground-truth", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--distractors", default="_distractors", help="folder of the photographs of no instance")
     options = parser.parse_args()
-    truth = json.loads(options.truth.read_text())
-    halves = split(truth["imlist"], options.seed, options.distractors)
+    ground_truth = json.loads(options.ground_truth.read_text())
+    halves = split(ground_truth["imlist"], options.seed, options.distractors)
     for half, names in zip(HALVES, halves, strict=True):
-        write_half(options.output / half, options.photos, names, truth["queries"])
+        write_half(options.output / half, options.photos, names, ground_truth["queries"])
         things = {instance(name) for name in names} - {options.distractors}
         print(f"{half}: {len(names)} photographs, {len(things)} instances")
 

@@ -1,6 +1,6 @@
 """How good are the default settings on a labelled folder of photographs, and how long does each step take?
 
-    python benchmarks/photographs.py PHOTOS --truth gnd.json --work FOLDER [--seeds 3] [-- extract options]
+    python benchmarks/photographs.py PHOTOS --ground-truth gnd.json --work FOLDER [--seeds 3] [-- extract options]
 
 Runs the real command line: extract once, then for every seed build-codebook, index and evaluate. Each result is a JSON
 line; the last one holds the means over the seeds.
@@ -28,13 +28,13 @@ def run(*arguments: object) -> tuple[str, float]:
     return output, time.perf_counter() - begun
 
 
-def one_seed(features: Path, truth: Path, work: Path, seed: int) -> dict[str, float]:
+def one_seed(features: Path, ground_truth: Path, work: Path, seed: int) -> dict[str, float]:
     """Codebook, index and evaluation for one seed: seconds of each step, and the three mAPs."""
     codebook, index = work / f"seed-{seed}.codebook.h5", work / f"seed-{seed}.index"
     shutil.rmtree(index, ignore_errors=True)
     _, training = run("build-codebook", features, "-o", codebook, "--seed", seed)
     _, indexing = run("index", features, "--codebook", codebook, "-o", index)
-    output, evaluation = run("evaluate", index, "--truth", truth, "--json")
+    output, evaluation = run("evaluate", index, "--ground-truth", ground_truth, "--json")
     report = json.loads(output.splitlines()[-1])
     described = json.loads(run("info", index, "--json")[0])
     return {
@@ -53,7 +53,7 @@ def main() -> None:
     """Parse the arguments, run all seeds, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--ground-truth", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for features, codebooks and indexes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("extract_options", nargs="*", help="after --: options of `asmk-engine extract`")
@@ -63,7 +63,7 @@ def main() -> None:
     _, extraction = run("extract", arguments.photos, "-o", features, *arguments.extract_options)
     results = []
     for seed in range(arguments.seeds):
-        results.append(one_seed(features, arguments.truth, arguments.work, seed))
+        results.append(one_seed(features, arguments.ground_truth, arguments.work, seed))
         print(json.dumps(results[-1]), flush=True)
     means = {key: statistics.fmean(result[key] for result in results) for key in results[0] if key != "seed"}
     print(json.dumps({"seeds": arguments.seeds, "extract_s": extraction, **means}))

@@ -26,8 +26,8 @@ def draw_features(centroids: np.ndarray, chances: np.ndarray, count: int, rng: n
     present = rng.choice(len(centroids), min(synthetic.POSTINGS, len(centroids) // 4), replace=False, p=chances)
     words = rng.choice(present, count)
     descriptors = centroids[words] + rng.normal(scale=0.5, size=(count, centroids.shape[1]))
-    keypoints, strengths = np.zeros((count, 3), np.float32), np.ones(count, np.float32)
-    return Features(descriptors.astype(np.float32), keypoints, strengths, (1024, 768))
+    keypoints, scores = np.zeros((count, 3), np.float32), np.ones(count, np.float32)
+    return Features(descriptors.astype(np.float32), keypoints, scores, (1024, 768))
 
 
 def main() -> None:

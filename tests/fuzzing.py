@@ -1,6 +1,6 @@
 """A process with little memory that reads altered files: python fuzzing.py SEED CASES FOLDER.
 
-Every reader of files from strangers gets small valid files with bytes changed, cut out, repeated and exchanged, and a
+Every reader of files from untrusted sources gets small valid files with bytes changed, cut out, repeated and exchanged, and a
 few that are noise. It prints how many of them were refused; anything but an error of ours ends it.
 """
 

@@ -14,15 +14,15 @@ def average_precision_at(ranking, positives, k):
     return total / min(len(positives), k)
 
 
-def micro_average_precision(truth, guesses):
+def micro_average_precision(ground_truth, guesses):
     """GLDv2: all predictions by falling confidence; truth {image: labels}, guesses {image: (label, confidence)}."""
     ordered = sorted(guesses.items(), key=lambda item: (-item[1][1], item[0]))
     right, total = 0, 0.0
     for place, (image, (label, _)) in enumerate(ordered, start=1):
-        if label in truth[image]:
+        if label in ground_truth[image]:
             right += 1
             total += right / place
-    return total / sum(1 for labels in truth.values() if labels)
+    return total / sum(1 for labels in ground_truth.values() if labels)
 
 
 def oxford_average_precision(ranking, positives, junk):

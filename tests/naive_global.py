@@ -109,10 +109,10 @@ def over_scales(vectors: list[Vector], power: float) -> Vector:
     return unit(np.array([mean ** (1 / power) for mean in means]))
 
 
-def how_global(maps: list[np.ndarray], strengths: list[np.ndarray], weight: np.ndarray, bias: np.ndarray) -> Vector:
-    """Sum over scales and positions of strength times reduced cell, at unit length."""
+def how_global(maps: list[np.ndarray], scores: list[np.ndarray], weight: np.ndarray, bias: np.ndarray) -> Vector:
+    """Sum over scales and positions of score times reduced location, at unit length."""
     total = np.zeros(len(weight))
-    for found, strong in zip(maps, strengths, strict=True):
+    for found, strong in zip(maps, scores, strict=True):
         for y in range(found.shape[1]):
             for x in range(found.shape[2]):
                 total += float(strong[y, x]) * linear(weight, bias, found[:, y, x])

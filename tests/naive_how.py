@@ -13,14 +13,14 @@ def rows_by_image(vectors: np.ndarray, numbers: np.ndarray) -> dict[int, list[li
     return found
 
 
-def official_shapes(trunk: str, skip: int, dim: int = 128) -> dict[str, tuple[int, ...]]:
+def official_shapes(backbone: str, skip: int, dim: int = 128) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in an official checkpoint of HOW upon ResNet-18 or ResNet-50.
 
     Source: He et al., Deep Residual Learning, Table 1, under the names of torchvision's children, numbered.
     """
     shapes = {"features.0.weight": (64, 3, 7, 7), **normalisation("features.1", 64)}
-    blocks = {"resnet18": [2, 2, 2, 2], "resnet50": [3, 4, 6, 3]}[trunk]
-    wide = 4 if trunk == "resnet50" else 1
+    blocks = {"resnet18": [2, 2, 2, 2], "resnet50": [3, 4, 6, 3]}[backbone]
+    wide = 4 if backbone == "resnet50" else 1
     inside = 64
     for stage in range(4 - skip):
         width = 64 * 2**stage

@@ -1,4 +1,4 @@
-"""Slow twins of the networks, in float64, one cell at a time: written from the papers, not from the modules.
+"""Slow twins of the networks, in float64, one location at a time: written from the papers, not from the modules.
 
 Maps are [C, h, w]. The tensors of a network come as a dictionary under the names that torchvision publishes.
 """
@@ -17,7 +17,7 @@ EPSILON = 1e-5  # of batch normalisation
 
 
 def convolution(x: np.ndarray, weight: np.ndarray, stride: int = 1, pad: int = 0, bias: object = None) -> np.ndarray:
-    """Each output is the sum of products with the window that begins at stride · cell − pad; zeros lie around."""
+    """Each output is the sum of products with the window that begins at stride · location − pad; zeros lie around."""
     outputs, _, side, _ = weight.shape
     height, width = (padded(x, pad, 0.0).shape[axis] for axis in (1, 2))
     rows, columns = (height - side) // stride + 1, (width - side) // stride + 1
@@ -31,7 +31,7 @@ def convolution(x: np.ndarray, weight: np.ndarray, stride: int = 1, pad: int = 0
 
 
 def padded(x: np.ndarray, pad: int, value: float) -> np.ndarray:
-    """The map with `pad` cells of a value around it."""
+    """The map with `pad` locations of a value around it."""
     return np.pad(x, ((0, 0), (pad, pad), (pad, pad)), constant_values=value)
 
 
@@ -52,7 +52,7 @@ def rectified(x: np.ndarray) -> np.ndarray:
 
 
 def largest(x: np.ndarray, pad: int = 0, ceil: bool = False) -> np.ndarray:
-    """The largest of 3 × 3 cells at every second one; `ceil`: also of a window that begins inside and ends outside."""
+    """The largest of 3 × 3 locations at every second one; `ceil`: also of a window that begins inside and ends outside."""
     wide = padded(x, pad, -np.inf)
     sides = []
     for side in wide.shape[1:]:
@@ -117,7 +117,7 @@ def fire(x: np.ndarray, weights: Weights, name: str) -> np.ndarray:
     return np.concatenate([layer("expand1x1", squeezed), layer("expand3x3", squeezed, 1)])
 
 
-# ------------------------------------------------------------------------------------------------------------ trunks
+# ------------------------------------------------------------------------------------------------------------ backbones
 
 
 DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3),
@@ -183,7 +183,7 @@ def vgg16(x: np.ndarray, weights: Weights) -> np.ndarray:
 
 
 def resnet_shapes(name: str, skip: int = 0) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of a trunk in torchvision's files."""
+    """Names and shapes of the tensors of a backbone in torchvision's files."""
     wide = 1 if name in ("resnet18", "resnet34") else 4
     shapes = {"conv1.weight": (64, 3, 7, 7), **normalisation_shapes("bn1", 64)}
     inside = 64
@@ -239,7 +239,7 @@ def vgg16_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def norm_attention(x: np.ndarray) -> np.ndarray:
-    """The length of the vector of each cell, with 1e-10 under the root."""
+    """The length of the vector of each location, with 1e-10 under the root."""
     found = np.zeros(x.shape[1:])
     for row in range(x.shape[1]):
         for column in range(x.shape[2]):
@@ -248,7 +248,7 @@ def norm_attention(x: np.ndarray) -> np.ndarray:
 
 
 def learned_attention(x: np.ndarray, weights: Weights) -> np.ndarray:
-    """Noh et al., DELF: two layers on each cell, and log(1 + e^s)."""
+    """Noh et al., DELF: two layers on each location, and log(1 + e^s)."""
     found = np.zeros(x.shape[1:])
     for row in range(x.shape[1]):
         for column in range(x.shape[2]):
@@ -259,21 +259,21 @@ def learned_attention(x: np.ndarray, weights: Weights) -> np.ndarray:
 
 
 def smoothed(x: np.ndarray, side: int) -> np.ndarray:
-    """The mean of the cells that there are in the window around each."""
+    """The mean of the locations that there are in the window around each."""
     reach = side // 2
     found = np.zeros_like(x)
     for row in range(x.shape[1]):
         for column in range(x.shape[2]):
             rows = range(max(0, row - reach), min(x.shape[1], row + reach + 1))
             columns = range(max(0, column - reach), min(x.shape[2], column + reach + 1))
-            cells = [x[:, r, c] for r in rows for c in columns]
-            found[:, row, column] = sum(cells) / len(cells)
+            locations = [x[:, r, c] for r in rows for c in columns]
+            found[:, row, column] = sum(locations) / len(locations)
     return found
 
 
-def reduced(cell: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def reduced(location: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """One dot product for each dimension."""
-    found = [sum(w * c for w, c in zip(row, cell, strict=True)) for row in weight]
+    found = [sum(w * c for w, c in zip(row, location, strict=True)) for row in weight]
     return np.array([value + b for value, b in zip(found, bias, strict=True)])
 
 
@@ -306,12 +306,12 @@ def _between(place: float, count: int) -> tuple[float, tuple[int, int]]:
 
 
 def global_descriptor(maps: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """HOW §3.3: descriptors [D, h, w] of every scale, each times its strength, summed, over length + 1e-6."""
+    """HOW §3.3: descriptors [D, h, w] of every scale, each times its score, summed, over length + 1e-6."""
     total = np.zeros(len(maps[0][0]))
-    for descriptors, strengths in maps:
-        for row in range(strengths.shape[0]):
-            for column in range(strengths.shape[1]):
-                total = total + strengths[row, column] * descriptors[:, row, column]
+    for descriptors, scores in maps:
+        for row in range(scores.shape[0]):
+            for column in range(scores.shape[1]):
+                total = total + scores[row, column] * descriptors[:, row, column]
     return total / (math.sqrt(float(total @ total)) + 1e-6)
 
 
@@ -325,37 +325,37 @@ def strongest(
     relative: bool,
     least: float | None = None,
 ) -> list[tuple[np.ndarray, float, float, float, float]]:
-    """The strongest cells over all scales: the vector, its strength, x, y and the side of the cell.
+    """The strongest locations over all scales: the vector, its score, x, y and the side of the location.
 
-    scales    of each a map [C, h, w], strengths [h, w], and width and height of the image at that scale
+    scales    of each a map [C, h, w], scores [h, w], and width and height of the image at that scale
     size      width and height of the image
-    relative  strengths are divided by the greatest of all
+    relative  scores are divided by the greatest of all
     """
     found = []
-    for number, (cells, strengths, (width, height)) in enumerate(scales):
-        for row in range(strengths.shape[0]):
-            for column in range(strengths.shape[1]):
+    for number, (locations, scores, (width, height)) in enumerate(scales):
+        for row in range(scores.shape[0]):
+            for column in range(scores.shape[1]):
                 x = (offset + stride * column + 0.5) * size[0] / width - 0.5
                 y = (offset + stride * row + 0.5) * size[1] / height - 0.5
                 side = stride * math.sqrt(size[0] / width * size[1] / height)
-                key = (-strengths[row, column], number, row, column)
-                found.append((key, cells[:, row, column], strengths[row, column], x, y, side))
+                key = (-scores[row, column], number, row, column)
+                found.append((key, locations[:, row, column], scores[row, column], x, y, side))
     greatest = max((entry[2] for entry in found), default=1.0) if relative else 1.0
     kept = sorted(found, key=lambda entry: entry[0])[:count]
     kept = [entry for entry in kept if least is None or entry[2] >= least]
-    return [(cells, strength / greatest, x, y, side) for _, cells, strength, x, y, side in kept]
+    return [(locations, score / greatest, x, y, side) for _, locations, score, x, y, side in kept]
 
 
 # --------------------------------------------------------------------------------------------------------- whitening
 
 
-def whitening(cells: np.ndarray, dim: int, power: float) -> tuple[np.ndarray, np.ndarray]:
+def whitening(locations: np.ndarray, dim: int, power: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean m and P = diag(λ)^(−power/2) Eᵀ of vectors [n, C], first `dim` rows; rows are right up to their sign."""
-    count, channels = cells.shape
-    mean = sum(cells) / count
+    count, channels = locations.shape
+    mean = sum(locations) / count
     covariance = np.zeros((channels, channels))
-    for cell in cells:
-        covariance += np.outer(cell - mean, cell - mean) / count
+    for location in locations:
+        covariance += np.outer(location - mean, location - mean) / count
     values, directions = np.linalg.eig((covariance + covariance.T) / 2)
     order = sorted(range(channels), key=lambda number: -values[number].real)[:dim]
     rows = [directions[:, number].real * max(values[number].real, 1e-14) ** (-power / 2) for number in order]

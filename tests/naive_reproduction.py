@@ -29,10 +29,10 @@ def micro_average_precision(images: Sequence[Labelled]) -> float:
 
 
 def micro_interval(
-    truth: Mapping[str, frozenset[str]], guesses: Mapping[str, Prediction | None], rounds: int, seed: int
+    ground_truth: Mapping[str, frozenset[str]], guesses: Mapping[str, Prediction | None], rounds: int, seed: int
 ) -> tuple[float, float, float]:
     """µAP and its 95 % percentile interval: as many images drawn with replacement, ranked anew, `rounds` times."""
-    images = [(name, guesses.get(name), labels) for name, labels in truth.items()]
+    images = [(name, guesses.get(name), labels) for name, labels in ground_truth.items()]
     order = sorted(images, key=lambda one: (-(one[1].confidence if one[1] else -math.inf), one[0]))
     draws = np.random.Generator(np.random.PCG64(seed)).integers(0, len(order), (rounds, len(order)))
     found = [micro_average_precision([order[number] for number in draw]) for draw in draws.tolist()]

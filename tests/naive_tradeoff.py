@@ -3,14 +3,18 @@
 import math
 
 
-def cells(lists, one_at_a_time):
+def configurations(lists, one_at_a_time):
     """All tuples with one value of each list; or those that differ from the first of each in one place at most."""
     found = [()]
     for values in lists:
         found = [(*begun, value) for begun in found for value in values]
     if one_at_a_time:
         first = tuple(values[0] for values in lists)
-        found = [cell for cell in found if sum(a != b for a, b in zip(cell, first, strict=True)) <= 1]
+        found = [
+            configuration
+            for configuration in found
+            if sum(a != b for a, b in zip(configuration, first, strict=True)) <= 1
+        ]
     return set(found)
 
 

@@ -34,17 +34,17 @@ def mine(
     return chosen
 
 
-def pooled(cells: np.ndarray, strengths: np.ndarray, *, learned: bool, unit: bool) -> np.ndarray:
-    """Of cells [h, w, D]: the mean of strength × cell where attention is learned, else a mean weighted by strength."""
-    total, weight = np.zeros(cells.shape[-1]), 0.0
-    for y in range(cells.shape[0]):
-        for x in range(cells.shape[1]):
-            cell = cells[y, x].astype(np.float64)
+def pooled(locations: np.ndarray, scores: np.ndarray, *, learned: bool, unit: bool) -> np.ndarray:
+    """Of locations [h, w, D]: the mean of score × location where attention is learned, else a mean weighted by score."""
+    total, weight = np.zeros(locations.shape[-1]), 0.0
+    for y in range(locations.shape[0]):
+        for x in range(locations.shape[1]):
+            location = locations[y, x].astype(np.float64)
             if unit:
-                cell = cell / max(math.sqrt(float((cell**2).sum())), 1e-12)
-            total += float(strengths[y, x]) * cell
-            weight += float(strengths[y, x])
-    return total / strengths.size if learned else total / weight
+                location = location / max(math.sqrt(float((location**2).sum())), 1e-12)
+            total += float(scores[y, x]) * location
+            weight += float(scores[y, x])
+    return total / scores.size if learned else total / weight
 
 
 def recoloured(

@@ -33,8 +33,8 @@ def make_features(descriptors: np.ndarray) -> Features:
     """Features with these descriptors and keypoints on a diagonal."""
     count = len(descriptors)
     keypoints = np.tile(np.arange(count, dtype=np.float32)[:, None], (1, 3))
-    strengths = np.linspace(1, 0.5, count, dtype=np.float32)
-    return Features(np.ascontiguousarray(descriptors, np.float32), keypoints, strengths, (640, 480))
+    scores = np.linspace(1, 0.5, count, dtype=np.float32)
+    return Features(np.ascontiguousarray(descriptors, np.float32), keypoints, scores, (640, 480))
 
 
 def random_images(count: int, dim: int, seed: int = 0, features: int = 12) -> dict[str, Features]:

@@ -19,7 +19,15 @@ KEYS = {
     "query": {"images", "median_ms", "p95_ms"},
     "assignment": {"exact_ms", "graph_ms", "speedup", "recall_at_1", "recall_at_5", "words", "descriptors"},
     "flat": {"share_of_bandwidth", "share_of_arithmetic", "half_one_ms", "product_quantised_one_ms"},
-    "evaluation": {"images", "queries", "array_s", "names_s", "interval_s", "search_and_judge_s_per_query", "peak_mb"},
+    "evaluation": {
+        "images",
+        "queries",
+        "array_s",
+        "names_s",
+        "interval_s",
+        "search_and_evaluate_s_per_query",
+        "peak_mb",
+    },
     "build": {
         "images_per_second",
         "end_to_end_images_per_second",

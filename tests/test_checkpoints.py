@@ -19,7 +19,7 @@ from asmk_engine.storage.folder import Folder
 from asmk_engine.storage.user_files import file_sha256
 from tiny_networks import randomised, tiny_network, tiny_options
 
-ORIGIN = {"trunk_sha256": "ab" * 32, "images": 12, "note": "zürich ✓", "scales": [1.0, 0.5], "nothing": None}
+ORIGIN = {"backbone_sha256": "ab" * 32, "images": 12, "note": "zürich ✓", "scales": [1.0, 0.5], "nothing": None}
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def plain(path: Path, header: object, data: bytes = b"") -> Path:
         LocalOptions("resnet18", 3, dim=16),
         LocalOptions("resnet50v2", 3, dim=16),
     ],
-    ids=lambda options: f"{options.trunk} {options.attention} {options.reduction}",
+    ids=lambda options: f"{options.backbone} {options.attention} {options.reduction}",
 )
 def test_a_network_comes_back_as_it_was(tmp_path: Path, options: LocalOptions) -> None:
     network = LocalNetwork(options)
@@ -113,7 +113,7 @@ def test_the_tensors_can_be_read_by_anyone(path: Path, network: LocalNetwork) ->
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
     assert header["__metadata__"]["kind"] == "asmk-engine network"
-    assert json.loads(header["__metadata__"]["network"])["trunk"] == "squeezenet1_1"
+    assert json.loads(header["__metadata__"]["network"])["backbone"] == "squeezenet1_1"
     begin, end = header["reduction.weight"]["data_offsets"]
     found = np.frombuffer(raw[8 + length :][begin:end], "<f4").reshape(header["reduction.weight"]["shape"])
     np.testing.assert_array_equal(found, network.reduction.weight.detach().numpy())
@@ -162,12 +162,12 @@ def test_a_file_that_was_cut_is_damaged(path: Path, share: float) -> None:
 
 def test_surplus_missing_and_misshapen_tensors_are_all_named(tmp_path: Path, network: LocalNetwork) -> None:
     arrays = tensors(network)
-    del arrays["trunk.features.0.bias"]
+    del arrays["backbone.features.0.bias"]
     arrays["reduction.weight"] = arrays["reduction.weight"][:, :7]
     arrays["attention.0.bias"] = np.zeros(3, np.float32)
     with pytest.raises(MismatchError) as error:
         open_checkpoint(written(tmp_path / "a.safetensors", arrays))
-    for part in ("3 tensors do not fit", "missing trunk.features.0.bias", "surplus attention.0.bias",
+    for part in ("3 tensors do not fit", "missing backbone.features.0.bias", "surplus attention.0.bias",
                  "reduction.weight is [4, 7, 1, 1], expected [4, 64, 1, 1]", "get it again"):  # fmt: skip
         assert part in str(error.value)
 
@@ -195,7 +195,7 @@ def test_an_origin_that_cannot_be_read_is_told(tmp_path: Path, network: LocalNet
     assert is_checkpoint(path)  # its kind is all that is asked
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[" * 100_000, '{"trunk": "resnet18", "skip": "all"}'])
+@pytest.mark.parametrize("text", ["", "{}", "[" * 100_000, '{"backbone": "resnet18", "skip": "all"}'])
 def test_options_that_cannot_be_read_are_told(tmp_path: Path, network: LocalNetwork, text: str) -> None:
     with pytest.raises(DamagedError, match=r"a\.safetensors: its network is not described readably") as error:
         open_checkpoint(written(tmp_path / "a.safetensors", tensors(network), network=text))

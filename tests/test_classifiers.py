@@ -18,6 +18,7 @@ from asmk_engine.evaluation.classifiers import (
     classify,
     resolve_labels,
 )
+from asmk_engine.evaluation.ground_truth import read_ground_truth
 from asmk_engine.evaluation.landmarks import (
     is_recognition,
     read_guesses,
@@ -27,8 +28,7 @@ from asmk_engine.evaluation.landmarks import (
 )
 from asmk_engine.evaluation.metrics import micro_average_precision
 from asmk_engine.evaluation.model import Prediction
-from asmk_engine.evaluation.recognition import evaluate_recognition, judge_labels, submission_lines
-from asmk_engine.evaluation.truth import read_truth
+from asmk_engine.evaluation.recognition import evaluate_labels, evaluate_recognition, submission_lines
 
 
 class Hit(NamedTuple):
@@ -153,7 +153,7 @@ def test_reading_anything_fails_only_with_our_errors(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "anything.csv"
     path.write_bytes(header + data)
-    for read in (read_labels, read_recognition, read_guesses, read_submission, read_truth):
+    for read in (read_labels, read_recognition, read_guesses, read_submission, read_ground_truth):
         try:
             read(path)
         except AsmkError as error:
@@ -212,15 +212,15 @@ def test_micro_average_precision_where_it_means_nothing() -> None:
     st.dictionaries(st.sampled_from(NAMES), st.tuples(st.sampled_from("123"), st.sampled_from([0.0, 0.25, 0.5, 1.0]))),
 )
 def test_all_predictions_together_equal_their_twin(
-    truth: dict[str, frozenset[str]], guesses: dict[str, tuple[str, float]]
+    ground_truth: dict[str, frozenset[str]], guesses: dict[str, tuple[str, float]]
 ) -> None:
-    guesses = {image: guess for image, guess in guesses.items() if image in truth}
-    found = judge_labels(truth, {image: Prediction(*guess) for image, guess in guesses.items()})
-    if any(truth.values()):
-        expected = twin.micro_average_precision(truth, guesses)
+    guesses = {image: guess for image, guess in guesses.items() if image in ground_truth}
+    found = evaluate_labels(ground_truth, {image: Prediction(*guess) for image, guess in guesses.items()})
+    if any(ground_truth.values()):
+        expected = twin.micro_average_precision(ground_truth, guesses)
         assert found.micro_average_precision == pytest.approx(expected, abs=1e-12)
-        right = sum(label in truth[image] for image, (label, _) in guesses.items())
-        assert found.accuracy == right / sum(map(bool, truth.values()))
+        right = sum(label in ground_truth[image] for image, (label, _) in guesses.items())
+        assert found.accuracy == right / sum(map(bool, ground_truth.values()))
     else:
         assert math.isnan(found.micro_average_precision) and math.isnan(found.accuracy)
 
@@ -228,12 +228,12 @@ def test_all_predictions_together_equal_their_twin(
 SOLUTION = "id,landmarks,Usage\np1,7 8,Private\np2,,Private\np3,9,Private\nu1,None,Public\nx1,7,Ignored\n"
 
 
-def test_a_submission_is_judged_by_parts(tmp_path: Path) -> None:
-    truth = read_recognition(write(tmp_path, SOLUTION))
-    assert truth.parts["private"] == {"p1": {"7", "8"}, "p2": frozenset(), "p3": {"9"}}
-    assert truth.parts["public"] == {"u1": frozenset()} and truth.ignored == {"x1"}
+def test_a_submission_is_evaluated_by_parts(tmp_path: Path) -> None:
+    ground_truth = read_recognition(write(tmp_path, SOLUTION))
+    assert ground_truth.parts["private"] == {"p1": {"7", "8"}, "p2": frozenset(), "p3": {"9"}}
+    assert ground_truth.parts["public"] == {"u1": frozenset()} and ground_truth.ignored == {"x1"}
     guesses = read_guesses(write(tmp_path, "id,landmarks\np1,8 0.5\np2,7 0.9\np3,\nu1,7 1e-3\nx1,7 2\n"))
-    report = evaluate_recognition(truth, guesses)
+    report = evaluate_recognition(ground_truth, guesses)
     # Private: p2 is wrong and first, p1 is right at 2; two images have a landmark.
     assert report.as_dict() == {
         "private": {"µAP": 25.0, "accuracy": 50.0, "labelled": 2, "images": 3},
@@ -243,15 +243,18 @@ def test_a_submission_is_judged_by_parts(tmp_path: Path) -> None:
 
 
 def test_submissions_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    truth = read_recognition(write(tmp_path, SOLUTION))
+    ground_truth = read_recognition(write(tmp_path, SOLUTION))
     whole: dict[str, Prediction | None] = dict.fromkeys(["p1", "p2", "p3", "u1"])
     with pytest.raises(NotFoundError, match=r"1 of 4 images of the solution are not in the submission: 'p2'; classify"):
-        evaluate_recognition(truth, {key: value for key, value in whole.items() if key != "p2"})
-    assert evaluate_recognition(truth, {"p1": Prediction("7", 1)}, allow_missing=True).scores["private"].accuracy == 0.5
+        evaluate_recognition(ground_truth, {key: value for key, value in whole.items() if key != "p2"})
+    assert (
+        evaluate_recognition(ground_truth, {"p1": Prediction("7", 1)}, allow_missing=True).scores["private"].accuracy
+        == 0.5
+    )
     with pytest.raises(NotFoundError, match="4 of 4 images"):
-        evaluate_recognition(truth, {"x1": None}, allow_missing=True)
+        evaluate_recognition(ground_truth, {"x1": None}, allow_missing=True)
     with pytest.raises(InputError, match="1 images of the submission are not in the solution: 'z'"):
-        evaluate_recognition(truth, {**whole, "z": None})
+        evaluate_recognition(ground_truth, {**whole, "z": None})
 
 
 @pytest.mark.parametrize(

@@ -71,14 +71,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_evaluation_of_the_index_and_of_its_run_agree(world: Path, tmp_path: Path) -> None:
     printed = run(
-        "evaluate", world / "i.index", "--truth", world / "gnd.json", "--json", "--save-run", tmp_path / "r.trec"
+        "evaluate", world / "i.index", "--ground-truth", world / "gnd.json", "--json", "--save-run", tmp_path / "r.trec"
     )
     report = json.loads(printed.stdout.splitlines()[-1])
     assert report["medium"]["mAP"] > 95 and report["easy"]["queries"] == len(SUBJECTS)
     assert set(report["hard"]) == {"mAP", "mP@1", "mP@5", "mP@10", "queries"}
-    again = run("evaluate", "--run", tmp_path / "r.trec", "--truth", world / "gnd.json", "--json")
+    again = run("evaluate", "--run", tmp_path / "r.trec", "--ground-truth", world / "gnd.json", "--json")
     assert json.loads(again.stdout.splitlines()[-1]) == report
-    table = run("evaluate", world / "i.index", "--truth", world / "gnd.json").stdout
+    table = run("evaluate", world / "i.index", "--ground-truth", world / "gnd.json").stdout
     assert "medium" in table and "mP@10" in table
 
 
@@ -208,7 +208,7 @@ def test_bad_input_is_one_line(world: Path, tmp_path: Path) -> None:
         (("query", index, tmp_path / "text" / "a.jpg"), "a.jpg"),
         (("query", index, "--all", "--alpha", "0"), "alpha"),
         (("query", tmp_path / "empty", "a.jpg"), "not an index"),
-        (("evaluate", index, "--truth", tmp_path / "file"), "file"),
+        (("evaluate", index, "--ground-truth", tmp_path / "file"), "file"),
         (("delete", index, "nobody.jpg"), "nothing was deleted"),
         (("info", tmp_path / "file"), "file"),
     ]
@@ -238,7 +238,13 @@ def test_a_features_part_cut_in_half_is_named_and_mended_by_extracting_again(wor
 
 
 def test_wrong_calls_exit_with_2(world: Path) -> None:
-    for arguments in ((), ("nonsense",), ("query", world / "i.index"), ("extract",), ("evaluate", "--truth", "x")):
+    for arguments in (
+        (),
+        ("nonsense",),
+        ("query", world / "i.index"),
+        ("extract",),
+        ("evaluate", "--ground-truth", "x"),
+    ):
         assert run(*arguments, code=2).returncode == 2
     assert "build-codebook" in run("--help").stdout and run("--version").stdout.startswith("asmk-engine")
 

@@ -45,7 +45,7 @@ def parameters(
     gpu_id: object = None,
     binary: bool = True,
     use_idf: bool = False,
-    assignments: int = 5,
+    multiple_assignment: int = 5,
     topk: int | None = None,
     threshold: float = 0.0,
     alpha: float = 3.0,
@@ -61,7 +61,7 @@ def parameters(
             "aggregate": {},
         },
         "query_ivf": {
-            "quantize": {"multiple_assignment": assignments},
+            "quantize": {"multiple_assignment": multiple_assignment},
             "aggregate": {},
             "search": {"topk": topk},
             "similarity": {"similarity_threshold": threshold, "alpha": alpha},
@@ -119,7 +119,7 @@ def test_scores_of_the_original(name: str, tmp_path: Path) -> None:
         int(said["words"]),
         binary=said["binary"] == "True",
         use_idf=said["use_idf"] == "True",
-        assignments=int(said["query_assignment"]),
+        multiple_assignment=int(said["query_assignment"]),
         threshold=float(said["threshold"]),
         alpha=float(said["alpha"]),
     )
@@ -763,7 +763,7 @@ def test_conversion_to_a_codebook_and_an_index(tmp_path: Path) -> None:
     said = run_import(tmp_path / "x.ivf.pkl", "--codebook", codebook, "--names", names, "-o", output)
     assert "12 images" in said
     index = Index.open(output)
-    searcher = Searcher(index, SelectiveMatch(idf=True), assignments=5, threads=1)
+    searcher = Searcher(index, SelectiveMatch(idf=True), multiple_assignment=5, threads=1)
     matrix = score_matrix(dataset.query_ivf(descriptors, ids))
     for row, (_, rows) in zip(matrix, io_helpers.slice_unique(ids), strict=True):
         scores = searcher.scores(make_features(descriptors[rows]))

@@ -15,8 +15,8 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet
 from asmk_engine.inverted.index import Index
+from asmk_engine.networks.backbones import build_backbone
 from asmk_engine.networks.checkpoints import open_checkpoint
-from asmk_engine.networks.trunks import build_trunk
 from asmk_engine.storage.user_files import file_sha256
 
 HOW_SQUEEZENET = ("--extractor", "how-squeezenet", "--max-side", 256, "--scales", "1,0.707", "--workers", 0, "-q")
@@ -28,12 +28,12 @@ def run(*arguments: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state dict of SqueezeNet 1.1 with its classifier, as torchvision publishes it, but of random weights."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "squeezenet1_1-00000000.pth"
     classifier = {"classifier.1.weight": torch.zeros(1000, 512, 1, 1), "classifier.1.bias": torch.zeros(1000)}
-    torch.save(build_trunk("squeezenet1_1").state_dict() | classifier, path)
+    torch.save(build_backbone("squeezenet1_1").state_dict() | classifier, path)
     return path
 
 
@@ -51,15 +51,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_index_answers_new_photographs_when_everything_else_is_gone(
-    world: Path, trunk: Path, capsys: pytest.CaptureFixture[str]
+    world: Path, backbone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = shutil.copy(trunk, "trunk.pth")
+    weights = shutil.copy(backbone, "backbone.pth")
     run("index", "photos", "-o", "photos.index", "--weights", weights, "--words", 32, *HOW_SQUEEZENET)
     shutil.copy("photos/03.png", "mine.png")
     for gone in ("photos", "photos.features"):
         shutil.rmtree(gone)
     Path("photos.network.safetensors").unlink()
-    Path("trunk.pth").unlink()
+    Path("backbone.pth").unlink()
     Path("photos.index").rename("moved.index")
     capsys.readouterr()
     run("query", "moved.index", "mine.png", "--top", 3, "-q")
@@ -67,8 +67,8 @@ def test_an_index_answers_new_photographs_when_everything_else_is_gone(
     assert ranked[0][2] == "03.png" and float(ranked[0][1]) > 2 * float(ranked[1][1])
 
 
-def test_the_network_is_made_once_and_the_second_run_adds_what_is_new(world: Path, trunk: Path) -> None:
-    run("index", "photos", "-o", "photos.index", "--weights", trunk, *HOW_SQUEEZENET)
+def test_the_network_is_made_once_and_the_second_run_adds_what_is_new(world: Path, backbone: Path) -> None:
+    run("index", "photos", "-o", "photos.index", "--weights", backbone, *HOW_SQUEEZENET)
     network = Path("photos.network.safetensors")
     made = network.stat().st_mtime_ns, file_sha256(network)
     recipe = FeatureSet.open("photos.features").recipe
@@ -76,23 +76,23 @@ def test_the_network_is_made_once_and_the_second_run_adds_what_is_new(world: Pat
     assert file_sha256(Index.open("photos.index").network) == made[1]
     shutil.copy("photos/00.png", "photos/new.png")
     run("index", "photos", "-o", "photos.index", "-q", "--workers", 0)
-    run("extract", "photos", "-o", "photos.features", "--weights", trunk, *HOW_SQUEEZENET)
+    run("extract", "photos", "-o", "photos.features", "--weights", backbone, *HOW_SQUEEZENET)
     assert (network.stat().st_mtime_ns, file_sha256(network)) == made
     assert len(Index.open("photos.index")) == PHOTOGRAPHS + 1
 
 
-def test_descriptors_of_a_network_are_not_projected_again(world: Path, trunk: Path) -> None:
-    run("index", "photos", "-o", "photos.index", "--weights", trunk, *HOW_SQUEEZENET)
+def test_descriptors_of_a_network_are_not_projected_again(world: Path, backbone: Path) -> None:
+    run("index", "photos", "-o", "photos.index", "--weights", backbone, *HOW_SQUEEZENET)
     codebook = Index.open("photos.index").codebook
     np.testing.assert_array_equal(codebook.projection, np.eye(128))
     assert not codebook.mean.any()
     assert Codebook.train(FeatureSet.open("photos.features"), 4, rounds=1, whitening="pca").mean.any()
 
 
-def test_whiten_writes_a_network_that_extract_takes(world: Path, trunk: Path) -> None:
-    run("whiten", "photos", "--weights", trunk, "-o", "my.safetensors", "--max-side", 128, "--dim", 16, "-q")
+def test_whiten_writes_a_network_that_extract_takes(world: Path, backbone: Path) -> None:
+    run("whiten", "photos", "--weights", backbone, "-o", "my.safetensors", "--max-side", 128, "--dim", 16, "-q")
     network, origin = open_checkpoint("my.safetensors")
-    assert (network.dim, origin["images"], origin["trunk"]) == (16, PHOTOGRAPHS, "squeezenet1_1")
+    assert (network.dim, origin["images"], origin["backbone"]) == (16, PHOTOGRAPHS, "squeezenet1_1")
     run("extract", "photos", "-o", "a.features", "--weights", "my.safetensors", "--max-side", 128, "--workers", 0, "-q")
     features = FeatureSet.open("a.features")
     assert features.dim == 16 and features.recipe.weights == file_sha256("my.safetensors")
@@ -100,9 +100,9 @@ def test_whiten_writes_a_network_that_extract_takes(world: Path, trunk: Path) ->
 
 
 def test_an_index_of_features_takes_the_network_beside_them_or_says_that_it_has_none(
-    world: Path, trunk: Path, capsys: pytest.CaptureFixture[str]
+    world: Path, backbone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("extract", "photos", "-o", "a.features", "--weights", trunk, *HOW_SQUEEZENET)
+    run("extract", "photos", "-o", "a.features", "--weights", backbone, *HOW_SQUEEZENET)
     run("index", "a.features", "-o", "with.index", "-q")
     assert Index.open("with.index").network is not None
     Path("a.network.safetensors").unlink()
@@ -114,13 +114,13 @@ def test_an_index_of_features_takes_the_network_beside_them_or_says_that_it_has_
         run("query", "without.index", "photos/00.png", "--box", "0,0,90,90")
 
 
-def test_the_network_of_features_that_are_there_is_not_replaced(world: Path, trunk: Path) -> None:
-    run("extract", "photos", "-o", "a.features", "--weights", trunk, *HOW_SQUEEZENET)
+def test_the_network_of_features_that_are_there_is_not_replaced(world: Path, backbone: Path) -> None:
+    run("extract", "photos", "-o", "a.features", "--weights", backbone, *HOW_SQUEEZENET)
     network = Path("a.network.safetensors")
     before = network.read_bytes()
     other = ("--extractor", "how-squeezenet", "--max-side", 128, "--scales", "1,0.707", "--workers", 0, "-q")
     with pytest.raises(MismatchError, match="belongs to features that are there already"):
-        run("extract", "photos", "-o", "a.features", "--weights", trunk, *other)
+        run("extract", "photos", "-o", "a.features", "--weights", backbone, *other)
     assert network.read_bytes() == before
     run("extract", "photos", "-o", "a.features", "--weights", network, *HOW_SQUEEZENET)
     assert network.read_bytes() == before
@@ -133,12 +133,12 @@ def test_without_weights_rootsift_is_taken_and_said(world: Path, capsys: pytest.
 
 
 def test_weights_that_were_fetched_are_taken_and_said(
-    world: Path, trunk: Path, capsys: pytest.CaptureFixture[str]
+    world: Path, backbone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from asmk_engine.networks.cache import weights_folder
 
     weights_folder().mkdir(parents=True)
-    shutil.copy(trunk, weights_folder() / "squeezenet1_1-b8a52dc0.pth")
+    shutil.copy(backbone, weights_folder() / "squeezenet1_1-b8a52dc0.pth")
     with pytest.raises(Exception, match="b8a52dc0 was published"):
         run("extract", "photos", "-o", "a.features", "--workers", 0)
     assert "features: how-squeezenet, whose weights have been fetched" in capsys.readouterr().err
@@ -151,10 +151,10 @@ def test_weights_that_were_fetched_are_taken_and_said(
         (("--extractor", "how-r18"), NotFoundError, r"weights fetch how-r18"),
         (("--extractor", "how"), InputError, "how needs weights: give a network file with --weights"),
         (("--extractor", "surf"), InputError, "there is no extractor 'surf'; there are: .*how-squeezenet"),
-        (("--weights", "TRUNK"), InputError, "name the extractor too, such as --extractor how-squeezenet"),
-        (("--weights", "TRUNK", "--extractor", "delf-squeezenet"), InputError, "learned attention.*train-delf"),
+        (("--weights", "BACKBONE"), InputError, "name the extractor too, such as --extractor how-squeezenet"),
+        (("--weights", "BACKBONE", "--extractor", "delf-squeezenet"), InputError, "learned attention.*train-delf"),
         (
-            ("--weights", "TRUNK", "--extractor", "how-resnet18"),
+            ("--weights", "BACKBONE", "--extractor", "how-resnet18"),
             MismatchError,
             "missing bn1.bias.*surplus features.0.bias",
         ),
@@ -168,9 +168,9 @@ def test_weights_that_were_fetched_are_taken_and_said(
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(
-    world: Path, trunk: Path, options: tuple[str, ...], error: type[Exception], message: str
+    world: Path, backbone: Path, options: tuple[str, ...], error: type[Exception], message: str
 ) -> None:
-    given = [str(trunk) if option == "TRUNK" else option for option in options]
+    given = [str(backbone) if option == "BACKBONE" else option for option in options]
     with pytest.raises(error, match=message) as caught:
         run("extract", "photos", "-o", "a.features", "--workers", 0, "-q", *given)
     assert "\n" not in str(caught.value)

@@ -16,7 +16,7 @@ from asmk_engine import demo
 from asmk_engine.cli.demo import _environment
 from asmk_engine.demo import QueryViews
 from asmk_engine.errors import DependencyError, InputError
-from asmk_engine.evaluation.truth import read_truth
+from asmk_engine.evaluation.ground_truth import read_ground_truth
 from asmk_engine.images.listing import ImageFile, find_images
 from samples import load_image
 
@@ -205,10 +205,10 @@ def test_the_ground_truth_is_read_as_it_was_meant(tmp_path: Path) -> None:
     placed = [ImageFile(name, tmp_path / name) for name in ("ä b.png", "motorcycle_left.png", "motorcycle_right.png")]
     queries = demo.add_second_photos(queries, placed)
     images = [*(photo.name for photo in placed), "v/1.jpg", "v/2.jpg", "v/3.jpg"]
-    demo.write_truth(tmp_path / "gnd.json", images, queries)
-    truth = read_truth(tmp_path / "gnd.json")
-    assert truth.images == tuple(images)
-    first, second = truth.queries
+    demo.write_ground_truth(tmp_path / "gnd.json", images, queries)
+    ground_truth = read_ground_truth(tmp_path / "gnd.json")
+    assert ground_truth.images == tuple(images)
+    first, second = ground_truth.queries
     assert (first.name, first.easy, first.hard, first.junk) == ("ä b.png", {"v/1.jpg", "v/2.jpg"}, {"v/3.jpg"}, set())
     assert first.in_database and first.box is None
     assert (second.easy, second.hard) == ({"motorcycle_right.png"}, set())
@@ -235,16 +235,16 @@ def test_the_whole_way_on_a_folder_of_ones_own(tmp_path: Path) -> None:
     assert contents(tmp_path / "own") == before
 
     answers = [json.loads(line) for line in (tmp_path / "out/answers.jsonl").read_text().splitlines()]
-    truth = read_truth(tmp_path / "out/gnd.json")
-    assert [answer["query"] for answer in answers] == [query.name for query in truth.queries]
-    assert "broken.png" not in truth.images and len(truth.images) == 4 + 2 * 12
+    ground_truth = read_ground_truth(tmp_path / "out/gnd.json")
+    assert [answer["query"] for answer in answers] == [query.name for query in ground_truth.queries]
+    assert "broken.png" not in ground_truth.images and len(ground_truth.images) == 4 + 2 * 12
     assert all(answer["query"] not in [hit["name"] for hit in answer["hits"]] for answer in answers)
     with Image.open(tmp_path / "out/sheet.png") as picture:
         assert picture.width > 1000
 
     again = run_demo(tmp_path, "own", "-o", "out", "--queries", "1", "--seed", "1", "--quiet")
     assert (again.returncode, again.stderr) == (0, "")
-    assert len(read_truth(tmp_path / "out/gnd.json").images) == 4 + 12
+    assert len(read_ground_truth(tmp_path / "out/gnd.json").images) == 4 + 12
     assert "1" in again.stdout.split()
 
 

@@ -275,7 +275,7 @@ def test_failures_stand_one_a_line(tmp_path: Path) -> None:
     assert run(tmp_path / "f", "--failures", "--names").exit_code == 2
 
 
-def test_what_a_stranger_wrote_reaches_no_terminal_unescaped(tmp_path: Path) -> None:
+def test_untrusted_text_reaches_no_terminal_unescaped(tmp_path: Path) -> None:
     codebook = random_codebook(WORDS, DIM)
     codebook.training["note"] = "red \x1b[31m\nand a second line"
     codebook.save(tmp_path / "c.h5")

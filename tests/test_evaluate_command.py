@@ -54,10 +54,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_index(folder, "more", photographs(1, 3))
     names = [[f"scene{scene}/{scene}-{view}.jpg" for view in range(VIEWS)] for scene in range(SCENES)]
     queries = [{"query": s[0], "bbox": None, "easy": [s[1]], "hard": [s[2]], "junk": [s[3]]} for s in names]
-    truth = {"imlist": list(images), "queries": queries}
-    (folder / "gnd.json").write_text(json.dumps(truth))
+    ground_truth = {"imlist": list(images), "queries": queries}
+    (folder / "gnd.json").write_text(json.dumps(ground_truth))
     original = [{"query": s[0], "bbox": None, "ok": s[:3], "junk": [s[3]]} for s in names]
-    (folder / "original.json").write_text(json.dumps({**truth, "queries": original}))
+    (folder / "original.json").write_text(json.dumps({**ground_truth, "queries": original}))
     rows = [f"{name},{name.split('/')[0]}" for name in images]
     (folder / "labels.csv").write_text("image,label\n" + "\n".join(rows))
     return folder
@@ -92,11 +92,13 @@ def test_the_map_of_every_file_is_the_map_of_the_search(
 ) -> None:
     more = ["--distractors", world / "more.index"] if distractors else []
     saved = ["--save-run", tmp_path / "run", "--run-format", form]
-    found = measure(world / "photos.index", "--truth", world / "gnd.json", *more, *saved)
+    found = measure(world / "photos.index", "--ground-truth", world / "gnd.json", *more, *saved)
     assert 5 < found["medium"]["mAP"] < 100 and found["medium"]["queries"] == SCENES
     assert found["protocol"] == "revisited" and found["unranked"] == [] and len(found["per_query"]["hard"]) == SCENES
-    assert measure(world / "photos.index", "--truth", world / "gnd.json", *more) == found  # without names on the way
-    read = measure("--run", tmp_path / "run", "--truth", world / "gnd.json")
+    assert (
+        measure(world / "photos.index", "--ground-truth", world / "gnd.json", *more) == found
+    )  # without names on the way
+    read = measure("--run", tmp_path / "run", "--ground-truth", world / "gnd.json")
     if form == "gldv2":  # a submission knows no folders
         for report in (read, found):
             report["per_query"] = {row: [*values.values()] for row, values in report["per_query"].items()}
@@ -104,9 +106,9 @@ def test_the_map_of_every_file_is_the_map_of_the_search(
 
 
 def test_distractors_push_down_and_are_never_right(world: Path) -> None:
-    plain = measure(world / "photos.index", "--truth", world / "gnd.json")
+    plain = measure(world / "photos.index", "--ground-truth", world / "gnd.json")
     pushed = measure(
-        world / "photos.index", "--truth", world / "gnd.json", "--distractors", world / "more.index",
+        world / "photos.index", "--ground-truth", world / "gnd.json", "--distractors", world / "more.index",
         "--distractors", world / "photos.index",
     )  # fmt: skip
     # The last set holds the very photographs of the database: each right one stands behind or before its twin.
@@ -118,18 +120,18 @@ def test_distractors_push_down_and_are_never_right(world: Path) -> None:
 
 
 def test_the_original_protocol_on_the_command_line(world: Path) -> None:
-    found = measure(world / "photos.index", "--truth", world / "original.json", "--interval")
+    found = measure(world / "photos.index", "--ground-truth", world / "original.json", "--interval")
     assert found["protocol"] == "original"
     assert list(found["all"]) == ["mAP", "low", "high", "mP@1", "mP@5", "mP@10", "queries"]
     assert found["all"]["low"] <= found["all"]["mAP"] <= found["all"]["high"] and found["all"]["mP@1"] == 100
-    table = run("evaluate", world / "photos.index", "--truth", world / "original.json", "--worst", 2, "-q")
+    table = run("evaluate", world / "photos.index", "--ground-truth", world / "original.json", "--worst", 2, "-q")
     assert len(table.splitlines()) == 4 and table.splitlines()[3].startswith("all")
 
 
 def test_landmarks_on_the_command_line(world: Path, tmp_path: Path) -> None:
-    truth = tmp_path / "solution.csv"
-    truth.write_text("id,images,Usage\n0-0,0-0 0-1 0-2,Public\n1-0,1-1,Private\n2-0,None,Ignored\n")
-    report = measure("--run", make_submission(tmp_path, "0-0,0-1 9-9 0-0\n1-0,x 1-1\n"), "--truth", truth)
+    ground_truth = tmp_path / "solution.csv"
+    ground_truth.write_text("id,images,Usage\n0-0,0-0 0-1 0-2,Public\n1-0,1-1,Private\n2-0,None,Ignored\n")
+    report = measure("--run", make_submission(tmp_path, "0-0,0-1 9-9 0-0\n1-0,x 1-1\n"), "--ground-truth", ground_truth)
     assert report["public"]["mAP@100"] == pytest.approx(100 * (1 + 2 / 3) / 3)
     assert report["private"] == {"mAP@100": 50, "queries": 1}
 
@@ -161,12 +163,12 @@ def test_every_image_by_the_others_and_its_submission(world: Path, tmp_path: Pat
     rows = [f"{scene}-{view},scene{scene},{'Public' if view else 'Private'}" for scene, view in views]
     solution = tmp_path / "solution.csv"
     solution.write_text("id,landmarks,Usage\n" + "\n".join(rows))
-    report = measure("--run", submission, "--truth", solution)
+    report = measure("--run", submission, "--ground-truth", solution)
     assert report["private"]["labelled"] == SCENES and report["public"]["labelled"] == 3 * SCENES
     right = sum(report[part]["accuracy"] * report[part]["labelled"] for part in ("private", "public"))
     accuracy = float(result.stderr.split("accuracy ")[1].split(" %")[0])
     assert accuracy == pytest.approx(right / (4 * SCENES), abs=0.01) and report["private"]["accuracy"] > 80
-    assert "µAP" in run("evaluate", "--run", submission, "--truth", solution)
+    assert "µAP" in run("evaluate", "--run", submission, "--ground-truth", solution)
 
 
 def test_a_global_index_classifies_too(tmp_path: Path) -> None:
@@ -202,9 +204,9 @@ def test_images_without_a_label(world: Path, tmp_path: Path) -> None:
 
 def test_missing_images_are_refused_or_allowed(world: Path, tmp_path: Path) -> None:
     path = make_index(tmp_path, "few", dict(list(photographs(0, SCENES).items())[:-2]))
-    message = fails(NotFoundError, "evaluate", path, "--truth", world / "gnd.json")
+    message = fails(NotFoundError, "evaluate", path, "--ground-truth", world / "gnd.json")
     assert "2 of 24 images of the ground truth are missing: 'scene5/5-2.jpg', 'scene5/5-3.jpg'" in message
-    found = invoke("evaluate", path, "--truth", world / "gnd.json", "--allow-missing", "--json")
+    found = invoke("evaluate", path, "--ground-truth", world / "gnd.json", "--allow-missing", "--json")
     assert "2 images of the ground truth are not indexed and count as not found" in found.stderr
     per_query = json.loads(found.stdout)["per_query"]
     assert per_query["hard"]["scene5/5-0.jpg"] == 0 and len(per_query["hard"]) == SCENES
@@ -214,7 +216,7 @@ def test_queries_without_features_count_as_not_found(world: Path, tmp_path: Path
     images = photographs(0, SCENES)
     some = write_features(tmp_path / "some", {name: image for name, image in images.items() if "0/" not in name})
     written = tmp_path / "rankings.trec"
-    call = ["evaluate", make_index(tmp_path, "i", images), "--truth", world / "gnd.json", "--allow-missing"]
+    call = ["evaluate", make_index(tmp_path, "i", images), "--ground-truth", world / "gnd.json", "--allow-missing"]
     found = invoke(*call, "--features", some.path, "--json")
     told = json.loads(found.stdout)
     assert found.stderr.count("counts as not found") == 1 and told["unranked"] == ["scene0/0-0.jpg"]
@@ -224,16 +226,16 @@ def test_queries_without_features_count_as_not_found(world: Path, tmp_path: Path
 
 
 def test_wrong_calls(world: Path, tmp_path: Path) -> None:
-    index, truth = world / "photos.index", world / "gnd.json"
+    index, ground_truth = world / "photos.index", world / "gnd.json"
     solution = tmp_path / "solution.csv"
     solution.write_text("id,landmarks\na,7\n")
     for arguments in (
-        ("evaluate", "--truth", truth),
-        ("evaluate", index, "--run", truth, "--truth", truth),
-        ("evaluate", "--run", truth, "--truth", truth, "--save-run", "x"),
-        ("evaluate", "--run", truth, "--truth", truth, "--distractors", index),
-        ("evaluate", index, "--truth", solution),
-        ("evaluate", "--run", solution, "--truth", solution, "--interval"),
+        ("evaluate", "--ground-truth", ground_truth),
+        ("evaluate", index, "--run", ground_truth, "--ground-truth", ground_truth),
+        ("evaluate", "--run", ground_truth, "--ground-truth", ground_truth, "--save-run", "x"),
+        ("evaluate", "--run", ground_truth, "--ground-truth", ground_truth, "--distractors", index),
+        ("evaluate", index, "--ground-truth", solution),
+        ("evaluate", "--run", solution, "--ground-truth", solution, "--interval"),
         ("classify", index, "--labels", world / "labels.csv"),
         ("classify", index, "x", "--all", "--labels", world / "labels.csv"),
     ):
@@ -242,7 +244,7 @@ def test_wrong_calls(world: Path, tmp_path: Path) -> None:
 
 def test_distractors_of_another_codebook_are_refused(world: Path, tmp_path: Path) -> None:
     other = Index.create(tmp_path / "other.index", random_codebook(24, DIM, seed=9)).path
-    arguments = ["evaluate", world / "photos.index", "--truth", world / "gnd.json", "--distractors", other]
+    arguments = ["evaluate", world / "photos.index", "--ground-truth", world / "gnd.json", "--distractors", other]
     assert "indexes that are searched together need one codebook" in fails(MismatchError, *arguments)
 
 
@@ -251,7 +253,9 @@ def test_rankings_that_need_the_list_of_images_are_refused(world: Path, tmp_path
         (tmp_path / f"x_1_{name}.txt").write_text({"query": "scene0/0-0 1 2 3 4", "good": "scene0/0-0"}.get(name, ""))
     ranks = tmp_path / "ranks.npy"
     np.save(ranks, np.zeros((1, 1), int))
-    assert "does not list its database images" in fails(InputError, "evaluate", "--run", ranks, "--truth", tmp_path)
+    assert "does not list its database images" in fails(
+        InputError, "evaluate", "--run", ranks, "--ground-truth", tmp_path
+    )
 
 
 def draw(seed: int, turned: float) -> np.ndarray:
@@ -273,11 +277,13 @@ def test_queries_outside_the_database_are_cut_from_their_photographs(tmp_path: P
         cv2.imwrite(str(tmp_path / "queries" / f"query_{seed}.png"), draw(seed, 3))
     images = [f"{kind}_{seed}" for seed in range(4) for kind in ("scene", "other")]
     queries = [{"bbx": [20, 15, 250.5, 180], "easy": [2 * n], "hard": [2 * n + 1], "junk": []} for n in range(4)]
-    truth = tmp_path / "gnd.pkl"
-    truth.write_bytes(pickle.dumps({"imlist": images, "qimlist": [f"query_{n}" for n in range(4)], "gnd": queries}))
+    ground_truth = tmp_path / "gnd.pkl"
+    ground_truth.write_bytes(
+        pickle.dumps({"imlist": images, "qimlist": [f"query_{n}" for n in range(4)], "gnd": queries})
+    )
     options = ["--words", 16, "--max-features", 200, "--workers", 0, "-q"]
     run("index", tmp_path / "jpg", "-o", tmp_path / "i.index", *options)
-    call = ["evaluate", tmp_path / "i.index", "--truth", truth]
+    call = ["evaluate", tmp_path / "i.index", "--ground-truth", ground_truth]
     assert "the photograph of query 'query_0' is not indexed" in fails(NotFoundError, *call)
     found = json.loads(run(*call, "--images", tmp_path / "queries", "--json", "-q"))
     assert found["medium"] == {"mAP": 100, "mP@1": 100, "mP@5": 100, "mP@10": 100, "queries": 4}

@@ -31,7 +31,7 @@ def with_blobs(height: int, width: int, *blobs: tuple[float, float, float]) -> n
 
 
 def assert_same(one: Features, other: Features) -> None:
-    for key in ("descriptors", "keypoints", "strengths"):
+    for key in ("descriptors", "keypoints", "scores"):
         np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
     assert one.image_size == other.image_size
 
@@ -55,8 +55,8 @@ def test_features_have_the_promised_form_and_order() -> None:
     features = load_extractor("rootsift", max_features=200).extract(textured(240, 320))
     assert features.descriptors.shape == (200, 128) and features.descriptors.dtype == np.float16
     assert features.keypoints.shape == (200, 3) and features.keypoints.dtype == np.float32
-    assert features.strengths.dtype == np.float32
-    assert (np.diff(features.strengths) <= 0).all() and features.strengths[-1] > 0
+    assert features.scores.dtype == np.float32
+    assert (np.diff(features.scores) <= 0).all() and features.scores[-1] > 0
     assert features.image_size == (320, 240)
     norms = np.linalg.norm(features.descriptors.astype(np.float32), axis=1)
     np.testing.assert_allclose(norms, 1, atol=2e-3)
@@ -65,8 +65,8 @@ def test_features_have_the_promised_form_and_order() -> None:
 def test_fewer_features_are_the_first_of_more() -> None:
     image = textured(240, 320)
     many, few = RootSift(max_features=400).extract(image), RootSift(max_features=150).extract(image)
-    np.testing.assert_array_equal(few.strengths, many.strengths[:150])
-    inside = many.strengths[:150] > many.strengths[149]
+    np.testing.assert_array_equal(few.scores, many.scores[:150])
+    inside = many.scores[:150] > many.scores[149]
     np.testing.assert_array_equal(few.descriptors[inside], many.descriptors[:150][inside])
 
 

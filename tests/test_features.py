@@ -19,7 +19,7 @@ DIM = 8
 
 
 def same(one: Features, other: Features) -> bool:
-    arrays = ("descriptors", "keypoints", "strengths")
+    arrays = ("descriptors", "keypoints", "scores")
     return one.image_size == other.image_size and all(
         np.array_equal(getattr(one, a), getattr(other, a)) for a in arrays
     )
@@ -90,7 +90,7 @@ def test_unfinished_parts_are_ignored_and_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("array", ["descriptors", "keypoints", "strengths"])
+@pytest.mark.parametrize("array", ["descriptors", "keypoints", "scores"])
 def test_what_is_not_finite_is_refused(tmp_path: Path, value: float, array: str) -> None:
     features = make_features(np.ones((3, DIM)))
     getattr(features, array)[1] = value
@@ -103,9 +103,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     good = make_features(np.ones((3, DIM)))
     cases = [
         (MismatchError, make_features(np.ones((3, DIM + 1)))),
-        (InputError, Features(np.ones((3, DIM)), good.keypoints, good.strengths, (1, 1))),
-        (InputError, Features(good.descriptors, good.keypoints[:2], good.strengths, (1, 1))),
-        (InputError, Features(good.descriptors[0], good.keypoints, good.strengths, (1, 1))),
+        (InputError, Features(np.ones((3, DIM)), good.keypoints, good.scores, (1, 1))),
+        (InputError, Features(good.descriptors, good.keypoints[:2], good.scores, (1, 1))),
+        (InputError, Features(good.descriptors[0], good.keypoints, good.scores, (1, 1))),
     ]
     with FeatureWriter(tmp_path / "f", RECIPE, DIM) as writer:
         for error, features in cases:

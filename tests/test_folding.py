@@ -8,28 +8,28 @@ import torch
 from torch import nn
 
 import naive_networks as naive
+from asmk_engine.networks.backbones import build_backbone
 from asmk_engine.networks.folding import folded
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
-from asmk_engine.networks.trunks import build_trunk
 from tiny_networks import arrays, randomised
 
 
 @pytest.mark.parametrize(("name", "skip"), [("resnet18", 1), ("resnet50", 2)])
-def test_a_folded_trunk_is_its_twin_and_normalises_nothing(name: str, skip: int) -> None:
-    trunk = randomised(build_trunk(name, skip).double())
-    weights = arrays(trunk)
+def test_a_folded_backbone_is_its_twin_and_normalises_nothing(name: str, skip: int) -> None:
+    backbone = randomised(build_backbone(name, skip).double())
+    weights = arrays(backbone)
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 33, 40)))
-    found = folded(trunk)
+    found = folded(backbone)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
     with torch.inference_mode():
         np.testing.assert_allclose(found(x)[0].numpy(), naive.resnet(x[0].numpy(), weights, name, skip), rtol=1e-8)
 
 
 @pytest.mark.parametrize(("name", "skip"), [("resnet50v2", 3), ("squeezenet1_1", 8), ("vgg16", 0)])
-def test_other_trunks_stay_as_they_are(name: str, skip: int) -> None:
-    trunk = randomised(build_trunk(name, skip))
-    before = {key: value.clone() for key, value in trunk.state_dict().items()}
-    after = folded(trunk).state_dict()
+def test_other_backbones_stay_as_they_are(name: str, skip: int) -> None:
+    backbone = randomised(build_backbone(name, skip))
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    after = folded(backbone).state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)
 
 

@@ -27,7 +27,7 @@ def test_a_frozen_index_answers_as_it_did(name: str, tmp_path: Path) -> None:
     index = Index.open(tmp_path / name / "photos.index")
     expected = json.loads((FROZEN / name / "answers.json").read_text())
     assert index.names == expected["names"]
-    searcher = Searcher(index, assignments=3)
+    searcher = Searcher(index, multiple_assignment=3)
     for hits, features in zip(expected["hits"], random_images(4, 24, seed=9).values(), strict=True):
         found = searcher.search(features, None)
         assert [hit.name for hit in found] == [name for name, _ in hits]

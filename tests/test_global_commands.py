@@ -126,7 +126,7 @@ def test_answers_of_two_kinds_are_fused(folder: Path, method: str) -> None:
 def test_a_global_index_is_evaluated_with_distractors(folder: Path) -> None:
     queries = [{"query": NAMES[0], "bbox": None, "easy": NAMES[1:2], "hard": NAMES[3:4], "junk": []}]
     (folder / "gnd.json").write_text(json.dumps({"imlist": NAMES, "queries": queries}))
-    call = ["evaluate", folder / "gem.index", "--truth", folder / "gnd.json", "--json"]
+    call = ["evaluate", folder / "gem.index", "--ground-truth", folder / "gnd.json", "--json"]
     assert json.loads(run(*call)[0])["easy"]["mAP"] == 100  # the two are equal
     write_global(folder / "more.features", global_images(30, prefix="far", seed=6))
     run("index", folder / "more.features", "-o", folder / "far.index")
@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_one_line(folder: Path) -> None:
         (["query", index, "nobody"], "neither an image of"),
         (["augment", folder / "local.index", "-o", new], "where a global index"),
         (["augment", index, "-o", index], "not empty"),
-        (["evaluate", index, "--truth", folder / "g.json", "--distractors", folder / "local.index"], "g.json"),
+        (["evaluate", index, "--ground-truth", folder / "g.json", "--distractors", folder / "local.index"], "g.json"),
     ):
         assert message in fails(*arguments)
         assert not new.exists() or not any(new.iterdir())

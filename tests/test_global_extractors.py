@@ -19,9 +19,10 @@ from asmk_engine.extractors.network import BatchedExtractor
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.images.decoding import View, view_image
 from asmk_engine.networks import checkpoints
+from asmk_engine.networks.backbones import BACKBONES, build_backbone
 from asmk_engine.networks.global_checkpoints import (
     Completion,
-    find_trunk,
+    find_backbone,
     open_global_checkpoint,
     open_global_network,
     save_global_checkpoint,
@@ -29,7 +30,6 @@ from asmk_engine.networks.global_checkpoints import (
 from asmk_engine.networks.global_network import GEM_SCALES, POOLINGS, GlobalNetwork, GlobalOptions, rescaled
 from asmk_engine.networks.multiscale import normalise_pixels
 from asmk_engine.networks.tensor_files import kind_of_network
-from asmk_engine.networks.trunks import TRUNKS, build_trunk
 from asmk_engine.storage.user_files import file_sha256
 from tiny_networks import SHARED, randomised, tiny_checkpoint
 
@@ -38,7 +38,7 @@ WHOLE = (*POOLINGS, "how-global")
 
 def tiny_global(seed: int = 0, **options: object) -> GlobalNetwork:
     """A network of 128 channels at stride 4 with random weights."""
-    network = GlobalNetwork(GlobalOptions(**({"trunk": "squeezenet1_1", "skip": 8} | options)))  # type: ignore[arg-type]
+    network = GlobalNetwork(GlobalOptions(**({"backbone": "squeezenet1_1", "skip": 8} | options)))  # type: ignore[arg-type]
     randomised(network, seed)
     if network.exponent is not None:
         network.exponent.data.fill_(2.5)
@@ -46,16 +46,16 @@ def tiny_global(seed: int = 0, **options: object) -> GlobalNetwork:
 
 
 @pytest.fixture
-def trunk_file(tmp_path: Path) -> str:
-    """Weights of a trunk alone, as torchvision publishes them, with a piece of its classifier."""
-    state = randomised(build_trunk("squeezenet1_1", 8)).state_dict()
-    torch.save({**state, "classifier.1.weight": torch.zeros(3, 2, 1, 1)}, tmp_path / "trunk.pth")
-    return str(tmp_path / "trunk.pth")
+def backbone_file(tmp_path: Path) -> str:
+    """Weights of a backbone alone, as torchvision publishes them, with a piece of its classifier."""
+    state = randomised(build_backbone("squeezenet1_1", 8)).state_dict()
+    torch.save({**state, "classifier.1.weight": torch.zeros(3, 2, 1, 1)}, tmp_path / "backbone.pth")
+    return str(tmp_path / "backbone.pth")
 
 
 @pytest.fixture
 def network_file(tmp_path: Path) -> str:
-    """A local network, of which the trunk is taken, or the whole by how-global."""
+    """A local network, of which the backbone is taken, or the whole by how-global."""
     return tiny_checkpoint(tmp_path / "local.safetensors")
 
 
@@ -87,7 +87,7 @@ def test_one_descriptor_of_unit_length_at_the_centre(name: str, network_file: st
     assert features.descriptors.shape == (1, extractor.dim) and features.descriptors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(features.descriptors), 1, rtol=1e-6)
     np.testing.assert_allclose(features.keypoints, [[41.5, 29.5, 84]], rtol=1e-6)
-    assert features.strengths.tolist() == [1] and features.image_size == (84, 60)
+    assert features.scores.tolist() == [1] and features.image_size == (84, 60)
     assert extractor.recipe.is_global and extractor.recipe.extractor == name
     assert_same(features, extractor.extract(photograph()))
 
@@ -105,7 +105,7 @@ def test_descriptors_equal_their_twins(name: str, network_file: str) -> None:
     extractor: Any = load_extractor(name, weights=network_file)
     with torch.no_grad():
         pixels = normalise_pixels(torch.from_numpy(photograph())[None], extractor.network.options)
-        maps = [extractor.network.trunk(part)[0].double().numpy() for part in rescaled(pixels, GEM_SCALES, 1)]
+        maps = [extractor.network.backbone(part)[0].double().numpy() for part in rescaled(pixels, GEM_SCALES, 1)]
     vectors = [naive_global.over_norm(getattr(naive_global, name)(found)) for found in maps]
     expected = naive_global.over_scales(vectors, 3.0 if name == "gem" else 1.0)
     np.testing.assert_allclose(extractor.extract(photograph()).descriptors, [expected], atol=1e-5)
@@ -115,7 +115,7 @@ def test_descriptors_equal_their_twins(name: str, network_file: str) -> None:
 def test_views_of_several_sizes_are_described_in_their_order(
     name: str, network_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BatchedExtractor, "together", 8)
+    monkeypatch.setattr(BatchedExtractor, "batch_size", 8)
     extractor: Any = load_extractor(name, weights=network_file)
     views = [view_image(photograph(40 + 8 * (number % 2), 48, number), 1024) for number in range(5)]
     for one, view in zip(extractor.describe(views), views, strict=True):
@@ -133,7 +133,7 @@ def test_where_memory_ends_half_of_the_images_are_tried(network_file: str, monke
             raise torch.OutOfMemoryError("no more")
         return whole(self, views)
 
-    monkeypatch.setattr(BatchedExtractor, "together", 8)
+    monkeypatch.setattr(BatchedExtractor, "batch_size", 8)
     monkeypatch.setattr(type(extractor), "_run", limited)
     found = extractor.describe([view_image(photograph(seed=number), 1024) for number in range(5)])
     assert sizes == [5, 2, 3, 1, 2]
@@ -155,8 +155,8 @@ def test_half_precision_is_near(network_file: str) -> None:
         assert 0.99 < (exact @ half.T).item() < 1.00001 and half.dtype == np.float32
 
 
-def test_a_feature_set_is_extracted_and_found_again(photographs: Path, trunk_file: str, tmp_path: Path) -> None:
-    extractor: Any = load_extractor("spoc", weights=trunk_file)
+def test_a_feature_set_is_extracted_and_found_again(photographs: Path, backbone_file: str, tmp_path: Path) -> None:
+    extractor: Any = load_extractor("spoc", weights=backbone_file)
     found = extractor.extract_folder(photographs, tmp_path / "features", workers=0)
     assert len(found) == 6 and found.dim == 128 and found.recipe == extractor.recipe
     for name, features in found.images():
@@ -177,22 +177,22 @@ def test_the_recipe_makes_an_equal_extractor(name: str, options: dict[str, Any],
     assert_same(again.extract(photograph()), extractor.extract(photograph()))
 
 
-def test_recipes_hold_the_scales_that_are_used_and_nothing_without_effect(tmp_path: Path, trunk_file: str) -> None:
-    recipe = load_extractor("gem", weights=trunk_file).recipe
+def test_recipes_hold_the_scales_that_are_used_and_nothing_without_effect(tmp_path: Path, backbone_file: str) -> None:
+    recipe = load_extractor("gem", weights=backbone_file).recipe
     sizes = {"max_side": 1024, "precision": "fp32"}
     assert recipe.options == {**sizes, "exponent": 3.0, "skip": 0, "scales": list(GEM_SCALES)}
-    assert recipe.weights == file_sha256(trunk_file)
+    assert recipe.weights == file_sha256(backbone_file)
     save_global_checkpoint(tmp_path / "own.safetensors", tiny_global(scales=(1.0, 0.7)), {})
     own = load_extractor("gem", weights=str(tmp_path / "own.safetensors"))
     assert own.recipe.options == {**sizes, "scales": [1.0, 0.7]}
     assert load_extractor("gem", weights=str(own.weights), scales=[2.0]).recipe.options["scales"] == [2.0]  # type: ignore[attr-defined]
 
 
-def test_exponents_change_gem_and_nothing_else_has_one(trunk_file: str) -> None:
-    three, four = (load_extractor("gem", weights=trunk_file, exponent=p).extract(photograph()) for p in (3.0, 4.0))
+def test_exponents_change_gem_and_nothing_else_has_one(backbone_file: str) -> None:
+    three, four = (load_extractor("gem", weights=backbone_file, exponent=p).extract(photograph()) for p in (3.0, 4.0))
     assert not np.allclose(three.descriptors, four.descriptors, atol=1e-4)
     with pytest.raises(InputError, match=r"mac has no option 'exponent'; it has: .*default the network's own"):
-        load_extractor("mac", weights=trunk_file, exponent=3.0)
+        load_extractor("mac", weights=backbone_file, exponent=3.0)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -201,9 +201,9 @@ def test_weights_are_asked_for(name: str) -> None:
         load_extractor(name)
 
 
-def test_presets_demand_their_trunk(trunk_file: str, network_file: str) -> None:
+def test_presets_demand_their_backbone(backbone_file: str, network_file: str) -> None:
     with pytest.raises(MismatchError, match="a network of squeezenet1_1 without 7 parts, gem-squeezenet is"):
-        load_extractor("gem-squeezenet", weights=trunk_file)
+        load_extractor("gem-squeezenet", weights=backbone_file)
     with pytest.raises(MismatchError, match="with learned attention, how-global takes norm"):
         tiny_checkpoint(Path(network_file), attention="learned")
         assert load_extractor("how-global", weights=network_file).dim
@@ -241,9 +241,9 @@ def test_altered_cut_and_other_files_are_refused(tmp_path: Path, network_file: s
     save_global_checkpoint(path, network, {})
     with pytest.raises(DamagedError, match="exponent of GeM is not above 0"):
         open_global_checkpoint(path)
-    checkpoints.write_network(path, "asmk-engine global network", build_trunk("squeezenet1_1", 9),
+    checkpoints.write_network(path, "asmk-engine global network", build_backbone("squeezenet1_1", 9),
                               GlobalOptions("squeezenet1_1", 9).to_json(), {})  # fmt: skip
-    with pytest.raises(MismatchError, match=r"missing exponent; .*missing trunk.features.0.weight"):
+    with pytest.raises(MismatchError, match=r"missing backbone.features.0.weight; .*missing exponent"):
         open_global_checkpoint(path)
 
 
@@ -259,22 +259,22 @@ def test_a_complete_network_is_not_completed_otherwise(tmp_path: Path) -> None:
         assert load_extractor("mac", weights=path).dim
 
 
-def test_every_trunk_is_found_by_its_tensors() -> None:
+def test_every_backbone_is_found_by_its_tensors() -> None:
     with torch.device("meta"):
         for name in ("resnet18", "resnet50", "resnet101", "squeezenet1_1", "vgg16", "resnet50v2"):
-            for skip in {0, min(1, TRUNKS[name].most_skip)}:
-                state = build_trunk(name, skip).state_dict()
-                assert find_trunk({**state, "fc.bias": torch.zeros(5)}, 0, "here") == (name, skip)
-        whole = build_trunk("resnet18").state_dict()
-        assert find_trunk(whole, 2, "here") == ("resnet18", 2)
+            for skip in {0, min(1, BACKBONES[name].most_skip)}:
+                state = build_backbone(name, skip).state_dict()
+                assert find_backbone({**state, "fc.bias": torch.zeros(5)}, 0, "here") == (name, skip)
+        whole = build_backbone("resnet18").state_dict()
+        assert find_backbone(whole, 2, "here") == ("resnet18", 2)
         cut = {key: value[:1] for key, value in whole.items() if value.ndim}
         for wrong in ({}, {**whole, "surplus": torch.zeros(1)}, cut):
-            with pytest.raises(MismatchError, match="fit no trunk that is known"):
-                find_trunk(wrong, 0, "here")
+            with pytest.raises(MismatchError, match="fit no backbone that is known"):
+                find_backbone(wrong, 0, "here")
 
 
 @pytest.mark.parametrize(("file", "skip"), [("squeezenet1.1.npz", 0), ("resnet50v2_stage1-3.npz", 1)])
-def test_published_trunks_describe_a_photograph(file: str, skip: int) -> None:
+def test_published_backbones_describe_a_photograph(file: str, skip: int) -> None:
     path = SHARED / "weights" / file
     if not path.is_file():
         pytest.skip("no published weights here")
@@ -301,7 +301,7 @@ def test_files_that_hold_no_network(tmp_path: Path) -> None:
 
 
 def test_the_command_keeps_a_complete_network_beside_the_features(
-    photographs: Path, trunk_file: str, network_file: str, tmp_path: Path
+    photographs: Path, backbone_file: str, network_file: str, tmp_path: Path
 ) -> None:
     def extracted(name: str, *options: object) -> FeatureSet:
         arguments = [photographs, "-o", tmp_path / f"{name}.features", "--workers", 0, *options]
@@ -309,7 +309,7 @@ def test_the_command_keeps_a_complete_network_beside_the_features(
         assert done.exit_code == 0, done.output
         return FeatureSet.open(tmp_path / f"{name}.features")
 
-    for name, file in (("crow", trunk_file), ("gem", network_file), ("how-global", network_file)):
+    for name, file in (("crow", backbone_file), ("gem", network_file), ("how-global", network_file)):
         found = extracted(name, "--extractor", name, "--weights", file)
         beside = tmp_path / f"{name}.network.safetensors"
         assert found.recipe.weights == file_sha256(beside) and found.recipe.extractor == name
@@ -320,14 +320,14 @@ def test_the_command_keeps_a_complete_network_beside_the_features(
 
 
 def test_the_command_refuses_options_that_are_not_of_the_extractor(
-    photographs: Path, trunk_file: str, tmp_path: Path
+    photographs: Path, backbone_file: str, tmp_path: Path
 ) -> None:
     for options, message in (
         (["--extractor", "gem"], "gem needs weights"),
-        (["--extractor", "mac", "--weights", trunk_file, "--exponent", "3"], "mac has no option 'exponent'"),
-        (["--extractor", "gem", "--weights", trunk_file, "--max-features", "3"], "gem has no option 'max_features'"),
+        (["--extractor", "mac", "--weights", backbone_file, "--exponent", "3"], "mac has no option 'exponent'"),
+        (["--extractor", "gem", "--weights", backbone_file, "--max-features", "3"], "gem has no option 'max_features'"),
         (["--extractor", "gem", "--weights", str(tmp_path / "none.pth")], "no such file of weights"),
-        (["--extractor", "how-global", "--weights", trunk_file], "trunk.pth"),
+        (["--extractor", "how-global", "--weights", backbone_file], "backbone.pth"),
     ):
         done = CliRunner().invoke(extract, [str(photographs), "-o", str(tmp_path / "x"), *options])
         assert isinstance(done.exception, AsmkError) and message in str(done.exception), done.output

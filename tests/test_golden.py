@@ -52,13 +52,13 @@ def check_rankings(scores: np.ndarray, golden: np.ndarray) -> None:
 @pytest.mark.parametrize("parts", [1, 7])
 def test_index_gives_the_scores_of_the_reference(name: str, parts: int, tmp_path: Path) -> None:
     golden = Golden(name)
-    match, assignments = SETTINGS[name]
+    match, multiple_assignment = SETTINGS[name]
     index = Index.create(tmp_path / "index", golden.codebook)
     names = list(golden.images)
     for part in range(parts):
         images = {key: golden.images[key] for key in names[part::parts]}
         index.add(write_features(tmp_path / f"features-{part}", images))
-    searcher = Searcher(index, match, assignments=assignments, threads=1)
+    searcher = Searcher(index, match, multiple_assignment=multiple_assignment, threads=1)
     found = [searcher.scores(query) for query in golden.queries.values()]
     scores = np.array([[row[key] for key in names] for row in found])
     np.testing.assert_allclose(scores, golden.scores, rtol=0, atol=1e-6)
@@ -77,7 +77,7 @@ def test_postings_are_those_of_the_reference(tmp_path: Path) -> None:
 
 def test_real_valued_kernel_gives_the_scores_of_the_reference() -> None:
     golden = Golden("float")
-    comparison = Comparison(golden.codebook, "asmk-real", SelectiveMatch(), assignments=5)
+    comparison = Comparison(golden.codebook, "asmk-real", SelectiveMatch(), multiple_assignment=5)
     comparison.add(golden.images.items())
     found = [comparison.scores(query) for query in golden.queries.values()]
     scores = np.array([[row[key] for key in golden.images] for row in found])
@@ -87,7 +87,7 @@ def test_real_valued_kernel_gives_the_scores_of_the_reference() -> None:
 
 def test_binary_comparison_equals_the_index() -> None:
     golden = Golden("default")
-    comparison = Comparison(golden.codebook, "asmk", SelectiveMatch(), assignments=5)
+    comparison = Comparison(golden.codebook, "asmk", SelectiveMatch(), multiple_assignment=5)
     comparison.add(golden.images.items())
     found = [comparison.scores(query) for query in golden.queries.values()]
     scores = np.array([[row[key] for key in golden.images] for row in found])

@@ -65,7 +65,7 @@ def changed(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
 
 
 def assert_same(found: Features, expected: Features) -> None:
-    for key in ("descriptors", "keypoints", "strengths"):
+    for key in ("descriptors", "keypoints", "scores"):
         a, b = getattr(found, key), getattr(expected, key)
         assert a.dtype == b.dtype and np.array_equal(a, b), key
     assert found.image_size == expected.image_size
@@ -87,9 +87,9 @@ def test_a_tiny_file_by_hand(tmp_path: Path) -> None:
     image = found.read("a.jpg")
     assert image.descriptors.tolist() == [[2, 5], [3, 6], [1, 4]]  # by falling score
     assert image.keypoints.tolist() == [[10.5, 20.25, 4], [639.5, 479.5, 8], [0, 0, 2]]
-    assert image.strengths.tolist() == [0.75, 0.5, 0.25]
+    assert image.scores.tolist() == [0.75, 0.5, 0.25]
     assert image.image_size == (640, 480)
-    assert found.recipe == Recipe("hloc", {"features": "sift", "dim": 2})
+    assert found.recipe == Recipe("imported", {"features": "sift", "dim": 2})
     assert found.roots() == ()
 
 
@@ -100,7 +100,7 @@ def test_equal_and_missing_scores_keep_the_order_of_the_file(tmp_path: Path) -> 
     descriptors = hloc_image()["descriptors"].T
     np.testing.assert_array_equal(found.read("ties").descriptors, descriptors[[1, 3, 0, 2, 4]])
     np.testing.assert_array_equal(found.read("none").descriptors, descriptors)
-    assert found.read("none").strengths.tolist() == [1] * 5
+    assert found.read("none").scores.tolist() == [1] * 5
     assert found.read("none").keypoints[:, 2].tolist() == [1] * 5
 
 
@@ -135,7 +135,7 @@ def test_descriptors_stay_float16_where_all_are(tmp_path: Path, halves: list[boo
     for name, arrays in images.items():
         image = found.read(name)
         assert image.descriptors.dtype == expected
-        assert image.keypoints.dtype == image.strengths.dtype == np.float32
+        assert image.keypoints.dtype == image.scores.dtype == np.float32
         order = np.argsort(-arrays["scores"].astype(np.float64), kind="stable")
         np.testing.assert_array_equal(image.descriptors, arrays["descriptors"].T[order].astype(expected))
 
@@ -422,7 +422,7 @@ def test_there_and_back_is_equal(tmp_path: Path, half: bool) -> None:
     for name, expected in first.images():
         if half:
             halved = expected.descriptors.astype(np.float16)
-            expected = Features(halved, expected.keypoints, expected.strengths, expected.image_size)
+            expected = Features(halved, expected.keypoints, expected.scores, expected.image_size)
         assert_same(second.read(name), expected)
 
 
@@ -544,7 +544,7 @@ def test_the_commands(tmp_path: Path) -> None:
     result = runner.invoke(import_, arguments)
     assert result.exit_code == 0 and result.stdout == ""
     assert result.stderr == f"{tmp_path / 'f'}: 2 images, 10 descriptors of 6 dimensions\n"
-    assert FeatureSet.open(tmp_path / "f").recipe == Recipe("hloc", {"features": "disk", "dim": DIM})
+    assert FeatureSet.open(tmp_path / "f").recipe == Recipe("imported", {"features": "disk", "dim": DIM})
     result = runner.invoke(export, [str(tmp_path / "f"), "-o", str(tmp_path / "out.h5"), "--half", "-q"])
     assert result.exit_code == 0 and result.output == ""
     with h5py.File(tmp_path / "out.h5", "r") as file:

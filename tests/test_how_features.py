@@ -60,10 +60,10 @@ def test_every_descriptor_is_found_under_its_image(tmp_path: Path, protocol: int
     assert held(database, {name: int(name) for name in database.names}) == expected
     asked = naive_how.rows_by_image(made["qvecs"].astype(np.float32), made["qimids"])
     assert held(queries, {name: int(name.removeprefix("query-")) for name in queries.names}) == asked
-    assert database.recipe == queries.recipe == Recipe("hloc", {"features": "how_r18_1000", "dim": DIM})
+    assert database.recipe == queries.recipe == Recipe("imported", {"features": "how_r18_1000", "dim": DIM})
     stored = database.read(database.names[0])
     assert stored.descriptors.dtype == (np.float16 if dtype is np.float16 else np.float32)
-    assert (stored.strengths == 1).all() and (stored.keypoints == [0, 0, 1]).all() and stored.image_size == (0, 0)
+    assert (stored.scores == 1).all() and (stored.keypoints == [0, 0, 1]).all() and stored.image_size == (0, 0)
 
 
 @pytest.mark.parametrize("form", [np.asarray, np.float32, np.ndarray.tolist])
@@ -199,7 +199,7 @@ def test_options_that_the_file_has_nothing_for(tmp_path: Path) -> None:
 # The command, and what comes after it
 
 
-def truth(path: Path) -> Path:
+def ground_truth(path: Path) -> Path:
     """The layout of gnd_roxford5k.pkl: queries that are not among the images, with a box."""
     entries = [{"bbx": [0, 0, 9, 9], "easy": [number], "hard": [], "junk": []} for number in range(3)]
     return write(path, {"imlist": [f"i{n}" for n in range(5)], "qimlist": ["q0", "q1", "q2"], "gnd": entries})
@@ -212,7 +212,9 @@ def run(*arguments: object) -> Any:
 def test_the_command_names_images_and_queries_by_the_ground_truth(tmp_path: Path) -> None:
     path = write(tmp_path / "f.pkl", content())
     sets = ("-o", tmp_path / "db", "--queries", tmp_path / "q")
-    done = run(path, "--format", "how", "--truth", truth(tmp_path / "gnd.pkl"), "--name", "how_r18", *sets)
+    done = run(
+        path, "--format", "how", "--ground-truth", ground_truth(tmp_path / "gnd.pkl"), "--name", "how_r18", *sets
+    )
     assert done.exit_code == 0, done.exception
     assert "5 images, 30 descriptors of 4 dimensions" in done.output and "3 images, 8 descriptors" in done.output
     assert FeatureSet.open(tmp_path / "db").names == [f"i{number}" for number in range(5)]
@@ -230,7 +232,7 @@ def test_queries_of_a_truth_are_taken_from_the_imported_set(tmp_path: Path) -> N
     index.add(database)
     source = QuerySource(index, features=tmp_path / "q")
     assert queries is not None
-    found = source.truth_features("q1", (0, 0, 9, 9))
+    found = source.ground_truth_features("q1", (0, 0, 9, 9))
     assert found.descriptors.tolist() == made["qvecs"][made["qimids"] == 1].tolist()
 
 
@@ -239,10 +241,13 @@ def test_queries_of_a_truth_are_taken_from_the_imported_set(tmp_path: Path) -> N
     [
         (["--format", "how", "--codebook", "c"], "--format how takes no --codebook; add --format asmk, or leave"),
         (["--names", "n"], "--format hloc takes no --names; add --format asmk or how, or leave that out"),
-        (["--truth", "t", "--queries", "q"], "takes no --truth and no --queries; add --format how"),
-        (["--codebook", "c", "--truth", "t"], "--format hloc takes no --codebook and no --truth; leave that out"),
-        (["--format", "asmk", "--truth", "t"], "--format asmk takes no --truth; add --format how"),
-        (["--format", "how", "--truth", "t", "--names", "n"], "both name the images"),
+        (["--ground-truth", "t", "--queries", "q"], "takes no --ground-truth and no --queries; add --format how"),
+        (
+            ["--codebook", "c", "--ground-truth", "t"],
+            "--format hloc takes no --codebook and no --ground-truth; leave that out",
+        ),
+        (["--format", "asmk", "--ground-truth", "t"], "--format asmk takes no --ground-truth; add --format how"),
+        (["--format", "how", "--ground-truth", "t", "--names", "n"], "both name the images"),
     ],
 )
 def test_options_of_another_layout_are_refused(tmp_path: Path, arguments: list[str], said: str) -> None:

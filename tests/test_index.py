@@ -58,13 +58,13 @@ def index(tmp_path: Path, codebook: Codebook, images: dict[str, Features]) -> In
 
 
 def answers(index: Index, queries: dict[str, Features], match: SelectiveMatch, threads: int = 1) -> list[list[Hit]]:
-    searcher = Searcher(index, match, assignments=3, threads=threads)
+    searcher = Searcher(index, match, multiple_assignment=3, threads=threads)
     return searcher.search(queries.values(), None)
 
 
-def bits(features: Features, codebook: Codebook, assignments: int) -> dict[int, list[int]]:
+def bits(features: Features, codebook: Codebook, multiple_assignment: int) -> dict[int, list[int]]:
     """word → bits, by the slow twins."""
-    words = [naive.nearest_words(d, codebook.centroids, assignments) for d in features.descriptors]
+    words = [naive.nearest_words(d, codebook.centroids, multiple_assignment) for d in features.descriptors]
     sums = naive.aggregate(features.descriptors, words, codebook.centroids)
     return {word: naive.binarise(vector) for word, vector in sums.items()}
 
@@ -73,7 +73,7 @@ def bits(features: Features, codebook: Codebook, assignments: int) -> dict[int, 
 def test_scores_are_those_of_the_paper(index: Index, images: dict[str, Features], match: SelectiveMatch) -> None:
     database = {name: bits(features, index.codebook, 1) for name, features in images.items()}
     weights = naive.idf_weights(list(database.values()), WORDS) if match.idf else None
-    searcher = Searcher(index, match, assignments=3)
+    searcher = Searcher(index, match, multiple_assignment=3)
     for features in random_images(6, DIM, seed=9).values():
         query = bits(features, index.codebook, 3)
         scores = searcher.scores(features)
@@ -260,7 +260,7 @@ def test_a_group_of_queries_ends_where_it_must(
 
 
 def test_an_image_finds_itself_with_score_one(index: Index, images: dict[str, Features]) -> None:
-    searcher = Searcher(index, assignments=1)
+    searcher = Searcher(index, multiple_assignment=1)
     for name, features in images.items():
         hits = searcher.search(features, 1)
         if len(features):
@@ -302,7 +302,7 @@ def test_existing_names_are_refused_skipped_updated_or_replaced(
     other = write_features(tmp_path / "changed", changed)
     assert index.add(other, existing="update").replaced == 1
     assert index.images == 40
-    assert Searcher(index, assignments=1).search(changed[name], 1)[0] == Hit(name, pytest.approx(1.0))
+    assert Searcher(index, multiple_assignment=1).search(changed[name], 1)[0] == Hit(name, pytest.approx(1.0))
     assert index.add(other, existing="replace").replaced == 40
     assert index.images == 40 and sorted(index.names) == sorted(images)
 
@@ -364,7 +364,7 @@ def test_queries_are_checked(index: Index) -> None:
         with pytest.raises(InputError):
             SelectiveMatch(**bad)
     with pytest.raises(InputError):
-        Searcher(index, assignments=0)
+        Searcher(index, multiple_assignment=0)
 
 
 def test_a_missing_or_altered_file_is_named(index: Index, tmp_path: Path) -> None:
@@ -476,7 +476,7 @@ def test_every_kind_of_name(tmp_path: Path, codebook: Codebook) -> None:
 def test_smk_equals_its_twin() -> None:
     codebook = random_codebook(WORDS, DIM)
     images = random_images(8, DIM, seed=2)
-    comparison = Comparison(codebook, "smk", SelectiveMatch(), assignments=2)
+    comparison = Comparison(codebook, "smk", SelectiveMatch(), multiple_assignment=2)
     comparison.add(images.items())
 
     def described(features: Features, k: int) -> list[tuple[int, list[float]]]:

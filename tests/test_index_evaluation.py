@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from asmk_engine.errors import InputError, NotFoundError
-from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.protocol import evaluate
 from asmk_engine.features import Features
 from asmk_engine.flat import CodecOptions, GlobalIndex, GlobalSearcher
@@ -24,10 +24,10 @@ from global_samples import write_global
 from samples import make_features, random_codebook, write_features
 
 DIM, NAMES = 32, [f"{number}.jpg" for number in range(30)]
-TRUTH = Truth(
+TRUTH = GroundTruth(
     tuple(NAMES[:20]),
     tuple(
-        TruthQuery(NAMES[q], None, frozenset(NAMES[q + 3 : q + 6]), frozenset(NAMES[q + 9 : q + 11]),
+        GroundTruthQuery(NAMES[q], None, frozenset(NAMES[q + 3 : q + 6]), frozenset(NAMES[q + 9 : q + 11]),
                    frozenset([NAMES[q + 1]]), True)
         for q in range(4)
     ),
@@ -66,12 +66,14 @@ def test_the_report_is_that_of_rankings_by_hand(
     make: Callable[[Path], tuple[Any, dict[str, Features]]], protocol: str, tmp_path: Path
 ) -> None:
     searcher, described = make(tmp_path)
-    truth = TRUTH if protocol == "revisited" else landmarks()
-    rankings = {query.name: searcher.search(described[query.name], None) for query in truth.queries}
-    expected = evaluate(truth, {name: [hit.name for hit in hits] for name, hits in rankings.items()}, interval=True)
+    ground_truth = TRUTH if protocol == "revisited" else landmarks()
+    rankings = {query.name: searcher.search(described[query.name], None) for query in ground_truth.queries}
+    expected = evaluate(
+        ground_truth, {name: [hit.name for hit in hits] for name, hits in rankings.items()}, interval=True
+    )
     told: list[tuple[int, int]] = []
     found = evaluate_index(
-        truth,
+        ground_truth,
         searcher,
         lambda query: described[query.name],
         interval=True,
@@ -79,22 +81,22 @@ def test_the_report_is_that_of_rankings_by_hand(
     )
     assert found == expected and told == [(n, 4) for n in range(1, 5)]
     kept: dict[str, Any] = {}
-    assert evaluate_index(truth, searcher, lambda query: described[query.name], keep=kept.update).scores == {
+    assert evaluate_index(ground_truth, searcher, lambda query: described[query.name], keep=kept.update).scores == {
         row: replace(scores, interval=None) for row, scores in expected.scores.items()
     }
     assert kept == rankings
 
 
-def landmarks() -> Truth:
+def landmarks() -> GroundTruth:
     queries = (replace(query, hard=frozenset(), junk=frozenset(), in_database=False) for query in TRUTH.queries)
-    return Truth(TRUTH.images, tuple(queries), protocol="gldv2")
+    return GroundTruth(TRUTH.images, tuple(queries), protocol="gldv2")
 
 
 def test_queries_that_cannot_be_asked(tmp_path: Path) -> None:
     searcher, described = asmk(tmp_path)
     told: list[int] = []
 
-    def features(query: TruthQuery) -> Features | None:
+    def features(query: GroundTruthQuery) -> Features | None:
         return None if query.name == NAMES[1] else described[query.name]
 
     with pytest.raises(NotFoundError, match=r"1 of 4 queries have no ranking: '1.jpg'"):
@@ -108,7 +110,7 @@ def test_rankings_are_kept_one_by_one(tmp_path: Path) -> None:
     searcher, described = asmk(tmp_path)
     asked: list[str] = []
 
-    def features(query: TruthQuery) -> Features:
+    def features(query: GroundTruthQuery) -> Features:
         asked.append(query.name)
         return described[query.name]
 

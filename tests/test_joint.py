@@ -156,14 +156,14 @@ def test_answers_in_numbers_are_in_the_same_order(
     assert len(everything) == len(set(everything.values())) == searcher.index.snapshot.images
     names = {number: name for name, number in everything.items()}
     for query in queries:
-        order = searcher.order(query)
+        order = searcher.rank(query)
         found = [(names[number], score) for number, score in zip(order.numbers, order.scores, strict=True)]
         assert found == [(hit.name, hit.score) for hit in searcher.search(query, None)]
 
 
 def test_an_empty_index_answers_in_numbers(tmp_path: Path, queries: list[Features]) -> None:
     searcher = Searcher(fill(tmp_path / "d", {}))
-    assert len(searcher.order(queries[1]).numbers) == 0 and searcher.image_numbers(["a"]) == {}
+    assert len(searcher.rank(queries[1]).numbers) == 0 and searcher.image_numbers(["a"]) == {}
 
 
 @pytest.mark.parametrize("options", [CodecOptions(), CodecOptions(pca=8, half=True)], ids=str)
@@ -183,6 +183,6 @@ def test_global_answers_in_numbers_are_in_the_same_order(
     names = {number: name for name, number in searcher.image_numbers(joint.snapshot.names()).items()}
     assert len(names) == 77
     for query in list(images.values())[:4]:  # the first two are equal, the third is zero: scores stand twice and more
-        order = searcher.order(query)
+        order = searcher.rank(query)
         found = [(names[number], score) for number, score in zip(order.numbers, order.scores, strict=True)]
         assert found == [(hit.name, hit.score) for hit in searcher.search(query, None)]

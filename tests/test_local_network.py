@@ -26,7 +26,7 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 
 
 def maps(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Non-negative maps, half of them zeros, as they leave a trunk."""
+    """Non-negative maps, half of them zeros, as they leave a backbone."""
     return torch.from_numpy(np.maximum(np.random.default_rng(seed).normal(size=shape), 0))
 
 
@@ -39,24 +39,24 @@ def numbers(tensor: torch.Tensor) -> np.ndarray:
 
 
 def twin(network: LocalNetwork, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The smoothed map, the descriptors and the strengths of one image, layer by layer as the paper orders them."""
+    """The smoothed map, the descriptors and the scores of one image, layer by layer as the paper orders them."""
     weights, options = arrays(network), network.options
-    trunk = {key.removeprefix("trunk."): value for key, value in weights.items() if key.startswith("trunk.")}
-    found = naive.squeezenet(image, trunk, options.skip)
+    backbone = {key.removeprefix("backbone."): value for key, value in weights.items() if key.startswith("backbone.")}
+    found = naive.squeezenet(image, backbone, options.skip)
     learned = options.attention == "learned"
-    strengths = naive.learned_attention(found, weights) if learned else naive.norm_attention(found)
+    scores = naive.learned_attention(found, weights) if learned else naive.norm_attention(found)
     smoothed = naive.smoothed(found, options.smoothing)
     if options.reduction == "none":
-        return smoothed, smoothed, strengths
+        return smoothed, smoothed, scores
     weight, bias = weights["reduction.weight"][:, :, 0, 0], weights["reduction.bias"]
-    descriptors = np.zeros((options.dim, *strengths.shape))
-    for row, column in np.ndindex(strengths.shape):
-        cell = smoothed[:, row, column]
+    descriptors = np.zeros((options.dim, *scores.shape))
+    for row, column in np.ndindex(scores.shape):
+        location = smoothed[:, row, column]
         if options.reduction == "post":
-            descriptors[:, row, column] = naive.unit(naive.reduced(naive.unit(cell), weight, bias))
+            descriptors[:, row, column] = naive.unit(naive.reduced(naive.unit(location), weight, bias))
         else:
-            descriptors[:, row, column] = naive.reduced(cell, weight, bias)
-    return smoothed, descriptors, strengths
+            descriptors[:, row, column] = naive.reduced(location, weight, bias)
+    return smoothed, descriptors, scores
 
 
 SWITCHES = [
@@ -74,31 +74,31 @@ SWITCHES = [
 def test_a_network_is_its_twin_layer_by_layer(switches: dict) -> None:
     network = tiny_network(**switches).double()
     x = pixels(29, 38)
-    smoothed, descriptors, strengths = twin(network, x[0].numpy())
+    smoothed, descriptors, scores = twin(network, x[0].numpy())
     found, attention = network.maps(x.clone())
     np.testing.assert_allclose(numbers(found)[0], smoothed, **CLOSE)
-    np.testing.assert_allclose(numbers(attention)[0], strengths, rtol=1e-6)  # the attention is in single precision
+    np.testing.assert_allclose(numbers(attention)[0], scores, rtol=1e-6)  # the attention is in single precision
     made, attention = network(x.clone())
-    assert made.shape == (1, network.dim, *strengths.shape) and attention.shape == (1, *strengths.shape)
+    assert made.shape == (1, network.dim, *scores.shape) and attention.shape == (1, *scores.shape)
     np.testing.assert_allclose(numbers(made)[0], descriptors, **CLOSE)
 
 
 def test_the_map_is_not_negative_and_an_image_of_a_batch_is_described_as_if_alone() -> None:
     network = tiny_network()
     batch = pixels(40, 56, count=3).float()
-    found, strengths = network(batch)
-    assert (network.trunk(batch) >= 0).all() and (strengths > 0).all()
+    found, scores = network(batch)
+    assert (network.backbone(batch) >= 0).all() and (scores > 0).all()
     for number in range(3):
         alone = network(batch[number : number + 1])
         torch.testing.assert_close(found[number], alone[0][0], rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(strengths[number], alone[1][0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(scores[number], alone[1][0], rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------ layers
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 5), (7, 4)])
-def test_the_attention_is_the_norm_of_each_cell(shape: tuple[int, int]) -> None:
+def test_the_attention_is_the_norm_of_each_location(shape: tuple[int, int]) -> None:
     x = maps(2, 6, *shape)
     x[0, :, 0, 0] = 0
     found = numbers(norm_attention(x))
@@ -109,7 +109,7 @@ def test_the_attention_is_the_norm_of_each_cell(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("side", [1, 3, 5, 9])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (2, 3), (6, 7)])
-def test_cells_at_the_border_average_only_what_is_there(shape: tuple[int, int], side: int) -> None:
+def test_locations_at_the_border_average_only_what_is_there(shape: tuple[int, int], side: int) -> None:
     x = maps(2, 3, *shape)
     found = numbers(smooth(x, side))
     for image in range(2):
@@ -150,7 +150,7 @@ def test_unit_length_leaves_zeros() -> None:
 
 @pytest.mark.parametrize("switches", [{}, {"attention": "learned"}, {"reduction": "none", "smoothing": 1}])
 @pytest.mark.parametrize("scales", [(1.0,), (1.414, 1.0, 0.5)])
-def test_the_global_descriptor_sums_strength_times_descriptor(switches: dict, scales: tuple[float, ...]) -> None:
+def test_the_global_descriptor_sums_score_times_descriptor(switches: dict, scales: tuple[float, ...]) -> None:
     network, x = tiny_network(**switches), pixels(40, 33, count=2).float()
     found = numbers(how_descriptor(network, x, scales))
     for image in range(2):
@@ -162,16 +162,16 @@ def test_the_global_descriptor_sums_strength_times_descriptor(switches: dict, sc
 
 def test_training_sees_no_reduction_that_comes_after_it() -> None:
     network, x = tiny_network(reduction="post"), pixels(33, 33).float()
-    smoothed, _, strengths = twin(network, x[0].numpy())
-    expected = naive.global_descriptor([(smoothed, strengths)])
+    smoothed, _, scores = twin(network, x[0].numpy())
+    expected = naive.global_descriptor([(smoothed, scores)])
     np.testing.assert_allclose(numbers(global_vector(network, x))[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_reach_the_trunk_and_the_learned_attention() -> None:
+def test_gradients_reach_the_backbone_and_the_learned_attention() -> None:
     network = tiny_network(attention="learned")
     global_vector(network, pixels(33, 33).float()).sum().backward()
     parts = {name.split(".")[0] for name, value in network.named_parameters() if value.grad is not None}
-    assert parts == {"trunk", "attention", "reduction"}
+    assert parts == {"backbone", "attention", "reduction"}
 
 
 # ----------------------------------------------------------------------------------------------------------- options
@@ -180,7 +180,7 @@ def test_gradients_reach_the_trunk_and_the_learned_attention() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"trunk": "lenet"}, "trunk is 'lenet'; choose one of resnet18"),
+        ({"backbone": "lenet"}, "backbone is 'lenet'; choose one of resnet18"),
         ({"attention": "none"}, "attention is 'none'; choose one of norm, learned"),
         ({"reduction": "pca"}, "reduction is 'pca'; choose one of network, post, none"),
         ({"smoothing": 2}, "smoothing is 2; give the odd side of a window"),
@@ -220,7 +220,7 @@ GOOD = json.loads(LocalOptions("resnet18").to_json())
         "{}",
         "[" * 100_000,
         "9" * 5000,
-        json.dumps(GOOD | {"trunk": ["resnet18"]}),
+        json.dumps(GOOD | {"backbone": ["resnet18"]}),
         json.dumps(GOOD | {"skip": "1"}),
         json.dumps(GOOD | {"skip": 99}),
         json.dumps(GOOD | {"dim": 128.5}),
@@ -232,7 +232,7 @@ GOOD = json.loads(LocalOptions("resnet18").to_json())
         json.dumps(GOOD | {"std": [1, 10**400, 1]}),
         json.dumps(GOOD | {"std": [1, 0, 1]}),
         json.dumps(GOOD | {"another": 1}),
-        json.dumps({key: value for key, value in GOOD.items() if key != "trunk"}),
+        json.dumps({key: value for key, value in GOOD.items() if key != "backbone"}),
     ],
     ids=lambda text: text[:30],
 )

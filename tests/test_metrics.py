@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 import naive
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
+from asmk_engine.evaluation.ground_truth import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.metrics import average_precision, precision_at, ranks_without
 from asmk_engine.evaluation.protocol import evaluate
-from asmk_engine.evaluation.truth import Truth, TruthQuery
 
 # name, ranks of the positives once junk is gone, positives, AP by hand
 AVERAGE_PRECISION = [
@@ -107,7 +107,7 @@ IMAGES = tuple("abcdefghijklmnopqrst")
 
 
 @st.composite
-def judged_rankings(draw: st.DrawFn) -> tuple[list[str], set[str], set[str], set[str]]:
+def evaluated_rankings(draw: st.DrawFn) -> tuple[list[str], set[str], set[str], set[str]]:
     """A ranking of some of the images, and disjoint easy, hard and junk."""
     ranking = draw(st.lists(st.sampled_from(IMAGES), unique=True))
     labels = draw(st.lists(st.integers(0, 3), min_size=len(IMAGES), max_size=len(IMAGES)))
@@ -115,9 +115,9 @@ def judged_rankings(draw: st.DrawFn) -> tuple[list[str], set[str], set[str], set
     return ranking, easy, hard, junk
 
 
-@given(judged_rankings(), st.integers(1, 25))
-def test_metrics_equal_their_twins(judged: tuple[list[str], set[str], set[str], set[str]], k: int) -> None:
-    ranking, positives, _, junk = judged
+@given(evaluated_rankings(), st.integers(1, 25))
+def test_metrics_equal_their_twins(evaluated: tuple[list[str], set[str], set[str], set[str]], k: int) -> None:
+    ranking, positives, _, junk = evaluated
     if positives:
         ranks = ranks_of([image in positives for image in ranking], [image in junk for image in ranking])
         expected = naive.trapezoid_average_precision(ranking, positives, junk)
@@ -125,11 +125,11 @@ def test_metrics_equal_their_twins(judged: tuple[list[str], set[str], set[str], 
         assert precision_at(ranks, k, len(positives)) == naive.precision_at(ranking, positives, junk, k)
 
 
-@given(judged_rankings(), st.integers(1, 25), st.integers(0, 20))
+@given(evaluated_rankings(), st.integers(1, 25), st.integers(0, 20))
 def test_a_shorter_ranking_is_never_better(
-    judged: tuple[list[str], set[str], set[str], set[str]], k: int, length: int
+    evaluated: tuple[list[str], set[str], set[str], set[str]], k: int, length: int
 ) -> None:
-    ranking, positives, _, _ = judged
+    ranking, positives, _, _ = evaluated
     if positives:
         whole = np.flatnonzero([image in positives for image in ranking])
         cut = whole[whole < length]
@@ -144,16 +144,16 @@ def test_a_million_images_take_no_time() -> None:
     assert average_precision(ranks, 1) == pytest.approx(1 / 999_999 / 2)
 
 
-def query(name: str, easy: str = "", hard: str = "", junk: str = "", in_database: bool = False) -> TruthQuery:
+def query(name: str, easy: str = "", hard: str = "", junk: str = "", in_database: bool = False) -> GroundTruthQuery:
     """A query whose images are single letters."""
-    return TruthQuery(name, None, frozenset(easy), frozenset(hard), frozenset(junk), in_database)
+    return GroundTruthQuery(name, None, frozenset(easy), frozenset(hard), frozenset(junk), in_database)
 
 
-@given(st.dictionaries(st.sampled_from(["one", "two", "three"]), judged_rankings(), min_size=1))
+@given(st.dictionaries(st.sampled_from(["one", "two", "three"]), evaluated_rankings(), min_size=1))
 def test_the_protocol_equals_its_twin(cases: dict[str, tuple[list[str], set[str], set[str], set[str]]]) -> None:
-    queries = [TruthQuery(name, None, *map(frozenset, case[1:]), False) for name, case in cases.items()]
+    queries = [GroundTruthQuery(name, None, *map(frozenset, case[1:]), False) for name, case in cases.items()]
     rankings = {name: case[0] for name, case in cases.items()}
-    report = evaluate(Truth(IMAGES, tuple(queries)), rankings)
+    report = evaluate(GroundTruth(IMAGES, tuple(queries)), rankings)
     expected = naive.revisited({name: case[1:] for name, case in cases.items()}, rankings)
     for difficulty, (mean, precision, count) in expected.items():
         scores = report.scores[difficulty]
@@ -163,8 +163,8 @@ def test_the_protocol_equals_its_twin(cases: dict[str, tuple[list[str], set[str]
 
 
 def test_the_three_difficulties_by_hand() -> None:
-    truth = Truth(IMAGES, (query("q", easy="a", hard="b", junk="c"),))
-    report = evaluate(truth, {"q": ["c", "b", "d", "a"]})
+    ground_truth = GroundTruth(IMAGES, (query("q", easy="a", hard="b", junk="c"),))
+    report = evaluate(ground_truth, {"q": ["c", "b", "d", "a"]})
     # Easy without b and c: d a. Medium without c: b d a. Hard without a and c: b d.
     assert report.scores["easy"].mean_average_precision == 1 / 4
     assert report.scores["medium"].mean_average_precision == pytest.approx((2 + 1 / 2 + 2 / 3) / 4)
@@ -173,26 +173,26 @@ def test_the_three_difficulties_by_hand() -> None:
 
 
 def test_a_query_in_the_database_is_left_out_of_its_own_ranking() -> None:
-    truth = Truth(IMAGES, (query("q", easy="qa", in_database=True),))
-    report = evaluate(truth, {"q": ["q", "a"]})
+    ground_truth = GroundTruth(IMAGES, (query("q", easy="qa", in_database=True),))
+    report = evaluate(ground_truth, {"q": ["q", "a"]})
     assert report.as_dict()["easy"] == {"mAP": 100, "mP@1": 100, "mP@5": 100, "mP@10": 100, "queries": 1}
-    assert evaluate(truth, {"q": ["a"]}) == report
+    assert evaluate(ground_truth, {"q": ["a"]}) == report
 
 
 def test_photographs_of_queries_outside_the_database_do_not_count() -> None:
-    truth = Truth(("a", "b"), (query("q", easy="a"), query("r", easy="b")), ignored=frozenset(["q", "r"]))
-    report = evaluate(truth, {"q": ["q", "r", "a"], "r": ["q", "r", "b"]})
+    ground_truth = GroundTruth(("a", "b"), (query("q", easy="a"), query("r", easy="b")), ignored=frozenset(["q", "r"]))
+    report = evaluate(ground_truth, {"q": ["q", "r", "a"], "r": ["q", "r", "b"]})
     assert report.scores["easy"].mean_average_precision == 1
 
 
 def test_images_that_the_truth_does_not_know_are_negatives() -> None:
-    report = evaluate(Truth(("a",), (query("q", easy="a"),)), {"q": ["distractor", "a"]})
+    report = evaluate(GroundTruth(("a",), (query("q", easy="a"),)), {"q": ["distractor", "a"]})
     assert report.scores["easy"].mean_average_precision == 1 / 4
 
 
 def test_queries_without_positives_are_in_no_mean() -> None:
-    truth = Truth(IMAGES, (query("q", easy="a"), query("r", hard="b")))
-    report = evaluate(truth, {"q": ["a"], "r": ["a", "b"]})
+    ground_truth = GroundTruth(IMAGES, (query("q", easy="a"), query("r", hard="b")))
+    report = evaluate(ground_truth, {"q": ["a"], "r": ["a", "b"]})
     assert {difficulty: scores.queries for difficulty, scores in report.scores.items()} == {
         "easy": 1,
         "medium": 2,
@@ -202,32 +202,32 @@ def test_queries_without_positives_are_in_no_mean() -> None:
 
 
 def test_a_query_without_a_ranking_is_named_or_counts_as_finding_nothing() -> None:
-    truth = Truth(IMAGES, (query("q", easy="a"), query("r", easy="b")))
+    ground_truth = GroundTruth(IMAGES, (query("q", easy="a"), query("r", easy="b")))
     with pytest.raises(NotFoundError, match=r"1 of 2 queries have no ranking: 'r'"):
-        evaluate(truth, {"q": ["a"]})
-    report = evaluate(truth, {"q": ["a"]}, allow_missing=True)
+        evaluate(ground_truth, {"q": ["a"]})
+    report = evaluate(ground_truth, {"q": ["a"]}, allow_missing=True)
     assert report.scores["easy"].mean_average_precision == 1 / 2
     assert report.unranked == ("r",)
 
 
 def test_an_image_twice_in_a_ranking_is_refused() -> None:
     with pytest.raises(InputError, match=r"'q' holds 'b' twice"):
-        evaluate(Truth(IMAGES, (query("q", easy="a"),)), {"q": ["a", "b", "c", "b"]})
+        evaluate(GroundTruth(IMAGES, (query("q", easy="a"),)), {"q": ["a", "b", "c", "b"]})
 
 
 def test_rankings_of_another_collection_are_refused() -> None:
     with pytest.raises(MismatchError, match=r"no ranked image \('x\.jpg', \.\.\.\) is one of the 20"):
-        evaluate(Truth(IMAGES, (query("q", easy="a"),)), {"q": ["x.jpg"]})
+        evaluate(GroundTruth(IMAGES, (query("q", easy="a"),)), {"q": ["x.jpg"]})
 
 
 def test_rankings_that_found_nothing_score_nothing() -> None:
-    report = evaluate(Truth(IMAGES, (query("q", easy="a"),)), {"q": []})
+    report = evaluate(GroundTruth(IMAGES, (query("q", easy="a"),)), {"q": []})
     assert report.scores["easy"].mean_average_precision == 0
 
 
 def test_the_report_as_text_and_as_numbers() -> None:
-    truth = Truth(IMAGES, (query("q", easy="a"), query("r", easy="bc")))
-    report = evaluate(truth, {"q": ["b", "a"], "r": ["b"]})
+    ground_truth = GroundTruth(IMAGES, (query("q", easy="a"), query("r", easy="bc")))
+    report = evaluate(ground_truth, {"q": ["b", "a"], "r": ["b"]})
     assert report.as_dict()["easy"] == {"mAP": 37.5, "mP@1": 50, "mP@5": 35, "mP@10": 30, "queries": 2}
     assert report.as_dict()["hard"] == {"mAP": None, "mP@1": None, "mP@5": None, "mP@10": None, "queries": 0}
     lines = report.table().splitlines()

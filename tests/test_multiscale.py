@@ -1,4 +1,4 @@
-"""The strongest cells over many scales: on maps that are made for the test, and against loops in float64."""
+"""The strongest locations over many scales: on maps that are made for the test, and against loops in float64."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import naive_networks as naive
 from asmk_engine.errors import InputError
 from asmk_engine.networks.local import LocalNetwork
-from asmk_engine.networks.multiscale import SCALES, Cells, describe, normalise_pixels
+from asmk_engine.networks.multiscale import SCALES, LocalDescriptors, describe, normalise_pixels
 from tiny_networks import picture, tiny_network, tiny_options
 
 Field = Callable[[int, int], torch.Tensor]
@@ -22,20 +22,20 @@ Field = Callable[[int, int], torch.Tensor]
 def constructed(
     field: Field, *, stride: int = 4, offset: float = 3, attention: str = "norm", least_side: int = 1
 ) -> Any:
-    """A network with one cell for each `stride` pixels, which holds its row, its column and the height of its map.
+    """A network with one location for each `stride` pixels, which holds its row, its column and the height of its map.
 
-    field  the strengths [B, h, w] for a height and width
+    field  the scores [B, h, w] for a height and width
     """
 
     def maps(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         height, width = (side // stride for side in pixels.shape[-2:])
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        cells = torch.stack([rows, columns, torch.full_like(rows, height)]).float()
-        return cells.expand(len(pixels), 3, height, width), field(height, width).expand(len(pixels), height, width)
+        locations = torch.stack([rows, columns, torch.full_like(rows, height)]).float()
+        return locations.expand(len(pixels), 3, height, width), field(height, width).expand(len(pixels), height, width)
 
-    trunk = SimpleNamespace(stride=stride, offset=offset, least_side=least_side, channels=3)
+    backbone = SimpleNamespace(stride=stride, offset=offset, least_side=least_side, channels=3)
     options = SimpleNamespace(attention=attention)
-    return SimpleNamespace(maps=maps, trunk=trunk, options=options, reduce=lambda cells: cells)
+    return SimpleNamespace(maps=maps, backbone=backbone, options=options, reduce=lambda locations: locations)
 
 
 def noise(height: int, width: int) -> torch.Tensor:
@@ -51,17 +51,17 @@ def expected(network: Any, size: tuple[int, int], scales: tuple[float, ...], cou
     seen = []
     for scale in scales:
         height, width = (max(1, int(side * scale)) for side in size)
-        cells, strengths = network.maps(blank(height, width))
-        seen.append((cells[0].numpy(), strengths[0].double().numpy(), (width, height)))
-    stride, offset = network.trunk.stride, network.trunk.offset
+        locations, scores = network.maps(blank(height, width))
+        seen.append((locations[0].numpy(), scores[0].double().numpy(), (width, height)))
+    stride, offset = network.backbone.stride, network.backbone.offset
     return naive.strongest(seen, size[::-1], stride=stride, offset=offset, count=count, **options)
 
 
-def assert_equal(found: Cells, twin: list) -> None:
-    assert len(found.strengths) == len(twin)
-    for number, (cell, strength, x, y, side) in enumerate(twin):
-        np.testing.assert_array_equal(found.descriptors[number], cell)
-        assert found.strengths[number].item() == pytest.approx(strength, rel=1e-6)
+def assert_equal(found: LocalDescriptors, twin: list) -> None:
+    assert len(found.scores) == len(twin)
+    for number, (location, score, x, y, side) in enumerate(twin):
+        np.testing.assert_array_equal(found.descriptors[number], location)
+        assert found.scores[number].item() == pytest.approx(score, rel=1e-6)
         np.testing.assert_allclose(found.positions[number], [x, y], rtol=1e-6, atol=1e-4)
         assert found.sizes[number].item() == pytest.approx(side, rel=1e-6)
 
@@ -71,20 +71,20 @@ def assert_equal(found: Cells, twin: list) -> None:
 
 @pytest.mark.parametrize("count", [1, 17, 100, 10_000])
 @pytest.mark.parametrize("scales", [(1.0,), SCALES, (0.5, 2.0)])
-def test_the_strongest_cells_of_all_scales_come_first(scales: tuple[float, ...], count: int) -> None:
+def test_the_strongest_locations_of_all_scales_come_first(scales: tuple[float, ...], count: int) -> None:
     network = constructed(noise)
     found = describe(network, blank(37, 50), scales, count)[0]
     twin = expected(network, (37, 50), scales, count, relative=True)
     assert_equal(found, twin)
-    assert found.strengths[0] == 1  # the greatest of all scales, not of each
+    assert found.scores[0] == 1  # the greatest of all scales, not of each
     if count == 100 and scales == SCALES:
-        assert (found.strengths == 1).sum() == 1 and len({cell[2] for cell in found.descriptors.tolist()}) > 2
+        assert (found.scores == 1).sum() == 1 and len({location[2] for location in found.descriptors.tolist()}) > 2
 
 
-def test_equal_cells_come_by_scale_then_row_then_column() -> None:
+def test_equal_locations_come_by_scale_then_row_then_column() -> None:
     network = constructed(lambda height, width: torch.ones(1, height, width))
     found = describe(network, blank(16, 24), (1.0, 2.0, 0.5), 1000)[0]
-    places = [tuple(cell) for cell in found.descriptors.tolist()]
+    places = [tuple(location) for location in found.descriptors.tolist()]
     scales = [(4, 6), (8, 12), (2, 3)]
     assert places == [(row, column, h) for h, w in scales for row in range(h) for column in range(w)]
     assert_equal(found, expected(network, (16, 24), (1.0, 2.0, 0.5), 1000, relative=True))
@@ -93,30 +93,30 @@ def test_equal_cells_come_by_scale_then_row_then_column() -> None:
 def test_ties_at_the_last_place_go_to_the_first_scale() -> None:
     network = constructed(lambda height, width: torch.full((1, height, width), 2.0))
     found = describe(network, blank(16, 16), (0.5, 1.0), 6)[0]
-    assert [tuple(cell) for cell in found.descriptors.tolist()] == [
+    assert [tuple(location) for location in found.descriptors.tolist()] == [
         (0, 0, 2), (0, 1, 2), (1, 0, 2), (1, 1, 2), (0, 0, 4), (0, 1, 4)
     ]  # fmt: skip
 
 
-def test_only_strengths_of_the_norm_are_divided_by_the_greatest() -> None:
+def test_only_scores_of_the_norm_are_divided_by_the_greatest() -> None:
     for attention, relative in (("norm", True), ("learned", False)):
         network = constructed(lambda height, width: 8 * noise(height, width), attention=attention)
         found = describe(network, blank(24, 24), (1.0, 0.5), 20)[0]
         assert_equal(found, expected(network, (24, 24), (1.0, 0.5), 20, relative=relative))
 
 
-def test_weak_cells_are_left_out_by_their_strength_as_it_leaves_the_attention() -> None:
+def test_weak_locations_are_left_out_by_their_score_as_it_leaves_the_attention() -> None:
     network = constructed(lambda height, width: 8 * noise(height, width), attention="learned")
-    found = describe(network, blank(32, 40), (1.0, 0.5), 60, least_strength=6.0)[0]
+    found = describe(network, blank(32, 40), (1.0, 0.5), 60, least_score=6.0)[0]
     assert_equal(found, expected(network, (32, 40), (1.0, 0.5), 60, relative=False, least=6.0))
-    assert 0 < len(found.strengths) < 60 and found.strengths.min() >= 6
-    none = describe(network, blank(32, 40), (1.0, 0.5), 60, least_strength=9.0)[0]
+    assert 0 < len(found.scores) < 60 and found.scores.min() >= 6
+    none = describe(network, blank(32, 40), (1.0, 0.5), 60, least_score=9.0)[0]
     assert none.descriptors.shape == (0, 3) and none.positions.shape == (0, 2)
 
 
-def test_a_cell_as_strong_as_the_threshold_stays() -> None:
+def test_a_location_as_strong_as_the_threshold_stays() -> None:
     network = constructed(lambda height, width: torch.full((1, height, width), 0.5), attention="learned")
-    assert len(describe(network, blank(8, 8), (1.0,), 10, least_strength=0.5)[0].strengths) == 4
+    assert len(describe(network, blank(8, 8), (1.0,), 10, least_score=0.5)[0].scores) == 4
 
 
 @pytest.mark.parametrize(("stride", "offset"), [(16, 15), (32, 0), (16, 7.5)])
@@ -127,17 +127,17 @@ def test_positions_are_in_pixels_of_the_image_before_it_was_resampled(stride: in
     assert_equal(found, expected(network, (101, 131), scales, 1000, relative=True))
 
 
-def test_scales_at_which_the_image_has_no_cell_are_passed_over() -> None:
+def test_scales_at_which_the_image_has_no_location_are_passed_over() -> None:
     network = constructed(noise, least_side=24)  # as many as there are at half the size
     found = describe(network, blank(48, 64), (1.0, 0.5, 0.4), 1000)[0]
     assert_equal(found, expected(network, (48, 64), (1.0, 0.5), 1000, relative=True))
 
 
 @pytest.mark.parametrize("attention", ["norm", "learned"])
-def test_an_image_without_any_cell_has_no_features(attention: str) -> None:
+def test_an_image_without_any_location_has_no_features(attention: str) -> None:
     network = tiny_network(attention=attention)
     for found in describe(network, blank(3, 50, count=2), (1.0, 0.5)):
-        assert found.descriptors.shape == (0, 8) and found.strengths.shape == (0,)
+        assert found.descriptors.shape == (0, 8) and found.scores.shape == (0,)
         assert found.positions.shape == (0, 2) and found.sizes.shape == (0,)
 
 
@@ -166,20 +166,20 @@ def test_pixels_are_normalised_by_channel() -> None:
 
 
 def whole_twin(network: LocalNetwork, image: np.ndarray, scales: tuple[float, ...], count: int) -> list:
-    """From pixels to the strongest cells, all of it by loops in float64."""
+    """From pixels to the strongest locations, all of it by loops in float64."""
     weights = {key: value.double().numpy() for key, value in network.state_dict().items()}
-    trunk = {key.removeprefix("trunk."): value for key, value in weights.items()}
+    backbone = {key.removeprefix("backbone."): value for key, value in weights.items()}
     mean, std = (np.array(values)[:, None, None] for values in (network.options.mean, network.options.std))
     normalised = (image.transpose(2, 0, 1) / 255 - mean) / std
     seen = []
     for scale in scales:
         resampled = naive.resampled(normalised, scale)
-        found = naive.squeezenet(resampled, trunk, network.options.skip)
+        found = naive.squeezenet(resampled, backbone, network.options.skip)
         seen.append((naive.smoothed(found, 3), naive.norm_attention(found), resampled.shape[:0:-1]))
     size = (image.shape[1], image.shape[0])
     kept = naive.strongest(seen, size, stride=4, offset=3, count=count, relative=True)
     weight, bias = weights["reduction.weight"][:, :, 0, 0], weights["reduction.bias"]
-    return [(naive.reduced(cell, weight, bias), *rest) for cell, *rest in kept]
+    return [(naive.reduced(location, weight, bias), *rest) for location, *rest in kept]
 
 
 def test_a_whole_image_is_described_as_by_loops() -> None:
@@ -189,7 +189,7 @@ def test_a_whole_image_is_described_as_by_loops() -> None:
         found = describe(network, pixels, scales, 40)[0]
     twin = whole_twin(network, image, scales, 40)
     np.testing.assert_allclose(found.descriptors, [entry[0] for entry in twin], rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(found.strengths, [entry[1] for entry in twin], rtol=1e-5)
+    np.testing.assert_allclose(found.scores, [entry[1] for entry in twin], rtol=1e-5)
     np.testing.assert_allclose(found.positions, [entry[2:4] for entry in twin], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(found.sizes, [entry[4] for entry in twin], rtol=1e-5)
 
@@ -200,11 +200,11 @@ def test_half_precision_is_near_and_an_unknown_one_is_refused() -> None:
     with torch.inference_mode():
         exact = describe(network, pixels, (1.0,), 1000)[0]
         rough = describe(network, pixels, (1.0,), 1000, precision="bf16")[0]
-    assert exact.descriptors.dtype == rough.descriptors.dtype == rough.strengths.dtype == torch.float32
+    assert exact.descriptors.dtype == rough.descriptors.dtype == rough.scores.dtype == torch.float32
 
-    def by_place(cells: Cells) -> torch.Tensor:
-        order = np.lexsort(cells.positions.numpy().T)
-        return cells.descriptors[torch.from_numpy(order)]
+    def by_place(locations: LocalDescriptors) -> torch.Tensor:
+        order = np.lexsort(locations.positions.numpy().T)
+        return locations.descriptors[torch.from_numpy(order)]
 
     one, other = by_place(exact), by_place(rough)
     assert not torch.equal(one, other)

@@ -77,7 +77,7 @@ def gathering(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[list[tupl
             seen.append([view.pixels.shape for view in views])
             return run(self, views)
 
-        monkeypatch.setattr(BatchedExtractor, "together", count)
+        monkeypatch.setattr(BatchedExtractor, "batch_size", count)
         monkeypatch.setattr(NetworkExtractor, "_run", noted)
         return seen
 
@@ -107,19 +107,19 @@ def red(height: int, width: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------ the same sets
 
 
-@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 3])
 def test_any_number_of_workers_gives_the_same_set(
-    together: int, extractor: How, folder: Path, gathering: Callable
+    batch_size: int, extractor: How, folder: Path, gathering: Callable
 ) -> None:
     """On a processor workers describe as well as decode; where images are gathered they only decode."""
-    batches = gathering(together)
-    sets, counts = [], (0, 2) if together == 1 else (0, 1, 2)  # a worker that describes takes seconds to start
+    batches = gathering(batch_size)
+    sets, counts = [], (0, 2) if batch_size == 1 else (0, 1, 2)  # a worker that describes takes seconds to start
     for workers in counts:
         extract_images(extractor, folder, folder.parent / f"set{workers}", workers=workers)
         sets.append(FeatureSet.open(folder.parent / f"set{workers}"))
-    assert len(batches) == (7 if together == 1 else 18)
+    assert len(batches) == (7 if batch_size == 1 else 18)
     assert len(content(folder.parent / "set2")) == 1
-    if together > 1:
+    if batch_size > 1:
         assert content(folder.parent / "set0") == content(folder.parent / "set1") == content(folder.parent / "set2")
     for photos in sets:
         assert photos.recipe == extractor.recipe and photos.failures == {}
@@ -129,12 +129,12 @@ def test_any_number_of_workers_gives_the_same_set(
 
 
 @pytest.mark.parametrize(
-    ("together", "sizes"), [(1, [1] * 7), (3, [2, 1, 1, 1, 1, 1]), (7, [4, 2, 1]), (96, [4, 2, 1])]
+    ("batch_size", "sizes"), [(1, [1] * 7), (3, [2, 1, 1, 1, 1, 1]), (7, [4, 2, 1]), (96, [4, 2, 1])]
 )
 def test_images_of_one_size_are_described_together_and_written_in_order(
-    together: int, sizes: list[int], extractor: How, folder: Path, gathering: Callable
+    batch_size: int, sizes: list[int], extractor: How, folder: Path, gathering: Callable
 ) -> None:
-    batches = gathering(together)
+    batches = gathering(batch_size)
     assert extract(extractor, folder).extracted == 7
     assert [len(batch) for batch in batches] == sizes
     assert all(len(set(batch)) == 1 for batch in batches)
@@ -181,11 +181,11 @@ def test_a_second_run_describes_only_what_is_new_or_changed(extractor: How, fold
     np.testing.assert_array_equal(opened(folder).read("3.png").descriptors, before.descriptors)
 
 
-@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 3])
 def test_an_interrupted_run_keeps_what_it_has_and_goes_on_later(
-    together: int, extractor: How, folder: Path, gathering: Callable
+    batch_size: int, extractor: How, folder: Path, gathering: Callable
 ) -> None:
-    gathering(together)
+    gathering(batch_size)
 
     def interrupt(done: int, total: int, failures: int) -> None:
         if done == 3:
@@ -219,11 +219,11 @@ def test_weights_that_are_not_there_stop_the_run_before_it_begins(extractor: How
 # ------------------------------------------------------------------------------------------------------- what breaks
 
 
-@pytest.mark.parametrize(("together", "workers"), [(1, 0), (4, 0), (4, 2)])
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (4, 0), (4, 2)])
 def test_broken_images_are_noted_where_they_stand(
-    together: int, workers: int, extractor: How, folder: Path, gathering: Callable
+    batch_size: int, workers: int, extractor: How, folder: Path, gathering: Callable
 ) -> None:
-    gathering(together)
+    gathering(batch_size)
     whole = (folder / "1.png").read_bytes()
     (folder / "0a.png").write_bytes(b"no photograph")
     (folder / "3.png").write_bytes(whole[: len(whole) // 2])
@@ -244,11 +244,11 @@ def test_broken_images_are_noted_where_they_stand(
     assert extract(extractor, folder).extracted == 1
 
 
-@pytest.mark.parametrize("together", [1, 96])
+@pytest.mark.parametrize("batch_size", [1, 96])
 def test_nothing_but_broken_images_is_an_error(
-    together: int, extractor: How, tmp_path: Path, gathering: Callable
+    batch_size: int, extractor: How, tmp_path: Path, gathering: Callable
 ) -> None:
-    gathering(together)
+    gathering(batch_size)
     (tmp_path / "photos").mkdir()
     for name in "ab":
         (tmp_path / f"photos/{name}.png").write_bytes(b"no photograph")
@@ -256,7 +256,7 @@ def test_nothing_but_broken_images_is_an_error(
         extract(extractor, tmp_path / "photos")
 
 
-def test_an_image_too_small_for_a_cell_is_in_the_set_without_features(extractor: How, folder: Path) -> None:
+def test_an_image_too_small_for_a_location_is_in_the_set_without_features(extractor: How, folder: Path) -> None:
     save(folder, "small", picture(3, 40))
     assert extract(extractor, folder).failed == {}
     found = opened(folder).read("small.png")
@@ -280,12 +280,17 @@ def test_a_batch_that_fails_is_tried_image_by_image(
         assert_close(opened(folder).read(f"{number}.png"), extractor.extract(picture(*SIZES[number], number)))
 
 
-@pytest.mark.parametrize("together", [1, 4, 96])
+@pytest.mark.parametrize("batch_size", [1, 4, 96])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_image_that_fails_alone_costs_itself(
-    error: Exception, together: int, extractor: How, folder: Path, gathering: Callable, monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    batch_size: int,
+    extractor: How,
+    folder: Path,
+    gathering: Callable,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gathering(together)
+    gathering(batch_size)
     failing(monkeypatch, error, alone=True)
     save(folder, 4, red(48, 64))
     (folder / "0a.png").write_bytes(b"no photograph")
@@ -297,11 +302,11 @@ def test_an_image_that_fails_alone_costs_itself(
     assert [name for name, _ in opened(folder).images()] == [f"{number}.png" for number in (0, 1, 2, 3, 5, 6)]
 
 
-@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 3])
 def test_features_that_are_not_finite_are_refused(
-    together: int, extractor: How, folder: Path, monkeypatch: pytest.MonkeyPatch
+    batch_size: int, extractor: How, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BatchedExtractor, "together", together)
+    monkeypatch.setattr(BatchedExtractor, "batch_size", batch_size)
     run = NetworkExtractor._run
 
     def broken(self: NetworkExtractor, views: list[View]) -> list[Features]:

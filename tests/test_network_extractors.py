@@ -20,11 +20,11 @@ from asmk_engine.extractors.network import BatchedExtractor, NetworkExtractor
 from asmk_engine.extractors.presets import Preset
 from asmk_engine.features import Features
 from asmk_engine.images.decoding import View
+from asmk_engine.networks.backbones import build_backbone, load_backbone
 from asmk_engine.networks.checkpoints import save_checkpoint
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 from asmk_engine.networks.multiscale import describe, normalise_pixels
 from asmk_engine.networks.registry import WEIGHTS
-from asmk_engine.networks.trunks import build_trunk, load_trunk
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.user_files import file_sha256
 from tiny_networks import SHARED, picture, tiny_checkpoint, tiny_network, tiny_options
@@ -44,7 +44,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def assert_same(one: Features, other: Features) -> None:
-    for key in ("descriptors", "keypoints", "strengths"):
+    for key in ("descriptors", "keypoints", "scores"):
         np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
     assert one.image_size == other.image_size
 
@@ -54,7 +54,7 @@ def assert_close(one: Features, other: Features) -> None:
     assert len(one) == len(other) and one.image_size == other.image_size
     first, second = (np.lexsort(features.keypoints.T) for features in (one, other))
     np.testing.assert_array_equal(one.keypoints[first], other.keypoints[second])
-    np.testing.assert_allclose(one.strengths[first], other.strengths[second], rtol=1e-4)
+    np.testing.assert_allclose(one.scores[first], other.scores[second], rtol=1e-4)
     ours, theirs = one.descriptors[first].astype(np.float32), other.descriptors[second].astype(np.float32)
     np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3)
 
@@ -68,11 +68,11 @@ def test_features_have_the_promised_form_and_order(name: str, weights: str, lear
     features = extractor.extract(picture(80, 96))
     assert features.descriptors.shape == (150, 8) and features.descriptors.dtype == np.float16
     assert features.keypoints.shape == (150, 3) and features.keypoints.dtype == np.float32
-    assert features.strengths.shape == (150,) and features.strengths.dtype == np.float32
-    assert (np.diff(features.strengths) <= 0).all() and features.strengths[-1] > 0
+    assert features.scores.shape == (150,) and features.scores.dtype == np.float32
+    assert (np.diff(features.scores) <= 0).all() and features.scores[-1] > 0
     assert features.image_size == (96, 80) and extractor.dim == 8
     if name == "how":
-        assert features.strengths[0] == 1
+        assert features.scores[0] == 1
     else:
         lengths = np.linalg.norm(features.descriptors.astype(np.float32), axis=1)
         np.testing.assert_allclose(lengths, 1, atol=2e-3)
@@ -84,11 +84,11 @@ def test_features_are_those_of_the_network(weights: str) -> None:
     network = tiny_network()
     with torch.inference_mode():
         pixels = normalise_pixels(torch.from_numpy(image)[None], network.options)
-        cells = describe(network, pixels, scales, 90)[0]
-    np.testing.assert_allclose(found.descriptors, cells.descriptors, rtol=2e-3, atol=2e-3)
-    np.testing.assert_allclose(found.keypoints[:, :2], cells.positions, atol=1e-4)
-    np.testing.assert_allclose(found.keypoints[:, 2], cells.sizes, rtol=1e-6)
-    np.testing.assert_allclose(found.strengths, cells.strengths, rtol=1e-5)
+        locations = describe(network, pixels, scales, 90)[0]
+    np.testing.assert_allclose(found.descriptors, locations.descriptors, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(found.keypoints[:, :2], locations.positions, atol=1e-4)
+    np.testing.assert_allclose(found.keypoints[:, 2], locations.sizes, rtol=1e-6)
+    np.testing.assert_allclose(found.scores, locations.scores, rtol=1e-5)
 
 
 def test_the_answer_is_the_same_every_time_and_in_every_way_an_image_is_given(tmp_path: Path, weights: str) -> None:
@@ -105,22 +105,22 @@ def test_half_precision_is_another_recipe_and_near(weights: str) -> None:
     assert exact.recipe != rough.recipe
     one, other = exact.extract(picture(64, 64)), rough.extract(picture(64, 64))
     assert len(one) == len(other) and other.descriptors.dtype == np.float16
-    assert one.strengths == pytest.approx(other.strengths, rel=0.05)
+    assert one.scores == pytest.approx(other.scores, rel=0.05)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 300), (300, 2), (4, 4)])
-def test_an_image_too_small_for_any_cell_has_no_features(shape: tuple[int, int], weights: str) -> None:
+def test_an_image_too_small_for_any_location_has_no_features(shape: tuple[int, int], weights: str) -> None:
     features = How(weights=weights, scales=[1.0, 0.5]).extract(picture(*shape))
     assert features.descriptors.shape == (0, 8) and features.keypoints.shape == (0, 3)
-    assert features.strengths.shape == (0,) and features.image_size == shape[::-1]
+    assert features.scores.shape == (0,) and features.image_size == shape[::-1]
 
 
 def test_a_score_threshold_leaves_out_the_weak(learned: str) -> None:
     image = picture(64, 64)
     everything = load_extractor("delf", weights=learned).extract(image)
-    middle = float(np.median(everything.strengths))
+    middle = float(np.median(everything.scores))
     strong = load_extractor("delf", weights=learned, score_threshold=middle).extract(image)
-    count = int((everything.strengths >= middle).sum())
+    count = int((everything.scores >= middle).sum())
     assert 0 < count < len(everything) and len(strong) == count
     np.testing.assert_array_equal(strong.descriptors, everything.descriptors[:count])
 
@@ -137,7 +137,7 @@ def moved(image: np.ndarray, right: int, down: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("right", "down"), [(8, 0), (0, 16), (40, 24)])
 def test_keypoints_move_with_the_image(right: int, down: int, weights: str) -> None:
-    """By multiples of the stride at the smaller scale; cells whose field lies inside the image see the same."""
+    """By multiples of the stride at the smaller scale; locations whose field lies inside the image see the same."""
     image, scales, reach = picture(96, 112), (1.0, 0.5), 28
     extractor = How(weights=weights, scales=scales, max_features=10_000)
     here, there = (by_place(extractor.extract(moved(image, *shift))) for shift in ((0, 0), (right, down)))
@@ -153,17 +153,17 @@ def test_keypoints_move_with_the_image(right: int, down: int, weights: str) -> N
 
 
 def by_place(features: Features) -> dict[tuple[float, float, float], tuple[np.ndarray, float]]:
-    """Descriptor and strength of each keypoint."""
-    rows = zip(features.keypoints.tolist(), features.descriptors.astype(np.float32), features.strengths, strict=True)
-    return {tuple(keypoint): (descriptor, float(strength)) for keypoint, descriptor, strength in rows}
+    """Descriptor and score of each keypoint."""
+    rows = zip(features.keypoints.tolist(), features.descriptors.astype(np.float32), features.scores, strict=True)
+    return {tuple(keypoint): (descriptor, float(score)) for keypoint, descriptor, score in rows}
 
 
 @pytest.fixture(scope="module")
 def brightness(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A network that is the stronger the brighter a cell's field is."""
+    """A network that is the stronger the brighter a location's field is."""
     network = tiny_network()
     with torch.no_grad():
-        for key, value in network.trunk.state_dict().items():
+        for key, value in network.backbone.state_dict().items():
             value.fill_(0.0 if key.endswith("bias") else 1 / value[0].numel())
     path = tmp_path_factory.mktemp("weights") / "bright.safetensors"
     save_checkpoint(path, network, {})
@@ -173,7 +173,7 @@ def brightness(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("max_side", [1024, 160, 100])
 @pytest.mark.parametrize("scales", [(1.0,), (1.414,), (0.707,)])
 @pytest.mark.parametrize("box", [None, (83.0, 41.0, 300.0, 230.0)])
-def test_the_strongest_cell_lies_where_the_bright_thing_is(
+def test_the_strongest_location_lies_where_the_bright_thing_is(
     max_side: int, scales: tuple[float, ...], box: tuple | None, brightness: str
 ) -> None:
     y, x = np.mgrid[:240, :320]
@@ -214,7 +214,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(len(views))
         return run(self, views)
 
-    monkeypatch.setattr(BatchedExtractor, "together", 96)
+    monkeypatch.setattr(BatchedExtractor, "batch_size", 96)
     monkeypatch.setattr(NetworkExtractor, "_run", counted)
     return seen
 
@@ -239,7 +239,7 @@ def test_a_batch_holds_so_many_pixels(weights: str, batches: list[int], monkeypa
 
 
 def test_a_processor_describes_one_at_a_time(weights: str, batches: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BatchedExtractor, "together", 1)
+    monkeypatch.setattr(BatchedExtractor, "batch_size", 1)
     How(weights=weights).describe(MIXED)
     assert batches == [1] * len(MIXED)
 
@@ -254,7 +254,7 @@ def test_where_memory_is_short_half_of_a_batch_is_tried(weights: str, monkeypatc
             raise torch.OutOfMemoryError("out of memory")
         return run(self, views)
 
-    monkeypatch.setattr(BatchedExtractor, "together", 96)
+    monkeypatch.setattr(BatchedExtractor, "batch_size", 96)
     monkeypatch.setattr(NetworkExtractor, "_run", short)
     given = [view(40, 48, number) for number in range(7)]
     extractor = How(weights=weights)
@@ -315,9 +315,9 @@ def test_weights_are_asked_for() -> None:
 def test_weights_that_cannot_be_used_are_told(tmp_path: Path, weights: str) -> None:
     with pytest.raises(NotFoundError, match="no such file of weights"):
         _ = How(weights=str(tmp_path / "none")).recipe
-    np.savez(tmp_path / "trunk.npz", a=np.zeros(3))
-    with pytest.raises((FormatError, DamagedError), match=r"trunk\.npz"):
-        _ = How(weights=str(tmp_path / "trunk.npz")).recipe
+    np.savez(tmp_path / "backbone.npz", a=np.zeros(3))
+    with pytest.raises((FormatError, DamagedError), match=r"backbone\.npz"):
+        _ = How(weights=str(tmp_path / "backbone.npz")).recipe
     raw = bytearray(Path(weights).read_bytes())
     raw[-2000] ^= 1
     (tmp_path / "altered.safetensors").write_bytes(raw)
@@ -365,7 +365,7 @@ def test_a_preset_names_an_extractor_a_network_and_weights_that_there_are(name: 
     preset = PRESETS[name]
     assert name.startswith(preset.extractor)
     with torch.device("meta"):
-        assert build_trunk(preset.trunk, preset.skip).channels >= 128
+        assert build_backbone(preset.backbone, preset.skip).channels >= 128
     assert not preset.published or preset.published in _names(WEIGHTS)
 
 
@@ -390,12 +390,12 @@ def test_squeezenet_of_imagenet_finds_the_same_features_every_time(tmp_path: Pat
     if not path.is_file() or not images:
         pytest.skip("no weights here")
     network = LocalNetwork(LocalOptions("squeezenet1_1", reduction="none"))
-    network.trunk = load_trunk(path, "squeezenet1_1")
+    network.backbone = load_backbone(path, "squeezenet1_1")
     save_checkpoint(tmp_path / "net.safetensors", network, {})
     options = {"weights": str(tmp_path / "net.safetensors"), "max_side": 256, "max_features": 200}
     one, other = (load_extractor("how-squeezenet", **options).extract(images[0]) for _ in range(2))
     assert_same(one, other)
-    assert len(one) == 200 and (one.descriptors >= 0).all() and one.strengths[0] == 1
+    assert len(one) == 200 and (one.descriptors >= 0).all() and one.scores[0] == 1
     width, height = one.image_size
     assert (one.keypoints[:, 0] < width).all() and (one.keypoints[:, 1] < height).all()
     assert len(np.unique(one.keypoints[:, 2])) > 2  # several scales

@@ -29,11 +29,11 @@ KINDS = {"how_r18": ("resnet18", 0, 122), "how_r50-": ("resnet50", 1, 260)}
 State = dict[str, torch.Tensor]
 
 
-def state_dict(trunk: str, skip: int, seed: int = 0) -> State:
+def state_dict(backbone: str, skip: int, seed: int = 0) -> State:
     """Random tensors of the official names and shapes; running variances are positive."""
     generator = torch.Generator().manual_seed(seed)
     state: State = OrderedDict()
-    for name, shape in naive_how.official_shapes(trunk, skip).items():
+    for name, shape in naive_how.official_shapes(backbone, skip).items():
         if name.endswith("num_batches_tracked"):
             state[name] = torch.tensor(7)
         elif name.endswith("running_var"):
@@ -43,20 +43,20 @@ def state_dict(trunk: str, skip: int, seed: int = 0) -> State:
     return state
 
 
-def new_format(trunk: str, skip: int, state: State | None = None) -> dict[str, Any]:
+def new_format(backbone: str, skip: int, state: State | None = None) -> dict[str, Any]:
     """What the training of HOW writes, as its train.py lists it."""
     runtime = {"mean_std": MEAN_STD, "image_size": 1024, "features_num": 1000, "scales": SCALES, "training_scales": [1]}
     scores: dict[str, Any] = defaultdict(list)
     scores["val_eccv20"] = [np.float64(0.85), {"epoch": 5}]
     return {
         "epoch": 15,
-        "meta": {"architecture": trunk, "backbone_dim": 512, "outputdim": 128, "corercf_size": 32},
-        "state_dict": state_dict(trunk, skip) if state is None else state,
+        "meta": {"architecture": backbone, "backbone_dim": 512, "outputdim": 128, "corercf_size": 32},
+        "state_dict": state_dict(backbone, skip) if state is None else state,
         "optimizer": {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 5e-6}]},
         "best_score": np.float64(0.85),
         "scores": scores,
         "net_params": {
-            "architecture": trunk,
+            "architecture": backbone,
             "pretrained": True,
             "skip_layer": skip,
             "dim_reduction": {"dim": 128},
@@ -67,10 +67,10 @@ def new_format(trunk: str, skip: int, state: State | None = None) -> dict[str, A
     }
 
 
-def old_format(trunk: str, skip: int) -> dict[str, Any]:
+def old_format(backbone: str, skip: int) -> dict[str, Any]:
     """The format before: everything in `meta`, and the reduction called `whiten`."""
-    state = OrderedDict((key.replace("dim_reduction", "whiten"), v) for key, v in state_dict(trunk, skip).items())
-    meta = {"architecture": trunk, "skip_layer": skip, "dim": 128, "feat_pool_k": 3}
+    state = OrderedDict((key.replace("dim_reduction", "whiten"), v) for key, v in state_dict(backbone, skip).items())
+    meta = {"architecture": backbone, "skip_layer": skip, "dim": 128, "feat_pool_k": 3}
     return {"epoch": 15, "meta": {**meta, "mean": MEAN_STD[0], "std": MEAN_STD[1]}, "state_dict": state}
 
 
@@ -84,15 +84,15 @@ def save(path: Path, content: Any, legacy: bool = False) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_names_and_shapes_are_as_many_as_the_official_files_have(kind: str) -> None:
-    trunk, skip, tensors = KINDS[kind]
-    assert len(naive_how.official_shapes(trunk, skip)) == tensors
+    backbone, skip, tensors = KINDS[kind]
+    assert len(naive_how.official_shapes(backbone, skip)) == tensors
 
 
-def naive_descriptors(state: State, cells: torch.Tensor) -> np.ndarray:
-    """The reduction of a map [C, h, w] after 3 × 3 smoothing, cell by cell: W mean(cells) + b."""
+def naive_descriptors(state: State, locations: torch.Tensor) -> np.ndarray:
+    """The reduction of a map [C, h, w] after 3 × 3 smoothing, location by location: W mean(locations) + b."""
     weight = state["dim_reduction.weight"][:, :, 0, 0].double().numpy()
     bias = state["dim_reduction.bias"].double().numpy()
-    values = cells.double().numpy()
+    values = locations.double().numpy()
     _, height, width = values.shape
     found = np.empty((len(bias), height, width))
     for y in range(height):
@@ -105,28 +105,28 @@ def naive_descriptors(state: State, cells: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("version", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_tensor_takes_its_place(tmp_path: Path, kind: str, version: str) -> None:
-    trunk, skip, _ = KINDS[kind]
-    path = save(tmp_path / f"{kind}.pth", FORMATS[version](trunk, skip), legacy=version != "how/2020")
+    backbone, skip, _ = KINDS[kind]
+    path = save(tmp_path / f"{kind}.pth", FORMATS[version](backbone, skip), legacy=version != "how/2020")
     network, origin = read_official(path)
-    assert network.options == LocalOptions(trunk, skip) and not network.training
+    assert network.options == LocalOptions(backbone, skip) and not network.training
     assert origin == {
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "format": version,
         "runtime": {"image_size": 1024, "features_num": 1000, "scales": SCALES, "training_scales": [1]},
     }
-    state, ours = state_dict(trunk, skip), network.state_dict()
-    assert torch.equal(ours["trunk.conv1.weight"], state["features.0.weight"])
-    assert torch.equal(ours["trunk.bn1.running_var"], state["features.1.running_var"])
+    state, ours = state_dict(backbone, skip), network.state_dict()
+    assert torch.equal(ours["backbone.conv1.weight"], state["features.0.weight"])
+    assert torch.equal(ours["backbone.bn1.running_var"], state["features.1.running_var"])
     last = 7 - skip
-    assert torch.equal(ours[f"trunk.layer{last - 3}.1.conv2.weight"], state[f"features.{last}.1.conv2.weight"])
-    assert torch.equal(ours["trunk.layer2.0.downsample.1.bias"], state["features.5.0.downsample.1.bias"])
+    assert torch.equal(ours[f"backbone.layer{last - 3}.1.conv2.weight"], state[f"features.{last}.1.conv2.weight"])
+    assert torch.equal(ours["backbone.layer2.0.downsample.1.bias"], state["features.5.0.downsample.1.bias"])
     assert torch.equal(ours["reduction.weight"], state["dim_reduction.weight"])
     counted = [key for key in ours if not key.endswith("num_batches_tracked")]
     assert len(counted) == len([key for key in state if not key.endswith("num_batches_tracked")])
 
 
-def naive_trunk(state: State, pixels: torch.Tensor) -> torch.Tensor:
+def naive_backbone(state: State, pixels: torch.Tensor) -> torch.Tensor:
     """ResNet-18 layer by layer, with the official names; the arithmetic of a convolution is left to torch."""
     functional = torch.nn.functional
 
@@ -158,13 +158,13 @@ def test_a_checkpoint_describes_as_its_layers_say(tmp_path: Path) -> None:
     network, _ = read_official(save(tmp_path / "how_r18.pth", new_format("resnet18", 0, state)))
     pixels = torch.randn(1, 3, 97, 130, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        descriptors, strengths = network(pixels)
-        cells = naive_trunk(state, pixels)
-    expected = naive_descriptors(state, cells)
+        descriptors, scores = network(pixels)
+        locations = naive_backbone(state, pixels)
+    expected = naive_descriptors(state, locations)
     assert descriptors.shape[1:] == expected.shape == (128, 4, 5)
     np.testing.assert_allclose(descriptors[0].numpy(), expected, rtol=2e-3, atol=1e-5 * np.abs(expected).max())
-    norms = (cells.square().sum(0) + 1e-10).sqrt()
-    np.testing.assert_allclose(strengths[0].numpy(), norms.numpy(), rtol=1e-4)
+    norms = (locations.square().sum(0) + 1e-10).sqrt()
+    np.testing.assert_allclose(scores[0].numpy(), norms.numpy(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -210,7 +210,7 @@ BROKEN: list[tuple[Any, type[AsmkError], str]] = [
     (parts(smoothing={}, dim_reduction=[1]), FormatError, "not understood"),
     (parts(runtime={**RUNTIME, "mean_std": [[1, 2], [3, 4, 5]]}), FormatError, "not understood"),
     (parts(runtime={**RUNTIME, "scales": "all"}), FormatError, "runtime has no scales"),
-    (parts(), MismatchError, "missing trunk.layer1.0.bn1.bias"),
+    (parts(), MismatchError, "missing backbone.layer1.0.bn1.bias"),
     ({**parts(), "state_dict": {"features.0.weight": "text"}}, FormatError, "holds no state dict"),
 ]
 

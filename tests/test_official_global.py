@@ -32,7 +32,7 @@ def published_name(name: str, regional: bool = False) -> str:
     first, _, rest = name.partition(".")
     if first in layers:
         return f"{layers[first]}.{rest}"
-    if first != "trunk" or rest.startswith("features."):
+    if first != "backbone" or rest.startswith("features."):
         return others.get(name, rest)
     child, _, last = rest.partition(".")
     return f"features.{CHILDREN[child]}.{last}"
@@ -43,7 +43,7 @@ def published(network: GlobalNetwork, **changes: Any) -> dict[str, Any]:
     options = network.options
     regional = options.regional != "none"
     meta = {
-        "architecture": options.trunk,
+        "architecture": options.backbone,
         "local_whitening": options.local_whitening,
         "pooling": "gemmp" if options.exponents == "channels" else options.pooling,
         "regional": regional,
@@ -116,9 +116,9 @@ def test_the_published_architectures_have_the_published_tensors(architecture: st
     assert ("whiten.weight" in names) == (architecture != "vgg16")
 
 
-@pytest.mark.parametrize("trunk", ["resnet18", "vgg16"])
-def test_other_trunks_are_read(trunk: str, tmp_path: Path) -> None:
-    network = GlobalNetwork(GlobalOptions(trunk)).requires_grad_(False)
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg16"])
+def test_other_backbones_are_read(backbone: str, tmp_path: Path) -> None:
+    network = GlobalNetwork(GlobalOptions(backbone)).requires_grad_(False)
     found, _ = read_official_global(saved(tmp_path / "a.pth", published(network)))
     assert_same(network, found)
 
@@ -184,7 +184,7 @@ def test_an_unknown_whitening_is_told_from_those_there_are(tmp_path: Path) -> No
         ({"pooling": "attention"}, InputError, "its pooling is 'attention'; known are gem"),
         ({"mean": [1, 2]}, FormatError, "not understood"),
         ({"std": None}, FormatError, "not understood"),
-        ({"architecture": "resnet34"}, MismatchError, "missing trunk.bn1.bias"),
+        ({"architecture": "resnet34"}, MismatchError, "missing backbone.bn1.bias"),
         ({"local_whitening": True}, MismatchError, "missing local_whitening.bias"),
         ({"pooling": "mac"}, MismatchError, "surplus exponent"),
     ],
@@ -201,7 +201,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
     content["state_dict"]["features.0.weight"] = torch.zeros(64, 3, 7, 7)
     content["state_dict"]["surplus"] = torch.zeros(1)
     del content["state_dict"]["pool.p"]
-    with pytest.raises(MismatchError, match=r"3 tensors .*missing exponent; surplus surplus; trunk.features.0.we"):
+    with pytest.raises(MismatchError, match=r"3 tensors .*backbone.features.0.we.*missing exponent; surplus surplus"):
         read_official_global(saved(tmp_path / "a.pth", content))
     content = published(small())
     content["state_dict"]["pool.p"] = torch.tensor([-3.0])

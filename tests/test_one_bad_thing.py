@@ -82,25 +82,27 @@ def test_evaluation_goes_on_where_photographs_may_be_missing(world: Path) -> Non
     (world / "queries/bad.jpg").write_bytes(b"no image")
     queries = [{"query": name, "easy": [f"{number}.jpg"], "hard": [], "junk": [], "bbox": [5, 5, 200, 200]}
                for number, name in enumerate(["lost", "q", "bad"])]  # fmt: skip
-    truth = world / "gnd.json"
-    truth.write_text(json.dumps({"imlist": [f"{number}.jpg" for number in range(10)], "queries": queries}))
+    ground_truth = world / "gnd.json"
+    ground_truth.write_text(json.dumps({"imlist": [f"{number}.jpg" for number in range(10)], "queries": queries}))
     images = ("--images", world / "photos", "--images", world / "queries")
-    assert "'lost'" in call("evaluate", world / "i.index", "--truth", truth, *images, code=1)
-    told = call("evaluate", world / "i.index", "--truth", truth, "--allow-missing", "--json", *images)
+    assert "'lost'" in call("evaluate", world / "i.index", "--ground-truth", ground_truth, *images, code=1)
+    told = call("evaluate", world / "i.index", "--ground-truth", ground_truth, "--allow-missing", "--json", *images)
     report = json.loads(told.out)
     assert sorted(report["unranked"]) == ["bad", "lost"] and report["per_query"]["medium"]["q"] == 100
     assert "'lost'" in told and "bad.jpg" in told
-    truth.write_text(json.dumps({"imlist": [f"{number}.jpg" for number in range(10)], "queries": queries[:1]}))
-    assert "'lost'" in call("evaluate", world / "i.index", "--truth", truth, "--allow-missing", *images, code=1)
+    ground_truth.write_text(json.dumps({"imlist": [f"{number}.jpg" for number in range(10)], "queries": queries[:1]}))
+    assert "'lost'" in call(
+        "evaluate", world / "i.index", "--ground-truth", ground_truth, "--allow-missing", *images, code=1
+    )
 
 
 def test_a_sheet_that_fails_withholds_no_answer(world: Path) -> None:
     (world / "file").write_text("in the way")
     for sheet in (world / "file/sheet.png", world / "sheet.jpg"):
-        told = call("query", world / "i.index", "1.jpg", "--format", "jsonl", "--sheet", sheet, code=1)
+        told = call("query", world / "i.index", "1.jpg", "--format", "jsonl", "--contact-sheet", sheet, code=1)
         assert list(hits_of(told.out)) == ["1.jpg"] and str(sheet.parent) in told
     (world / "photos/2.jpg").write_bytes(b"changed and broken")
-    call("query", world / "i.index", "1.jpg", "--sheet", world / "sheet.png")
+    call("query", world / "i.index", "1.jpg", "--contact-sheet", world / "sheet.png")
     assert (world / "sheet.png").stat().st_size > 1000
 
 
@@ -142,7 +144,7 @@ def test_sheets_and_regions_of_locked_photographs(tmp_path: Path) -> None:
     index(photos, to=tmp_path / "i.index")
     (photos / "locked").chmod(0o000)
     command = [sys.executable, "-m", "asmk_engine", "query", str(tmp_path / "i.index"), "1.jpg"]
-    done = as_ordinary_user([*command, "--sheet", str(tmp_path / "sheet.png"), "--format", "jsonl"])
+    done = as_ordinary_user([*command, "--contact-sheet", str(tmp_path / "sheet.png"), "--format", "jsonl"])
     assert done.returncode == 0 and list(hits_of(done.stdout)) == ["1.jpg"], done.stderr
     done = as_ordinary_user([*command, "locked/2.jpg", "--box", "5,5,200,200", "--format", "jsonl"])
     (photos / "locked").chmod(0o755)
@@ -261,7 +263,7 @@ def test_an_index_of_imported_features_says_what_it_can_be_asked_with(tmp_path: 
     from asmk_engine.recipes import Recipe
     from samples import random_codebook, random_images, write_features
 
-    recipe = Recipe("hloc", {"features": "superpoint", "dim": 24})
+    recipe = Recipe("imported", {"features": "superpoint", "dim": 24})
     made = Index.create(tmp_path / "i", random_codebook(8, 24, recipe=recipe))
     made.add(write_features(tmp_path / "f", random_images(3, 24), recipe=recipe))
     told = call("query", tmp_path / "i", paint(tmp_path / "x.jpg", 1), code=1)

@@ -31,7 +31,7 @@ TWINS = {name: getattr(naive_global, name) for name in POOLINGS}
 
 
 def some_maps(channels: int = 5, height: int = 4, width: int = 6, seed: int = 0) -> torch.Tensor:
-    """Two maps [2, C, h, w] float64, non-negative; a third of the cells is zero, and the whole of one channel."""
+    """Two maps [2, C, h, w] float64, non-negative; a third of the locations is zero, and the whole of one channel."""
     random = np.random.default_rng(seed)
     found = np.maximum(random.normal(0.4, 1, (2, channels, height, width)), 0)
     found[0, 1] = 0
@@ -40,7 +40,7 @@ def some_maps(channels: int = 5, height: int = 4, width: int = 6, seed: int = 0)
 
 def tiny_global(seed: int = 0, **options: object) -> GlobalNetwork:
     """A network of 128 channels at stride 4 with random weights."""
-    network = GlobalNetwork(GlobalOptions(**({"trunk": "squeezenet1_1", "skip": 8} | options)))  # type: ignore[arg-type]
+    network = GlobalNetwork(GlobalOptions(**({"backbone": "squeezenet1_1", "skip": 8} | options)))  # type: ignore[arg-type]
     randomised(network, seed)
     if network.exponent is not None:
         network.exponent.data.copy_(torch.linspace(2, 4, len(network.exponent)))
@@ -88,7 +88,7 @@ def test_gradients_of_gem_are_those_of_finite_differences(count: int) -> None:
 def test_crow_gives_rare_channels_more_and_empty_ones_nothing() -> None:
     maps = torch.zeros(1, 3, 2, 2, dtype=torch.float64)
     maps[0, 0] = 1  # everywhere
-    maps[0, 1, 0, 0] = 1  # in one of four cells; the third channel nowhere
+    maps[0, 1, 0, 0] = 1  # in one of four locations; the third channel nowhere
     root = math.sqrt(4 + 1 + 1 + 1)
     total = math.sqrt(2 / root) + 3 * math.sqrt(1 / root)
     expected = [[math.log(1.25 / 1) * total, math.log(1.25 / 0.25) * math.sqrt(2 / root), 0]]
@@ -151,7 +151,7 @@ def test_regions_of_another_pooling() -> None:
     ],
     ids=lambda options: " ".join(map(str, options.values())),
 )
-def test_the_network_behind_its_trunk_equals_its_twin(options: dict[str, object]) -> None:
+def test_the_network_behind_its_backbone_equals_its_twin(options: dict[str, object]) -> None:
     network = tiny_global(**options).double()
     maps = some_maps(128, 3, 4, seed=2)
     expected = [naive_pooled(network, found) for found in maps.numpy()]
@@ -171,8 +171,8 @@ def naive_pooled(network: GlobalNetwork, found: np.ndarray) -> np.ndarray:
         return naive_global.gem(part, exponents if len(exponents) > 1 else exponents[0])
 
     if options.local_whitening:
-        cells = [[layer("local_whitening", found[:, y, x]) for x in range(4)] for y in range(3)]
-        found = np.array(cells).transpose(2, 0, 1)
+        locations = [[layer("local_whitening", found[:, y, x]) for x in range(4)] for y in range(3)]
+        found = np.array(locations).transpose(2, 0, 1)
     if options.regional == "none":
         pooled = pool(found)
     else:
@@ -220,7 +220,7 @@ def test_the_scales_meant_for_a_network() -> None:
     assert tiny_global(scales=(2.0,)).options.own_scales == (2.0,)
 
 
-def test_scales_without_a_cell_are_left_out_and_small_images_stretched() -> None:
+def test_scales_without_a_location_are_left_out_and_small_images_stretched() -> None:
     pixels = some_pixels(40, 60)
     assert [tuple(part.shape[-2:]) for part in rescaled(pixels, (2.0, 1.0, 0.5), 31)] == [(80, 120), (40, 60)]
     assert [tuple(part.shape[-2:]) for part in rescaled(pixels, (0.5, 0.25), 31)] == [(40, 60)]
@@ -259,7 +259,7 @@ def test_the_global_descriptor_of_how_equals_its_twin_and_that_of_training() -> 
     layers = {key: value.detach().numpy() for key, value in network.reduction.named_parameters()}  # type: ignore[union-attr]
     expected = naive_global.how_global(
         [maps[0].numpy() for maps, _ in parts],
-        [strengths[0].numpy() for _, strengths in parts],
+        [scores[0].numpy() for _, scores in parts],
         layers["weight"][:, :, 0, 0],
         layers["bias"],
     )
@@ -277,7 +277,7 @@ def test_options_are_read_back_from_their_json() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"trunk": "alexnet"}, "trunk is 'alexnet'; choose one of resnet18"),
+        ({"backbone": "alexnet"}, "backbone is 'alexnet'; choose one of resnet18"),
         ({"pooling": "max"}, "pooling is 'max'; choose one of gem, spoc, mac, rmac, crow"),
         ({"regional": "yes"}, "regional is 'yes'"),
         ({"exponents": "two"}, "exponents is 'two'"),
@@ -295,10 +295,10 @@ def test_options_that_there_are_not(change: dict[str, object], message: str) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"trunk": 1}', '{"mean": [0], "std": [1], "scales": [], "trunk": "resnet18"}',
-             '{"mean": [0,0,0], "std": [1,1,1], "scales": [], "trunk": "resnet18", "skip": "x"}',
-             '{"mean": [0,0,0], "std": [1,1,1], "scales": ["x"], "trunk": "resnet18"}',
-             '{"mean": [0,0,0], "std": [1,1,1], "scales": [], "trunk": "resnet18", "surplus": 1}', "[" * 100_000]
+    "text", ["", "[]", "{}", '{"backbone": 1}', '{"mean": [0], "std": [1], "scales": [], "backbone": "resnet18"}',
+             '{"mean": [0,0,0], "std": [1,1,1], "scales": [], "backbone": "resnet18", "skip": "x"}',
+             '{"mean": [0,0,0], "std": [1,1,1], "scales": ["x"], "backbone": "resnet18"}',
+             '{"mean": [0,0,0], "std": [1,1,1], "scales": [], "backbone": "resnet18", "surplus": 1}', "[" * 100_000]
 )  # fmt: skip
 def test_json_that_describes_no_network(text: str) -> None:
     with pytest.raises(DamagedError, match="here: its network is not described readably"):

@@ -1,4 +1,4 @@
-"""The array of rankings: written, read back, judged as the search is, and refused where it does not fit."""
+"""The array of rankings: written, read back, evaluated as the search is, and refused where it does not fit."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, MismatchError, NotFoundError
-from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.protocol import evaluate
 from asmk_engine.evaluation.ranks import evaluate_ranks, is_ranks, read_ranks, write_ranks
 
@@ -25,14 +25,14 @@ class Hit(NamedTuple):
     score: float = 1.0
 
 
-def truth_of(queries: int) -> Truth:
+def truth_of(queries: int) -> GroundTruth:
     """Queries q0, q1, ... outside the database and, last, the image h."""
     found = [
-        TruthQuery(f"q{n}", None, frozenset(IMAGES[n : n + 2]), frozenset(IMAGES[n + 2]), frozenset(), False)
+        GroundTruthQuery(f"q{n}", None, frozenset(IMAGES[n : n + 2]), frozenset(IMAGES[n + 2]), frozenset(), False)
         for n in range(queries)
     ]
-    own = TruthQuery("h", None, frozenset("ah"), frozenset("b"), frozenset("c"), True)
-    return Truth(IMAGES, (*found, own), frozenset(one.name for one in found))
+    own = GroundTruthQuery("h", None, frozenset("ah"), frozenset("b"), frozenset("c"), True)
+    return GroundTruth(IMAGES, (*found, own), frozenset(one.name for one in found))
 
 
 def hits(rankings: dict[str, list[str]]) -> Iterator[tuple[str, Iterable[Hit]]]:
@@ -43,16 +43,16 @@ def hits(rankings: dict[str, list[str]]) -> Iterator[tuple[str, Iterable[Hit]]]:
 def test_the_map_of_an_array_is_the_map_of_the_search(
     tmp_path_factory: pytest.TempPathFactory, rankings: list[list[str]]
 ) -> None:
-    truth = truth_of(3)
-    named = dict(zip([query.name for query in truth.queries], rankings, strict=True))
+    ground_truth = truth_of(3)
+    named = dict(zip([query.name for query in ground_truth.queries], rankings, strict=True))
     path = tmp_path_factory.getbasetemp() / "search.npy"
-    write_ranks(path, truth, hits(named), len(IMAGES) + len(OTHERS))
-    ranks = read_ranks(path, truth)
+    write_ranks(path, ground_truth, hits(named), len(IMAGES) + len(OTHERS))
+    ranks = read_ranks(path, ground_truth)
     assert ranks.shape == (12, 4) and is_ranks(path)
     if any(name in IMAGES for ranking in rankings for name in ranking) or not any(rankings):
-        expected = evaluate(truth, named)
+        expected = evaluate(ground_truth, named)
         for form in (ranks, np.ascontiguousarray(ranks), np.asfortranarray(ranks).astype(np.int64)):
-            found = evaluate_ranks(truth, form)
+            found = evaluate_ranks(ground_truth, form)
             assert found.as_dict() == expected.as_dict() and found.per_query == expected.per_query
 
 
@@ -68,8 +68,10 @@ def test_many_columns_and_rows_are_turned_right() -> None:
     rng = np.random.default_rng(0)
     ranks = np.stack([rng.permutation(5000) for _ in range(37)], axis=1)
     images = tuple(map(str, range(5000)))
-    queries = tuple(TruthQuery(f"q{n}", None, frozenset([str(n)]), frozenset(), frozenset(), False) for n in range(37))
-    found = evaluate_ranks(Truth(images, queries), ranks).per_query["easy"]
+    queries = tuple(
+        GroundTruthQuery(f"q{n}", None, frozenset([str(n)]), frozenset(), frozenset(), False) for n in range(37)
+    )
+    found = evaluate_ranks(GroundTruth(images, queries), ranks).per_query["easy"]
     for number in range(37):
         rank = int(np.flatnonzero(ranks[:, number] == number)[0])
         assert found[f"q{number}"] == ((1 if rank == 0 else 0) + 1 / (rank + 1)) / 2
@@ -98,9 +100,9 @@ def test_what_cannot_be_written_is_refused(
 
 
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    truth, path = truth_of(2), tmp_path / "ranks.npy"
+    ground_truth, path = truth_of(2), tmp_path / "ranks.npy"
     with pytest.raises(NotFoundError, match="an array of rankings was expected"):
-        read_ranks(path, truth)
+        read_ranks(path, ground_truth)
     for array, error, message in (
         (np.zeros((3, 4), int), MismatchError, "4 columns, but the ground truth has 3 queries"),
         (np.zeros((3, 3)), FormatError, "an array of float64 and shape"),
@@ -110,36 +112,36 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ):
         np.save(path, array, allow_pickle=True)
         with pytest.raises(error, match=message) as caught:
-            read_ranks(path, truth)
+            read_ranks(path, ground_truth)
         assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
     np.save(path, np.zeros((3, 3), np.int32))
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size - 1)
     with pytest.raises(DamagedError, match="163 bytes are too few for 3 × 3 numbers"):
-        read_ranks(path, truth)
+        read_ranks(path, ground_truth)
     path.write_bytes(b"1 Q0 a 1 2 x")
     with pytest.raises(FormatError, match=r"not a \.npy file"):
-        read_ranks(path, truth)
+        read_ranks(path, ground_truth)
     with pytest.raises(InputError, match="does not list its database images in order"):
-        read_ranks(path, Truth(("a",), (), complete=False))
+        read_ranks(path, GroundTruth(("a",), (), complete=False))
     with pytest.raises(MismatchError, match="expected a column for each of 3 queries"):
-        evaluate_ranks(truth, np.zeros((3, 2), int))
+        evaluate_ranks(ground_truth, np.zeros((3, 2), int))
     with pytest.raises(InputError, match="query 'q0': the number -2, expected -1 for none"):
-        evaluate_ranks(truth, np.full((1, 3), -2))
+        evaluate_ranks(ground_truth, np.full((1, 3), -2))
     with pytest.raises(InputError, match="'q1' holds 'number 5' twice"):
-        evaluate_ranks(truth, np.array([[1, 5, 1], [2, 5, 2]]))
+        evaluate_ranks(ground_truth, np.array([[1, 5, 1], [2, 5, 2]]))
 
 
 def test_damaged_files_fail_only_with_our_errors(tmp_path: Path) -> None:
-    truth, path = truth_of(1), tmp_path / "ranks.npy"
-    write_ranks(path, truth, hits({"q0": ["a", "c"], "h": ["b"]}), 3)
+    ground_truth, path = truth_of(1), tmp_path / "ranks.npy"
+    write_ranks(path, ground_truth, hits({"q0": ["a", "c"], "h": ["b"]}), 3)
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for place in [*range(len(whole)), *range(12)]:
         for data in (whole[:place], whole[:place] + bytes([rng.integers(256)]) + whole[place + 1 :]):
             path.write_bytes(data)
             try:
-                evaluate_ranks(truth, read_ranks(path, truth))
+                evaluate_ranks(ground_truth, read_ranks(path, ground_truth))
             except AsmkError as error:
                 assert "\n" not in str(error)
     assert not is_ranks(tmp_path) and not is_ranks(tmp_path / "nothing")

@@ -24,8 +24,8 @@ import naive_how
 import naive_reproduction as naive
 from asmk_engine.cli import commands
 from asmk_engine.errors import AsmkError, DamagedError, InputError, MismatchError, NotFoundError
+from asmk_engine.evaluation.ground_truth import read_ground_truth
 from asmk_engine.evaluation.model import Prediction
-from asmk_engine.evaluation.truth import read_truth
 from asmk_engine.extractors import EXTRACTORS, PRESETS, load_extractor
 from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.images.listing import ImageList, find_images
@@ -132,8 +132,13 @@ def test_how_is_set_up_as_in_the_paper() -> None:
         assert row.train is not None and (row.train.dataset, row.train.images) == ("sfm120k", 20000)
         assert row.train.options["scales"] == [1.0]
         assert row.codebook is not None and (row.codebook.words, row.codebook.rounds) == (65536, 10)
-        assert (row.search.alpha, row.search.threshold, row.search.idf, row.search.assignments) == (3.0, 0.0, False, 5)
-    assert open_recipe("tiny-gld2").search.assignments == 1
+        assert (row.search.alpha, row.search.threshold, row.search.idf, row.search.multiple_assignment) == (
+            3.0,
+            0.0,
+            False,
+            5,
+        )
+    assert open_recipe("tiny-gld2").search.multiple_assignment == 1
     crossed = {test.dataset: test.train for test in open_recipe("rootsift-asmk").tests}
     assert crossed == {"roxford5k": "rparis6k", "rparis6k": "roxford5k"}
 
@@ -280,7 +285,7 @@ def draw(seed: int, number: int) -> np.ndarray:
 
 
 def save(folder: Path, gnd: Path, others: int = 1) -> None:
-    """Four subjects, each a query with a region and three views; and photographs the truth does not know."""
+    """Four subjects, each a query with a region and three views; and photographs the ground truth does not know."""
     folder.mkdir(parents=True)
     queries, names = [], []
     for subject in range(SUBJECTS):
@@ -308,7 +313,7 @@ def test_the_database_is_what_the_truth_lists(rehearsed: Rehearsed) -> None:
     )
     assert [query.name for query in task.queries] == [f"subject {number} 0" for number in range(SUBJECTS)]
     assert task.queries[0].path.name == "subject 0 0.png" and task.queries[0].box == (2, 2, 60, 44)
-    assert task.truth is not None and task.truth.queries[0].easy == {"subject 0 1.png", "subject 0 2.png"}
+    assert task.ground_truth is not None and task.ground_truth.queries[0].easy == {"subject 0 1.png", "subject 0 2.png"}
     assert [image.name for image in rehearsed.photographs("sfm120k", 2).images] == ["other 0.png", "subject 0 0.png"]
 
 
@@ -316,12 +321,12 @@ def test_a_missing_photograph_of_a_query_is_named(rehearsed: Rehearsed) -> None:
     found = find_images([rehearsed.photos])
     without = replace(found, images=[image for image in found.images if image.name != "subject 1 0.png"])
     with pytest.raises(NotFoundError, match="1 photographs of queries are missing, such as 'subject 1 0'"):
-        revisited_task(read_truth(rehearsed.truth), without)
+        revisited_task(read_ground_truth(rehearsed.ground_truth), without)
 
 
 def test_labels_of_a_ground_truth(rehearsed: Rehearsed) -> None:
     task = labelled_task(rehearsed.task("gldv2", False))
-    assert task.truth is None and task.labels is not None and task.answers is not None
+    assert task.ground_truth is None and task.labels is not None and task.answers is not None
     assert task.labels["subject 2 3.png"] == "subject 2 0" and len(task.labels) == len(task.database.images) == 12
     assert task.answers["subject 3 0"] == {"subject 3 0"}
 
@@ -359,12 +364,16 @@ def test_few_landmarks_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_interval_of_micro_average_precision(seed: int) -> None:
     rng = np.random.default_rng(seed)
     names = [f"image {number}" for number in range(12)]
-    truth = {name: frozenset(rng.choice(["a", "b"], int(rng.integers(0, 2)))) for name in names} | {"z": frozenset("a")}
+    ground_truth = {name: frozenset(rng.choice(["a", "b"], int(rng.integers(0, 2)))) for name in names} | {
+        "z": frozenset("a")
+    }
     made = {name: Prediction(str(rng.choice(["a", "b"])), float(rng.integers(0, 4))) for name in names[:9]}
     guesses: dict[str, Prediction | None] = {**made, names[9]: None}
-    found = micro_interval(truth, guesses, rounds=50, seed=seed)
-    expected = naive.micro_interval(truth, guesses, rounds=50, seed=seed)
-    assert np.allclose([found.value, found.low, found.high], 100 * np.array(expected)) and found.queries == len(truth)
+    found = micro_interval(ground_truth, guesses, rounds=50, seed=seed)
+    expected = naive.micro_interval(ground_truth, guesses, rounds=50, seed=seed)
+    assert np.allclose([found.value, found.low, found.high], 100 * np.array(expected)) and found.queries == len(
+        ground_truth
+    )
 
 
 def test_micro_average_precision_of_nothing_and_of_one() -> None:
@@ -524,7 +533,7 @@ def test_what_is_done_is_not_done_again(rehearsed: Rehearsed, tmp_path: Path, mo
     made = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "journal.json"}
     notes = json.loads((tmp_path / "journal.json").read_text())["notes"]
     assert any("no product quantisation" in note for note in notes) and any("random weights" in note for note in notes)
-    for place in ("stages.judge", "engines.train_codec"):
+    for place in ("stages.evaluate", "engines.train_codec"):
         monkeypatch.setattr(f"asmk_engine.reproduction.{place}", lambda *_: pytest.fail("done again"))
     assert rehearse("gem-ap-pq8", rehearsed, tmp_path) == whole
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "journal.json"}
@@ -657,9 +666,9 @@ def save_how_r18(path: Path) -> None:
 
 
 def save_gem(path: Path) -> None:
-    """What the code of the GeM family writes, upon a small trunk, with a whitening to 5 dimensions learned apart."""
+    """What the code of the GeM family writes, upon a small backbone, with a whitening to 5 dimensions learned apart."""
     network = randomised(GlobalNetwork(GlobalOptions("squeezenet1_1")))
-    state = {key.removeprefix("trunk."): value for key, value in network.state_dict().items()}
+    state = {key.removeprefix("backbone."): value for key, value in network.state_dict().items()}
     state["pool.p"] = state.pop("exponent")
     meta = {"architecture": "squeezenet1_1", "pooling": "gem", "regional": False, "whitening": False, "outputdim": 512}
     rng = np.random.default_rng(0)
@@ -722,7 +731,7 @@ def test_the_command_lists_and_tells(data: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["gem", "--rehearse", "photos"], "go together"),
-        (["gem", "--data", "d", "--rehearse", "photos", "--truth", "t"], "either --data"),
+        (["gem", "--data", "d", "--rehearse", "photos", "--ground-truth", "t"], "either --data"),
         (["gem", "--data", "d", "--weights", "a", "--weights", "b"], "1 --weights at most"),
     ],
 )
@@ -732,5 +741,7 @@ def test_calls_that_make_no_sense(arguments: list[str], message: str) -> None:
 
 
 def test_a_rehearsal_of_photographs_that_are_not_there(tmp_path: Path) -> None:
-    wrong = invoke("gem", "--rehearse", tmp_path / "none", "--truth", tmp_path / "gnd.json", "-o", tmp_path / "work")
+    wrong = invoke(
+        "gem", "--rehearse", tmp_path / "none", "--ground-truth", tmp_path / "gnd.json", "-o", tmp_path / "work"
+    )
     assert isinstance(wrong.exception, AsmkError) and "\n" not in str(wrong.exception)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import naive
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, NotFoundError, StorageError
 from asmk_engine.escape import escape_name, is_awkward, list_names, unescape_name
+from asmk_engine.evaluation.ground_truth import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.protocol import evaluate, evaluate_run
 from asmk_engine.evaluation.runs import (
     jsonl_line,
@@ -23,7 +24,6 @@ from asmk_engine.evaluation.runs import (
     trec_lines,
     write_run,
 )
-from asmk_engine.evaluation.truth import Truth, TruthQuery
 
 
 class Hit(NamedTuple):
@@ -144,42 +144,44 @@ def test_the_map_of_a_file_is_the_map_of_the_search(
 ) -> None:
     images = tuple({hit.name for hits in found.values() for hit in hits} | {"found nowhere"})
     queries = [
-        TruthQuery(query, None, frozenset(images[::3]), frozenset(images[1::3]), frozenset(images[2::3]), False)
+        GroundTruthQuery(query, None, frozenset(images[::3]), frozenset(images[1::3]), frozenset(images[2::3]), False)
         for query in found
     ]
-    truth = Truth(images, tuple(queries))
-    expected = evaluate(truth, plain(found)).as_dict()
+    ground_truth = GroundTruth(images, tuple(queries))
+    expected = evaluate(ground_truth, plain(found)).as_dict()
     for form in ("trec", "jsonl"):
         path = tmp_path_factory.getbasetemp() / f"map.{form}"
         write_run(path, found, form)
         if form == "jsonl" or any(found.values()):
-            assert evaluate(truth, read_run(path), allow_missing=True).as_dict() == expected
+            assert evaluate(ground_truth, read_run(path), allow_missing=True).as_dict() == expected
 
 
-def test_a_run_of_other_folders_and_extensions_is_judged() -> None:
-    truth = Truth(
+def test_a_run_of_other_folders_and_extensions_is_evaluated() -> None:
+    ground_truth = GroundTruth(
         ("a", "b", "c"),
-        (TruthQuery("q", None, frozenset("a"), frozenset("b"), frozenset(), False),),
+        (GroundTruthQuery("q", None, frozenset("a"), frozenset("b"), frozenset(), False),),
         frozenset("q"),
     )
     run = {"queries/q.jpg": ["jpg/q.jpg", "jpg/a.jpg", "jpg/x.jpg", "jpg/b.jpg"]}
-    report = evaluate_run(truth, run)
+    report = evaluate_run(ground_truth, run)
     assert report.per_query == {"easy": {"q": 1}, "medium": {"q": (2 + 1 / 2 + 2 / 3) / 4}, "hard": {"q": 1 / 4}}
 
 
 def test_a_run_in_which_a_query_of_the_database_is_asked() -> None:
-    truth = Truth(("a", "b", "q"), (TruthQuery("q", None, frozenset("a"), frozenset(), frozenset(), True),))
-    assert evaluate_run(truth, {"p/q.jpg": ["p/q.jpg", "p/a.jpg"]}).per_query["easy"] == {"p/q.jpg": 1}
-    assert evaluate_run(truth, {"p/q.jpg": ["p/a.jpg"]}).per_query["easy"] == {"q": 1}
+    ground_truth = GroundTruth(
+        ("a", "b", "q"), (GroundTruthQuery("q", None, frozenset("a"), frozenset(), frozenset(), True),)
+    )
+    assert evaluate_run(ground_truth, {"p/q.jpg": ["p/q.jpg", "p/a.jpg"]}).per_query["easy"] == {"p/q.jpg": 1}
+    assert evaluate_run(ground_truth, {"p/q.jpg": ["p/a.jpg"]}).per_query["easy"] == {"q": 1}
 
 
 def test_a_run_of_other_images_is_refused() -> None:
-    truth = Truth(("a",), (TruthQuery("q", None, frozenset("a"), frozenset(), frozenset(), False),))
+    ground_truth = GroundTruth(("a",), (GroundTruthQuery("q", None, frozenset("a"), frozenset(), frozenset(), False),))
     with pytest.raises(NotFoundError, match="none of the 1 images of the ground truth is there"):
-        evaluate_run(truth, {"q": ["x"]})
+        evaluate_run(ground_truth, {"q": ["x"]})
     with pytest.raises(NotFoundError, match="1 of 1 queries have no ranking: 'q'"):
-        evaluate_run(truth, {"other": ["a"]})
-    assert evaluate_run(truth, {"q": []}).per_query["easy"] == {"q": 0}
+        evaluate_run(ground_truth, {"other": ["a"]})
+    assert evaluate_run(ground_truth, {"q": []}).per_query["easy"] == {"q": 0}
 
 
 def test_pairs_are_unordered_and_of_two() -> None:
@@ -302,22 +304,22 @@ simple_names = st.text("abcxyz-äß東", min_size=1)
 
 
 @given(rankings(simple_names))
-def test_pairs_and_submissions_come_back_and_are_judged_alike(
+def test_pairs_and_submissions_come_back_and_are_evaluated_alike(
     tmp_path_factory: pytest.TempPathFactory, found: dict[str, list[Hit]]
 ) -> None:
     images = tuple({hit.name for hits in found.values() for hit in hits} | {"found nowhere"})
     queries = [
-        TruthQuery(query, None, frozenset(images[::2]), frozenset(), frozenset(images[1::2]), query in images)
+        GroundTruthQuery(query, None, frozenset(images[::2]), frozenset(), frozenset(images[1::2]), query in images)
         for query in found
     ]
-    truth = Truth(images, tuple(queries))
-    expected = evaluate(truth, plain(found)).as_dict()
+    ground_truth = GroundTruth(images, tuple(queries))
+    expected = evaluate(ground_truth, plain(found)).as_dict()
     for form in ("pairs", "gldv2"):
         path = tmp_path_factory.getbasetemp() / f"simple.{form}"
         write_run(path, iter(found.items()), form)
         if any(hit.name != query for query, hits in found.items() for hit in hits):
             read = read_run(path)
-            assert evaluate(truth, read, allow_missing=True).as_dict() == expected
+            assert evaluate(ground_truth, read, allow_missing=True).as_dict() == expected
             if form == "gldv2":
                 assert read == plain(found)
 
@@ -341,9 +343,15 @@ def test_pairs_of_one_ranking_hold_both_directions() -> None:
 
 
 def test_distractors_in_a_run_are_taken_for_no_image_of_the_truth() -> None:
-    truth = Truth(("a", "b"), (TruthQuery("q", None, frozenset("a"), frozenset("b"), frozenset(), False),))
+    ground_truth = GroundTruth(
+        ("a", "b"), (GroundTruthQuery("q", None, frozenset("a"), frozenset("b"), frozenset(), False),)
+    )
     run = {"q": ["distractor1:x/a.jpg", "distractor1:x/b.jpg", "b.jpg"]}
-    assert evaluate_run(truth, run).per_query == {"easy": {"q": 0}, "medium": {"q": 1 / 12}, "hard": {"q": 1 / 6}}
+    assert evaluate_run(ground_truth, run).per_query == {
+        "easy": {"q": 0},
+        "medium": {"q": 1 / 12},
+        "hard": {"q": 1 / 6},
+    }
 
 
 def test_runs_that_are_not_there_are_said(tmp_path: Path) -> None:

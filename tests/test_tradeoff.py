@@ -18,7 +18,14 @@ from asmk_engine.evaluation.bootstrap import Interval
 from asmk_engine.inverted.index import Index
 from asmk_engine.storage.stage_cache import StageCache, key_of
 from asmk_engine.tradeoff import extrapolate, figure, measure, page, table
-from asmk_engine.tradeoff.configurations import Cell, GlobalCell, LocalCell, Supply, Sweep, plan
+from asmk_engine.tradeoff.configurations import (
+    Configuration,
+    GlobalConfiguration,
+    LocalConfiguration,
+    Supply,
+    Sweep,
+    plan,
+)
 from asmk_engine.tradeoff.extrapolate import Extrapolated
 from asmk_engine.tradeoff.results import Failure, Result, pareto_front, put_together
 from asmk_engine.tradeoff.stages import Measurement
@@ -26,16 +33,18 @@ from asmk_engine.tradeoff.stages import Measurement
 LOCAL, GLOBAL = Supply(False, 128, 1500), Supply(True, 512, 1)
 
 
-def make_result(cell: Cell, size: float, precision: float) -> Result:
+def make_result(configuration: Configuration, size: float, precision: float) -> Result:
     interval = Interval(precision, precision - 0.05, precision + 0.05)
     sizes = tuple(Extrapolated(images, images * size, images / 1e6) for images in extrapolate.SIZES)
-    return Result(cell, "medium", interval, {"hard": 0.2}, 0.01, 2, 40, 10, size, 4096, 30.5, 1.0, 2.0, 3.0, 4.0, sizes)
+    return Result(
+        configuration, "medium", interval, {"hard": 0.2}, 0.01, 2, 40, 10, size, 4096, 30.5, 1.0, 2.0, 3.0, 4.0, sizes
+    )
 
 
 RESULTS = [
-    make_result(LocalCell("how|x", 400, 128, 64, 5), 5000.0, 0.5),
-    make_result(LocalCell("how|x", 1000, 128, 64, 5), 12000.0, 0.4),
-    make_result(GlobalCell("<gem>", 128, 8), 100.0, 0.3),
+    make_result(LocalConfiguration("how|x", 400, 128, 64, 5), 5000.0, 0.5),
+    make_result(LocalConfiguration("how|x", 1000, 128, 64, 5), 12000.0, 0.4),
+    make_result(GlobalConfiguration("<gem>", 128, 8), 100.0, 0.3),
 ]
 
 
@@ -43,15 +52,19 @@ RESULTS = [
 def test_the_plan_is_that_of_the_twin(one_at_a_time: bool) -> None:
     sweep = Sweep((1000, 400, 2000, 3000), (64, 256), (4096, 512), (5, 1), (128, 1024), (8, 1), one_at_a_time)
     found = plan(sweep, {"sift": LOCAL, "gem": GLOBAL})
-    local = naive_tradeoff.cells([(1000, 400, 1500), (64, 128), (4096, 512), (5, 1)], one_at_a_time)
-    whole = naive_tradeoff.cells([(None, 128), (None, 8, 1)], one_at_a_time)
+    local = naive_tradeoff.configurations([(1000, 400, 1500), (64, 128), (4096, 512), (5, 1)], one_at_a_time)
+    whole = naive_tradeoff.configurations([(None, 128), (None, 8, 1)], one_at_a_time)
     assert len(set(found)) == len(found)
-    assert set(found) == {LocalCell("sift", *cell) for cell in local} | {GlobalCell("gem", *cell) for cell in whole}
-    assert [cell.source for cell in found] == sorted([cell.source for cell in found], reverse=True)
+    assert set(found) == {LocalConfiguration("sift", *configuration) for configuration in local} | {
+        GlobalConfiguration("gem", *configuration) for configuration in whole
+    }
+    assert [configuration.source for configuration in found] == sorted(
+        [configuration.source for configuration in found], reverse=True
+    )
 
 
 def test_bits_are_all_dimensions_by_default() -> None:
-    assert plan(Sweep((10,)), {"sift": LOCAL}) == [LocalCell("sift", 10, 128, 4096, 5)]
+    assert plan(Sweep((10,)), {"sift": LOCAL}) == [LocalConfiguration("sift", 10, 128, 4096, 5)]
 
 
 @pytest.mark.parametrize("wrong", [{"words": (0,)}, {"strongest": ()}, {"pca": (8, -1)}, {"seeds": 0}])
@@ -61,17 +74,17 @@ def test_a_sweep_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "method", "kind", "text"),
+    ("configuration", "method", "kind", "text"),
     [
-        (GlobalCell("gem"), "gem", "flat", "gem flat"),
-        (GlobalCell("gem", 64), "gem+pca", "pca", "gem pca=64"),
-        (GlobalCell("gem", None, 1), "gem+pq1", "pq", "gem pq=1"),
-        (GlobalCell("gem", 64, 8), "gem+pca+pq8", "pca+pq", "gem pca=64 pq=8"),
-        (LocalCell("how", 9, 64, 32, 5), "how", "asmk", "how n=9 words=32 bits=64 assignments=5"),
+        (GlobalConfiguration("gem"), "gem", "flat", "gem flat"),
+        (GlobalConfiguration("gem", 64), "gem+pca", "pca", "gem pca=64"),
+        (GlobalConfiguration("gem", None, 1), "gem+pq1", "pq", "gem pq=1"),
+        (GlobalConfiguration("gem", 64, 8), "gem+pca+pq8", "pca+pq", "gem pca=64 pq=8"),
+        (LocalConfiguration("how", 9, 64, 32, 5), "how", "asmk", "how n=9 words=32 bits=64 assignments=5"),
     ],
 )
-def test_cells_say_what_they_are(cell: Cell, method: str, kind: str, text: str) -> None:
-    assert (cell.method, cell.kind, str(cell)) == (method, kind, text)
+def test_configurations_say_what_they_are(configuration: Configuration, method: str, kind: str, text: str) -> None:
+    assert (configuration.method, configuration.kind, str(configuration)) == (method, kind, text)
 
 
 def test_a_stage_is_made_once_and_again_for_other_inputs(tmp_path: Path) -> None:
@@ -117,9 +130,11 @@ def test_keys_depend_on_every_value() -> None:
 def test_the_front_is_that_of_the_twin(seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = [(float(size), float(value) / 8) for size, value in rng.integers(1, 8, (int(rng.integers(0, 12)), 2))]
-    results = [make_result(GlobalCell("gem", place + 1), *point) for place, point in enumerate(points)]
+    results = [make_result(GlobalConfiguration("gem", place + 1), *point) for place, point in enumerate(points)]
     found = pareto_front(results)
-    assert {one.cell for one in found} == {GlobalCell("gem", place + 1) for place in naive_tradeoff.front(points)}
+    assert {one.configuration for one in found} == {
+        GlobalConfiguration("gem", place + 1) for place in naive_tradeoff.front(points)
+    }
     assert [one.bytes_per_image for one in found] == sorted(one.bytes_per_image for one in found)
 
 
@@ -132,7 +147,7 @@ def test_seeds_are_put_together() -> None:
         return Measurement(9.0, index, search, {"row": "medium", "rows": rows, "per_query": precisions})
 
     both = [measured({"a": 0.2, "b": 0.6}, 1.0), measured({"a": 0.4, "b": 1.0}, 3.0)]
-    found = put_together(LocalCell("how", 9, 64, 32, 5), both)
+    found = put_together(LocalConfiguration("how", 9, 64, 32, 5), both)
     assert found.precision.mean == pytest.approx((0.3 + 0.8) / 2)
     assert found.precision.low == pytest.approx(0.3) and found.precision.high == pytest.approx(0.8)
     assert found.seed_spread == pytest.approx(0.7 - 0.4)
@@ -181,7 +196,7 @@ def test_csv_has_a_row_for_each_result_and_says_what_is_extrapolated() -> None:
 
 
 def test_markdown_has_as_many_cells_in_each_line() -> None:
-    text = table.markdown(RESULTS, [Failure(GlobalCell("mac|"), "no <luck>")])
+    text = table.markdown(RESULTS, [Failure(GlobalConfiguration("mac|"), "no <luck>")])
     lines = [line.replace("\\|", "") for line in text.splitlines()]
     assert len({line.count("|") for line in lines[:5]}) == 1 and len(lines) == 6
     assert "★" in lines[2] and "★" not in lines[3] and "(extrapolated)" in lines[0]
@@ -196,7 +211,7 @@ def drawn() -> dict[str, bytes]:
 
 def test_the_page_loads_and_runs_nothing_and_escapes_names(drawn: dict[str, bytes]) -> None:
     told = page.Circumstances("asmk-engine benchmark '<x>'", "a machine", "2026-01-01")
-    text = page.page("A < B", drawn["svg"], RESULTS, [Failure(GlobalCell("<b>"), "<script>")], told)
+    text = page.page("A < B", drawn["svg"], RESULTS, [Failure(GlobalConfiguration("<b>"), "<script>")], told)
     assert "<script" not in text and "&lt;script" in text and text.count("A &lt; B") == 2 and "&lt;gem&gt;" in text
     assert text.count("<svg") == 1 and "<?xml" not in text and "<b>" not in text
     assert not [word for word in ("src=", 'href="http', "@import", "url(http") if word in text]

@@ -18,13 +18,13 @@ from asmk_engine.cli import commands
 from asmk_engine.cli.benchmark import source_paths
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
-from asmk_engine.evaluation.truth import read_truth
+from asmk_engine.evaluation.ground_truth import read_ground_truth
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
 from asmk_engine.recipes import Recipe
 from asmk_engine.tradeoff import measure, stages
-from asmk_engine.tradeoff.configurations import GlobalCell, LocalCell, Sweep
+from asmk_engine.tradeoff.configurations import GlobalConfiguration, LocalConfiguration, Sweep
 from asmk_engine.tradeoff.run import Step, TradeoffResult, run
 from asmk_engine.tradeoff.sources import SourcePaths, StrongestFeatures, features_key, open_source
 
@@ -66,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_in(place: Path, work: Path, sweep: Sweep = SWEEP, on_step: Any = None, **changes: Any) -> TradeoffResult:
     paths = [replace(SourcePaths("sift", place / "sift"), **changes), SourcePaths("gem", place / "gem")]
-    return run(paths, read_truth(place / "gnd.json"), sweep, work, on_step)
+    return run(paths, read_ground_truth(place / "gnd.json"), sweep, work, on_step)
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,13 @@ def test_every_cell_is_measured(done: tuple[Path, TradeoffResult, list[Step]]) -
     made = {name: len(list(work.glob(f"{name}-*"))) for name in ("codebook", "index", "vectors", "search")}
     # Two seeds of each; the codebook of the base serves all but that of fewer bits.
     assert made == {"codebook": 4, "index": 6, "vectors": 2, "search": 10}
-    base = LocalCell("sift", FEATURES, DIM, 8, 2)
-    local = [base, replace(base, strongest=8), replace(base, bits=8), replace(base, assignments=1)]
-    assert [one.cell for one in outcome.results] == [*local, GlobalCell("gem"), GlobalCell("gem", 4)]
+    base = LocalConfiguration("sift", FEATURES, DIM, 8, 2)
+    local = [base, replace(base, strongest=8), replace(base, bits=8), replace(base, multiple_assignment=1)]
+    assert [one.configuration for one in outcome.results] == [
+        *local,
+        GlobalConfiguration("gem"),
+        GlobalConfiguration("gem", 4),
+    ]
     assert not outcome.failures and [step.number for step in steps] == list(range(1, 7)) and steps[-1].total == 6
     assert steps[-1].seconds_left == 0
     assert [one.seeds for one in outcome.results] == [2, 2, 2, 2, 1, 1]
@@ -102,15 +106,15 @@ def test_every_cell_is_measured(done: tuple[Path, TradeoffResult, list[Step]]) -
 def test_precision_and_sizes_are_those_of_the_steps_by_hand(
     place: Path, done: tuple[Path, TradeoffResult, list[Step]], tmp_path: Path
 ) -> None:
-    """The base cell, from the codebook on, with the twin's average precision, averaged over two seeds."""
+    """The base configuration, from the codebook on, with the twin's average precision, averaged over two seeds."""
     features = FeatureSet.open(place / "sift")
     precisions, sizes = [], []
     for seed in range(2):
         index = Index.create(tmp_path / str(seed), Codebook.train(features, 8, seed=seed, rounds=3))
         index.add(features)
-        searcher = Searcher(index, assignments=2)
+        searcher = Searcher(index, multiple_assignment=2)
         sizes.append(sum(path.stat().st_size for path in (tmp_path / str(seed)).glob("segment-*")) / IMAGES)
-        for query in read_truth(place / "gnd.json").queries:
+        for query in read_ground_truth(place / "gnd.json").queries:
             ranking = [hit.name for hit in searcher.search(features.read(query.name), None)]
             precisions.append(naive.trapezoid_average_precision(ranking, query.easy, {query.name}))
     base = done[1].results[0]
@@ -132,17 +136,17 @@ def test_a_cell_that_fails_does_not_lose_the_others_and_is_tried_again(
     def broken(*arguments: Any) -> Any:
         raise ValueError("a\nbug")
 
-    sweep = replace(SWEEP, bits=(DIM,), strongest=(8,), assignments=(1,), words=(8, 100_000), seeds=1)
+    sweep = replace(SWEEP, bits=(DIM,), strongest=(8,), multiple_assignment=(1,), words=(8, 100_000), seeds=1)
     with monkeypatch.context() as patch:
         patch.setattr(stages, "train_codec", broken)
         outcome = run_in(place, tmp_path, sweep)
-    assert [one.cell.source for one in outcome.results] == ["sift"]
-    reasons = {str(one.cell): one.reason for one in outcome.failures}
+    assert [one.configuration.source for one in outcome.results] == ["sift"]
+    reasons = {str(one.configuration): one.reason for one in outcome.failures}
     assert reasons["gem flat"] == reasons["gem pca=4"] == "ValueError: a bug"
     assert "cannot carry 100000 words" in reasons["sift n=8 words=100000 bits=16 assignments=1"]
     assert "in broken" in (tmp_path / "failed.txt").read_text()
     again = run_in(place, tmp_path, sweep)
-    assert [str(one.cell) for one in again.failures] == ["sift n=8 words=100000 bits=16 assignments=1"]
+    assert [str(one.configuration) for one in again.failures] == ["sift n=8 words=100000 bits=16 assignments=1"]
     assert again.results[0] == outcome.results[0]
 
 
@@ -171,7 +175,7 @@ def test_the_strongest_features_are_the_first_ones(place: Path) -> None:
     assert some.descriptor_count == 3 * IMAGES and some.names == whole.names
     for name, image in some.images(NAMES[:2]):
         assert np.array_equal(image.descriptors, whole.read(name).descriptors[:3])
-        assert np.array_equal(some.read(name).strengths, image.strengths) and some.count(name) == 3
+        assert np.array_equal(some.read(name).scores, image.scores) and some.count(name) == 3
     assert StrongestFeatures.of(place / "sift", 999).descriptor_count == whole.descriptor_count
 
 
@@ -187,7 +191,7 @@ def test_keys_of_feature_sets_depend_on_recipe_and_content(place: Path, tmp_path
 def test_learning_from_other_features(place: Path, tmp_path: Path) -> None:
     images = {f"other/{name}": image for name, image in group_images(FEATURES, DIM, 0.5).items()}
     learned = samples.write_features(tmp_path / "learned", images, recipe=SIFT)
-    sweep = replace(SWEEP, bits=(DIM,), strongest=(FEATURES,), assignments=(1,), pca=(), seeds=1)
+    sweep = replace(SWEEP, bits=(DIM,), strongest=(FEATURES,), multiple_assignment=(1,), pca=(), seeds=1)
     run_in(place, tmp_path / "work", sweep, learn_on=learned.path)
     codebook = Codebook.open(next((tmp_path / "work").glob("codebook-*/codebook.h5")))
     assert codebook.fingerprint == Codebook.train(learned, 8, rounds=3).fingerprint
@@ -196,40 +200,40 @@ def test_learning_from_other_features(place: Path, tmp_path: Path) -> None:
 def test_learning_from_another_kind_of_features_is_refused(place: Path) -> None:
     paths = SourcePaths("sift", place / "sift", learn_on=place / "gem")
     with pytest.raises(MismatchError, match="extract both with the same options"):
-        open_source(paths, read_truth(place / "gnd.json"))
+        open_source(paths, read_ground_truth(place / "gnd.json"))
 
 
 def test_regions_take_their_features_from_a_set_of_their_own(place: Path, tmp_path: Path) -> None:
-    truth = read_truth(place / "gnd.json")
-    first, *others = truth.queries
-    boxed = replace(truth, queries=(replace(first, box=(0.0, 0.0, 10.0, 10.0)), *others))
+    ground_truth = read_ground_truth(place / "gnd.json")
+    first, *others = ground_truth.queries
+    boxed = replace(ground_truth, queries=(replace(first, box=(0.0, 0.0, 10.0, 10.0)), *others))
     with pytest.raises(InputError, match=r"1 queries, such as 'thing 0/0.jpg'.*--queries sift="):
         open_source(SourcePaths("sift", place / "sift"), boxed).queries(5)
     region = {first.name: group_images(7, DIM, 0.1)[first.name]}
     samples.write_features(tmp_path / "regions", region, recipe=SIFT)
     found = open_source(SourcePaths("sift", place / "sift", queries=tmp_path / "regions"), boxed).queries(5)
     assert np.array_equal(found[0][1].descriptors, region[first.name].descriptors[:5])
-    assert [query.name for query, _ in found] == [query.name for query in truth.queries]
+    assert [query.name for query, _ in found] == [query.name for query in ground_truth.queries]
 
 
 def test_images_of_the_truth_that_are_missing_are_an_error(place: Path, tmp_path: Path) -> None:
     few = dict(list(group_images(3, DIM, 0.1).items())[:5])
     samples.write_features(tmp_path / "few", few, recipe=SIFT)
     with pytest.raises(NotFoundError, match="missing"):
-        open_source(SourcePaths("few", tmp_path / "few"), read_truth(place / "gnd.json"))
+        open_source(SourcePaths("few", tmp_path / "few"), read_ground_truth(place / "gnd.json"))
 
 
 def test_two_sources_of_one_name_are_refused(place: Path, tmp_path: Path) -> None:
     paths = [SourcePaths("a", place / "sift"), SourcePaths("a", place / "gem")]
     with pytest.raises(InputError, match="different names"):
-        run(paths, read_truth(place / "gnd.json"), SWEEP, tmp_path)
+        run(paths, read_ground_truth(place / "gnd.json"), SWEEP, tmp_path)
 
 
 def test_the_command_writes_every_file_and_goes_on(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["asmk-engine", "benchmark", "a b"])
-    words = [f"sift={place / 'sift'}", f"gem={place / 'gem'}", "--truth", str(place / "gnd.json")]
+    words = [f"sift={place / 'sift'}", f"gem={place / 'gem'}", "--ground-truth", str(place / "gnd.json")]
     words += ["-o", str(tmp_path), "--n", "8", "--words", "8", "--bits", "8", "--pca", "4", "--seeds", "1"]
     first = CliRunner().invoke(commands, ["benchmark", *words], catch_exceptions=False)
     written = [Path(line).name for line in first.stdout.splitlines()]
@@ -244,8 +248,16 @@ def test_the_command_writes_every_file_and_goes_on(
 
 
 def test_the_command_says_what_failed(place: Path, tmp_path: Path) -> None:
-    words = [f"sift={place / 'sift'}", "--truth", str(place / "gnd.json"), "-o", str(tmp_path), "--words", "8,99999"]
-    with pytest.raises(InputError, match=r"1 of 2 cells failed, first sift .*words=99999.*again"):
+    words = [
+        f"sift={place / 'sift'}",
+        "--ground-truth",
+        str(place / "gnd.json"),
+        "-o",
+        str(tmp_path),
+        "--words",
+        "8,99999",
+    ]
+    with pytest.raises(InputError, match=r"1 of 2 configurations failed, first sift .*words=99999.*again"):
         CliRunner().invoke(commands, ["benchmark", *words, "--bits", "8", "--seeds", "1", "-q"], catch_exceptions=False)
     assert (tmp_path / "tradeoff.csv").is_file()
 
@@ -275,6 +287,6 @@ def test_words_name_sources() -> None:
 
 @pytest.mark.parametrize("wrong", ["0", "a", "1,,2", "-3", "1.5"])
 def test_lists_of_numbers_are_checked(wrong: str, tmp_path: Path) -> None:
-    words = ["a=x", "--truth", "gnd.json", "-o", str(tmp_path), f"--n={wrong}"]
+    words = ["a=x", "--ground-truth", "gnd.json", "-o", str(tmp_path), f"--n={wrong}"]
     found = CliRunner().invoke(commands, ["benchmark", *words])
     assert found.exit_code == 2 and "whole numbers" in found.output

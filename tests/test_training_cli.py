@@ -53,7 +53,7 @@ def test_train_how(folder: Path, tmp_path: Path) -> None:
     }
     assert "10 photographs, 3 instances" in result.stderr
     first, *rest = read_log(tmp_path / "run")
-    assert (first["pairs"], first["pool"], first["learning_rate"], first["self_made"]) == (4, 20000, 5e-6, 0.0)
+    assert (first["pairs"], first["pool"], first["learning_rate"], first["augmented_pairs"]) == (4, 20000, 5e-6, 0.0)
     assert [entry["kind"] for entry in rest] == ["plan", "step", "epoch"]
     assert open_checkpoint(told["best"])[1]["from"] == "a test"
     again = train(folder, tmp_path / "run", *options, "--margin", 0.7)
@@ -65,7 +65,7 @@ def test_train_how_without_labels(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{tmp_path / 'best.safetensors'}  (epoch 1)\n"
     assert result.stderr == ""
-    assert read_log(tmp_path)[0]["self_made"] == 1.0
+    assert read_log(tmp_path)[0]["augmented_pairs"] == 1.0
 
 
 def test_train_delf(folder: Path, tmp_path: Path) -> None:
@@ -89,11 +89,11 @@ def test_faults_are_told_before_the_first_epoch(folder: Path, tmp_path: Path) ->
 
 
 def test_a_validation_from_the_command_line(folder: Path, tmp_path: Path) -> None:
-    truth = tmp_path / "gnd.json"
+    ground_truth = tmp_path / "gnd.json"
     names = ["a/0.png", "a/1.png", "b/0.png", "b/1.png", "c/0.png", "c/1.png"]
     queries = [{"query": "a/2.png", "bbox": None, "easy": names[:2], "hard": [], "junk": []}]
-    truth.write_text(json.dumps({"imlist": names, "queries": queries}))
-    options = ["--validate", truth, "--validate-images", folder / "photographs", "--validate-scales", "1"]
+    ground_truth.write_text(json.dumps({"imlist": names, "queries": queries}))
+    options = ["--validate", ground_truth, "--validate-images", folder / "photographs", "--validate-scales", "1"]
     result = train(folder, tmp_path / "run", "--pairs", 2, "--negatives", 1, *options)
     assert result.exit_code == 0, result.output
     assert "(mAP " in result.stdout

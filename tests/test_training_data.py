@@ -1,4 +1,4 @@
-"""What a training is made of: instances in every layout, tuples, hard negatives, self-made views, and their errors."""
+"""What a training is made of: instances in every layout, tuples, hard negatives, augmented views, and their errors."""
 
 import pickle
 from pathlib import Path
@@ -14,11 +14,11 @@ from PIL import Image
 import naive_training
 from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError
 from asmk_engine.images.listing import ImageFile
+from asmk_engine.training.augmented_pairs import ViewOptions, random_corners, random_view, recolour
 from asmk_engine.training.instance_layouts import read_instances
 from asmk_engine.training.instances import Instances, make_instances
 from asmk_engine.training.mining import mine
 from asmk_engine.training.photographs import check_photographs
-from asmk_engine.training.self_made import ViewOptions, random_corners, random_view, recolour
 from asmk_engine.training.sfm120k import image_place
 from asmk_engine.training.tuples import check_tuples, draw_pairs, draw_pool
 from trainings import SIDE, photograph, write_photographs
@@ -197,7 +197,7 @@ def test_every_anchor_comes_as_often_as_any_other() -> None:
     assert len(draw_pairs(data, 3, 0.0, np.random.default_rng(0))) == 3
 
 
-def test_self_made_pairs_take_every_photograph() -> None:
+def test_augmented_pairs_take_every_photograph() -> None:
     data = instances(["a", "a", "", "b"])
     pairs = draw_pairs(data, 8, 1.0, np.random.default_rng(0))
     assert np.bincount(pairs[:, 0]).tolist() == [2, 2, 2, 2]
@@ -270,12 +270,12 @@ def test_mining_more_anchors_than_are_compared_at_a_time(monkeypatch: pytest.Mon
     anchors, pool = (rng.normal(size=(size, 4)).astype(np.float32) for size in (11, 30))
     arguments = (anchors, np.arange(11), pool, np.arange(30), 3)
     whole = mine(*arguments)
-    monkeypatch.setattr("asmk_engine.training.mining.TOGETHER", 4)
+    monkeypatch.setattr("asmk_engine.training.mining.BATCH_SIZE", 4)
     assert mine(*arguments).tolist() == whole.tolist()
     assert mine(anchors[:0], np.arange(0), pool, np.arange(30), 3).shape == (0, 3)
 
 
-# Self-made views
+# augmented views
 
 
 def test_a_view_that_changes_nothing_is_the_photograph() -> None:

@@ -29,8 +29,8 @@ from asmk_engine.training.task import Silent
 from asmk_engine.training.validation import Validation, ValidationOptions
 from trainings import SIDE, tiny_network, write_photographs
 
-OPTIONS = TupleOptions(pairs=5, pool=50, negatives=2, max_side=SIDE, learning_rate=1e-3, self_made=0.4)
-LOOP = LoopOptions(epochs=2, together=2)
+OPTIONS = TupleOptions(pairs=5, pool=50, negatives=2, max_side=SIDE, learning_rate=1e-3, augmented_pairs=0.4)
+LOOP = LoopOptions(epochs=2, batch_size=2)
 
 
 class Stopped(Exception):
@@ -74,7 +74,7 @@ def make_run(
 def make_classes(folder: Path, photographs: Path, **more: Any) -> TrainingRun:
     options = ClassOptions(max_side=SIDE, learning_rate=1e-3, head_rate=1e-2, augment=True)
     task = ClassTask(tiny_network(**DELF), read_instances(photographs), options)
-    return TrainingRun(folder, task, LoopOptions(epochs=2, together=3), {}, "start", **more)
+    return TrainingRun(folder, task, LoopOptions(epochs=2, batch_size=3), {}, "start", **more)
 
 
 MAKERS: dict[str, Callable[..., TrainingRun]] = {"how": make_run, "delf": make_classes}
@@ -143,8 +143,8 @@ def test_training_changes_what_learns_and_nothing_else(whole: dict[str, Path]) -
 
 
 def test_the_loss_falls(photographs: Path, tmp_path: Path) -> None:
-    options = replace(OPTIONS, learning_rate=3e-3, pairs=6, self_made=0.0)
-    make_run(tmp_path, photographs, LoopOptions(epochs=6, together=2), options).run()
+    options = replace(OPTIONS, learning_rate=3e-3, pairs=6, augmented_pairs=0.0)
+    make_run(tmp_path, photographs, LoopOptions(epochs=6, batch_size=2), options).run()
     losses = [entry["loss"] for entry in read_log(tmp_path) if entry["kind"] == "epoch"]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -152,23 +152,23 @@ def test_the_loss_falls(photographs: Path, tmp_path: Path) -> None:
 def test_a_finished_run_does_nothing_and_more_epochs_prolong_it(
     photographs: Path, tmp_path: Path, whole: dict[str, Path]
 ) -> None:
-    make_run(tmp_path, photographs, LoopOptions(epochs=1, together=2)).run()
+    make_run(tmp_path, photographs, LoopOptions(epochs=1, batch_size=2)).run()
     first = lines(tmp_path)
-    make_run(tmp_path, photographs, LoopOptions(epochs=1, together=2)).run()
+    make_run(tmp_path, photographs, LoopOptions(epochs=1, batch_size=2)).run()
     assert lines(tmp_path) == first
     make_run(tmp_path, photographs).run()
     check_equal(tmp_path, whole["how"])
 
 
 def test_the_rate_decays_by_the_epoch(photographs: Path, tmp_path: Path) -> None:
-    make_run(tmp_path, photographs, LoopOptions(epochs=3, together=5, decay=0.5)).run()
+    make_run(tmp_path, photographs, LoopOptions(epochs=3, batch_size=5, decay=0.5)).run()
     rates = [entry["rates"] for entry in read_log(tmp_path) if entry["kind"] == "epoch"]
     assert rates == [[1e-3], [5e-4], [2.5e-4]]
 
 
 def test_without_a_validation_the_lowest_loss_is_best(photographs: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, learning_rate=0.2)  # so much that the network is worse afterwards
-    outcome = make_run(tmp_path, photographs, LoopOptions(epochs=3, together=5), options).run()
+    outcome = make_run(tmp_path, photographs, LoopOptions(epochs=3, batch_size=5), options).run()
     losses = [entry["loss"] for entry in read_log(tmp_path) if entry["kind"] == "epoch"]
     assert outcome.epoch == 1 + int(np.argmin(losses))
     assert outcome.score is None
@@ -243,7 +243,7 @@ def test_half_precision_trains_and_resumes(photographs: Path, tmp_path: Path, pr
 
 
 @pytest.mark.parametrize(
-    "changes", [{"epochs": 0}, {"together": 0}, {"every": 0}, {"decay": 0.0}, {"decay": 1.1}, {"precision": "fp8"}]
+    "changes", [{"epochs": 0}, {"batch_size": 0}, {"every": 0}, {"decay": 0.0}, {"decay": 1.1}, {"precision": "fp8"}]
 )
 def test_loop_options_out_of_range(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError):
@@ -251,22 +251,22 @@ def test_loop_options_out_of_range(changes: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A ground truth of three queries, two of them in the database, and the folder of its photographs."""
-    folder = write_photographs(tmp_path_factory.mktemp("judged"), {"x": 3, "y": 3, "z": 2}, seed=20)
+    folder = write_photographs(tmp_path_factory.mktemp("evaluated"), {"x": 3, "y": 3, "z": 2}, seed=20)
     images = ["x/1.png", "x/2.png", "y/0.png", "y/1.png", "y/2.png", "z/0.png", "z/1.png"]
     queries = [
         {"query": "x/0.png", "bbox": [0, 0, 40, 40], "easy": ["x/1.png"], "hard": ["x/2.png"], "junk": []},
         {"query": "y/0.png", "bbox": None, "easy": ["y/1.png", "y/2.png"], "hard": [], "junk": []},
         {"query": "z/0.png", "bbox": [0, 0, 30, 30], "easy": ["z/1.png"], "hard": [], "junk": ["y/1.png"]},
     ]
-    truth = folder / "gnd.json"
-    truth.write_text(json.dumps({"imlist": images, "queries": queries}))
-    return truth, folder
+    ground_truth = folder / "gnd.json"
+    ground_truth.write_text(json.dumps({"imlist": images, "queries": queries}))
+    return ground_truth, folder
 
 
-def test_a_validated_run_keeps_the_best(photographs: Path, judged: tuple[Path, Path], tmp_path: Path) -> None:
-    validation = Validation(*judged, ValidationOptions(max_side=SIDE, scales=(1.0,), words=4))
+def test_a_validated_run_keeps_the_best(photographs: Path, evaluated: tuple[Path, Path], tmp_path: Path) -> None:
+    validation = Validation(*evaluated, ValidationOptions(max_side=SIDE, scales=(1.0,), words=4))
     outcome = make_run(tmp_path, photographs, LoopOptions(epochs=3, every=2), validation=validation).run()
     entries = [entry for entry in read_log(tmp_path) if entry["kind"] == "validation"]
     assert [entry["epoch"] for entry in entries] == [0, 2, 3]
@@ -280,11 +280,11 @@ def test_a_validated_run_keeps_the_best(photographs: Path, judged: tuple[Path, P
 
 
 def test_queries_of_a_validation_are_cut_out_first(
-    judged: tuple[Path, Path], whole: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    evaluated: tuple[Path, Path], whole: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from asmk_engine.extractors.how import How
 
-    validation, boxes, real = Validation(*judged, ValidationOptions(SIDE, scales=(1.0,), words=4)), [], How.extract
+    validation, boxes, real = Validation(*evaluated, ValidationOptions(SIDE, scales=(1.0,), words=4)), [], How.extract
 
     def extract(self: How, image: Any, box: Any = None) -> Any:
         boxes.append(box)
@@ -295,26 +295,26 @@ def test_queries_of_a_validation_are_cut_out_first(
     assert [box for box in boxes if box] == [(0, 0, 40, 40), (0, 0, 30, 30)]
 
 
-def test_a_validation_without_its_photographs_is_refused(judged: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_validation_without_its_photographs_is_refused(evaluated: tuple[Path, Path], tmp_path: Path) -> None:
     from asmk_engine.errors import NotFoundError
 
-    truth, folder = judged
+    ground_truth, folder = evaluated
     other = write_photographs(tmp_path / "other", {"y": 3, "z": 2})
     with pytest.raises(NotFoundError, match="missing"):
-        Validation(truth, other)
+        Validation(ground_truth, other)
     (other / "x").mkdir()
     for name in ("1.png", "2.png"):
         (other / "x" / name).write_bytes((folder / "x" / name).read_bytes())
     with pytest.raises(NotFoundError, match=r"1 photographs of queries are not there, such as 'x/0.png'"):
-        Validation(truth, other)
+        Validation(ground_truth, other)
 
 
-def test_a_validation_that_finds_nothing_is_refused(judged: tuple[Path, Path], tmp_path: Path) -> None:
-    content = json.loads(judged[0].read_text())
+def test_a_validation_that_finds_nothing_is_refused(evaluated: tuple[Path, Path], tmp_path: Path) -> None:
+    content = json.loads(evaluated[0].read_text())
     content["queries"] = [{**content["queries"][1], "easy": []}]
     (tmp_path / "gnd.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="no query has an image to find"):
-        Validation(tmp_path / "gnd.json", judged[1])
+        Validation(tmp_path / "gnd.json", evaluated[1])
 
 
 def test_what_was_trained_describes_photographs(whole: dict[str, Path], photographs: Path) -> None:
@@ -338,21 +338,21 @@ def test_a_reduction_after_training_is_learned_from_its_network(whole: dict[str,
     assert torch.equal(network.reduction.weight, kept)
 
 
-def test_delf_begins_with_a_trunk_or_a_network(tmp_path: Path) -> None:
-    trunk = tiny_network(skip=0).trunk
-    np.savez(tmp_path / "trunk.npz", **{key: value.numpy() for key, value in trunk.state_dict().items()})
-    one, origin = delf_network(tmp_path / "trunk.npz", "squeezenet1_1", 9, 8, seed=1)
-    two, _ = delf_network(tmp_path / "trunk.npz", "squeezenet1_1", 9, 8, seed=1)
+def test_delf_begins_with_a_backbone_or_a_network(tmp_path: Path) -> None:
+    backbone = tiny_network(skip=0).backbone
+    np.savez(tmp_path / "backbone.npz", **{key: value.numpy() for key, value in backbone.state_dict().items()})
+    one, origin = delf_network(tmp_path / "backbone.npz", "squeezenet1_1", 9, 8, seed=1)
+    two, _ = delf_network(tmp_path / "backbone.npz", "squeezenet1_1", 9, 8, seed=1)
     assert one.options.attention == "learned"
-    assert len(origin["trunk_sha256"]) == 64
+    assert len(origin["backbone_sha256"]) == 64
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(one.parameters(), two.parameters(), strict=True))
     save_checkpoint(tmp_path / "whole.safetensors", one, {"from": "a test"})
     again, origin = delf_network(tmp_path / "whole.safetensors", None, 0, 128, seed=0)
     assert (again.options, origin) == (one.options, {"from": "a test"})
     with pytest.raises(InputError, match="a map of 128 channels cannot be reduced to 129"):
-        delf_network(tmp_path / "trunk.npz", "squeezenet1_1", 9, 129, seed=0)
-    with pytest.raises(InputError, match="name it with --trunk"):
-        delf_network(tmp_path / "trunk.npz", None, 0, 128, seed=0)
+        delf_network(tmp_path / "backbone.npz", "squeezenet1_1", 9, 129, seed=0)
+    with pytest.raises(InputError, match="name it with --backbone"):
+        delf_network(tmp_path / "backbone.npz", None, 0, 128, seed=0)
 
 
 def test_curves_are_drawn_from_the_log(tmp_path: Path) -> None:

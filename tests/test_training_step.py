@@ -72,11 +72,11 @@ def test_vectors_of_every_row_of_the_ablation(row: int) -> None:
     pixels = torch.from_numpy(np.random.default_rng(row).normal(size=(2, 3, 40, 48)).astype(np.float32))
     with torch.no_grad():
         vectors, found = global_vector(network, pixels), pooled_vector(network, pixels)
-        cells, strengths = network.maps(pixels) if unit else network(pixels)
+        locations, scores = network.maps(pixels) if unit else network(pixels)
     for image in range(2):
-        expected = naive.global_descriptor([(cells[image].numpy(), strengths[image].numpy())])
+        expected = naive.global_descriptor([(locations[image].numpy(), scores[image].numpy())])
         np.testing.assert_allclose(vectors[image].numpy(), expected, rtol=2e-4, atol=1e-6)
-        arguments = (cells[image].movedim(0, -1).numpy(), strengths[image].numpy())
+        arguments = (locations[image].movedim(0, -1).numpy(), scores[image].numpy())
         expected = naive_training.pooled(*arguments, learned=learned, unit=unit)
         np.testing.assert_allclose(found[image].numpy(), expected, rtol=2e-4, atol=1e-5)
 
@@ -141,7 +141,7 @@ def test_a_step_is_adam_on_the_sum_of_the_gradients(
     task = TupleTask(network, data, OPTIONS)
     name, parameter = next(iter(network.named_parameters()))
     before, gradients = parameter.detach().clone().double().numpy(), []
-    run = TrainingRun(tmp_path, task, LoopOptions(epochs=1, together=2), {})
+    run = TrainingRun(tmp_path, task, LoopOptions(epochs=1, batch_size=2), {})
     real = run._optimizer.step
 
     def step(closure: Any = None) -> Any:
@@ -165,7 +165,7 @@ def test_gradients_of_tuples_are_summed_those_of_photographs_averaged(
         task.loss(item, task.load(1, number, item)).backward()
     learning = [value for value in task.trained.parameters() if value.requires_grad]
     expected = [share * value.grad.clone() for value in learning]
-    run = TrainingRun(tmp_path, task, LoopOptions(epochs=1, together=3), {})
+    run = TrainingRun(tmp_path, task, LoopOptions(epochs=1, batch_size=3), {})
 
     def stop() -> None:
         raise KeyboardInterrupt
@@ -177,10 +177,10 @@ def test_gradients_of_tuples_are_summed_those_of_photographs_averaged(
         assert torch.allclose(value.grad, gradient, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("self_made", [0.0, 0.5, 1.0])
-def test_the_plan_of_an_epoch_is_mined_with_the_network_as_it_is(data: Instances, self_made: float) -> None:
+@pytest.mark.parametrize("augmented_pairs", [0.0, 0.5, 1.0])
+def test_the_plan_of_an_epoch_is_mined_with_the_network_as_it_is(data: Instances, augmented_pairs: float) -> None:
     network = tiny_network()
-    task = TupleTask(network, data, replace(OPTIONS, self_made=self_made))
+    task = TupleTask(network, data, replace(OPTIONS, augmented_pairs=augmented_pairs))
     plan = task.plan(1, Silent())
     assert plan.items.shape == (6, 4)
     vectors = np.stack([described(network, load_pixels(image, SIDE)) for image in data.images])
@@ -194,7 +194,7 @@ def test_the_plan_of_an_epoch_is_mined_with_the_network_as_it_is(data: Instances
         assert data.instances[anchor] == data.instances[positive]
         distances += [np.linalg.norm(vector - vectors[negative]) for negative in negatives]
     made = int((plan.items[:, 0] == plan.items[:, 1]).sum())
-    assert made == round(6 * self_made)
+    assert made == round(6 * augmented_pairs)
     assert plan.facts["negative_distance"] == pytest.approx(np.mean(distances), rel=1e-5)
     assert not np.array_equal(task.plan(2, Silent()).items, plan.items)
 
@@ -236,8 +236,8 @@ def test_an_epoch_of_classes_has_every_photograph_of_an_instance_once(tmp_path: 
         ClassTask(tiny_network(**DELF), replace(data, instances=np.minimum(data.instances, 0)), ClassOptions())
 
 
-def test_a_frozen_trunk_does_not_learn(data: Instances) -> None:
-    task = ClassTask(tiny_network(**DELF), data, ClassOptions(max_side=SIDE, freeze_trunk=True))
+def test_a_frozen_backbone_does_not_learn(data: Instances) -> None:
+    task = ClassTask(tiny_network(**DELF), data, ClassOptions(max_side=SIDE, freeze_backbone=True))
     assert {rate for _, rate in task.rates()} == {1e-3}
     learning = {name.split(".")[1] for name, value in task.trained.named_parameters() if value.requires_grad}
     assert learning == {"attention", "weight", "bias"}
@@ -250,7 +250,7 @@ def test_statistics_of_batch_normalisation_stay() -> None:
     global_vector(network, torch.randn(1, 3, 40, 40)).sum().backward()
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert network.trunk.bn1.weight.grad is not None
+    assert network.backbone.bn1.weight.grad is not None
     assert network.reduction is not None
     assert network.reduction.weight.grad is None
 
@@ -262,7 +262,7 @@ def test_the_rate_is_that_of_the_published_code() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"pairs": 0}, {"negatives": 0}, {"skip": -1}, {"self_made": 1.1}, {"margin": 0.0}, {"learning_rate": 0.0}],
+    [{"pairs": 0}, {"negatives": 0}, {"skip": -1}, {"augmented_pairs": 1.1}, {"margin": 0.0}, {"learning_rate": 0.0}],
 )
 def test_tuple_options_out_of_range(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError):

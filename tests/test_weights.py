@@ -24,10 +24,10 @@ from asmk_engine.cli.weights import weights
 from asmk_engine.errors import AsmkError, DamagedError, InputError, NotFoundError, StorageError
 from asmk_engine.extractors.presets import PRESETS
 from asmk_engine.networks import cache, downloads, registry
+from asmk_engine.networks.backbones import BACKBONES
 from asmk_engine.networks.cache import cache_folder, fetch_weights, find_weights, weights_path
 from asmk_engine.networks.downloads import download
 from asmk_engine.networks.registry import WEIGHTS, PublishedWeights, published_weights
-from asmk_engine.networks.trunks import TRUNKS
 from asmk_engine.storage.folder import Folder, WriterLock
 
 CONTENT = bytes(range(256)) * 12000  # three pieces of a download
@@ -84,7 +84,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def entry(address: str, file: str = "good.pth", sha256: str = SHA256[:8], obstacle: str = "") -> PublishedWeights:
-    return PublishedWeights("test", f"{address}/{file}", sha256, "trunk", "a test", "none", obstacle)
+    return PublishedWeights("test", f"{address}/{file}", sha256, "backbone", "a test", "none", obstacle)
 
 
 def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
@@ -100,11 +100,11 @@ def test_names_files_and_hashes_of_the_registry() -> None:
     files = [one.file for one in WEIGHTS.values()]
     assert len(set(files)) == len(files)
     for name, one in WEIGHTS.items():
-        assert one.name == name and one.kind in ("trunk", "local", "global") and one.purpose and one.licence
+        assert one.name == name and one.kind in ("backbone", "local", "global") and one.purpose and one.licence
         assert one.url.startswith(("http://", "https://")) and "/" not in one.file and one.file
         assert set(one.sha256) <= set("0123456789abcdef")
-        if one.kind == "trunk":  # the promise of torchvision
-            assert len(one.sha256) == 8 and one.file == f"{name}-{one.sha256}.pth" and name in TRUNKS
+        if one.kind == "backbone":  # the promise of torchvision
+            assert len(one.sha256) == 8 and one.file == f"{name}-{one.sha256}.pth" and name in BACKBONES
 
 
 def test_what_extractors_are_made_of_is_published_and_usable() -> None:
@@ -112,7 +112,7 @@ def test_what_extractors_are_made_of_is_published_and_usable() -> None:
         assert not WEIGHTS[preset].obstacle
     for name, one in WEIGHTS.items():
         if one.kind == "global" and not one.obstacle:
-            assert re.findall(r"resnet\d+|vgg16", one.file)[0] in TRUNKS, name
+            assert re.findall(r"resnet\d+|vgg16", one.file)[0] in BACKBONES, name
 
 
 def test_the_published_addresses_of_how_and_torchvision() -> None:

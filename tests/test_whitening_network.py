@@ -17,7 +17,7 @@ from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.multiscale import normalise_pixels
 from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training import whitening
-from asmk_engine.training.whitening import Moments, initial_network, learn_reduction, strongest_cells, views
+from asmk_engine.training.whitening import Moments, initial_network, learn_reduction, strongest_locations, views
 from tiny_networks import picture, randomised, tiny_network, tiny_options
 
 
@@ -25,24 +25,24 @@ def view(height: int, width: int, seed: int) -> View:
     return View(picture(height, width, seed), (width, height), (0, 0), (1.0, 1.0))
 
 
-VIEWS = [view(40, 56, 1), view(48, 33, 2), view(64, 40, 3), view(3, 90, 4)]  # no cell in the last
+VIEWS = [view(40, 56, 1), view(48, 33, 2), view(64, 40, 3), view(3, 90, 4)]  # no location in the last
 
 
-def cells_of(network: LocalNetwork, photographs: list[View], most: int) -> np.ndarray:
-    """The strongest cells [n, C] of every photograph that has some, by loops in float64."""
-    weights = {key: value.double().numpy() for key, value in network.trunk.state_dict().items()}
+def locations_of(network: LocalNetwork, photographs: list[View], most: int) -> np.ndarray:
+    """The strongest locations [n, C] of every photograph that has some, by loops in float64."""
+    weights = {key: value.double().numpy() for key, value in network.backbone.state_dict().items()}
     mean, std = (np.array(values)[:, None, None] for values in (network.options.mean, network.options.std))
     found: list[np.ndarray] = []
     for photograph in photographs:
-        if min(photograph.pixels.shape[:2]) < network.trunk.least_side:
+        if min(photograph.pixels.shape[:2]) < network.backbone.least_side:
             continue
         image = (photograph.pixels.transpose(2, 0, 1) / 255 - mean) / std
-        cells = naive.squeezenet(image, weights, network.options.skip)
-        strengths, smoothed = naive.norm_attention(cells), naive.smoothed(cells, network.options.smoothing)
-        order = sorted(np.ndindex(strengths.shape), key=lambda place, s=strengths: (-s[place], place))[:most]
+        locations = naive.squeezenet(image, weights, network.options.skip)
+        scores, smoothed = naive.norm_attention(locations), naive.smoothed(locations, network.options.smoothing)
+        order = sorted(np.ndindex(scores.shape), key=lambda place, s=scores: (-s[place], place))[:most]
         found += [smoothed[:, row, column] for row, column in order]
     if network.options.reduction == "post":
-        found = [naive.unit(cell) for cell in found]
+        found = [naive.unit(location) for location in found]
     return np.array(found)
 
 
@@ -59,9 +59,9 @@ def test_the_reduction_is_that_of_a_naive_pca(
 ) -> None:
     monkeypatch.setattr(whitening, "PER_IMAGE", most)
     network = tiny_network(reduction=reduction, dim=6)
-    cells = cells_of(network, VIEWS, most)
-    assert learn_reduction(network, iter(VIEWS)) == {"images": 3, "descriptors": len(cells)}
-    mean, rows = naive.whitening(cells, 6, power)
+    locations = locations_of(network, VIEWS, most)
+    assert learn_reduction(network, iter(VIEWS)) == {"images": 3, "descriptors": len(locations)}
+    mean, rows = naive.whitening(locations, 6, power)
     projection, bias = learned(network)
     signs = np.sign((projection * rows).sum(1))[:, None]
     np.testing.assert_allclose(projection, signs * rows, rtol=2e-3, atol=2e-4 * np.abs(rows).max())
@@ -104,11 +104,11 @@ def test_the_same_photographs_give_the_same_network_and_signs_are_fixed() -> Non
 
 
 @torch.inference_mode()
-def test_the_strongest_cells_come_first_and_few_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_strongest_locations_come_first_and_few_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whitening, "PER_IMAGE", 7)
     network = tiny_network()
-    found = strongest_cells(network, normalise_pixels(torch.from_numpy(VIEWS[0].pixels)[None], network.options))
-    np.testing.assert_allclose(found, cells_of(network, VIEWS[:1], 7), rtol=1e-4, atol=1e-5)
+    found = strongest_locations(network, normalise_pixels(torch.from_numpy(VIEWS[0].pixels)[None], network.options))
+    np.testing.assert_allclose(found, locations_of(network, VIEWS[:1], 7), rtol=1e-4, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------- moments
@@ -169,7 +169,7 @@ def test_what_cannot_be_learned_is_told_before_any_photograph_is_read() -> None:
         learn_reduction(tiny_network(dim=129), never())
 
 
-@pytest.mark.parametrize("photographs", [[], VIEWS[3:], [view(8, 12, 0)]], ids=["none", "too small", "few cells"])
+@pytest.mark.parametrize("photographs", [[], VIEWS[3:], [view(8, 12, 0)]], ids=["none", "too small", "few locations"])
 def test_too_few_photographs_are_told(photographs: list[View]) -> None:
     with pytest.raises(InputError, match=r"[02] descriptors cannot teach a reduction to 8 dimensions; give more"):
         learn_reduction(tiny_network(), photographs)
@@ -189,19 +189,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_network_of_imagenet_weights_and_photographs(folder: Path) -> None:
-    weights = folder.parent / "trunk.pth"
-    trunk = randomised(tiny_network(seed=3).trunk, 3)
-    torch.save(trunk.state_dict(), weights)
+    weights = folder.parent / "backbone.pth"
+    backbone = randomised(tiny_network(seed=3).backbone, 3)
+    torch.save(backbone.state_dict(), weights)
     reports: list[tuple[int, int]] = []
     images = find_images(folder).images
     network, origin = initial_network(
         tiny_options(), weights, images, max_side=48, progress=lambda done, all: reports.append((done, all))
     )
-    assert torch.equal(network.trunk.state_dict()["features.0.weight"], trunk.state_dict()["features.0.weight"])
+    assert torch.equal(network.backbone.state_dict()["features.0.weight"], backbone.state_dict()["features.0.weight"])
     assert not network.training and next(network.parameters()).device.type == "cpu"
     assert reports == [(1, 4), (2, 4), (3, 4)]
-    assert origin["images"] == 3 and origin["max_side"] == 48 and origin["trunk"] == "squeezenet1_1"
-    assert origin["trunk_sha256"] == file_sha256(weights)
+    assert origin["images"] == 3 and origin["max_side"] == 48 and origin["backbone"] == "squeezenet1_1"
+    assert origin["backbone_sha256"] == file_sha256(weights)
     again = initial_network(tiny_options(), weights, images, max_side=48)[0]
     np.testing.assert_array_equal(learned(network)[0], learned(again)[0])
     expected = LocalNetwork(tiny_options())
@@ -211,9 +211,9 @@ def test_a_network_of_imagenet_weights_and_photographs(folder: Path) -> None:
 
 
 def test_weights_of_another_network_are_refused(folder: Path) -> None:
-    torch.save(tiny_network(skip=10).trunk.state_dict(), folder / "trunk.pth")
+    torch.save(tiny_network(skip=10).backbone.state_dict(), folder / "backbone.pth")
     with pytest.raises(MismatchError, match=r"missing features\.3\.expand1x1\.bias"):
-        initial_network(tiny_options(), folder / "trunk.pth", find_images(folder).images)
+        initial_network(tiny_options(), folder / "backbone.pth", find_images(folder).images)
 
 
 def test_photographs_are_seen_in_order(folder: Path) -> None:

@@ -43,7 +43,7 @@ def arrays(module: nn.Module) -> dict[str, np.ndarray]:
 
 def tiny_options(**options: object) -> LocalOptions:
     """Options of a network that describes an image of 96 pixels in a few milliseconds."""
-    return LocalOptions(**({"trunk": "squeezenet1_1", "skip": 8, "dim": 8} | options))  # type: ignore[arg-type]
+    return LocalOptions(**({"backbone": "squeezenet1_1", "skip": 8, "dim": 8} | options))  # type: ignore[arg-type]
 
 
 def tiny_network(seed: int = 0, **options: object) -> LocalNetwork:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, plural, quiet_option
+from asmk_engine.cli.common import PATH, Console, RenamedOption, plural, quiet_option
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,12 +37,27 @@ NUMBERS = Numbers()
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="NAME=FEATURES...")
-@click.option("--truth", "truth_path", type=PATH, required=True, help="The ground truth, as for `evaluate`.")
+@click.option(
+    "--ground-truth",
+    "ground_truth_path",
+    cls=RenamedOption,
+    earlier="--truth",
+    type=PATH,
+    required=True,
+    help="The ground truth, as for `evaluate`.",
+)
 @click.option("-o", "--output", type=PATH, required=True, help="The work folder; tables and figures go there too.")
 @click.option("--n", "strongest", type=NUMBERS, default="1000", show_default=True, help="Strongest features kept.")
 @click.option("--words", type=NUMBERS, default="4096", show_default=True, help="Visual words.")
 @click.option("--bits", type=NUMBERS, help="Bits of a code.  [default: dimensions of the descriptors]")
-@click.option("--assignments", type=NUMBERS, default="5", show_default=True, help="Words per query feature.")
+@click.option(
+    "--assignments",
+    "multiple_assignment",
+    type=NUMBERS,
+    default="5",
+    show_default=True,
+    help="Words per query feature.",
+)
 @click.option("--pca", type=NUMBERS, help="Dimensions of global descriptors, beside all of them.")
 @click.option("--pq", type=NUMBERS, help="Sub-spaces of global descriptors, 8 or 1 dimensions, beside none.")
 @click.option("--one-at-a-time", is_flag=True, help="Vary one option at a time, the first values being the base.")
@@ -57,12 +72,12 @@ NUMBERS = Numbers()
 @quiet_option
 def benchmark(
     sources: tuple[str, ...],
-    truth_path: Path,
+    ground_truth_path: Path,
     output: Path,
     strongest: tuple[int, ...],
     words: tuple[int, ...],
     bits: tuple[int, ...] | None,
-    assignments: tuple[int, ...],
+    multiple_assignment: tuple[int, ...],
     pca: tuple[int, ...] | None,
     pq: tuple[int, ...] | None,
     one_at_a_time: bool,
@@ -82,20 +97,29 @@ def benchmark(
 
     \b
     Example:
-      asmk-engine benchmark rootsift=sift.features gem=gem.features --truth gnd.json -o tradeoff \\
+      asmk-engine benchmark rootsift=sift.features gem=gem.features --ground-truth gnd.json -o tradeoff \\
           --n 1000,400,2000 --words 4096,8192 --bits 128,64 --pca 128,32 --pq 8,1 --one-at-a-time
     """
-    from asmk_engine.evaluation.truth import read_truth
+    from asmk_engine.evaluation.ground_truth import read_ground_truth
     from asmk_engine.tradeoff.configurations import Sweep
     from asmk_engine.tradeoff.run import run
     from asmk_engine.tradeoff.writing import write_all
 
     sweep = Sweep(
-        strongest, bits or (), words, assignments, pca or (), pq or (), one_at_a_time, seeds, rounds, training_per_word
+        strongest,
+        bits or (),
+        words,
+        multiple_assignment,
+        pca or (),
+        pq or (),
+        one_at_a_time,
+        seeds,
+        rounds,
+        training_per_word,
     )
     console = Console(quiet)
     paths = source_paths(sources, learn_on, queries)
-    outcome = run(paths, read_truth(truth_path), sweep, output, lambda step: _tell(step, console))
+    outcome = run(paths, read_ground_truth(ground_truth_path), sweep, output, lambda step: _tell(step, console))
     if outcome.results:
         written = write_all(output, outcome, title, shlex.join(["asmk-engine", *sys.argv[1:]]))
         click.echo("\n".join(map(str, written)))
@@ -126,7 +150,7 @@ def _tell(step: Step, console: Console) -> None:
     from asmk_engine.tradeoff.results import Failure
 
     outcome = step.outcome
-    place, left = f"[{step.number}/{step.total}] {outcome.cell}", f"{step.seconds_left / 60:.0f} min left"
+    place, left = f"[{step.number}/{step.total}] {outcome.configuration}", f"{step.seconds_left / 60:.0f} min left"
     if isinstance(outcome, Failure):
         console.say(f"{place}: failed: {outcome.reason}; {left}")
         return
@@ -139,6 +163,6 @@ def _raise_failures(outcome: TradeoffResult, output: Path) -> None:
         count, total = len(outcome.failures), len(outcome.failures) + len(outcome.results)
         first = outcome.failures[0]
         raise InputError(
-            f"{output}: {count} of {plural(total, 'cell')} failed, first {first.cell}: {first.reason}; the rest is "
+            f"{output}: {count} of {plural(total, 'configuration')} failed, first {first.configuration}: {first.reason}; the rest is "
             "written; run the same command again to try them again"
         )

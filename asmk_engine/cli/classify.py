@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "jsonl", "gldv2")
 METHODS = ("cls1", "cls2", "cls3")
-TOGETHER = 8  # photographs that are searched for together, as in `query`
+BATCH_SIZE = 8  # photographs that are searched for together, as in `query`
 
 
 @click.command()
@@ -90,7 +90,7 @@ def classify(
     """Give each QUERY the label of the images of INDEX that are most like it, with a confidence.
 
     A QUERY is an image file or the name of an indexed image, which has no vote for itself. `gldv2` is the submission
-    to the recognition task of Google Landmarks v2, which `evaluate --run` judges.
+    to the recognition task of Google Landmarks v2, which `evaluate --run` evaluates.
 
     \b
     Examples:
@@ -139,8 +139,8 @@ def _predictions(
     # Where some images have no label, the neighbours may stand anywhere in the answer.
     depth = classifier.neighbours + 1 if len(labels.of) == source.index.images else None
     with console.bar("classify", "images") as progress:
-        for begin in range(0, len(asked), TOGETHER):
-            group = asked[begin : begin + TOGETHER]
+        for begin in range(0, len(asked), BATCH_SIZE):
+            group = asked[begin : begin + BATCH_SIZE]
             answers = answer(source, searcher, group, None, depth, failed)
             progress(begin + len(group), len(asked))
             for query, hits in answers:
@@ -152,14 +152,14 @@ def _counted(
     predictions: Iterator[tuple[str, list[Prediction]]], labels: Labels, console: Console
 ) -> Iterator[tuple[str, list[Prediction]]]:
     """Pass the predictions for indexed images on, and say at the end how good they are."""
-    from asmk_engine.evaluation.recognition import judge_labels
+    from asmk_engine.evaluation.recognition import evaluate_labels
 
     guesses: dict[str, Prediction | None] = {}
     for name, found in predictions:
         guesses[name] = found[0] if found else None
         yield name, found
-    truth = {name: frozenset([labels.of[name]]) if name in labels.of else frozenset[str]() for name in guesses}
-    scores = judge_labels(truth, guesses)
+    ground_truth = {name: frozenset([labels.of[name]]) if name in labels.of else frozenset[str]() for name in guesses}
+    scores = evaluate_labels(ground_truth, guesses)
     told = f"accuracy {100 * scores.accuracy:.2f} %, µAP {100 * scores.micro_average_precision:.2f} %"
     console.say(f"{plural(scores.labelled, 'image')}, each classified by the others: {told}")
 

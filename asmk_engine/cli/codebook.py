@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, plural, quiet_option, together
+from asmk_engine.cli.common import PATH, Console, option_group, plural, quiet_option
 
 if TYPE_CHECKING:
     from asmk_engine.codebooks import Codebook, Round
@@ -30,7 +30,7 @@ class WordCount(click.ParamType):
         self.fail(f"{value!r} is neither auto nor a whole number above 0", param, context)
 
 
-training_options = together(
+training_options = option_group(
     click.option(
         "--words",
         type=WordCount(),

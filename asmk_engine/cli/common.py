@@ -25,6 +25,26 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 threads_option = click.option("--threads", type=click.IntRange(min=1), help="Threads; all available by default.")
 
 
+class RenamedOption(click.Option):
+    """An option that is still taken under an earlier spelling, which no help shows.
+
+    earlier  the spelling, such as `--truth`
+    """
+
+    def __init__(self, *arguments: Any, earlier: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.earlier = earlier
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser know both spellings; help and errors name the present one alone."""
+        present = self.opts
+        self.opts = [*present, self.earlier]
+        try:
+            super().add_to_parser(parser, ctx)
+        finally:
+            self.opts = present
+
+
 class SectionedCommand(click.Command):
     """A command of many options whose help shows them in sections.
 
@@ -52,7 +72,7 @@ def names_of(options: Callable[[Command], Command]) -> list[str]:
     return [str(option.name) for option in reversed(decorated.__click_params__)]
 
 
-def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several options as one decorator, shown in this order."""
 
     def decorate(command: Command) -> Command:
@@ -63,7 +83,7 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
-extraction_options = together(
+extraction_options = option_group(
     click.option(
         "--extractor",
         help="How features are found and described: rootsift, how-r18, how-r50-, how-squeezenet and more; or gem, "
@@ -74,7 +94,7 @@ extraction_options = together(
         "--weights",
         type=PATH,
         help="Weights of the extractor's network: a network of this program, an official HOW checkpoint, or ImageNet "
-        "weights of its trunk, which are whitened on the images.",
+        "weights of its backbone, which are whitened on the images.",
     ),
     click.option(
         "--max-features",
@@ -95,9 +115,11 @@ extraction_options = together(
         help="Precision of a network's convolutions; bf16 is faster where the hardware has it, and changes features a "
         "little.  [default: fp32]",
     ),
-    click.option("--exponent", type=click.FloatRange(0.1, 100), help="p of GeM upon weights of a trunk.  [default: 3]"),
     click.option(
-        "--skip", type=click.IntRange(0, 10), help="Last parts of a trunk to leave out, for whole-image descriptors."
+        "--exponent", type=click.FloatRange(0.1, 100), help="p of GeM upon weights of a backbone.  [default: 3]"
+    ),
+    click.option(
+        "--skip", type=click.IntRange(0, 10), help="Last parts of a backbone to leave out, for whole-image descriptors."
     ),
     click.option("--score-threshold", type=click.FloatRange(min=0), help="Least attention of a DELF feature."),
     click.option("--device", help="Where a network runs: auto, cpu, cuda or cuda:0.  [default: auto]"),
@@ -113,7 +135,7 @@ images_option = click.option(
     multiple=True,
     help="A folder of the photographs, when they have moved; may be given again.",
 )
-intake_options = together(
+intake_options = option_group(
     click.option(
         "--prefix",
         default="",
@@ -130,13 +152,18 @@ intake_options = together(
     ),
 )
 
-match_options = together(
+match_options = option_group(
     click.option("--alpha", type=float, default=3.0, show_default=True, help="Power of the selectivity function."),
     click.option(
         "--threshold", type=float, default=0.0, show_default=True, help="Least similarity that counts, 0 to 1."
     ),
     click.option(
-        "--assignments", type=click.IntRange(min=1), default=5, show_default=True, help="Words per query feature."
+        "--assignments",
+        "multiple_assignment",
+        type=click.IntRange(min=1),
+        default=5,
+        show_default=True,
+        help="Words per query feature.",
     ),
     click.option("--idf", is_flag=True, help="Weight words by their inverse document frequency."),
     threads_option,

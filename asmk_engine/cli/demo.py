@@ -143,13 +143,13 @@ def _own_photos(photos: Path, say: Callable[[str], None]) -> list[ImageFile]:
 
 
 def _search(output: Path, asked: Sequence[QueryViews], steps: _Steps) -> None:
-    from asmk_engine.demo import write_truth
+    from asmk_engine.demo import write_ground_truth
     from asmk_engine.features import FeatureSet
 
     root, features, index = output / "photos", output / "photos.features", output / "photos.index"
-    codebook, truth, seen_before = output / "photos.codebook.h5", output / "gnd.json", features.exists()
+    codebook, ground_truth, seen_before = output / "photos.codebook.h5", output / "gnd.json", features.exists()
     steps.run("extract", root, "-o", features, *(["--prune", "--yes"] if seen_before else []))
-    write_truth(truth, FeatureSet.open(features).names, asked)
+    write_ground_truth(ground_truth, FeatureSet.open(features).names, asked)
     steps.run("build-codebook", features, "-o", codebook)
     _forget(index)
     steps.run("index", features, "--codebook", codebook, "-o", index)
@@ -158,7 +158,7 @@ def _search(output: Path, asked: Sequence[QueryViews], steps: _Steps) -> None:
     steps.run("query", index, "--top", "5", *_as_arguments(few))
     more = ("--top", str(SHEET_COLUMNS), "--format", "jsonl")
     steps.run("query", index, *more, *_as_arguments(names), into=output / "answers.jsonl")
-    steps.run("evaluate", index, "--truth", truth)
+    steps.run("evaluate", index, "--ground-truth", ground_truth)
 
 
 def _forget(index: Path) -> None:
@@ -176,7 +176,7 @@ def _as_arguments(names: Sequence[str]) -> list[str]:
 def _draw(output: Path, asked: Sequence[QueryViews], all_known: bool, steps: _Steps) -> None:
     """The contact sheet; in a folder of the user's own, an image that is no view may well be right."""
     from asmk_engine.indexes.answers import Hit
-    from asmk_engine.pictures.sheet import write_sheet
+    from asmk_engine.pictures.contact_sheet import write_contact_sheet
 
     root, right = output / "photos", {query.name: set(query.answers) for query in asked}
 
@@ -189,7 +189,7 @@ def _draw(output: Path, asked: Sequence[QueryViews], all_known: bool, steps: _St
             (root / answer["query"], [(root / hit["name"], Hit(hit["name"], hit["score"])) for hit in answer["hits"]])
             for answer in answers
         ]
-        write_sheet(output / "sheet.png", rows, SHEET_COLUMNS, correct=correct)
+        write_contact_sheet(output / "sheet.png", rows, SHEET_COLUMNS, correct=correct)
 
 
 def _close(output: Path, all_known: bool, steps: _Steps) -> None:
@@ -199,5 +199,7 @@ def _close(output: Path, all_known: bool, steps: _Steps) -> None:
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.seconds.items())
     say(f"\nTime: {parts}; {sum(steps.seconds.values()):.1f} s in all")
     say(f"Contact sheet of all queries: {output / 'sheet.png'}")
-    command = shlex.join(["asmk-engine", "query", str(output / "photos.index"), "PHOTO", "--sheet", "answer.png"])
+    command = shlex.join(
+        ["asmk-engine", "query", str(output / "photos.index"), "PHOTO", "--contact-sheet", "answer.png"]
+    )
     say(f"Now ask with a photograph of your own: {command}")

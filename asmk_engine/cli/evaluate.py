@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, Failures, images_option, json_option, match_options, quiet_option
+from asmk_engine.cli.common import (
+    PATH,
+    Console,
+    Failures,
+    RenamedOption,
+    images_option,
+    json_option,
+    match_options,
+    quiet_option,
+)
 from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, searcher_of
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
     from asmk_engine.cli.searching import AnyIndex, AnySearcher
-    from asmk_engine.evaluation.model import Truth, TruthQuery
+    from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
     from asmk_engine.evaluation.protocol import Report
     from asmk_engine.features import Features
     from asmk_engine.search.evaluation import Rankings
@@ -34,8 +43,10 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
     help="Evaluate a ranking file instead of an index: TREC run, JSON lines, pairs, .npy of ranks or a submission.",
 )
 @click.option(
-    "--truth",
-    "truth_path",
+    "--ground-truth",
+    "ground_truth_path",
+    cls=RenamedOption,
+    earlier="--truth",
     type=PATH,
     required=True,
     help="gnd.json, gnd_roxford5k.pkl or the like, the folder of Oxford5k's lists, or a solution of Google Landmarks.",
@@ -65,7 +76,7 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 def evaluate(
     index_path: Path | None,
     run_path: Path | None,
-    truth_path: Path,
+    ground_truth_path: Path,
     distractor_paths: tuple[Path, ...],
     images_roots: tuple[Path, ...],
     features_path: Path | None,
@@ -85,32 +96,32 @@ def evaluate(
 
     \b
     Examples:
-      asmk-engine evaluate photos.index --truth gnd.json
-      asmk-engine evaluate oxford.index --truth gnd_roxford5k.pkl --images oxford/jpg --distractors r1m.index
-      asmk-engine evaluate --run ranking.trec --truth gnd.json
+      asmk-engine evaluate photos.index --ground-truth gnd.json
+      asmk-engine evaluate oxford.index --ground-truth gnd_roxford5k.pkl --images oxford/jpg --distractors r1m.index
+      asmk-engine evaluate --run ranking.trec --ground-truth gnd.json
     """
+    from asmk_engine.evaluation.ground_truth import read_ground_truth
     from asmk_engine.evaluation.landmarks import is_recognition
-    from asmk_engine.evaluation.truth import read_truth
     from asmk_engine.search.query_features import QuerySource
 
     _check_call(index_path, run_path, distractor_paths, save_run)
-    if is_recognition(truth_path):
+    if is_recognition(ground_truth_path):
         if interval or worst:
             raise click.UsageError("--interval and --worst go with rankings, not with a recognition solution")
-        _recognition(truth_path, run_path, allow_missing, as_json)
+        _recognition(ground_truth_path, run_path, allow_missing, as_json)
         return
-    truth = read_truth(truth_path)
+    ground_truth = read_ground_truth(ground_truth_path)
     if index_path is None:
-        report = _judge_file(truth, Path(run_path or ""), allow_missing, interval)
+        report = _evaluate_file(ground_truth, Path(run_path or ""), allow_missing, interval)
     else:
-        index = open_together(index_path, distractor_paths)
+        index = open_joint(index_path, distractor_paths)
         source = QuerySource(index, features=features_path, images_roots=images_roots)
         options = SearchOptions(**search)
         searcher = searcher_of(index, options)
         check_options(index, searcher, options, Console(quiet))
         saved = _Saved(save_run, run_format, index.snapshot.images) if save_run else None
-        report = _judge_index(truth, source, searcher, allow_missing, saved, interval, Console(quiet))
-    _print(report, truth, worst, as_json)
+        report = _evaluate_index(ground_truth, source, searcher, allow_missing, saved, interval, Console(quiet))
+    _print(report, ground_truth, worst, as_json)
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ class _Saved:
     images: int
 
 
-def open_together(path: Path, distractors: tuple[Path, ...]) -> AnyIndex:
+def open_joint(path: Path, distractors: tuple[Path, ...]) -> AnyIndex:
     """The index, or the joint index of it and sets of distractors."""
     from asmk_engine.indexes.joint import JointIndex
     from asmk_engine.search.opening import open_index
@@ -138,7 +149,7 @@ def _check_call(index: Path | None, run: Path | None, distractors: tuple[Path, .
         raise click.UsageError("--distractors and --save-run go with an INDEX, not with --run")
 
 
-def _recognition(truth: Path, run: Path | None, allow_missing: bool, as_json: bool) -> None:
+def _recognition(ground_truth: Path, run: Path | None, allow_missing: bool, as_json: bool) -> None:
     from asmk_engine.evaluation.landmarks import read_guesses, read_recognition
     from asmk_engine.evaluation.recognition import evaluate_recognition
 
@@ -146,22 +157,22 @@ def _recognition(truth: Path, run: Path | None, allow_missing: bool, as_json: bo
         raise click.UsageError(
             "this is a recognition solution: write a submission with `classify --format gldv2` and give it with --run"
         )
-    report = evaluate_recognition(read_recognition(truth), read_guesses(run), allow_missing=allow_missing)
+    report = evaluate_recognition(read_recognition(ground_truth), read_guesses(run), allow_missing=allow_missing)
     click.echo(json.dumps(report.as_dict()) if as_json else report.table())
 
 
-def _judge_file(truth: Truth, run: Path, allow_missing: bool, interval: bool) -> Report:
+def _evaluate_file(ground_truth: GroundTruth, run: Path, allow_missing: bool, interval: bool) -> Report:
     from asmk_engine.evaluation.protocol import evaluate_run
     from asmk_engine.evaluation.ranks import evaluate_ranks, is_ranks, read_ranks
     from asmk_engine.evaluation.runs import read_run
 
     if is_ranks(run):
-        return evaluate_ranks(truth, read_ranks(run, truth), interval=interval)
-    return evaluate_run(truth, read_run(run), allow_missing=allow_missing, interval=interval)
+        return evaluate_ranks(ground_truth, read_ranks(run, ground_truth), interval=interval)
+    return evaluate_run(ground_truth, read_run(run), allow_missing=allow_missing, interval=interval)
 
 
-def _judge_index(
-    truth: Truth,
+def _evaluate_index(
+    ground_truth: GroundTruth,
     source: QuerySource,
     searcher: AnySearcher,
     allow_missing: bool,
@@ -172,18 +183,18 @@ def _judge_index(
     from asmk_engine.evaluation.names import resolve
     from asmk_engine.search.evaluation import evaluate_index
 
-    resolved = resolve(truth, source.index.names, allow_missing=allow_missing)
+    resolved = resolve(ground_truth, source.index.names, allow_missing=allow_missing)
     if resolved.missing:
         console.say(f"{len(resolved.missing)} images of the ground truth are not indexed and count as not found")
-    queries, failed = len(resolved.truth.queries), Failures()
+    queries, failed = len(resolved.ground_truth.queries), Failures()
     features = partial(_features_or_none, source, queries, failed) if allow_missing else partial(_features, source)
     try:
         with console.bar("evaluate", "queries") as progress:
             return evaluate_index(
-                resolved.truth,
+                resolved.ground_truth,
                 searcher,
                 features,
-                keep=partial(_save, resolved.truth, saved) if saved else None,
+                keep=partial(_save, resolved.ground_truth, saved) if saved else None,
                 allow_missing=allow_missing,
                 interval=interval,
                 progress=progress,
@@ -192,11 +203,11 @@ def _judge_index(
         _tell_failed(failed, queries, console)
 
 
-def _features(source: QuerySource, query: TruthQuery) -> Features:
-    return source.truth_features(query.name, query.box)
+def _features(source: QuerySource, query: GroundTruthQuery) -> Features:
+    return source.ground_truth_features(query.name, query.box)
 
 
-def _features_or_none(source: QuerySource, queries: int, failed: Failures, query: TruthQuery) -> Features | None:
+def _features_or_none(source: QuerySource, queries: int, failed: Failures, query: GroundTruthQuery) -> Features | None:
     """The features of one of so many queries, None where it is missing or cannot be read, which is noted."""
     if query.in_database and query.name not in source.index:
         return None
@@ -215,17 +226,17 @@ def _tell_failed(failed: Failures, queries: int, console: Console) -> None:
         console.say(f"counts as not found: {reason}")
 
 
-def _save(truth: Truth, saved: _Saved, rankings: Rankings) -> None:
+def _save(ground_truth: GroundTruth, saved: _Saved, rankings: Rankings) -> None:
     from asmk_engine.evaluation.ranks import write_ranks
     from asmk_engine.evaluation.runs import write_run
 
     if saved.form == "ranks":
-        write_ranks(saved.path, truth, rankings, saved.images)
+        write_ranks(saved.path, ground_truth, rankings, saved.images)
     else:
         write_run(saved.path, rankings, saved.form)
 
 
-def _print(report: Report, truth: Truth, worst: int | None, as_json: bool) -> None:
+def _print(report: Report, ground_truth: GroundTruth, worst: int | None, as_json: bool) -> None:
     if worst:
         for name, precision in report.worst(report.main, worst):
             click.echo(f"{100 * precision:6.2f}  {name}", err=as_json)
@@ -233,5 +244,5 @@ def _print(report: Report, truth: Truth, worst: int | None, as_json: bool) -> No
         click.echo(report.table())
         return
     per_query = {row: {name: 100 * value for name, value in found.items()} for row, found in report.per_query.items()}
-    told = {"protocol": truth.protocol, "unranked": list(report.unranked), "per_query": per_query}
+    told = {"protocol": ground_truth.protocol, "unranked": list(report.unranked), "per_query": per_query}
     click.echo(json.dumps({**report.as_dict(), **told}))

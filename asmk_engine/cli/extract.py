@@ -109,5 +109,5 @@ def is_feature_set(path: Path) -> bool:
 
     try:
         return os.path.isdir(path) and bool(part_names(path))
-    except StorageError:  # a locked folder is for those to judge who look for photographs in it
+    except StorageError:  # a locked folder is for those to evaluate who look for photographs in it
         return False

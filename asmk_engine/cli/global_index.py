@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, parse_numbers, plural, quiet_option, together
+from asmk_engine.cli.common import PATH, Console, option_group, parse_numbers, plural, quiet_option
 from asmk_engine.cli.reports import Left, told
 from asmk_engine.errors import InputError, MismatchError
 
@@ -22,7 +22,7 @@ KEYS = ("pca", "whiten", "pq", "half", "train_on", "concatenate", "part_weights"
 _LEAST_SEGMENT = 16 << 20
 _COPIES = 3  # of a segment in hand: its vectors, those being joined, and those of its groups
 
-global_options = together(
+global_options = option_group(
     click.option("--pca", type=click.IntRange(min=1), metavar="N", help="Keep the N strongest dimensions."),
     click.option("--whiten", is_flag=True, help="Bring the dimensions to equal variance; with --pca."),
     click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asmk_engine.cli.common import PATH, Command, Console, plural, quiet_option, read_name_list
+from asmk_engine.cli.common import PATH, Command, Console, RenamedOption, plural, quiet_option, read_name_list
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,13 @@ def format_option(*forms: str) -> Callable[[Command], Command]:
 @click.option("--name", help="What made the features, such as superpoint.  [default: the name of FILE]")
 @click.option("--codebook", type=PATH, help="The codebook of an inverted file of asmk.")
 @click.option("--names", type=PATH, help="Names of the images of asmk or HOW, one a line, in their order.")
-@click.option("--truth", type=PATH, help="The ground truth that names the images and queries of HOW.")
+@click.option(
+    "--ground-truth",
+    cls=RenamedOption,
+    earlier="--truth",
+    type=PATH,
+    help="The ground truth that names the images and queries of HOW.",
+)
 @click.option("--queries", type=PATH, help="The feature set for the queries of HOW, made or added to.")
 @format_option("hloc", "asmk", "how")
 @quiet_option
@@ -40,7 +46,7 @@ def import_(
     name: str | None,
     codebook: Path | None,
     names: Path | None,
-    truth: Path | None,
+    ground_truth: Path | None,
     queries: Path | None,
     form: str,
     quiet: bool,
@@ -61,20 +67,22 @@ def import_(
       asmk-engine import feats-superpoint-n4096-r1024.h5 -o photos.features --name superpoint
       asmk-engine import --format asmk X_codebook.pkl -o x.codebook.h5 --name mast3r
       asmk-engine import --format asmk X.ivf.pkl --codebook x.codebook.h5 --names images.txt -o x.index
-      asmk-engine import --format how roxford5k_how_r18_1000.pkl --truth gnd_roxford5k.pkl --name how_r18 \\
+      asmk-engine import --format how roxford5k_how_r18_1000.pkl --ground-truth gnd_roxford5k.pkl --name how_r18 \\
           -o oxford.features --queries oxford-queries.features
     """
     console = Console(quiet)
-    _check_options(form, {"--codebook": codebook, "--names": names, "--truth": truth, "--queries": queries})
+    _check_options(
+        form, {"--codebook": codebook, "--names": names, "--ground-truth": ground_truth, "--queries": queries}
+    )
     if form == "asmk":
         _import_asmk(path, output, name, codebook, names, console)
     elif form == "how":
-        _import_how(path, output, name, names, truth, queries, console)
+        _import_how(path, output, name, names, ground_truth, queries, console)
     else:
         _import_hloc(path, output, name, console)
 
 
-_TAKEN = {"hloc": (), "asmk": ("--codebook", "--names"), "how": ("--names", "--truth", "--queries")}
+_TAKEN = {"hloc": (), "asmk": ("--codebook", "--names"), "how": ("--names", "--ground-truth", "--queries")}
 
 
 def _check_options(form: str, given: dict[str, Path | None]) -> None:
@@ -105,16 +113,16 @@ def _import_how(
     output: Path,
     name: str | None,
     names: Path | None,
-    truth: Path | None,
+    ground_truth: Path | None,
     queries: Path | None,
     console: Console,
 ) -> None:
-    from asmk_engine.evaluation.truth import read_truth
+    from asmk_engine.evaluation.ground_truth import read_ground_truth
     from asmk_engine.interop.how_features import import_how
 
-    if names and truth:
-        raise InputError("--names and --truth both name the images; give one of them")
-    known = read_truth(truth) if truth else None
+    if names and ground_truth:
+        raise InputError("--names and --ground-truth both name the images; give one of them")
+    known = read_ground_truth(ground_truth) if ground_truth else None
     listed = read_name_list(names) if names else known.images if known else None
     asked = [query.name for query in known.queries] if known and queries else None
     with console.bar("import", "images") as on_image:

@@ -98,7 +98,7 @@ def _of_checkpoint(weights: Path) -> str:
         return open_global_checkpoint(weights)[0].options.pooling
     if not is_checkpoint(weights):
         raise InputError(
-            f"{weights}: weights of a trunk do not say what for; name the extractor too, such as "
+            f"{weights}: weights of a backbone do not say what for; name the extractor too, such as "
             "--extractor how-squeezenet"
         )
     return {"norm": "how", "learned": "delf"}[open_checkpoint(weights)[0].options.attention]
@@ -176,10 +176,15 @@ def network_of(features: FeatureSet, weights: Path | None, console: Console) -> 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=PATH)
-@click.option("--weights", type=PATH, required=True, help="ImageNet weights of the trunk: .npz, .pth or .safetensors.")
+@click.option(
+    "--weights", type=PATH, required=True, help="ImageNet weights of the backbone: .npz, .pth or .safetensors."
+)
 @click.option("-o", "--output", type=PATH, required=True, help="The network to write, .safetensors.")
 @click.option(
-    "--extractor", default="how-squeezenet", show_default=True, help="The extractor it is for, which names the trunk."
+    "--extractor",
+    default="how-squeezenet",
+    show_default=True,
+    help="The extractor it is for, which names the backbone.",
 )
 @click.option("--dim", type=click.IntRange(1, 4096), default=128, show_default=True, help="Dimensions to reduce to.")
 @click.option("--smoothing", type=int, default=3, show_default=True, help="Side of the average pooling; 1 is none.")
@@ -239,9 +244,9 @@ def whiten(
     preset = PRESETS.get(extractor)
     if preset is None or preset.extractor != "how":
         choices = ", ".join(name for name, known in PRESETS.items() if known.extractor == "how")
-        raise InputError(f"there is no trunk for {extractor!r}; choose one of {choices}")
+        raise InputError(f"there is no backbone for {extractor!r}; choose one of {choices}")
     check_network_name(output)
-    options = LocalOptions(preset.trunk, preset.skip, smoothing=smoothing, reduction=reduction, dim=dim)
+    options = LocalOptions(preset.backbone, preset.skip, smoothing=smoothing, reduction=reduction, dim=dim)
     console = Console(quiet)
     with console.bar("whiten", "images") as progress:
         network, origin = initial_network(

@@ -13,6 +13,7 @@ from asmk_engine.cli.common import (
     PATH,
     Console,
     Failures,
+    RenamedOption,
     as_written,
     images_option,
     match_options,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "jsonl", "trec", "pairs")
 SHEET_ROWS = 51  # one more than a contact sheet shows, so that it says that there are more
-TOGETHER = 8  # queries that are answered together: enough for the threads, and the first answers still come soon
+BATCH_SIZE = 8  # queries that are answered together: enough for the threads, and the first answers still come soon
 
 
 @click.command()
@@ -57,7 +58,13 @@ TOGETHER = 8  # queries that are answered together: enough for the threads, and 
 )
 @click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of named queries.")
 @images_option
-@click.option("--sheet", type=PATH, help="Also write a contact sheet of queries and first hits (PNG).")
+@click.option(
+    "--contact-sheet",
+    cls=RenamedOption,
+    earlier="--sheet",
+    type=PATH,
+    help="Also write a contact sheet of queries and first hits (PNG).",
+)
 @quiet_option
 def query(
     index_path: Path,
@@ -68,7 +75,7 @@ def query(
     form: str,
     features_path: Path | None,
     images_roots: tuple[Path, ...],
-    sheet: Path | None,
+    contact_sheet: Path | None,
     other_path: Path | None,
     fusion: str,
     fuse_weight: float,
@@ -111,11 +118,11 @@ def query(
     region, failed = parse_box(box), Failures()
     shown: list[tuple[str, list[Hit]]] = []
     answers = _answers(source, searcher, asked, region, top, console, failed)
-    for line in _lines(_kept(answers, shown, SHEET_ROWS if sheet else 0), form):
+    for line in _lines(_kept(answers, shown, SHEET_ROWS if contact_sheet else 0), form):
         click.echo(line)
-    if sheet and shown:
-        with failed.noting(f"the contact sheet {sheet}"):
-            _write_sheet(shown, source, sheet, region)
+    if contact_sheet and shown:
+        with failed.noting(f"the contact sheet {contact_sheet}"):
+            _write_contact_sheet(shown, source, contact_sheet, region)
     failed.tell()
 
 
@@ -130,8 +137,8 @@ def _answers(
 ) -> Iterator[tuple[str, list[Hit]]]:
     """The name of each query that could be answered, and its hits without itself."""
     with console.bar("query", "queries") as progress:
-        for begin in range(0, len(asked), TOGETHER):
-            group = asked[begin : begin + TOGETHER]
+        for begin in range(0, len(asked), BATCH_SIZE):
+            group = asked[begin : begin + BATCH_SIZE]
             answers = answer(source, searcher, group, box, top + 1, failed)
             progress(begin + len(group), len(asked))
             for query, hits in answers:
@@ -149,13 +156,13 @@ def _kept(
         yield one
 
 
-def _write_sheet(
+def _write_contact_sheet(
     answers: list[tuple[str, list[Hit]]], source: QuerySource, path: Path, box: tuple[float, float, float, float] | None
 ) -> None:
-    from asmk_engine.pictures.sheet import write_sheet
+    from asmk_engine.pictures.contact_sheet import write_contact_sheet
 
     rows = [(source.likely_path(name), [(source.likely_path(hit.name), hit) for hit in hits]) for name, hits in answers]
-    write_sheet(path, rows, box=box)
+    write_contact_sheet(path, rows, box=box)
 
 
 def _lines(answers: Iterable[tuple[str, list[Hit]]], form: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, json_option, quiet_option, threads_option
+from asmk_engine.cli.common import PATH, Console, RenamedOption, json_option, quiet_option, threads_option
 
 if TYPE_CHECKING:
     from asmk_engine.reproduction.experiment import PublishedRow
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=PATH, help="Folder for all that is made.  [default: RECIPE.reproduction]")
 @click.option("--distractors", is_flag=True, help="Also search with the million distractors, where the row has that.")
 @click.option("--rehearse", "photos", type=PATH, help="Run every stage on this folder of photographs instead.")
-@click.option("--truth", "truth_path", type=PATH, help="The ground truth of a rehearsal.")
+@click.option(
+    "--ground-truth",
+    "ground_truth_path",
+    cls=RenamedOption,
+    earlier="--truth",
+    type=PATH,
+    help="The ground truth of a rehearsal.",
+)
 @click.option(
     "--weights",
     type=PATH,
@@ -39,7 +46,7 @@ def reproduce(
     output: Path | None,
     distractors: bool,
     photos: Path | None,
-    truth_path: Path | None,
+    ground_truth_path: Path | None,
     weights: tuple[Path, ...],
     device: str,
     workers: int | None,
@@ -57,14 +64,14 @@ def reproduce(
       asmk-engine reproduce
       asmk-engine reproduce how-r18-1000
       asmk-engine reproduce how-r18-1000 --data datasets/
-      asmk-engine reproduce how-r18-1000 --rehearse photos/ --truth gnd.json
+      asmk-engine reproduce how-r18-1000 --rehearse photos/ --ground-truth gnd.json
     """
     from asmk_engine.reproduction.experiment import open_recipe
 
-    if (photos is None) != (truth_path is None):
-        raise click.UsageError("--rehearse PHOTOS and --truth FILE go together")
+    if (photos is None) != (ground_truth_path is None):
+        raise click.UsageError("--rehearse PHOTOS and --ground-truth FILE go together")
     if photos is not None and data is not None:
-        raise click.UsageError("give either --data, or --rehearse with --truth")
+        raise click.UsageError("give either --data, or --rehearse with --ground-truth")
     if recipe is None:
         _list_recipes(as_json)
         return
@@ -74,7 +81,7 @@ def reproduce(
     if data is None and photos is None:
         _tell_needs(row, distractors, weights, as_json)
         return
-    _run(row, data, photos, truth_path, output, distractors, weights, device, workers, threads, as_json, quiet)
+    _run(row, data, photos, ground_truth_path, output, distractors, weights, device, workers, threads, as_json, quiet)
 
 
 def _list_recipes(as_json: bool) -> None:
@@ -110,7 +117,7 @@ def _run(
     row: PublishedRow,
     data: Path | None,
     photos: Path | None,
-    truth: Path | None,
+    ground_truth: Path | None,
     output: Path | None,
     distractors: bool,
     weights: tuple[Path, ...],
@@ -128,8 +135,8 @@ def _run(
 
     console = Console(quiet)
     datasets: Datasets
-    if photos is not None and truth is not None:
-        datasets = Rehearsed(photos, truth)
+    if photos is not None and ground_truth is not None:
+        datasets = Rehearsed(photos, ground_truth)
     else:
         place = data or Path()
         wanted = needs(row, place, distractors, weights)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, Failures, together, was_given
+from asmk_engine.cli.common import PATH, Console, Failures, option_group, was_given
 from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     AnySearcher = Searcher | GlobalSearcher
 
 FUSED = 1000  # images of each ranking that are fused
-_OF_FEATURES = ("alpha", "threshold", "assignments", "idf")
+_OF_FEATURES = ("alpha", "threshold", "multiple_assignment", "idf")
 
-expansion_options = together(
+expansion_options = option_group(
     click.option(
         "--expansion",
         type=click.IntRange(min=1),
@@ -44,7 +44,7 @@ expansion_options = together(
         help="Power of a similarity that weighs an image in the expansion.",
     ),
 )
-fusion_options = together(
+fusion_options = option_group(
     click.option(
         "--fuse", "other_path", type=PATH, metavar="OTHER", help="Fuse with the answers of another index, of any kind."
     ),
@@ -71,7 +71,7 @@ class SearchOptions:
 
     alpha: float
     threshold: float
-    assignments: int
+    multiple_assignment: int
     idf: bool
     threads: int | None
     expansion: int | None = None
@@ -88,7 +88,7 @@ def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
         expansion = Expansion(options.expansion, options.expansion_alpha) if options.expansion else None
         return GlobalSearcher(cast(Any, index), expansion, threads=options.threads)
     match = SelectiveMatch(options.alpha, options.threshold, options.idf)
-    return Searcher(cast(Any, index), match, assignments=options.assignments, threads=options.threads)
+    return Searcher(cast(Any, index), match, multiple_assignment=options.multiple_assignment, threads=options.threads)
 
 
 def check_options(index: AnyIndex, searcher: AnySearcher | Fused, options: SearchOptions, console: Console) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, json_option, quiet_option, together
+from asmk_engine.cli.common import PATH, Console, RenamedOption, json_option, option_group, quiet_option
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asmk_engine.training.task import TrainingTask
     from asmk_engine.training.validation import Validation
 
-data_options = together(
+data_options = option_group(
     click.argument("data", type=PATH),
     click.option("-o", "--output", type=PATH, required=True, help="The folder of the run; made, or resumed."),
     click.option(
@@ -32,7 +32,7 @@ data_options = together(
     ),
 )
 
-run_options = together(
+run_options = option_group(
     click.option("--decay", type=float, default=0.99, show_default=True, help="Factor of the learning rate per epoch."),
     click.option("--weight-decay", type=float, default=1e-4, show_default=True, help="Of Adam."),
     click.option(
@@ -80,7 +80,9 @@ run_options = together(
 @click.option("--tuples", type=click.IntRange(min=1), default=5, show_default=True, help="Tuples of a step.")
 @click.option("--margin", type=float, default=0.8, show_default=True, help="Distance that negatives are pushed to.")
 @click.option(
-    "--self-made",
+    "--augmented-pairs",
+    cls=RenamedOption,
+    earlier="--self-made",
     type=click.FloatRange(0, 1),
     help="Part of the pairs that are two random views of one photograph.  [default: 1 for --layout photos, else 0]",
 )
@@ -102,7 +104,7 @@ def train_how(
     layout: str,
     images: Path | None,
     background: tuple[Path, ...],
-    self_made: float | None,
+    augmented_pairs: float | None,
     skip: int | None,
     learning_rate: float | None,
     quiet: bool,
@@ -138,9 +140,9 @@ def train_how(
         options["negatives"],
         options["margin"],
         options["max_side"],
-        self_made=float(unlabelled) if self_made is None else self_made,
+        augmented_pairs=float(unlabelled) if augmented_pairs is None else augmented_pairs,
         skip=10 * unlabelled if skip is None else skip,
-        learning_rate=default_rate(network.options.trunk) if learning_rate is None else learning_rate,
+        learning_rate=default_rate(network.options.backbone) if learning_rate is None else learning_rate,
         precision=options["precision"],
         seed=options["seed"],
     )
@@ -152,18 +154,39 @@ def train_how(
 
 @click.command("train-delf")
 @data_options
-@click.option("--weights", type=PATH, required=True, help="ImageNet weights of the trunk, or a network, .safetensors.")
-@click.option("--trunk", help="What ImageNet weights are of, such as resnet18; a network says so itself.")
 @click.option(
-    "--trunk-skip", type=click.IntRange(min=0), default=0, show_default=True, help="Last parts it is without."
+    "--weights", type=PATH, required=True, help="ImageNet weights of the backbone, or a network, .safetensors."
+)
+@click.option(
+    "--backbone",
+    cls=RenamedOption,
+    earlier="--trunk",
+    help="What ImageNet weights are of, such as resnet18; a network says so itself.",
+)
+@click.option(
+    "--backbone-skip",
+    cls=RenamedOption,
+    earlier="--trunk-skip",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Last parts it is without.",
 )
 @click.option("--dim", type=click.IntRange(min=1), default=128, show_default=True, help="Of the reduced descriptors.")
 @click.option("--smoothing", type=int, default=1, show_default=True, help="Side of the average pooling; 1 is none.")
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="In all.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Photographs of a step.")
-@click.option("--learning-rate", type=float, default=1e-5, show_default=True, help="Of the trunk, in the first epoch.")
+@click.option(
+    "--learning-rate", type=float, default=1e-5, show_default=True, help="Of the backbone, in the first epoch."
+)
 @click.option("--head-rate", type=float, default=1e-3, show_default=True, help="Of attention and classifier.")
-@click.option("--freeze-trunk", is_flag=True, help="Let only attention and classifier learn.")
+@click.option(
+    "--freeze-backbone",
+    cls=RenamedOption,
+    earlier="--freeze-trunk",
+    is_flag=True,
+    help="Let only attention and classifier learn.",
+)
 @click.option("--augment", is_flag=True, help="Look at a random view of each photograph.")
 @run_options
 def train_delf(
@@ -173,22 +196,22 @@ def train_delf(
     layout: str,
     images: Path | None,
     background: tuple[Path, ...],
-    trunk: str | None,
-    trunk_skip: int,
+    backbone: str | None,
+    backbone_skip: int,
     dim: int,
     smoothing: int,
     quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a network on DATA as DELF was: attention and trunk learn to tell the instances apart, by cross-entropy.
+    """Train a network on DATA as DELF was: attention and backbone learn to tell the instances apart, by cross-entropy.
 
     DATA is as for `train-how`. The reduction to --dim dimensions is learned from the photographs at the end of each
     epoch. The folder gets the files that `train-how` writes; its networks are for `--extractor delf --weights`.
 
     \b
     Example:
-      asmk-engine train-delf instances/ --weights resnet18-f37072fd.pth --trunk resnet18 -o run
+      asmk-engine train-delf instances/ --weights resnet18-f37072fd.pth --backbone resnet18 -o run
     """
     from asmk_engine.storage.user_files import file_sha256
     from asmk_engine.training.classification import ClassOptions, ClassTask, delf_network
@@ -196,8 +219,8 @@ def train_delf(
     from asmk_engine.training.photographs import place_network
 
     found = read_instances(data, layout, images, background)
-    network, origin = delf_network(weights, trunk, trunk_skip, dim, options["seed"], smoothing)
-    chosen = ("max_side", "learning_rate", "head_rate", "freeze_trunk", "augment", "precision", "seed")
+    network, origin = delf_network(weights, backbone, backbone_skip, dim, options["seed"], smoothing)
+    chosen = ("max_side", "learning_rate", "head_rate", "freeze_backbone", "augment", "precision", "seed")
     made = ClassOptions(**{key: options[key] for key in chosen})
     task = ClassTask(place_network(network, options["device"]), found, made)
     loop = _loop(options, options["epochs"], options["batch"])
@@ -232,7 +255,7 @@ def _run(
 
     def check() -> None:
         with console.bar("check the photographs", "images") as progress:
-            check_photographs(data.images, task.max_side, task.network.trunk.least_side, progress)
+            check_photographs(data.images, task.max_side, task.network.backbone.least_side, progress)
 
     return run.run(check)
 

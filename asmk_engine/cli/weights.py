@@ -136,5 +136,5 @@ def convert(path: Path, output: Path, projection: str, quiet: bool) -> None:
         network, origin = read_official(path)
         digest = save_checkpoint(output, network, origin)
     options = network.options
-    made = f"{options.trunk} without its last {options.skip}" if options.skip else options.trunk
+    made = f"{options.backbone} without its last {options.skip}" if options.skip else options.backbone
     Console(quiet).say(f"{output}: {made}, {network.dim} dimensions, {origin['format']}, sha256 {digest}")

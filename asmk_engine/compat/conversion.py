@@ -18,7 +18,7 @@ from asmk_engine.features import check_name, fingerprint_bytes
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.segment_writer import Contents
 from asmk_engine.inverted.signatures import code_width
-from asmk_engine.recipes import Recipe
+from asmk_engine.recipes import IMPORTED, Recipe
 from asmk_engine.storage.user_files import open_file
 
 _BLOCK = 1 << 16
@@ -61,7 +61,7 @@ def _named_codebook(centroids: np.ndarray, name: str | None, path: Path) -> Code
     label = path.stem if name is None else name
     if not label.strip():
         raise InputError(f"{path}: imported descriptors need a name; give what made them, such as mast3r")
-    return plain_codebook(centroids, Recipe("hloc", {"features": label, "dim": centroids.shape[1]}))
+    return plain_codebook(centroids, Recipe(IMPORTED, {"features": label, "dim": centroids.shape[1]}))
 
 
 def _import_inverted_file(

@@ -7,5 +7,5 @@ truth        the files it comes in: JSON and pickles (never run); `oxford` a fol
 names        how the names of a ground truth are found among the indexed ones
 runs         ranking files: TREC runs, JSON lines, image pairs, submissions; `ranks` the array of numbers
 protocol     rankings + truth → a report
-classifiers  rankings + labels → the label of a photograph; `recognition` judges them
+classifiers  rankings + labels → the label of a photograph; `recognition` evaluates them
 """

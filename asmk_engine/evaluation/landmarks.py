@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asmk_engine.errors import DamagedError, FormatError, NotFoundError
-from asmk_engine.evaluation.model import Prediction, Truth, TruthQuery
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery, Prediction
 from asmk_engine.storage.user_files import first_bytes, read_file
 
 MAX_BYTES = 2**32
@@ -52,7 +52,7 @@ def retrieval_header(data: bytes) -> bool:
     return header(data)[:2] == ["id", "images"]
 
 
-def parse_retrieval(data: bytes, path: Path) -> Truth:
+def parse_retrieval(data: bytes, path: Path) -> GroundTruth:
     """The retrieval solution in the bytes of a file, without the queries that have no images or are ignored.
 
     raises  DamagedError for rows that do not fit, InputError for contradictions, NotFoundError when no query is left
@@ -62,11 +62,11 @@ def parse_retrieval(data: bytes, path: Path) -> Truth:
         images = frozenset(row["images"].split())
         part = _part(row)
         if part != _IGNORED and row["images"].strip().lower() not in _NOTHING:
-            queries.append(TruthQuery(row["id"], None, images, frozenset(), frozenset(), False, part=part))
+            queries.append(GroundTruthQuery(row["id"], None, images, frozenset(), frozenset(), False, part=part))
     if not queries:
         raise NotFoundError(f"{path}: no query with images to find; give the retrieval solution, id,images,Usage")
     named = sorted(frozenset[str]().union(*(query.easy for query in queries)))
-    return Truth(tuple(named), tuple(queries), protocol="gldv2", complete=False)
+    return GroundTruth(tuple(named), tuple(queries), protocol="gldv2", complete=False)
 
 
 def is_recognition(path: Path | str) -> bool:

@@ -27,7 +27,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class TruthQuery:
+class GroundTruthQuery:
     """One query and what is known of the database images; the images not named are negatives.
 
     box           x1, y1, x2, y2 in pixels of the original upright image, or None for all of it
@@ -49,7 +49,7 @@ class TruthQuery:
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """The names of the database images and the queries; InputError when they contradict each other.
 
     ignored   names that count in no ranking: the photographs of the queries, where the database is without them
@@ -58,7 +58,7 @@ class Truth:
     """
 
     images: tuple[str, ...]
-    queries: tuple[TruthQuery, ...]
+    queries: tuple[GroundTruthQuery, ...]
     ignored: frozenset[str] = frozenset()
     protocol: str = "revisited"
     complete: bool = True
@@ -79,7 +79,7 @@ def _check_unique(kind: str, names: tuple[str, ...] | list[str]) -> None:
         raise InputError(f"this {kind} stands twice in the ground truth: {list_names(twice)}; list each once")
 
 
-def _check_query(query: TruthQuery, images: set[str]) -> None:
+def _check_query(query: GroundTruthQuery, images: set[str]) -> None:
     for one, other in (("easy", "hard"), ("easy", "junk"), ("hard", "junk")):
         if both := getattr(query, one) & getattr(query, other):
             raise InputError(

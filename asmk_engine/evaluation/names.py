@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.escape import list_names
-from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.indexes.joint import is_distractor
 
 _EXTENSIONS = frozenset(["jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "jp2"])
@@ -16,9 +16,9 @@ _EXTENSIONS = frozenset(["jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "ti
 
 @dataclass(frozen=True)
 class Resolved:
-    """A truth in the names of the images that were found, and which were not, in the names of the truth as it was."""
+    """A ground truth in the names of the images that were found, and which were not, in the names of the ground truth as it was."""
 
-    truth: Truth
+    ground_truth: GroundTruth
     missing: tuple[str, ...]
 
 
@@ -44,21 +44,21 @@ def match_names(wanted: Collection[str], available: Iterable[str], *, whole_ends
     return found
 
 
-def resolve(truth: Truth, available: Iterable[str], *, allow_missing: bool = False) -> Resolved:
-    """The truth in the names that its images have in `available`; queries outside of the database keep their names.
+def resolve(ground_truth: GroundTruth, available: Iterable[str], *, allow_missing: bool = False) -> Resolved:
+    """The ground truth in the names that its images have in `available`; queries outside of the database keep their names.
 
     raises  NotFoundError when images are missing: all of them, or, without `allow_missing`, any
             InputError for ambiguous names, see `match_names`
     """
     available = set(available)
-    found = match_names(truth.images, available)
-    missing = tuple(name for name in truth.images if name not in found)
-    _check_missing(missing, len(truth.images), allow_missing)
-    ignored = match_names(truth.ignored, available.difference(found.values()), whole_ends=True)
+    found = match_names(ground_truth.images, available)
+    missing = tuple(name for name in ground_truth.images if name not in found)
+    _check_missing(missing, len(ground_truth.images), allow_missing)
+    ignored = match_names(ground_truth.ignored, available.difference(found.values()), whole_ends=True)
     renamed = replace(
-        truth,
-        images=tuple(found.get(name, name) for name in truth.images),
-        queries=tuple(_renamed(query, found) for query in truth.queries),
+        ground_truth,
+        images=tuple(found.get(name, name) for name in ground_truth.images),
+        queries=tuple(_renamed(query, found) for query in ground_truth.queries),
         ignored=frozenset(ignored.values()),
     )
     return Resolved(renamed, missing)
@@ -77,7 +77,7 @@ def _check_missing(missing: tuple[str, ...], images: int, allow_missing: bool) -
         )
 
 
-def _renamed(query: TruthQuery, names: dict[str, str]) -> TruthQuery:
+def _renamed(query: GroundTruthQuery, names: dict[str, str]) -> GroundTruthQuery:
     def renamed(old: frozenset[str]) -> frozenset[str]:
         return frozenset(names.get(name, name) for name in old)
 

@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 
 from asmk_engine.errors import DamagedError, InputError
-from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.images.boxes import Box
 from asmk_engine.storage.user_files import read_file
 
@@ -26,7 +26,7 @@ def is_oxford(path: Path) -> bool:
     return path.is_dir() and any(path.glob(f"*{_ENDING}"))
 
 
-def read_oxford(path: Path) -> Truth:
+def read_oxford(path: Path) -> GroundTruth:
     """The ground truth of such a folder, queries in the order of their names; its images are those that a list names.
 
     raises  NotFoundError for a list that is not there, DamagedError for lines and lists that do not fit, StorageError
@@ -35,19 +35,19 @@ def read_oxford(path: Path) -> Truth:
     queries = tuple(_read_query(path, stem) for stem in stems)
     named = {name for query in queries for name in (query.name, *query.easy, *query.junk)}
     try:
-        return Truth(tuple(sorted(named)), queries, protocol="original", complete=False)
+        return GroundTruth(tuple(sorted(named)), queries, protocol="original", complete=False)
     except InputError as error:
         raise DamagedError(f"{path}: {error}") from None
 
 
-def _read_query(folder: Path, stem: str) -> TruthQuery:
+def _read_query(folder: Path, stem: str) -> GroundTruthQuery:
     path = folder / f"{stem}{_ENDING}"
     lines = [columns for columns in map(str.split, _lines(path)) if columns]
     if len(lines) != 1 or len(lines[0]) != 5:
         raise DamagedError(f"{path}: expected one line, the name of an image and the box x1 y1 x2 y2; fetch it again")
     name = lines[0][0].removeprefix(_PREFIX)
     good, ok, junk = (_read_list(folder / f"{stem}_{label}.txt") for label in ("good", "ok", "junk"))
-    return TruthQuery(name, _box(lines[0][1:], path), good | ok, frozenset(), junk, True, name in good | ok)
+    return GroundTruthQuery(name, _box(lines[0][1:], path), good | ok, frozenset(), junk, True, name in good | ok)
 
 
 def _box(columns: list[str], path: Path) -> Box:

@@ -28,7 +28,7 @@ from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.escape import list_names
 from asmk_engine.evaluation.bootstrap import Interval, bootstrap
 from asmk_engine.evaluation.metrics import average_precision, average_precision_at, precision_at, ranks_without
-from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.names import match_names, repeated, resolve
 
 DIFFICULTIES = ("easy", "medium", "hard")
@@ -85,7 +85,7 @@ class Report:
 
     scores     row (`easy`, `medium`, `hard`; `all`; `private`, `public`) → means
     per_query  row → name of the query → average precision in [0, 1], queries with at least one positive only
-    unranked   queries of the truth without a ranking, counted as finding nothing
+    unranked   queries of the ground truth without a ranking, counted as finding nothing
     """
 
     scores: dict[str, Scores]
@@ -125,28 +125,28 @@ def format_rows(rows: Mapping[str, Mapping[str, float | int | None]]) -> str:
 
 
 @dataclass
-class Judge:
-    """Judges rankings one after the other, in any order, and keeps of each only what the report needs.
+class Evaluator:
+    """Evaluates rankings one after the other, in any order, and keeps of each only what the report needs.
 
-    truth    names must be the same as in the rankings, see `names.resolve`
+    ground_truth    names must be the same as in the rankings, see `names.resolve`
     numbers  number of each image, for rankings of numbers; a name without one is in no ranking
     """
 
-    truth: Truth
+    ground_truth: GroundTruth
     numbers: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._queries = {query.name: query for query in self.truth.queries}
-        self._rows = _rows(self.truth)
-        self._judged: dict[str, list[_Judged]] = {}
-        self._images = frozenset(self.truth.images)
+        self._queries = {query.name: query for query in self.ground_truth.queries}
+        self._rows = _rows(self.ground_truth)
+        self._evaluated: dict[str, list[_Evaluated]] = {}
+        self._images = frozenset(self.ground_truth.images)
         self._known = False
         self._unknown: str | None = None
-        # The label of each number while a ranking is judged; the last one stands for all numbers above.
+        # The label of each number while a ranking is evaluated; the last one stands for all numbers above.
         self._table = np.zeros(max(self.numbers.values(), default=-1) + 2, np.int8)
         self._seen = np.zeros(0, bool)
 
-    def take(self, name: str, ranking: Sequence[str]) -> None:
+    def add(self, name: str, ranking: Sequence[str]) -> None:
         """The ranking of one query, best image first; see `evaluate` for what it may hold.
 
         InputError for an image twice; under gldv2 it counts where it first stands and keeps both places, as published.
@@ -154,19 +154,19 @@ class Judge:
         query = self._queries.get(name)
         if query is None:
             return
-        label = _labels(query, self.truth)
+        label = _labels(query, self.ground_truth)
         found = [(place, label[image]) for place, image in enumerate(ranking) if image in label]
         if (twice := repeated(ranking)) is not None:
-            if self.truth.protocol != "gldv2":
+            if self.ground_truth.protocol != "gldv2":
                 raise _twice(name, twice)
             found = [(place, kind) for place, kind in found if ranking.index(ranking[place]) == place]
         if not self._known and len(ranking):
             self._known = any(image in self._images for image in ranking)
             self._unknown = self._unknown or ranking[0]
         places, labels = np.array(found, np.int64).reshape(-1, 2).T
-        self._judge(query, places, labels)
+        self._evaluate(query, places, labels)
 
-    def take_numbers(self, name: str, ranking: NDArray[np.integer]) -> None:
+    def add_numbers(self, name: str, ranking: NDArray[np.integer]) -> None:
         """The ranking of one query in numbers, [N] integers, best first, -1 for no image. InputError for one twice.
 
         Numbers that are in no `numbers` are negatives. Time is linear in N; nothing of the ranking is kept.
@@ -174,7 +174,7 @@ class Judge:
         query = self._queries[name]
         ranking = ranking[ranking >= 0] if len(ranking) and int(ranking.min()) < 0 else ranking
         self._check_once(query, ranking)
-        known = ((self.numbers.get(image, -1), kind) for image, kind in _labels(query, self.truth).items())
+        known = ((self.numbers.get(image, -1), kind) for image, kind in _labels(query, self.ground_truth).items())
         label = [(number, kind) for number, kind in known if number >= 0]
         numbers, kinds = np.array(label, np.int64).reshape(-1, 2).T
         self._table[numbers] = kinds
@@ -182,31 +182,31 @@ class Judge:
         self._table[numbers] = _NEGATIVE
         places = np.flatnonzero(labels)
         self._known |= len(ranking) > 0
-        self._judge(query, places, labels[places])
+        self._evaluate(query, places, labels[places])
 
     def report(self, *, allow_missing: bool = False, interval: bool = False) -> Report:
-        """What was judged; queries without a ranking find nothing.
+        """What was evaluated; queries without a ranking find nothing.
 
         raises  NotFoundError for queries without a ranking, unless allowed; MismatchError when no ranked name is one of
-                the truth
+                the ground truth
         """
-        unranked = tuple(query.name for query in self.truth.queries if query.name not in self._judged)
+        unranked = tuple(query.name for query in self.ground_truth.queries if query.name not in self._evaluated)
         if unranked and not allow_missing:
             raise NotFoundError(
-                f"{len(unranked)} of {len(self.truth.queries)} queries have no ranking: {list_names(unranked)}; "
+                f"{len(unranked)} of {len(self.ground_truth.queries)} queries have no ranking: {list_names(unranked)}; "
                 "search for all of them, or allow missing ones, which then count as finding nothing"
             )
         if self._unknown is not None and not self._known:
             raise MismatchError(
                 f"no ranked image ({self._unknown!r}, ...) is one of the {len(self._images)} of the ground truth "
-                f"({list_names(self.truth.images[:1])}, ...): give the ground truth that was made for these images"
+                f"({list_names(self.ground_truth.images[:1])}, ...): give the ground truth that was made for these images"
             )
         for name in unranked:
-            self._judge(self._queries[name], np.empty(0, np.int64), np.empty(0, np.int64))
-        judged = [one for query in self.truth.queries for one in self._judged[query.name]]
-        return _report(self._rows, judged, unranked, interval)
+            self._evaluate(self._queries[name], np.empty(0, np.int64), np.empty(0, np.int64))
+        evaluated = [one for query in self.ground_truth.queries for one in self._evaluated[query.name]]
+        return _report(self._rows, evaluated, unranked, interval)
 
-    def _check_once(self, query: TruthQuery, ranking: NDArray[np.integer]) -> None:
+    def _check_once(self, query: GroundTruthQuery, ranking: NDArray[np.integer]) -> None:
         size = int(ranking.max()) + 1 if len(ranking) else 0
         if size <= _MOST_SEEN:
             if len(self._seen) < size:
@@ -219,23 +219,27 @@ class Judge:
         if len(numbers) < len(ranking):
             raise _twice(query.name, f"number {numbers[counts > 1][0]}")
 
-    def _judge(self, query: TruthQuery, places: NDArray[np.int64], labels: NDArray[np.integer]) -> None:
-        if query.name in self._judged:
+    def _evaluate(self, query: GroundTruthQuery, places: NDArray[np.int64], labels: NDArray[np.integer]) -> None:
+        if query.name in self._evaluated:
             raise InputError(f"query {query.name!r} has two rankings; give one for each query")
-        self._judged[query.name] = list(_judge(query, self._rows, places, labels))
+        self._evaluated[query.name] = list(_evaluate(query, self._rows, places, labels))
 
 
-def depth_needed(truth: Truth) -> int | None:
-    """How many images of a ranking the protocol of the truth looks at; None for all."""
-    return LANDMARKS_DEPTH if truth.protocol == "gldv2" else None
+def depth_needed(ground_truth: GroundTruth) -> int | None:
+    """How many images of a ranking the protocol of the ground truth looks at; None for all."""
+    return LANDMARKS_DEPTH if ground_truth.protocol == "gldv2" else None
 
 
 def evaluate(
-    truth: Truth, rankings: Mapping[str, Sequence[str]], *, allow_missing: bool = False, interval: bool = False
+    ground_truth: GroundTruth,
+    rankings: Mapping[str, Sequence[str]],
+    *,
+    allow_missing: bool = False,
+    interval: bool = False,
 ) -> Report:
-    """Judge rankings, best image first, by the truth; names must be the same in both (see `names.resolve`).
+    """Evaluate rankings, best image first, by the ground truth; names must be the same in both (see `names.resolve`).
 
-    rankings       name of the query → names of the images; may end early, may hold images that the truth does not know,
+    rankings       name of the query → names of the images; may end early, may hold images that the ground truth does not know,
                    which count as negatives; rankings of other queries are not looked at
     allow_missing  count a query without a ranking as finding nothing
     interval       also say where the means lie with 95 % confidence, see `bootstrap`
@@ -243,29 +247,29 @@ def evaluate(
     raises  NotFoundError for queries without a ranking, unless allowed; MismatchError when no ranked name is one of the
             truth; InputError for an image twice in one ranking
     """
-    judge = Judge(truth)
+    evaluator = Evaluator(ground_truth)
     for name, ranking in rankings.items():
-        judge.take(name, ranking)
-    return judge.report(allow_missing=allow_missing, interval=interval)
+        evaluator.add(name, ranking)
+    return evaluator.report(allow_missing=allow_missing, interval=interval)
 
 
 def evaluate_run(
-    truth: Truth, run: Mapping[str, Sequence[str]], *, allow_missing: bool = False, interval: bool = False
+    ground_truth: GroundTruth, run: Mapping[str, Sequence[str]], *, allow_missing: bool = False, interval: bool = False
 ) -> Report:
-    """Judge the rankings of a file, whose names may differ from those of the truth in folder and extension.
+    """Evaluate the rankings of a file, whose names may differ from those of the ground truth in folder and extension.
 
     A run need not hold every image: those that it does not count as not found. Errors are those of `evaluate` and
     `names.match_names`.
     """
     ranked = set(itertools.chain.from_iterable(run.values()))
-    resolved = resolve(truth, ranked, allow_missing=True).truth if ranked else truth
+    resolved = resolve(ground_truth, ranked, allow_missing=True).ground_truth if ranked else ground_truth
     asked = match_names([query.name for query in resolved.queries], run)
     rankings = {name: run[key] for name, key in asked.items()}
     return evaluate(resolved, rankings, allow_missing=allow_missing, interval=interval)
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _Evaluated:
     """One query in one row; not made where there is no positive."""
 
     row: str
@@ -274,44 +278,44 @@ class _Judged:
     precision: dict[int, float]
 
 
-def _rows(truth: Truth) -> tuple[_Row, ...]:
-    if truth.protocol == "revisited":
+def _rows(ground_truth: GroundTruth) -> tuple[_Row, ...]:
+    if ground_truth.protocol == "revisited":
         return _REVISITED
-    if truth.protocol == "gldv2":
-        return tuple(_Row(part or "all", part=part) for part in sorted({query.part for query in truth.queries}))
+    if ground_truth.protocol == "gldv2":
+        return tuple(_Row(part or "all", part=part) for part in sorted({query.part for query in ground_truth.queries}))
     return (_Row("all"),)
 
 
-def _judge(
-    query: TruthQuery, rows: Iterable[_Row], places: NDArray[np.int64], labels: NDArray[np.integer]
-) -> Iterator[_Judged]:
+def _evaluate(
+    query: GroundTruthQuery, rows: Iterable[_Row], places: NDArray[np.int64], labels: NDArray[np.integer]
+) -> Iterator[_Evaluated]:
     """What the places of the labelled images, [n] increasing, and their labels, [n], are worth in each row."""
     for row in rows:
         positives = _positives(query, row)
         if positives and row.part == query.part:
             ranks = ranks_without(places[np.isin(labels, row.positive)], places[np.isin(labels, row.taken_out)])
             if row.part:
-                yield _Judged(row.name, query.name, average_precision_at(ranks, LANDMARKS_DEPTH, positives), {})
+                yield _Evaluated(row.name, query.name, average_precision_at(ranks, LANDMARKS_DEPTH, positives), {})
             else:
                 precision = {depth: precision_at(ranks, depth, positives) for depth in DEPTHS}
-                yield _Judged(row.name, query.name, average_precision(ranks, positives), precision)
+                yield _Evaluated(row.name, query.name, average_precision(ranks, positives), precision)
 
 
-def _positives(query: TruthQuery, row: _Row) -> int:
+def _positives(query: GroundTruthQuery, row: _Row) -> int:
     chosen = (query.easy if _EASY in row.positive else frozenset()) | (
         query.hard if _HARD in row.positive else frozenset()
     )
     return len(chosen - {query.name} if _left_out(query) else chosen)
 
 
-def _left_out(query: TruthQuery) -> bool:
+def _left_out(query: GroundTruthQuery) -> bool:
     return query.in_database and not query.finds_itself
 
 
-def _labels(query: TruthQuery, truth: Truth) -> dict[str, int]:
+def _labels(query: GroundTruthQuery, ground_truth: GroundTruth) -> dict[str, int]:
     """What the images are to the query, by name, those that are nothing to it left out."""
     label = dict.fromkeys(query.easy, _EASY) | dict.fromkeys(query.hard, _HARD) | dict.fromkeys(query.junk, _JUNK)
-    label |= dict.fromkeys(truth.ignored, _JUNK)
+    label |= dict.fromkeys(ground_truth.ignored, _JUNK)
     if _left_out(query):
         label[query.name] = _JUNK
     return label
@@ -321,16 +325,16 @@ def _twice(query: str, image: str) -> InputError:
     return InputError(f"the ranking of {query!r} holds {image!r} twice: each image may stand in it once")
 
 
-def _report(rows: Iterable[_Row], judged: Iterable[_Judged], unranked: tuple[str, ...], interval: bool) -> Report:
-    by_row: dict[str, list[_Judged]] = {row.name: [] for row in rows}
-    for one in judged:
+def _report(rows: Iterable[_Row], evaluated: Iterable[_Evaluated], unranked: tuple[str, ...], interval: bool) -> Report:
+    by_row: dict[str, list[_Evaluated]] = {row.name: [] for row in rows}
+    for one in evaluated:
         by_row[one.row].append(one)
     scores = {row.name: _mean(by_row[row.name], row, interval) for row in rows}
     per_query = {name: {one.name: one.average_precision for one in queries} for name, queries in by_row.items()}
     return Report(scores, per_query, unranked)
 
 
-def _mean(queries: list[_Judged], row: _Row, interval: bool) -> Scores:
+def _mean(queries: list[_Evaluated], row: _Row, interval: bool) -> Scores:
     def mean(values: list[float]) -> float:
         return math.fsum(values) / len(values) if values else math.nan
 

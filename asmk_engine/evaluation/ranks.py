@@ -1,7 +1,7 @@
 """The array of rankings that the published evaluation of Revisited Oxford and Paris takes, as a .npy file.
 
 An array [images, queries] of integers: column q holds the numbers of the images in the ranking of query q of the ground
-truth, best first. Numbers are 0-based places in its list of images; what the truth does not know, distractors above
+truth, best first. Numbers are 0-based places in its list of images; what the ground truth does not know, distractors above
 all, has numbers from there on. Below the last ranked image stands -1, which is no image: it counts as not found.
 """
 
@@ -20,8 +20,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
-from asmk_engine.evaluation.model import Truth
-from asmk_engine.evaluation.protocol import Judge, Report
+from asmk_engine.evaluation.model import GroundTruth
+from asmk_engine.evaluation.protocol import Evaluator, Report
 from asmk_engine.evaluation.runs import Scored
 from asmk_engine.storage.folder import Folder
 from asmk_engine.storage.user_files import first_bytes, open_file
@@ -38,35 +38,37 @@ def is_ranks(path: Path | str) -> bool:
     return first_bytes(path, len(_MAGIC)) == _MAGIC
 
 
-def write_ranks(path: Path | str, truth: Truth, rankings: Iterable[tuple[str, Iterable[Scored]]], depth: int) -> None:
-    """Write rankings in the order of the queries of the truth, whole or not at all; one ranking is in memory at a time.
+def write_ranks(
+    path: Path | str, ground_truth: GroundTruth, rankings: Iterable[tuple[str, Iterable[Scored]]], depth: int
+) -> None:
+    """Write rankings in the order of the queries of the ground truth, whole or not at all; one ranking is in memory at a time.
 
-    truth     names must be the same as in the rankings, see `names.resolve`; its images must be complete
-    rankings  query and hits; queries may be left out, and what the truth ignores is not written
+    ground_truth     names must be the same as in the rankings, see `names.resolve`; its images must be complete
+    rankings  query and hits; queries may be left out, and what the ground truth ignores is not written
     depth     rows of the array: how many images there are to rank, distractors included
     raises    InputError for queries out of order or more images than rows; StorageError
     """
-    _check_complete(truth)
+    _check_complete(ground_truth)
     path = Path(path)
-    Folder(path.parent).write(path.name, _chunks(truth, rankings, depth))
+    Folder(path.parent).write(path.name, _chunks(ground_truth, rankings, depth))
 
 
-def read_ranks(path: Path | str, truth: Truth) -> NDArray[np.integer]:
+def read_ranks(path: Path | str, ground_truth: GroundTruth) -> NDArray[np.integer]:
     """The array [images, queries], mapped read-only.
 
     raises  FormatError for another kind of file or array, MismatchError for another number of queries, NotFoundError,
             StorageError, DamagedError for a file that was cut
     """
     path = Path(path)
-    _check_complete(truth)
+    _check_complete(ground_truth)
     with open_file(path, "an array of rankings") as file:
         kind, order, shape, begin = _layout(file, path)
         size = os.fstat(file.fileno()).st_size
     if begin + kind.itemsize * shape[0] * shape[1] > size:
         raise DamagedError(f"{path}: {size} bytes are too few for {shape[0]} × {shape[1]} numbers; write it again")
-    if shape[1] != len(truth.queries):
+    if shape[1] != len(ground_truth.queries):
         raise MismatchError(
-            f"{path}: {shape[1]} columns, but the ground truth has {len(truth.queries)} queries; the array must be "
+            f"{path}: {shape[1]} columns, but the ground truth has {len(ground_truth.queries)} queries; the array must be "
             "[images, queries] and made for this ground truth"
         )
     return np.memmap(path, kind, "r", begin, shape, order) if shape[0] and shape[1] else np.empty(shape, kind)
@@ -94,22 +96,24 @@ def _layout(file: BinaryIO, path: Path) -> tuple[np.dtype[Any], Literal["C", "F"
     return kind, order, (rows, columns), len(magic) + width + length
 
 
-def evaluate_ranks(truth: Truth, ranks: NDArray[np.integer], *, interval: bool = False) -> Report:
-    """Judge an array [images, queries] of the numbers of images; see `protocol.evaluate`.
+def evaluate_ranks(ground_truth: GroundTruth, ranks: NDArray[np.integer], *, interval: bool = False) -> Report:
+    """Evaluate an array [images, queries] of the numbers of images; see `protocol.evaluate`.
 
     A few columns at a time are copied and nothing else grows with the array. InputError for a number that stands twice
     in a column or is below -1, MismatchError for another number of columns than queries.
     """
-    if ranks.ndim != 2 or ranks.shape[1] != len(truth.queries):
-        raise MismatchError(f"ranks of shape {ranks.shape}, expected a column for each of {len(truth.queries)} queries")
-    judge = Judge(truth, {name: number for number, name in enumerate(truth.images)})
-    for begin in range(0, len(truth.queries), _COLUMNS):
+    if ranks.ndim != 2 or ranks.shape[1] != len(ground_truth.queries):
+        raise MismatchError(
+            f"ranks of shape {ranks.shape}, expected a column for each of {len(ground_truth.queries)} queries"
+        )
+    evaluator = Evaluator(ground_truth, {name: number for number, name in enumerate(ground_truth.images)})
+    for begin in range(0, len(ground_truth.queries), _COLUMNS):
         columns = _turned(ranks[:, begin : begin + _COLUMNS])
-        for query, column in zip(truth.queries[begin : begin + _COLUMNS], columns, strict=True):
+        for query, column in zip(ground_truth.queries[begin : begin + _COLUMNS], columns, strict=True):
             if len(column) and column.min() < -1:
                 raise InputError(f"query {query.name!r}: the number {column.min()}, expected -1 for none, or 0 and up")
-            judge.take_numbers(query.name, column)
-    return judge.report(interval=interval)
+            evaluator.add_numbers(query.name, column)
+    return evaluator.report(interval=interval)
 
 
 def _turned(columns: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -120,21 +124,21 @@ def _turned(columns: NDArray[np.integer]) -> NDArray[np.integer]:
     return turned
 
 
-def _check_complete(truth: Truth) -> None:
-    if not truth.complete:
+def _check_complete(ground_truth: GroundTruth) -> None:
+    if not ground_truth.complete:
         raise InputError(
             "this ground truth does not list its database images in order, as an array of rankings needs; use trec or "
             "jsonl"
         )
 
 
-def _chunks(truth: Truth, rankings: Iterable[tuple[str, Iterable[Scored]]], depth: int) -> Iterator[bytes]:
+def _chunks(ground_truth: GroundTruth, rankings: Iterable[tuple[str, Iterable[Scored]]], depth: int) -> Iterator[bytes]:
     # Column after column, so that each ranking is written and forgotten.
-    head = {"descr": "<i4", "fortran_order": True, "shape": (depth, len(truth.queries))}
+    head = {"descr": "<i4", "fortran_order": True, "shape": (depth, len(ground_truth.queries))}
     yield _header(head)
-    numbers = {name: number for number, name in enumerate(truth.images)}
+    numbers = {name: number for number, name in enumerate(ground_truth.images)}
     others = count(len(numbers))
-    waiting = iter([query.name for query in truth.queries])
+    waiting = iter([query.name for query in ground_truth.queries])
     for name, hits in rankings:
         for query in waiting:
             if query == name:
@@ -142,7 +146,7 @@ def _chunks(truth: Truth, rankings: Iterable[tuple[str, Iterable[Scored]]], dept
             yield _column([], depth, query)
         else:
             raise NotFoundError(f"query {name!r} is not one of the queries that are left; rank them in their order")
-        ranked = [hit.name for hit in hits if hit.name not in truth.ignored]
+        ranked = [hit.name for hit in hits if hit.name not in ground_truth.ignored]
         yield _column([_number(image, numbers, others) for image in ranked], depth, name)
     for query in waiting:
         yield _column([], depth, query)

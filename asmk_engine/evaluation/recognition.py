@@ -1,4 +1,4 @@
-"""Recognition on Google Landmarks v2: one label with a confidence for each image, judged all together.
+"""Recognition on Google Landmarks v2: one label with a confidence for each image, evaluated all together.
 
 Predictions of all images are sorted by confidence, equal ones by the id of the image, and µAP is their average
 precision; one for an image without a landmark is wrong and keeps its place. Source: Weyand et al., CVPR 2020.
@@ -54,37 +54,41 @@ class RecognitionReport:
         return format_rows(self.as_dict())
 
 
-def judge_labels(truth: Mapping[str, frozenset[str]], guesses: Mapping[str, Prediction | None]) -> RecognitionScores:
-    """µAP of predictions; images without one count as not recognised, those the truth does not know as nothing."""
-    made = [(image, guess) for image in truth if (guess := guesses.get(image)) is not None]
+def evaluate_labels(
+    ground_truth: Mapping[str, frozenset[str]], guesses: Mapping[str, Prediction | None]
+) -> RecognitionScores:
+    """µAP of predictions; images without one count as not recognised, those the ground truth does not know as nothing."""
+    made = [(image, guess) for image in ground_truth if (guess := guesses.get(image)) is not None]
     made.sort(key=lambda one: (-one[1].confidence, one[0]))
-    correct = [guess.label in truth[image] for image, guess in made]
-    labelled = sum(map(bool, truth.values()))
+    correct = [guess.label in ground_truth[image] for image, guess in made]
+    labelled = sum(map(bool, ground_truth.values()))
     accuracy = sum(correct) / labelled if labelled else math.nan
-    return RecognitionScores(micro_average_precision(correct, labelled), accuracy, len(truth), labelled)
+    return RecognitionScores(micro_average_precision(correct, labelled), accuracy, len(ground_truth), labelled)
 
 
 def evaluate_recognition(
-    truth: Recognition, guesses: Mapping[str, Prediction | None], *, allow_missing: bool = False
+    ground_truth: Recognition, guesses: Mapping[str, Prediction | None], *, allow_missing: bool = False
 ) -> RecognitionReport:
-    """Judge a submission by a solution, each part by itself.
+    """Evaluate a submission by a solution, each part by itself.
 
     raises  NotFoundError for images of the solution that the submission does not have, unless allowed, and for all of
             them; InputError for images that the solution does not know
     """
-    images = {image for part in truth.parts.values() for image in part}
+    images = {image for part in ground_truth.parts.values() for image in part}
     missing = sorted(images - guesses.keys())
     if missing and (not allow_missing or len(missing) == len(images)):
         raise NotFoundError(
             f"{len(missing)} of {len(images)} images of the solution are not in the submission: {list_names(missing)}; "
             "classify them too, or allow missing ones, which then count as not recognised"
         )
-    if unknown := sorted(guesses.keys() - images - truth.ignored):
+    if unknown := sorted(guesses.keys() - images - ground_truth.ignored):
         raise InputError(
             f"{len(unknown)} images of the submission are not in the solution: {list_names(unknown)}; give the "
             "solution that was made for these images"
         )
-    return RecognitionReport({part: judge_labels(labels, guesses) for part, labels in sorted(truth.parts.items())})
+    return RecognitionReport(
+        {part: evaluate_labels(labels, guesses) for part, labels in sorted(ground_truth.parts.items())}
+    )
 
 
 def submission_lines(predictions: Iterable[tuple[str, list[Prediction]]]) -> Iterator[str]:

@@ -88,7 +88,7 @@ def pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str
 
 
 def ranked_pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str]:
-    """The whole of every ranking as pairs, `query image`, best image first, so that it can be judged again.
+    """The whole of every ranking as pairs, `query image`, best image first, so that it can be evaluated again.
 
     A query is left out of its own ranking. raises  InputError for names that the format cannot carry, see `pair_name`
     """

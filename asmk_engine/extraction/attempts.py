@@ -119,7 +119,7 @@ class TwoStepExtractor(Extractor, Protocol):
         ...
 
     @property
-    def together(self) -> int:
+    def batch_size(self) -> int:
         """How many images to have at hand before some of one size are described; 1 where workers describe them too."""
         ...
 

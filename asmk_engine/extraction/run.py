@@ -140,7 +140,7 @@ def _outcomes(
     extractor: Extractor, images: list[ImageFile], workers: int, seconds: float
 ) -> Generator[Outcome, None, None]:
     paths = [image.path for image in images]
-    if isinstance(extractor, TwoStepExtractor) and extractor.together > 1:
+    if isinstance(extractor, TwoStepExtractor) and extractor.batch_size > 1:
         yield from _described(extractor, _viewed(extractor, paths, workers, seconds))
         return
     if workers == 0 or not paths:
@@ -167,7 +167,7 @@ def _described(extractor: TwoStepExtractor, outcomes: Iterable[Outcome]) -> Gene
     gathered: list[Outcome] = []
     for outcome in outcomes:
         gathered.append(outcome)
-        if len(gathered) >= extractor.together:
+        if len(gathered) >= extractor.batch_size:
             yield from _describe(extractor, gathered)
             gathered = []
     yield from _describe(extractor, gathered)

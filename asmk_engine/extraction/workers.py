@@ -110,7 +110,7 @@ def _answer(answers: BinaryIO, outcome: Outcome) -> None:
         return _send(answers, facts, (view.pixels,))
     features = outcome.features
     facts["image_size"] = [int(side) for side in features.image_size]
-    return _send(answers, facts, (features.descriptors, features.keypoints, features.strengths))
+    return _send(answers, facts, (features.descriptors, features.keypoints, features.scores))
 
 
 # ------------------------------------------------------------------------------------------- inside the parent
@@ -184,8 +184,8 @@ def _outcome(content: dict[str, Any], arrays: list[np.ndarray]) -> Outcome:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise ValueError("a view without pixels")
         return Viewed(View(pixels, (width, height), (int(left), int(top)), (float(x), float(y))), source, note)
-    descriptors, keypoints, strengths = arrays
-    return Extracted(Features(descriptors, keypoints, strengths, (width, height)), source, note)
+    descriptors, keypoints, scores = arrays
+    return Extracted(Features(descriptors, keypoints, scores, (width, height)), source, note)
 
 
 class WorkerPool:

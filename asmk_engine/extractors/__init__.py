@@ -19,7 +19,7 @@ from asmk_engine.extractors.presets import PRESETS, Preset
 from asmk_engine.features import FeatureSet
 from asmk_engine.images.listing import ImageList, PathLike
 from asmk_engine.iteration import FailureProgress
-from asmk_engine.recipes import Recipe
+from asmk_engine.recipes import IMPORTED, Recipe
 
 __all__ = [
     "EXTRACTORS",
@@ -71,9 +71,9 @@ def load_extractor(name: str = "rootsift", **options: Any) -> Extractor:
 
 def _check_preset(extractor: Any, preset: Preset, name: str) -> None:
     found = extractor.network.options
-    if (found.trunk, found.skip) != (preset.trunk, preset.skip):
+    if (found.backbone, found.skip) != (preset.backbone, preset.skip):
         raise MismatchError(
-            f"{extractor.weights}: a network of {found.trunk} without {found.skip} parts, {name} is {preset.trunk} "
+            f"{extractor.weights}: a network of {found.backbone} without {found.skip} parts, {name} is {preset.backbone} "
             f"without {preset.skip}; use --extractor {preset.extractor}, which takes any, or other weights"
         )
 
@@ -117,10 +117,6 @@ def _weights(recipe: Recipe, network: Path | None) -> Path:
             "hand; give its file with --weights, or give the features of the queries instead of images"
         )
     return found
-
-
-IMPORTED = "hloc"
-"""The extractor in the recipes of features that another program made."""
 
 
 class FolderExtractor:

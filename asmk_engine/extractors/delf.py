@@ -1,4 +1,4 @@
-"""DELF: cells chosen by a learned attention, reduced afterwards (Noh et al., ICCV 2017), as HOW's paper compares it."""
+"""DELF: locations chosen by a learned attention, reduced afterwards (Noh et al., ICCV 2017), as HOW's paper compares it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asmk_engine.networks.multiscale import SCALES
 class Delf(NetworkExtractor):
     """DELF; the fields are its options, those of HOW and one more.
 
-    score_threshold  cells of weaker attention are left out; 100 for the published model of Google Landmarks, and
+    score_threshold  locations of weaker attention are left out; 100 for the published model of Google Landmarks, and
                      another scale for every training
     """
 
@@ -29,6 +29,6 @@ class Delf(NetworkExtractor):
     device: str = apart("auto", "auto, cpu, cuda or cuda:0")
 
     @property
-    def least_strength(self) -> float | None:
+    def least_score(self) -> float | None:
         """The score threshold."""
         return self.score_threshold

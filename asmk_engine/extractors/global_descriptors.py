@@ -1,7 +1,7 @@
-"""Extractors of one vector for a whole image: GeM, SPoC, MAC, R-MAC and CroW upon any trunk.
+"""Extractors of one vector for a whole image: GeM, SPoC, MAC, R-MAC and CroW upon any backbone.
 
 Weights are a global network (`asmk-engine whiten-global`, `weights convert`), a checkpoint of the GeM family, the
-weights of a trunk alone, which any pooling completes, or a local network, whose trunk is taken.
+weights of a backbone alone, which any pooling completes, or a local network, whose backbone is taken.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from asmk_engine.storage.user_files import file_sha256
 class WholeImageExtractor(BatchedExtractor):
     """Extractors with exactly one descriptor for an image: [1, D] float32, of unit length.
 
-    Its keypoint is the centre of what was looked at, its scale the longer side of that, its strength 1.
+    Its keypoint is the centre of what was looked at, its scale the longer side of that, its score 1.
     """
 
     precision: str
@@ -39,7 +39,7 @@ class WholeImageExtractor(BatchedExtractor):
         check_options(self)
         if not self.weights:
             raise InputError(
-                f"{self.name} needs weights: give a network, or ImageNet weights of a trunk, with --weights; "
+                f"{self.name} needs weights: give a network, or ImageNet weights of a backbone, with --weights; "
                 "`asmk-engine weights list` says what is published"
             )
 
@@ -88,7 +88,7 @@ def whole_image(vector: np.ndarray, view: View) -> Features:
 
 
 class PooledExtractor(WholeImageExtractor):
-    """Extractors that pool the map of a trunk; options `weights`, `skip`, `max_side`, `scales`, `precision`, `device`.
+    """Extractors that pool the map of a backbone; options `weights`, `skip`, `max_side`, `scales`, `precision`, `device`.
 
     The scales are those meant for the network unless some are given: 1, 1/√2, 1/2; with a layer that whitens 1, √2,
     1/√2, as in the GeM family; for a network of `whiten-global`, those that its projection was learned at.
@@ -98,7 +98,7 @@ class PooledExtractor(WholeImageExtractor):
 
     @property
     def completion(self) -> Completion:
-        """What completes the weights of a trunk."""
+        """What completes the weights of a backbone."""
         return Completion(self.name, self.skip)
 
     @property
@@ -108,7 +108,7 @@ class PooledExtractor(WholeImageExtractor):
 
     @property
     def without_effect(self) -> tuple[str, ...]:
-        """What completes a trunk, where the weights are a whole network."""
+        """What completes a backbone, where the weights are a whole network."""
         return ("skip", "exponent") if self._opened[1] else ()
 
     @property
@@ -131,8 +131,8 @@ class Gem(PooledExtractor):
     """GeM, the generalised mean of each channel (Radenović, Tolias and Chum, TPAMI 2018); the fields are its options.
 
     weights    see this module
-    skip       last parts of a trunk to leave out, where the weights are of a trunk alone
-    exponent   p, where the weights are of a trunk alone
+    skip       last parts of a backbone to leave out, where the weights are of a backbone alone
+    exponent   p, where the weights are of a backbone alone
     max_side   larger images are shrunk until their longer side is this many pixels
     scales     at which an image is looked at, 1 being the size after `max_side`; none: those meant for the network
     precision  of the convolutions; bf16 is faster on processors and GPUs that have it
@@ -141,7 +141,7 @@ class Gem(PooledExtractor):
 
     name = "gem"
 
-    weights: str = apart("", "a network file or the weights of a trunk")
+    weights: str = apart("", "a network file or the weights of a backbone")
     skip: int = option(0, 0, 10)
     exponent: float = option(3.0, 0.1, 100.0)
     max_side: int = option(1024, 16, 16384)
@@ -151,7 +151,7 @@ class Gem(PooledExtractor):
 
     @property
     def completion(self) -> Completion:
-        """What completes the weights of a trunk: also the exponent."""
+        """What completes the weights of a backbone: also the exponent."""
         return Completion(self.name, self.skip, self.exponent)
 
 
@@ -161,7 +161,7 @@ class Spoc(PooledExtractor):
 
     name = "spoc"
 
-    weights: str = apart("", "a network file or the weights of a trunk")
+    weights: str = apart("", "a network file or the weights of a backbone")
     skip: int = option(0, 0, 10)
     max_side: int = option(1024, 16, 16384)
     scales: tuple[float, ...] = numbers((), 0.01, 8.0)

@@ -1,4 +1,4 @@
-"""HOW: the strongest cells of a network that was trained for retrieval (Tolias, Jenicek and Chum, ECCV 2020)."""
+"""HOW: the strongest locations of a network that was trained for retrieval (Tolias, Jenicek and Chum, ECCV 2020)."""
 
 from __future__ import annotations
 

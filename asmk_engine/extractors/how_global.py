@@ -1,4 +1,4 @@
-"""HOW's own global descriptor, by which it is trained: the sum of its local ones, each by its strength."""
+"""HOW's own global descriptor, by which it is trained: the sum of its local ones, each by its score."""
 
 from __future__ import annotations
 

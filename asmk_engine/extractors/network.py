@@ -23,7 +23,7 @@ from asmk_engine.networks.checkpoints import open_checkpoint
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.folding import folded
 from asmk_engine.networks.local import LocalNetwork
-from asmk_engine.networks.multiscale import Cells, describe, normalise_pixels
+from asmk_engine.networks.multiscale import LocalDescriptors, describe, normalise_pixels
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.user_files import file_sha256
 
@@ -62,7 +62,7 @@ class BatchedExtractor(FolderExtractor, ABC):
         return Viewer(self.max_side)
 
     @property
-    def together(self) -> int:
+    def batch_size(self) -> int:
         """Images to have at hand before some are described: one on a processor.
 
         There a batch gains nothing, and processes of one thread each are twice as fast as threads that wait for each
@@ -81,7 +81,7 @@ class BatchedExtractor(FolderExtractor, ABC):
         for number, view in enumerate(views):
             groups.setdefault(view.pixels.shape, []).append(number)
         for shape, members in groups.items():
-            most = 1 if self.together == 1 else max(1, BATCH_PIXELS // (shape[0] * shape[1]))
+            most = 1 if self.batch_size == 1 else max(1, BATCH_PIXELS // (shape[0] * shape[1]))
             for begin in range(0, len(members), most):
                 batch = members[begin : begin + most]
                 found |= zip(batch, self._describe_batch([views[number] for number in batch]), strict=True)
@@ -107,7 +107,7 @@ class BatchedExtractor(FolderExtractor, ABC):
 class NetworkExtractor(BatchedExtractor):
     """Extractors of local features; options `weights`, `device`, `precision`, `max_side`, `max_features`, `scales`.
 
-    Features are strongest first; keypoints are the centres of receptive fields, their scale the side of a cell of the
+    Features are strongest first; keypoints are the centres of receptive fields, their scale the side of a location of the
     map, in original pixels.
     """
 
@@ -157,20 +157,22 @@ class NetworkExtractor(BatchedExtractor):
         device = self.network_device
         pixels = torch.from_numpy(np.stack([view.pixels for view in views])).to(device, non_blocking=True)
         normalised = normalise_pixels(pixels, self.network.options)
-        cells = describe(self.network, normalised, self.scales, self.max_features, self.least_strength, self.precision)
-        return [_features(found, view) for found, view in zip(cells, views, strict=True)]
+        locations = describe(self.network, normalised, self.scales, self.max_features, self.least_score, self.precision)
+        return [_features(found, view) for found, view in zip(locations, views, strict=True)]
 
     @property
-    def least_strength(self) -> float | None:
-        """Cells weaker than this are left out; None keeps all."""
+    def least_score(self) -> float | None:
+        """LocalDescriptors weaker than this are left out; None keeps all."""
         return None
 
 
-def _features(cells: Cells, view: View) -> Features:
-    positions = view.to_original(_array(cells.positions))
-    sizes = _array(cells.sizes)[:, None] * np.float32(view.scale_factor)
+def _features(locations: LocalDescriptors, view: View) -> Features:
+    positions = view.to_original(_array(locations.positions))
+    sizes = _array(locations.sizes)[:, None] * np.float32(view.scale_factor)
     keypoints = np.concatenate([positions, sizes], axis=1).astype(np.float32)
-    return Features(_array(cells.descriptors).astype(np.float16), keypoints, _array(cells.strengths), view.image_size)
+    return Features(
+        _array(locations.descriptors).astype(np.float16), keypoints, _array(locations.scores), view.image_size
+    )
 
 
 def _array(tensor: torch.Tensor) -> Any:

@@ -10,12 +10,12 @@ class Preset:
     """An extractor and the network its weights must belong to.
 
     extractor  name of the extractor
-    trunk      name of the trunk, without its last `skip` parts
+    backbone      name of the backbone, without its last `skip` parts
     published  the name under which `asmk-engine weights fetch` gets weights for it; empty where none are published
     """
 
     extractor: str
-    trunk: str
+    backbone: str
     skip: int = 0
     published: str = ""
 

@@ -16,13 +16,13 @@ class Features:
 
     descriptors  [n, D] float16 or float32, raw, as the extractor made them
     keypoints    [n, 3] float32: x, y and scale in pixels of the upright original; the centre of the first pixel is 0, 0
-    strengths    [n] float32, strongest first
+    scores    [n] float32, strongest first
     image_size   (width, height) of the upright original in pixels
     """
 
     descriptors: np.ndarray
     keypoints: np.ndarray
-    strengths: np.ndarray
+    scores: np.ndarray
     image_size: tuple[int, int]
 
     def __len__(self) -> int:
@@ -34,7 +34,7 @@ class Features:
             self,
             descriptors=self.descriptors[:count],
             keypoints=self.keypoints[:count],
-            strengths=self.strengths[:count],
+            scores=self.scores[:count],
         )
 
 
@@ -72,20 +72,20 @@ def check_features(name: str, features: Features, dim: int | None) -> None:
     if descriptors.ndim != 2 or descriptors.dtype not in (np.float16, np.float32):
         found = f"{descriptors.dtype} {descriptors.shape}"
         raise InputError(f"{name}: descriptors are {found}; expected [n, D] float16 or float32")
-    if features.keypoints.shape != (count, 3) or features.strengths.shape != (count,):
+    if features.keypoints.shape != (count, 3) or features.scores.shape != (count,):
         raise InputError(
-            f"{name}: {count} descriptors, but keypoints {features.keypoints.shape} and strengths "
-            f"{features.strengths.shape}; expected ({count}, 3) and ({count},)"
+            f"{name}: {count} descriptors, but keypoints {features.keypoints.shape} and scores "
+            f"{features.scores.shape}; expected ({count}, 3) and ({count},)"
         )
     if dim is not None and descriptors.shape[1] != dim:
         raise MismatchError(f"{name}: descriptors have {descriptors.shape[1]} dimensions, the feature set {dim}")
     if not (np.isfinite(descriptors).all() and np.isfinite(features.keypoints).all()):
         raise InputError(f"{name}: a descriptor or keypoint is NaN or infinite; every value must be finite")
-    if not np.isfinite(features.strengths).all():
-        raise InputError(f"{name}: a strength is NaN or infinite; every value must be finite")
+    if not np.isfinite(features.scores).all():
+        raise InputError(f"{name}: a score is NaN or infinite; every value must be finite")
 
 
 def fingerprint_features(features: Features) -> int:
     """The fingerprint of features that came from no file: that of their arrays."""
-    arrays = (features.descriptors, features.keypoints, features.strengths)
+    arrays = (features.descriptors, features.keypoints, features.scores)
     return fingerprint_bytes(*(np.ascontiguousarray(array).tobytes() for array in arrays))

@@ -2,7 +2,7 @@
 
 part-000000.h5   attributes: kind, format, recipe, images_root
     names [I] text, offsets [I+1] int64, descriptors [T, D] float16 or float32, keypoints [T, 3] float32,
-    strengths [T] float32, image_sizes [I, 2] int32, sources [I, 3] uint64 (bytes, mtime in ns, fingerprint),
+    scores [T] float32, image_sizes [I, 2] int32, sources [I, 3] uint64 (bytes, mtime in ns, fingerprint),
     failed_names [F] text, failed_reasons [F] text, removed_names [R] text,
     roots text (JSON: a list of folder and prefix), root_numbers [I] uint32 (1 for the first root, 0 for none),
     moved_names [M] text, moved_numbers [M] uint32 (images of earlier parts that were found below another root),
@@ -66,16 +66,16 @@ def images_of_part(part: Part, rows: list[tuple[str, int]]) -> Iterator[tuple[st
     """Names and features of some rows of a part, which are read at once."""
     with OpenedPart(part.path) as file:
         first, last = int(part.offsets[rows[0][1]]), int(part.offsets[rows[-1][1] + 1])
-        descriptors, keypoints, strengths = (file[key][first:last] for key in ("descriptors", "keypoints", "strengths"))
+        descriptors, keypoints, scores = (file[key][first:last] for key in ("descriptors", "keypoints", "strengths"))
     for name, row in rows:
-        yield name, read_features(part, row, descriptors, keypoints, strengths, first)
+        yield name, read_features(part, row, descriptors, keypoints, scores, first)
 
 
-def read_features(part: Part, row: int, descriptors: Any, keypoints: Any, strengths: Any, first: int) -> Features:
+def read_features(part: Part, row: int, descriptors: Any, keypoints: Any, scores: Any, first: int) -> Features:
     """The features of one row, out of arrays that begin with feature number `first` of the part."""
     begin, end = int(part.offsets[row]) - first, int(part.offsets[row + 1]) - first
     width, height = (int(side) for side in part.image_sizes[row])
-    found = Features(descriptors[begin:end], keypoints[begin:end], strengths[begin:end], (width, height))
+    found = Features(descriptors[begin:end], keypoints[begin:end], scores[begin:end], (width, height))
     check_features(f"{part.path}: {part.names[row]}", found, part.dim)
     return found
 

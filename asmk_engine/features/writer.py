@@ -97,7 +97,7 @@ class FeatureWriter:
             raise InputError(f"{self.path}: image {name!r} was added twice in one run; names must be unique")
         self._images[name] = features, source or Source(0, 0, fingerprint_features(features))
         self._roots[name] = root or self._root
-        self._bytes += features.descriptors.nbytes + features.keypoints.nbytes + features.strengths.nbytes
+        self._bytes += features.descriptors.nbytes + features.keypoints.nbytes + features.scores.nbytes
         self._flush_if_due()
 
     def fail(self, name: str, reason: str, root: Root | None = None) -> None:
@@ -151,7 +151,7 @@ class FeatureWriter:
             file["offsets"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
             file["descriptors"] = _joined([i.descriptors.astype(dtype) for i in images], (0, self.dim), dtype)
             file["keypoints"] = _joined([i.keypoints for i in images], (0, 3), np.float32)
-            file["strengths"] = _joined([i.strengths for i in images], (0,), np.float32)
+            file["strengths"] = _joined([i.scores for i in images], (0,), np.float32)
             file["image_sizes"] = np.array([i.image_size for i in images], np.int32).reshape(-1, 2)
             sources = [(source.size, source.mtime, source.fingerprint) for _, source in self._images.values()]
             file["sources"] = np.array(sources, np.uint64).reshape(-1, 3)

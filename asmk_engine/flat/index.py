@@ -27,7 +27,7 @@ from asmk_engine.iteration import Progress, counted
 
 # A segment is written and committed when so many bytes of vectors are in hand.
 SEGMENT_BYTES = 256 << 20
-TOGETHER = 256  # images that go through the codec at a time
+BATCH_SIZE = 256  # images that go through the codec at a time
 
 
 class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
@@ -105,7 +105,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
         while True:
             names: list[str] = []
             stored: list[np.ndarray] = []
-            while len(names) < room and (group := list(islice(images, min(TOGETHER, room - len(names))))):
+            while len(names) < room and (group := list(islice(images, min(BATCH_SIZE, room - len(names))))):
                 names += [name for name, _ in group]
                 stored.append(codec.encode(codec.apply(np.concatenate([image.descriptors for _, image in group]))))
             if not names:

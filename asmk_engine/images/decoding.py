@@ -330,7 +330,7 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(0x0112, 1))
     except MemoryError:
         raise
-    except Exception:  # Pillow's readers of these notes raise nearly anything; the pixels are judged on their own
+    except Exception:  # Pillow's readers of these notes raise nearly anything; the pixels are evaluated on their own
         return 1
 
 

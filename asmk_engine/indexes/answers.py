@@ -18,7 +18,7 @@ class Hit:
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class RankedImages:
     """An answer in numbers, best image first: numbers [n] int64 over all segments, and scores [n] float64."""
 
     numbers: np.ndarray

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asmk_engine.indexes.answers import Order
+from asmk_engine.indexes.answers import RankedImages
 from asmk_engine.indexes.image_table import ImageTable
 
 Part = tuple[int, np.ndarray, np.ndarray]
@@ -95,7 +95,7 @@ def _names(segments: Sequence[ImageTable], places: np.ndarray, numbers: np.ndarr
     return names
 
 
-def ordered(parts: Sequence[Part], starts: np.ndarray, ranks: np.ndarray) -> Order:
+def ordered(parts: Sequence[Part], starts: np.ndarray, ranks: np.ndarray) -> RankedImages:
     """All of some images as numbers over all segments, in the order of `best_images`; no name is read.
 
     starts  what is added to the numbers of each segment, see `image_starts`
@@ -104,7 +104,7 @@ def ordered(parts: Sequence[Part], starts: np.ndarray, ranks: np.ndarray) -> Ord
     numbers = np.concatenate([np.empty(0, np.int64), *(starts[place] + found for place, found, _ in parts)])
     scores = np.concatenate([np.empty(0), *(found for _, _, found in parts)])
     order = np.lexsort((ranks[numbers], -scores))
-    return Order(numbers[order], scores[order])
+    return RankedImages(numbers[order], scores[order])
 
 
 def _last_of_best(scores: np.ndarray, top: int) -> np.float64:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 import numpy as np
 
 from asmk_engine.errors import InputError
-from asmk_engine.indexes.answers import Hit, Order, decoded
+from asmk_engine.indexes.answers import Hit, RankedImages, decoded
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.numbering import image_numbers, image_starts, name_ranks
 from asmk_engine.indexes.ranking import BestImages, Part, ordered
@@ -71,7 +71,7 @@ class IndexSearcher(abc.ABC, Generic[View, Asked]):
         found = {hit.name: hit.score for hit in self.search(query, None)}
         return {name: found.get(name, 0.0) for name in self.index.snapshot.names()}
 
-    def order(self, query: Asked, *, threads: int | None = None) -> Order:
+    def rank(self, query: Asked, *, threads: int | None = None) -> RankedImages:
         """All images of `search(query, None)` as numbers, in its order.
 
         Many times as fast where there are many images, because no name is read; `image_numbers` has the names.
@@ -83,7 +83,7 @@ class IndexSearcher(abc.ABC, Generic[View, Asked]):
         return ordered(parts, image_starts(snapshot.segments), self._name_ranks[snapshot])
 
     def image_numbers(self, names: Iterable[str]) -> dict[str, int]:
-        """Name → number of those of the names that are live images, as `order` numbers them."""
+        """Name → number of those of the names that are live images, as `rank` numbers them."""
         return image_numbers(self.index.snapshot, names)
 
     @abc.abstractmethod

@@ -5,7 +5,7 @@ nested groups:
 
     keypoints [N, 2]      x, y in pixels of the original; the centre of the first pixel is 0, 0
     descriptors [D, N]    one column for each keypoint
-    scores [N]            strengths; optional here
+    scores [N]            scores; optional here
     scales [N]            in pixels of the original; optional
     image_size [2]        width, height of the original
     keypoints.attrs["uncertainty"]    standard deviation of a keypoint in pixels of the original; optional
@@ -33,7 +33,7 @@ from asmk_engine.errors import InputError, StorageError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
 from asmk_engine.interop import hloc_reader
 from asmk_engine.iteration import Progress, counted
-from asmk_engine.recipes import Recipe
+from asmk_engine.recipes import IMPORTED, Recipe
 from asmk_engine.storage.folder import Folder
 
 
@@ -72,7 +72,7 @@ def import_hloc(
         for _ in counted(images(), len(outlines), on_check):
             continue
         known = FeatureSet.open(output) if part_names(Path(output)) else None
-        with FeatureWriter(output, Recipe("hloc", {"features": label, "dim": dim}), dim) as writer:
+        with FeatureWriter(output, Recipe(IMPORTED, {"features": label, "dim": dim}), dim) as writer:
             for image, found in counted(images(), len(outlines), on_image):
                 if known is None or image not in known or not _equal(known.read(image), found):
                     writer.add(image, found)
@@ -80,7 +80,7 @@ def import_hloc(
 
 
 def _equal(a: Features, b: Features) -> bool:
-    pairs = ((a.descriptors, b.descriptors), (a.keypoints, b.keypoints), (a.strengths, b.strengths))
+    pairs = ((a.descriptors, b.descriptors), (a.keypoints, b.keypoints), (a.scores, b.scores))
     same = all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in pairs)
     return same and a.image_size == b.image_size
 
@@ -184,7 +184,7 @@ def _write_errors(path: Path) -> Iterator[None]:
 def _write_image(file: h5py.File, name: str, image: Features, half: bool, features: FeatureSet) -> None:
     group = file.create_group(name)
     group["keypoints"] = image.keypoints[:, :2]
-    group["scales"], group["scores"] = image.keypoints[:, 2], image.strengths
+    group["scales"], group["scores"] = image.keypoints[:, 2], image.scores
     group["image_size"] = np.array(image.image_size, np.int64)
     descriptors = _halved(image, name, features.path) if half else image.descriptors
     group["descriptors"] = np.ascontiguousarray(descriptors.T)

@@ -18,7 +18,7 @@ import numpy as np
 from asmk_engine.errors import DamagedError, FormatError, InputError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_name, part_names
 from asmk_engine.iteration import Progress
-from asmk_engine.recipes import Recipe
+from asmk_engine.recipes import IMPORTED, Recipe
 from asmk_engine.storage.pickles.unpickle import read_plain_pickle
 
 MOST_BYTES = 64 << 30
@@ -106,7 +106,7 @@ def import_how(
     on_image     called with (done, total) images
 
     Descriptors stay in the order of the file. The file says nothing of keypoints: all are at 0, 0, of scale 1 and
-    strength 1, in images of size 0, so that such features cannot be verified by geometry. A file for codebooks becomes
+    score 1, in images of size 0, so that such features cannot be verified by geometry. A file for codebooks becomes
     images of 1000 descriptors. Raises as `read_how_features`, and InputError for names that are too few or not unique.
     """
     found = read_how_features(path)
@@ -115,7 +115,7 @@ def import_how(
         raise InputError(f"{path}: imported features need a name; give what made them, such as how_r18_1000")
     if queries is not None and found.query_vectors is None:
         raise InputError(f"{path}: holds no queries (no qvecs); leave the feature set of the queries out")
-    recipe = Recipe("hloc", {"features": label, "dim": found.vectors.shape[1]})
+    recipe = Recipe(IMPORTED, {"features": label, "dim": found.vectors.shape[1]})
     database = _images(found.vectors, found.numbers, names, "", found.path)
     asked = []
     if queries is not None and found.query_vectors is not None:

@@ -43,12 +43,17 @@ class Comparison:
     """
 
     def __init__(
-        self, codebook: Codebook, kernel: str = "smk", match: SelectiveMatch | None = None, *, assignments: int = 5
+        self,
+        codebook: Codebook,
+        kernel: str = "smk",
+        match: SelectiveMatch | None = None,
+        *,
+        multiple_assignment: int = 5,
     ) -> None:
         if kernel not in KERNELS:
             raise InputError(f"kernel {kernel!r} is unknown; choose one of {', '.join(KERNELS)}")
         self.codebook, self.kernel, self.match = codebook, kernel, match or SelectiveMatch()
-        self.assignments = min(assignments, codebook.words)
+        self.multiple_assignment = min(multiple_assignment, codebook.words)
         self._images: dict[str, tuple[Vectors, float]] = {}
         if self.match.idf:
             raise InputError("idf is not offered here; use Searcher for binary ASMK with idf")
@@ -61,7 +66,7 @@ class Comparison:
 
     def scores(self, query: Features) -> dict[str, float]:
         """The score of every image."""
-        vectors = self._vectors(query, self.assignments)
+        vectors = self._vectors(query, self.multiple_assignment)
         own = self._self_similarity(vectors)
         return {
             name: _divide(self._similarity(vectors, image), own * norm) for name, (image, norm) in self._images.items()
@@ -72,9 +77,9 @@ class Comparison:
         hits = [Hit(name, score) for name, score in self.scores(query).items() if score > 0]
         return sorted(hits, key=lambda hit: (-hit.score, hit.name.encode()))[:top]
 
-    def _vectors(self, features: Features, assignments: int) -> Vectors:
+    def _vectors(self, features: Features, multiple_assignment: int) -> Vectors:
         projected = self.codebook.project(features.descriptors)
-        words = self.codebook.assign_projected(projected, assignments)
+        words = self.codebook.assign_projected(projected, multiple_assignment)
         if self.kernel.startswith("asmk"):
             distinct, residuals = aggregate_residuals(projected, words, self.codebook)
         else:

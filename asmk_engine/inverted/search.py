@@ -81,7 +81,7 @@ class _Weights:
 class Searcher(IndexSearcher[Snapshot, Query]):
     """Ranks the images of an index, or of several joined, for a query: features, or a signature.
 
-    assignments  words per query descriptor; fewer when the codebook has fewer
+    multiple_assignment  words per query descriptor; fewer when the codebook has fewer
     threads      threads of a search, all available by default; answers do not depend on it
     A search runs on the commit that `index` is at when it begins: additions and deletions made through that object take
     effect at once, those of other processes after `Index.refresh`. Images of a score of 0 are not returned.
@@ -95,20 +95,20 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         index: Index | JointIndex[Snapshot],
         match: SelectiveMatch | None = None,
         *,
-        assignments: int = 5,
+        multiple_assignment: int = 5,
         threads: int | None = None,
     ) -> None:
-        if assignments < 1:
-            raise InputError(f"assignments is {assignments}; give 1 or more (the paper uses 5)")
+        if multiple_assignment < 1:
+            raise InputError(f"assignments is {multiple_assignment}; give 1 or more (the paper uses 5)")
         super().__init__(index, threads)
         self.match = match or SelectiveMatch()
-        self.assignments = assignments
+        self.multiple_assignment = multiple_assignment
         self._weights: weakref.WeakKeyDictionary[Snapshot, _Weights] = weakref.WeakKeyDictionary()
 
     def sign(self, features: Features) -> Signature:
         """The signature of a query, each descriptor assigned to several words."""
         codebook = self.index.snapshot.encoder
-        return sign(features, codebook, min(self.assignments, codebook.words))
+        return sign(features, codebook, min(self.multiple_assignment, codebook.words))
 
     def _best(self, snapshot: Snapshot, queries: Sequence[Query], top: int | None, count: int) -> list[BestImages]:
         rankings = self._rank(snapshot, queries, top, count)

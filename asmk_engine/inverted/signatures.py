@@ -53,14 +53,18 @@ def make_signature(projected: np.ndarray, words: np.ndarray, codebook: Codebook)
     return Signature(out_words[:count].copy(), out_codes[:count].copy())  # without the room of repeated words
 
 
-def sign(features: Features, codebook: Codebook, assignments: int = 1) -> Signature:
+def sign(features: Features, codebook: Codebook, multiple_assignment: int = 1) -> Signature:
     """The signature of one image, each descriptor assigned to its `assignments` nearest words."""
     projected = codebook.project(features.descriptors)
-    return make_signature(projected, codebook.assign_projected(projected, assignments), codebook)
+    return make_signature(projected, codebook.assign_projected(projected, multiple_assignment), codebook)
 
 
 def sign_many(
-    images: Iterable[tuple[str, Features]], codebook: Codebook, assignments: int = 1, *, threads: int | None = None
+    images: Iterable[tuple[str, Features]],
+    codebook: Codebook,
+    multiple_assignment: int = 1,
+    *,
+    threads: int | None = None,
 ) -> Iterator[tuple[str, Signature]]:
     """Names and signatures of a stream of images, in its order; a few images are in hand at a time.
 
@@ -69,7 +73,7 @@ def sign_many(
     """
 
     def signed(image: tuple[str, Features]) -> tuple[str, Signature]:
-        return image[0], sign(image[1], codebook, assignments)
+        return image[0], sign(image[1], codebook, multiple_assignment)
 
     # Comparing with all words is one large product, which takes all processors by itself.
     return stream(signed, images, thread_count(threads) if codebook.assignment == "graph" else 1)

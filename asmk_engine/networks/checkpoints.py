@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from asmk_engine.errors import DamagedError, FormatError
+from asmk_engine.networks.backbones import load_tensors
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.stored_names import from_stored, to_stored
 from asmk_engine.networks.tensor_files import kind_of_network, read_safetensors
-from asmk_engine.networks.trunks import load_tensors
 from asmk_engine.storage.arrays import write_arrays
 from asmk_engine.storage.folder import Folder
 from asmk_engine.storage.user_files import file_sha256
@@ -34,8 +35,9 @@ def write_network(path: Path | str, kind: str, network: nn.Module, options: str,
     path = Path(path)
     folder = Folder(path.parent)
     folder.make()
-    arrays = {key: _plain(value) for key, value in network.state_dict().items() if value.is_floating_point()}
-    metadata = {"kind": kind, "network": options, "origin": json.dumps(origin, sort_keys=True)}
+    floats = {key: value for key, value in network.state_dict().items() if value.is_floating_point()}
+    arrays = {key: _plain(value) for key, value in to_stored(floats).items()}
+    metadata = {"kind": kind, "network": options, "origin": json.dumps(to_stored(origin), sort_keys=True)}
     write_arrays(folder, path.name, arrays, metadata)
     folder.sync()
     return file_sha256(path)
@@ -60,15 +62,15 @@ def open_checkpoint(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
             "published checkpoint with `asmk-engine weights convert`"
         )
     network = LocalNetwork(LocalOptions.from_json(metadata.get("network", ""), path))
-    load_tensors(network, tensors, path, "the file was altered: get it again")
+    load_tensors(network, from_stored(tensors), path, "the file was altered: get it again")
     return network.eval(), read_origin(metadata, path)
 
 
 def read_origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     """Where the weights of a network file came from; DamagedError when it is not readable."""
     try:
-        return dict(json.loads(metadata.get("origin", "{}")))
-    except (ValueError, TypeError, RecursionError):
+        return from_stored(json.loads(metadata.get("origin", "{}")))
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise DamagedError(f"{path}: what it says of its origin is not readable; the file was altered") from None
 
 

@@ -1,4 +1,4 @@
-"""Files of networks for global descriptors: our own, those of the GeM family, and trunks that a pooling completes."""
+"""Files of networks for global descriptors: our own, those of the GeM family, and backbones that a pooling completes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import torch
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError
 from asmk_engine.networks import checkpoints
-from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions
-from asmk_engine.networks.local import LocalNetwork
-from asmk_engine.networks.official_global import is_official_global, network_of_official, read_content
-from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network, read_safetensors
-from asmk_engine.networks.trunks import (
+from asmk_engine.networks.backbones import (
+    BACKBONES,
     CLASSIFIERS,
-    TRUNKS,
-    build_trunk,
+    backbone_tensors,
+    build_backbone,
     load_tensors,
     plain_tensors,
     read_tensors,
-    trunk_tensors,
 )
+from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.official_global import is_official_global, network_of_official, read_content
+from asmk_engine.networks.stored_names import from_stored
+from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network, read_safetensors
 
 KIND = "asmk-engine global network"
 _COUNTER = "num_batches_tracked"
-_GIVE = "give a global network, a checkpoint of the GeM family, or ImageNet weights of a trunk"
+_GIVE = "give a global network, a checkpoint of the GeM family, or ImageNet weights of a backbone"
 
 
 def save_global_checkpoint(path: Path | str, network: GlobalNetwork, origin: dict[str, Any]) -> str:
@@ -52,7 +53,7 @@ def open_global_checkpoint(path: Path | str) -> tuple[GlobalNetwork, dict[str, A
             "published checkpoint with `asmk-engine weights convert`"
         )
     network = GlobalNetwork(GlobalOptions.from_json(metadata.get("network", ""), path))
-    load_tensors(network, tensors, path, "the file was altered: get it again")
+    load_tensors(network, from_stored(tensors), path, "the file was altered: get it again")
     if network.exponent is not None and not (network.exponent > 0).all():
         raise DamagedError(f"{path}: an exponent of GeM is not above 0; the file was altered: get it again")
     return network.eval(), checkpoints.read_origin(metadata, path)
@@ -60,10 +61,10 @@ def open_global_checkpoint(path: Path | str) -> tuple[GlobalNetwork, dict[str, A
 
 @dataclass(frozen=True)
 class Completion:
-    """What a file of a trunk alone leaves open.
+    """What a file of a backbone alone leaves open.
 
     pooling   name in `POOLINGS`
-    skip      last parts of the trunk to leave out; more where the file lacks more
+    skip      last parts of the backbone to leave out; more where the file lacks more
     exponent  p of GeM
     """
 
@@ -75,10 +76,10 @@ class Completion:
 def open_global_network(path: Path | str, completion: Completion) -> tuple[GlobalNetwork, bool]:
     """The network in any file that has one, and whether it was complete there.
 
-    A file may be our own, the GeM family's, a local network, whose trunk is taken, or weights of a trunk alone.
+    A file may be our own, the GeM family's, a local network, whose backbone is taken, or weights of a backbone alone.
 
-    completion  the pooling is asked of every file; the rest completes a trunk, and must not contradict a whole network
-    MismatchError for a network of another pooling and for tensors that fit no trunk; InputError for a completion
+    completion  the pooling is asked of every file; the rest completes a backbone, and must not contradict a whole network
+    MismatchError for a network of another pooling and for tensors that fit no backbone; InputError for a completion
     that contradicts; what `read_tensors` raises.
     """
     path = Path(path)
@@ -88,11 +89,11 @@ def open_global_network(path: Path | str, completion: Completion) -> tuple[Globa
     if kind == checkpoints.KIND:
         return _upon_local(checkpoints.open_checkpoint(path)[0], completion, path), False
     if path.suffix in (".npz", SUFFIX):
-        return _upon_trunk(read_tensors(path), completion, path), False
+        return _upon_backbone(read_tensors(path), completion, path), False
     content = read_content(path)
     if is_official_global(content):
         return _complete(network_of_official(content, path), completion, path), True
-    return _upon_trunk(plain_tensors(content, path), completion, path), False
+    return _upon_backbone(plain_tensors(content, path), completion, path), False
 
 
 def _complete(network: GlobalNetwork, completion: Completion, path: Path) -> GlobalNetwork:
@@ -113,51 +114,51 @@ def _complete(network: GlobalNetwork, completion: Completion, path: Path) -> Glo
 
 
 def _upon_local(local: LocalNetwork, completion: Completion, path: Path) -> GlobalNetwork:
-    """A pooling upon the trunk of a local network, which sees pixels as that one does."""
+    """A pooling upon the backbone of a local network, which sees pixels as that one does."""
     seen = local.options
     skip = max(seen.skip, completion.skip)
-    options = GlobalOptions(seen.trunk, skip, completion.pooling, mean=seen.mean, std=seen.std)
-    return _pooled(options, local.trunk.state_dict(), completion, path)
+    options = GlobalOptions(seen.backbone, skip, completion.pooling, mean=seen.mean, std=seen.std)
+    return _pooled(options, local.backbone.state_dict(), completion, path)
 
 
-def _upon_trunk(tensors: Tensors, completion: Completion, path: Path) -> GlobalNetwork:
-    """A pooling upon the weights of a trunk, whichever it is."""
-    name, skip = find_trunk(tensors, completion.skip, path)
+def _upon_backbone(tensors: Tensors, completion: Completion, path: Path) -> GlobalNetwork:
+    """A pooling upon the weights of a backbone, whichever it is."""
+    name, skip = find_backbone(tensors, completion.skip, path)
     return _pooled(GlobalOptions(name, skip, completion.pooling), tensors, completion, path)
 
 
 def _pooled(options: GlobalOptions, tensors: Tensors, completion: Completion, path: Path) -> GlobalNetwork:
-    trunk = build_trunk(options.trunk, options.skip)
-    load_tensors(trunk, trunk_tensors(tensors, options.trunk, options.skip), path, _GIVE)
-    network = GlobalNetwork(options, trunk)
+    backbone = build_backbone(options.backbone, options.skip)
+    load_tensors(backbone, backbone_tensors(tensors, options.backbone, options.skip), path, _GIVE)
+    network = GlobalNetwork(options, backbone)
     if network.exponent is not None:
         network.exponent.data.fill_(completion.exponent)
     return network.eval()
 
 
-def find_trunk(tensors: Tensors, least_skip: int, where: object) -> tuple[str, int]:
-    """Name and skip of the trunk whose weights these are, with as few parts left out as `least_skip` and they allow.
+def find_backbone(tensors: Tensors, least_skip: int, where: object) -> tuple[str, int]:
+    """Name and skip of the backbone whose weights these are, with as few parts left out as `least_skip` and they allow.
 
-    MismatchError when they are of no trunk that is known.
+    MismatchError when they are of no backbone that is known.
     """
-    published = [name for name in TRUNKS if _is_onnx(tensors, name)]
-    for name in published or (name for name in TRUNKS if _may_be_of(tensors, name)):
-        for skip in range(least_skip, TRUNKS[name].most_skip + 1):
+    published = [name for name in BACKBONES if _is_onnx(tensors, name)]
+    for name in published or (name for name in BACKBONES if _may_be_of(tensors, name)):
+        for skip in range(least_skip, BACKBONES[name].most_skip + 1):
             if _fits(tensors, name, skip):
                 return name, skip
     raise MismatchError(
-        f"{where}: its {len(tensors)} tensors fit no trunk that is known, less {least_skip} of its last parts; "
-        f"known are {', '.join(TRUNKS)}; {_GIVE}"
+        f"{where}: its {len(tensors)} tensors fit no backbone that is known, less {least_skip} of its last parts; "
+        f"known are {', '.join(BACKBONES)}; {_GIVE}"
     )
 
 
 def _may_be_of(tensors: Tensors, name: str) -> bool:
-    """Whether every tensor has a name in this trunk, or in its classifier."""
+    """Whether every tensor has a name in this backbone, or in its classifier."""
     return all(key in CLASSIFIERS or key in _shapes(name, 0) or key.endswith(_COUNTER) for key in tensors)
 
 
 def _fits(tensors: Tensors, name: str, skip: int) -> bool:
-    onnx = TRUNKS[name].onnx
+    onnx = BACKBONES[name].onnx
     if onnx is not None and _is_onnx(tensors, name):
         names = {ours: onnx[0] + theirs for ours, theirs in onnx[1](skip).items()}
         tensors = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
@@ -165,13 +166,13 @@ def _fits(tensors: Tensors, name: str, skip: int) -> bool:
 
 
 def _is_onnx(tensors: Tensors, name: str) -> bool:
-    onnx = TRUNKS[name].onnx
+    onnx = BACKBONES[name].onnx
     return onnx is not None and any(key.startswith(onnx[0]) for key in tensors)
 
 
 @functools.cache
 def _shapes(name: str, skip: int) -> dict[str, torch.Size]:
-    """The shapes of a trunk's tensors by their names; nothing is given memory for it."""
+    """The shapes of a backbone's tensors by their names; nothing is given memory for it."""
     with torch.device("meta"):
-        state = build_trunk(name, skip).state_dict()
+        state = build_backbone(name, skip).state_dict()
     return {key: value.shape for key, value in state.items() if not key.endswith(_COUNTER)}

@@ -1,6 +1,6 @@
-"""One vector for an image: a trunk, a pooling, and what whitens the result.
+"""One vector for an image: a backbone, a pooling, and what whitens the result.
 
-    pixels ──trunk──▶ map ──pooling──▶ unit vector ──whitening──▶ unit vector  ─┐ for each scale
+    pixels ──backbone──▶ map ──pooling──▶ unit vector ──whitening──▶ unit vector  ─┐ for each scale
                                                        combined over the scales ┴──projection──▶ descriptor
 
 The GeM family (Radenović, Tolias and Chum, TPAMI 2018) and what its code pools besides: MAC, SPoC, R-MAC; and CroW.
@@ -18,11 +18,12 @@ from torch import nn
 from torch.nn import functional
 
 from asmk_engine.errors import DamagedError, InputError, MismatchError
+from asmk_engine.networks.backbone import Backbone
+from asmk_engine.networks.backbones import BACKBONES, build_backbone
 from asmk_engine.networks.devices import automatic_precision
 from asmk_engine.networks.local import IMAGENET, LocalNetwork, rescale
 from asmk_engine.networks.pooling import NORM_FLOOR, Pool, crow, gem, mac, over_norm, regional_vectors, rmac, spoc
-from asmk_engine.networks.trunk import Trunk
-from asmk_engine.networks.trunks import TRUNKS, build_trunk
+from asmk_engine.networks.stored_names import from_stored, to_stored
 
 POOLINGS: dict[str, Pool] = {"gem": gem, "spoc": spoc, "mac": mac, "rmac": rmac, "crow": crow}
 REGIONAL = ("none", "sum", "whitened")
@@ -39,10 +40,10 @@ MOST_DIMENSIONS = 8192
 class GlobalOptions:
     """What a global network is made of; InputError for values that there are not.
 
-    trunk            name in `TRUNKS`; the last `skip` parts of it are left out
+    backbone            name in `BACKBONES`; the last `skip` parts of it are left out
     pooling          name in `POOLINGS`
     exponents        of GeM: `one` p for all channels, or one for each of the `channels`
-    local_whitening  whether a linear layer is applied to every cell before it is pooled
+    local_whitening  whether a linear layer is applied to every location before it is pooled
     regional         `none`; `sum`: the squares of R-MAC are pooled apart, each to unit length, and summed; `whitened`:
                      a linear layer, and unit length again, before the sum
     whitening        dimensions of the linear layer behind the pooling, 0 without
@@ -51,7 +52,7 @@ class GlobalOptions:
     mean, std        of the pixels, RGB
     """
 
-    trunk: str
+    backbone: str
     skip: int = 0
     pooling: str = "gem"
     exponents: str = "one"
@@ -64,13 +65,18 @@ class GlobalOptions:
     std: tuple[float, float, float] = IMAGENET[1]
 
     def __post_init__(self) -> None:
-        choices = {"trunk": tuple(TRUNKS), "pooling": tuple(POOLINGS), "exponents": EXPONENTS, "regional": REGIONAL}
+        choices = {
+            "backbone": tuple(BACKBONES),
+            "pooling": tuple(POOLINGS),
+            "exponents": EXPONENTS,
+            "regional": REGIONAL,
+        }
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise InputError(f"{key} is {getattr(self, key)!r}; choose one of {', '.join(allowed)}")
         if self.regional != "none" and self.pooling in ("rmac", "crow"):
             raise InputError(f"regional is {self.regional!r}; {self.pooling} has no regions; choose gem, mac or spoc")
-        most = {"skip": TRUNKS[self.trunk].most_skip, "whitening": MOST_DIMENSIONS, "projection": MOST_DIMENSIONS}
+        most = {"skip": BACKBONES[self.backbone].most_skip, "whitening": MOST_DIMENSIONS, "projection": MOST_DIMENSIONS}
         for key, limit in most.items():
             if not 0 <= getattr(self, key) <= limit:
                 raise InputError(f"{key} is {getattr(self, key)}; expected 0 (none) to {limit}")
@@ -84,13 +90,13 @@ class GlobalOptions:
 
     def to_json(self) -> str:
         """The options as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(to_stored(asdict(self)), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, where: object) -> GlobalOptions:
         """The options in a line of JSON; `where` names the file in a DamagedError."""
         try:
-            content: dict[str, Any] = json.loads(text)
+            content: dict[str, Any] = from_stored(json.loads(text))
             lists = {key: tuple(float(value) for value in content.pop(key)) for key in ("mean", "std", "scales")}
             if len(lists["mean"]) != 3 or len(lists["std"]) != 3:
                 raise ValueError("mean and std are not of three colours")
@@ -100,13 +106,13 @@ class GlobalOptions:
 
 
 class GlobalNetwork(nn.Module):
-    """A trunk with pooling and whitening; see `GlobalOptions`. A new one has random layers and p = 3."""
+    """A backbone with pooling and whitening; see `GlobalOptions`. A new one has random layers and p = 3."""
 
-    def __init__(self, options: GlobalOptions, trunk: Trunk | None = None) -> None:
+    def __init__(self, options: GlobalOptions, backbone: Backbone | None = None) -> None:
         super().__init__()
         self.options = options
-        self.trunk = build_trunk(options.trunk, options.skip) if trunk is None else trunk
-        channels = self.trunk.channels
+        self.backbone = build_backbone(options.backbone, options.skip) if backbone is None else backbone
+        channels = self.backbone.channels
         exponents = channels if options.exponents == "channels" else 1
         self.exponent = nn.Parameter(torch.full((exponents,), 3.0)) if options.pooling == "gem" else None
         self.local_whitening = nn.Linear(channels, channels) if options.local_whitening else None
@@ -118,7 +124,7 @@ class GlobalNetwork(nn.Module):
     @property
     def dim(self) -> int:
         """Dimensions of a descriptor."""
-        return self.options.projection or self.options.whitening or self.trunk.channels
+        return self.options.projection or self.options.whitening or self.backbone.channels
 
     @property
     def scale_power(self) -> float:
@@ -128,10 +134,10 @@ class GlobalNetwork(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Unit vectors [B, D] of normalised pixels [B, 3, H, W] at one scale, not projected."""
-        return self.pooled(self.trunk(pixels))
+        return self.pooled(self.backbone(pixels))
 
     def pooled(self, maps: torch.Tensor) -> torch.Tensor:
-        """Unit vectors [B, D] of maps [B, C, h, w] of the trunk: pooled, over their norm, whitened, over it again."""
+        """Unit vectors [B, D] of maps [B, C, h, w] of the backbone: pooled, over their norm, whitened, over it again."""
         if self.local_whitening is not None:
             maps = self.local_whitening(maps.movedim(1, -1)).movedim(-1, 1)
         vectors = over_norm(self._pool(maps))
@@ -154,15 +160,15 @@ class GlobalNetwork(nn.Module):
         """Descriptors [B, D] float32 of unit length over several scales, projected.
 
         The vectors v of n scales become ((1/n) Σ v^p)^(1/p), with p = `scale_power`. Scales at which an image would
-        have no cell are left out; an image that is too small at all of them is stretched until it has one.
+        have no location are left out; an image that is too small at all of them is stretched until it has one.
         Source: Radenović, Tolias and Chum, TPAMI 2018, §5.2 and its code.
 
-        precision  of the trunk: a name in `devices.PRECISIONS`
+        precision  of the backbone: a name in `devices.PRECISIONS`
         """
         found = []
-        for resampled in rescaled(pixels, scales, self.trunk.least_side):
+        for resampled in rescaled(pixels, scales, self.backbone.least_side):
             with automatic_precision(pixels.device, precision):
-                maps = self.trunk(resampled)
+                maps = self.backbone(resampled)
             found.append(self.pooled(maps.float()))
         vectors = functional.normalize(_power_mean(torch.stack(found), self.scale_power), dim=-1)
         return vectors if self.projection is None else functional.normalize(self.projection(vectors), dim=-1)
@@ -197,7 +203,7 @@ def with_projection(
         )
     if not (torch.isfinite(mean).all() and torch.isfinite(matrix).all()):
         raise InputError(f"{where}: a projection holds a NaN or infinity; learn it again")
-    projected = GlobalNetwork(replace(network.options, projection=len(matrix), **changes), network.trunk)
+    projected = GlobalNetwork(replace(network.options, projection=len(matrix), **changes), network.backbone)
     layer = {"projection.weight": matrix.float(), "projection.bias": (-matrix @ mean).float()}
     projected.load_state_dict({**network.state_dict(), **layer})
     return projected.eval()
@@ -216,14 +222,14 @@ def rescaled(pixels: torch.Tensor, scales: Sequence[float], least_side: int) -> 
 def how_descriptor(
     network: LocalNetwork, pixels: torch.Tensor, scales: Sequence[float], precision: str = "fp32"
 ) -> torch.Tensor:
-    """HOW's own global descriptor [B, D] of unit length, over the scales at which there is a cell.
+    """HOW's own global descriptor [B, D] of unit length, over the scales at which there is a location.
 
-    Source: Tolias, Jenicek and Chum, ECCV 2020, §3.3: the sum over scales and positions of strength times descriptor.
+    Source: Tolias, Jenicek and Chum, ECCV 2020, §3.3: the sum over scales and positions of score times descriptor.
     """
     total = torch.zeros((), device=pixels.device)
-    for resampled in rescaled(pixels, scales, network.trunk.least_side):
+    for resampled in rescaled(pixels, scales, network.backbone.least_side):
         with automatic_precision(pixels.device, precision):
-            maps, strengths = network.maps(resampled)
+            maps, scores = network.maps(resampled)
         descriptors = network.reduce(maps.float().movedim(1, -1))
-        total = total + torch.einsum("bhwd,bhw->bd", descriptors, strengths.float())
+        total = total + torch.einsum("bhwd,bhw->bd", descriptors, scores.float())
     return functional.normalize(total / (total.norm(dim=1, keepdim=True) + NORM_FLOOR), dim=-1)

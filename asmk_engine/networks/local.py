@@ -1,7 +1,7 @@
-"""Local descriptors from a trunk: HOW, DELF, and what lies between them, as switches of one network.
+"""Local descriptors from a backbone: HOW, DELF, and what lies between them, as switches of one network.
 
-    pixels ──trunk──▶ map U ──smoothing──▶ Ū ──reduction──▶ descriptors
-                        └──attention──▶ strengths
+    pixels ──backbone──▶ map U ──smoothing──▶ Ū ──reduction──▶ descriptors
+                        └──attention──▶ scores
 
 HOW (Tolias, Jenicek and Chum, ECCV 2020, §4.1) takes the L2 norm of U as attention, smooths, and reduces in the
 network. DELF (Noh et al., ICCV 2017) learns its attention, does not smooth, and reduces unit vectors afterwards.
@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn import functional
 
 from asmk_engine.errors import DamagedError, InputError
-from asmk_engine.networks.trunks import TRUNKS, build_trunk
+from asmk_engine.networks.backbones import BACKBONES, build_backbone
+from asmk_engine.networks.stored_names import from_stored, to_stored
 
 ATTENTIONS = ("norm", "learned")
 REDUCTIONS = ("network", "post", "none")
@@ -32,16 +33,16 @@ NORM_SQUARED_FLOOR = 1e-10  # added under the root of the attention, as in the H
 class LocalOptions:
     """What a local network is made of; InputError for values that there are not.
 
-    trunk      name in `TRUNKS`; the last `skip` parts of it are left out
+    backbone      name in `BACKBONES`; the last `skip` parts of it are left out
     attention  `norm`: the L2 norm of the map (HOW's w); `learned`: 1×1 to 512, ReLU, 1×1 to 1, softplus (DELF's ŵ)
     smoothing  side of the average pooling, 3 in HOW; 1 is none (ĥ)
     reduction  `network`: a 1×1 convolution in the network (HOW's o); `post`: of unit vectors, after training, to unit
-               vectors (DELF's ô); `none`: descriptors have all channels of the trunk
+               vectors (DELF's ô); `none`: descriptors have all channels of the backbone
     dim        dimensions of a reduced descriptor
     mean, std  of the pixels, RGB
     """
 
-    trunk: str
+    backbone: str
     skip: int = 0
     attention: str = "norm"
     smoothing: int = 3
@@ -51,13 +52,17 @@ class LocalOptions:
     std: tuple[float, float, float] = IMAGENET[1]
 
     def __post_init__(self) -> None:
-        for key, choices in (("trunk", tuple(TRUNKS)), ("attention", ATTENTIONS), ("reduction", REDUCTIONS)):
+        for key, choices in (("backbone", tuple(BACKBONES)), ("attention", ATTENTIONS), ("reduction", REDUCTIONS)):
             if getattr(self, key) not in choices:
                 raise InputError(f"{key} is {getattr(self, key)!r}; choose one of {', '.join(choices)}")
-        for key, least, most in (("skip", 0, TRUNKS[self.trunk].most_skip), ("smoothing", 1, 255), ("dim", 1, 4096)):
+        for key, least, most in (
+            ("skip", 0, BACKBONES[self.backbone].most_skip),
+            ("smoothing", 1, 255),
+            ("dim", 1, 4096),
+        ):
             value = getattr(self, key)
             if type(value) is not int or not least <= value <= most:
-                raise InputError(f"{key} is {value!r}; {self.trunk} takes a whole number, {least} to {most}")
+                raise InputError(f"{key} is {value!r}; {self.backbone} takes a whole number, {least} to {most}")
         if self.smoothing % 2 == 0:
             raise InputError(f"smoothing is {self.smoothing}; give the odd side of a window, 1 for none")
         for key in ("mean", "std"):
@@ -65,13 +70,13 @@ class LocalOptions:
 
     def to_json(self) -> str:
         """The options as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(to_stored(asdict(self)), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, where: object) -> LocalOptions:
         """The options in a line of JSON; `where` names the file in a DamagedError."""
         try:
-            content: dict[str, Any] = json.loads(text)
+            content: dict[str, Any] = from_stored(json.loads(text))
             pixels: dict[str, Any] = {key: tuple(float(value) for value in content.pop(key)) for key in ("mean", "std")}
             return cls(**content, **pixels)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, InputError) as error:
@@ -96,41 +101,41 @@ class LearnedAttention(nn.Sequential):
 
 
 class LocalNetwork(nn.Module):
-    """A trunk with attention, smoothing and reduction; see `LocalOptions`."""
+    """A backbone with attention, smoothing and reduction; see `LocalOptions`."""
 
     def __init__(self, options: LocalOptions) -> None:
         super().__init__()
         self.options = options
-        self.trunk = build_trunk(options.trunk, options.skip)
-        self.attention = LearnedAttention(self.trunk.channels) if options.attention == "learned" else None
+        self.backbone = build_backbone(options.backbone, options.skip)
+        self.attention = LearnedAttention(self.backbone.channels) if options.attention == "learned" else None
         reduced = options.reduction != "none"
-        self.reduction = nn.Conv2d(self.trunk.channels, options.dim, 1) if reduced else None
+        self.reduction = nn.Conv2d(self.backbone.channels, options.dim, 1) if reduced else None
 
     @property
     def dim(self) -> int:
         """Dimensions of a descriptor."""
-        return self.trunk.channels if self.reduction is None else self.options.dim
+        return self.backbone.channels if self.reduction is None else self.options.dim
 
     def maps(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The smoothed map [B, C, h, w], and the strengths [B, h, w] of the map before it was smoothed."""
-        found = self.trunk(pixels)
-        strengths = norm_attention(found) if self.attention is None else self.attention(found).squeeze(1)
-        return smooth(found, self.options.smoothing), strengths
+        """The smoothed map [B, C, h, w], and the scores [B, h, w] of the map before it was smoothed."""
+        found = self.backbone(pixels)
+        scores = norm_attention(found) if self.attention is None else self.attention(found).squeeze(1)
+        return smooth(found, self.options.smoothing), scores
 
-    def reduce(self, cells: torch.Tensor) -> torch.Tensor:
-        """Descriptors [..., D] of cells [..., C] of the smoothed map: P c + b, or of and to unit length for `post`."""
+    def reduce(self, locations: torch.Tensor) -> torch.Tensor:
+        """Descriptors [..., D] of locations [..., C] of the smoothed map: P c + b, or of and to unit length for `post`."""
         if self.reduction is None:
-            return cells
+            return locations
         weight, bias = self.reduction.weight.flatten(1), self.reduction.bias
         if self.options.reduction == "network":
-            return functional.linear(cells, weight, bias)
-        reduced = functional.linear(unit_length(cells), weight, bias)
+            return functional.linear(locations, weight, bias)
+        reduced = functional.linear(unit_length(locations), weight, bias)
         return unit_length(reduced)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Descriptors [B, D, h, w] and strengths [B, h, w] at every cell, at one scale."""
-        found, strengths = self.maps(pixels)
-        return self.reduce(found.movedim(1, -1)).movedim(-1, 1), strengths
+        """Descriptors [B, D, h, w] and scores [B, h, w] at every location, at one scale."""
+        found, scores = self.maps(pixels)
+        return self.reduce(found.movedim(1, -1)).movedim(-1, 1), scores
 
 
 def norm_attention(found: torch.Tensor) -> torch.Tensor:
@@ -139,7 +144,7 @@ def norm_attention(found: torch.Tensor) -> torch.Tensor:
 
 
 def smooth(found: torch.Tensor, side: int) -> torch.Tensor:
-    """The average of the side × side cells around each; over an edge, of those that are there. Source: HOW §4.1."""
+    """The average of the side × side locations around each; over an edge, of those that are there. Source: HOW §4.1."""
     if side == 1:
         return found
     return functional.avg_pool2d(found, side, 1, side // 2, count_include_pad=False)

@@ -1,4 +1,4 @@
-"""Many scales of an image, and the strongest cells over all of them."""
+"""Many scales of an image, and the strongest locations over all of them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ SCALES = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
 
 
 @dataclass(frozen=True)
-class Cells:
-    """The strongest cells of one image over all scales, strongest first.
+class LocalDescriptors:
+    """The strongest locations of one image over all scales, strongest first.
 
     descriptors  [n, D] float32
-    strengths    [n] float32
+    scores    [n] float32
     positions    [n, 2] float32: x and y in pixels of the image that was looked at; the centre of the first is 0, 0
-    sizes        [n] float32: side of the cell in those pixels
+    sizes        [n] float32: side of the location in those pixels
     """
 
     descriptors: torch.Tensor
-    strengths: torch.Tensor
+    scores: torch.Tensor
     positions: torch.Tensor
     sizes: torch.Tensor
 
@@ -43,74 +43,73 @@ def describe(
     pixels: torch.Tensor,
     scales: Sequence[float] = SCALES,
     count: int = 1000,
-    least_strength: float | None = None,
+    least_score: float | None = None,
     precision: str = "fp32",
-) -> list[Cells]:
-    """The strongest `count` cells of each image of a batch, over all scales.
+) -> list[LocalDescriptors]:
+    """The strongest `count` locations of each image of a batch, over all scales.
 
     pixels          [B, 3, H, W] normalised, images of one size
-    least_strength  leave out cells weaker than this, as they leave the attention (DELF's score threshold)
-    precision       of the trunk: a name in `devices.PRECISIONS`
-    Cells are ordered by strength; equal ones by scale, then by row and column. Strengths of the norm are divided by the
-    greatest of the image, as in the HOW code. Only the cells that are kept are reduced.
+    least_score  leave out locations weaker than this, as they leave the attention (DELF's score threshold)
+    precision       of the backbone: a name in `devices.PRECISIONS`
+    Locations are ordered by score; equal ones by scale, then by row and column. Scores of the norm are divided by the
+    greatest of the image, as in the HOW code. Only the locations that are kept are reduced.
     """
     found = [_at_scale(network, pixels, scale, precision) for scale in scales]
-    maps = torch.cat([part.cells for part in found], 1)
-    strengths = torch.cat([part.strengths for part in found], 1)
+    maps = torch.cat([part.locations for part in found], 1)
+    scores = torch.cat([part.scores for part in found], 1)
     places = torch.cat([part.places for part in found])
-    order = strengths.sort(dim=1, descending=True, stable=True)[1][:, :count]
+    order = scores.sort(dim=1, descending=True, stable=True)[1][:, :count]
     return [
-        _select(network, maps[image], strengths[image], places, order[image], least_strength)
-        for image in range(len(pixels))
+        _select(network, maps[image], scores[image], places, order[image], least_score) for image in range(len(pixels))
     ]
 
 
 @dataclass(frozen=True)
 class _DescribedScale:
-    """One scale of a batch: cells [B, m, C], strengths [B, m], and x, y, side [m, 3], row by row."""
+    """One scale of a batch: locations [B, m, C], scores [B, m], and x, y, side [m, 3], row by row."""
 
-    cells: torch.Tensor
-    strengths: torch.Tensor
+    locations: torch.Tensor
+    scores: torch.Tensor
     places: torch.Tensor
 
 
 def _at_scale(network: LocalNetwork, pixels: torch.Tensor, scale: float, precision: str) -> _DescribedScale:
     resampled = rescale(pixels, scale)
-    if min(resampled.shape[-2:]) < network.trunk.least_side:
-        none = torch.zeros(len(pixels), 0, network.trunk.channels, device=pixels.device)
+    if min(resampled.shape[-2:]) < network.backbone.least_side:
+        none = torch.zeros(len(pixels), 0, network.backbone.channels, device=pixels.device)
         return _DescribedScale(none, none[:, :, 0], torch.zeros(0, 3, device=pixels.device))
     with automatic_precision(pixels.device, precision):
-        maps, strengths = network.maps(resampled)
+        maps, scores = network.maps(resampled)
     places = _places(network, maps.shape[-2:], resampled.shape[-2:], pixels.shape[-2:]).to(pixels.device)
-    return _DescribedScale(maps.movedim(1, -1).flatten(1, 2), strengths.flatten(1).float(), places)
+    return _DescribedScale(maps.movedim(1, -1).flatten(1, 2), scores.flatten(1).float(), places)
 
 
-def _places(network: LocalNetwork, cells: torch.Size, resampled: torch.Size, whole: torch.Size) -> torch.Tensor:
-    """x, y and side of every cell of a map in pixels of the image before it was resampled, [h · w, 3], row by row.
+def _places(network: LocalNetwork, locations: torch.Size, resampled: torch.Size, whole: torch.Size) -> torch.Tensor:
+    """x, y and side of every location of a map in pixels of the image before it was resampled, [h · w, 3], row by row.
 
-    A cell stands at the centre of its receptive field, which lies at offset + stride · cell of the resampled image.
+    A location stands at the centre of its receptive field, which lies at offset + stride · location of the resampled image.
     """
     factors = [before / after for before, after in zip(whole, resampled, strict=True)]
     ys, xs = (
-        (network.trunk.offset + network.trunk.stride * torch.arange(count) + 0.5) * factor - 0.5
-        for count, factor in zip(cells, factors, strict=True)
+        (network.backbone.offset + network.backbone.stride * torch.arange(count) + 0.5) * factor - 0.5
+        for count, factor in zip(locations, factors, strict=True)
     )
     y, x = torch.meshgrid(ys, xs, indexing="ij")
-    side = torch.full_like(x, network.trunk.stride * math.sqrt(factors[0] * factors[1]))
+    side = torch.full_like(x, network.backbone.stride * math.sqrt(factors[0] * factors[1]))
     return torch.stack([x, y, side], -1).flatten(0, 1)
 
 
 def _select(
     network: LocalNetwork,
-    cells: torch.Tensor,
-    strengths: torch.Tensor,
+    locations: torch.Tensor,
+    scores: torch.Tensor,
     places: torch.Tensor,
     order: torch.Tensor,
     least: float | None,
-) -> Cells:
+) -> LocalDescriptors:
     if least is not None:
-        order = order[strengths[order] >= least]
-    kept = strengths[order]
+        order = order[scores[order] >= least]
+    kept = scores[order]
     if network.options.attention == "norm" and len(kept):
-        kept = kept / strengths.max()
-    return Cells(network.reduce(cells[order].float()), kept, places[order, :2], places[order, 2])
+        kept = kept / scores.max()
+    return LocalDescriptors(network.reduce(locations[order].float()), kept, places[order, :2], places[order, 2])

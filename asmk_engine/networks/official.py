@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from asmk_engine.errors import FormatError, InputError
+from asmk_engine.networks.backbones import load_tensors, plain_tensors, read_torch
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 from asmk_engine.networks.resnet import DEPTHS
-from asmk_engine.networks.trunks import load_tensors, plain_tensors, read_torch
 from asmk_engine.storage.user_files import file_sha256
 
 VERSION = "how/2020"
@@ -101,22 +101,22 @@ def _old_parts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _network(parts: Mapping[str, Any], path: Path) -> LocalNetwork:
-    trunk = str(parts.get("architecture"))
-    if trunk not in DEPTHS:
-        raise InputError(f"{path}: a network upon {trunk[:40]!r}; known are {', '.join(DEPTHS)}; {_CURE}")
+    backbone = str(parts.get("architecture"))
+    if backbone not in DEPTHS:
+        raise InputError(f"{path}: a network upon {backbone[:40]!r}; known are {', '.join(DEPTHS)}; {_CURE}")
     try:
-        return LocalNetwork(_options(trunk, parts))
+        return LocalNetwork(_options(backbone, parts))
     except InputError as error:
         raise InputError(f"{path}: {error}; {_CURE}") from None
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FormatError(f"{path}: what it says of its network is not understood ({error}); {_CURE}") from None
 
 
-def _options(trunk: str, parts: Mapping[str, Any]) -> LocalOptions:
+def _options(backbone: str, parts: Mapping[str, Any]) -> LocalOptions:
     reduction, smoothing = parts.get("dim_reduction"), parts.get("smoothing")
     mean, std = parts["runtime"]["mean_std"]
     return LocalOptions(
-        trunk,
+        backbone,
         int(parts["skip_layer"]),
         smoothing=int(smoothing["kernel_size"]) if smoothing else 1,
         reduction="network" if reduction else "none",
@@ -134,14 +134,14 @@ def _rgb(values: Any) -> tuple[float, float, float]:
 def _our_name(name: str) -> str:
     """The name of a tensor here; a name that is not understood stays as it is."""
     first, _, rest = name.partition(".")
-    return f"{_OTHERS[first]}.{rest}" if first in _OTHERS else trunk_name(name)
+    return f"{_OTHERS[first]}.{rest}" if first in _OTHERS else backbone_name(name)
 
 
-def trunk_name(name: str) -> str:
-    """`features.4.0.conv1.weight` as `trunk.layer1.0.conv1.weight`; a name that is not understood stays as it is."""
+def backbone_name(name: str) -> str:
+    """`features.4.0.conv1.weight` as `backbone.layer1.0.conv1.weight`; a name that is not understood stays as it is."""
     first, _, rest = name.partition(".")
     child, _, last = rest.partition(".")
-    return f"trunk.{_CHILDREN[child]}.{last}" if first == "features" and child in _CHILDREN else name
+    return f"backbone.{_CHILDREN[child]}.{last}" if first == "features" and child in _CHILDREN else name
 
 
 def _plain(runtime: Mapping[str, Any], path: Path) -> dict[str, Any]:

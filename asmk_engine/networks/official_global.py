@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from asmk_engine.errors import FormatError, InputError, NotFoundError
+from asmk_engine.networks.backbones import load_tensors, plain_tensors, read_torch
 from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions, with_projection
-from asmk_engine.networks.official import STAND_INS, trunk_name
+from asmk_engine.networks.official import STAND_INS, backbone_name
 from asmk_engine.networks.resnet import DEPTHS
-from asmk_engine.networks.trunks import load_tensors, plain_tensors, read_torch
 
 _CURE = "give a checkpoint of cnnimageretrieval-pytorch, such as `asmk-engine weights list` names under GeM"
 _POOLINGS = {"gem": "one", "gemmp": "channels", "mac": "one", "spoc": "one", "rmac": "one"}
@@ -164,9 +164,9 @@ def _our_name(name: str, network: GlobalNetwork) -> str:
     layer, _, part = name.rpartition(".")
     if layer in _LAYERS:
         return f"{_LAYERS[layer]}.{part}"
-    if network.options.trunk in _IN_ORDER:
-        return f"trunk.{name}" if name.startswith("features.") else name
-    return trunk_name(name)
+    if network.options.backbone in _IN_ORDER:
+        return f"backbone.{name}" if name.startswith("features.") else name
+    return backbone_name(name)
 
 
 def _projected(network: GlobalNetwork, learned: Any, path: Path) -> GlobalNetwork:

@@ -1,6 +1,6 @@
 """From a map to one vector: MAC, SPoC, GeM, R-MAC and CroW, as functions of maps [B, C, h, w].
 
-The maps are non-negative, as every trunk leaves them. What is returned is not of unit length, unless that is said.
+The maps are non-negative, as every backbone leaves them. What is returned is not of unit length, unless that is said.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OVERLAP = Fraction(2, 5)  # wished between neighbouring regions
 STEPS = range(2, 8)  # how many regions along the longer side may come in question
 
 Region = tuple[int, int, int]
-"""First row, first column, and side of a square of cells."""
+"""First row, first column, and side of a square of locations."""
 Pool = Callable[[torch.Tensor], torch.Tensor]
 """From maps [B, C, h, w] to vectors [B, C]."""
 
@@ -60,9 +60,9 @@ def crow(maps: torch.Tensor) -> torch.Tensor:
     of positions where it is above 0, and nothing where q is 0.
     Source: Kalantidis, Mellina and Osindero, ECCV 2016 workshops, §3, with a = b = 2.
     """
-    strengths = maps.sum(1, keepdim=True)
-    norms = strengths.square().sum((-2, -1), keepdim=True).sqrt()
-    places = (strengths / norms.clamp(min=torch.finfo(maps.dtype).tiny)).sqrt()
+    scores = maps.sum(1, keepdim=True)
+    norms = scores.square().sum((-2, -1), keepdim=True).sqrt()
+    places = (scores / norms.clamp(min=torch.finfo(maps.dtype).tiny)).sqrt()
     shares = (maps > 0).to(maps.dtype).mean((-2, -1))
     ratios = shares.sum(1, keepdim=True) / shares.clamp(min=torch.finfo(maps.dtype).tiny)
     weights = torch.where(shares > 0, ratios.clamp(min=1).log(), 0.0)
@@ -72,7 +72,7 @@ def crow(maps: torch.Tensor) -> torch.Tensor:
 def regions(height: int, width: int) -> list[Region]:
     """The squares of R-MAC in a map, without the whole map: levels 1 to 3, row by row; squares may repeat.
 
-    At level l a side is floor(2 · shorter / (l + 1)) cells; l of them lie along the shorter side, some more along the
+    At level l a side is floor(2 · shorter / (l + 1)) locations; l of them lie along the shorter side, some more along the
     longer one, evenly apart. Where two numbers of squares come equally near to an overlap of 40 %, the smaller counts.
     Source: Tolias, Sicre and Jégou, ICLR 2016, §3.2, as in the code of the GeM family; places are floors of exact
     fractions.

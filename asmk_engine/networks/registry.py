@@ -1,6 +1,6 @@
 """Weights that others have published: their addresses, what they are for, and on what terms.
 
-Nothing is imported or downloaded here; `cache` fetches, `official` and `trunks` read.
+Nothing is imported or downloaded here; `cache` fetches, `official` and `backbones` read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PublishedWeights:
     name      what it is called here
     url       where it is published
     sha256    the first hexadecimal digits of its sha256, as published; empty where nothing was published
-    kind      `trunk` (ImageNet classification), `local` (local features), `global` (global descriptors)
+    kind      `backbone` (ImageNet classification), `local` (local features), `global` (global descriptors)
     purpose   what it is for, in a few words
     licence   the terms of the code and of the weights, as far as they are stated
     obstacle  why it cannot be used here; empty when it can
@@ -51,11 +51,11 @@ class PublishedWeights:
         return self.url.rsplit("/", 1)[-1]
 
 
-def _trunk(name: str, digits: str) -> PublishedWeights:
+def _backbone(name: str, digits: str) -> PublishedWeights:
     """A classifier of torchvision: the file's name ends in the first 8 digits of its sha256."""
     url = f"{_TORCHVISION}/{name}-{digits}.pth"
     return PublishedWeights(
-        name, url, digits, "trunk", "ImageNet trunk, to be whitened on your photographs", _TORCHVISION_TERMS
+        name, url, digits, "backbone", "ImageNet backbone, to be whitened on your photographs", _TORCHVISION_TERMS
     )
 
 
@@ -72,13 +72,13 @@ def _delf(name: str, file: str, purpose: str) -> PublishedWeights:
 
 
 _ALL = (
-    _trunk("resnet18", "f37072fd"),
-    _trunk("resnet34", "b627a593"),
-    _trunk("resnet50", "0676ba61"),
-    _trunk("resnet101", "63fe2227"),
-    _trunk("resnet152", "394f9c45"),
-    _trunk("vgg16", "397923af"),
-    _trunk("squeezenet1_1", "b8a52dc0"),
+    _backbone("resnet18", "f37072fd"),
+    _backbone("resnet34", "b627a593"),
+    _backbone("resnet50", "0676ba61"),
+    _backbone("resnet101", "63fe2227"),
+    _backbone("resnet152", "394f9c45"),
+    _backbone("vgg16", "397923af"),
+    _backbone("squeezenet1_1", "b8a52dc0"),
     _how("how-r18", "how_r18.pth", "HOW local features, ResNet-18"),
     _how("how-r50-", "how_r50-.pth", "HOW local features, ResNet-50 without its last stage"),
     _gem("gem-vgg16", f"{_SFM}/retrievalSfM120k-vgg16-gem-b4dcdc6", "GeM, VGG-16, SfM-120k"),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from asmk_engine.networks.trunk import Trunk, convolution
+from asmk_engine.networks.backbone import Backbone, convolution
 
 STAGES = 4
 DEPTHS = {
@@ -60,7 +60,7 @@ class Bottleneck(nn.Module):
         return functional.relu(found + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
-class ResNet(Trunk):
+class ResNet(Backbone):
     """A residual network, without its last `skip` stages: skip 1 of resnet50 is the ⁻R50 of HOW, 1024 channels."""
 
     offset = 0

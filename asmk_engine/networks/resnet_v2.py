@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from asmk_engine.networks.trunk import Trunk, convolution
+from asmk_engine.networks.backbone import Backbone, convolution
 
 DEPTHS = (3, 4, 6, 3)
 
@@ -35,7 +35,7 @@ class PreActivation(nn.Module):
         return found + (x if self.downsample is None else self.downsample(rectified))
 
 
-class ResNetV2(Trunk):
+class ResNetV2(Backbone):
     """The pre-activation ResNet-50, without its last `skip` stages; `norm` opens the stage that is cut off."""
 
     offset = 0
@@ -64,7 +64,7 @@ class ResNetV2(Trunk):
 
 
 def onnx_names(skip: int) -> dict[str, str]:
-    """Parameter → name in the published ONNX file, without its prefix, for the trunk without its last `skip` stages."""
+    """Parameter → name in the published ONNX file, without its prefix, for the backbone without its last `skip` stages."""
     names = {"conv1.weight": "conv0_weight"} | _norm("bn0", "batchnorm0") | _norm("bn1", "batchnorm1")
     for stage, depth in enumerate(DEPTHS[: len(DEPTHS) - skip], start=1):
         for block in range(depth):

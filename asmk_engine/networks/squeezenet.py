@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from asmk_engine.networks.trunk import Trunk
+from asmk_engine.networks.backbone import Backbone
 
 # What stands at each place of `features`, with the channels it gives; a pool has none of its own.
 FIRES = {3: (64, 16, 128), 4: (128, 16, 128), 6: (128, 32, 256), 7: (256, 32, 256), 9: (256, 48, 384),
@@ -43,11 +43,11 @@ def _rectified(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return both
 
 
-class SqueezeNet(Trunk):
+class SqueezeNet(Backbone):
     """SqueezeNet 1.1 without the last `skip` entries of torchvision's `features`; whole: 512 channels, stride 16.
 
-    Pools round up, as torchvision's do, so a window that is only begun has a cell. Nothing is padded before the first
-    pool: cell 0 looks at pixel 15.
+    Pools round up, as torchvision's do, so a window that is only begun has a location. Nothing is padded before the first
+    pool: location 0 looks at pixel 15.
     """
 
     def __init__(self, name: str, skip: int = 0) -> None:
@@ -71,7 +71,7 @@ class SqueezeNet(Trunk):
 
 
 def onnx_names(skip: int) -> dict[str, str]:
-    """Parameter → name in the published ONNX file, without its prefix, for the trunk without its last `skip` layers."""
+    """Parameter → name in the published ONNX file, without its prefix, for the backbone without its last `skip` layers."""
     names = _layer("features.0", 0)
     number = 1
     for place in sorted(FIRES):

@@ -12,7 +12,7 @@ from asmk_engine.networks.global_checkpoints import save_global_checkpoint
 from asmk_engine.networks.global_network import POOLINGS, GlobalNetwork, GlobalOptions
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 
-TRUNK, SKIP = "squeezenet1_1", 8
+BACKBONE, SKIP = "squeezenet1_1", 8
 DIM = 32
 ORIGIN = {"made": "at random, for a rehearsal"}
 
@@ -20,15 +20,15 @@ ORIGIN = {"made": "at random, for a rehearsal"}
 def save_stand_in(path: Path, extractor: str, seed: int = 0) -> str:
     """Write a random network for an extractor, `how`, `delf`, `how-global` or the name of a pooling; its sha256.
 
-    The trunk is the beginning of SqueezeNet 1.1, 128 channels at stride 4; the same seed gives the same file.
+    The backbone is the beginning of SqueezeNet 1.1, 128 channels at stride 4; the same seed gives the same file.
     """
     if extractor in POOLINGS:
-        whole = GlobalNetwork(GlobalOptions(TRUNK, SKIP, pooling=extractor))
+        whole = GlobalNetwork(GlobalOptions(BACKBONE, SKIP, pooling=extractor))
         _randomise(whole, seed)
         return save_global_checkpoint(path, whole, ORIGIN)
     learned = extractor == "delf"
     options = LocalOptions(
-        TRUNK, SKIP, dim=DIM, attention="learned" if learned else "norm", reduction="post" if learned else "network"
+        BACKBONE, SKIP, dim=DIM, attention="learned" if learned else "norm", reduction="post" if learned else "network"
     )
     network = LocalNetwork(options)
     _randomise(network, seed)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from asmk_engine.networks.trunk import Trunk
+from asmk_engine.networks.backbone import Backbone
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
-class Vgg16(Trunk):
+class Vgg16(Backbone):
     """Thirteen 3×3 convolutions, each rectified, with four 2×2 pools between: 512 channels, stride 16.
 
     Source: the cut of the GeM family (Radenović et al., TPAMI 2018), which leaves out the pool after the last stage.

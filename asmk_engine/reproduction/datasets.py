@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from asmk_engine.errors import NotFoundError
+from asmk_engine.evaluation.ground_truth import GroundTruth, read_ground_truth
 from asmk_engine.evaluation.landmarks import read_labels
 from asmk_engine.evaluation.names import match_names, resolve
-from asmk_engine.evaluation.truth import Truth, read_truth
 from asmk_engine.images.boxes import Box
 from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
 from asmk_engine.reproduction.files import dataset_of
@@ -26,7 +26,7 @@ QUERIES_OF_LANDMARK = 20
 
 @dataclass(frozen=True)
 class Query:
-    """A photograph that is asked for: its name in the truth, its file, and its region, or None for all of it."""
+    """A photograph that is asked for: its name in the ground truth, its file, and its region, or None for all of it."""
 
     name: str
     path: Path
@@ -39,14 +39,14 @@ class RetrievalTask:
 
     database  photographs of the index
     queries   photographs that are asked for
-    truth     what each should find; None where labels are to be told
+    ground_truth     what each should find; None where labels are to be told
     labels    image of the database → label, where labels are to be told
     answers   query → its labels, likewise
     """
 
     database: ImageList
     queries: tuple[Query, ...]
-    truth: Truth | None = None
+    ground_truth: GroundTruth | None = None
     labels: Mapping[str, str] | None = None
     answers: Mapping[str, frozenset[str]] | None = None
 
@@ -84,7 +84,7 @@ class Published:
         folder = self.data / name
         if recognition:
             return few_landmarks(read_labels(folder / "train_clean.csv"), folder / "train")
-        return revisited_task(read_truth(folder / f"gnd_{name}.pkl"), find_images([folder / "jpg"]))
+        return revisited_task(read_ground_truth(folder / f"gnd_{name}.pkl"), find_images([folder / "jpg"]))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Rehearsed:
     """One folder of photographs with a ground truth in the place of every dataset."""
 
     photos: Path
-    truth: Path
+    ground_truth: Path
 
     def photographs(self, name: str, first: int = 0) -> ImageList:
         """See `Datasets`."""
@@ -100,7 +100,7 @@ class Rehearsed:
 
     def task(self, name: str, recognition: bool) -> RetrievalTask:
         """See `Datasets`; the label of an image is the query that should find it."""
-        task = revisited_task(read_truth(self.truth), find_images([self.photos]))
+        task = revisited_task(read_ground_truth(self.ground_truth), find_images([self.photos]))
         return labelled_task(task) if recognition else task
 
 
@@ -108,13 +108,13 @@ def _first(images: ImageList, first: int) -> ImageList:
     return ImageList(images.images[:first], images.root, {}) if first else images
 
 
-def revisited_task(truth: Truth, found: ImageList) -> RetrievalTask:
+def revisited_task(ground_truth: GroundTruth, found: ImageList) -> RetrievalTask:
     """A ground truth and the photographs it is about; NotFoundError where some are not there.
 
-    The database is exactly the images of the truth, whatever else lies in the folder.
+    The database is exactly the images of the ground truth, whatever else lies in the folder.
     """
     files = {image.name: image for image in found.images}
-    resolved = resolve(truth, files).truth
+    resolved = resolve(ground_truth, files).ground_truth
     asked = match_names([query.name for query in resolved.queries], files)
     if missing := [query.name for query in resolved.queries if query.name not in asked]:
         raise NotFoundError(
@@ -131,15 +131,15 @@ def labelled_task(task: RetrievalTask) -> RetrievalTask:
 
     An image that several queries find bears the label of the first; it is right for all of them.
     """
-    truth = task.truth or Truth((), ())
+    ground_truth = task.ground_truth or GroundTruth((), ())
     labels: dict[str, str] = {}
-    for query in truth.queries:
+    for query in ground_truth.queries:
         for name in sorted((query.easy | query.hard) - {query.name}):
             labels.setdefault(name, query.name)
     told = set(labels.values())
     images = [image for image in task.database.images if image.name in labels]
     asked = tuple(query for query in task.queries if query.name in told)
-    found = {query.name: query.easy | query.hard for query in truth.queries}
+    found = {query.name: query.easy | query.hard for query in ground_truth.queries}
     answers = {
         query.name: frozenset([query.name, *(labels[name] for name in found[query.name] if name in labels)])
         for query in asked

@@ -142,7 +142,7 @@ class LocalEngine(Engine):
         others = [Index.open(self.place(distractors, learned))] if distractors else []
         match = SelectiveMatch(wanted.alpha, wanted.threshold, wanted.idf)
         joint = JointIndex([index], others) if others else index
-        return Searcher(joint, match, assignments=wanted.assignments, threads=self.settings.threads)
+        return Searcher(joint, match, multiple_assignment=wanted.multiple_assignment, threads=self.settings.threads)
 
 
 class GlobalEngine(Engine):

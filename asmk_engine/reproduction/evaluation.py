@@ -31,11 +31,11 @@ class Measured:
     queries: int
 
 
-def judge_ranking(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+def evaluate_ranking(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
     """mAP by row of the protocol, of all images ranked for every query."""
-    if task.truth is None:
-        raise ValueError("a task without a truth has no rankings to judge")
-    report = evaluate_index(task.truth, searcher, lambda query: features.read(query.name), progress=progress)
+    if task.ground_truth is None:
+        raise ValueError("a task without a ground truth has no rankings to evaluate")
+    report = evaluate_index(task.ground_truth, searcher, lambda query: features.read(query.name), progress=progress)
     return {row: _percent(list(found.values()), report.scores[row].queries) for row, found in report.per_query.items()}
 
 
@@ -44,16 +44,16 @@ def _percent(values: list[float], queries: int) -> Measured:
     return Measured(100 * found.mean, 100 * found.low, 100 * found.high, queries)
 
 
-def judge_labels(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+def evaluate_labels(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
     """µAP by classifier, `cls1` to `cls3`: of the labels that the nearest images give to every query."""
-    labels, truth = Labels(task.labels or {}), task.answers or {}
+    labels, ground_truth = Labels(task.labels or {}), task.answers or {}
     guesses: dict[str, dict[str, Prediction | None]] = {name: {} for name in CLASSIFIERS}
     depth = max(classifier.neighbours for classifier in CLASSIFIERS.values())
     for name, hits in _found(task, features, searcher, depth, progress):
         for key, classifier in CLASSIFIERS.items():
             told = classify(hits, labels, classifier)
             guesses[key][name] = told[0] if told else None
-    return {key: micro_interval(truth, found) for key, found in guesses.items()}
+    return {key: micro_interval(ground_truth, found) for key, found in guesses.items()}
 
 
 def _found(
@@ -69,16 +69,19 @@ def _found(
 
 
 def micro_interval(
-    truth: Mapping[str, frozenset[str]], guesses: Mapping[str, Prediction | None], rounds: int = ROUNDS, seed: int = 0
+    ground_truth: Mapping[str, frozenset[str]],
+    guesses: Mapping[str, Prediction | None],
+    rounds: int = ROUNDS,
+    seed: int = 0,
 ) -> Measured:
     """µAP in percent, and its percentile interval from as many images drawn with replacement, `rounds` times.
 
-    µAP is no mean over images, so that each draw is ranked and judged as a whole. The order is that of
+    µAP is no mean over images, so that each draw is ranked and evaluated as a whole. The order is that of
     `recognition.judge_labels`: by confidence, then by name.
     """
-    names = sorted(truth, key=lambda name: (-_confidence(guesses.get(name)), name))
-    correct = np.array([_is_right(guesses.get(name), truth[name]) for name in names], bool)
-    labelled = np.array([bool(truth[name]) for name in names], bool)
+    names = sorted(ground_truth, key=lambda name: (-_confidence(guesses.get(name)), name))
+    correct = np.array([_is_right(guesses.get(name), ground_truth[name]) for name in names], bool)
+    labelled = np.array([bool(ground_truth[name]) for name in names], bool)
     if not labelled.any():
         return Measured(math.nan, math.nan, math.nan, len(names))
     whole = np.arange(len(names))[None]
@@ -106,6 +109,6 @@ def _micro(draws: np.ndarray, correct: np.ndarray, labelled: np.ndarray) -> np.n
     return np.divide(gained, count, out=np.full(len(draws), math.nan), where=count > 0)
 
 
-def judge(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+def evaluator(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
     """What the answers to a task are worth, by row."""
-    return (judge_ranking if task.truth is not None else judge_labels)(task, features, searcher, progress)
+    return (evaluate_ranking if task.ground_truth is not None else evaluate_labels)(task, features, searcher, progress)

@@ -97,7 +97,7 @@ class SearchSettings:
     alpha: float = 3.0
     threshold: float = 0.0
     idf: bool = False
-    assignments: int = 5
+    multiple_assignment: int = 5
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def make_describer(
 ) -> Describer:
     """The extractors of a recipe.
 
-    images  photographs to whiten a network on, where its weights are of a trunk alone
+    images  photographs to whiten a network on, where its weights are of a backbone alone
     raises what loading an extractor and its weights raises
     """
     made = [_make(row, number, settings, images, display) for number in range(len(row.describe))]

@@ -22,7 +22,7 @@ from typing import Any
 from asmk_engine.features import FeatureSet
 from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, RetrievalTask
 from asmk_engine.reproduction.engines import Engine, make_engine
-from asmk_engine.reproduction.evaluation import Measured, judge
+from asmk_engine.reproduction.evaluation import Measured, evaluator
 from asmk_engine.reproduction.experiment import PublishedRow, Test
 from asmk_engine.reproduction.extraction import (
     Describer,
@@ -72,7 +72,7 @@ def run(row: PublishedRow, datasets: Datasets, settings: Settings, display: Disp
 def _key(row: PublishedRow, datasets: Datasets, settings: Settings) -> dict[str, Any]:
     """What a folder of results belongs to."""
     if isinstance(datasets, Rehearsed):
-        place = [str(datasets.photos.resolve()), str(datasets.truth.resolve())]
+        place = [str(datasets.photos.resolve()), str(datasets.ground_truth.resolve())]
     else:
         place = [str(datasets.data.resolve())] if isinstance(datasets, Published) else []
     weights = [file_sha256(path) for path in settings.weights]
@@ -125,7 +125,7 @@ class _ReproductionRun:
             place = self.settings.work / f"{test.dataset}.queries.features"
             queries = describe_queries(describer.whole, self._task(test.dataset).queries, place, self.display)
         with self._stage(f"search {test.name}"):
-            return self._judged(test, learned, queries, engine)
+            return self._evaluated(test, learned, queries, engine)
 
     def _learned(self, test: Test, engine: Engine) -> str:
         """The dataset to learn from, or empty."""
@@ -180,11 +180,11 @@ class _ReproductionRun:
             self._tasks[dataset] = self.datasets.task(dataset, dataset_of(dataset).kind == "landmarks")
         return self._tasks[dataset]
 
-    def _judged(self, test: Test, learned: str, queries: FeatureSet, engine: Engine) -> dict[str, Measured]:
+    def _evaluated(self, test: Test, learned: str, queries: FeatureSet, engine: Engine) -> dict[str, Measured]:
         def make(folder: Path) -> dict[str, Any]:
             searcher = engine.open(test.dataset, test.distractors, learned)
             with self.display.bar("search", "queries") as progress:
-                return _as_json(judge(self._task(test.dataset), queries, searcher, progress))
+                return _as_json(evaluator(self._task(test.dataset), queries, searcher, progress))
 
         places = [engine.place(dataset, learned) for dataset in filter(None, (test.dataset, test.distractors))]
         inputs = {

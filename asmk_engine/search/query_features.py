@@ -12,7 +12,7 @@ from asmk_engine.errors import AsmkError, FormatError, InputError, MismatchError
 from asmk_engine.escape import spellings
 from asmk_engine.evaluation.names import match_names
 from asmk_engine.extraction.attempts import file_fingerprint
-from asmk_engine.extractors import IMPORTED, Extractor, extractor_from_recipe
+from asmk_engine.extractors import Extractor, extractor_from_recipe
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.flat.concatenation import EXTRACTOR as CONCATENATION
 from asmk_engine.flat.concatenation import concatenated_extractor
@@ -21,6 +21,7 @@ from asmk_engine.images.listing import find_images, shown
 from asmk_engine.indexes.base import Collection
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.snapshot import Identity
+from asmk_engine.recipes import IMPORTED
 
 
 class QuerySource:
@@ -71,7 +72,7 @@ class QuerySource:
             return found, True
         return self.extractor.extract(self.image_path(name), box=box), True
 
-    def truth_features(self, name: str, box: Box | None) -> Features:
+    def ground_truth_features(self, name: str, box: Box | None) -> Features:
         """The features of a query of a ground truth, whose name may be that of a photograph without its extension."""
         if name in self.index:
             return self.features(name, box)[0]

@@ -1,4 +1,4 @@
-"""What is swept: the cells of the benchmark, each one way of indexing and searching the features of a source."""
+"""What is swept: the configurations of the benchmark, each one way of indexing and searching the features of a source."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from asmk_engine.errors import InputError
 
 
 @dataclass(frozen=True)
-class LocalCell:
+class LocalConfiguration:
     """Local features of a source in an ASMK index.
 
     source       what the features are called
     strongest    n, how many features of an image are kept at most
     bits         of a code: dimensions of a descriptor after the projection
     words        size of the codebook
-    assignments  words of each query descriptor
+    multiple_assignment  words of each query descriptor
     """
 
     source: str
     strongest: int
     bits: int
     words: int
-    assignments: int
+    multiple_assignment: int
 
     @property
     def method(self) -> str:
@@ -42,12 +42,12 @@ class LocalCell:
         return True
 
     def __str__(self) -> str:
-        sizes = f"n={self.strongest} words={self.words} bits={self.bits} assignments={self.assignments}"
+        sizes = f"n={self.strongest} words={self.words} bits={self.bits} assignments={self.multiple_assignment}"
         return f"{self.source} {sizes}"
 
 
 @dataclass(frozen=True)
-class GlobalCell:
+class GlobalConfiguration:
     """Global descriptors of a source, one of an image, in a flat index.
 
     pca  dimensions that are kept, or None for all
@@ -78,7 +78,7 @@ class GlobalCell:
         return " ".join([self.source, *(given or ["flat"])])
 
 
-Cell = LocalCell | GlobalCell
+Configuration = LocalConfiguration | GlobalConfiguration
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ class Sweep:
     strongest, bits, words, assignments   of local features; no bits stand for the dimensions of the descriptors
     pca, pq          of global descriptors, beside the flat index
     one_at_a_time    vary one parameter of the base at a time, instead of all combinations
-    seeds            how many seeds of the clustering each cell is measured with
+    seeds            how many seeds of the clustering each configuration is measured with
     rounds, training_per_word   of k-means; fewer than the defaults of a codebook, since many are trained
     """
 
     strongest: tuple[int, ...] = (1000, 400, 2000)
     bits: tuple[int, ...] = ()
     words: tuple[int, ...] = (4096,)
-    assignments: tuple[int, ...] = (5,)
+    multiple_assignment: tuple[int, ...] = (5,)
     pca: tuple[int, ...] = ()
     pq: tuple[int, ...] = ()
     one_at_a_time: bool = False
@@ -109,7 +109,7 @@ class Sweep:
             values = value if isinstance(value, tuple) else (value,)
             if any(number < 1 for number in values if not isinstance(number, bool)):
                 raise InputError(f"{field.name} is {value}; give whole numbers of 1 or more")
-        for name in ("strongest", "words", "assignments"):
+        for name in ("strongest", "words", "multiple_assignment"):
             if not getattr(self, name):
                 raise InputError(f"no {name} to try; give one number or more")
 
@@ -123,27 +123,33 @@ class Supply:
     most: int
 
 
-def plan(sweep: Sweep, supplies: Mapping[str, Supply]) -> list[Cell]:
-    """The cells of all sources, in their order, without repetition.
+def plan(sweep: Sweep, supplies: Mapping[str, Supply]) -> list[Configuration]:
+    """The configurations of all sources, in their order, without repetition.
 
     More features or bits than a source has stand for all it has; PCA to as many dimensions as it has is left out.
     """
-    cells: list[Cell] = []
+    configurations: list[Configuration] = []
     for source, supply in supplies.items():
-        cells += _global_cells(sweep, source, supply) if supply.is_global else _local_cells(sweep, source, supply)
-    return list(dict.fromkeys(cells))
+        configurations += (
+            _global_configurations(sweep, source, supply)
+            if supply.is_global
+            else _local_configurations(sweep, source, supply)
+        )
+    return list(dict.fromkeys(configurations))
 
 
-def _local_cells(sweep: Sweep, source: str, supply: Supply) -> Iterator[LocalCell]:
+def _local_configurations(sweep: Sweep, source: str, supply: Supply) -> Iterator[LocalConfiguration]:
     strongest = tuple(min(count, supply.most) for count in sweep.strongest)
     bits = tuple(min(count, supply.dim) for count in sweep.bits or (supply.dim,))
-    lists = (strongest, bits, sweep.words, sweep.assignments)
-    return (LocalCell(source, *values) for values in _combined(lists, sweep.one_at_a_time))
+    lists = (strongest, bits, sweep.words, sweep.multiple_assignment)
+    return (LocalConfiguration(source, *values) for values in _combined(lists, sweep.one_at_a_time))
 
 
-def _global_cells(sweep: Sweep, source: str, supply: Supply) -> Iterator[GlobalCell]:
+def _global_configurations(sweep: Sweep, source: str, supply: Supply) -> Iterator[GlobalConfiguration]:
     kept = (None, *(dim for dim in sweep.pca if dim < supply.dim))
-    return (GlobalCell(source, *values) for values in _combined((kept, (None, *sweep.pq)), sweep.one_at_a_time))
+    return (
+        GlobalConfiguration(source, *values) for values in _combined((kept, (None, *sweep.pq)), sweep.one_at_a_time)
+    )
 
 
 def _combined(lists: tuple[tuple[int | None, ...], ...], one_at_a_time: bool) -> Iterator[tuple]:

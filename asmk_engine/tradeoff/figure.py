@@ -30,13 +30,13 @@ MILLION = 1_000_000
 def draw(results: Sequence[Result], title: str) -> dict[str, bytes]:
     """The figure as `png` and `svg`, the same bytes for the same results and version of matplotlib.
 
-    Each cell is a point, a source's own best ones are joined by a line, and whiskers on the Pareto front are the 95 %
+    Each configuration is a point, a source's own best ones are joined by a line, and whiskers on the Pareto front are the 95 %
     intervals. Raises DependencyError without matplotlib, InputError for no results.
     """
     if find_spec("matplotlib") is None:
         raise DependencyError("matplotlib, which draws the figure, is missing: pip install 'asmk-engine[plots]'")
     if not results:
-        raise InputError("there is no result to draw: every cell failed; see failed.txt in the work folder")
+        raise InputError("there is no result to draw: every configuration failed; see failed.txt in the work folder")
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "asmk-engine", "font.family": "DejaVu Sans", "font.size": 10}):
@@ -56,12 +56,14 @@ def _figure(results: Sequence[Result], title: str) -> Figure:
 
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.add_subplot()
-    sources = list(dict.fromkeys(one.cell.source for one in results))
+    sources = list(dict.fromkeys(one.configuration.source for one in results))
     for place, source in enumerate(sources):
-        _draw_source(axes, source, [one for one in results if one.cell.source == source], COLOURS[place % len(COLOURS)])
+        _draw_source(
+            axes, source, [one for one in results if one.configuration.source == source], COLOURS[place % len(COLOURS)]
+        )
     _draw_front(axes, pareto_front(results))
     _label(axes, results, title)
-    _legends(figure, axes, [kind for kind in MARKERS if any(one.cell.kind == kind for one in results)])
+    _legends(figure, axes, [kind for kind in MARKERS if any(one.configuration.kind == kind for one in results)])
     return figure
 
 
@@ -69,7 +71,7 @@ def _draw_source(axes: Axes, source: str, results: list[Result], colour: str) ->
     best = pareto_front(results)
     axes.plot(*_places(best), color=colour, linewidth=1.8, label=source, zorder=3)
     for kind, marker in MARKERS.items():
-        for one in (one for one in results if one.cell.kind == kind):
+        for one in (one for one in results if one.configuration.kind == kind):
             strong = one in best
             axes.plot(
                 *_places([one]), marker, color=colour, markersize=7 if strong else 5, alpha=1.0 if strong else 0.35,

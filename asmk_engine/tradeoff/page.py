@@ -51,7 +51,7 @@ def page(
 ) -> str:
     """The HTML page; every text from outside is escaped."""
     told = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes(circumstances, results))
-    failed = "".join(f"<li>{html.escape(f'{one.cell}: {one.reason}')}</li>\n" for one in failures)
+    failed = "".join(f"<li>{html.escape(f'{one.configuration}: {one.reason}')}</li>\n" for one in failures)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         f"<style>{STYLE}</style></head><body>\n<h1>{html.escape(title)}</h1>\n"

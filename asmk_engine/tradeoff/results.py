@@ -1,4 +1,4 @@
-"""What a cell is worth: the measurements of its seeds put together, and the Pareto front over all cells."""
+"""What a configuration is worth: the measurements of its seeds put together, and the Pareto front over all configurations."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from asmk_engine.evaluation.bootstrap import Interval, bootstrap
-from asmk_engine.tradeoff.configurations import Cell, LocalCell
+from asmk_engine.tradeoff.configurations import Configuration, LocalConfiguration
 from asmk_engine.tradeoff.extrapolate import SIZES, Extrapolated, extrapolated
 from asmk_engine.tradeoff.stages import Measurement
 
 
 @dataclass(frozen=True)
 class Result:
-    """A measured cell; means over its seeds, times and bytes of the median seed.
+    """A measured configuration; means over its seeds, times and bytes of the median seed.
 
     row                what the precision is of, such as `medium`
     precision          mAP in [0, 1] and its 95 % interval over queries, each query's mean over the seeds
@@ -29,7 +29,7 @@ class Result:
     extrapolated       what more images would take, by the model of `extrapolate`
     """
 
-    cell: Cell
+    configuration: Configuration
     row: str
     precision: Interval
     other_rows: dict[str, float]
@@ -49,14 +49,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that could not be measured, and why, in one line."""
+    """A configuration that could not be measured, and why, in one line."""
 
-    cell: Cell
+    configuration: Configuration
     reason: str
 
 
-def put_together(cell: Cell, measured: Sequence[Measurement]) -> Result:
-    """The result of a cell from what was measured with each seed, one or more."""
+def put_together(configuration: Configuration, measured: Sequence[Measurement]) -> Result:
+    """The result of a configuration from what was measured with each seed, one or more."""
     per_seed = [statistics.fmean(one.evaluation["per_query"].values()) for one in measured]
     names = list(measured[0].evaluation["per_query"])
     precisions = [statistics.fmean(one.evaluation["per_query"][name] for one in measured) for name in names]
@@ -64,9 +64,9 @@ def put_together(cell: Cell, measured: Sequence[Measurement]) -> Result:
     assignment = _median(one.search["assignment_milliseconds"] for one in measured)
     per_image = _median(one.search["nanoseconds_per_image"] for one in measured)
     dense = _median(one.index["dense_bytes_per_image"] for one in measured)
-    local = isinstance(cell, LocalCell)
+    local = isinstance(configuration, LocalConfiguration)
     return Result(
-        cell=cell,
+        configuration=configuration,
         row=measured[0].evaluation["row"],
         precision=bootstrap(precisions),
         other_rows=_other_rows(measured),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.names import match_names, resolve
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.storage.stage_cache import key_of
@@ -59,14 +59,14 @@ class SourcePaths:
 
 @dataclass(frozen=True)
 class FeatureSupply:
-    """A source that was opened: its paths, its supply, and the truth in its names.
+    """A source that was opened: its paths, its supply, and the ground truth in its names.
 
     key, learn_key, queries_key  fingerprints of the three feature sets
     """
 
     paths: SourcePaths
     supply: Supply
-    truth: Truth
+    ground_truth: GroundTruth
     key: str
     learn_key: str
     queries_key: str
@@ -76,15 +76,15 @@ class FeatureSupply:
         """The feature set from which is learned."""
         return self.paths.learn_on or self.paths.features
 
-    def queries(self, most: int) -> list[tuple[TruthQuery, Features]]:
-        """The queries of the truth with their strongest features; InputError where those of a region are missing."""
+    def queries(self, most: int) -> list[tuple[GroundTruthQuery, Features]]:
+        """The queries of the ground truth with their strongest features; InputError where those of a region are missing."""
         whole = StrongestFeatures.of(self.paths.features, most)
-        own = [query for query in self.truth.queries if query.box is None and query.name in whole]
+        own = [query for query in self.ground_truth.queries if query.box is None and query.name in whole]
         found = dict(whole.images([query.name for query in own]))
-        rest = [query.name for query in self.truth.queries if query.name not in found]
+        rest = [query.name for query in self.ground_truth.queries if query.name not in found]
         if rest:
             found |= self._of_regions(rest, most)
-        return [(query, found[query.name]) for query in self.truth.queries]
+        return [(query, found[query.name]) for query in self.ground_truth.queries]
 
     def _of_regions(self, names: list[str], most: int) -> dict[str, Features]:
         regions = StrongestFeatures.of(self.paths.queries, most) if self.paths.queries else None
@@ -98,7 +98,7 @@ class FeatureSupply:
         return {name: regions.read(place) for name, place in places.items()}
 
 
-def open_source(paths: SourcePaths, truth: Truth) -> FeatureSupply:
+def open_source(paths: SourcePaths, ground_truth: GroundTruth) -> FeatureSupply:
     """Open the feature sets of a source; errors name the set that cannot be used."""
     features = FeatureSet.open(paths.features)
     learn_on = FeatureSet.open(paths.learn_on) if paths.learn_on else features
@@ -112,7 +112,7 @@ def open_source(paths: SourcePaths, truth: Truth) -> FeatureSupply:
         raise InputError(f"{features.path}: no image has a feature; give a set with features to sweep")
     supply = Supply(features.recipe.is_global, features.dim, most)
     queries_key = features_key(FeatureSet.open(paths.queries)) if paths.queries else ""
-    resolved = resolve(truth, features.names).truth
+    resolved = resolve(ground_truth, features.names).ground_truth
     return FeatureSupply(paths, supply, resolved, features_key(features), features_key(learn_on), queries_key)
 
 
@@ -122,16 +122,16 @@ def features_key(features: FeatureSet) -> str:
     return key_of({"recipe": features.recipe.to_json(), "dim": features.dim, "images": images})
 
 
-def truth_key(truth: Truth) -> str:
+def ground_truth_key(ground_truth: GroundTruth) -> str:
     """16 hexadecimal digits that stand for a ground truth."""
     queries = [
         [query.name, query.box, sorted(query.easy), sorted(query.hard), sorted(query.junk), query.part]
-        for query in truth.queries
+        for query in ground_truth.queries
     ]
-    return key_of({"images": truth.images, "queries": queries, "ignored": sorted(truth.ignored)})
+    return key_of({"images": ground_truth.images, "queries": queries, "ignored": sorted(ground_truth.ignored)})
 
 
 def queries_key(source: FeatureSupply) -> str:
     """16 hexadecimal digits that stand for what is asked: names and regions, not what is right."""
-    asked = [[query.name, query.box] for query in source.truth.queries]
+    asked = [[query.name, query.box] for query in source.ground_truth.queries]
     return key_of({"asked": asked, "features": source.key, "regions": source.queries_key})

@@ -1,4 +1,4 @@
-"""The stages of a cell: learn, index, search, evaluate; each kept in the work folder under what it was made from.
+"""The stages of a configuration: learn, index, search, evaluate; each kept in the work folder under what it was made from.
 
     local features       codebook ──▶ index ──▶ search ──▶ evaluation
     global descriptors              vectors ──▶ search ──▶ evaluation    (the codec is learned with the index)
@@ -33,9 +33,9 @@ from asmk_engine.iteration import evenly
 from asmk_engine.search.evaluation import evaluate_index
 from asmk_engine.storage.stage_cache import Stage, StageCache
 from asmk_engine.tradeoff import measure
-from asmk_engine.tradeoff.configurations import Cell, GlobalCell, LocalCell, Sweep
+from asmk_engine.tradeoff.configurations import Configuration, GlobalConfiguration, LocalConfiguration, Sweep
 from asmk_engine.tradeoff.extrapolate import dense_bytes_per_image
-from asmk_engine.tradeoff.sources import FeatureSupply, StrongestFeatures, queries_key, truth_key
+from asmk_engine.tradeoff.sources import FeatureSupply, StrongestFeatures, ground_truth_key, queries_key
 
 VERSION = 2  # of what the stages measure
 CODEBOOK, INDEX, COPIES = "codebook.h5", "index", "copies"
@@ -46,7 +46,7 @@ Taken = TypeVar("Taken")
 
 @dataclass(frozen=True)
 class Measurement:
-    """A cell measured with one seed: seconds of learning, and what its stages index, search and evaluation say."""
+    """A configuration measured with one seed: seconds of learning, and what its stages index, search and evaluation say."""
 
     learning_seconds: float
     index: dict[str, Any]
@@ -56,24 +56,26 @@ class Measurement:
 
 @dataclass(frozen=True)
 class _CellQueries(Generic[Asking, Taken]):
-    """The searcher of a cell, and of each query of the truth the features and what the searcher takes for them."""
+    """The searcher of a configuration, and of each query of the ground truth the features and what the searcher takes for them."""
 
     searcher: Asking
     features: list[Features]
     taken: list[Taken]
 
 
-def measure_cell(cache: StageCache, source: FeatureSupply, cell: Cell, sweep: Sweep, seed: int) -> Measurement:
-    """Go through the stages of a cell with one seed; raises what they raise, each stage before it being kept."""
-    if isinstance(cell, LocalCell):
-        learned = _codebook(cache, source, cell, sweep, seed)
-        index = _index(cache, source, cell, learned)
-        signed = functools.cache(functools.partial(_signed, source, cell, index))
-        search = _search(cache, source, cell, index, signed)
+def measure_configuration(
+    cache: StageCache, source: FeatureSupply, configuration: Configuration, sweep: Sweep, seed: int
+) -> Measurement:
+    """Go through the stages of a configuration with one seed; raises what they raise, each stage before it being kept."""
+    if isinstance(configuration, LocalConfiguration):
+        learned = _codebook(cache, source, configuration, sweep, seed)
+        index = _index(cache, source, configuration, learned)
+        signed = functools.cache(functools.partial(_signed, source, configuration, index))
+        search = _search(cache, source, configuration, index, signed)
         evaluation = _evaluation(cache, source, search, signed)
         seconds = learned.numbers["seconds"]
     else:
-        index = _vectors(cache, source, cell, seed)
+        index = _vectors(cache, source, configuration, seed)
         described = functools.cache(functools.partial(_described, source, index))
         search = _vector_search(cache, source, index, described)
         evaluation = _evaluation(cache, source, search, described)
@@ -81,11 +83,13 @@ def measure_cell(cache: StageCache, source: FeatureSupply, cell: Cell, sweep: Sw
     return Measurement(seconds, index.numbers, search.numbers, evaluation.numbers)
 
 
-def _codebook(cache: StageCache, source: FeatureSupply, cell: LocalCell, sweep: Sweep, seed: int) -> Stage:
+def _codebook(
+    cache: StageCache, source: FeatureSupply, configuration: LocalConfiguration, sweep: Sweep, seed: int
+) -> Stage:
     inputs = {
         "features": source.learn_key,
-        "words": cell.words,
-        "bits": cell.bits,
+        "words": configuration.words,
+        "bits": configuration.bits,
         "rounds": sweep.rounds,
         "training_per_word": sweep.training_per_word,
         "seed": seed,
@@ -93,7 +97,9 @@ def _codebook(cache: StageCache, source: FeatureSupply, cell: LocalCell, sweep: 
 
     def make(folder: Path) -> dict[str, Any]:
         features = FeatureSet.open(source.learn_on)
-        codebook, seconds = measure.timed(lambda: train_codebook(features, cell.words, cell.bits, seed, sweep))
+        codebook, seconds = measure.timed(
+            lambda: train_codebook(features, configuration.words, configuration.bits, seed, sweep)
+        )
         codebook.save(folder / CODEBOOK)
         return {"seconds": seconds, **codebook.training}
 
@@ -118,12 +124,12 @@ def train_codebook(features: FeatureSet, words: int, bits: int, seed: int, sweep
     return Codebook(mean, projection, centroids, features.recipe, training).with_assignment("auto")
 
 
-def _index(cache: StageCache, source: FeatureSupply, cell: LocalCell, learned: Stage) -> Stage:
-    inputs = {"codebook": learned.key, "features": source.key, "strongest": cell.strongest}
+def _index(cache: StageCache, source: FeatureSupply, configuration: LocalConfiguration, learned: Stage) -> Stage:
+    inputs = {"codebook": learned.key, "features": source.key, "strongest": configuration.strongest}
 
     def make(folder: Path) -> dict[str, Any]:
         index = Index.create(folder / INDEX, Codebook.open(learned.path / CODEBOOK))
-        features = StrongestFeatures.of(source.paths.features, cell.strongest)
+        features = StrongestFeatures.of(source.paths.features, configuration.strongest)
         _, seconds = measure.timed(lambda: (index.add(features), index.merge()))
         segment = index.snapshot.segments[0]
         return {
@@ -137,9 +143,15 @@ def _index(cache: StageCache, source: FeatureSupply, cell: LocalCell, learned: S
     return cache.stage("index", inputs, make)
 
 
-def _vectors(cache: StageCache, source: FeatureSupply, cell: GlobalCell, seed: int) -> Stage:
-    options = CodecOptions(pca=cell.pca, pq=cell.pq, seed=seed if cell.needs_seeds else 0)
-    inputs = {"features": source.key, "learned": source.learn_key, "pca": cell.pca, "pq": cell.pq, "seed": options.seed}
+def _vectors(cache: StageCache, source: FeatureSupply, configuration: GlobalConfiguration, seed: int) -> Stage:
+    options = CodecOptions(pca=configuration.pca, pq=configuration.pq, seed=seed if configuration.needs_seeds else 0)
+    inputs = {
+        "features": source.key,
+        "learned": source.learn_key,
+        "pca": configuration.pca,
+        "pq": configuration.pq,
+        "seed": options.seed,
+    }
 
     def make(folder: Path) -> dict[str, Any]:
         codec, learning = measure.timed(lambda: train_codec(FeatureSet.open(source.learn_on), options))
@@ -159,9 +171,11 @@ def _vectors(cache: StageCache, source: FeatureSupply, cell: GlobalCell, seed: i
     return cache.stage("vectors", inputs, make)
 
 
-def _signed(source: FeatureSupply, cell: LocalCell, index: Stage) -> _CellQueries[Searcher, Signature]:
-    searcher = Searcher(Index.open(index.path / INDEX), assignments=cell.assignments)
-    features = [found for _, found in source.queries(cell.strongest)]
+def _signed(
+    source: FeatureSupply, configuration: LocalConfiguration, index: Stage
+) -> _CellQueries[Searcher, Signature]:
+    searcher = Searcher(Index.open(index.path / INDEX), multiple_assignment=configuration.multiple_assignment)
+    features = [found for _, found in source.queries(configuration.strongest)]
     return _CellQueries(searcher, features, [searcher.sign(one) for one in features])
 
 
@@ -173,11 +187,11 @@ def _described(source: FeatureSupply, index: Stage) -> _CellQueries[GlobalSearch
 def _search(
     cache: StageCache,
     source: FeatureSupply,
-    cell: LocalCell,
+    configuration: LocalConfiguration,
     index: Stage,
     signed: Callable[[], _CellQueries[Searcher, Signature]],
 ) -> Stage:
-    inputs = {"index": index.key, "queries": queries_key(source), "assignments": cell.assignments}
+    inputs = {"index": index.key, "queries": queries_key(source), "assignments": configuration.multiple_assignment}
 
     def make(folder: Path) -> dict[str, Any]:
         asked, opened = signed(), Index.open(index.path / INDEX)
@@ -187,7 +201,9 @@ def _search(
             for features in evenly(asked.features, measure.TIMED_QUERIES)
         ]
         copied, copies = measure.copied_index(folder / COPIES, opened)
-        many = measure.scoring_milliseconds(Searcher(copied, assignments=cell.assignments), timed)
+        many = measure.scoring_milliseconds(
+            Searcher(copied, multiple_assignment=configuration.multiple_assignment), timed
+        )
         shutil.rmtree(folder / COPIES)
         postings = measure.touched(opened, timed)
         return {
@@ -231,12 +247,12 @@ def _vector_search(
 def _evaluation(
     cache: StageCache, source: FeatureSupply, search: Stage, asked: Callable[[], _CellQueries[Any, Any]]
 ) -> Stage:
-    inputs = {"search": search.key, "truth": truth_key(source.truth), "rows": "all"}
+    inputs = {"search": search.key, "truth": ground_truth_key(source.ground_truth), "rows": "all"}
 
     def make(folder: Path) -> dict[str, Any]:
         one = asked()
-        taken = {query.name: what for query, what in zip(source.truth.queries, one.taken, strict=True)}
-        report = evaluate_index(source.truth, one.searcher, lambda query: taken[query.name])
+        taken = {query.name: what for query, what in zip(source.ground_truth.queries, one.taken, strict=True)}
+        report = evaluate_index(source.ground_truth, one.searcher, lambda query: taken[query.name])
         row = report.main
         means = {name: one.mean_average_precision for name, one in report.scores.items() if one.queries}
         return {"row": row, "rows": means, "per_query": report.per_query[row]}

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 
-from asmk_engine.tradeoff.configurations import Cell, LocalCell
+from asmk_engine.tradeoff.configurations import Configuration, LocalConfiguration
 from asmk_engine.tradeoff.results import Failure, Result, pareto_front
 
 GIBIBYTE = 1 << 30
@@ -48,7 +48,7 @@ def rows(results: Iterable[Result]) -> list[dict[str, str]]:
 def _row(result: Result, is_best: bool) -> dict[str, str]:
     precision = result.precision
     row = {
-        **_cell(result.cell),
+        **_configuration(result.configuration),
         "seeds": str(result.seeds),
         "row": result.row,
         "map": _number(100 * precision.mean, 2),
@@ -73,15 +73,22 @@ def _row(result: Result, is_best: bool) -> dict[str, str]:
     return row
 
 
-def _cell(cell: Cell) -> dict[str, str]:
+def _configuration(configuration: Configuration) -> dict[str, str]:
     given: tuple[int | None, ...]
-    if isinstance(cell, LocalCell):
-        given = (cell.strongest, cell.words, cell.bits, cell.assignments, None, None)
+    if isinstance(configuration, LocalConfiguration):
+        given = (
+            configuration.strongest,
+            configuration.words,
+            configuration.bits,
+            configuration.multiple_assignment,
+            None,
+            None,
+        )
     else:
-        given = (None, None, None, None, cell.pca, cell.pq)
+        given = (None, None, None, None, configuration.pca, configuration.pq)
     names = ("features", "words", "bits", "assignments", "pca", "pq")
     texts = ("" if value is None else str(value) for value in given)
-    return {"method": cell.method, **dict(zip(names, texts, strict=True))}
+    return {"method": configuration.method, **dict(zip(names, texts, strict=True))}
 
 
 def _number(value: float, digits: int) -> str:
@@ -143,14 +150,14 @@ def _short(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def markdown(results: Iterable[Result], failures: Iterable[Failure] = ()) -> str:
-    """The table for people in Markdown, and the cells that failed; the reasons with no mark that Markdown reads."""
+    """The table for people in Markdown, and the configurations that failed; the reasons with no mark that Markdown reads."""
     listed = short_rows(results)
     lines = []
     if listed:
         lines.append("| " + " | ".join(listed[0]) + " |")
         lines.append("|" + "---|" * len(listed[0]))
         lines += ["| " + " | ".join(_plain(value) for value in row.values()) + " |" for row in listed]
-    lines += [f"- failed: {_plain(str(one.cell))}: {_plain(one.reason)}" for one in failures]
+    lines += [f"- failed: {_plain(str(one.configuration))}: {_plain(one.reason)}" for one in failures]
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
 """The training of DELF in one stage: cross-entropy over the instances, on descriptors pooled by the attention.
 
-Source: Noh et al., ICCV 2017, and the ablation of HOW (Tolias et al., ECCV 2020, §5.3), which trains trunk and
+Source: Noh et al., ICCV 2017, and the ablation of HOW (Tolias et al., ECCV 2020, §5.3), which trains backbone and
 attention together, with batches of 64 photographs over 10 epochs.
 """
 
@@ -18,18 +18,18 @@ from torch.nn import functional
 
 from asmk_engine.errors import InputError
 from asmk_engine.images.listing import ImageFile
+from asmk_engine.networks.backbones import load_backbone
 from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
-from asmk_engine.networks.trunks import load_trunk
 from asmk_engine.storage.user_files import file_sha256
+from asmk_engine.training.augmented_pairs import random_view
 from asmk_engine.training.contrastive import freeze
 from asmk_engine.training.instances import NONE, Instances
 from asmk_engine.training.losses import pooled_vector
 from asmk_engine.training.photographs import load_pixels, to_network
-from asmk_engine.training.self_made import random_view
 from asmk_engine.training.task import EpochPlan, Reporter
 
-TOGETHER = 64
+BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class ClassOptions:
     """How a network learns to tell instances apart; Raises InputError where options contradict each other.
 
     max_side       larger photographs are shrunk until their longer side is this many pixels
-    learning_rate  of the trunk in the first epoch
+    learning_rate  of the backbone in the first epoch
     head_rate      of the attention and the classifier, which begin at random
-    freeze_trunk   let only these two learn
+    freeze_backbone   let only these two learn
     augment        look at a random view of each photograph, another one in each epoch
     precision      of the convolutions
     seed           of everything random
@@ -48,7 +48,7 @@ class ClassOptions:
     max_side: int = 1024
     learning_rate: float = 1e-5
     head_rate: float = 1e-3
-    freeze_trunk: bool = False
+    freeze_backbone: bool = False
     augment: bool = False
     precision: str = "fp32"
     seed: int = 0
@@ -59,25 +59,29 @@ class ClassOptions:
 
 
 def delf_network(
-    weights: Path, trunk: str | None, skip: int, dim: int, seed: int, smoothing: int = 1
+    weights: Path, backbone: str | None, skip: int, dim: int, seed: int, smoothing: int = 1
 ) -> tuple[LocalNetwork, dict[str, Any]]:
-    """A network of our own from its file, or DELF on a trunk with ImageNet weights; and its origin.
+    """A network of our own from its file, or DELF on a backbone with ImageNet weights; and its origin.
 
-    The attention and the reduction of the latter are drawn by the seed. InputError without the name of the trunk or for
-    more dimensions than it has channels, and what `open_checkpoint` and `load_trunk` raise.
+    The attention and the reduction of the latter are drawn by the seed. InputError without the name of the backbone or for
+    more dimensions than it has channels, and what `open_checkpoint` and `load_backbone` raise.
     """
     if is_checkpoint(weights):
         return open_checkpoint(weights)
-    if trunk is None:
-        raise InputError(f"{weights}: no network of asmk-engine; if it holds weights of a trunk, name it with --trunk")
+    if backbone is None:
+        raise InputError(
+            f"{weights}: no network of asmk-engine; if it holds weights of a backbone, name it with --backbone"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        options = LocalOptions(trunk, skip, "learned", smoothing, "post", dim)
+        options = LocalOptions(backbone, skip, "learned", smoothing, "post", dim)
         network = LocalNetwork(options)
-    if dim > network.trunk.channels:
-        raise InputError(f"a map of {network.trunk.channels} channels cannot be reduced to {dim}; give a lower --dim")
-    network.trunk = load_trunk(weights, trunk, skip)
-    return network, {**asdict(network.options), "trunk_sha256": file_sha256(weights)}
+    if dim > network.backbone.channels:
+        raise InputError(
+            f"a map of {network.backbone.channels} channels cannot be reduced to {dim}; give a lower --dim"
+        )
+    network.backbone = load_backbone(weights, backbone, skip)
+    return network, {**asdict(network.options), "backbone_sha256": file_sha256(weights)}
 
 
 class ClassTask:
@@ -90,7 +94,7 @@ class ClassTask:
         if data.count < 2:
             raise InputError(f"{data.count} instances; a classifier needs two or more to tell apart")
         self.network = freeze(network)
-        network.trunk.requires_grad_(not options.freeze_trunk)
+        network.backbone.requires_grad_(not options.freeze_backbone)
         self._classifier = make_classifier(network, data.count, options.seed)
         self.trained: nn.Module = nn.ModuleDict({"network": network, "classifier": self._classifier})
         self._labels = np.unique(data.instances, return_inverse=True)[1] - int((data.instances == NONE).any())
@@ -99,10 +103,10 @@ class ClassTask:
         self.max_side = options.max_side
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
-        """The head at its rate, the trunk at its own."""
+        """The head at its rate, the backbone at its own."""
         attention = list(self.network.attention.parameters()) if self.network.attention is not None else []
-        trunk = [one for one in self.network.trunk.parameters() if one.requires_grad]
-        groups = [(trunk, self._options.learning_rate), (attention, self._options.head_rate)]
+        backbone = [one for one in self.network.backbone.parameters() if one.requires_grad]
+        groups = [(backbone, self._options.learning_rate), (attention, self._options.head_rate)]
         groups.append((list(self._classifier.parameters()), self._options.head_rate))
         return [(parameters, rate) for parameters, rate in groups if parameters]
 
@@ -132,7 +136,7 @@ class ClassTask:
 
 def make_classifier(network: LocalNetwork, classes: int, seed: int) -> nn.Linear:
     """A linear classifier of pooled vectors, its weights drawn by the seed, on the device of the network."""
-    dim = network.trunk.channels if network.options.reduction == "post" else network.dim
+    dim = network.backbone.channels if network.options.reduction == "post" else network.dim
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = nn.Linear(dim, classes)

@@ -17,20 +17,20 @@ from torch import nn
 from asmk_engine.errors import InputError
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.training.augmented_pairs import random_view
 from asmk_engine.training.instances import Instances
 from asmk_engine.training.losses import contrastive, global_vector
 from asmk_engine.training.mining import mine
 from asmk_engine.training.photographs import describe, load_pixels, to_network
-from asmk_engine.training.self_made import random_view
 from asmk_engine.training.task import EpochPlan, Reporter
 from asmk_engine.training.tuples import check_tuples, draw_pairs, draw_pool
 
-SLOW_TRUNKS = ("resnet50", "resnet101", "resnet50v2")
+SLOW_BACKBONES = ("resnet50", "resnet101", "resnet50v2")
 
 
-def default_rate(trunk: str) -> float:
+def default_rate(backbone: str) -> float:
     """The learning rate of HOW's code: 5e-6 for ResNet-18, 1e-6 for ResNet-50 (where the paper says 1e-5)."""
-    return 1e-6 if trunk in SLOW_TRUNKS else 5e-6
+    return 1e-6 if backbone in SLOW_BACKBONES else 5e-6
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TupleOptions:
     negatives      in a tuple
     margin         µ of the loss
     max_side       larger photographs are shrunk until their longer side is this many pixels
-    self_made      the part of the pairs, 0 to 1, that are two random views of one photograph
+    augmented_pairs      the part of the pairs, 0 to 1, that are two random views of one photograph
     skip           nearest instances that are no negatives of an anchor: where nothing is labelled they may show it
     learning_rate  of Adam in the first epoch
     precision      of the convolutions
@@ -54,7 +54,7 @@ class TupleOptions:
     negatives: int = 5
     margin: float = 0.8
     max_side: int = 1024
-    self_made: float = 0.0
+    augmented_pairs: float = 0.0
     skip: int = 0
     learning_rate: float = 5e-6
     precision: str = "fp32"
@@ -63,8 +63,8 @@ class TupleOptions:
     def __post_init__(self) -> None:
         if min(self.pairs, self.negatives, self.max_side) < 1 or min(self.skip, self.seed) < 0:
             raise InputError("pairs, negatives and max_side must be 1 or more, skip and seed 0 or more")
-        if not 0 <= self.self_made <= 1:
-            raise InputError(f"self_made is {self.self_made}; give the part of the pairs, 0 to 1")
+        if not 0 <= self.augmented_pairs <= 1:
+            raise InputError(f"augmented_pairs is {self.augmented_pairs}; give the part of the pairs, 0 to 1")
         if not (0 < self.margin < 2 and self.learning_rate > 0):
             raise InputError(f"margin is {self.margin}, learning_rate {self.learning_rate}; give 0 to 2, and above 0")
 
@@ -79,7 +79,7 @@ class TupleTask:
     averages = False
 
     def __init__(self, network: LocalNetwork, data: Instances, options: TupleOptions) -> None:
-        check_tuples(data, options.negatives, options.self_made, options.pool, options.skip)
+        check_tuples(data, options.negatives, options.augmented_pairs, options.pool, options.skip)
         self.network = freeze(network)
         self.trained: nn.Module = self.network
         self._data, self._options = data, options
@@ -98,7 +98,7 @@ class TupleTask:
         """Pairs and pool are drawn, described by the network as it is, and negatives mined; see `mining`."""
         options, groups = self._options, self._data.groups
         rng = np.random.default_rng([options.seed, epoch])
-        pairs = draw_pairs(self._data, options.pairs, options.self_made, rng)
+        pairs = draw_pairs(self._data, options.pairs, options.augmented_pairs, rng)
         pool = draw_pool(self._data, options.pool, rng)
         anchors, pooled = self._vectors(epoch, pairs, pool, reporter)
         chosen = mine(anchors, groups[pairs[:, 0]], pooled, groups[pool], options.negatives, options.skip)

@@ -2,7 +2,7 @@
 
 a network file of ours         is copied beside the features
 an official HOW checkpoint     is converted
-ImageNet weights of a trunk    get a reduction learned from the photographs at hand, or a pooling, which needs none
+ImageNet weights of a backbone    get a reduction learned from the photographs at hand, or a pooling, which needs none
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def complete_network(
             "`asmk-engine train-delf`, or use a how- extractor"
         )
     if not _is_made_of(place, weights, preset, max_side):
-        options = LocalOptions(preset.trunk, preset.skip, **HOW)
+        options = LocalOptions(preset.backbone, preset.skip, **HOW)
         network, origin = initial_network(
             options,
             weights,
@@ -102,7 +102,7 @@ def complete_network(
 def complete_global(weights: Path, completion: Completion, place: Path) -> Path:
     """The network file of a whole-image extractor at `place`, made of weights of any kind; no photographs are needed.
 
-    completion  the pooling, and what completes weights of a trunk; see `open_global_network` for what is raised. For
+    completion  the pooling, and what completes weights of a backbone; see `open_global_network` for what is raised. For
                 `how-global` the weights are a local network, which is copied; FormatError for others
     """
     if completion.pooling == "how-global":
@@ -135,5 +135,5 @@ def _is_made_of(place: Path, weights: Path, preset: Preset, max_side: int) -> bo
     if not is_checkpoint(place):
         return False
     network, origin = open_checkpoint(place)
-    made = (network.options.trunk, network.options.skip, origin.get("trunk_sha256"), origin.get("max_side"))
-    return made == (preset.trunk, preset.skip, file_sha256(weights), max_side)
+    made = (network.options.backbone, network.options.skip, origin.get("backbone_sha256"), origin.get("max_side"))
+    return made == (preset.backbone, preset.skip, file_sha256(weights), max_side)

@@ -45,7 +45,7 @@ class LoopOptions:
     """How items become steps; the defaults are HOW's. Raises InputError where options contradict each other.
 
     epochs        in all; a finished run goes on when it is asked for more
-    together      items of a step
+    batch_size      items of a step
     decay         the learning rate of each epoch is that of the one before times this
     weight_decay  of Adam
     every         epochs between two validations; the last epoch has one too
@@ -53,7 +53,7 @@ class LoopOptions:
     """
 
     epochs: int = 20
-    together: int = 5
+    batch_size: int = 5
     decay: float = 0.99
     weight_decay: float = 1e-4
     every: int = 5
@@ -61,8 +61,10 @@ class LoopOptions:
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
-        if min(self.epochs, self.together, self.every) < 1:
-            raise InputError(f"epochs {self.epochs}, together {self.together}, every {self.every}: give 1 or more each")
+        if min(self.epochs, self.batch_size, self.every) < 1:
+            raise InputError(
+                f"epochs {self.epochs}, batch_size {self.batch_size}, every {self.every}: give 1 or more each"
+            )
         if not (0 < self.decay <= 1 and self.weight_decay >= 0):
             raise InputError(f"decay is {self.decay}, weight_decay {self.weight_decay}; give 0 to 1, and 0 or more")
 
@@ -145,7 +147,7 @@ class TrainingRun:
         if found is None:
             self._journal.write("run", **self.described)
             if self._validation:
-                self._judge(0)
+                self._evaluate(0)
             self._save()
 
     def _check_vacant(self) -> None:
@@ -201,7 +203,7 @@ class TrainingRun:
         batch: list[_Loaded] = []
         for loaded in threads.stream(load, numbers, threads.available_threads()):
             batch.append(loaded)
-            if len(batch) == self.options.together or loaded[0] == len(plan) - 1:
+            if len(batch) == self.options.batch_size or loaded[0] == len(plan) - 1:
                 yield batch
                 batch = []
 
@@ -231,7 +233,7 @@ class TrainingRun:
         rates = [group["lr"] for group in self._optimizer.param_groups]
         validated = self._validation and (place.epoch % options.every == 0 or place.epoch == options.epochs)
         if validated:
-            self._judge(place.epoch)
+            self._evaluate(place.epoch)
         else:
             self._write(LAST, place.epoch)
             if not self._validation:
@@ -243,7 +245,7 @@ class TrainingRun:
         self._save()
         self._draw()
 
-    def _judge(self, epoch: int) -> None:
+    def _evaluate(self, epoch: int) -> None:
         """Write the network as it is and validate it; the best is kept."""
         path = self._write(LAST, epoch)
         if self._validation is None:

@@ -28,13 +28,13 @@ def contrastive(anchor: torch.Tensor, others: torch.Tensor, matches: torch.Tenso
 def global_vector(network: LocalNetwork, pixels: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
     """The global descriptor [B, D] at one scale, before a reduction that comes after training; its sums are in float32.
 
-    Source: HOW §3.3, the sum of strength times descriptor, with the constant of its code: v / (|v| + 1e-6).
+    Source: HOW §3.3, the sum of score times descriptor, with the constant of its code: v / (|v| + 1e-6).
 
     pixels     [B, 3, H, W], normalised
-    precision  of the convolutions of the trunk and the attention
+    precision  of the convolutions of the backbone and the attention
     """
-    cells, strengths = _trained(network, pixels, precision)
-    total = torch.einsum("bhwd,bhw->bd", cells, strengths)
+    locations, scores = _trained(network, pixels, precision)
+    total = torch.einsum("bhwd,bhw->bd", locations, scores)
     return total / (total.norm(dim=1, keepdim=True) + NORM_FLOOR)
 
 
@@ -45,18 +45,18 @@ def pooled_vector(network: LocalNetwork, pixels: torch.Tensor, precision: str = 
     comes afterwards (DELF, Noh et al., ICCV 2017). Attention by the norm: the mean weighted by it, since norms have no
     scale of their own.
     """
-    cells, strengths = _trained(network, pixels, precision)
+    locations, scores = _trained(network, pixels, precision)
     if network.options.reduction == "post":
-        cells = unit_length(cells)
-    total = torch.einsum("bhwd,bhw->bd", cells, strengths)
+        locations = unit_length(locations)
+    total = torch.einsum("bhwd,bhw->bd", locations, scores)
     if network.options.attention == "learned":
-        return total / strengths[0].numel()
-    return total / strengths.sum((1, 2))[:, None]
+        return total / scores[0].numel()
+    return total / scores.sum((1, 2))[:, None]
 
 
 def _trained(network: LocalNetwork, pixels: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cells [B, h, w, D] before a reduction that comes after training, and strengths [B, h, w]."""
+    """Locations [B, h, w, D] before a reduction that comes after training, and scores [B, h, w]."""
     with automatic_precision(pixels.device, precision):
-        found, strengths = network.maps(pixels)
-    cells = found.float().movedim(1, -1)
-    return cells if network.options.reduction == "post" else network.reduce(cells), strengths.float()
+        found, scores = network.maps(pixels)
+    locations = found.float().movedim(1, -1)
+    return locations if network.options.reduction == "post" else network.reduce(locations), scores.float()

@@ -9,7 +9,7 @@ import numpy as np
 
 from asmk_engine.errors import InputError
 
-TOGETHER = 256  # anchors whose similarities are in memory at a time
+BATCH_SIZE = 256  # anchors whose similarities are in memory at a time
 
 
 def mine(
@@ -29,8 +29,8 @@ def mine(
     equally similar ones are in the order of the pool. InputError when there are not enough groups.
     """
     found = np.empty((len(anchors), count), np.int64)
-    for begin in range(0, len(anchors), TOGETHER):
-        rows = slice(begin, begin + TOGETHER)
+    for begin in range(0, len(anchors), BATCH_SIZE):
+        rows = slice(begin, begin + BATCH_SIZE)
         orders = np.argsort(-(anchors[rows] @ pool.T), axis=1, kind="stable")
         for place, order in enumerate(orders, start=begin):
             found[place] = _walk(order, pool_groups, int(anchor_groups[place]), count, skip)

@@ -28,7 +28,7 @@ def check_photographs(
     """Decode every photograph once; InputError names the first that cannot be read or are too small.
 
     max_side    of a photograph as it will be looked at, in pixels
-    least_side  shorter side of the smallest image that the trunk makes a map of
+    least_side  shorter side of the smallest image that the backbone makes a map of
     """
     viewer = Viewer(max_side)
     reasons = threads.stream(lambda image: _fault(viewer, image, least_side), images, threads.available_threads())

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from asmk_engine.errors import DamagedError, MismatchError
-from asmk_engine.networks.trunks import load_tensors
+from asmk_engine.networks.backbones import load_tensors
+from asmk_engine.networks.stored_names import from_stored, to_stored
 from asmk_engine.storage.arrays import ArrayFile, map_arrays, write_arrays
 from asmk_engine.storage.folder import Folder
 
@@ -55,14 +56,19 @@ def save_state(
     folder: Path, trained: nn.Module, optimizer: torch.optim.Adam, place: TrainingPosition, described: dict[str, Any]
 ) -> None:
     """Replace the state of a run: whenever the machine stops, the old one is there or the new one."""
-    arrays = {f"network/{key}": _plain(value) for key, value in _tensors(trained).items()}
+    arrays = {f"network/{key}": _plain(value) for key, value in to_stored(_tensors(trained)).items()}
     arrays |= _moments(trained, optimizer)
     if len(place.plan):
         arrays["plan"] = place.plan
     if place.losses:
         arrays["losses"] = np.array(place.losses, np.float64)
     numbers = {key: value for key, value in asdict(place).items() if key not in ("plan", "losses")}
-    metadata = {"kind": KIND, "format": FORMAT, "place": json.dumps(numbers), "options": json.dumps(described)}
+    metadata = {
+        "kind": KIND,
+        "format": FORMAT,
+        "place": json.dumps(numbers),
+        "options": json.dumps(to_stored(described)),
+    }
     target = Folder(folder)
     write_arrays(target, STATE, arrays, metadata)
     target.sync()
@@ -79,6 +85,7 @@ def _moments(trained: nn.Module, optimizer: torch.optim.Adam) -> dict[str, np.nd
     known = [(name, optimizer.state[one]) for name, one in _learning(trained, optimizer) if one in optimizer.state]
     if not known:
         return {}
+    known = list(to_stored(dict(known)).items())
     arrays = {f"first/{name}": _plain(state["exp_avg"]) for name, state in known}
     arrays |= {f"second/{name}": _plain(state["exp_avg_sq"]) for name, state in known}
     return {**arrays, "steps": np.array([float(state["step"]) for _, state in known], np.float32)}
@@ -105,9 +112,9 @@ def load_state(
     file = map_arrays(Folder(folder), STATE)
     file.verify()
     place = _place(file)
-    _check_same(folder, _json(file, "options"), described)
+    _check_same(folder, from_stored(_json(file, "options")), described)
     tensors = {key.removeprefix("network/"): _tensor(file, key) for key in file.arrays if key.startswith("network/")}
-    load_tensors(trained, tensors, file.path, "the state was altered; remove it to begin anew")
+    load_tensors(trained, from_stored(tensors), file.path, "the state was altered; remove it to begin anew")
     _load_moments(file, trained, optimizer)
     return place
 
@@ -147,7 +154,7 @@ def _tensor(file: ArrayFile, key: str) -> torch.Tensor:
 
 def _load_moments(file: ArrayFile, trained: nn.Module, optimizer: torch.optim.Adam) -> None:
     """Give Adam its moments, each laid out in memory as its parameter is, so that every bit follows as before."""
-    named = _learning(trained, optimizer)
+    named = list(to_stored(dict(_learning(trained, optimizer))).items())
     if "steps" not in file.arrays:
         return
     steps = file.take("steps", "<f4", len(named))

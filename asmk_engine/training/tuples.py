@@ -8,15 +8,15 @@ from asmk_engine.errors import InputError
 from asmk_engine.training.instances import NONE, Instances
 
 
-def draw_pairs(data: Instances, count: int, self_made: float, rng: np.random.Generator) -> np.ndarray:
+def draw_pairs(data: Instances, count: int, augmented_pairs: float, rng: np.random.Generator) -> np.ndarray:
     """Pairs of an epoch, [n, 2] int64: numbers of anchor and positive; the same twice for two views of a photograph.
 
     count      how many; of given pairs no more than there are
-    self_made  the part of them, 0 to 1, that are views of any photograph of the data
+    augmented_pairs  the part of them, 0 to 1, that are views of any photograph of the data
     Given pairs are drawn without repetition. Else every photograph that has a positive is an anchor as often as any
     other, to within one, and its positive is any other photograph of its instance.
     """
-    views = round(count * self_made)
+    views = round(count * augmented_pairs)
     made = _cycled(np.arange(len(data)), views, rng)
     labelled = _given(data.pairs, count - views, rng) if data.pairs is not None else _drawn(data, count - views, rng)
     pairs = np.concatenate([labelled, np.stack([made, made], 1)])
@@ -51,9 +51,9 @@ def draw_pool(data: Instances, size: int, rng: np.random.Generator) -> np.ndarra
     return rng.permutation(len(data))[:size].astype(np.int64)
 
 
-def check_tuples(data: Instances, negatives: int, self_made: float, pool: int, skip: int = 0) -> None:
+def check_tuples(data: Instances, negatives: int, augmented_pairs: float, pool: int, skip: int = 0) -> None:
     """InputError when the data cannot give tuples: too few positives, or too few instances for negatives."""
-    if self_made < 1:
+    if augmented_pairs < 1:
         _check_positives(data)
     groups = len(np.unique(data.groups))
     if data.count == 1 and groups == 1:
@@ -78,5 +78,5 @@ def _check_positives(data: Instances) -> None:
     if not able:
         raise InputError(
             f"no positives: none of {data.count} instances has two photographs; give instances that have, or "
-            "--self-made 1, which makes pairs of single photographs"
+            "--augmented-pairs 1, which makes pairs of single photographs"
         )

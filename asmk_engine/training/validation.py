@@ -15,10 +15,10 @@ from typing import Any
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, NotFoundError
-from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.ground_truth import read_ground_truth
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.names import match_names, resolve
 from asmk_engine.evaluation.protocol import Report
-from asmk_engine.evaluation.truth import read_truth
 from asmk_engine.extraction.attempts import Extractor
 from asmk_engine.extraction.run import extract_images
 from asmk_engine.extractors import load_extractor
@@ -51,37 +51,38 @@ class ValidationOptions:
 class Validation:
     """A ground truth and the photographs it names, found before the first epoch.
 
-    truth   what `read_truth` reads
+    ground_truth   what `read_ground_truth` reads
     images  the folder of all photographs, those of the queries too
-    NotFoundError for photographs that are not there, InputError for a truth with nothing to find, and what `read_truth`
+    NotFoundError for photographs that are not there, InputError for a ground truth with nothing to find, and what `read_ground_truth`
     raises.
     """
 
     def __init__(
-        self, truth: Path, images: Path, options: ValidationOptions | None = None, device: str = "auto"
+        self, ground_truth: Path, images: Path, options: ValidationOptions | None = None, device: str = "auto"
     ) -> None:
         self.options = options or ValidationOptions()
         self._device = device
         self._files = {image.name: image for image in find_images(images).images}
         self._root = str(images)
-        self.truth = resolve(read_truth(truth), self._files).truth
-        if not any((query.easy | query.hard) - {query.name} for query in self.truth.queries):
-            raise InputError(f"{shown(truth)}: no query has an image to find; give another ground truth")
-        self._queries = _photographs(self.truth, self._files, images)
+        self.ground_truth = resolve(read_ground_truth(ground_truth), self._files).ground_truth
+        if not any((query.easy | query.hard) - {query.name} for query in self.ground_truth.queries):
+            raise InputError(f"{shown(ground_truth)}: no query has an image to find; give another ground truth")
+        self._queries = _photographs(self.ground_truth, self._files, images)
 
     def shared(self, trained: Iterable[ImageFile]) -> int:
         """How many of the photographs of images and queries are among those that are trained with."""
-        ours = {self._files[name].path.resolve() for name in self.truth.images}
+        ours = {self._files[name].path.resolve() for name in self.ground_truth.images}
         ours |= {image.path.resolve() for image in self._queries.values()}
         return len(ours & {image.path.resolve() for image in trained})
 
     def described(self) -> dict[str, Any]:
         """Options and ground truth, JSON values."""
         queries = [
-            (one.name, one.box, sorted(one.easy), sorted(one.hard), sorted(one.junk)) for one in self.truth.queries
+            (one.name, one.box, sorted(one.easy), sorted(one.hard), sorted(one.junk))
+            for one in self.ground_truth.queries
         ]
-        digest = hashlib.sha256(repr((self.truth.images, queries)).encode()).hexdigest()
-        return {**asdict(self.options), "scales": list(self.options.scales), "truth": digest}
+        digest = hashlib.sha256(repr((self.ground_truth.images, queries)).encode()).hexdigest()
+        return {**asdict(self.options), "scales": list(self.options.scales), "ground_truth": digest}
 
     def report(self, weights: Path, attention: str, reporter: Reporter) -> Report:
         """What the protocol says of the network in a file; its attention is `norm` or `learned`."""
@@ -92,10 +93,12 @@ class Validation:
             features = self._extract(extractor, Path(folder) / "features", reporter)
             index = Index.create(Path(folder) / "index", Codebook.train(features, words, whitening="none"))
             index.add(features)
-            return evaluate_index(self.truth, Searcher(index), partial(self._query_features, extractor, features))
+            return evaluate_index(
+                self.ground_truth, Searcher(index), partial(self._query_features, extractor, features)
+            )
 
     def _extract(self, extractor: Extractor, output: Path, reporter: Reporter) -> FeatureSet:
-        wanted = ImageList([self._files[name] for name in self.truth.images], self._root, {})
+        wanted = ImageList([self._files[name] for name in self.ground_truth.images], self._root, {})
         with reporter.bar("validate", "images") as progress:
 
             def advance(done: int, total: int, failed: int) -> None:
@@ -106,15 +109,15 @@ class Validation:
             extract_images(extractor, wanted, output, workers=workers, strict=True, progress=advance)
         return FeatureSet.open(output)
 
-    def _query_features(self, extractor: Extractor, features: FeatureSet, query: TruthQuery) -> Features:
+    def _query_features(self, extractor: Extractor, features: FeatureSet, query: GroundTruthQuery) -> Features:
         if query.in_database and query.box is None:
             return features.read(query.name)
         return extractor.extract(self._queries[query.name].path, box=query.box)
 
 
-def _photographs(truth: Truth, files: dict[str, ImageFile], folder: Path) -> dict[str, ImageFile]:
+def _photographs(ground_truth: GroundTruth, files: dict[str, ImageFile], folder: Path) -> dict[str, ImageFile]:
     """The photograph of each query; NotFoundError for one that is not there."""
-    names = [query.name for query in truth.queries]
+    names = [query.name for query in ground_truth.queries]
     found = match_names(names, files)
     missing = [name for name in names if name not in found]
     if missing:

@@ -1,7 +1,7 @@
 """The reduction of a network, learned from photographs: PCA-whitening of its smoothed, unreduced descriptors.
 
 Source: the initialisation of HOW (Tolias et al., ECCV 2020, §4.1 and its code): the first 5000 training images, one
-scale, the 1000 strongest cells of each.
+scale, the 1000 strongest locations of each.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from asmk_engine.extraction.attempts import Viewed, Viewer, attempt
 from asmk_engine.images.decoding import View
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Progress, counted, evenly
+from asmk_engine.networks.backbones import load_backbone
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.local import LocalNetwork, LocalOptions, unit_length
 from asmk_engine.networks.multiscale import normalise_pixels
-from asmk_engine.networks.trunks import load_trunk
 from asmk_engine.storage.user_files import file_sha256
 
 IMAGES = 5000
@@ -43,18 +43,18 @@ def initial_network(
 ) -> tuple[LocalNetwork, dict[str, Any]]:
     """A network of ImageNet weights with a reduction learned from photographs, and its origin for the checkpoint.
 
-    weights     of the trunk, see `load_trunk`
+    weights     of the backbone, see `load_backbone`
     images      photographs; of more than `max_images`, so many are taken at even distances
-    InputError when too few photographs can be read for the dimensions asked for; what `load_trunk` raises.
+    InputError when too few photographs can be read for the dimensions asked for; what `load_backbone` raises.
     """
     network = LocalNetwork(options)
-    network.trunk = load_trunk(weights, options.trunk, options.skip)
+    network.backbone = load_backbone(weights, options.backbone, options.skip)
     place = choose_device(device)
     use_full_precision(place)
     network = network.eval().to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = evenly(images, max_images)
     whitening = learn_reduction(network, counted(views(chosen, max_side), len(chosen), progress))
-    origin = {**asdict(options), "trunk_sha256": file_sha256(weights), "max_side": max_side, **whitening}
+    origin = {**asdict(options), "backbone_sha256": file_sha256(weights), "max_side": max_side, **whitening}
     return network.cpu(), origin
 
 
@@ -69,16 +69,16 @@ def views(images: Iterable[ImageFile], max_side: int) -> Iterator[View]:
 def learn_reduction(network: LocalNetwork, photographs: Iterable[View]) -> dict[str, Any]:
     """Set the reduction of a network from photographs, at one scale; returns what was seen, for the origin.
 
-    `network` is whitened; `post` is turned only, and learned from cells of unit length, as DELF's PCA. InputError for a
+    `network` is whitened; `post` is turned only, and learned from locations of unit length, as DELF's PCA. InputError for a
     network that has no reduction, or one to more dimensions than there are channels or photographs to teach them.
     """
     reduction = _reduction(network)
-    moments = Moments(network.trunk.channels)
+    moments = Moments(network.backbone.channels)
     images = 0
     for view in photographs:
         pixels = torch.from_numpy(view.pixels)[None].to(next(network.parameters()).device)
-        if min(pixels.shape[1:3]) >= network.trunk.least_side:
-            moments.add(strongest_cells(network, normalise_pixels(pixels, network.options)))
+        if min(pixels.shape[1:3]) >= network.backbone.least_side:
+            moments.add(strongest_locations(network, normalise_pixels(pixels, network.options)))
             images += 1
     network.to("cpu")
     whitens = network.options.reduction == "network"
@@ -86,12 +86,12 @@ def learn_reduction(network: LocalNetwork, photographs: Iterable[View]) -> dict[
     return {"images": images, "descriptors": moments.count}
 
 
-def strongest_cells(network: LocalNetwork, pixels: torch.Tensor) -> torch.Tensor:
-    """The cells [n, C] of the smoothed map of one image that PCA is learned from; of unit length for `post`."""
-    maps, strengths = network.maps(pixels)
-    order = strengths.flatten().sort(descending=True, stable=True)[1][:PER_IMAGE]
-    cells = maps[0].flatten(1).T[order]
-    return unit_length(cells) if network.options.reduction == "post" else cells
+def strongest_locations(network: LocalNetwork, pixels: torch.Tensor) -> torch.Tensor:
+    """The locations [n, C] of the smoothed map of one image that PCA is learned from; of unit length for `post`."""
+    maps, scores = network.maps(pixels)
+    order = scores.flatten().sort(descending=True, stable=True)[1][:PER_IMAGE]
+    locations = maps[0].flatten(1).T[order]
+    return unit_length(locations) if network.options.reduction == "post" else locations
 
 
 class Moments:
@@ -144,8 +144,8 @@ def _reduction(network: LocalNetwork) -> nn.Conv2d:
     """The reduction to be learned; InputError when there is none, or the map has too few channels for it."""
     if network.reduction is None:
         raise InputError("a network without a reduction needs no photographs; choose reduction network or post")
-    if network.options.dim > network.trunk.channels:
-        dim, most = network.options.dim, network.trunk.channels
+    if network.options.dim > network.backbone.channels:
+        dim, most = network.options.dim, network.backbone.channels
         raise InputError(f"a map of {most} channels cannot be whitened to {dim} dimensions; give a dim up to {most}")
     return network.reduction
 

@@ -7,13 +7,15 @@ from PIL import Image, ImageColor
 
 from asmk_engine.errors import InputError, StorageError
 from asmk_engine.indexes.answers import Hit
-from asmk_engine.pictures import lettering, sheet
+from asmk_engine.pictures import contact_sheet, lettering
+from asmk_engine.pictures.contact_sheet import write_contact_sheet
 from asmk_engine.pictures.lettering import Lettering, draws, letter, shorten, wrap
-from asmk_engine.pictures.sheet import write_sheet
 
 THUMB = 100
-TOP = sheet.MARGIN + 2 * sheet.LINE + sheet.ROW_GAP  # of the first row, when nothing is judged
-STEP = THUMB + sheet.CAPTION + sheet.ROW_GAP  # from row to row, when a photograph is square or upright
+TOP = (
+    contact_sheet.MARGIN + 2 * contact_sheet.LINE + contact_sheet.ROW_GAP
+)  # of the first row, when nothing is evaluated
+STEP = THUMB + contact_sheet.CAPTION + contact_sheet.ROW_GAP  # from row to row, when a photograph is square or upright
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def hits(path: Path, count: int) -> list[tuple[Path, Hit]]:
 
 def column(place: int) -> int:
     """The left edge of the hit at this place."""
-    return sheet.MARGIN + THUMB + sheet.QUERY_GAP + place * (THUMB + sheet.GAP)
+    return contact_sheet.MARGIN + THUMB + contact_sheet.QUERY_GAP + place * (THUMB + contact_sheet.GAP)
 
 
 def colour(picture: Image.Image, x: int, y: int) -> str:
@@ -49,17 +51,19 @@ def around(picture: Image.Image, x: int, top: int) -> str:
 
 
 def draw(path: Path, *arguments: object, **options: object) -> Image.Image:
-    write_sheet(path, *arguments, thumb=THUMB, **options)
+    write_contact_sheet(path, *arguments, thumb=THUMB, **options)
     return Image.open(path).convert("RGB")
 
 
 def test_a_row_holds_the_query_and_its_first_hits(tmp_path: Path, photo: Path) -> None:
-    picture = draw(tmp_path / "sheet.png", iter([(photo, hits(photo, 9))]), columns=4)
-    assert picture.size == (column(4) - sheet.GAP + sheet.MARGIN, TOP + STEP)
-    centres = [colour(picture, x + THUMB // 2, TOP + THUMB // 2) for x in (sheet.MARGIN, *map(column, range(4)))]
+    picture = draw(tmp_path / "contact_sheet.png", iter([(photo, hits(photo, 9))]), columns=4)
+    assert picture.size == (column(4) - contact_sheet.GAP + contact_sheet.MARGIN, TOP + STEP)
+    centres = [
+        colour(picture, x + THUMB // 2, TOP + THUMB // 2) for x in (contact_sheet.MARGIN, *map(column, range(4)))
+    ]
     assert centres == ["#ff00ff"] * 5
-    assert around(picture, sheet.MARGIN, TOP) == sheet.QUERY
-    assert [around(picture, column(place), TOP) for place in range(4)] == [sheet.PAPER] * 4
+    assert around(picture, contact_sheet.MARGIN, TOP) == contact_sheet.QUERY
+    assert [around(picture, column(place), TOP) for place in range(4)] == [contact_sheet.PAPER] * 4
 
 
 def test_frames_tell_right_from_wrong_from_unknown(tmp_path: Path, photo: Path) -> None:
@@ -67,9 +71,13 @@ def test_frames_tell_right_from_wrong_from_unknown(tmp_path: Path, photo: Path) 
         assert query == photo
         return {"views/0.jpg": True, "views/1.jpg": False}.get(hit.name)
 
-    picture = draw(tmp_path / "sheet.png", [(photo, hits(photo, 3))], correct=correct)
-    top = TOP + sheet.LINE  # below the legend
-    assert [around(picture, column(place), top) for place in range(3)] == [sheet.RIGHT, sheet.WRONG, sheet.PAPER]
+    picture = draw(tmp_path / "contact_sheet.png", [(photo, hits(photo, 3))], correct=correct)
+    top = TOP + contact_sheet.LINE  # below the legend
+    assert [around(picture, column(place), top) for place in range(3)] == [
+        contact_sheet.RIGHT,
+        contact_sheet.WRONG,
+        contact_sheet.PAPER,
+    ]
 
 
 def test_a_photograph_that_cannot_be_read_is_a_grey_box_with_the_reason(tmp_path: Path, photo: Path) -> None:
@@ -77,10 +85,10 @@ def test_a_photograph_that_cannot_be_read_is_a_grey_box_with_the_reason(tmp_path
     text.write_text("no photograph")
     missing = tmp_path / "missing.jpg"
     row = (photo, [(text, Hit("text.jpg", 0.5)), (missing, Hit("missing.jpg", 0.25))])
-    picture = draw(tmp_path / "sheet.png", [row])
+    picture = draw(tmp_path / "contact_sheet.png", [row])
     for place in range(2):
         box = picture.crop((column(place), TOP, column(place) + THUMB, TOP + THUMB))
-        assert box.getpixel((2, 2)) == ImageColor.getrgb(sheet.GREY)
+        assert box.getpixel((2, 2)) == ImageColor.getrgb(contact_sheet.GREY)
         darkest, _ = box.convert("L").getextrema()
         assert darkest < 180, "the reason is written in the box"
 
@@ -88,62 +96,62 @@ def test_a_photograph_that_cannot_be_read_is_a_grey_box_with_the_reason(tmp_path
 def test_photographs_keep_their_shape_and_stand_on_one_line(tmp_path: Path, photo: Path) -> None:
     wide = tmp_path / "wide.png"
     Image.new("RGB", (400, 100), "#00ffff").save(wide)
-    picture = draw(tmp_path / "sheet.png", [(photo, [(wide, Hit("wide.png", 0.5))])])
+    picture = draw(tmp_path / "contact_sheet.png", [(photo, [(wide, Hit("wide.png", 0.5))])])
     column_of_pixels = [colour(picture, column(0) + THUMB // 2, TOP + y) for y in range(THUMB)]
-    assert column_of_pixels == [sheet.PAPER] * 75 + ["#00ffff"] * 25
+    assert column_of_pixels == [contact_sheet.PAPER] * 75 + ["#00ffff"] * 25
 
 
 def test_a_row_is_as_high_as_its_highest_photograph(tmp_path: Path) -> None:
     wide = tmp_path / "wide.png"
     Image.new("RGB", (400, 100), "#00ffff").save(wide)
-    picture = draw(tmp_path / "sheet.png", [(wide, hits(wide, 2))])
+    picture = draw(tmp_path / "contact_sheet.png", [(wide, hits(wide, 2))])
     assert picture.height == TOP + STEP - 75
 
 
 def test_small_photographs_are_not_enlarged(tmp_path: Path) -> None:
     small = tmp_path / "small.png"
     Image.new("RGB", (10, 10), "#00ffff").save(small)
-    picture = draw(tmp_path / "sheet.png", [(small, [])])
-    assert picture.height == TOP + 10 + sheet.CAPTION + sheet.ROW_GAP
+    picture = draw(tmp_path / "contact_sheet.png", [(small, [])])
+    assert picture.height == TOP + 10 + contact_sheet.CAPTION + contact_sheet.ROW_GAP
 
 
 def test_the_region_of_the_query_is_drawn(tmp_path: Path, photo: Path) -> None:
-    picture = draw(tmp_path / "sheet.png", [(photo, hits(photo, 1))], box=(40, 60, 120, 160))
-    assert colour(picture, sheet.MARGIN + 20, TOP + 50) == sheet.REGION
+    picture = draw(tmp_path / "contact_sheet.png", [(photo, hits(photo, 1))], box=(40, 60, 120, 160))
+    assert colour(picture, contact_sheet.MARGIN + 20, TOP + 50) == contact_sheet.REGION
     assert colour(picture, column(0) + 20, TOP + 50) == "#ff00ff"
 
 
 def test_further_queries_are_left_out_with_a_note(tmp_path: Path, photo: Path) -> None:
     rows = [(photo, hits(photo, 1))] * 5
-    picture = draw(tmp_path / "sheet.png", rows, most_rows=2)
-    assert picture.height == TOP + 2 * STEP + sheet.MARGIN
+    picture = draw(tmp_path / "contact_sheet.png", rows, most_rows=2)
+    assert picture.height == TOP + 2 * STEP + contact_sheet.MARGIN
     note = picture.crop((0, TOP + 2 * STEP - 8, picture.width, picture.height)).convert("L")
     assert note.getextrema()[0] < 180
 
 
 def test_a_query_without_hits_says_so(tmp_path: Path, photo: Path) -> None:
-    picture = draw(tmp_path / "sheet.png", [(photo, [])])
+    picture = draw(tmp_path / "contact_sheet.png", [(photo, [])])
     beside = picture.crop((column(0), TOP, picture.width, TOP + THUMB)).convert("L")
     assert beside.getextrema()[0] < 180
 
 
 @pytest.mark.parametrize("name", ["Straße ü.jpg", "日本/寺.jpg", "a\nb\tc.jpg", "\udcff.jpg", "😀.jpg", "", "ﷺ" * 99])
 def test_no_name_can_stop_it(tmp_path: Path, photo: Path, name: str) -> None:
-    assert draw(tmp_path / "sheet.png", [(photo, [(photo, Hit(name, 0.5))])]).height == TOP + STEP
+    assert draw(tmp_path / "contact_sheet.png", [(photo, [(photo, Hit(name, 0.5))])]).height == TOP + STEP
 
 
 def test_other_file_types_and_empty_sheets_are_refused(tmp_path: Path, photo: Path) -> None:
     with pytest.raises(InputError, match=r"sheet\.jpg: a contact sheet is a PNG"):
-        write_sheet(tmp_path / "sheet.jpg", [(photo, [])])
+        write_contact_sheet(tmp_path / "contact_sheet.jpg", [(photo, [])])
     with pytest.raises(InputError, match="no query"):
-        write_sheet(tmp_path / "sheet.png", [])
+        write_contact_sheet(tmp_path / "contact_sheet.png", [])
 
 
 def test_nothing_is_left_where_it_cannot_be_written(tmp_path: Path, photo: Path) -> None:
-    (tmp_path / "sheet.png").mkdir()
+    (tmp_path / "contact_sheet.png").mkdir()
     with pytest.raises(StorageError, match=r"sheet\.png"):
-        write_sheet(tmp_path / "sheet.png", [(photo, [])])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "sheet.png"]
+        write_contact_sheet(tmp_path / "contact_sheet.png", [(photo, [])])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["contact_sheet.png", "photo.png"]
 
 
 def test_long_names_lose_their_middle(letters: Lettering) -> None:

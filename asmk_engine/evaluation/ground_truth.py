@@ -25,13 +25,13 @@ import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, InputError
 from asmk_engine.evaluation.landmarks import parse_retrieval, retrieval_header
-from asmk_engine.evaluation.model import Truth, TruthQuery
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.oxford import is_oxford, read_oxford
 from asmk_engine.images.boxes import Box
 from asmk_engine.storage.pickles.unpickle import parse_plain_pickle
 from asmk_engine.storage.user_files import read_file
 
-__all__ = ["SUPPORTED", "Truth", "TruthQuery", "read_truth"]
+__all__ = ["SUPPORTED", "GroundTruth", "GroundTruthQuery", "read_ground_truth"]
 
 MAX_BYTES = 2**28
 SUPPORTED = (
@@ -44,7 +44,7 @@ _REVISITED = ("easy", "hard", "junk")
 _ORIGINAL = ("ok", "junk")
 
 
-def read_truth(path: Path | str) -> Truth:
+def read_ground_truth(path: Path | str) -> GroundTruth:
     """The ground truth in a file or folder of any of the layouts above.
 
     raises  FormatError for another layout or kind of file (what is supported stands in the message),
@@ -55,12 +55,12 @@ def read_truth(path: Path | str) -> Truth:
         return read_oxford(path)
     data = read_file(path, "a ground truth", MAX_BYTES)
     try:
-        return parse_retrieval(data, path) if retrieval_header(data) else _truth(_load(data, path), path)
+        return parse_retrieval(data, path) if retrieval_header(data) else _ground_truth(_load(data, path), path)
     except InputError as error:
         raise DamagedError(f"{path}: {error}") from None
 
 
-def _truth(content: Any, path: Path) -> Truth:
+def _ground_truth(content: Any, path: Path) -> GroundTruth:
     if isinstance(content, dict) and {"cids", "qidx", "gnd"} <= content.keys():
         return _validation_set(content, path)
     if not isinstance(content, dict) or "imlist" not in content:
@@ -74,16 +74,16 @@ def _truth(content: Any, path: Path) -> Truth:
     else:
         raise FormatError(f"{path}: neither the key queries nor the keys qimlist and gnd; {SUPPORTED}")
     outside = frozenset(query.name for query in queries if not query.in_database)
-    return Truth(images, tuple(queries), outside, "original" if labels == _ORIGINAL else "revisited")
+    return GroundTruth(images, tuple(queries), outside, "original" if labels == _ORIGINAL else "revisited")
 
 
-def _validation_set(content: dict[str, Any], path: Path) -> Truth:
+def _validation_set(content: dict[str, Any], path: Path) -> GroundTruth:
     images = tuple(_names(content["cids"], "cids", path))
     names = [images[place] for place in _places(content["qidx"], images, "qidx", path)]
     queries, labels = _numbered_queries(names, content["gnd"], images, path)
     if labels != _ORIGINAL:
         raise FormatError(f"{path}: gnd has easy and hard, where a validation set has ok and junk; {SUPPORTED}")
-    return Truth(images, tuple(queries), frozenset(), "how")
+    return GroundTruth(images, tuple(queries), frozenset(), "how")
 
 
 def _load(data: bytes, path: Path) -> Any:
@@ -98,7 +98,7 @@ def _load(data: bytes, path: Path) -> Any:
     raise FormatError(f"{path}: neither JSON nor a pickle; {SUPPORTED}")
 
 
-def _named_queries(entries: Any, images: tuple[str, ...], path: Path) -> tuple[list[TruthQuery], tuple[str, ...]]:
+def _named_queries(entries: Any, images: tuple[str, ...], path: Path) -> tuple[list[GroundTruthQuery], tuple[str, ...]]:
     known, entries = set(images), _sequence(entries, "queries", path)
     keys = _labels(entries, "queries", path)
     queries = []
@@ -114,7 +114,7 @@ def _named_queries(entries: Any, images: tuple[str, ...], path: Path) -> tuple[l
 
 def _numbered_queries(
     names: list[str], entries: Any, images: tuple[str, ...], path: Path
-) -> tuple[list[TruthQuery], tuple[str, ...]]:
+) -> tuple[list[GroundTruthQuery], tuple[str, ...]]:
     known, entries = set(images), _sequence(entries, "gnd", path)
     if len(names) != len(entries):
         raise DamagedError(f"{path}: {len(names)} names of queries and {len(entries)} queries in gnd")
@@ -127,11 +127,11 @@ def _numbered_queries(
     return queries, keys
 
 
-def _query(name: str, box: Box | None, labels: list[frozenset[str]], known: set[str]) -> TruthQuery:
+def _query(name: str, box: Box | None, labels: list[frozenset[str]], known: set[str]) -> GroundTruthQuery:
     easy, hard, junk = labels if len(labels) == len(_REVISITED) else (labels[0], frozenset[str](), labels[1])
     # Only where no difficulty is known does a query stand among the images that it should find.
     itself = len(labels) == len(_ORIGINAL) and name in easy
-    return TruthQuery(name, box, easy, hard, junk, name in known, itself)
+    return GroundTruthQuery(name, box, easy, hard, junk, name in known, itself)
 
 
 def _labels(entries: list[Any], where: str, path: Path) -> tuple[str, ...]:

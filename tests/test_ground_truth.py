@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError
+from asmk_engine.evaluation.ground_truth import GroundTruth, GroundTruthQuery, read_ground_truth
 from asmk_engine.evaluation.names import match_names, resolve
 from asmk_engine.evaluation.protocol import evaluate
-from asmk_engine.evaluation.truth import Truth, TruthQuery, read_truth
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not there")
@@ -55,10 +55,10 @@ def changed(content: Any, *keys: Any, to: Any) -> Any:
     return copy
 
 
-def labels(truth: Truth) -> list[int]:
+def labels(ground_truth: GroundTruth) -> list[int]:
     """Images, queries, and how many are easy, hard and junk over all queries."""
-    totals = [sum(len(getattr(query, label)) for query in truth.queries) for label in ("easy", "hard", "junk")]
-    return [len(truth.images), len(truth.queries), *totals]
+    totals = [sum(len(getattr(query, label)) for query in ground_truth.queries) for label in ("easy", "hard", "junk")]
+    return [len(ground_truth.images), len(ground_truth.queries), *totals]
 
 
 @needs_shared
@@ -67,19 +67,19 @@ def labels(truth: Truth) -> list[int]:
     [("roxford5k", [4993, 70, 3029, 2497, 1356], 2), ("rparis6k", [6322, 70, 6874, 10350, 7153], 0)],
 )
 def test_the_published_files_are_read_right(name: str, expected: list[int], without_easy: int) -> None:
-    truth = read_truth(SHARED / "gnd" / f"gnd_{name}.pkl")
-    assert labels(truth) == expected
-    assert sum(not query.easy for query in truth.queries) == without_easy
-    assert not any(query.in_database for query in truth.queries)
-    assert truth.ignored == {query.name for query in truth.queries}
-    assert all(query.hard for query in truth.queries)
+    ground_truth = read_ground_truth(SHARED / "gnd" / f"gnd_{name}.pkl")
+    assert labels(ground_truth) == expected
+    assert sum(not query.easy for query in ground_truth.queries) == without_easy
+    assert not any(query.in_database for query in ground_truth.queries)
+    assert ground_truth.ignored == {query.name for query in ground_truth.queries}
+    assert all(query.hard for query in ground_truth.queries)
 
 
 @needs_shared
 def test_a_query_of_the_published_file_in_full() -> None:
     with open(SHARED / "gnd" / "gnd_roxford5k.pkl", "rb") as file:
         content = pickle.load(file, encoding="latin1")
-    query = read_truth(SHARED / "gnd" / "gnd_roxford5k.pkl").queries[0]
+    query = read_ground_truth(SHARED / "gnd" / "gnd_roxford5k.pkl").queries[0]
     assert query.name == "all_souls_000013"
     assert query.box == (136.5, 34.1, 648.5, 955.7)
     assert query.easy == {content["imlist"][number] for number in content["gnd"][0]["easy"]}
@@ -87,40 +87,40 @@ def test_a_query_of_the_published_file_in_full() -> None:
 
 @needs_shared
 def test_the_truth_of_the_shared_photographs() -> None:
-    truth = read_truth(SHARED / "photos" / "gnd.json")
-    assert labels(truth)[:2] == [1462, 169]
-    assert all(query.in_database and query.box is None for query in truth.queries)
-    assert truth.ignored == frozenset()
-    perfect = {query.name: [query.name, *query.easy, *query.hard] for query in truth.queries}
-    report = evaluate(truth, perfect)
+    ground_truth = read_ground_truth(SHARED / "photos" / "gnd.json")
+    assert labels(ground_truth)[:2] == [1462, 169]
+    assert all(query.in_database and query.box is None for query in ground_truth.queries)
+    assert ground_truth.ignored == frozenset()
+    perfect = {query.name: [query.name, *query.easy, *query.hard] for query in ground_truth.queries}
+    report = evaluate(ground_truth, perfect)
     assert [report.scores[difficulty].queries for difficulty in ("easy", "medium", "hard")] == [120, 169, 79]
     assert report.as_dict()["medium"]["mAP"] == 100
 
 
 def test_our_layout(tmp_path: Path) -> None:
-    truth = read_truth(write_json(tmp_path, OURS))
-    everything = TruthQuery("q.jpg", None, frozenset(["a.jpg"]), frozenset(["b.jpg"]), frozenset(["c.jpg"]), True)
-    outside = TruthQuery("outside.jpg", (1, 2, 30.5, 40), frozenset(["q.jpg"]), frozenset(), frozenset(), False)
-    assert truth == Truth(tuple(OURS["imlist"]), (everything, outside), frozenset(["outside.jpg"]))
+    ground_truth = read_ground_truth(write_json(tmp_path, OURS))
+    everything = GroundTruthQuery("q.jpg", None, frozenset(["a.jpg"]), frozenset(["b.jpg"]), frozenset(["c.jpg"]), True)
+    outside = GroundTruthQuery("outside.jpg", (1, 2, 30.5, 40), frozenset(["q.jpg"]), frozenset(), frozenset(), False)
+    assert ground_truth == GroundTruth(tuple(OURS["imlist"]), (everything, outside), frozenset(["outside.jpg"]))
 
 
 def test_the_published_layout(tmp_path: Path) -> None:
-    query = TruthQuery("q", (1, 2.5, 30, 40), frozenset("a"), frozenset("c"), frozenset("b"), False)
-    expected = Truth(("a", "b", "c"), (query,), frozenset("q"))
-    assert read_truth(write_pickle(tmp_path, PUBLISHED)) == expected
-    assert read_truth(write_json(tmp_path, PUBLISHED)) == expected
+    query = GroundTruthQuery("q", (1, 2.5, 30, 40), frozenset("a"), frozenset("c"), frozenset("b"), False)
+    expected = GroundTruth(("a", "b", "c"), (query,), frozenset("q"))
+    assert read_ground_truth(write_pickle(tmp_path, PUBLISHED)) == expected
+    assert read_ground_truth(write_json(tmp_path, PUBLISHED)) == expected
 
 
 def test_numbers_in_arrays_are_read_as_well(tmp_path: Path) -> None:
     entry = {"bbx": np.array([1, 2.5, 30, 40]), "easy": np.array([0]), "hard": [np.int64(2)], "junk": np.array([1])}
     content = {**PUBLISHED, "imlist": np.array(["a", "b", "c"]), "gnd": [entry]}
-    assert read_truth(write_pickle(tmp_path, content)) == read_truth(write_json(tmp_path, PUBLISHED))
+    assert read_ground_truth(write_pickle(tmp_path, content)) == read_ground_truth(write_json(tmp_path, PUBLISHED))
 
 
 def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(OURS), encoding="utf-8-sig")
-    assert len(read_truth(path).queries) == 2
+    assert len(read_ground_truth(path).queries) == 2
 
 
 BROKEN = [
@@ -158,7 +158,7 @@ def test_broken_truths_are_refused(
     if write is write_pickle and content == [1, 2]:
         message = "no object"
     with pytest.raises(error, match=message) as caught:
-        read_truth(path)
+        read_ground_truth(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -178,14 +178,14 @@ def test_files_of_another_kind_are_refused(tmp_path: Path, data: bytes, error: t
     path = tmp_path / "truth"
     path.write_bytes(data)
     with pytest.raises(error, match=message):
-        read_truth(path)
+        read_ground_truth(path)
 
 
 def test_what_is_not_there_or_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"no\.json: no such file; a ground truth was expected there"):
-        read_truth(tmp_path / "no.json")
+        read_ground_truth(tmp_path / "no.json")
     with pytest.raises(InputError, match="a folder, where a ground truth was expected"):
-        read_truth(tmp_path)
+        read_ground_truth(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -250,48 +250,50 @@ def test_names_below_another_folder_are_all_found(names: set[str]) -> None:
 def test_numbers_beyond_all_sense_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     content = {**PUBLISHED, "gnd": [{**PUBLISHED["gnd"][0], **changes}]}
     with pytest.raises(DamagedError) as caught:
-        read_truth(write_pickle(tmp_path, content))
+        read_ground_truth(write_pickle(tmp_path, content))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_truth_is_told_in_the_names_of_the_index(tmp_path: Path) -> None:
-    truth = read_truth(write_pickle(tmp_path, PUBLISHED))
-    resolved = resolve(truth, ["jpg/a.jpg", "jpg/b.jpg", "jpg/c.jpg", "jpg/q.jpg", "more/z.jpg"])
-    query = resolved.truth.queries[0]
-    assert resolved.truth.images == ("jpg/a.jpg", "jpg/b.jpg", "jpg/c.jpg")
+    ground_truth = read_ground_truth(write_pickle(tmp_path, PUBLISHED))
+    resolved = resolve(ground_truth, ["jpg/a.jpg", "jpg/b.jpg", "jpg/c.jpg", "jpg/q.jpg", "more/z.jpg"])
+    query = resolved.ground_truth.queries[0]
+    assert resolved.ground_truth.images == ("jpg/a.jpg", "jpg/b.jpg", "jpg/c.jpg")
     assert (query.name, query.easy, query.hard, query.junk) == ("q", {"jpg/a.jpg"}, {"jpg/c.jpg"}, {"jpg/b.jpg"})
-    assert resolved.truth.ignored == {"jpg/q.jpg"}
+    assert resolved.ground_truth.ignored == {"jpg/q.jpg"}
     assert resolved.missing == ()
 
 
 def test_a_query_of_the_database_takes_the_name_of_the_index(tmp_path: Path) -> None:
-    resolved = resolve(read_truth(write_json(tmp_path, OURS)), [f"photos/{name}" for name in OURS["imlist"]])
-    assert [query.name for query in resolved.truth.queries] == ["photos/q.jpg", "outside.jpg"]
-    assert resolved.truth.ignored == frozenset()
+    resolved = resolve(read_ground_truth(write_json(tmp_path, OURS)), [f"photos/{name}" for name in OURS["imlist"]])
+    assert [query.name for query in resolved.ground_truth.queries] == ["photos/q.jpg", "outside.jpg"]
+    assert resolved.ground_truth.ignored == frozenset()
 
 
 def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
-    truth = read_truth(write_json(tmp_path, OURS))
+    ground_truth = read_ground_truth(write_json(tmp_path, OURS))
     with pytest.raises(NotFoundError, match=r"2 of 4 images of the ground truth are missing: 'a\.jpg', 'b\.jpg';"):
-        resolve(truth, ["c.jpg", "q.jpg"])
-    resolved = resolve(truth, ["c.jpg", "q.jpg"], allow_missing=True)
+        resolve(ground_truth, ["c.jpg", "q.jpg"])
+    resolved = resolve(ground_truth, ["c.jpg", "q.jpg"], allow_missing=True)
     assert resolved.missing == ("a.jpg", "b.jpg")
-    assert resolved.truth == Truth(truth.images, truth.queries, frozenset())
+    assert resolved.ground_truth == GroundTruth(ground_truth.images, ground_truth.queries, frozenset())
 
 
 def test_a_truth_of_other_images_is_refused_whatever_is_allowed(tmp_path: Path) -> None:
-    truth = read_truth(write_json(tmp_path, OURS))
+    ground_truth = read_ground_truth(write_json(tmp_path, OURS))
     with pytest.raises(NotFoundError, match=r"none of the 4 images of the ground truth is there: .* and 1 more"):
-        resolve(truth, ["x.jpg"], allow_missing=True)
+        resolve(ground_truth, ["x.jpg"], allow_missing=True)
 
 
 def test_missing_positives_count_as_not_found(tmp_path: Path) -> None:
-    truth = resolve(read_truth(write_json(tmp_path, OURS)), ["a.jpg", "q.jpg"], allow_missing=True).truth
-    report = evaluate(truth, {"q.jpg": ["a.jpg"], "outside.jpg": ["q.jpg"]})
+    ground_truth = resolve(
+        read_ground_truth(write_json(tmp_path, OURS)), ["a.jpg", "q.jpg"], allow_missing=True
+    ).ground_truth
+    report = evaluate(ground_truth, {"q.jpg": ["a.jpg"], "outside.jpg": ["q.jpg"]})
     assert report.per_query["medium"] == {"q.jpg": 1 / 2, "outside.jpg": 1}
 
 
 def test_a_query_said_to_be_in_the_database_must_be_there() -> None:
     with pytest.raises(InputError, match="'q' is said to be in the database"):
-        Truth(("a",), (TruthQuery("q", None, frozenset("a"), frozenset(), frozenset(), True),))
+        GroundTruth(("a",), (GroundTruthQuery("q", None, frozenset("a"), frozenset(), frozenset(), True),))

@@ -1,4 +1,4 @@
-"""Trunks against loops in float64, their names against published ones, and every file that weights come in."""
+"""Backbones against loops in float64, their names against published ones, and every file that weights come in."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import nn
 
 import naive_networks as naive
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, MismatchError, NotFoundError
+from asmk_engine.networks.backbone import Backbone
+from asmk_engine.networks.backbones import BACKBONES, build_backbone, load_backbone, load_tensors, read_tensors
 from asmk_engine.networks.resnet import BasicBlock, Bottleneck
 from asmk_engine.networks.resnet_v2 import PreActivation
 from asmk_engine.networks.squeezenet import Fire
-from asmk_engine.networks.trunk import Trunk
-from asmk_engine.networks.trunks import TRUNKS, build_trunk, load_tensors, load_trunk, read_tensors
 from tiny_networks import SHARED, arrays, randomised
 
-SMALLEST = {"trunk": "squeezenet1_1", "skip": 10}  # one convolution and a pool
+SMALLEST = {"backbone": "squeezenet1_1", "skip": 10}  # one convolution and a pool
 
 
 def within(name: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -38,10 +38,10 @@ def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in module.state_dict().items()}
 
 
-def without_weights(name: str, skip: int) -> Trunk:
-    """A trunk that knows its shapes and computes nothing."""
+def without_weights(name: str, skip: int) -> Backbone:
+    """A backbone that knows its shapes and computes nothing."""
     with torch.device("meta"):
-        return build_trunk(name, skip).eval()
+        return build_backbone(name, skip).eval()
 
 
 # ------------------------------------------------------------------------------------------------------- arithmetic
@@ -111,14 +111,14 @@ def twin_of(name: str, x: np.ndarray, weights: naive.Weights, skip: int) -> np.n
         ("squeezenet1_1", 9, 17, 20),
     ],
 )
-def test_a_trunk_is_its_twin(name: str, skip: int, height: int, width: int) -> None:
-    trunk = randomised(build_trunk(name, skip).double())
+def test_a_backbone_is_its_twin(name: str, skip: int, height: int, width: int) -> None:
+    backbone = randomised(build_backbone(name, skip).double())
     x = pixels(height, width)
-    expected = twin_of(name, x[0].numpy(), arrays(trunk), skip)
+    expected = twin_of(name, x[0].numpy(), arrays(backbone), skip)
     with torch.inference_mode():
-        described = trunk(x.clone())[0].numpy()
-    for found in (described, trunk(x)[0].detach().numpy()):
-        assert found.shape == expected.shape and found.shape[0] == trunk.channels and (found > 0).any()
+        described = backbone(x.clone())[0].numpy()
+    for found in (described, backbone(x)[0].detach().numpy()):
+        assert found.shape == expected.shape and found.shape[0] == backbone.channels and (found > 0).any()
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
 
 
@@ -168,55 +168,57 @@ def test_the_number_of_parameters_is_the_published_one_less_the_classifier(
     assert count == published - classifier
 
 
-def cells(trunk: Trunk, height: int, width: int) -> tuple[int, ...]:
-    return tuple(trunk(torch.empty(1, 3, height, width, device="meta")).shape)
+def locations(backbone: Backbone, height: int, width: int) -> tuple[int, ...]:
+    return tuple(backbone(torch.empty(1, 3, height, width, device="meta")).shape)
 
 
-EVERY_CUT = [(name, skip) for name in TRUNKS for skip in range(TRUNKS[name].most_skip + 1)]
+EVERY_CUT = [(name, skip) for name in BACKBONES for skip in range(BACKBONES[name].most_skip + 1)]
 
 
 @pytest.mark.parametrize(("name", "skip"), EVERY_CUT)
 def test_channels_and_stride_are_those_of_the_map(name: str, skip: int) -> None:
-    trunk = without_weights(name, skip)
-    _, channels, height, width = cells(trunk, 640, 512)
-    _, _, taller, wider = cells(trunk, 640 + 5 * trunk.stride, 512 + 3 * trunk.stride)
-    assert channels == trunk.channels
+    backbone = without_weights(name, skip)
+    _, channels, height, width = locations(backbone, 640, 512)
+    _, _, taller, wider = locations(backbone, 640 + 5 * backbone.stride, 512 + 3 * backbone.stride)
+    assert channels == backbone.channels
     assert (taller - height, wider - width) == (5, 3)
 
 
 @pytest.mark.parametrize(("name", "skip"), EVERY_CUT)
-def test_the_least_side_is_that_of_the_smallest_image_with_a_cell(name: str, skip: int) -> None:
-    trunk = without_weights(name, skip)
-    assert min(cells(trunk, trunk.least_side, trunk.least_side)) == 1
-    if trunk.least_side > 1:
+def test_the_least_side_is_that_of_the_smallest_image_with_a_location(name: str, skip: int) -> None:
+    backbone = without_weights(name, skip)
+    assert min(locations(backbone, backbone.least_side, backbone.least_side)) == 1
+    if backbone.least_side > 1:
         with pytest.raises(RuntimeError):
-            cells(trunk, trunk.least_side - 1, 100)
+            locations(backbone, backbone.least_side - 1, 100)
 
 
 @pytest.mark.parametrize(
-    ("name", "skip", "cell"),
+    ("name", "skip", "location"),
     [("resnet18", 0, 8), ("resnet18", 3, 10), ("resnet50", 1, 10), ("resnet50v2", 1, 10), ("vgg16", 0, 7),
      ("squeezenet1_1", 0, 10), ("squeezenet1_1", 5, 10), ("squeezenet1_1", 10, 10)],
 )  # fmt: skip
-def test_the_receptive_field_of_a_cell_is_centred_at_offset_plus_stride(name: str, skip: int, cell: int) -> None:
-    """With positive weights a cell grows when any pixel of its field does: its edges are found by halving."""
-    trunk = build_trunk(name, skip).double().eval()
-    for parameter in trunk.parameters():
+def test_the_receptive_field_of_a_location_is_centred_at_offset_plus_stride(
+    name: str, skip: int, location: int
+) -> None:
+    """With positive weights a location grows when any pixel of its field does: its edges are found by halving."""
+    backbone = build_backbone(name, skip).double().eval()
+    for parameter in backbone.parameters():
         parameter.data = torch.full_like(parameter, 1 / parameter[0].numel() if parameter.ndim == 4 else 1.0)
-    height, width = trunk.least_side, (2 * cell + 1) * trunk.stride
+    height, width = backbone.least_side, (2 * location + 1) * backbone.stride
     plain = torch.ones(1, 3, height, width, dtype=torch.float64)
 
     def grows(begin: int, end: int) -> bool:
         brighter = plain.clone()
         brighter[..., begin:end] += 1e15  # much, for what is left of it at the edge of a field
-        return bool(trunk(brighter)[0, 0, 0, cell] > before * (1 + 1e-9))
+        return bool(backbone(brighter)[0, 0, 0, location] > before * (1 + 1e-9))
 
     with torch.inference_mode():
-        before = trunk(plain)[0, 0, 0, cell]
+        before = backbone(plain)[0, 0, 0, location]
         first = _least(lambda pixel: grows(0, pixel + 1), width)
         last = width - 1 - _least(lambda pixel: grows(width - 1 - pixel, width), width)
     assert first > 0 and last < width - 1
-    assert (first + last) / 2 == trunk.offset + trunk.stride * cell
+    assert (first + last) / 2 == backbone.offset + backbone.stride * location
 
 
 def _least(holds: Callable[[int], bool], most: int) -> int:
@@ -229,11 +231,11 @@ def _least(holds: Callable[[int], bool], most: int) -> int:
 
 
 def test_what_there_is_not_is_refused_with_what_there_is() -> None:
-    with pytest.raises(InputError, match="no trunk 'lenet'; there are: resnet18, resnet34"):
-        build_trunk("lenet")
+    with pytest.raises(InputError, match="no backbone 'lenet'; there are: resnet18, resnet34"):
+        build_backbone("lenet")
     for skip in (-1, 4):
         with pytest.raises(InputError, match=rf"skip is {skip}; resnet18 can lose 0 to 3"):
-            build_trunk("resnet18", skip)
+            build_backbone("resnet18", skip)
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -241,8 +243,8 @@ def test_what_there_is_not_is_refused_with_what_there_is() -> None:
 
 @pytest.fixture(scope="module")
 def small() -> dict[str, torch.Tensor]:
-    """The tensors of a trunk of one convolution, as torchvision would publish them."""
-    return dict(randomised(build_trunk(SMALLEST["trunk"], SMALLEST["skip"])).state_dict())
+    """The tensors of a backbone of one convolution, as torchvision would publish them."""
+    return dict(randomised(build_backbone(SMALLEST["backbone"], SMALLEST["skip"])).state_dict())
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
@@ -270,7 +272,7 @@ def save_safetensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("name", ["a.pth", "a.npz", "a.safetensors", "a.bin"])
 def test_weights_are_read_from_every_kind_of_file(name: str, tmp_path: Path, small: dict) -> None:
-    found = load_trunk(save(tmp_path / name, small), **{"name": SMALLEST["trunk"], "skip": SMALLEST["skip"]})
+    found = load_backbone(save(tmp_path / name, small), **{"name": SMALLEST["backbone"], "skip": SMALLEST["skip"]})
     assert not found.training
     for key, value in found.state_dict().items():
         torch.testing.assert_close(value, small[key], rtol=0, atol=0)
@@ -284,17 +286,17 @@ def test_a_state_dict_may_stand_beside_other_things_and_be_of_halves(tmp_path: P
 
 
 def test_the_classifier_and_the_stages_cut_off_may_stand_in_the_file(tmp_path: Path) -> None:
-    whole = randomised(build_trunk("resnet18"))
+    whole = randomised(build_backbone("resnet18"))
     state = whole.state_dict() | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
     torch.save(state, tmp_path / "a.pth")
-    cut = load_trunk(tmp_path / "a.pth", "resnet18", 3)
+    cut = load_backbone(tmp_path / "a.pth", "resnet18", 3)
     torch.testing.assert_close(cut.state_dict()["layer1.1.bn2.weight"], state["layer1.1.bn2.weight"])
 
 
 def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path, small: dict) -> None:
     """Two of each fault: none may hide behind another."""
-    trunk = build_trunk("squeezenet1_1", 9)
-    given = dict(randomised(build_trunk("squeezenet1_1", 9)).state_dict())
+    backbone = build_backbone("squeezenet1_1", 9)
+    given = dict(randomised(build_backbone("squeezenet1_1", 9)).state_dict())
     del given["features.0.bias"], given["features.3.squeeze.bias"]
     given |= {"extra.one": torch.zeros(1), "extra.two": torch.zeros(2)}
     given["features.3.expand1x1.bias"] = torch.zeros(5)
@@ -304,7 +306,10 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path, small: dict) ->
         "surplus extra.one", "surplus extra.two", "features.3.expand1x1.bias is [5], expected [64]",
         "features.3.expand3x3.weight is [64, 16, 1, 1], expected [64, 16, 3, 3]", "give weights of this",
     ]  # fmt: skip
-    for call in (lambda: load_tensors(trunk, given, "w.pth", "give weights of this"), lambda: _load(tmp_path, given)):
+    for call in (
+        lambda: load_tensors(backbone, given, "w.pth", "give weights of this"),
+        lambda: _load(tmp_path, given),
+    ):
         with pytest.raises(MismatchError) as error:
             call()
         assert "\n" not in str(error.value)
@@ -313,22 +318,22 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path, small: dict) ->
 
 
 def _load(folder: Path, given: dict[str, torch.Tensor]) -> object:
-    return load_trunk(save(folder / "w.pth", given), "squeezenet1_1", 9)
+    return load_backbone(save(folder / "w.pth", given), "squeezenet1_1", 9)
 
 
 def test_counters_of_batches_are_not_asked_for() -> None:
-    trunk = build_trunk("resnet18", 3)
-    state = {key: value for key, value in trunk.state_dict().items() if "num_batches" not in key}
-    load_tensors(trunk, state, "here")
+    backbone = build_backbone("resnet18", 3)
+    state = {key: value for key, value in backbone.state_dict().items() if "num_batches" not in key}
+    load_tensors(backbone, state, "here")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_is_not_finite_is_refused(small: dict, value: float) -> None:
-    trunk = build_trunk("squeezenet1_1", 10)
+    backbone = build_backbone("squeezenet1_1", 10)
     bias = small["features.0.bias"].clone()
     bias[7] = value
     with pytest.raises(InputError, match=r"here: features.0.bias holds a NaN or infinity"):
-        load_tensors(trunk, small | {"features.0.bias": bias}, "here")
+        load_tensors(backbone, small | {"features.0.bias": bias}, "here")
 
 
 class Bomb:
@@ -434,34 +439,34 @@ def photographs(count: int, side: int) -> list[torch.Tensor]:
 @torch.inference_mode()
 def test_squeezenet_of_imagenet_loads_whole_and_tells_photographs_apart() -> None:
     path = published("squeezenet1.1.npz")
-    trunk = load_trunk(path, "squeezenet1_1")
+    backbone = load_backbone(path, "squeezenet1_1")
     with np.load(path) as file:
         for ours, theirs in [("features.0.weight", "conv0_weight"), ("features.12.expand3x3.bias", "conv24_bias"),
                              ("features.6.expand1x1.weight", "conv8_weight")]:  # fmt: skip
-            np.testing.assert_array_equal(trunk.state_dict()[ours].numpy(), file[f"squeezenet0_{theirs}"])
-    maps = [trunk(x) for x in photographs(3, 160)]
+            np.testing.assert_array_equal(backbone.state_dict()[ours].numpy(), file[f"squeezenet0_{theirs}"])
+    maps = [backbone(x) for x in photographs(3, 160)]
     assert all(found.shape == (1, 512, 9, 9) and (found >= 0).all() for found in maps)
     empty = [float((found == 0).float().mean()) for found in maps]
-    assert all(0.5 < share < 0.98 for share in empty)  # most channels are silent in most cells
+    assert all(0.5 < share < 0.98 for share in empty)  # most channels are silent in most locations
 
 
 @torch.inference_mode()
 def test_resnet_v2_of_imagenet_loads_whole_and_keeps_its_statistics() -> None:
     """Means and deviations of stage 3 over photographs are about those that batch normalisation recorded."""
-    trunk = load_trunk(published("resnet50v2_stage1-3.npz"), "resnet50v2", 1)
+    backbone = load_backbone(published("resnet50v2_stage1-3.npz"), "resnet50v2", 1)
     seen: list[torch.Tensor] = []
-    trunk.norm.register_forward_pre_hook(lambda module, given: seen.append(given[0][0].flatten(1)))
+    backbone.norm.register_forward_pre_hook(lambda module, given: seen.append(given[0][0].flatten(1)))
     for x in photographs(6, 224):
-        assert trunk(x).shape == (1, 1024, 14, 14)
+        assert backbone(x).shape == (1, 1024, 14, 14)
     values = torch.cat(seen, 1)
-    means = np.corrcoef(values.mean(1), trunk.norm.running_mean)[0, 1]
-    deviations = np.corrcoef(values.std(1), trunk.norm.running_var.sqrt())[0, 1]
+    means = np.corrcoef(values.mean(1), backbone.norm.running_mean)[0, 1]
+    deviations = np.corrcoef(values.std(1), backbone.norm.running_var.sqrt())[0, 1]
     assert means > 0.93 and deviations > 0.85
 
 
-def test_the_published_files_do_not_fit_another_trunk() -> None:
+def test_the_published_files_do_not_fit_another_backbone() -> None:
     path = published("squeezenet1.1.npz")
     with pytest.raises(MismatchError, match=r"missing bn1\.bias.*give ImageNet weights of resnet18"):
-        load_trunk(path, "resnet18")
+        load_backbone(path, "resnet18")
     with pytest.raises(MismatchError, match=r"missing layer4"):
-        load_trunk(published("resnet50v2_stage1-3.npz"), "resnet50v2", 0)
+        load_backbone(published("resnet50v2_stage1-3.npz"), "resnet50v2", 0)

@@ -1,4 +1,4 @@
-"""Every trunk by its name, and its published weights by the files they come in."""
+"""Every backbone by its name, and its published weights by the files they come in."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import nn
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.networks import resnet_v2, squeezenet
+from asmk_engine.networks.backbone import Backbone
 from asmk_engine.networks.resnet import DEPTHS, ResNet
 from asmk_engine.networks.resnet_v2 import ResNetV2
 from asmk_engine.networks.squeezenet import SqueezeNet
 from asmk_engine.networks.tensor_files import SUFFIX, Tensors, read_safetensors
-from asmk_engine.networks.trunk import Trunk
 from asmk_engine.networks.vgg import Vgg16
 
 CLASSIFIERS = {
@@ -26,38 +26,38 @@ CLASSIFIERS = {
     for layer in ("fc", "classifier.0", "classifier.1", "classifier.3", "classifier.6")
     for part in ("weight", "bias")
 }
-"""What torchvision's networks have behind their trunks."""
+"""What torchvision's networks have behind their backbones."""
 
 
 @dataclass(frozen=True)
-class TrunkKind:
-    """A family of trunks.
+class BackboneKind:
+    """A family of backbones.
 
     make        builds one from its name and `skip`
     most_skip   how many trailing parts can be dropped
     onnx        names of its published ONNX file: their prefix, and a function of `skip`; None where there is none
     """
 
-    make: Callable[[str, int], Trunk]
+    make: Callable[[str, int], Backbone]
     most_skip: int
     onnx: tuple[str, Callable[[int], dict[str, str]]] | None = None
 
 
-TRUNKS: dict[str, TrunkKind] = {
-    **{name: TrunkKind(ResNet, 3) for name in DEPTHS},
-    "squeezenet1_1": TrunkKind(SqueezeNet, 10, ("squeezenet0_", squeezenet.onnx_names)),
-    "vgg16": TrunkKind(Vgg16, 0),
-    "resnet50v2": TrunkKind(ResNetV2, 3, ("resnetv24_", resnet_v2.onnx_names)),
+BACKBONES: dict[str, BackboneKind] = {
+    **{name: BackboneKind(ResNet, 3) for name in DEPTHS},
+    "squeezenet1_1": BackboneKind(SqueezeNet, 10, ("squeezenet0_", squeezenet.onnx_names)),
+    "vgg16": BackboneKind(Vgg16, 0),
+    "resnet50v2": BackboneKind(ResNetV2, 3, ("resnetv24_", resnet_v2.onnx_names)),
 }
 
 
-def build_trunk(name: str, skip: int = 0) -> Trunk:
-    """A trunk with random weights, without its last `skip` parts; InputError names what there is."""
-    if name not in TRUNKS:
-        raise InputError(f"there is no trunk {name!r}; there are: {', '.join(TRUNKS)}")
-    if not 0 <= skip <= TRUNKS[name].most_skip:
-        raise InputError(f"skip is {skip}; {name} can lose 0 to {TRUNKS[name].most_skip} of its last parts")
-    return TRUNKS[name].make(name, skip)
+def build_backbone(name: str, skip: int = 0) -> Backbone:
+    """A backbone with random weights, without its last `skip` parts; InputError names what there is."""
+    if name not in BACKBONES:
+        raise InputError(f"there is no backbone {name!r}; there are: {', '.join(BACKBONES)}")
+    if not 0 <= skip <= BACKBONES[name].most_skip:
+        raise InputError(f"skip is {skip}; {name} can lose 0 to {BACKBONES[name].most_skip} of its last parts")
+    return BACKBONES[name].make(name, skip)
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: object, cure: str = "") -> None:
@@ -86,25 +86,25 @@ def _is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def load_trunk(path: Path | str, name: str, skip: int = 0) -> Trunk:
-    """The trunk `name` with the ImageNet weights in a file; what `read_tensors` raises, and MismatchError.
+def load_backbone(path: Path | str, name: str, skip: int = 0) -> Backbone:
+    """The backbone `name` with the ImageNet weights in a file; what `read_tensors` raises, and MismatchError.
 
-    Layers that the trunk does not use, the classifier and the stages cut off, may stand in the file.
+    Layers that the backbone does not use, the classifier and the stages cut off, may stand in the file.
     """
-    trunk = build_trunk(name, skip)
-    used = trunk_tensors(read_tensors(path), name, skip)
-    load_tensors(trunk, used, path, f"give ImageNet weights of {name}")
-    return trunk.eval()
+    backbone = build_backbone(name, skip)
+    used = backbone_tensors(read_tensors(path), name, skip)
+    load_tensors(backbone, used, path, f"give ImageNet weights of {name}")
+    return backbone.eval()
 
 
-def trunk_tensors(tensors: Tensors, name: str, skip: int) -> Tensors:
-    """Those of the tensors that the trunk uses, under its own names; what it does not use is left out."""
-    onnx = TRUNKS[name].onnx
+def backbone_tensors(tensors: Tensors, name: str, skip: int) -> Tensors:
+    """Those of the tensors that the backbone uses, under its own names; what it does not use is left out."""
+    onnx = BACKBONES[name].onnx
     if onnx is not None and any(key.startswith(onnx[0]) for key in tensors):
         names = onnx[1](skip)
         return {ours: tensors[onnx[0] + theirs] for ours, theirs in names.items() if onnx[0] + theirs in tensors}
-    whole = build_trunk(name).state_dict().keys() | CLASSIFIERS
-    wanted = build_trunk(name, skip).state_dict().keys()
+    whole = build_backbone(name).state_dict().keys() | CLASSIFIERS
+    wanted = build_backbone(name, skip).state_dict().keys()
     return {key: value for key, value in tensors.items() if key in wanted or key not in whole}
 
 

@@ -24,7 +24,7 @@ from asmk_engine.storage.folder import Folder
 
 Row = tuple[Path, Sequence[tuple[Path, Hit]]]
 """The photograph of a query, and of each hit its photograph and the hit."""
-Judge = Callable[[Path, Hit], bool | None]
+IsCorrect = Callable[[Path, Hit], bool | None]
 """Whether a hit is right for the photograph of a query; None where nobody knows."""
 
 PAPER, INK, PALE_INK, RULE, GREY = "#ffffff", "#1f2328", "#6e7781", "#e4e7eb", "#f0f2f4"
@@ -44,7 +44,7 @@ class _Thumbnail:
 
 
 @dataclass(frozen=True)
-class _Sheet:
+class _ContactSheet:
     """What all parts of a drawing share; sizes in pixels."""
 
     draw: ImageDraw.ImageDraw
@@ -54,13 +54,13 @@ class _Sheet:
     thumbnails: dict[Path, _Thumbnail]
 
 
-def write_sheet(
+def write_contact_sheet(
     path: Path | str,
     rows: Iterable[Row],
     columns: int = 6,
     thumb: int = 160,
     *,
-    correct: Judge | None = None,
+    correct: IsCorrect | None = None,
     box: Box | None = None,
     title: str = "Queries and what was found",
     most_rows: int = 50,
@@ -79,7 +79,7 @@ def write_sheet(
         raise InputError(f"{shown(path)}: a contact sheet is a PNG file; give a name that ends in .png")
     if not rows:
         raise InputError(f"{shown(path)}: there is no query to show; ask with one photograph or more")
-    paper = draw_sheet(rows, columns, thumb, correct=correct, box=box, title=title, most_rows=most_rows)
+    paper = draw_contact_sheet(rows, columns, thumb, correct=correct, box=box, title=title, most_rows=most_rows)
     data = io.BytesIO()
     paper.save(data, "PNG")
     folder = Folder(path.parent)
@@ -88,10 +88,17 @@ def write_sheet(
     folder.sync()
 
 
-def draw_sheet(
-    rows: Sequence[Row], columns: int, thumb: int, *, correct: Judge | None, box: Box | None, title: str, most_rows: int
+def draw_contact_sheet(
+    rows: Sequence[Row],
+    columns: int,
+    thumb: int,
+    *,
+    correct: IsCorrect | None,
+    box: Box | None,
+    title: str,
+    most_rows: int,
 ) -> Image.Image:
-    """The picture that `write_sheet` writes."""
+    """The picture that `write_contact_sheet` writes."""
     kept = [(query, list(hits[:columns])) for query, hits in rows[:most_rows]]
     note = f"The first {len(kept)} of {len(rows)} queries are shown." if len(rows) > len(kept) else ""
     thumbnails = _thumbnails(kept, thumb)
@@ -102,7 +109,7 @@ def draw_sheet(
     width = 2 * MARGIN + thumb + QUERY_GAP + columns * thumb + (columns - 1) * GAP
     paper = Image.new("RGB", (width, tops[-1] + (MARGIN if note else 0)), PAPER)
     letters = letter(text for query, hits in kept for text in (query.name, *(hit.name for _, hit in hits)))
-    sheet = _Sheet(ImageDraw.Draw(paper), paper, letters, thumb, thumbnails)
+    sheet = _ContactSheet(ImageDraw.Draw(paper), paper, letters, thumb, thumbnails)
     _draw_head(sheet, title, correct is not None)
     for top, height, (query, hits) in zip(tops, heights, kept, strict=False):
         sheet.draw.line([(MARGIN, top - ROW_GAP // 2), (width - MARGIN, top - ROW_GAP // 2)], RULE)
@@ -130,9 +137,9 @@ def _load(path: Path, thumb: int) -> _Thumbnail:
     return _Thumbnail(Image.fromarray(view.pixels), view.factor, "")
 
 
-def _draw_head(sheet: _Sheet, title: str, judged: bool) -> None:
+def _draw_head(sheet: _ContactSheet, title: str, evaluated: bool) -> None:
     sheet.draw.text((MARGIN, MARGIN), title, INK, sheet.letters.large, anchor="lt")
-    legend = [(QUERY, "query"), (RIGHT, "right"), (WRONG, "wrong")] if judged else []
+    legend = [(QUERY, "query"), (RIGHT, "right"), (WRONG, "wrong")] if evaluated else []
     x, y = float(MARGIN), MARGIN + 2 * LINE
     for colour, word in legend:
         sheet.draw.rounded_rectangle([x, y - 6, x + 12, y + 6], 2, PAPER, colour, 2)
@@ -141,7 +148,12 @@ def _draw_head(sheet: _Sheet, title: str, judged: bool) -> None:
 
 
 def _draw_row(
-    sheet: _Sheet, foot: int, query: Path, hits: Sequence[tuple[Path, Hit]], correct: Judge | None, box: Box | None
+    sheet: _ContactSheet,
+    foot: int,
+    query: Path,
+    hits: Sequence[tuple[Path, Hit]],
+    correct: IsCorrect | None,
+    box: Box | None,
 ) -> None:
     """The photographs stand on the line `foot`, so that the captions of a row hang from one line."""
     _draw_photo(sheet, MARGIN, foot, query, QUERY, box)
@@ -157,7 +169,7 @@ def _draw_row(
         sheet.draw.text((begin, foot - LINE), text, PALE_INK, sheet.letters.regular, anchor="lm")
 
 
-def _draw_photo(sheet: _Sheet, x: int, foot: int, path: Path, colour: str | None, box: Box | None) -> None:
+def _draw_photo(sheet: _ContactSheet, x: int, foot: int, path: Path, colour: str | None, box: Box | None) -> None:
     thumbnail = sheet.thumbnails[path]
     width, height = thumbnail.picture.size if thumbnail.picture else (sheet.thumb, sheet.thumb)
     left, top = x + (sheet.thumb - width) // 2, foot - height
@@ -174,7 +186,7 @@ def _draw_photo(sheet: _Sheet, x: int, foot: int, path: Path, colour: str | None
         sheet.draw.rounded_rectangle(around, FRAME, None, colour, FRAME)
 
 
-def _draw_reason(sheet: _Sheet, x: int, y: int, reason: str) -> None:
+def _draw_reason(sheet: _ContactSheet, x: int, y: int, reason: str) -> None:
     side, letters = sheet.thumb, sheet.letters
     sheet.draw.rectangle([x, y, x + side - 1, y + side - 1], GREY)
     lines = wrap(letters, reason, side - 24)[: max(1, (side - 24) // LINE)]
@@ -182,7 +194,7 @@ def _draw_reason(sheet: _Sheet, x: int, y: int, reason: str) -> None:
         sheet.draw.text((x + 12, y + 12 + number * LINE), line, PALE_INK, letters.regular)
 
 
-def _draw_caption(sheet: _Sheet, x: int, foot: int, first: str, name: str, score: str = "") -> None:
+def _draw_caption(sheet: _ContactSheet, x: int, foot: int, first: str, name: str, score: str = "") -> None:
     y = foot + CAPTION - 2 * LINE
     sheet.draw.text((x, y), first, QUERY if first == "query" else PALE_INK, sheet.letters.regular)
     if score:

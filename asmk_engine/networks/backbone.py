@@ -1,4 +1,4 @@
-"""What every trunk is: a convolutional network without its classifier, cut where the options say."""
+"""What every backbone is: a convolutional network without its classifier, cut where the options say."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 
-class Trunk(nn.Module):
+class Backbone(nn.Module):
     """A fully convolutional network from pixels to a non-negative map.
 
     channels    of the map, C
-    stride      pixels from one cell of the map to the next
-    offset      pixel, from the centre of the first one, at which the receptive field of the first cell is centred
-    least_side  shorter side of the smallest image that has a cell
+    stride      pixels from one location of the map to the next
+    offset      pixel, from the centre of the first one, at which the receptive field of the first location is centred
+    least_side  shorter side of the smallest image that has a location
     """
 
     channels: int
