@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     AnySearcher = Searcher | GlobalSearcher
 
 FUSED = 1000  # images of each ranking that are fused
-_OF_FEATURES = ("alpha", "threshold", "multiple_assignment", "idf")
+_OF_FEATURES = {"alpha": "--alpha", "threshold": "--threshold", "multiple_assignment": "--assignments", "idf": "--idf"}
 
 expansion_options = option_group(
     click.option(
@@ -97,7 +97,7 @@ def check_options(index: AnyIndex, searcher: AnySearcher | Fused, options: Searc
     are_global = [one.recipe.is_global for one in indexes]
     if options.expansion and not any(are_global):
         raise InputError(f"{index.path}: holds local features, --expansion goes with global descriptors; leave it out")
-    given = [f"--{name}" for name in _OF_FEATURES if was_given(name)]
+    given = [option for name, option in _OF_FEATURES.items() if was_given(name)]
     if given and all(are_global):
         console.say(f"{' and '.join(given)}: of no use for global descriptors, and not used")
 
