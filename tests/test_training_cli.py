@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from asmk_engine.cli import commands
 from asmk_engine.errors import AsmkError, InputError, MismatchError
 from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint
-from asmk_engine.networks.local import DELF
 from asmk_engine.training.log import read_log
+from tiny_networks import DELF
 from trainings import tiny_network, write_photographs
 
 SMALL = ["--max-side", "48", "--epochs", "1", "--device", "cpu"]

@@ -15,7 +15,6 @@ from PIL import Image
 from asmk_engine.errors import DamagedError, InputError, MismatchError, StorageError
 from asmk_engine.extractors import load_extractor
 from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint
-from asmk_engine.networks.local import DELF
 from asmk_engine.storage.arrays import CHECKSUMS, map_arrays
 from asmk_engine.storage.folder import Folder, WriterLock
 from asmk_engine.training.classification import ClassOptions, ClassTask, delf_network
@@ -27,6 +26,7 @@ from asmk_engine.training.loop import BEST, LAST, LoopOptions, TrainingRun
 from asmk_engine.training.state import STATE
 from asmk_engine.training.task import Silent
 from asmk_engine.training.validation import Validation, ValidationOptions
+from tiny_networks import DELF
 from trainings import SIDE, tiny_network, write_photographs
 
 OPTIONS = TupleOptions(pairs=5, pool=50, negatives=2, max_side=SIDE, learning_rate=1e-3, augmented_pairs=0.4)

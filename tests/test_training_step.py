@@ -22,6 +22,7 @@ from asmk_engine.training.loop import LoopOptions, TrainingRun
 from asmk_engine.training.losses import contrastive, global_vector, pooled_vector
 from asmk_engine.training.photographs import load_pixels, place_network, to_network
 from asmk_engine.training.task import Silent, TrainingTask
+from tiny_networks import DELF
 from trainings import SIDE, tiny_network, write_photographs
 
 OPTIONS = TupleOptions(pairs=6, pool=50, negatives=2, max_side=SIDE, learning_rate=1e-3)
@@ -54,7 +55,6 @@ def test_contrastive_loss_of_equal_and_of_far_vectors() -> None:
     assert float(near) == pytest.approx(0.5 * 0.8**2, abs=1e-5)
 
 
-DELF: dict[str, Any] = {"attention": "learned", "smoothing": 1, "reduction": "post"}
 # The rows of Table 1 of the HOW paper, its hats as capitals: H is no smoothing, O a reduction after training, W
 # a learned attention. Those of rows 2, 3, 6 and 7 are unreadable in the copy at hand: its numbers of words tell them.
 ROWS = ["how", "How", "HOw", "HOW", "HOW", "HOw", "How", "hOW", "how"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from asmk_engine.networks.checkpoints import save_checkpoint
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+DELF: dict[str, Any] = {"attention": "learned", "smoothing": 1, "reduction": "post"}
 PLACES = 13  # of SqueezeNet: with 8 places skipped, 128 channels at stride 4 are left
 
 
