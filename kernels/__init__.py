@@ -1,7 +1,7 @@
-"""The arithmetic: functions of arrays, compiled by Numba.
+"""Numerical kernels: functions of arrays, compiled by Numba.
 
-Each file imports numpy and numba only, and `kernel` from here, never another file of this project: Numba's disk cache
-does not notice a changed callee in another file. It is also why each can be read alone.
+Each file imports only numpy, numba and `kernel` from here, never another file of this project: Numba's disk cache does
+not notice a change of a callee in another file.
 """
 
 import concurrent.futures.thread  # noqa: F401  (it and logging register for forks)
@@ -18,10 +18,10 @@ _HERE = Path(__file__).parent
 
 
 def _choose_cache() -> None:
-    """Where neither this folder nor the home can be written, let Numba keep its cache in a private temporary folder.
+    """Use a private temporary folder for Numba's cache if neither this folder nor the home directory is writable.
 
-    Without one, Numba refuses to compile. The folder is new for each process: the cache holds code, so a folder that
-    others could have filled beforehand must not be used.
+    Numba refuses to compile without a cache folder. The folder is new for each process: the cache holds code, so a
+    folder that other users could have filled must not be used.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     home = next((folder for folder in (home, *home.parents) if folder.exists()), home)
@@ -32,10 +32,10 @@ def _choose_cache() -> None:
 _choose_cache()
 
 
-_compiling = threading.RLock()  # one for all: Numba compiles one function at a time
+_compiling = threading.RLock()  # shared by all kernels: Numba compiles one function at a time
 
-# A child that was forked in the middle of it would inherit half a compiler. What was registered last is called first
-# before a fork: logging, which the compiler needs, must not be locked while the fork waits here.
+# A child forked during a compilation would inherit a compiler in an inconsistent state. `before` hooks run in reverse
+# order of registration: logging, which the compiler uses, must not be locked yet while the fork waits for this lock.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_compiling.acquire, after_in_parent=_compiling.release, after_in_child=_compiling.release
@@ -43,9 +43,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class Kernel:
-    """A function that Numba compiles for one signature when it is first called, and keeps on the disk.
+    """A function that Numba compiles for one signature on its first call and caches on disk.
 
-    Numba itself compiles such a function when its module is imported: a search would wait for the kernels of a merge.
+    With a signature, Numba itself compiles when the module is imported: a search would wait for the kernels of a merge.
     """
 
     def __init__(self, function: Callable[..., Any], signature: str) -> None:
@@ -54,12 +54,12 @@ class Kernel:
         self._compiled: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns; the interpreter is released while it runs."""
+        """Call the compiled function; the GIL is released while it runs."""
         return (self._compiled or self.compiled)(*arguments)
 
     @property
     def compiled(self) -> Any:
-        """The function as Numba made it."""
+        """The function as compiled by Numba."""
         with _compiling:
             if self._compiled is None:
                 from numba import njit
@@ -69,5 +69,5 @@ class Kernel:
 
 
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Kernel]:
-    """Make a function a kernel of this signature: void(...) or the type it returns, in Numba's words."""
+    """Decorate a function as a kernel of this signature, in Numba's notation: `void(...)` or its return type."""
     return lambda function: Kernel(function, signature)

@@ -1,6 +1,6 @@
-"""Aggregate the residuals of an image per visual word and keep their signs.
+"""Aggregate the residuals of an image per visual word and binarise them.
 
-One row per distinct word: the sum of (descriptor - centroid) over the descriptors assigned to that word
+There is one row per distinct word: the sum of (descriptor - centroid) over the descriptors assigned to that word
 (Tolias et al., ECCV 2020, section 3: B(X_c) = sign of the sum of r(x) over X_c).
 """
 
@@ -14,15 +14,15 @@ from asmk_engine.kernels import kernel
 
 _DESCRIPTORS = "Array(float32, 2, 'C', readonly=True)"
 _WORDS = "Array(int32, 2, 'C', readonly=True)"
-_DIGIT = 8  # bits that one pass of the sort looks at: its counts stay in the first level of the cache
-_AHEAD = 8  # so many descriptors ahead the memory is asked for; words are far apart in a large codebook
-_PLACE = 0xFFFFFFFF  # of a key: where the word stood
-_LINE = 16  # float32 of a cache line
+_DIGIT = 8  # bits per pass of the radix sort: its counts stay in the L1 cache
+_AHEAD = 8  # descriptors ahead to prefetch; words are far apart in memory in a large codebook
+_PLACE = 0xFFFFFFFF  # mask of the position in a key
+_LINE = 16  # float32 values in a cache line
 
 
 @intrinsic
 def _prefetch(typing_context, array, place):
-    """Ask for the cache line of element `place` of a flat array; any address is allowed."""
+    """Prefetch the cache line of element `place` of a flat array; any address is allowed."""
 
     def generate(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -37,7 +37,7 @@ def _prefetch(typing_context, array, place):
 
 @njit(nogil=True)
 def _sort_by_word(words):
-    """The words [n, k] of an image, increasing, each with its place in the low half of a key; [n * k] int64, stable."""
+    """Sort the words [n, k] of an image, stably; returns [n * k] int64 keys: word << 32 | flat position."""
     n, k = words.shape
     keys, sorted_keys = np.empty(n * k, np.int64), np.empty(n * k, np.int64)
     largest = np.int64(0)
@@ -78,10 +78,10 @@ def aggregate(descriptors, words, centroids, out_words, out_sums):
     """Sum the residuals of one image per word; returns the number of distinct words, m.
 
     descriptors  [n, D] float32, projected
-    words        [n, k] int32, each in [0, K): the words of every descriptor
+    words        [n, k] int32 in [0, K), the words of every descriptor
     centroids    [K, D] float32
-    out_words    [>= n * k] int32, receives the m distinct words, increasing
-    out_sums     [>= n * k, D] float32, receives their residual sums, added in the order of the descriptors
+    out_words    [>= n * k] int32, out: the m distinct words, increasing
+    out_sums     [>= n * k, D] float32, out: their residual sums, added in the order of the descriptors
     """
     k = words.shape[1]
     dim = descriptors.shape[1]
@@ -102,10 +102,10 @@ def aggregate(descriptors, words, centroids, out_words, out_sums):
 
 @kernel("void(Array(float32, 2, 'C', readonly=True), uint64[:, ::1])")
 def binarise(sums, out_codes):
-    """One bit per component, set where it is greater than 0; bit d stands in word d // 64 at place d % 64.
+    """Set one bit per component greater than 0; component d is bit d % 64 of 64-bit word d // 64.
 
     sums       [m, D] float32
-    out_codes  [m, ceil(D / 64)] uint64; the bits beyond D are 0
+    out_codes  [m, ceil(D / 64)] uint64, out; the bits beyond D are 0
     """
     for row in range(sums.shape[0]):
         _binarise_row(sums[row], out_codes[row])
@@ -113,10 +113,11 @@ def binarise(sums, out_codes):
 
 @kernel(f"int64({_DESCRIPTORS}, {_WORDS}, {_DESCRIPTORS}, uint32[::1], uint64[:, ::1])")
 def aggregate_codes(descriptors, words, centroids, out_words, out_codes):
-    """`aggregate` and `binarise` in one pass that keeps the sum of one word at a time; returns the distinct words, m.
+    """Do `aggregate` and `binarise` in one pass that keeps only one sum; returns the number of distinct words, m.
 
     descriptors, words, centroids  as for `aggregate`
-    out_words  [>= n * k] uint32, out_codes [>= n * k, ceil(D / 64)] uint64 receive the m words, increasing, and codes
+    out_words                      [>= n * k] uint32, out: the m distinct words, increasing
+    out_codes                      [>= n * k, ceil(D / 64)] uint64, out: their codes
     """
     k = words.shape[1]
     dim = descriptors.shape[1]

@@ -1,4 +1,4 @@
-"""The arithmetic of k-means and of nearest words."""
+"""Kernels of k-means and of exact nearest words."""
 
 import numpy as np
 
@@ -10,9 +10,10 @@ _I8 = "Array(int64, 1, 'C', readonly=True)"
 
 @kernel("int64[::1](Array(int32, 1, 'C', readonly=True), int64[::1])")
 def order_by_word(words, starts):
-    """Descriptors by their word, those of one word in their order; returns [n] int64.
+    """Sort descriptors by their word, stably; returns [n] int64 row numbers.
 
-    words [n] int32 in [0, K); starts [K + 1] int64, out: where the descriptors of each word begin, and their number
+    words   [n] int32 in [0, K)
+    starts  [K + 1] int64, out: the rows of word w are order[starts[w]:starts[w + 1]]
     """
     starts[:] = 0
     for row in range(words.shape[0]):
@@ -29,9 +30,11 @@ def order_by_word(words, starts):
 
 @kernel(f"void({_F4}, {_I8}, {_I8}, int64, int64, float64[:, ::1])")
 def add_by_word(descriptors, order, starts, first, last, sums):
-    """Add every descriptor of the words first to last to the sum of its word.
+    """Add every descriptor of the words `first` to `last` (exclusive) to the sum of its word.
 
-    descriptors [n, D] float32, order [n] and starts [K + 1] int64 as from `order_by_word`; sums [K, D] float64
+    descriptors    [n, D] float32
+    order, starts  [n] and [K + 1] int64, from `order_by_word`
+    sums           [K, D] float64, added to
     """
     for word in range(first, last):
         for place in range(starts[word], starts[word + 1]):
@@ -42,9 +45,11 @@ def add_by_word(descriptors, order, starts, first, last, sums):
 
 @kernel(f"void({_F4}, int64, int32[:, ::1], float32[:, ::1])")
 def smallest(distances, k, out_columns, out_distances):
-    """The k smallest values of every row and their columns, smallest first, the lower column first among equals.
+    """Find the k smallest values of every row and their columns, smallest first; ties go to the lower column.
 
-    distances [n, K] float32, 1 <= k <= K; out_columns [n, k] int32, out_distances [n, k] float32
+    distances      [n, K] float32, 1 <= k <= K
+    out_columns    [n, k] int32, out
+    out_distances  [n, k] float32, out
     """
     n, columns = distances.shape
     for row in range(n):

@@ -1,11 +1,11 @@
 """Increasing image numbers in nearly as few bits as their entropy (Elias 1974, Fano 1971).
 
-A list of n numbers below U splits each number into l low bits, packed side by side, and a high part. The classic choice
-is l = floor(log2(U / n)); here it is at least 8, so that the low parts of all but sparse lists are whole bytes, which
-vectors can read: 0.05 bytes more per number at the density of a million images, and decoded in a fraction of the time.
-The high parts are written in unary: the i-th number sets bit (high + i). A list starts on a byte: first ceil(n l / 8)
-bytes of low bits, then ceil((n + ((U - 1) >> l) + 1) / 8) bytes of high bits. Its size depends on n and U alone.
-The array ends with 64 bytes of padding, so that a reader may load whole vectors.
+In a list of n numbers below U, each number is split into l low bits, packed side by side, and a high part. The classic
+choice is l = floor(log2(U / n)); here l is at least 8, so that the low parts of all but sparse lists are whole bytes
+that vector instructions can read: 0.05 bytes more per number at the density of a million images, decoded in a fraction
+of the time. The high parts are written in unary: the i-th number sets bit (high + i). A list starts on a byte boundary:
+ceil(n l / 8) bytes of low bits, then ceil((n + ((U - 1) >> l) + 1) / 8) bytes of high bits. Its size depends only on n
+and U. The array ends with 64 bytes of padding, so that a reader may load whole vectors.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ _CODES = "Array(uint64, 2, 'C', readonly=True)"
 
 @intrinsic
 def _load(typing_context, array, position):
-    """The 64-bit word that begins at byte `position`, aligned or not."""
+    """Load the 64-bit word at byte `position`, aligned or not."""
 
     def generate(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -37,7 +37,7 @@ def _load(typing_context, array, position):
 
 @intrinsic
 def _trailing_zeros(typing_context, word):
-    """The place of the lowest set bit of a 64-bit word that is not 0."""
+    """Return the position of the lowest set bit of a non-zero 64-bit word."""
 
     def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], cgutils.true_bit)
@@ -47,7 +47,7 @@ def _trailing_zeros(typing_context, word):
 
 @njit(nogil=True)
 def low_bits(count, universe):
-    """Low bits per number in a list of `count` >= 1 numbers below `universe` >= count."""
+    """Return the low bits per number in a list of `count` >= 1 numbers below `universe` >= count."""
     bits = 8
     while (count << (bits + 1)) <= universe:
         bits += 1
@@ -56,7 +56,7 @@ def low_bits(count, universe):
 
 @njit(nogil=True)
 def encoded_bytes(count, universe):
-    """Bytes of a list of `count` numbers below `universe`; 0 for an empty list."""
+    """Return the size in bytes of a list of `count` numbers below `universe`; 0 for an empty list."""
     if count == 0:
         return 0
     low = low_bits(count, universe)
@@ -65,7 +65,10 @@ def encoded_bytes(count, universe):
 
 @kernel(f"int64[::1]({_I8}, int64)")
 def list_starts(counts, universe):
-    """Where lists of these lengths begin when encoded side by side; [L + 1] int64, the end of the last included."""
+    """Return the byte offsets of lists of these lengths encoded side by side; [L + 1] int64, with the end of the last.
+
+    counts  [L] int64
+    """
     starts = np.zeros(counts.shape[0] + 1, np.int64)
     for j in range(counts.shape[0]):
         starts[j + 1] = starts[j] + encoded_bytes(counts[j], universe)
@@ -76,10 +79,10 @@ def list_starts(counts, universe):
 def encode(numbers, posting_starts, id_starts, universe, out):
     """Encode lists of increasing numbers.
 
-    numbers         [P] uint32, each below `universe`, strictly increasing inside a list
+    numbers         [P] uint32, each below `universe`, strictly increasing within a list
     posting_starts  [L + 1] int64, list j is numbers[posting_starts[j]:posting_starts[j + 1]]
-    id_starts       [L + 1] int64, where the bytes of list j begin in `out` (see `list_starts`)
-    out             uint8, zeros
+    id_starts       [L + 1] int64, byte offset of list j in `out`, from `list_starts`
+    out             uint8, out; zeros on entry
     """
     for j in range(posting_starts.shape[0] - 1):
         first = posting_starts[j]
@@ -108,9 +111,9 @@ def encode(numbers, posting_starts, id_starts, universe, out):
 
 @njit(nogil=True)
 def decode_list(ids, begin, end, count, universe, out, first):
-    """Decode one list into out[first:first + count]; returns whether it is as `encode` writes them.
+    """Decode the list ids[begin:end] into out[first:first + count]; returns whether it is valid output of `encode`.
 
-    The list is ids[begin:end]. Nothing outside the arrays is read or written, whatever they hold.
+    Never reads or writes outside the arrays, whatever they hold.
     """
     if count < 0 or count > universe or first < 0 or first > out.shape[0] - count:
         return False
@@ -145,9 +148,11 @@ def decode_list(ids, begin, end, count, universe, out, first):
 
 @kernel(f"int64({_U1}, {_I8}, {_I8}, int64, uint32[::1])")
 def decode(ids, posting_starts, id_starts, universe, out):
-    """Decode all lists; returns -1, or the number of the first list that is not as `encode` writes them.
+    """Decode all lists; returns -1, or the number of the first list that is not valid output of `encode`.
 
-    ids  uint8 with PADDING; posting_starts, id_starts [L + 1] int64; out [P] uint32 receives the numbers
+    ids                        uint8 with PADDING
+    posting_starts, id_starts  [L + 1] int64, as for `encode`
+    out                        [P] uint32, out: the numbers
     """
     for j in range(posting_starts.shape[0] - 1):
         first = posting_starts[j]
@@ -161,9 +166,9 @@ def decode(ids, posting_starts, id_starts, universe, out):
 def count_moved(ids, list_words, posting_starts, id_starts, vocabulary, moved, range_bits, counts):
     """Count the postings of some lists of one range by their new range and word.
 
-    moved   [U] int64, the new number of each image of the range, -1 for one that goes
-    counts  [new ranges * vocabulary] int64, added to
-    returns -1, or the number of the first damaged list
+    moved    [U] int64, the new number of each image of the range, -1 for a removed image
+    counts   [new ranges * vocabulary] int64, added to
+    returns  -1, or the number of the first damaged list
     """
     universe = moved.shape[0]
     numbers = np.empty(universe, np.uint32)
@@ -181,12 +186,13 @@ def count_moved(ids, list_words, posting_starts, id_starts, vocabulary, moved, r
 
 @kernel(f"int64({_U1}, {_U4}, {_I8}, {_I8}, {_CODES}, int64, {_I8}, int64[::1], uint32[::1], uint64[:, ::1])")
 def gather_moved(ids, list_words, posting_starts, id_starts, codes, first_word, moved, places, out_numbers, out_codes):
-    """Bring the postings of some lists of one range to their new places.
+    """Copy the postings of some lists of one range to their new positions.
 
-    moved    [U] int64, the new number of each image inside the new range, -1 for one that goes elsewhere
-    places   [words of the chunk] int64, where the next posting of word `first_word + w` goes; advanced
-    out_numbers [n] uint32, out_codes [n, W] uint64 receive them
-    returns  -1, or the number of the first list that is damaged or not as `count_moved` found it
+    moved        [U] int64, the new number of each image within the new range, -1 for an image outside it
+    places       [words of the chunk] int64, position of the next posting of word `first_word + w`; advanced
+    out_numbers  [n] uint32, out: image numbers
+    out_codes    [n, W] uint64, out: codes
+    returns      -1, or the number of the first list that is damaged or changed since `count_moved`
     """
     universe = moved.shape[0]
     numbers = np.empty(universe, np.uint32)

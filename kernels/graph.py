@@ -1,12 +1,12 @@
-"""Nearest words through a graph of centroids: build it, search it.
+"""Approximate nearest words through a neighbour graph of the centroids: build it, search it.
 
 The search is the best-first beam search on a navigable neighbour graph (Malkov and Yashunin, TPAMI 2020, algorithm 2).
-Instead of upper layers it looks at all of a few hundred entries, and then at the links of two words at a time. Steps
-through the graph compare 8-bit copies of query and centroids, which fit into the second and third level of the cache
-and whose distances are exact integers; the words that remain are ordered by their true distance. The graph is thinned
-by the relative neighbourhood rule of the same paper (algorithm 4).
+Instead of upper layers it compares a few hundred entry points, then follows the links of two words per step. Steps
+compare 8-bit copies of query and centroids, which fit in the L2 and L3 caches and whose distances are exact integers;
+the remaining words are ranked by their exact distance. Links are pruned by the relative neighbourhood rule of the same
+paper (algorithm 4).
 
-Queries are independent of each other, so the words of a query depend neither on threads nor on the queries beside it.
+Queries are independent of each other: the words of a query depend neither on threads nor on the other queries.
 """
 
 import numpy as np
@@ -17,24 +17,24 @@ from numba.extending import intrinsic
 
 from asmk_engine.kernels import kernel
 
-BLOCK = 32  # components that are compared at a time: a copy's row is padded with zeros to a multiple
+BLOCK = 32  # components compared at a time: rows of 8-bit codes are padded with zeros to a multiple of it
 LARGEST = 127
-USUAL = 128  # the width that has code of its own
-GROUP = 4  # words that are compared with the query at a time
-LANES = 8  # keys of the beam that are moved at a time
-LONGEST = 1024  # links that are followed from one word
-MARKS = 255  # queries that are told apart in the bytes of the words they met
-SURE_LEAST = 5  # the walk ends by the distance of the last word wanted, but of no fewer than these
-STEP = 2  # words whose links are followed at a time
-TRUE_FACTOR = 2  # so many words are ordered by true distance for each that is wanted,
-TRUE_LEAST = 12  # but no fewer than these: an 8-bit distance rarely errs by more places
+USUAL = 128  # the width with a specialised code path
+GROUP = 4  # words compared with the query at a time
+LANES = 8  # keys of the beam moved at a time
+LONGEST = 1024  # most links followed from one word
+MARKS = 255  # queries distinguished by the one-byte visited marks before these are cleared
+SURE_LEAST = 5  # least rank whose distance decides when the search ends
+STEP = 2  # words whose links are followed per step
+TRUE_FACTOR = 2  # words reranked by exact distance for each requested word,
+TRUE_LEAST = 12  # and the least number: an 8-bit distance is rarely off by more ranks
 _F4 = "Array(float32, 2, 'C', readonly=True)"
 _S1 = "Array(int8, 2, 'C', readonly=True)"
 _I4 = "Array(int32, 2, 'C', readonly=True)"
 _E4 = "Array(int32, 1, 'C', readonly=True)"
 _I8 = "Array(int64, 1, 'C', readonly=True)"
 _LINE = 64  # bytes of a cache line
-# A key of the beam holds, from the top: the distance, the word, and a bit that says whether its neighbours were seen.
+# A key of the beam holds, from the high bits: the distance, the word, and a bit that is set once the word was expanded.
 _FAR_SHIFT = np.int64(32)
 _WORD_SHIFT = np.int64(1)
 _WORD_MASK = np.int64(0x7FFFFFFF)
@@ -42,7 +42,7 @@ FIRST_KEY, LAST_KEY = np.int64(-(2**63)), np.int64(2**63 - 1)
 
 
 def _pointer(context, builder, array_type, array, place):
-    """The address of an element of an array."""
+    """Return the address of an array element."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [place])
 
 
@@ -51,13 +51,13 @@ def _vector(bits, lanes):
 
 
 def _shuffled(builder, one, other, lanes):
-    """Lanes of two vectors of one type; those of the second are counted on."""
+    """Select lanes of two vectors of one type; lanes of the second are numbered after those of the first."""
     places = ir.Constant(_vector(32, len(lanes)), [ir.Constant(ir.IntType(32), lane) for lane in lanes])
     return builder.shuffle_vector(one, other, places)
 
 
 def _load_wide(builder, base, place):
-    """A block of components, widened to 16 bits."""
+    """Load a block of components, widened to 16 bits."""
     bits = base.type.pointee.width
     source = builder.bitcast(builder.gep(base, [place]), _vector(bits, BLOCK).as_pointer())
     loaded = builder.load(source, align=1)
@@ -65,7 +65,7 @@ def _load_wide(builder, base, place):
 
 
 def _squares(builder, one, others, width):
-    """For each of `others` a vector whose lanes add up to its squared distance to `one`; all are addresses."""
+    """Return for each of `others` a vector whose lanes sum to its squared distance to `one`; all are addresses."""
     wide, half = _vector(32, BLOCK), _vector(32, BLOCK // 2)
     totals = [cgutils.alloca_once_value(builder, ir.Constant(half, None)) for _ in others]
     zero, step = (ir.Constant(width.type, value) for value in (0, BLOCK))
@@ -73,14 +73,14 @@ def _squares(builder, one, others, width):
         left = _load_wide(builder, one, place)
         for other, total in zip(others, totals, strict=True):
             difference = builder.sext(builder.sub(left, _load_wide(builder, other, place)), wide)
-            squares = builder.mul(difference, difference)  # with the sum of pairs one instruction, where there is one
+            squares = builder.mul(difference, difference)  # one instruction with the pairwise sum (x86 pmaddwd)
             pairs = [_shuffled(builder, squares, squares, range(i, BLOCK, 2)) for i in (0, 1)]
             builder.store(builder.add(builder.load(total), builder.add(*pairs)), total)
     return [builder.load(total) for total in totals]
 
 
 def _folded(builder, vectors):
-    """One vector of the lanes of all: each halved by adding as often as two vectors are joined; in their order."""
+    """Reduce vectors to one, in order: each round joins pairs of them and halves the lanes of each by adding."""
     lanes, group = vectors[0].type.count, vectors[0].type.count
     while len(vectors) > 1:
         places = range(2 * lanes)
@@ -93,7 +93,7 @@ def _folded(builder, vectors):
 
 @intrinsic
 def _distance(typing_context, codes, one, other, width):
-    """Squared distance of two rows of codes [K, width] int8."""
+    """Compute the squared distance of two rows of codes [K, width] int8."""
 
     def generate(context, builder, signature, arguments):
         codes, *rows, width = arguments
@@ -108,7 +108,7 @@ def _distance(typing_context, codes, one, other, width):
 
 @intrinsic
 def _measure_group(typing_context, query, codes, width, fresh, place, keys):
-    """Keys of the words fresh[place:place + 4], int32, for a query [width] int16, into keys[place:place + 4]."""
+    """Write the keys of the words fresh[place:place + 4] for a query [width] int16 to keys[place:place + 4]."""
 
     def generate(context, builder, signature, arguments):
         query, codes, width, fresh, place, keys = arguments
@@ -119,7 +119,7 @@ def _measure_group(typing_context, query, codes, width, fresh, place, keys):
         rows = [builder.extract_element(words, ir.Constant(ir.IntType(32), lane)) for lane in range(GROUP)]
         bases = [builder.gep(base, [builder.mul(row, width)]) for row in rows]
         one = _pointer(context, builder, signature.args[0], query, ir.Constant(width.type, 0))
-        folded = _folded(builder, _squares(builder, one, bases, width))  # four lanes of each word, side by side
+        folded = _folded(builder, _squares(builder, one, bases, width))  # four adjacent lanes per word
         while folded.type.count > GROUP:
             pairs = [_shuffled(builder, folded, folded, range(i, folded.type.count, 2)) for i in (0, 1)]
             folded = builder.add(*pairs)
@@ -138,7 +138,7 @@ def _filled(kind, value):
 
 @intrinsic
 def _push_block(typing_context, keys, place, key):
-    """Make 8 of increasing keys what they are with one key more: min(the old one, max(the one before it, the key))."""
+    """Insert a key into 8 sorted keys: each becomes min(its old value, max(its predecessor, the key))."""
 
     def generate(context, builder, signature, arguments):
         keys, place, key = arguments
@@ -147,7 +147,7 @@ def _push_block(typing_context, keys, place, key):
         below = builder.gep(here, [ir.Constant(place.type, -LANES)])
         here, below = (builder.bitcast(pointer, kind.as_pointer()) for pointer in (here, below))
         old = builder.load(here, align=8)
-        # Not loaded from one place further down: a load across two recent stores has to wait for both.
+        # Shuffled instead of an unaligned load: a load that spans two recent stores has to wait for both.
         before = _shuffled(builder, builder.load(below, align=8), old, range(LANES - 1, 2 * LANES - 1))
         undefined = ir.Constant(kind, ir.Undefined)
         filled = builder.insert_element(undefined, key, ir.Constant(ir.IntType(32), 0))
@@ -161,7 +161,7 @@ def _push_block(typing_context, keys, place, key):
 
 @intrinsic
 def _open_lane(typing_context, keys, place, lane):
-    """The first from `lane` on of keys[place:place + 8] whose last bit is 0; 8 when there is none."""
+    """Return the first lane >= `lane` of keys[place:place + 8] whose lowest bit is 0; 8 when there is none."""
 
     def generate(context, builder, signature, arguments):
         *source, lane = arguments
@@ -177,7 +177,7 @@ def _open_lane(typing_context, keys, place, lane):
 
 @intrinsic
 def _prefetch(typing_context, array, place):
-    """Ask for the memory of an element of an array; any address is allowed."""
+    """Prefetch an array element; any address is allowed."""
 
     def generate(context, builder, signature, arguments):
         pointer = builder.bitcast(_pointer(context, builder, signature.args[0], *arguments), ir.IntType(8).as_pointer())
@@ -191,7 +191,7 @@ def _prefetch(typing_context, array, place):
 
 @kernel(f"void({_F4}, Array(float32, 1, 'C', readonly=True), float32, int8[:, ::1])")
 def quantise(vectors, centre, scale, out):
-    """8-bit copies: (vector - centre) * scale, rounded and clipped, then zeros.
+    """Quantise to 8 bits: (vector - centre) * scale, rounded and clipped, padded with zeros.
 
     vectors [n, D] float32, centre [D] float32; out [n, W] int8, W >= D and a multiple of BLOCK
     """
@@ -219,7 +219,7 @@ def _word(key):
 
 @njit(nogil=True)
 def _insert(keys, size, room, key):
-    """Put a key into the `size` increasing keys, of which `room` are kept; returns its place."""
+    """Insert a key into `size` sorted keys, of which `room` are kept; returns its position."""
     place = size if size < room else room - 1
     while place > 0 and keys[place - 1] > key:
         keys[place] = keys[place - 1]
@@ -230,7 +230,7 @@ def _insert(keys, size, room, key):
 
 @njit(nogil=True)
 def _look(listed, begin, end, codes, visited, mark, fresh, found):
-    """Add the words listed from begin to end whose mark is another to the `found` fresh ones; returns how many."""
+    """Append the words listed[begin:end] not yet visited to the `found` fresh ones; returns the new number."""
     count, width = codes.shape
     for i in range(begin, end):
         word = listed[i]
@@ -245,11 +245,11 @@ def _look(listed, begin, end, codes, visited, mark, fresh, found):
 
 @njit(nogil=True)
 def _measure(query, codes, fresh, found, near):
-    """Keys of the fresh words, in groups; the last group is filled up with the first word."""
+    """Compute the keys of the fresh words, in groups; the last group is padded with the first word."""
     width = codes.shape[1]
     for i in range(found, found + GROUP - 1):
         fresh[i] = fresh[0]
-    if width == USUAL:  # a width that is known makes straight-line code
+    if width == USUAL:  # a constant width compiles to straight-line code
         for i in range(0, found, GROUP):
             _measure_group(query, codes, USUAL, fresh, i, near)
     else:
@@ -259,7 +259,7 @@ def _measure(query, codes, fresh, found, near):
 
 @njit(nogil=True)
 def _next(keys, place, end):
-    """The first place from `place` on, and below `end`, whose word was not looked at; else `end`."""
+    """Return the first position in [place, end) whose word was not expanded; `end` when there is none."""
     begin = place & -LANES
     lane = _open_lane(keys, begin, place & (LANES - 1))
     while lane == LANES:
@@ -272,7 +272,7 @@ def _next(keys, place, end):
 
 @njit(nogil=True)
 def _order(query, centroids, labels, keys, size, distances):
-    """Replace the first `size` keys by their labels, in the order of their true distances."""
+    """Replace the first `size` keys by their labels, sorted by exact distance."""
     for i in range(size):
         keys[i] = labels[_word(keys[i])]
         for d in range(0, centroids.shape[1], 16):
@@ -293,7 +293,7 @@ def _order(query, centroids, labels, keys, size, distances):
 
 @njit(nogil=True)
 def _push(keys, near, found):
-    """Put those of the `found` near keys that are less than the last key into the increasing keys."""
+    """Insert those of the `found` near keys that are less than the last key into the sorted keys."""
     last, kept = keys[-1], 0
     for i in range(found):
         near[kept] = near[i]
@@ -305,10 +305,10 @@ def _push(keys, near, found):
 
 @njit(nogil=True)
 def _walk(query, codes, starts, links, entries, surely, spread, keys, visited, mark, fresh, near):
-    """Fill keys[8:] with the words that the graph leads to, those nearest to the query, increasing.
+    """Fill keys[8:] with the nearest words found through the graph, sorted.
 
-    The walk ends when all of them were looked around, or when the squared distance of the next exceeds
-    `spread` times that of keys[surely].
+    The search ends when all of them are expanded, or when the squared distance of the next exceeds `spread` times that
+    of keys[surely].
     """
     end = keys.shape[0]
     keys[:LANES] = FIRST_KEY
@@ -342,16 +342,16 @@ _LAID_OUT = f"{_S1}, {_E4}, {_E4}, {_E4}, {_E4}"
 
 @kernel(f"void({_F4}, {_S1}, {_F4}, {_LAID_OUT}, int64, float64, int32[:, ::1])")
 def search(queries, query_codes, centroids, codes, labels, starts, links, entries, beam, spread, words):
-    """The nearest words of every query that the graph leads to, nearest first, the lower word first among equals.
+    """Find the nearest words of every query through the graph, nearest first; ties go to the lower word.
 
-    queries [n, D] float32, query_codes [n, W] int8
-    centroids [K, D] float32, K < 2**31; the walk knows its words by places, and labels [K] int32 names the word of each
-    codes [K, W] int8, starts [K + 1] int32 and links [L] int32 are by place: the places linked to place p are
-                links[starts[p]:starts[p + 1]], of which the first LONGEST count; entries [E]: where the search begins
-    beam        how many words are kept in view, at least 1; rounded up to a multiple of 8
-    spread      the search ends before a word whose squared distance is so many times that of the last one wanted
-    words       [n, k] int32, out; -1 where fewer than k words were reached, as can be in a damaged graph
-    Links and entries that are no places are passed over, labels must be words; nothing outside the arrays is read.
+    queries [n, D] float32, query_codes [n, W] int8, centroids [K, D] float32, K < 2**31
+    codes, starts, links, entries  [K, W] int8, [K + 1], [L], [E] int32, numbered by position: position p is linked to
+            links[starts[p]:starts[p + 1]], of which the first LONGEST are followed; the search starts at `entries`
+    labels  [K] int32, the word at each position
+    beam    number of candidates kept, at least 1; rounded up to a multiple of 8
+    spread  stop at a word whose squared distance exceeds this multiple of that of the last requested word
+    words   [n, k] int32, out; -1 where fewer than k words were reached, which is possible in a damaged graph
+    Invalid links and entries are skipped; labels must be words. Never reads outside the arrays.
     """
     count, width = codes.shape
     wanted = words.shape[1]
@@ -361,7 +361,7 @@ def search(queries, query_codes, centroids, codes, labels, starts, links, entrie
     most = STEP * LONGEST + entries.shape[0] + GROUP
     fresh, near = np.empty(most, np.int32), np.empty(most, np.int64)
     distances = np.empty(room, np.float32)
-    visited = np.empty(count, np.uint8)  # the mark of the query that met a word last
+    visited = np.empty(count, np.uint8)  # the mark of the last query that visited each word
     query = np.empty(width, np.int16)
     for row in range(queries.shape[0]):
         for d in range(width):
@@ -380,14 +380,14 @@ def search(queries, query_codes, centroids, codes, labels, starts, links, entrie
 
 @kernel(f"void({_S1}, int64, int64, {_I8}, {_E4}, float64, int32[:, ::1])")
 def thin(codes, first, last, starts, candidates, slack, neighbours):
-    """Choose the neighbours of words first to last from their candidates, nearest first.
+    """Select the neighbours of the words `first` to `last` (exclusive) from their candidates, nearest first.
 
-    A candidate is passed over when a neighbour chosen before is nearer to it, by the factor `slack`, than the word is.
+    A candidate is skipped when an already selected neighbour is nearer to it, by the factor `slack`, than the word is.
 
     codes       [K, W] int8
-    starts      [K + 1] int64, candidates [starts[K]] int32: those of a word; itself, doubles and non-words are dropped
+    starts      [K + 1] int64, ranges of `candidates` [starts[K]] int32; the word itself and invalid words are dropped
     slack       at least 1, on squared distances: larger keeps more
-    neighbours  [K, R] int32, rows first to last are written, -1 after the last neighbour
+    neighbours  [K, R] int32, out: rows `first` to `last`, -1 after the last neighbour
     """
     count, width = codes.shape
     degree = neighbours.shape[1]
@@ -427,7 +427,7 @@ def thin(codes, first, last, starts, candidates, slack, neighbours):
 
 @kernel(f"int64({_I4}, int64, uint8[::1], int32[::1])")
 def reach(neighbours, start, reached, queue):
-    """Mark every word that can be reached from `start` through words not marked before; returns how many.
+    """Mark every word reachable from `start` through unmarked words; returns their number.
 
     neighbours [K, R] int32, reached [K] uint8, queue [K] int32 (scratch)
     """

@@ -1,12 +1,12 @@
 """Score the images of one range against a query: the inner loop of the selective match kernel.
 
-For every query word and every posting of that word, with h the Hamming distance of the two codes, the image's score
-grows by weight * table[h]; table[h] holds sigma(1 - 2 h / D) (Tolias et al., ECCV 2020, section 3). See elias_fano.py
+For every query word and every posting of that word, with h the Hamming distance of the two codes, weight * table[h] is
+added to the score of the image; table[h] is sigma(1 - 2 h / D) (Tolias et al., ECCV 2020, section 3). See elias_fano.py
 for the layout of the lists.
 
-A list is read in three short passes over buffers that stay in the first-level cache: image numbers, distances, scores.
-The first two work on vectors, written in LLVM's generic vector operations, which every processor can run. The last two
-ask for the codes of the next list while they work.
+A list is read in three short passes over buffers that stay in the L1 cache: image numbers, distances, scores. The first
+two are vectorised with LLVM's generic vector operations, which every processor can run. The last two prefetch the codes
+of the next list.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from asmk_engine.kernels import kernel
 
 PADDING = 64  # bytes after the last list, so that a reader may load a whole vector
-BUCKET = 256  # images that share the high part of their numbers in a list with 8 low bits
+BUCKET = 256  # images with the same high part in a list with 8 low bits
 _I8 = "Array(int64, 1, 'C', readonly=True)"
 _F8 = "Array(float64, 1, 'C', readonly=True)"
 _U4 = "Array(uint32, 1, 'C', readonly=True)"
@@ -34,7 +34,7 @@ _LOW_HALF = np.uint64(0xFFFFFFFF)
 
 
 def _pointer(context, builder, array_type, array, place):
-    """The address of an element of an array."""
+    """Return the address of an array element."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [place])
 
 
@@ -47,7 +47,7 @@ def _constants(kind, values):
 
 
 def _spread(builder, kind, scalars):
-    """A vector that repeats a few scalars in turn."""
+    """Build a vector that repeats a few scalars cyclically."""
     empty, i32 = ir.Constant(kind, ir.Undefined), ir.IntType(32)
     filled = empty
     for lane, scalar in enumerate(scalars):
@@ -63,7 +63,7 @@ def _call(builder, name, result, arguments):
 
 @intrinsic
 def _load(typing_context, array, position):
-    """The 64-bit word that begins at byte `position`, aligned or not."""
+    """Load the 64-bit word at byte `position`, aligned or not."""
 
     def generate(context, builder, signature, arguments):
         pointer = _pointer(context, builder, signature.args[0], *arguments)
@@ -74,7 +74,7 @@ def _load(typing_context, array, position):
 
 @intrinsic
 def _ones(typing_context, word):
-    """How many bits of a 64-bit word are set."""
+    """Count the set bits of a 64-bit word."""
 
     def generate(context, builder, signature, arguments):
         return builder.ctpop(arguments[0])
@@ -84,7 +84,7 @@ def _ones(typing_context, word):
 
 @intrinsic
 def _trailing_zeros(typing_context, word):
-    """The place of the lowest set bit of a 64-bit word that is not 0."""
+    """Return the position of the lowest set bit of a non-zero 64-bit word."""
 
     def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], cgutils.true_bit)
@@ -94,9 +94,9 @@ def _trailing_zeros(typing_context, word):
 
 @intrinsic
 def _expand(typing_context, parts, byte, base, ids, begin, out, place):
-    """Image numbers of the set bits of a byte of high bits: parts[byte] + base + ids[begin:begin + 8], modulo 2**16.
+    """Decode the set bits of a byte of high bits: parts[byte] + base + ids[begin:begin + 8], modulo 2**16.
 
-    Writes out[place:place + 8] uint16; as many as there are bits mean something.
+    Writes out[place:place + 8] uint16, of which only the first are valid, one per set bit.
     """
 
     def generate(context, builder, signature, arguments):
@@ -116,11 +116,11 @@ def _expand(typing_context, parts, byte, base, ids, begin, out, place):
 
 
 def _distances_of(width):
-    """An intrinsic for codes of `width` 64-bit words, whose vectors have to be known when it is compiled."""
+    """Make an intrinsic for codes of `width` 64-bit words: vector types must be known when it is compiled."""
 
     @intrinsic
     def distances(typing_context, codes, row, query, q, out, place):
-        """Hamming distances of 8 codes from row `row` on to row `q` of query, into out[place:place + 8] uint16."""
+        """Write the Hamming distances of codes[row:row + 8] to query[q] to out[place:place + 8] uint16."""
 
         def generate(context, builder, signature, arguments):
             codes, row, query, q, out, place = arguments
@@ -151,7 +151,7 @@ _distances_64, _distances_128, _distances_256 = (_distances_of(width) for width 
 
 @intrinsic
 def _prefetch(typing_context, array, place):
-    """Ask for the memory of an element of a flat array; any address is allowed."""
+    """Prefetch an element of a flat array; any address is allowed."""
 
     def generate(context, builder, signature, arguments):
         pointer = _pointer(context, builder, signature.args[0], *arguments)
@@ -164,7 +164,7 @@ def _prefetch(typing_context, array, place):
 
 
 def _parts_of_bytes():
-    """For every byte, what each of its set bits adds to an image number: (bit - bits before it) << 8; and how many."""
+    """Tabulate per byte what each set bit adds to an image number, (bit - set bits below it) << 8, and the bit count."""
     parts, counts = np.zeros((1 << _BITS, _BITS), np.uint16), np.zeros(1 << _BITS, np.uint8)
     for byte in range(1 << _BITS):
         bits = [bit for bit in range(_BITS) if byte >> bit & 1]
@@ -178,7 +178,7 @@ _PARTS, _COUNTS = _parts_of_bytes()
 
 @kernel(f"void({_U4}, {_U4}, int64[::1])")
 def find_lists(list_words, words, out):
-    """Where each of the increasing `words` stands among the increasing `list_words`, -1 where it does not.
+    """Find the position of each of the increasing `words` in the increasing `list_words`, -1 if absent.
 
     list_words [L] uint32, words [q] uint32, out [q] int64
     """
@@ -186,7 +186,7 @@ def find_lists(list_words, words, out):
     for i in range(words.shape[0]):
         high = list_words.shape[0]
         if low < high and words[i] >= list_words[low]:
-            # Whole numbers that increase: the word stands here where none is left out, and never later.
+            # Strictly increasing integers: the word is here if none is skipped in between, and never later.
             latest = low + np.int64(words[i] - list_words[low])
             if latest < high:
                 if list_words[latest] == words[i]:
@@ -204,7 +204,7 @@ def find_lists(list_words, words, out):
 
 @njit(nogil=True)
 def _read_numbers(ids, begin, size, count, low, universe, numbers):
-    """The image numbers of one list; returns whether the list is whole. `numbers` holds at least count + 8."""
+    """Decode the image numbers of one list; returns whether the list is valid. `numbers` holds at least count + 8."""
     low_bytes = (count * low + 7) >> 3
     high_begin, high_bytes = begin + low_bytes, size - low_bytes
     place, i = np.int64(0), np.int64(0)
@@ -216,7 +216,7 @@ def _read_numbers(ids, begin, size, count, low, universe, numbers):
             _expand(_PARTS, byte, (8 * place - i) << 8, ids, begin + i, numbers, i)
             i += np.int64(_COUNTS[byte])
             place += 1
-        if i < count:  # bits after the last would let a high part wrap around below
+        if i < count:  # masked: stray bits after the last would make a high part wrap around
             byte = np.int64(ids[high_begin + place]) & ((1 << (high_bits & 7)) - 1)
             _expand(_PARTS, byte, (8 * place - i) << 8, ids, begin + i, numbers, i)
             i += np.int64(_COUNTS[byte])
@@ -241,9 +241,9 @@ def _read_numbers(ids, begin, size, count, low, universe, numbers):
 
 @njit(nogil=True)
 def _read_distances(codes, first, count, query_codes, q, distances, ahead):
-    """The Hamming distances of the codes of one list to those of query word q; asks for every second line from `ahead`.
+    """Compute the Hamming distances of the codes of one list to query word q; prefetches every second line at `ahead`.
 
-    The other lines are asked for while the scores are scattered: so memory is busy in both passes.
+    The other lines are prefetched while the scores are scattered, so that memory is busy in both passes.
     """
     k = np.int64(0)
     if codes.shape[1] == 2:
@@ -271,10 +271,10 @@ def _read_distances(codes, first, count, query_codes, q, distances, ahead):
 
 @njit(nogil=True)
 def _digest(codes, first, count, ids, begin, size, lanes):
-    """32 bits that stand for the codes and image numbers of one list; `lanes` [32] uint64 is scratch.
+    """Compute a 32-bit digest of the codes and image numbers of one list; `lanes` [32] uint64 is scratch.
 
-    Every 64-bit word is added to one of 32 lanes, and with it the product of its halves, which were changed by a key
-    that depends on the place: so a word that is altered, moved or exchanged shows (the scheme of UMAC's NH).
+    Every 64-bit word is added to one of 32 lanes, together with the product of its halves after adding a key that
+    depends on the position, so that altered, moved or swapped words are detected (the scheme of UMAC's NH).
     """
     words = codes.reshape(-1)
     place, end = np.uint64(first) * np.uint64(codes.shape[1]), np.uint64(first + count) * np.uint64(codes.shape[1])
@@ -298,7 +298,7 @@ def _digest(codes, first, count, ids, begin, size, lanes):
     for lane in range(_DIGEST_LANES):
         total = (total ^ lanes[lane]) * _KEY
         total ^= total >> np.uint64(29)
-    for byte in range(0, size, 8):  # the last may be of the next list or of the padding: those bits are masked
+    for byte in range(0, size, 8):  # the last word may extend into the next list or the padding: masked
         word = _load(ids, begin + byte)
         if size - byte < 8:
             word &= (np.uint64(1) << np.uint64(8 * (size - byte))) - np.uint64(1)
@@ -309,7 +309,7 @@ def _digest(codes, first, count, ids, begin, size, lanes):
 
 @kernel(f"void({_I8}, {_I8}, {_U1}, {_U8}, uint32[::1])")
 def digest_lists(posting_starts, id_starts, ids, codes, out):
-    """What stands for each of some lists, so that `match` notices an altered one when it first reads it.
+    """Compute the digest of each list, with which `match` detects an altered list when it first reads it.
 
     posting_starts, id_starts [L + 1] int64: the lists in codes [P, W] uint64 and ids uint8 with PADDING; out [L] uint32
     """
@@ -321,17 +321,17 @@ def digest_lists(posting_starts, id_starts, ids, codes, out):
 
 @kernel(f"int64({_I8}, {_U8}, {_F8}, {_I8}, {_I8}, {_U1}, {_U8}, {_U4}, uint8[::1], {_F8}, int64, float64[::1])")
 def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, digests, seen, table, universe, scores):
-    """Add to the score of every image of a range what its postings of the query's words are worth.
+    """Add the contributions of the postings of the query's words to the scores of the images of a range.
 
     lists           [q] int64, the list of each query word, -1 for none
     query_codes     [q, W] uint64, weights [q] float64
     posting_starts  [L + 1] int64, id_starts [L + 1] int64, ids uint8 with PADDING, codes [P, W] uint64: the segment
-    digests         [L] uint32, what `digest_lists` says of each list
-    seen            [L] uint8, not 0 for a list that was compared with its digest before; in and out
-    table           [64 W + 1] float64, the worth of each Hamming distance
+    digests         [L] uint32, from `digest_lists`
+    seen            [L] uint8, in and out: not 0 for a list that was already compared with its digest
+    table           [64 W + 1] float64, the contribution of each Hamming distance
     universe        images of the range, at most 65 536
     scores          [universe rounded up to BUCKET] float64, added to in the order of the query words
-    returns -1, or the number of the first list that is damaged; nothing outside the arrays is read or written
+    returns         -1, or the number of the first damaged list; never reads or writes outside the arrays
     """
     numbers = np.empty(universe + _BITS, np.uint16)
     distances = np.empty(universe + _CODES, np.uint16)
@@ -363,7 +363,7 @@ def match(lists, query_codes, weights, posting_starts, id_starts, ids, codes, di
         later = lists[q + 2] if q + 2 < lists.shape[0] and lists[q + 2] >= 0 else j
         _prefetch(posting_starts, later)
         _prefetch(id_starts, later)
-        for line in range(0, size, _LINE):  # lists that follow each other are of like size
+        for line in range(0, size, _LINE):  # the next list is assumed to be of similar size
             _prefetch(ids, id_starts[following] + line)
         ahead = posting_starts[following]
         _read_distances(codes, first, count, query_codes, q, distances, ahead)

@@ -1,4 +1,4 @@
-"""Find names among many that are kept in byte order."""
+"""Binary search in a table of names sorted in byte order."""
 
 import numpy as np
 from numba import njit
@@ -12,7 +12,7 @@ _I8 = "Array(int64, 1, 'C', readonly=True)"
 
 @njit(nogil=True)
 def _compare(one, first, end, other, other_first, other_end):
-    """Below, at or above 0 as one[first:end] stands before, is, or stands after other[other_first:other_end]."""
+    """Compare two byte strings; returns < 0, 0 or > 0 as one[first:end] is <, == or > other[other_first:other_end]."""
     for i in range(min(end - first, other_end - other_first)):
         difference = np.int64(one[first + i]) - np.int64(other[other_first + i])
         if difference != 0:
@@ -22,13 +22,15 @@ def _compare(one, first, end, other, other_first, other_end):
 
 @kernel(f"int64({_U1}, {_I8}, {_U4}, {_U1}, {_I8}, int64[::1])")
 def find_names(name_bytes, name_offsets, name_order, wanted_bytes, wanted_offsets, out):
-    """Binary search for every wanted name; returns -1, or the first place of the tables that contradicts them.
+    """Find every wanted name by binary search; returns -1, or the first row of `name_order` that is inconsistent.
 
-    name_bytes [B] uint8, name_offsets [I + 1] int64: name i is name_bytes[name_offsets[i]:name_offsets[i + 1]]
-    name_order [I] uint32, the names in byte order
-    wanted_bytes uint8, wanted_offsets [n + 1] int64, likewise; these must be sound
-    out        [n] int64, receives the number of each wanted name, -1 for one that is not there
-    Nothing outside the arrays is read, whatever the first three hold.
+    name_bytes      [B] uint8, name i is name_bytes[name_offsets[i]:name_offsets[i + 1]]
+    name_offsets    [I + 1] int64
+    name_order      [I] uint32, the names in byte order
+    wanted_bytes    uint8, laid out like `name_bytes`; must be valid
+    wanted_offsets  [n + 1] int64, likewise
+    out             [n] int64, out: the number of each wanted name, -1 if it is not in the table
+    Never reads outside the arrays, whatever the first three hold.
     """
     images = name_order.shape[0]
     for i in range(wanted_offsets.shape[0] - 1):

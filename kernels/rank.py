@@ -1,4 +1,4 @@
-"""Scores of one range, and which of them can still be among the best."""
+"""Normalise the scores of one range and select those that can still be among the best."""
 
 import numpy as np
 
@@ -9,10 +9,12 @@ _F8 = "Array(float64, 1, 'C', readonly=True)"
 
 @kernel(f"int64({_F8}, {_F8}, float64, float64, uint32[::1], float64[::1])")
 def normalise(raw, norms, query_norm, least, numbers, scores):
-    """Divide by the norms and collect the images whose score is above 0 and at least `least`; returns how many.
+    """Divide by the norms and collect the images whose score is above 0 and at least `least`; returns their number.
 
-    raw      [n] float64, what the postings of each image are worth; norms [n] float64, those of the images
-    numbers  [n] uint32 and scores [n] float64, out: the images, increasing, and their scores
+    raw      [n] float64, the unnormalised score of each image
+    norms    [n] float64, the norm of each image
+    numbers  [n] uint32, out: the collected images, increasing
+    scores   [n] float64, out: their scores
     """
     found = np.int64(0)
     for i in range(raw.shape[0]):

@@ -1,8 +1,8 @@
-"""Nearest words for rounds of k-means: the nearest among words that are close, by links, to that of the round before.
+"""Approximate assignment for k-means: the nearest among the words linked to the descriptor's word of the last round.
 
-From the second round on most descriptors stay where they are, and the others move to a word nearby. The descriptors of
-one word share their candidates, so these are collected once and compared with many descriptors in the nearest cache,
-several at a time. Descriptors are independent of each other: their words depend neither on threads nor on the order.
+From the second round on, most descriptors keep their word and the others move to a word nearby. The descriptors of one
+word share their candidates, so these are collected once and compared with many descriptors in the L1 cache, several at
+a time. Descriptors are independent of each other: the result depends neither on threads nor on the order.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from numba import njit
 
 from asmk_engine.kernels import kernel
 
-TILE = 4  # descriptors and candidates that are compared at a time: sixteen sums, which vector registers can hold
-BLOCK = 64  # descriptors that are kept in the nearest cache: 32 KiB at 128 dimensions
+TILE = 4  # descriptors and candidates compared at a time: sixteen sums, which fit in vector registers
+BLOCK = 64  # descriptors kept in the L1 cache: 32 KiB at 128 dimensions
 _F4 = "Array(float32, 2, 'C', readonly=True)"
 _I4 = "Array(int32, 2, 'C', readonly=True)"
 _E4 = "Array(int32, 1, 'C', readonly=True)"
@@ -20,7 +20,7 @@ _I8 = "Array(int64, 1, 'C', readonly=True)"
 
 @njit(nogil=True)
 def _collect(neighbours, word, second, met, found):
-    """Write a word, its neighbours and the first `second` neighbours of each to `found`; returns how many."""
+    """Write a word, its neighbours and the first `second` neighbours of each to `found`; returns their number."""
     found[0] = word
     met[word] = 1
     size = 1
@@ -46,7 +46,7 @@ def _add(total, difference):
 
 @njit(nogil=True, fastmath={"reassoc", "contract"})
 def _compare(rows, q, centroids, a, b, c, d, out):
-    """Squared distances of rows q to q + TILE from the centroids a, b, c and d, to out [TILE, TILE]."""
+    """Write the squared distances of rows q to q + TILE from the centroids a, b, c and d to out [TILE, TILE]."""
     qa = qb = qc = qd = np.float32(0.0)
     pa = pb = pc = pd = np.float32(0.0)
     ra = rb = rc = rd = np.float32(0.0)
@@ -69,14 +69,17 @@ def _compare(rows, q, centroids, a, b, c, d, out):
 
 @kernel(f"void({_F4}, {_I8}, {_I8}, int64, int64, {_F4}, {_I4}, int64, int32[::1], float32[::1])")
 def refine(descriptors, order, starts, first, last, centroids, neighbours, second, words, distances):
-    """The nearest of a few hundred words for every descriptor of words first to last, the lower one among equals.
+    """Assign every descriptor of the words `first` to `last` (exclusive) to the nearest of a few hundred words.
 
-    Candidates are the word that the descriptor has, its neighbours, and the first `second` neighbours of each of them.
+    Candidates are the current word of the descriptor, its neighbours, and the first `second` neighbours of each of
+    these. Ties go to the lower word.
 
-    descriptors [n, D] float32, centroids [K, D] float32
-    order       [n] int64, descriptors by their word; starts [K + 1] int64: where in it those of a word begin
-    neighbours  [K, R] int32, words linked to each word, all below K; -1 ends a row
-    words       [n] int32, out; distances [n] float32, out: the squared distance to that word
+    descriptors    [n, D] float32
+    order, starts  [n] and [K + 1] int64, descriptors sorted by word, from `order_by_word`
+    centroids      [K, D] float32
+    neighbours     [K, R] int32, words linked to each word, all below K; -1 ends a row
+    words          [n] int32, out
+    distances      [n] float32, out: the squared distance to that word
     """
     dim = descriptors.shape[1]
     links = neighbours.shape[1]
@@ -90,7 +93,7 @@ def refine(descriptors, order, starts, first, last, centroids, neighbours, secon
         if starts[word] == starts[word + 1]:
             continue
         size = _collect(neighbours, word, second, met, found)
-        found[size : size + TILE] = word  # a tile is always whole: its sums must not depend on what is left over
+        found[size : size + TILE] = word  # pad to whole tiles: the sums must not depend on the remainder
         for begin in range(starts[word], starts[word + 1], BLOCK):
             count = min(BLOCK, starts[word + 1] - begin)
             for i in range(count + TILE):

@@ -1,8 +1,8 @@
-"""Vectors that stand for whole images: dot products whose every bit depends on the two vectors only.
+"""Kernels of global descriptors: dot products that are bitwise reproducible, and product quantisation.
 
-A dot product is the sum of the same products in the same order, eight sums side by side, wherever a row stands and
-whatever stands beside it; a product of matrices does not promise that. Sums are kept in double precision, in which the
-product of two single numbers is exact.
+A dot product adds the same products in the same order, in eight partial sums, independent of the position of the row
+and of the other rows; a matrix product does not guarantee that. Sums are kept in double precision, in which the product
+of two single-precision numbers is exact.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ _U2 = "Array(uint16, 1, 'C', readonly=True)"
 
 @kernel(f"void({_F42}, {_F4}, float64[::1])")
 def dots(rows, query, out):
-    """out[i] = rows[i] . query; rows [n, D] float32, query [D] float32, out [n] float64."""
+    """Compute out[i] = rows[i] . query; rows [n, D] float32, query [D] float32, out [n] float64."""
     dim = query.shape[0]
     sums = np.zeros(8)
     for i in range(rows.shape[0]):
@@ -35,9 +35,11 @@ def dots(rows, query, out):
 
 @kernel(f"void({_U2}, uint32[::1], float32[::1])")
 def widen(halves, bits, values):
-    """Finite half-precision numbers in single precision, exactly.
+    """Convert finite half-precision numbers to single precision, exactly.
 
-    halves  [n] uint16, the bits of float16; bits [n] uint32 and values [n] float32, out: two views of one memory
+    halves  [n] uint16, the bits of float16
+    bits    [n] uint32, out
+    values  [n] float32, out: a view of the same memory as `bits`
     """
     for i in range(halves.shape[0]):
         half = np.uint32(halves[i])
@@ -45,16 +47,18 @@ def widen(halves, bits, values):
         bits[i] = magnitude | ((half & np.uint32(0x8000)) << np.uint32(16))
     for i in range(halves.shape[0]):
         half = np.uint32(halves[i])
-        if half & np.uint32(0x7C00) == 0:  # below the smallest normal number: so many times 2 ** -24
+        if half & np.uint32(0x7C00) == 0:  # subnormal: a multiple of 2 ** -24
             small = np.float32(np.uint32(half & np.uint32(0x3FF))) * np.float32(2.0**-24)
             values[i] = -small if half & np.uint32(0x8000) else small
 
 
 @kernel(f"void({_F42}, {_F43}, uint8[:, ::1])")
 def encode_products(vectors, centroids, codes):
-    """The number of the nearest centroid in each sub-space; of equally near ones the first.
+    """Find the nearest centroid in each subspace; ties go to the first.
 
-    vectors [n, M * S] float32, centroids [M, K, S] float32 with K <= 256, codes [n, M] uint8, out
+    vectors    [n, M * S] float32
+    centroids  [M, K, S] float32, K <= 256
+    codes      [n, M] uint8, out
     """
     places, count, width = centroids.shape
     for i in range(vectors.shape[0]):
@@ -72,7 +76,10 @@ def encode_products(vectors, centroids, codes):
 
 @kernel(f"void({_F4}, {_F43}, float32[:, ::1])")
 def product_table(query, centroids, table):
-    """table[m, k] = sub-vector m of the query . centroids[m, k]; query [M * S], centroids [M, K, S], table [M, K]."""
+    """Compute table[m, k] = subvector m of the query . centroids[m, k].
+
+    query [M * S] float32, centroids [M, K, S] float32, table [M, K] float32, out
+    """
     places, count, width = centroids.shape
     for m in range(places):
         for k in range(count):
@@ -84,7 +91,10 @@ def product_table(query, centroids, table):
 
 @kernel(f"void({_U12}, {_F42}, float64[::1])")
 def look_up(codes, table, out):
-    """out[i] = sum over m of table[m, codes[i, m]]; codes [n, M] uint8, table [M, 256] float32, out [n] float64."""
+    """Compute out[i] = sum over m of table[m, codes[i, m]].
+
+    codes [n, M] uint8, table [M, 256] float32, out [n] float64
+    """
     places = table.shape[0]
     whole = places - places % 4
     for i in range(codes.shape[0]):
