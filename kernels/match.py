@@ -164,7 +164,7 @@ def _prefetch(typing_context, array, place):
 
 
 def _parts_of_bytes():
-    """Tabulate per byte what each set bit adds to an image number, (bit - set bits below it) << 8, and the bit count."""
+    """Tabulate per byte what each set bit adds to an image number, (bit - set bits below it) << 8, and its popcount."""
     parts, counts = np.zeros((1 << _BITS, _BITS), np.uint16), np.zeros(1 << _BITS, np.uint8)
     for byte in range(1 << _BITS):
         bits = [bit for bit in range(_BITS) if byte >> bit & 1]
