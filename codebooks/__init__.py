@@ -1,4 +1,4 @@
-"""The visual vocabulary: sample, whiten, cluster, assign."""
+"""Codebooks of visual words: sampling, whitening, k-means, assignment."""
 
 from asmk_engine.codebooks.codebook import Codebook, choose_words
 from asmk_engine.codebooks.kmeans import Round

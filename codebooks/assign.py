@@ -1,4 +1,4 @@
-"""Exact assignment: the k nearest centroids of every descriptor."""
+"""Exact assignment of descriptors to their k nearest centroids."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import numpy as np
 from asmk_engine.kernels.cluster import smallest
 from asmk_engine.threads import forks_wait
 
-# A block of distances of this many values (64 MiB) keeps the multiplication at full speed and memory bounded.
+# Distances computed at a time (64 MiB): enough for full speed of the matrix product, with bounded memory.
 BLOCK = 1 << 24
 
 
 def nearest_words(descriptors: np.ndarray, centroids: np.ndarray, k: int) -> np.ndarray:
-    """The k nearest centroids in L2, nearest first, the lower word first among equals.
+    """Return the k nearest centroids in L2, nearest first; ties go to the lower word.
 
-    descriptors [n, D] float32, centroids [K, D] float32, 1 <= k <= K
-    returns     [n, k] int32
+    descriptors  [n, D] float32
+    centroids    [K, D] float32, 1 <= k <= K
+    returns      [n, k] int32
     """
     words = np.empty((len(descriptors), k), np.int32)
     distances = np.empty((len(descriptors), k), np.float32)

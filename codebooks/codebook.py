@@ -1,4 +1,4 @@
-"""The codebook: what turns raw descriptors into visual words."""
+"""The codebook, which maps raw descriptors to visual words."""
 
 from __future__ import annotations
 
@@ -28,35 +28,41 @@ from asmk_engine.threads import forks_wait, thread_count
 
 KIND = "asmk-engine codebook"
 FORMAT = 1
-DESCRIPTORS_PER_WORD = 200  # what `auto` leaves for each word
-LEAST_PER_WORD = (
-    39  # with fewer a centroid describes its own few descriptors and little else (the bound faiss warns at)
-)
+DESCRIPTORS_PER_WORD = 200  # least number per word with `auto`
+LEAST_PER_WORD = 39  # with fewer, a centroid fits only its own few descriptors (the bound below which faiss warns)
 TRAINING_PER_WORD = 80  # more take longer and change mAP by less than another seed does
 MAX_WORDS = 65_536
-MOST_BITS = 32_768  # of a code: Hamming distances are counted in 16 bits
+MOST_BITS = 32_768  # in a code: Hamming distances are counted in 16 bits
 WHITENING = ("auto", "pca", "none")
 ASSIGNMENTS = ("auto", "exact", "graph")
-GRAPH_WORDS = 16_384  # `auto` takes the graph from so many words on: 4 times as fast there, 10 times at 65 536
-GRAPH_MOST = 64  # words of a descriptor that the graph is asked for; more are found by comparing all
+GRAPH_WORDS = 16_384  # `auto` uses the graph from this number of words on: 4 times as fast there, 10 times at 65 536
+GRAPH_MOST = 64  # most words per descriptor found through the graph; more are found by exact comparison
 WHITENING_SAMPLE = 1_000_000
 PROJECTED_ROWS = 1 << 16
-# OpenBLAS multiplies up to this size in the calling thread. After a larger product its own threads keep spinning for
-# some 20 ms, and a walk through the graph, which takes half as long, would share its processors with them.
+# OpenBLAS computes products up to this size in the calling thread. After a larger product its own threads keep spinning
+# for some 20 ms, and would compete for the processors with the graph search that follows, which takes half as long.
 SMALL_PRODUCT = 1 << 18
 LEAST_ROWS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """Mean, projection and centroids, for the descriptors of one recipe.
+    """Mean, projection and centroids for the descriptors of one recipe.
 
-    mean        [D0] float32, subtracted from a raw descriptor
-    projection  [D, D0] float32, applied after the mean
-    centroids   [K, D] float32, the visual words
-    recipe      what made the descriptors it was trained on
-    training    how it was trained: JSON values, for people
-    graph       the links through which descriptors are assigned, or None where they are compared with all words
+    Parameters
+    ----------
+    mean : ndarray of shape (D0,), float32
+        Subtracted from a raw descriptor.
+    projection : ndarray of shape (D, D0), float32
+        Applied after the mean is subtracted.
+    centroids : ndarray of shape (K, D), float32
+        The visual words.
+    recipe : Recipe
+        The extractor, options and weights of the descriptors it was trained on.
+    training : dict, optional
+        How it was trained, as JSON values; informative only.
+    graph : Graph, optional
+        The neighbour graph used for assignment; without one, descriptors are compared with all words.
     """
 
     mean: np.ndarray
@@ -73,22 +79,22 @@ class Codebook:
 
     @property
     def words(self) -> int:
-        """How many visual words there are, K."""
+        """Number of visual words, K."""
         return len(self.centroids)
 
     @property
     def dim(self) -> int:
-        """Dimensions of a projected descriptor, D: the bits of a code."""
+        """Dimension of a projected descriptor, D, which is the number of bits of a code."""
         return self.centroids.shape[1]
 
     @property
     def input_dim(self) -> int:
-        """Dimensions of a raw descriptor, D0."""
+        """Dimension of a raw descriptor, D0."""
         return len(self.mean)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 over the recipe, every array and the way of assignment, as 64 hexadecimal digits."""
+        """sha256 of the recipe, all arrays and the kind of assignment, as 64 hexadecimal digits."""
         digest = hashlib.sha256(self.recipe.to_json().encode())
         if self.graph is not None:
             digest.update(f"{self.assignment} {self.graph.beam}".encode())
@@ -99,11 +105,11 @@ class Codebook:
 
     @property
     def assignment(self) -> str:
-        """How descriptors get their words: `graph` or `exact`. Database and queries share it."""
+        """Kind of assignment, `graph` or `exact`, used for both database images and queries."""
         return "exact" if self.graph is None else "graph"
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array of the codebook under the name it is stored by."""
+        """Return the arrays of the codebook, with those of the graph, by the names under which they are stored."""
         arrays = {"mean": self.mean, "projection": self.projection, "centroids": self.centroids}
         return arrays if self.graph is None else arrays | self.graph.arrays()
 
@@ -111,7 +117,24 @@ class Codebook:
         return f"{self.words} words, {self.dim}-D, {self.assignment} assignment, {self.fingerprint[:12]}"
 
     def project(self, descriptors: np.ndarray) -> np.ndarray:
-        """Raw descriptors [n, D0] of any float type to [n, D] float32; MismatchError or InputError for others."""
+        """Subtract the mean from raw descriptors and project them.
+
+        Parameters
+        ----------
+        descriptors : ndarray of shape (n, D0)
+            Raw descriptors of any floating-point type.
+
+        Returns
+        -------
+        ndarray of shape (n, D), float32
+
+        Raises
+        ------
+        MismatchError
+            If the shape is not (n, D0).
+        InputError
+            If a value is NaN or infinite.
+        """
         if descriptors.ndim != 2 or descriptors.shape[1] != self.input_dim:
             raise MismatchError(
                 f"descriptors are {descriptors.shape}, the codebook takes [n, {self.input_dim}]; "
@@ -133,26 +156,59 @@ class Codebook:
     def assign(
         self, descriptors: np.ndarray, k: int = 1, *, exact: bool = False, threads: int | None = None
     ) -> np.ndarray:
-        """The k nearest words of every raw descriptor [n, D0], nearest first; returns [n, k] int32.
+        """Assign every raw descriptor to its k nearest words.
 
-        exact    compare with all words, whatever the codebook says
-        threads  threads of the walk through the graph, all available by default
+        Parameters
+        ----------
+        descriptors : ndarray of shape (n, D0)
+            Raw descriptors of any floating-point type.
+        k : int, default 1
+            Number of words per descriptor.
+        exact : bool, default False
+            Compare with all words even if the codebook has a graph.
+        threads : int, optional
+            Threads of the graph search, all available by default.
+
+        Returns
+        -------
+        ndarray of shape (n, k), int32
+            Word numbers, nearest first.
+
+        Raises
+        ------
+        MismatchError
+            If the shape is not (n, D0).
+        InputError
+            If a value is not finite, or `k` is not between 1 and the number of words.
         """
         return self.assign_projected(self.project(descriptors), k, exact=exact, threads=threads)
 
     def assign_projected(
         self, projected: np.ndarray, k: int = 1, *, exact: bool = False, threads: int | None = None
     ) -> np.ndarray:
-        """The k nearest words of descriptors that went through `project`; arguments and result as for `assign`."""
+        """Assign descriptors that are already projected to their k nearest words.
+
+        Parameters
+        ----------
+        projected : ndarray of shape (n, D), float32
+            Descriptors returned by `project`.
+        k, exact, threads
+            As for `assign`.
+
+        Returns
+        -------
+        ndarray of shape (n, k), int32
+            Word numbers, nearest first.
+        """
         if not 1 <= k <= self.words:
             raise InputError(
-                f"{k} assignments were asked for; a codebook of {self.words} words gives 1 to {self.words}"
+                f"{k} assignments were requested; a codebook of {self.words} words supports 1 to {self.words}"
             )
         if exact or self._navigator is None or k > GRAPH_MOST:
             return nearest_words(projected, self.centroids, k)
         projected = np.ascontiguousarray(projected, np.float32)
         words = self._navigator.nearest(projected, k, workers=thread_count(threads))
-        lost = np.flatnonzero(words[:, -1] < 0)  # where a damaged graph led to too few words
+        lost = np.flatnonzero(words[:, -1] < 0)  # too few words reached, in a damaged graph
         if len(lost):
             words[lost] = nearest_words(projected[lost], self.centroids, k)
         return words
@@ -162,7 +218,22 @@ class Codebook:
         return None if self.graph is None else Navigator(self.centroids, self.graph)
 
     def with_assignment(self, assignment: str) -> Codebook:
-        """The same words with assignment `exact`, or through a new `graph`; `auto` decides by their number."""
+        """Return a codebook of the same words with another kind of assignment.
+
+        Parameters
+        ----------
+        assignment : {"auto", "exact", "graph"}
+            `graph` builds a new neighbour graph; `auto` does so from 16 384 words on.
+
+        Returns
+        -------
+        Codebook
+
+        Raises
+        ------
+        InputError
+            If the assignment is unknown.
+        """
         if assignment not in ASSIGNMENTS:
             raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")
         linked = assignment == "graph" or (assignment == "auto" and self.words >= GRAPH_WORDS)
@@ -183,11 +254,41 @@ class Codebook:
         on_sample: Progress | None = None,
         on_round: Callable[[Round], None] | None = None,
     ) -> Codebook:
-        """Learn mean and PCA-whitening, then k-means, from a uniform sample of a feature set.
+        """Learn mean and PCA-whitening, then centroids by k-means, from a uniform sample of a feature set.
 
-        words       a number, or `auto`: the largest power of two with 200 descriptors for each word, at most 65 536
-        whitening   `pca`; `none`: mean 0 and the identity; or `auto`: none where a network has reduced them already
-        assignment  `exact`, `graph`, or `auto`: through the graph from 16 384 words on
+        Parameters
+        ----------
+        features : FeatureSet
+            The feature set to sample.
+        words : int or "auto", default "auto"
+            Number of words; `auto` is the largest power of two with 200 descriptors per word, at most 65 536.
+        seed : int, default 0
+            Seed of the sample and of k-means.
+        rounds : int, default 10
+            Rounds of k-means.
+        whitening : {"auto", "pca", "none"}, default "auto"
+            `none` is mean 0 and the identity; `auto` is `none` for descriptors already reduced by a network.
+        backend : {"auto", "faiss", "torch", "graph"}, default "auto"
+            Implementation of k-means; `auto` is `graph` from 16 384 words on, else `faiss` if installed, else `torch`.
+        assignment : {"auto", "exact", "graph"}, default "auto"
+            Kind of assignment; `auto` is `graph` from 16 384 words on.
+        training_per_word : int, default 80
+            Descriptors in the sample per word.
+        on_sample : callable, optional
+            Receives progress of the sampling as (done, total) in images.
+        on_round : callable, optional
+            Receives the `Round` after each round of k-means.
+
+        Returns
+        -------
+        Codebook
+
+        Raises
+        ------
+        InputError
+            If an option is invalid, or there are too few descriptors for the number of words.
+        DependencyError
+            If the backend is not installed.
         """
         if assignment not in ASSIGNMENTS:
             raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")
@@ -215,7 +316,13 @@ class Codebook:
         return cls(mean, projection, centroids, features.recipe, training).with_assignment(assignment)
 
     def save(self, path: Path | str) -> None:
-        """Write the codebook as one HDF5 file, atomically; an existing file is replaced."""
+        """Write the codebook as one HDF5 file, atomically; an existing file is replaced.
+
+        Parameters
+        ----------
+        path : path-like
+            The file to write; missing parent folders are created.
+        """
         path = Path(path)
         folder = Folder(path.parent)
         folder.make()
@@ -237,7 +344,26 @@ class Codebook:
 
     @classmethod
     def open(cls, path: Path | str) -> Codebook:
-        """Read a codebook file; NotFoundError, FormatError or DamagedError name what is wrong with it."""
+        """Read a codebook file.
+
+        Parameters
+        ----------
+        path : path-like
+            A file written by `save`.
+
+        Returns
+        -------
+        Codebook
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such file.
+        FormatError
+            If the file is not a codebook, or of an unsupported format version.
+        DamagedError
+            If the file is truncated or altered.
+        """
         path = Path(path)
         if not path.is_file():
             raise NotFoundError(
@@ -247,7 +373,7 @@ class Codebook:
             with open_hdf5(path) as file:
                 return cls._from_hdf5(file, path)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            raise DamagedError(f"{path}: not a whole codebook ({' '.join(str(error).split())[:120]})") from None
+            raise DamagedError(f"{path}: damaged codebook ({' '.join(str(error).split())[:120]})") from None
 
     @classmethod
     def _from_hdf5(cls, file: h5py.File, path: Path) -> Codebook:
@@ -272,7 +398,10 @@ class Codebook:
 
 
 def choose_words(words: int | str, descriptors: int, path: Path) -> int:
-    """The size of the vocabulary for so many descriptors; InputError names the most, and what auto takes."""
+    """Return the number of words, resolving `auto` for this number of descriptors.
+
+    Raises InputError, with the maximum and the choice of `auto`, if there are too few descriptors.
+    """
     chosen = 1
     while 2 * chosen * DESCRIPTORS_PER_WORD <= descriptors and 2 * chosen <= MAX_WORDS:
         chosen *= 2
@@ -282,18 +411,18 @@ def choose_words(words: int | str, descriptors: int, path: Path) -> int:
         raise InputError(f"words is {words!r}; give a whole number of 1 or more, or auto")
     if words > 1 and words * LEAST_PER_WORD > descriptors:
         raise InputError(
-            f"{path}: {descriptors} descriptors cannot carry {words} words, which need {LEAST_PER_WORD} each at the "
-            f"very least; give at most {max(1, descriptors // LEAST_PER_WORD)}, or auto, which takes {chosen}"
+            f"{path}: {descriptors} descriptors are too few for {words} words, which need at least {LEAST_PER_WORD} "
+            f"each; give at most {max(1, descriptors // LEAST_PER_WORD)}, or auto, which takes {chosen}"
         )
     return words
 
 
 def check_codebook(mean: np.ndarray, projection: np.ndarray, centroids: np.ndarray, where: object) -> None:
-    """Raise DamagedError unless the three arrays are finite float32 and fit together."""
+    """Raise DamagedError unless the three arrays are finite float32 of matching shapes."""
     shapes = f"mean {mean.shape}, projection {projection.shape}, centroids {centroids.shape}"
     fits = mean.ndim == 1 and projection.ndim == centroids.ndim == 2 and len(centroids) > 0
     if not fits or projection.shape != (centroids.shape[1], len(mean)) or not projection.size:
-        raise DamagedError(f"{where}: {shapes} do not fit; expected [D0], [D, D0], [K, D]")
+        raise DamagedError(f"{where}: {shapes} do not match; expected [D0], [D, D0], [K, D]")
     if centroids.shape[1] > MOST_BITS:
         raise DamagedError(f"{where}: centroids of {centroids.shape[1]} dimensions; expected at most {MOST_BITS}")
     for name, array in (("mean", mean), ("projection", projection), ("centroids", centroids)):
@@ -304,7 +433,7 @@ def check_codebook(mean: np.ndarray, projection: np.ndarray, centroids: np.ndarr
 
 
 def _project_in_place(sample: np.ndarray, mean: np.ndarray, projection: np.ndarray) -> None:
-    """Project the sample block by block, since a second copy of it may not fit into memory."""
+    """Project the sample block by block in place, since a second copy of it may not fit in memory."""
     for begin in range(0, len(sample), PROJECTED_ROWS):
         rows = slice(begin, begin + PROJECTED_ROWS)
         with forks_wait():

@@ -1,4 +1,4 @@
-"""Assignment through a graph: every word is linked to near words, and a search walks from word to word."""
+"""Approximate assignment with a neighbour graph: every word is linked to near words, and a search follows the links."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from asmk_engine import threads
 from asmk_engine.errors import DamagedError
 from asmk_engine.kernels.graph import BLOCK, LARGEST, quantise, reach, search, thin
 
-BEAM = 72  # words in view during a search: more find more of the nearest and take longer
-SPREAD = 1.11  # a search ends before words whose squared distance is so many times that of the last one wanted
-WIDER = 8  # words in view for each that is wanted, when that is more
+BEAM = 72  # candidates kept during a search: more give a higher recall and take longer
+SPREAD = 1.11  # a search stops at a word whose squared distance exceeds this multiple of that of the k-th nearest
+WIDER = 8  # candidates per requested word, if that is more than the beam
 MOST_IN_VIEW = 1 << 16
-ENTRIES = 256  # they are read in one go, so that many cost less than the steps they spare
-# Rows that end early cost nothing but space; few links at the words that are near to everything would cut off others.
+ENTRIES = 256  # read sequentially, so that many of them cost less than the steps they save
+# Short rows only cost space; too few links at hub words, which are near to many others, would disconnect some of these.
 DEGREE = 96
-CHOSEN = 24  # links that a word chooses itself; the others are those of words that chose it
+CHOSEN = 24  # links that a word selects itself; the others are reverse links
 CANDIDATES = 100
 SLACK_CHOSEN, SLACK_ALL = 1.5, 1.4
-FIRST = 1024  # the words among which the first links are found by comparing all of them
+FIRST = 1024  # words whose links are found by exhaustive comparison in the first step
 GROWTH = 4
-# An 8-bit copy spans so many times the distance from the centre that so large a share of the components keeps.
+# The range of the 8-bit copies is MARGIN times the COVERED quantile of the distances of components from the centre.
 SPAN_SAMPLE = 4096
 COVERED, MARGIN = 0.999, 1.25
-ROWS = 64  # queries of one task
+ROWS = 64  # queries per task
 LINE = 64
 GRAPH_ARRAYS = ("graph_neighbours", "graph_entries")
 
@@ -35,8 +35,8 @@ class Graph:
     """A navigable graph over the K words of a codebook.
 
     neighbours  [K, R] int32, the words linked to each word, nearest first; -1 after the last
-    entries     [E] int32, the words where every search begins
-    beam        how many words a search keeps in view, or 8 for each that is wanted when that is more
+    entries     [E] int32, the words at which every search starts
+    beam        candidates kept during a search, or 8 per requested word if that is more
     """
 
     neighbours: np.ndarray
@@ -44,14 +44,14 @@ class Graph:
     beam: int = BEAM
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays under the names they are stored by."""
+        """Return the arrays by the names under which they are stored."""
         return dict(zip(GRAPH_ARRAYS, (self.neighbours, self.entries), strict=True))
 
 
 class Navigator:
-    """Centroids with their graph, made ready for searching: 8-bit copies of the words and their links in one line.
+    """Centroids and their graph, prepared for search: 8-bit copies of the words, and the links as one flat array.
 
-    Both are kept by place: the entries come first, so that looking at all of them reads memory in its order.
+    Both are ordered by position, with the entries first, so that comparing all entries reads memory sequentially.
     """
 
     def __init__(self, centroids: np.ndarray, graph: Graph) -> None:
@@ -61,7 +61,7 @@ class Navigator:
         self.follow(graph)
 
     def follow(self, graph: Graph) -> None:
-        """Search through this graph from now on."""
+        """Use another graph for the following searches."""
         self.graph = graph
         entries = np.unique(graph.entries)
         others = np.ones(len(self.codes), bool)
@@ -78,10 +78,12 @@ class Navigator:
         np.take(self.codes, self._labels, axis=0, out=self._laid_out)
 
     def nearest(self, queries: np.ndarray, k: int, *, beam: int = 0, workers: int = 1) -> np.ndarray:
-        """The k nearest words that the graph leads to, [n, k] int32, nearest first; -1 where it led to fewer.
+        """Find the k nearest words reachable through the graph, [n, k] int32, nearest first; -1 where there are fewer.
 
-        queries [n, D] float32, contiguous. A beam of the caller's is searched to its end, that of the graph only as far
-        as SPREAD. Rows depend neither on the number of threads nor on each other.
+        Rows depend neither on the number of threads nor on each other.
+
+        queries  [n, D] float32, contiguous
+        beam     if given, it is searched exhaustively; the beam of the graph (0) only as far as SPREAD
         """
         codes = self._quantised(queries)
         words = np.empty((len(queries), k), np.int32)
@@ -103,13 +105,13 @@ class Navigator:
 
 
 def build_graph(centroids: np.ndarray, *, start: Graph | None = None, workers: int | None = None) -> Graph:
-    """Link the words of a codebook; the same centroids and start give the same graph.
+    """Build the neighbour graph of a codebook; the same centroids and start give the same graph.
 
-    A few words are linked first, by comparing all of them; then the links found so far lead to the candidates of four
-    times as many, and at last of all words once more. `start`, the graph of centroids that were near to these, spares
-    everything but the last step.
+    A few words are linked first, by comparing all of them; then candidates for four times as many words are found
+    through the links so far, and finally once more for all words.
 
-    centroids [K, D] float32, contiguous
+    centroids  [K, D] float32, contiguous
+    start      the graph of similar centroids; with it, only the last step is needed
     """
     count, workers = len(centroids), threads.thread_count(workers)
     order = np.random.default_rng(0).permutation(count).astype(np.int32)
@@ -126,7 +128,7 @@ def build_graph(centroids: np.ndarray, *, start: Graph | None = None, workers: i
 
 
 def _sizes(count: int) -> list[int]:
-    """How many words are linked in each step; all of them twice, since words of one step do not see each other."""
+    """Return the number of words linked in each step; all are linked twice, as words of one step miss each other."""
     sizes = [min(FIRST, count)]
     while sizes[-1] < count:
         sizes.append(min(GROWTH * sizes[-1], count))
@@ -134,7 +136,7 @@ def _sizes(count: int) -> list[int]:
 
 
 def _link(codes: np.ndarray, members: np.ndarray, found: np.ndarray, workers: int) -> np.ndarray:
-    """Neighbours of all words, [K, DEGREE] int32: chosen among those found, both ways, and thinned again."""
+    """Select the neighbours of all words, [K, DEGREE] int32, among those found; add reverse links and prune again."""
     count = len(codes)
     lengths = np.zeros(count, np.int64)
     lengths[members] = found.shape[1]
@@ -160,7 +162,7 @@ def _thinned(
 
 
 def _completed(navigator: Navigator, centroids: np.ndarray, candidates: int) -> Graph:
-    """The graph with a way to every word: a link from the nearest word that has room for one, else another entry."""
+    """Make every word reachable: by a link from the nearest word with a free slot, or else as a further entry."""
     neighbours, entries = navigator.graph.neighbours, navigator.graph.entries
     reached, queue = np.zeros(len(neighbours), np.uint8), np.empty(len(neighbours), np.int32)
     for entry in entries:
@@ -182,14 +184,14 @@ def _completed(navigator: Navigator, centroids: np.ndarray, candidates: int) -> 
 
 
 def is_linked(assignment: str, where: object) -> bool:
-    """Whether a stored codebook assigns through a graph; DamagedError for an assignment that is unknown."""
+    """Return whether a stored codebook assigns through a graph; raises DamagedError if the assignment is unknown."""
     if assignment not in ("exact", "graph"):
         raise DamagedError(f"{where}: assignment is {assignment!r}, expected exact or graph; the file was altered")
     return assignment == "graph"
 
 
 def check_graph(graph: Graph, words: int, where: object) -> None:
-    """Raise DamagedError unless the arrays are a graph over so many words."""
+    """Raise DamagedError unless the arrays are a graph over this number of words."""
     neighbours, entries, beam = graph.neighbours, graph.entries, graph.beam
     cure = "the file was altered; restore a copy, or train the codebook again"
     if neighbours.dtype != np.int32 or neighbours.ndim != 2 or len(neighbours) != words or not neighbours.size:
@@ -210,7 +212,7 @@ def check_graph(graph: Graph, words: int, where: object) -> None:
 
 
 def _span(centroids: np.ndarray) -> tuple[np.ndarray, np.float32]:
-    """Centre [D] and scale of the 8-bit copies; components far out are clipped, so that the others stay fine."""
+    """Return the centre [D] and scale of the 8-bit copies; outliers are clipped to keep the other components precise."""
     sample = centroids[:: max(1, len(centroids) // SPAN_SAMPLE)]
     centre = np.median(sample, axis=0).astype(np.float32)
     covered = MARGIN * float(np.quantile(np.abs(sample - centre), COVERED))
@@ -218,7 +220,7 @@ def _span(centroids: np.ndarray) -> tuple[np.ndarray, np.float32]:
 
 
 def _aligned(rows: int, width: int) -> np.ndarray:
-    """An int8 array that begins at a cache line, so that a row of 128 takes two lines and not three."""
+    """Allocate an int8 array aligned to a cache line, so that a row of 128 bytes spans two lines instead of three."""
     raw = np.empty(rows * width + LINE, np.int8)
     begin = -raw.ctypes.data % LINE
     return raw[begin : begin + rows * width].reshape(rows, width)

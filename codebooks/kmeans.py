@@ -1,7 +1,7 @@
-"""Lloyd's k-means at the size of a visual vocabulary: exact through faiss or torch, nearly so through a graph of words.
+"""Lloyd's k-means for large vocabularies: exact with faiss or torch, approximate with a neighbour graph of the words.
 
-Rounds through the graph follow the idea of Wang et al. (Fast approximate k-means via cluster closures, CVPR 2012): a
-descriptor that has a word is compared with the words around it only.
+Rounds with the graph follow the idea of Wang et al. (Fast approximate k-means via cluster closures, CVPR 2012): a
+descriptor that has a word is compared only with the words around it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,26 @@ from asmk_engine.kernels.refine import refine
 Nearest = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 EXACT_BACKENDS = ("faiss", "torch")
 BACKENDS = (*EXACT_BACKENDS, "graph")
-# Words from which `auto` takes the graph, for a distortion 1 % higher after ten rounds: 5 times as fast at 8192, about
-# 12 times at 65 536. With fewer, comparing all takes minutes at most.
+# Number of words from which `auto` uses the graph, for a distortion 1 % higher after ten rounds: 5 times as fast at
+# 8192, about 12 times at 65 536. With fewer words, exact comparison takes minutes at most.
 GRAPH_FROM = 16_384
-WALKED_ROUNDS = 2  # rounds in which most descriptors change their word, and look for it from the entries of the graph
-WALK_BEAM = 16  # words in view then: more find nearer words, for which the next rounds have time
-SECOND = 16  # neighbours of each neighbour that a descriptor is compared with in the rounds after
-WALK_ROWS = 1 << 16  # descriptors walked at a time, whose 8-bit copies take 8 MiB at 128 dimensions
+WALKED_ROUNDS = 2  # first rounds, in which most descriptors change their word: searched from the graph's entry points
+WALK_BEAM = 16  # beam of these searches: a wider one finds nearer words, which later rounds find anyway
+SECOND = 16  # neighbours of each neighbour that a descriptor is compared with in later rounds
+WALK_ROWS = 1 << 16  # descriptors searched at a time, whose 8-bit copies take 8 MiB at 128 dimensions
 TASK_ROWS = 1 << 14
 TORCH_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round of k-means did: its number from 1, of how many, the mean squared distance, words re-seeded."""
+    """The outcome of one round of k-means.
+
+    number      of the round, from 1
+    rounds      number of rounds
+    distortion  mean squared distance of a descriptor to its centroid
+    reseeded    number of empty words that were re-seeded
+    """
 
     number: int
     rounds: int
@@ -44,9 +50,9 @@ class Round:
 
 
 def choose_backend(backend: str = "auto", words: int = 1) -> str:
-    """`graph` from so many words on that it is faster, else `faiss` when it is installed, else `torch`.
+    """Resolve `auto` to `graph` from 16 384 words on, else to `faiss` if it is installed, else to `torch`.
 
-    An explicit name is checked: InputError for an unknown one, DependencyError for one that is not installed.
+    Raises InputError if the name is unknown and DependencyError if the backend is not installed.
     """
     if backend == "auto":
         if words >= GRAPH_FROM:
@@ -60,9 +66,11 @@ def choose_backend(backend: str = "auto", words: int = 1) -> str:
 
 
 def exact_nearest(descriptors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest centroid of every descriptor, [n] int32, and its squared distance, by comparing all of them.
+    """Find the nearest centroid of every descriptor by comparing all of them.
 
-    descriptors [n, D] float32, centroids [K, D] float32
+    descriptors  [n, D] float32
+    centroids    [K, D] float32
+    returns      words [n] int32 and squared distances [n] float32
     """
     return _EXACT[choose_backend("auto")](descriptors, centroids)
 
@@ -79,11 +87,12 @@ def kmeans(
 ) -> tuple[np.ndarray, list[Round]]:
     """Cluster descriptors around `words` centroids; the same input, seed and backend give the same centroids.
 
-    The first centroids are distinct rows drawn at random. A word that is left empty is re-seeded with a descriptor
-    drawn with probability proportional to its squared distance, so that it lands where the error is.
+    The initial centroids are distinct rows drawn at random. An empty word is re-seeded with a descriptor drawn with
+    probability proportional to its squared distance, so that it moves to where the error is large.
 
     descriptors  [n, D] float32, n >= words
-    workers      threads of our own kernels, all available by default; they change nothing in the result
+    on_round     receives the `Round` after each round
+    workers      threads of the compiled kernels, all available by default; the result does not depend on them
     returns      centroids [words, D] float32, and one `Round` per round
     """
     rng = np.random.default_rng(seed)
@@ -126,7 +135,7 @@ def _update(
 
 
 def _tasks(starts: np.ndarray) -> list[tuple[int, int]]:
-    """Ranges of words with about as many descriptors each; a word is never divided."""
+    """Divide the words into ranges of similar numbers of descriptors; a word is never split."""
     words, total = len(starts) - 1, int(starts[-1])
     cuts = np.searchsorted(starts, np.arange(TASK_ROWS, total, TASK_ROWS))
     ends = [0, *np.unique(cuts[(cuts > 0) & (cuts < words)]).tolist(), words]
@@ -134,7 +143,7 @@ def _tasks(starts: np.ndarray) -> list[tuple[int, int]]:
 
 
 class _NearestInGraph:
-    """Nearest words through a graph that is linked anew in every round, starting from that of the round before."""
+    """Approximate nearest words through a graph that is rebuilt in every round from the graph of the previous one."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
@@ -170,7 +179,7 @@ class _NearestInGraph:
 
 
 def _far_rows(distances: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Distinct rows, drawn with probability proportional to their squared distance (the Gumbel-top-k draw)."""
+    """Draw distinct rows with probability proportional to their squared distance (Gumbel-top-k sampling)."""
     with np.errstate(divide="ignore"):
         keys = np.log(distances.astype(np.float64)) + rng.gumbel(size=len(distances))
     return np.sort(np.argpartition(-keys, count - 1)[:count])

@@ -1,4 +1,4 @@
-"""A uniform sample of the descriptors of a feature set of any size, in one pass and bounded memory."""
+"""Uniform sampling of the descriptors of a feature set, in one pass and bounded memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from asmk_engine.iteration import Progress
 def sample_descriptors(
     features: FeatureSet, count: int, rng: np.random.Generator, progress: Progress | None = None
 ) -> np.ndarray:
-    """`count` descriptors drawn without replacement, each with equal chance; all of them when there are no more.
+    """Draw `count` descriptors uniformly without replacement; all of them if there are no more.
 
-    The total is known before the pass, so the places are drawn first: the distribution of reservoir sampling, and
-    one read of every part. The images are taken in name order of their parts, so the draw depends on the seed alone.
+    The total is known before the pass, so the positions are drawn first: the distribution of reservoir sampling, with
+    one read of every part. Images are read in the name order of their parts, so the draw depends only on the seed.
+    Raises InputError if no image has a feature.
 
-    returns  [min(count, total), D] float32
+    progress  receives (done, total) in images
+    returns   [min(count, total), D] float32
     """
     names = [name for name, _ in _counts(features)]
     lengths = np.array([length for _, length in _counts(features)], np.int64)

@@ -1,4 +1,4 @@
-"""PCA-whitening, learned from a sample of descriptors."""
+"""PCA-whitening learned from a sample of descriptors."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from asmk_engine.threads import forks_wait
 
-# Directions with less than this share of the largest variance carry rounding noise only; whitening must not blow it up.
+# Directions with a smaller share of the largest variance hold only rounding noise, which whitening must not amplify.
 FLOOR = 1e-6
 LEAST = 1e-12
 
 
 def learn_whitening(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean m and the projection P with P (x - m) of zero mean and unit covariance, strongest direction first.
+    """Learn m and P such that P (x - m) has zero mean and unit covariance, by decreasing variance.
 
-    P = diag(variance)^(-1/2) E^T, with E the eigenvectors of the covariance (facts of the HOW code: plain whitening).
+    P = diag(variance)^(-1/2) E^T, with E the eigenvectors of the covariance (plain whitening, as in the HOW code).
 
     descriptors  [n, D] float32
-    returns      mean [D] float32, projection [D, D] float32
+    returns      mean m [D] float32, projection P [D, D] float32
     """
     mean = descriptors.mean(axis=0, dtype=np.float64)
     covariance = _covariance(descriptors, mean)
@@ -26,7 +26,7 @@ def learn_whitening(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     variances, directions = variances[::-1], directions[:, ::-1]
     variances = np.maximum(variances, max(FLOOR * variances[0], LEAST))
     projection = (directions / np.sqrt(variances)).T
-    # An eigenvector's sign is arbitrary: fix it, so that the same descriptors give the same codebook everywhere.
+    # The sign of an eigenvector is arbitrary: fix it, so that the same descriptors give the same codebook everywhere.
     signs = np.sign(projection[np.arange(len(projection)), np.abs(projection).argmax(axis=1)])
     return mean.astype(np.float32), np.ascontiguousarray(projection * signs[:, None], dtype=np.float32)
 

@@ -143,7 +143,7 @@ def test_a_cell_that_fails_does_not_lose_the_others_and_is_tried_again(
     assert [one.configuration.source for one in outcome.results] == ["sift"]
     reasons = {str(one.configuration): one.reason for one in outcome.failures}
     assert reasons["gem flat"] == reasons["gem pca=4"] == "ValueError: a bug"
-    assert "cannot carry 100000 words" in reasons["sift n=8 words=100000 bits=16 assignments=1"]
+    assert "too few for 100000 words" in reasons["sift n=8 words=100000 bits=16 assignments=1"]
     assert "in broken" in (tmp_path / "failed.txt").read_text()
     again = run_in(place, tmp_path, sweep)
     assert [str(one.configuration) for one in again.failures] == ["sift n=8 words=100000 bits=16 assignments=1"]
