@@ -140,7 +140,7 @@ CONTRADICTIONS: list[tuple[str, Alter, bool]] = [
     ("name_order does not hold", put("name_order", 0, 1), True),
     ("not in order", swap("name_order", 0, 1), True),
     ("name_offsets leaves out", put("name_offsets", 0, 1), True),
-    ("lies outside", put("name_offsets", 1, 10_000), True),
+    ("is outside the file", put("name_offsets", 1, 10_000), True),
     ("not UTF-8", put("name_bytes", 0, 255), True),
     ("NUL", put("name_bytes", 0, 0), True),
 ]

@@ -474,7 +474,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path) -> Non
     ):
         with pytest.raises(error, match=message):
             index.add(features, existing="skip")
-    with pytest.raises(InputError, match="ask for skip"):
+    with pytest.raises(InputError, match="use skip"):
         index.add(same)
     assert before == {file.name: file.read_bytes() for file in index.path.iterdir()}
     searcher = GlobalSearcher(index)

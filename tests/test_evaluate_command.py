@@ -245,7 +245,7 @@ def test_wrong_calls(world: Path, tmp_path: Path) -> None:
 def test_distractors_of_another_codebook_are_refused(world: Path, tmp_path: Path) -> None:
     other = Index.create(tmp_path / "other.index", random_codebook(24, DIM, seed=9)).path
     arguments = ["evaluate", world / "photos.index", "--ground-truth", world / "gnd.json", "--distractors", other]
-    assert "indexes that are searched together need one codebook" in fails(MismatchError, *arguments)
+    assert "indexes that are searched together need the same codebook" in fails(MismatchError, *arguments)
 
 
 def test_rankings_that_need_the_list_of_images_are_refused(world: Path, tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ CONTRADICTIONS: list[tuple[str, Alter, bool]] = [
     ("not of length 1", lambda content: content["vectors"].__setitem__((0, 3), 3.0), False),
     ("not of length 1", lambda content: content["vectors"].__setitem__((1, 0), np.nan), False),
     ("name_order does not hold", lambda content: content["name_order"].__setitem__(0, 1), True),
-    ("lies outside", lambda content: content["name_offsets"].__setitem__(1, 10_000), True),
+    ("is outside the file", lambda content: content["name_offsets"].__setitem__(1, 10_000), True),
     ("not UTF-8", lambda content: content["name_bytes"].__setitem__(0, 255), True),
     ("tables contradict", lambda content: content["name_offsets"].__setitem__(-1, 1), True),
     ("expected", lambda content: content.__setitem__("vectors", content["vectors"][:, :7].copy()), True),
@@ -359,7 +359,7 @@ def test_vectors_at_hand_are_added_as_they_are(path: Path) -> None:
         index.add_vectors(replace(contents, vectors=vectors.astype(np.float32)))
     with pytest.raises(MismatchError, match="the index takes"):
         index.add_vectors(replace(contents, vectors=vectors[:, 1:]))
-    with pytest.raises(InputError, match="there already"):
+    with pytest.raises(InputError, match="already in the index"):
         index.add_vectors(replace(contents, names=[b"x", NAMES[0].encode()]))
     with pytest.raises(InputError, match="same name"):
         index.add_vectors(replace(contents, names=[b"x", b"x"]))

@@ -1,1 +1,1 @@
-"""What an index of any kind is made of: manifest, tables of images, commits, additions."""
+"""The parts shared by both kinds of index: manifest, image tables, commits, additions, search."""

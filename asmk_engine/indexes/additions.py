@@ -1,7 +1,7 @@
-"""What adding a feature set to an index will do, decided image by image before anything is written.
+"""Planning the addition of a feature set to an index, image by image, before anything is written.
 
-A name is one photograph. Where the index has a name already, the fingerprints of the contents say whether it is the
-same photograph, and the roots whether it was changed at its place or is another one that happens to bear the name.
+A name identifies one image. If the index already has a name, the fingerprints of the contents decide whether it is the
+same image, and the roots whether the file was changed in place or is another file of the same name.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ View = Commit[Any, Any]
 
 @dataclass(frozen=True)
 class AddSummary:
-    """What `Index.add` did, in images.
+    """The outcome of `Index.add`, in images.
 
-    added, replaced, unchanged, removed   new, replaced, left as they were, and removed because they vanished
-    moved       of the unchanged: found below another root than before, which the index now remembers
-    changed     names that were left, though the photograph at their place was replaced by another
-    taken       names that were left, since another photograph, from another place, bears them in the index
-    same        names that were left, since the index has the same file under another name: which
-    duplicates  names that were added, though their content is there under another name: which
+    added       number of new images
+    replaced    number of images that were replaced
+    unchanged   number of images that were left as they were
+    removed     number of images that were removed because they are missing from the feature set
+    moved       number of unchanged images found under another root, which the index now records
+    changed     names that were skipped although their file was replaced by other content
+    taken       names that were skipped because the index has another file, from another place, of the same name
+    same        names that were skipped because the index has the same file under another name → that name
+    duplicates  names that were added although the index has their content under another name → that name
     """
 
     added: int = 0
@@ -46,7 +49,7 @@ class AddSummary:
 
 @dataclass
 class AdditionPlan:
-    """Names by what will become of their images; see `AddSummary`."""
+    """The names of the images by the action planned for them; see `AddSummary`."""
 
     new: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
@@ -60,19 +63,20 @@ class AdditionPlan:
 
     @property
     def wanted(self) -> list[str]:
-        """Names of the images that will be described in the index anew."""
+        """The names of the images that will be written to the index."""
         return [*self.new, *self.replaced]
 
     def summary(self) -> AddSummary:
-        """What was done once the plan is carried out."""
+        """Return the summary to report once the plan is carried out."""
         counts = (len(self.new), len(self.replaced), self.unchanged, len(self.removed), len(self.moved))
         return AddSummary(*counts, tuple(self.changed), tuple(self.taken), self.same, self.duplicates)
 
 
 def plan_addition(view: View, features: FeatureSet, existing: str, removed: Iterable[str]) -> AdditionPlan:
-    """What will become of each image of a feature set, and of the `removed` ones.
+    """Plan the action for each image of a feature set.
 
-    existing  `skip`, `update` or `replace`: see `Index.add`
+    existing  `skip`, `update` or `replace`, see `Index.add`
+    removed   names of the images to be removed
     """
     names = features.names
     known = view.find_all(names)
@@ -88,7 +92,7 @@ def plan_addition(view: View, features: FeatureSet, existing: str, removed: Iter
 def _compare(
     plan: AdditionPlan, view: View, features: FeatureSet, known: dict[str, tuple[int, int]], existing: str
 ) -> None:
-    """Decide upon names that are there: most of a million images are unchanged, which arrays tell at once."""
+    """Plan the names that the index has; arrays find the unchanged ones at once, usually nearly all of them."""
     there, found = view.identities(list(known.values())), features.identities(list(known))
     numbers = {root: number for number, root in enumerate(there.roots)}
     own = np.array([numbers.get(root, -1) for root in found.roots])[found.numbers]
@@ -118,7 +122,7 @@ def _decide(
 
 
 def _twin(view: View, features: FeatureSet, name: str) -> str | None:
-    """The other name under which the index has the very file of an image, with its content."""
+    """Return another name under which the index has the same file with the same content, or None."""
     file, fingerprint = features.root(name).file(name), features.source(name).fingerprint
     names = (root.name(file) for root in view.manifest.roots) if file is not None else ()
     for other, place in view.find_all(found for found in names if found not in (None, name)).items():
@@ -129,7 +133,7 @@ def _twin(view: View, features: FeatureSet, name: str) -> str | None:
 
 
 def _place_new(plan: AdditionPlan, view: View, features: FeatureSet, new: Sequence[str]) -> None:
-    """Tell new images from files that are there under another name, and note equal contents."""
+    """Separate new images from files indexed under another name, and record equal contents."""
     prints = {name: print_of(features, name) for name in new}
     there = _by_fingerprint(view, np.array([value for value in prints.values() if value], np.uint64), plan.removed)
     first: dict[int, str] = {}
@@ -147,12 +151,12 @@ def _place_new(plan: AdditionPlan, view: View, features: FeatureSet, new: Sequen
 
 
 def print_of(features: FeatureSet, name: str) -> int:
-    """The fingerprint of the content of an image; 0 where it says nothing: without a file and without a feature."""
+    """Return the content fingerprint of an image; 0 if it is meaningless, with neither a file nor a feature."""
     return features.source(name).fingerprint if features.root(name).is_known or features.count(name) else 0
 
 
 def _by_fingerprint(view: View, wanted: np.ndarray, removed: Collection[str]) -> dict[int, list[tuple[str, Root]]]:
-    """Names and roots of the images that stay and whose content has one of some fingerprints, [n] uint64."""
+    """Return by fingerprint names and roots of the remaining images with a fingerprint in `wanted`, [n] uint64."""
     found: dict[int, list[tuple[str, Root]]] = {}
     leaving = set(removed)
     for place, number in _places_of(view, wanted):

@@ -1,4 +1,4 @@
-"""What an index of any kind answers: hits by name, or an order in numbers."""
+"""Search results of an index of any kind: hits by name, or image numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from asmk_engine.errors import DamagedError
 
 @dataclass(frozen=True)
 class Hit:
-    """One image of an answer: its name, and its score, 1 for an image with exactly the query's words and codes."""
+    """One image of a search result.
+
+    Attributes
+    ----------
+    name : str
+        Name of the image.
+    score : float
+        Similarity to the query; 1 for an image with exactly the words and codes of the query.
+    """
 
     name: str
     score: float
@@ -19,14 +27,18 @@ class Hit:
 
 @dataclass(frozen=True, eq=False)
 class RankedImages:
-    """An answer in numbers, best image first: numbers [n] int64 over all segments, and scores [n] float64."""
+    """A ranking in numbers, best image first.
+
+    numbers  [n] int64, image numbers over all segments
+    scores   [n] float64
+    """
 
     numbers: np.ndarray
     scores: np.ndarray
 
 
 def decoded(name: bytes) -> str:
-    """A name for an answer; DamagedError when its bytes are no UTF-8."""
+    """Decode the name of a hit; raises DamagedError if it is not UTF-8."""
     try:
         return name.decode()
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
-"""A durable collection: a folder of immutable segments, changed by commits; what indexes of every kind have in common.
+"""A durable collection, the base of both kinds of index: a folder of immutable segments, changed by commits.
 
-A change writes new files and then replaces the manifest; until that moment the old commit is what everybody sees.
+A change writes new files and then replaces the manifest; until then all readers see the old commit.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from asmk_engine.iteration import Progress
 from asmk_engine.storage.folder import WriterLock, encode_manifest
 
 TIER_SEGMENTS = 8
-"""When so many segments are of like size they are joined."""
+"""Segments of similar size are merged when there are this many."""
 Facts = Callable[[str], tuple[int, int]]
-"""Gives the fingerprint of an image by its name, and the number of its root."""
+"""Returns the fingerprint and the root number of an image by its name."""
 Origins = dict[str, Any]
-"""The parts of a manifest that say where features and photographs are."""
+"""The fields of a manifest that record where features and images are."""
 
 
 class Named(Protocol):
-    """The content of a segment to be: whatever a kind of index holds, and the names of its images."""
+    """The content of a future segment: the data of the kind of index, and the names of its images."""
 
     @property
     def names(self) -> Sequence[bytes]:
-        """Names in UTF-8, in the order of the images."""
+        """The names in UTF-8, in the order of the images."""
 
 
 Held = TypeVar("Held", bound=Named)
 
 
 class Collection(IndexReader[View], Generic[View, Held]):
-    """Segments in a durable folder, and how they change.
+    """Segments in a durable folder, and the operations that change them.
 
-    A kind says how images become the contents of segments, and how these are written and joined.
+    A subclass defines how images become the contents of segments, and how these are written and merged.
 
-    small_segment  segments of fewer entries are all of like size
-    merge_chunk    how much is held in memory at a time when segments are joined, in what `_join` counts
+    small_segment  segments with fewer entries all count as of similar size
+    merge_chunk    amount held in memory at a time when segments are merged, in the unit of `_join`
     """
 
     small_segment: ClassVar[int]
@@ -62,21 +62,21 @@ class Collection(IndexReader[View], Generic[View, Held]):
 
     @abc.abstractmethod
     def _check_fits(self, features: FeatureSet) -> None:
-        """Raise MismatchError or InputError unless features can go into this index."""
+        """Raise MismatchError or InputError unless the features can be added to this index."""
 
     @abc.abstractmethod
     def _batches(
         self, features: FeatureSet, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
     ) -> Iterator[Held]:
-        """The contents of the segments to be, each as soon as it takes up `room`; InputError before the first."""
+        """Yield the contents of new segments, each as soon as it fills `room`; raises InputError before the first."""
 
     @abc.abstractmethod
     def _write(self, name: str, contents: Held) -> Written:
-        """Write a segment as the file of this name."""
+        """Write a segment to the file `name`."""
 
     @abc.abstractmethod
     def _join(self, name: str, joined: Sequence[Any], chunk: int) -> Written:
-        """Write the live images of some segments as the file of this name."""
+        """Write the live images of the segments to the file `name`."""
 
     def _add(
         self,
@@ -87,7 +87,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
         room: int,
         on_image: Progress | None,
     ) -> AddSummary:
-        """Add the images of a feature set, see `Index.add`; a segment is committed when it takes up `room`."""
+        """Add the images of a feature set, see `Index.add`; a segment is committed when it fills `room`."""
         if existing not in EXISTING:
             raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
         with self._writing():
@@ -100,7 +100,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
         return plan.summary()
 
     def _commit_full(self, batches: Iterable[Held], images: int, origins: Origins) -> Held | None:
-        """Commit each batch but the one that ends with the last of so many images; returns that one."""
+        """Commit each batch except the one that ends with the last of `images` images; returns that one."""
         last = None
         for contents in batches:
             images -= len(contents.names)
@@ -108,19 +108,37 @@ class Collection(IndexReader[View], Generic[View, Held]):
                 self._commit(contents, _names(contents), origins)
             else:
                 last = contents
-            del contents  # or it would stay in memory while the next one grows
+            del contents  # free its memory before the next one is filled
         return last
 
     def _add_segment(self, contents: Held) -> None:
-        """Commit contents at hand as one segment; InputError, and nothing changed, for a name that is there."""
+        """Commit contents as one segment; raises InputError, and changes nothing, if a name is already in the index."""
         with self._writing():
             if known := list(self._snapshot.find_all(_names(contents))):
-                raise InputError(f"{self.path}: there already: {list_names(known)}; names must be unique")
+                raise InputError(f"{self.path}: already in the index: {list_names(known)}; names must be unique")
             if contents.names:
                 self._commit(contents, (), {})
 
     def delete(self, names: Iterable[str], *, missing_ok: bool = False) -> int:
-        """Delete images at once; returns how many. NotFoundError, before anything changed, for an unknown name."""
+        """Delete images in one commit; their disk space is reclaimed by `merge`.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of the images.
+        missing_ok : bool, default False
+            Ignore names that are not in the index.
+
+        Returns
+        -------
+        int
+            Number of images deleted.
+
+        Raises
+        ------
+        NotFoundError
+            If a name is not in the index and `missing_ok` is false; nothing is changed.
+        """
         with self._writing():
             wanted = list(dict.fromkeys(names))
             known = list(self._snapshot.find_all(wanted))
@@ -132,7 +150,13 @@ class Collection(IndexReader[View], Generic[View, Held]):
         return len(known)
 
     def remember(self, other: Collection[Any, Any]) -> None:
-        """Commit that the images of this index, which is empty, will come from where those of another one came from."""
+        """Commit the feature sets, image folders and roots of another index to this one, which is empty.
+
+        Parameters
+        ----------
+        other : Index or GlobalIndex
+            The index to copy them from.
+        """
         with self._writing():
             known = other.snapshot.manifest
             places = (*known.features, *known.images_roots, *(root.folder for root in known.roots))
@@ -143,7 +167,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
             self._publish(self._snapshot.manifest.following(**origins, beside=self._ways(found)))
 
     def _merge(self, chunk: int) -> int:
-        """Join all segments into one without the deleted images; returns how many there were."""
+        """Merge all segments into one without the deleted images; returns the number of segments before."""
         with self._writing():
             before = self._snapshot.segments
             if len(before) > 1 or any(segment.deleted is not None for segment in before):
@@ -162,25 +186,25 @@ class Collection(IndexReader[View], Generic[View, Held]):
             self._collect()
 
     def _level_copies(self) -> None:
-        """Bring a copy of the manifest that lags or is damaged up to this commit, before files it names are removed."""
+        """Update an outdated or damaged copy of the manifest to this commit, before files it names are removed."""
         content = self._snapshot.manifest.to_json()
         if any(self._folder.content(name) != encode_manifest(content) for name in NAMES):
             self._folder.replace_manifest(NAMES, content)
 
     def _collect(self) -> None:
-        """Remove what belongs to no commit: leftovers of a killed writer, and files that were replaced."""
+        """Remove files that belong to no commit: leftovers of a killed writer, and replaced files."""
         self._folder.remove_leftovers(OURS, keep={entry.name for entry in self._snapshot.manifest.files()} | {*NAMES})
 
     def _plan(self, features: FeatureSet, existing: str, prune: bool, remove: Iterable[str]) -> AdditionPlan:
-        """What an add will do; InputError when a name is there already and must not be."""
+        """Plan an addition; raises InputError if a name is already in the index and `existing` is `refuse`."""
         if existing == "refuse" and (known := list(self._snapshot.find_all(features.names))):
-            raise InputError(f"{self.path}: there already: {list_names(known)}; ask for skip, update or replace")
+            raise InputError(f"{self.path}: already in the index: {list_names(known)}; use skip, update or replace")
         vanished = [name for name in self._snapshot.names() if name not in features] if prune else []
         removed = dict.fromkeys([*vanished, *self._snapshot.find_all(remove)])
         return plan_addition(self._snapshot, features, existing, removed)
 
     def _is_due(self, plan: AdditionPlan, origins: Origins) -> bool:
-        """Whether a commit without images is needed."""
+        """Return whether a commit without new images is needed."""
         manifest = self._snapshot.manifest
         return bool(plan.removed or plan.moved) or manifest.following(**origins) != manifest.following()
 
@@ -191,10 +215,10 @@ class Collection(IndexReader[View], Generic[View, Held]):
         origins: Origins,
         moved: Mapping[str, Root] | None = None,
     ) -> None:
-        """One commit: the names in `deleted` leave the old segments, the contents come in as a new one.
+        """Make one commit that deletes the names in `deleted` and adds the contents as a new segment.
 
-        origins  what `_origins` returned, where images come from a feature set
-        moved    images that were found, unchanged, below other roots
+        origins  as returned by `_origins`, if the images come from a feature set; else empty
+        moved    unchanged images that were found under other roots
         """
         manifest = self._snapshot.manifest
         entries, number = self._entries_without(deleted, manifest.next)
@@ -207,7 +231,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
         self._tidy()
 
     def _tidy(self) -> None:
-        """Join segments of like size once there are many, so that their number stays logarithmic under small adds."""
+        """Merge segments of similar size once there are many, so that their number stays logarithmic."""
         tiers: dict[int, list[int]] = {}
         for place, entry in enumerate(self._snapshot.manifest.segments):
             tiers.setdefault(self._tier(entry), []).append(place)
@@ -222,7 +246,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
             self._tidy()
 
     def _tier(self, entry: SegmentEntry) -> int:
-        """Segments of one tier differ in size by at most the number of segments that are joined at a time."""
+        """Return the size tier of a segment; sizes within a tier differ by a factor of at most TIER_SEGMENTS."""
         return int(math.log(max(entry.entries, self.small_segment), TIER_SEGMENTS))
 
     def _can_join(self, places: list[int]) -> bool:
@@ -233,7 +257,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
         return self._segment(number, lambda name: self._join(name, joined, chunk))
 
     def _segment(self, number: int, write: Callable[[str], Written]) -> SegmentEntry:
-        """Write a segment as file number `number`; `write` gets the name of the file."""
+        """Write a segment as file number `number`; `write` receives the name of the file."""
         name = f"segment-{number:06d}.safetensors"
         written = write(name)
         return SegmentEntry(FileEntry.of(self._folder, name, written.checksum), written.images, written.entries)
@@ -254,7 +278,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
         return write_deleted(self._folder, entry, deleted, number)
 
     def _move(self, entries: list[SegmentEntry], moved: Mapping[str, Root], roots: Sequence[Root], number: int) -> int:
-        """Give images other roots; returns the number of the next file."""
+        """Change the roots of images; returns the number of the next file."""
         numbers = {root: place for place, root in enumerate(roots, start=1)}
         tables: dict[int, np.ndarray] = {}
         for name, (place, image) in self._snapshot.find_all(moved).items():
@@ -267,7 +291,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
         return number
 
     def _origins(self, features: FeatureSet) -> Origins:
-        """What the manifest says of features and photographs once a set was added, those added last at the end."""
+        """Return the manifest fields that record features and images once a set is added, the last added at the end."""
         manifest, roots = self._snapshot.manifest, features.roots()
         sets, folders = [str(features.path.resolve())], list(dict.fromkeys(root.folder for root in roots))
         return {
@@ -278,7 +302,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
         }
 
     def _ways(self, places: Mapping[str, Path]) -> dict[str, str]:
-        """The way from the folder that holds this index to where each place is now; none to what is not there."""
+        """Return the path of each existing place relative to the folder that contains this index."""
         home, ways = os.path.dirname(os.path.realpath(self.path)), {}
         for place, path in places.items():
             if os.path.exists(path):
@@ -297,6 +321,6 @@ def _names(contents: Named | None) -> list[str]:
 
 
 def _facts(features: FeatureSet, origins: Origins) -> Facts:
-    """What gives the fingerprint of an image and the number that its root will have in the manifest, 0 for none."""
+    """Return a function from a name to the fingerprint and the root number in the new manifest, 0 for no root."""
     numbers = {root: number for number, root in enumerate(origins["roots"], start=1)}
     return lambda name: (features.source(name).fingerprint, numbers.get(features.root(name), 0))

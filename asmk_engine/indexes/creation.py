@@ -1,4 +1,4 @@
-"""Making an empty index of any kind, and which files in the folder of an index are ours."""
+"""Creation of an empty index of any kind, and the file names that belong to an index."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ OURS = re.compile(
 
 
 def make_empty(path: Path | str, kind: str, write_encoder: Callable[[Folder], FileEntry], network: Path | None) -> Path:
-    """Make an empty index of a kind in a new or empty folder; InputError when something is in the way.
+    """Make an empty index in a new or empty folder; raises InputError if the path is taken.
 
-    write_encoder  writes what every descriptor goes through
-    network     the file of the network that makes the features, copied into the index, or None
+    kind           KIND or GLOBAL_KIND of `manifest`
+    write_encoder  writes the codebook or codec
+    network        the file of the network that makes the features, copied into the index, or None
     """
     source = map_network(network) if network else None
     folder = Folder(path)
     check_vacant(folder)
     folder.make()
     with WriterLock(folder.path):
-        check_vacant(folder)  # again: another process may have made one while we waited
+        check_vacant(folder)  # again: another process may have made an index while this one waited for the lock
         folder.remove_leftovers(OURS)
         manifest = Manifest(uuid.uuid4().hex, f"asmk-engine {__version__}", write_encoder(folder), kind=kind)
         if source is not None:
@@ -42,10 +43,10 @@ def make_empty(path: Path | str, kind: str, write_encoder: Callable[[Folder], Fi
 
 
 def check_vacant(folder: Folder) -> None:
-    """Raise InputError unless an index may be made in a folder: it is missing, or empty but for our own leftovers."""
+    """Raise InputError unless the folder is missing, or empty except for leftovers of an interrupted creation."""
     if os.path.lexists(folder.path) and not os.path.isdir(folder.path):
         found = "a broken link" if os.path.islink(folder.path) else "a file"
-        raise InputError(f"{folder.path}: {found} is in the way; the index needs a folder of its own")
+        raise InputError(f"{folder.path}: {found} is in the way; the index needs a new or empty folder")
     names = folder.names()
     foreign = [name for name in names if name != LOCK and not OURS.fullmatch(name.removesuffix(TEMPORARY))]
     if foreign or set(names) & {*NAMES}:

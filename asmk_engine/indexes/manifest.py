@@ -1,6 +1,6 @@
-"""The manifest of an index: what belongs to the current commit, with sizes and checksums.
+"""The manifest of an index, which lists the files of the current commit with sizes and checksums.
 
-It is a JSON file kept in two copies of the same content and replaced as the last step of a commit.
+It is a JSON file, kept in two identical copies and replaced as the last step of a commit.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from asmk_engine.storage.folder import Folder, decode_manifest
 KIND = "asmk-engine index"
 GLOBAL_KIND = "asmk-engine global index"
 FORMATS = (1, 2)
-"""The formats that are read. Format 2 has roots, which a program that knows only format 1 would lose."""
+"""The supported formats. Format 2 adds roots, which a program that knows only format 1 would lose."""
 NAMES = ("manifest.json", "manifest.copy.json")
-# What every descriptor of an index goes through is called by what it is.
+# The key of the encoder in the manifest, and its name in messages, by the kind of index.
 _ENCODERS = {KIND: "codebook", GLOBAL_KIND: "codec"}
-# A file name of ours; anything else in a manifest could point outside the folder.
+# A valid file name; anything else in a manifest could point outside the folder.
 _FILE = re.compile(r"[a-z]+(?:[-.][a-z0-9]+)*\.safetensors")
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file of the index: name, bytes, and the crc32 of the checksums in it."""
+    """A file of the index: name, size in bytes, and the crc32 of the checksums in it."""
 
     name: str
     bytes: int
@@ -35,13 +35,13 @@ class FileEntry:
 
     @classmethod
     def of(cls, folder: Folder, name: str, checksum: int) -> FileEntry:
-        """The entry of a file that was just written."""
+        """Return the entry of a file that was just written."""
         return cls(name, folder.size(name), checksum)
 
 
 @dataclass(frozen=True)
 class Written:
-    """A segment that was written: the crc32 of its checksums, its images and entries, see `SegmentEntry`."""
+    """A segment that was written: the crc32 of its checksums, and its images and entries as in `SegmentEntry`."""
 
     checksum: int
     images: int
@@ -50,10 +50,10 @@ class Written:
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """A segment: its file, images and entries in it, and the files that tell which images were deleted or moved.
+    """A segment: its file, the numbers of images and entries, and the files that record deletions and moved images.
 
-    entries  postings, or vectors of a global index
-    moved    the roots of all its images, where one was found below another root than the segment says
+    entries  number of postings, or of vectors in a global index
+    moved    root numbers of all images, if one was found under another root than recorded in the segment
     """
 
     file: FileEntry
@@ -68,15 +68,16 @@ class SegmentEntry:
 class Manifest:
     """One commit of an index.
 
-    identity  drawn at creation, the same for the life of the index
-    encoder   the file of what every descriptor goes through: a codebook, of a global index a codec
-    commit    1 for the empty index, one more with each change
-    next      the number of the next file
-    features, images_roots   where the feature sets and the photographs were when they were indexed, the last at the end
-    roots    the roots of the images, in the order of their numbers, which begin with 1; never removed
-    beside   for each place of the three: the way to it from the folder that the index lies in
-    network  the file of the network that makes the features, where the index carries it
-    kind     of local features (KIND) or of global descriptors (GLOBAL_KIND)
+    identity      random identifier drawn at creation, constant for the life of the index
+    encoder       the file of the codebook, or of the codec in a global index
+    commit        1 for the empty index, incremented with each change
+    next          the number of the next file
+    features      paths of the feature sets when they were added, the last at the end
+    images_roots  paths of the image folders, likewise
+    roots         the roots of the images, numbered from 1; never removed
+    beside        for each path of these three, the path relative to the folder that contains the index
+    network       the file of the network that makes the features, if the index contains one
+    kind          KIND for local features, GLOBAL_KIND for global descriptors
     """
 
     identity: str
@@ -94,24 +95,24 @@ class Manifest:
 
     @property
     def encoder_name(self) -> str:
-        """What `encoder` is called in an index of this kind."""
+        """The name of the encoder for this kind of index, `codebook` or `codec`."""
         return _ENCODERS[self.kind]
 
     def files(self) -> list[FileEntry]:
-        """Every file of the commit."""
+        """Return the entries of all files of the commit."""
         changes = [entry for segment in self.segments for entry in (segment.deleted, segment.moved) if entry]
         network = [self.network] if self.network else []
         return [self.encoder, *network, *(segment.file for segment in self.segments), *changes]
 
     def following(self, **changes: Any) -> Manifest:
-        """The manifest of the next commit."""
+        """Return the manifest of the next commit, with these fields changed."""
         return replace(self, commit=self.commit + 1, **changes)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of the manifest file."""
+        """Return the content of the manifest file."""
         content = {key: getattr(self, key) for key in ("identity", "made_by", "commit", "next")}
         content |= {"features": list(self.features), "images_roots": list(self.images_roots)}
-        if self.network is not None:  # such keys are missing in manifests of early versions, and stay so
+        if self.network is not None:  # optional keys are left out, as in manifests of early versions
             content["network"] = vars(self.network)
         if self.roots:
             content["roots"] = [[root.folder, root.prefix] for root in self.roots]
@@ -126,7 +127,7 @@ def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
     return {
         "file": vars(segment.file),
         "images": segment.images,
-        "postings": segment.entries,  # so called in the file, whatever the kind
+        "postings": segment.entries,  # the name in the file for both kinds
         "deleted": vars(segment.deleted) if segment.deleted else None,
         "deleted_images": segment.deleted_images,
         **({"moved": vars(segment.moved)} if segment.moved else {}),
@@ -134,10 +135,10 @@ def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
 
 
 def read_manifest(folder: Folder) -> Manifest:
-    """The newest whole copy of the manifest in a folder.
+    """Read the newest intact copy of the manifest in a folder.
 
-    Raises NotFoundError when there is no index, FormatError for another kind or a newer format, and DamagedError when
-    neither copy is whole.
+    Raises NotFoundError if there is no index, FormatError for another kind of content or a newer format, and
+    DamagedError if neither copy is intact.
     """
     if not folder.path.exists():
         raise NotFoundError(f"{folder.path}: no such index; make one with `asmk-engine index IMAGES -o {folder.path}`")
@@ -148,12 +149,15 @@ def read_manifest(folder: Folder) -> Manifest:
     if telling:
         raise telling[0]
     raise FormatError(
-        f"{folder.path}: not an index: it holds no {NAMES[0]}; expected a folder from `asmk-engine index`"
+        f"{folder.path}: not an index, since it has no {NAMES[0]}; expected a folder from `asmk-engine index`"
     )
 
 
 def read_copies(folder: Folder) -> tuple[dict[str, Manifest], dict[str, AsmkError]]:
-    """The whole copies of the manifest by file name, and what is wrong with the others; FormatError as above."""
+    """Read both copies of the manifest: the intact ones by file name, and the errors of the others.
+
+    Raises FormatError as `read_manifest`.
+    """
     found: dict[str, Manifest] = {}
     problems: dict[str, AsmkError] = {}
     for name in NAMES:
@@ -191,7 +195,7 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
             beside={_text(place): _text(way) for place, way in dict(content.get("beside", {})).items()},
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise DamagedError(f"{path}: an entry is missing or not understood ({error}); restore a copy") from None
+        raise DamagedError(f"{path}: an entry is missing or invalid ({error}); restore a copy") from None
 
 
 def _segment(entry: dict[str, Any]) -> SegmentEntry:
@@ -204,17 +208,17 @@ def _segment(entry: dict[str, Any]) -> SegmentEntry:
 def _file(entry: dict[str, Any]) -> FileEntry:
     name = _text(entry["name"])
     if not _FILE.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a file of an index")
+        raise ValueError(f"{name!r} is not a valid file name of an index")
     return FileEntry(name, _number(entry["bytes"]), _number(entry["checksum"]))
 
 
 def _number(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 62:
-        raise ValueError(f"{value!r} where a count was expected")
+        raise ValueError(f"found {value!r}, expected a count")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} where text was expected")
+        raise TypeError(f"found {value!r}, expected text")
     return value

@@ -1,4 +1,4 @@
-"""The best images of a query, gathered from segments of any kind, block by block."""
+"""Selection of the best images of a query over all segments, block by block."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from asmk_engine.indexes.answers import RankedImages
 from asmk_engine.indexes.image_table import ImageTable
 
 Part = tuple[int, np.ndarray, np.ndarray]
-"""Images of one segment: which segment, their numbers in it [n] int64, and their scores [n] float64."""
+"""Images of one segment: the position of the segment, image numbers in it [n] int64, and scores [n] float64."""
 
 
 class Ranking:
-    """Gathers scores from any number of threads and keeps the `top` best, or all when None.
+    """Collects scores from any number of threads and keeps the `top` best, or all if None.
 
-    floor  what a score has to reach to be taken. It rises once so many images are known, so that later blocks report
-           less; which block comes first changes how much is set aside on the way and never what remains
-    slack  how far below the last of the best a score may be and its image stay, where scores are not exact
+    floor  least score of a candidate. It rises once `top` images are known, so that later blocks report fewer; the
+           order of the blocks changes only the number of intermediate candidates, never the result
+    slack  tolerance below the score of the last of the best, for scores that are not exact
     """
 
     def __init__(self, top: int | None, floor: float = 0.0, slack: float = 0.0) -> None:
@@ -31,8 +31,8 @@ class Ranking:
         self._lock = threading.Lock()
 
     def add(self, segment: int, begin: int, numbers: np.ndarray, scores: np.ndarray) -> None:
-        """Take the scores, [n] float64 and not below `floor`, of images `begin` + `numbers`, [n], of a segment."""
-        if self._top is not None and len(scores) > self._top:  # all that tie with the last stay: their names decide
+        """Add the scores, [n] float64 and not below `floor`, of the images `begin` + `numbers`, [n], of a segment."""
+        if self._top is not None and len(scores) > self._top:  # keep all ties with the last: their names decide
             kept = scores >= _last_of_best(scores, self._top) - self._slack
             numbers, scores = numbers[kept], scores[kept]
         with self._lock:
@@ -48,7 +48,7 @@ class Ranking:
         self._best = best
 
     def parts(self) -> list[Part]:
-        """All images that can be among the best."""
+        """Return all images that can be among the best."""
         if self._top is None:
             return self._found
         reached = [scores >= self.floor for _, _, scores in self._found]
@@ -57,7 +57,13 @@ class Ranking:
 
 @dataclass(frozen=True)
 class BestImages:
-    """The best images of one query, best first: segments [n] and numbers [n] int64, scores [n] float64, names."""
+    """The best images of one query, best first.
+
+    segments  [n] int64, positions of the segments
+    numbers   [n] int64, image numbers in these segments
+    scores    [n] float64
+    names     [n] names in UTF-8
+    """
 
     segments: np.ndarray
     numbers: np.ndarray
@@ -65,18 +71,18 @@ class BestImages:
     names: Sequence[bytes]
 
     def without(self, segment: int, number: int, top: int) -> BestImages:
-        """The best `top` but one image."""
+        """Return the best `top` images without the given one."""
         rows = np.flatnonzero((self.segments != segment) | (self.numbers != number))[:top]
         return BestImages(self.segments[rows], self.numbers[rows], self.scores[rows], [self.names[row] for row in rows])
 
 
 def best_images(segments: Sequence[ImageTable], parts: Sequence[Part], top: int | None) -> BestImages:
-    """The `top` best of some images, all when None, best first; equal scores in byte order of the names."""
+    """Select the `top` best images, all if None, best first; equal scores in byte order of the names."""
     numbers = np.concatenate([np.empty(0, np.int64), *(found for _, found, _ in parts)])
     scores = np.concatenate([np.empty(0), *(found for _, _, found in parts)])
     lengths = np.array([len(found) for _, found, _ in parts], np.int64)
     places = np.repeat(np.array([place for place, _, _ in parts], np.int64), lengths)
-    if top is not None and len(scores) > top:  # all that tie with the last stay: their names decide
+    if top is not None and len(scores) > top:  # keep all ties with the last: their names decide
         kept = scores >= _last_of_best(scores, top)
         places, numbers, scores = places[kept], numbers[kept], scores[kept]
     names = _names(segments, places, numbers)
@@ -96,10 +102,10 @@ def _names(segments: Sequence[ImageTable], places: np.ndarray, numbers: np.ndarr
 
 
 def ordered(parts: Sequence[Part], starts: np.ndarray, ranks: np.ndarray) -> RankedImages:
-    """All of some images as numbers over all segments, in the order of `best_images`; no name is read.
+    """Rank all images as numbers over all segments, in the order of `best_images`, without reading names.
 
-    starts  what is added to the numbers of each segment, see `image_starts`
-    ranks   the place of each image by its name, see `name_ranks`
+    starts  first image number of each segment, see `image_starts`
+    ranks   rank of each image by its name, see `name_ranks`
     """
     numbers = np.concatenate([np.empty(0, np.int64), *(starts[place] + found for place, found, _ in parts)])
     scores = np.concatenate([np.empty(0), *(found for _, _, found in parts)])

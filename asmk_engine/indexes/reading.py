@@ -1,6 +1,6 @@
-"""Opening an index of any kind: its images, and what it remembers of features and photographs.
+"""Opening an index of any kind: its images, and the recorded locations of features and image files.
 
-Reading never waits for writing: a snapshot maps everything it needs when it is opened.
+Readers never wait for writers: a snapshot maps all files it needs when it is opened.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ View = TypeVar("View", bound=Commit[Any, Any])
 
 
 class IndexReader(abc.ABC, Generic[View]):
-    """An index of any kind at the commit it was opened at; a kind says by `_map` how a commit is mapped.
+    """An index of any kind at one commit; a subclass defines in `_map` how a commit is mapped.
 
-    kind  what its manifest says it is
+    kind  the kind in its manifest
     """
 
     kind: ClassVar[str]
@@ -35,41 +35,60 @@ class IndexReader(abc.ABC, Generic[View]):
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Open an index at its last commit; NotFoundError, FormatError or DamagedError name what is wrong."""
+        """Open an index at its last commit.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder of the index.
+
+        Returns
+        -------
+        Self
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such folder.
+        FormatError
+            If the folder is not an index of this kind, or of a newer format.
+        DamagedError
+            If both copies of the manifest or a file of the commit are damaged.
+        """
         return cls(Path(path))
 
     @abc.abstractmethod
     def _map(self, manifest: Manifest, known: View | None) -> View:
-        """Map one commit; what it has in common with `known` is mapped already."""
+        """Map one commit, reusing the files it shares with `known`."""
 
     def _open(self, known: View | None) -> View:
         return open_commit(self._folder, self.kind, lambda manifest: self._map(manifest, known))
 
     @property
     def snapshot(self) -> View:
-        """The commit this object sees: the last one it made, or the one it was opened at."""
+        """The current commit of this object: the last one it made, or the one it was opened at."""
         return self._snapshot
 
     @property
     def recipe(self) -> Recipe:
-        """What makes the descriptors that the index takes."""
+        """The recipe of the descriptors in the index."""
         recipe: Recipe = self._snapshot.encoder.recipe
         return recipe
 
     @property
     def network(self) -> Path | None:
-        """The file of the network that the index carries, or None; whoever reads it compares its checksums."""
+        """The network file in the index, or None; its checksums are not compared here."""
         entry = self._snapshot.manifest.network
         return self._folder.path / entry.name if entry else None
 
     @property
     def images(self) -> int:
-        """Images that are not deleted."""
+        """Number of images that are not deleted."""
         return self._snapshot.images
 
     @property
     def names(self) -> list[str]:
-        """Names of the live images, in byte order."""
+        """The names of the live images, in byte order."""
         return sorted(self._snapshot.names(), key=str.encode)
 
     def __contains__(self, name: object) -> bool:
@@ -81,24 +100,47 @@ class IndexReader(abc.ABC, Generic[View]):
     def preload(self) -> None:
         """Read the whole index into memory now, so that the first queries are as fast as later ones.
 
-        Worth a second for a process that answers many queries, and nothing for one that answers a few, or when the
-        index is larger than the memory.
+        Useful for a process that answers many queries; useless for a few queries, or if the index is larger than the
+        memory.
         """
         for segment in self._snapshot.segments:
             segment.file.preload()
 
     def refresh(self) -> None:
-        """See the last commit, also when another process made it."""
+        """Switch to the last commit, including those of other processes."""
         self._snapshot = self._open(self._snapshot)
 
     def identity(self, name: str) -> Identity | None:
-        """Which photograph the image of this name is, or None where there is no such image."""
+        """Return the root and the content fingerprint of an image.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image.
+
+        Returns
+        -------
+        Identity or None
+            None if there is no such image.
+        """
         place = self._snapshot.find(name)
         return None if place is None else self._snapshot.identity(place)
 
     def places(self, place: str) -> tuple[Path, ...]:
-        """Where something is that the index remembers: there, or else as near to the index as it was, or beside it."""
-        if not os.path.isabs(place):  # it was not written by us and could mean anything here
+        """Return the paths at which a recorded file or folder may be now.
+
+        Parameters
+        ----------
+        place : str
+            An absolute path in the manifest.
+
+        Returns
+        -------
+        tuple of Path
+            The path itself, the same relative path from the index as before, and a sibling of the index, in this
+            order. Empty for a relative path, which this package never writes.
+        """
+        if not os.path.isabs(place):
             return ()
         home = Path(os.path.dirname(os.path.realpath(self.path)))
         way = self._snapshot.manifest.beside.get(place)
@@ -107,18 +149,28 @@ class IndexReader(abc.ABC, Generic[View]):
 
     @property
     def feature_places(self) -> list[tuple[Path, ...]]:
-        """For each feature set that was indexed, the last one first: where it may be."""
+        """The possible paths of each feature set that was added, the last one first."""
         return [places for path in reversed(self._snapshot.manifest.features) if (places := self.places(path))]
 
     @property
     def photograph_folders(self) -> list[Path]:
-        """The folders of photographs that the index remembers, the last one first, each at every place it may be at."""
+        """The recorded image folders, the last one first, each at all its possible paths."""
         manifest = self._snapshot.manifest
         folders = (*(root.folder for root in reversed(manifest.roots)), *reversed(manifest.images_roots))
         return list(dict.fromkeys(path for folder in folders for path in self.places(folder)))
 
     def photograph_places(self, name: str) -> Iterator[Path]:
-        """Where the photograph of this name may be: below its own root first, then below those of others."""
+        """Iterate over possible paths of an image file: under its own root first, then under the other roots.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image.
+
+        Yields
+        ------
+        Path
+        """
         known = self.identity(name)
         manifest = self._snapshot.manifest
         own = [known.root] if known and known.root.is_known else []

@@ -1,4 +1,4 @@
-"""What a commit of an index of any kind is: a manifest, and the files it names, mapped."""
+"""A commit of an index of any kind: the manifest and the mapped files that it names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CONTENT = {True: "an index of local features (open it with Index)", False: "a g
 
 @dataclass(frozen=True)
 class Identity:
-    """Which photograph an image is: the root it came from, and the fingerprint of its content, 0 where unknown."""
+    """The root of an image and the fingerprint of its content, 0 if unknown."""
 
     root: Root
     fingerprint: int
@@ -37,7 +37,7 @@ class Identity:
 class Commit(Generic[Encoder, Part]):
     """One commit of an index, mapped and immutable.
 
-    encoder  what every descriptor of the index went through
+    encoder  the codebook, or the codec of a global index
     """
 
     manifest: Manifest
@@ -46,20 +46,20 @@ class Commit(Generic[Encoder, Part]):
 
     @property
     def images(self) -> int:
-        """Images that are not deleted."""
+        """Number of images that are not deleted."""
         return sum(segment.live for segment in self.segments)
 
     def find(self, name: str) -> tuple[int, int] | None:
-        """Segment and image number of a live image, or None."""
+        """Return segment position and image number of a live image, or None."""
         return self.find_all([name]).get(name)
 
     def identity(self, place: tuple[int, int]) -> Identity:
-        """Which photograph the image at a place that `find` returned is."""
+        """Return root and fingerprint of the image at a place returned by `find`."""
         found = self.identities([place])
         return Identity(found.roots[int(found.numbers[0])], int(found.fingerprints[0]))
 
     def identities(self, places: Sequence[tuple[int, int]]) -> Identities:
-        """Which photographs the images at some places are, as arrays; see `features.Identities`."""
+        """Return roots and fingerprints of the images at these places, as arrays; see `features.Identities`."""
         pairs = np.array(places, np.int64).reshape(-1, 2)
         fingerprints, numbers = np.zeros(len(pairs), np.uint64), np.zeros(len(pairs), np.int64)
         for place in np.unique(pairs[:, 0]).tolist():
@@ -69,11 +69,11 @@ class Commit(Generic[Encoder, Part]):
         return Identities(fingerprints, (UNKNOWN, *self.manifest.roots), numbers)
 
     def _known_numbers(self, numbers: np.ndarray) -> np.ndarray:
-        """Numbers of roots, those as unknown that the table of the manifest does not have."""
+        """Replace root numbers that are not in the table of the manifest by 0, unknown."""
         return np.where(numbers <= len(self.manifest.roots), numbers, 0)
 
     def origins(self) -> list[tuple[str, Root]]:
-        """Name and root of every live image, segment by segment."""
+        """Return name and root of every live image, segment by segment."""
         table, found = (UNKNOWN, *self.manifest.roots), []
         for segment in self.segments:
             live = segment.live_numbers()
@@ -83,7 +83,7 @@ class Commit(Generic[Encoder, Part]):
         return found
 
     def root_counts(self) -> dict[Root, int]:
-        """How many live images came from each root, where it is known."""
+        """Return the number of live images of each known root that has any."""
         counts = np.zeros(len(self.manifest.roots) + 1, np.int64)
         for segment in self.segments:
             numbers = self._known_numbers(segment.root_numbers[segment.live_numbers()])
@@ -91,11 +91,11 @@ class Commit(Generic[Encoder, Part]):
         return {root: int(count) for root, count in zip(self.manifest.roots, counts[1:], strict=True) if count}
 
     def names(self) -> Iterator[str]:
-        """Names of all live images, segment by segment."""
+        """Iterate over the names of all live images, segment by segment."""
         return (name for segment in self.segments for name in segment.names())
 
     def find_all(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Segment and image number of those of the names that are live images, in the order of the names."""
+        """Return segment position and image number of those names that are live images, in the order of the names."""
         wanted = list(names)
         places = np.full((len(wanted), 2), -1)
         for place, segment in enumerate(self.segments):
@@ -110,23 +110,25 @@ class Commit(Generic[Encoder, Part]):
 
 
 def open_commit(folder: Folder, kind: str, mapped: Callable[[Manifest], View]) -> View:
-    """Map the last commit; when a writer removed a file under our eyes, there is a newer commit to map.
+    """Map the last commit, retrying with a newer one if a writer removed a file in the meantime.
 
-    kind    what the manifest has to say; FormatError when it is an index of the other kind
-    mapped  maps one commit, and raises NotFoundError when a file is gone
+    Raises FormatError for an index of the other kind, and DamagedError if a file of the last commit is missing.
+
+    kind    the expected kind
+    mapped  maps one commit, and raises NotFoundError if a file is missing
     """
     manifest = read_manifest(folder)
     while True:
         if manifest.kind != kind:
             raise FormatError(
-                f"{folder.path}: {_CONTENT[manifest.kind == KIND]}, where {_CONTENT[kind == KIND]} was expected"
+                f"{folder.path}: found {_CONTENT[manifest.kind == KIND]}, expected {_CONTENT[kind == KIND]}"
             )
         try:
             return mapped(manifest)
         except NotFoundError as error:
             newer = read_manifest(folder)
             if newer.commit == manifest.commit:
-                raise DamagedError(f"{error}; the manifest names it: restore a copy of the index") from None
+                raise DamagedError(f"{error}; the manifest lists it: restore a copy of the index") from None
             manifest = newer
 
 
@@ -141,9 +143,11 @@ def mapped_parts(
     read_encoder: ReadEncoder[Encoder],
     map_part: MapPart[Encoder, Part],
 ) -> tuple[Manifest, Encoder, tuple[Part, ...]]:
-    """What a commit holds; NotFoundError when a file is gone, DamagedError when one contradicts the manifest.
+    """Map the encoder and the segments of a commit.
 
-    known  an earlier commit: what both have in common is taken from it
+    Raises NotFoundError if a file is missing, and DamagedError if one contradicts the manifest.
+
+    known  an earlier commit, whose encoder, segments and files are reused where they are the same
     """
     kept = _kept(folder, manifest, known) if known else {}
     encoder: Encoder = kept.get(manifest.encoder) or read_encoder(folder, manifest.encoder)
@@ -154,7 +158,7 @@ def mapped_parts(
 
 
 def _kept(folder: Folder, manifest: Manifest, known: Commit[Encoder, Part]) -> dict[Any, Any]:
-    """What a commit shares with an earlier one of the same index, by entry: encoder, segments, mapped files."""
+    """Return by entry what a commit shares with an earlier one of the same index: encoder, segments, mapped files."""
     there = {*folder.names()}
     if known.manifest.identity != manifest.identity or not there.issuperset(e.name for e in manifest.files()):
         return {}
@@ -164,14 +168,14 @@ def _kept(folder: Folder, manifest: Manifest, known: Commit[Encoder, Part]) -> d
 
 
 def check_sizes(segment: ImageTable, entry: SegmentEntry, entries: int) -> None:
-    """Raise DamagedError unless a mapped segment of so many entries is as large as the manifest says."""
+    """Raise DamagedError unless the sizes of a mapped segment with `entries` entries match the manifest."""
     found = (segment.file.size, segment.images, entries)
     if found != (entry.file.bytes, entry.images, entry.entries):
-        raise DamagedError(f"{segment.path}: bytes, images and entries are {found}, the manifest says otherwise")
+        raise DamagedError(f"{segment.path}: bytes, images and entries are {found}, not as in the manifest")
 
 
 def read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray | None:
-    """Which images of a segment are deleted, [images] bool, or None for no deletions; raises as `map_snapshot`."""
+    """Read the deletions of a segment, [images] bool, or None if there are none; raises as `map_snapshot`."""
     if entry.deleted is None:
         return None
     file = map_arrays(folder, entry.deleted.name, entry.deleted.checksum)
@@ -179,12 +183,12 @@ def read_deleted(folder: Folder, entry: SegmentEntry) -> np.ndarray | None:
     bits = file.take("deleted", "u1", (entry.images + 7) // 8)
     deleted = np.unpackbits(bits, bitorder="little").astype(bool)
     if file.size != entry.deleted.bytes or int(np.count_nonzero(deleted)) != entry.deleted_images:
-        raise DamagedError(f"{file.path}: holds other deletions than the manifest says; restore a copy")
+        raise DamagedError(f"{file.path}: its deletions differ from the manifest; restore a copy")
     return deleted[: entry.images]
 
 
 def read_moved(folder: Folder, entry: SegmentEntry) -> np.ndarray | None:
-    """The roots of the images of a segment, [images] uint32, where some were found elsewhere since it was written."""
+    """Read the changed root numbers of a segment, [images] uint32, or None if no image was found elsewhere."""
     if entry.moved is None:
         return None
     file = map_arrays(folder, entry.moved.name, entry.moved.checksum)
@@ -195,14 +199,14 @@ def read_moved(folder: Folder, entry: SegmentEntry) -> np.ndarray | None:
 
 
 def write_moved(folder: Folder, entry: SegmentEntry, numbers: np.ndarray, number: int) -> SegmentEntry:
-    """Write the roots of the images of a segment, [images], as file number `number`; returns its entry with them."""
+    """Write the root numbers of a segment, [images], as file number `number`; returns the updated entry."""
     name = f"moved-{number:06d}.safetensors"
     checksum = write_arrays(folder, name, {ROOTS: numbers.astype(np.uint32)}, {"kind": "asmk-engine roots"})
     return replace(entry, moved=FileEntry.of(folder, name, checksum))
 
 
 def write_deleted(folder: Folder, entry: SegmentEntry, deleted: np.ndarray, number: int) -> SegmentEntry:
-    """Write the deletions of a segment, [images] bool, as file number `number`; returns its entry with them."""
+    """Write the deletions of a segment, [images] bool, as file number `number`; returns the updated entry."""
     name = f"deleted-{number:06d}.safetensors"
     arrays = {"deleted": np.packbits(deleted, bitorder="little")}
     checksum = write_arrays(folder, name, arrays, {"kind": "asmk-engine deletions"})
@@ -211,14 +215,14 @@ def write_deleted(folder: Folder, entry: SegmentEntry, deleted: np.ndarray, numb
 
 
 def map_network(path: Path) -> ArrayFile:
-    """Map the file of a network that is to go into an index; raises as `map_arrays`, also for altered content."""
+    """Map and verify a network file to be copied into an index; raises as `map_arrays`."""
     file = map_arrays(Folder(path.parent), path.name)
     file.verify()
     return file
 
 
 def copy_network(folder: Folder, source: ArrayFile) -> FileEntry:
-    """Copy the file of a network into the folder of an index, under the first digits of its sha256; its entry."""
+    """Copy a network file into the folder of an index, named by the first digits of its sha256; returns its entry."""
     content = Folder(source.path.parent).map(source.path.name)
     name = f"network-{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
     folder.write(name, (content[begin : begin + BLOCK] for begin in range(0, len(content), BLOCK)))
@@ -226,7 +230,7 @@ def copy_network(folder: Folder, source: ArrayFile) -> FileEntry:
 
 
 def check_network(folder: Folder, entry: FileEntry) -> None:
-    """Compare the network that an index carries with its checksums; raises as `map_snapshot`."""
+    """Verify the checksums of the network in an index; raises as `map_snapshot`."""
     file = map_arrays(folder, entry.name, entry.checksum)
     file.verify()
     if file.size != entry.bytes:
