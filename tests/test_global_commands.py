@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_one_line(folder: Path) -> None:
         (["index", gem, local, "-o", new, "--concatenate"], "many to an image"),
         (["query", folder / "local.index", NAMES[3], "--expansion", 3], "goes with global descriptors"),
         (["query", index, "nobody"], "neither an image of"),
-        (["augment", folder / "local.index", "-o", new], "where a global index"),
+        (["augment", folder / "local.index", "-o", new], "expected a global index"),
         (["augment", index, "-o", index], "not empty"),
         (["evaluate", index, "--ground-truth", folder / "g.json", "--distractors", folder / "local.index"], "g.json"),
     ):

@@ -1,1 +1,1 @@
-"""The ASMK index: signatures, postings in segments, and their search."""
+"""The ASMK index: signatures, segments of postings, and search."""

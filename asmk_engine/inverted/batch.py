@@ -1,4 +1,4 @@
-"""The signatures in hand that will become a segment."""
+"""The signatures collected in memory for the next segment."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from asmk_engine.inverted.signatures import Signature, code_width
 
 FIRST_ROOM = 1 << 12
 MEBIBYTE = 1 << 20
-# What indexing takes beside the postings in hand: the program, a part of the features, pieces of lists on their way.
+# Memory of indexing without postings and codebook: the program, a part of the features, pieces of lists being written.
 BESIDE = 400 * MEBIBYTE
-CODEBOOK_COPIES = 2  # the codebook itself, and what is made of it for assigning
+CODEBOOK_COPIES = 2  # the codebook itself, and the data derived from it for assignment
 LEAST_POSTINGS = 1 << 20
 
 
 def postings_within(memory: int, codebook: Codebook) -> int:
-    """Postings of a segment that may be in hand so that indexing takes no more than `memory` bytes in all.
+    """Return the number of postings to hold in memory so that indexing uses at most `memory` bytes.
 
-    Counted in: the program, the codebook and the merges on the way. On top come some 200 bytes for each image that is
-    added. InputError, with the least that suffices, when it is too little.
+    This includes the program, the codebook and intermediate merges, but not some 200 bytes per added image. Raises
+    InputError, with the required minimum, if `memory` is too small.
     """
-    each = 16 + 8 * code_width(codebook.dim)  # its word, image, place in the order, and code
+    each = 16 + 8 * code_width(codebook.dim)  # its word, image, position in the order, and code
     beside = BESIDE + CODEBOOK_COPIES * sum(array.nbytes for array in codebook.arrays().values())
     least = -(-(beside + LEAST_POSTINGS * each) // MEBIBYTE)
     if memory < least * MEBIBYTE:
         raise InputError(
-            f"{memory // MEBIBYTE} MiB of memory were allowed, indexing with {codebook.words} words takes {least} MiB "
-            f"at the least; allow {least}M or more"
+            f"{memory // MEBIBYTE} MiB of memory were allowed, indexing with {codebook.words} words needs at least "
+            f"{least} MiB; allow {least}M or more"
         )
     return (memory - beside) // each
 
 
 class Batch:
-    """Named signatures, `width` 64-bit words to a code, their postings side by side in arrays that grow.
+    """Named signatures with codes of `width` 64-bit words; their postings are concatenated in growing arrays.
 
-    names, fingerprints  of the images, in the order in which they were taken
-    postings             how many
+    names     names of the images, in the order in which they were added
+    postings  number of postings
     """
 
     def __init__(self, width: int) -> None:
@@ -52,7 +52,7 @@ class Batch:
         self._codes = np.empty((FIRST_ROOM, width), np.uint64)
 
     def append(self, name: str, signature: Signature, fingerprint: int, root: int = 0) -> None:
-        """Take one image; `root` is the number of its root, 0 where none is known."""
+        """Add one image; `root` is the number of its root, 0 for none."""
         rows = slice(self.postings, self.postings + len(signature))
         if rows.stop > len(self._words):
             room = max(rows.stop, 2 * len(self._words))
@@ -65,7 +65,7 @@ class Batch:
         self.postings = rows.stop
 
     def contents(self) -> Contents:
-        """Everything taken, images numbered in order."""
+        """Return the contents of a segment of all added images, numbered in order."""
         return Contents(
             [name.encode() for name in self.names],
             np.array(self._fingerprints, np.uint64),
@@ -77,7 +77,7 @@ class Batch:
 
 
 def _grown(array: np.ndarray, rows: int, room: int) -> np.ndarray:
-    """An array of `room` rows that begins with `rows` of another; the rest takes no memory until it is used."""
+    """Return an array of `room` rows that starts with `rows` of another; the rest takes no memory until it is used."""
     grown = np.empty((room, *array.shape[1:]), array.dtype)
     grown[:rows] = array[:rows]
     return grown

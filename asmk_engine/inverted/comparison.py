@@ -1,7 +1,7 @@
-"""SMK and the real-valued ASMK kernel, in memory, to compare the engine's binary ASMK with.
+"""SMK and the real-valued ASMK kernel, in memory, for comparison with the engine's binary ASMK.
 
 They follow Tolias et al., ECCV 2020, section 3 (and Tolias, Avrithis and Jégou, IJCV 2016, for the real-valued
-kernel). They keep float vectors and are meant for thousands of images, not millions.
+kernel). They store float vectors and are meant for thousands of images, not millions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EPSILON = 1e-6  # added to the norm of an aggregate, as the reference implementa
 class Vectors:
     """An image as unit or sign vectors, sorted by word.
 
-    words    [m] int32, not decreasing; for the aggregated kernels increasing
+    words    [m] int32, non-decreasing; strictly increasing for the aggregated kernels
     vectors  [m, D] float64 with inner products in [-1, 1]
     """
 
@@ -38,8 +38,8 @@ class Vectors:
 class Comparison:
     """A small collection ranked by one of the kernels of the papers.
 
-    kernel  `asmk` (binary, as the engine), `asmk-real` (aggregates L2-normalised), `smk` (binary, every descriptor
-            pair of a word counts), `smk-real` (the same on L2-normalised residuals)
+    kernel  `asmk` (binary, as in the engine), `asmk-real` (L2-normalised aggregates), `smk` (binary, every pair of
+            descriptors of a word counts), `smk-real` (the same with L2-normalised residuals)
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Comparison:
         self.multiple_assignment = min(multiple_assignment, codebook.words)
         self._images: dict[str, tuple[Vectors, float]] = {}
         if self.match.idf:
-            raise InputError("idf is not offered here; use Searcher for binary ASMK with idf")
+            raise InputError("idf is not supported here; use Searcher for binary ASMK with idf")
 
     def add(self, images: Iterable[tuple[str, Features]]) -> None:
-        """Add named images; one of a known name is replaced."""
+        """Add named images; an image of a known name is replaced."""
         for name, features in images:
             vectors = self._vectors(features, 1)
             self._images[name] = vectors, self._self_similarity(vectors)
 
     def scores(self, query: Features) -> dict[str, float]:
-        """The score of every image."""
+        """Return the score of every image by name."""
         vectors = self._vectors(query, self.multiple_assignment)
         own = self._self_similarity(vectors)
         return {
@@ -73,7 +73,7 @@ class Comparison:
         }
 
     def search(self, query: Features, top: int | None = 10) -> list[Hit]:
-        """The best images with a score above 0, equal scores in byte order of the names."""
+        """Return the best images with a score above 0; equal scores in byte order of the names."""
         hits = [Hit(name, score) for name, score in self.scores(query).items() if score > 0]
         return sorted(hits, key=lambda hit: (-hit.score, hit.name.encode()))[:top]
 
@@ -98,13 +98,13 @@ class Comparison:
         return np.where(residuals > 0, 1.0, -1.0) / np.sqrt(self.codebook.dim)
 
     def _self_similarity(self, vectors: Vectors) -> float:
-        """gamma(X) ** -2: the words of an aggregated image, the double sum over its descriptors for SMK."""
+        """Return gamma(X) ** -2: the number of words if aggregated, the double sum over all descriptors for SMK."""
         if self.kernel.startswith("asmk"):
             return float(len(vectors.words))
         return self._similarity(vectors, vectors)
 
     def _similarity(self, one: Vectors, other: Vectors) -> float:
-        """sigma summed over all pairs of vectors in common words."""
+        """Sum sigma over all pairs of vectors of common words."""
         total = 0.0
         for word in np.intersect1d(one.words, other.words):
             mine, theirs = (v.vectors[v.words == word] for v in (one, other))

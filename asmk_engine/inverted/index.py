@@ -1,4 +1,4 @@
-"""The index: a codebook and a list of segments of postings in one durable folder (see `indexes.base`)."""
+"""The ASMK index: a codebook and segments of postings in one durable folder (see `indexes.base`)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,24 @@ from asmk_engine.inverted.signatures import Signature, code_width, sign_many
 from asmk_engine.inverted.snapshot import Snapshot, map_snapshot, write_codebook
 from asmk_engine.iteration import Progress, counted
 
-# A segment is written and committed when this many postings are in hand: 256 MiB of codes at 128 bits.
+# A segment is written and committed when this many postings are in memory: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
 
 
 class Index(Collection[Snapshot, Contents]):
-    """A persistent ASMK index; see `create`, `open`, `add`, `delete` and `merge`."""
+    """A persistent ASMK index: a codebook and an inverted file in one folder.
+
+    Objects are made by `create` and `open`. Every change is one or more commits; other processes may read meanwhile.
+
+    Examples
+    --------
+    >>> from asmk_engine import Codebook, FeatureSet, Index, Searcher
+    >>> features = FeatureSet.open("features")  # doctest: +SKIP
+    >>> index = Index.create("index", Codebook.train(features))  # doctest: +SKIP
+    >>> index.add(features).added  # doctest: +SKIP
+    1000
+    >>> hits = Searcher(index).search(features.read("a.jpg"))  # doctest: +SKIP
+    """
 
     kind = KIND
     small_segment = 1 << 15
@@ -33,21 +45,38 @@ class Index(Collection[Snapshot, Contents]):
 
     @classmethod
     def create(cls, path: Path | str, codebook: Codebook, network: Path | None = None) -> Index:
-        """Make an empty index in a new or empty folder; InputError when something is in the way.
+        """Create an empty index in a new or empty folder.
 
-        network  the file of the network that makes the features, copied into the index; it must be in the layout of
-                 `arrays`, or DamagedError says what it lacks
+        Parameters
+        ----------
+        path : path-like
+            The folder of the index.
+        codebook : Codebook
+            The codebook, which is stored in the index.
+        network : Path, optional
+            The file of the network that makes the features, which is copied into the index.
+
+        Returns
+        -------
+        Index
+
+        Raises
+        ------
+        InputError
+            If the path is a file or a folder that is not empty.
+        DamagedError
+            If the network file is not in the layout of `storage.arrays` or is damaged.
         """
         return cls(make_empty(path, cls.kind, lambda folder: write_codebook(folder, codebook), network))
 
     @property
     def codebook(self) -> Codebook:
-        """The codebook every image of the index went through."""
+        """The codebook with which all images of the index are encoded."""
         return self._snapshot.encoder
 
     @property
     def postings(self) -> int:
-        """Postings on disk, those of deleted images included until `merge`."""
+        """Number of postings on disk, including those of deleted images until `merge`."""
         return sum(segment.postings for segment in self._snapshot.segments)
 
     def add(
@@ -60,34 +89,88 @@ class Index(Collection[Snapshot, Contents]):
         segment_postings: int = SEGMENT_POSTINGS,
         on_image: Progress | None = None,
     ) -> AddSummary:
-        """Add the images of a feature set; each full segment is committed, the last one with everything else.
+        """Add the images of a feature set.
 
-        existing  what to do with a name that is there already: `refuse` the whole call, `skip` it, `update` it when
-                  its content changed, or `replace` it; the summary names what was skipped though its content differs
-        prune     also remove the images that the feature set does not hold
-        remove    also remove these, where they are there
-        Raises InputError, or MismatchError when recipe or dimension differ from the codebook's; then nothing changed.
+        Each full segment is committed; replacements and removals are committed with the last one.
+
+        Parameters
+        ----------
+        features : FeatureSet
+            The images to add.
+        existing : {"refuse", "skip", "update", "replace"}, default "refuse"
+            What to do if a name is already in the index: refuse the whole call, skip the image, update it if its
+            content changed, or replace it. The summary lists the images that were skipped although their content
+            differs.
+        prune : bool, default False
+            Also remove the images that are not in the feature set.
+        remove : iterable of str, optional
+            Names of images to remove as well; unknown names are ignored.
+        segment_postings : int, optional
+            Number of postings in memory at which a segment is written and committed.
+        on_image : callable, optional
+            Receives progress as (done, total) in images.
+
+        Returns
+        -------
+        AddSummary
+            Numbers and names of images by what was done.
+
+        Raises
+        ------
+        InputError
+            If `existing` is unknown, or is `refuse` and a name is already in the index; nothing is changed.
+        MismatchError
+            If recipe or dimension differ from those of the codebook; nothing is changed.
         """
         return self._add(features, existing, prune, remove, segment_postings, on_image)
 
     def add_signatures(
         self, images: Iterable[tuple[str, Signature]], *, segment_postings: int = SEGMENT_POSTINGS
     ) -> int:
-        """Add images that were signed elsewhere, with this codebook and one assignment; returns how many.
+        """Add images by signatures that were computed with this codebook and one word per descriptor.
 
-        Raises InputError for a name that is there already and MismatchError for another code size; what was committed
-        before stays.
+        Parameters
+        ----------
+        images : iterable of (str, Signature)
+            Names and signatures.
+        segment_postings : int, optional
+            Number of postings in memory at which a segment is written and committed.
+
+        Returns
+        -------
+        int
+            Number of images added.
+
+        Raises
+        ------
+        InputError
+            If a name is already in the index; segments already committed stay.
+        MismatchError
+            If the size of a code differs; segments already committed stay.
         """
         with self._writing():
             before = self.images
             checked = ((name, self._check_new(name, signature), 0, 0) for name, signature in images)
             for contents in self._gathered(checked, segment_postings):
                 self._commit(contents, (), {})
-                del contents  # or it would stay in memory while the next one grows
+                del contents  # free its memory before the next one is filled
         return self.images - before
 
     def add_contents(self, contents: Contents) -> None:
-        """Add postings that are at hand as one segment; raises as `add_signatures`, and then nothing changed."""
+        """Add the contents of a whole segment.
+
+        Parameters
+        ----------
+        contents : Contents
+            Images and postings.
+
+        Raises
+        ------
+        InputError
+            If a name is already in the index; nothing is changed.
+        MismatchError
+            If the size of a code differs; nothing is changed.
+        """
         width = code_width(self.codebook.dim)
         if contents.codes.shape != (len(contents.words), width):
             raise MismatchError(f"codes are {contents.codes.shape}, the index takes [m, {width}]")
@@ -95,16 +178,29 @@ class Index(Collection[Snapshot, Contents]):
 
     def _check_new(self, name: str, signature: Signature) -> Signature:
         if check_name(name) in self:
-            raise InputError(f"{self.path}: there already: {name!r}; names must be unique")
+            raise InputError(f"{self.path}: already in the index: {name!r}; names must be unique")
         width = code_width(self.codebook.dim)
         if signature.codes.shape != (len(signature), width):
             raise MismatchError(f"{name}: codes are {signature.codes.shape}, the index takes [m, {width}]")
         return signature
 
     def merge(self, *, chunk_postings: int = CHUNK_POSTINGS) -> int:
-        """Join all segments into one and give back the space of deleted images; returns how many there were.
+        """Merge all segments into one and reclaim the disk space of deleted images.
 
-        chunk_postings  how many postings are held in memory at a time
+        Parameters
+        ----------
+        chunk_postings : int, optional
+            Number of postings held in memory at a time.
+
+        Returns
+        -------
+        int
+            Number of segments before.
+
+        Raises
+        ------
+        DamagedError
+            If a segment is damaged.
         """
         return self._merge(chunk_postings)
 
@@ -121,7 +217,7 @@ class Index(Collection[Snapshot, Contents]):
         return self._gathered(((name, signature, *facts(name)) for name, signature in signed), room)
 
     def _gathered(self, images: Iterable[tuple[str, Signature, int, int]], room: int) -> Iterator[Contents]:
-        """Names with signatures, fingerprints and roots as segments, each as soon as it has so many postings."""
+        """Group names with signatures, fingerprints and roots into segments of at least `room` postings."""
         batch = Batch(code_width(self.codebook.dim))
         for image in images:
             batch.append(*image)
@@ -139,7 +235,7 @@ class Index(Collection[Snapshot, Contents]):
 
 
 def check_fits(features: FeatureSet, codebook: Codebook, path: Path) -> None:
-    """Raise MismatchError unless features can go through the codebook of the index at `path`."""
+    """Raise MismatchError unless recipe and dimension of the features match the codebook of the index at `path`."""
     if features.recipe != codebook.recipe:
         raise MismatchError(
             f"{features.path}: features of [{features.recipe}], but the codebook of {path} was trained on "

@@ -1,8 +1,8 @@
-"""Joining segments into one, without deleted images, in bounded memory.
+"""Merging of segments into one, without deleted images, in bounded memory.
 
-The images of the old segments follow each other in the new one. Two passes: the first counts the postings of every
-(range, word), from which the whole outline of the new file follows; the second brings postings over, a few words at a
-time, straight from the mapped old files to their places in the new one.
+The images of the old segments are concatenated in the new one. There are two passes: the first counts the postings of
+every (range, word), which determines the layout of the new file; the second copies postings, a few words at a time,
+directly from the mapped old files to their positions in the new one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asmk_engine.threads import available_threads, stream
 
 @dataclass(frozen=True)
 class _MergedRange:
-    """One range of an old segment: its lists, and the new number of each of its images, -1 for a deleted one."""
+    """One range of an old segment: its lists, and the new number of each image, -1 for a deleted one."""
 
     segment: Segment
     first: int
@@ -32,19 +32,19 @@ class _MergedRange:
     moved: np.ndarray
 
     def lists(self, first_word: int, last_word: int) -> slice:
-        """The lists of words `first_word` to `last_word` (exclusive)."""
+        """Return the lists of words `first_word` to `last_word` (exclusive)."""
         words = self.segment.list_words[self.first : self.last]
         begin, end = np.searchsorted(words, (first_word, last_word))
         return slice(self.first + int(begin), self.first + int(end))
 
     def tables(self, lists: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """ids, and words, posting starts and id starts of some lists."""
+        """Return ids, and the words, posting starts and id starts of these lists."""
         starts = slice(lists.start, lists.stop + 1)
         segment = self.segment
         return segment.ids, segment.list_words[lists], segment.posting_starts[starts], segment.id_starts[starts]
 
     def check(self, status: int, lists: slice) -> None:
-        """Raise DamagedError when a kernel stopped at a list."""
+        """Raise DamagedError if a kernel reports a damaged list."""
         if status >= 0:
             raise DamagedError(f"{self.segment.path}: list {lists.start + status} is damaged; restore a copy")
 
@@ -52,8 +52,8 @@ class _MergedRange:
 def merge_segments(
     folder: Folder, name: str, segments: Sequence[Segment], vocabulary: int, *, chunk_postings: int = CHUNK_POSTINGS
 ) -> Written:
-    """Write the live images of some segments, in their order, as one new segment; DamagedError names a broken list."""
-    for segment in segments:  # a flipped bit must not get fresh checksums
+    """Write the live images of the segments, in order, as one new segment; raises DamagedError for a damaged list."""
+    for segment in segments:  # altered data must not get new, valid checksums
         segment.file.verify()
     images = sum(segment.live for segment in segments)
     sources = list(_sources(segments))
@@ -86,7 +86,7 @@ def _sources(segments: Sequence[Segment]) -> Iterator[_MergedRange]:
 
 
 def _count(sources: Sequence[_MergedRange], images: int, vocabulary: int) -> np.ndarray:
-    """Postings of every new (range, word), words of a range side by side; old ranges are counted by all threads."""
+    """Count the postings of every new (range, word), words of a range adjacent; one task per old range."""
     counts = np.zeros(-(-images >> RANGE_BITS) * vocabulary, np.int64)
 
     def counted(source: _MergedRange) -> tuple[int, np.ndarray]:
@@ -104,7 +104,7 @@ def _count(sources: Sequence[_MergedRange], images: int, vocabulary: int) -> np.
 
 
 def _inside(sources: Sequence[_MergedRange], images: int, range_number: int) -> list[_MergedRange]:
-    """The sources of a new range, with the numbers inside it, -1 for images that go elsewhere."""
+    """Return the sources of a new range, with image numbers within it, -1 for images of other ranges."""
     begin, universe = range_number << RANGE_BITS, range_images(range_number, images)
     found = []
     for source in sources:
@@ -115,7 +115,7 @@ def _inside(sources: Sequence[_MergedRange], images: int, range_number: int) -> 
 
 
 def _bring(outline: SegmentOutline, sources: Sequence[_MergedRange], piece: Piece) -> tuple[np.ndarray, np.ndarray]:
-    """The postings of a piece, out of sources whose images have their numbers inside its range."""
+    """Collect the postings of a piece from sources with image numbers within its range."""
     words = outline.list_words[piece.first : piece.last]
     first_word, last_word = int(words[0]), int(words[-1]) + 1
     starts = outline.posting_starts[piece.first : piece.last + 1] - outline.posting_starts[piece.first]

@@ -1,4 +1,4 @@
-"""Search: the signature of a query against every posting of its words."""
+"""Search: the signature of a query is compared with every posting of its words."""
 
 from __future__ import annotations
 
@@ -28,11 +28,21 @@ Query = Features | Signature
 
 @dataclass(frozen=True)
 class SelectiveMatch:
-    """The selectivity function sigma(s) = s ** alpha where s >= threshold, else 0, on similarities s in [-1, 1].
+    """The selectivity function sigma(s) = s ** alpha where s >= threshold, else 0, of similarities s in [-1, 1].
 
-    alpha      power; 3 in the paper (Tolias et al., ECCV 2020, section 3)
-    threshold  tau; at least 0, since a power of a negative similarity means nothing
-    idf        weight every word by ln(images / images with the word) ** 2, counted over the live images
+    Parameters
+    ----------
+    alpha : float, default 3.0
+        Exponent; 3 in the paper (Tolias et al., ECCV 2020, section 3).
+    threshold : float, default 0.0
+        tau, from 0 to 1; powers of negative similarities are not meaningful.
+    idf : bool, default False
+        Weight every word by ln(images / images with the word) ** 2, counted over the live images.
+
+    Raises
+    ------
+    InputError
+        If `alpha` is not positive and finite, or `threshold` is not from 0 to 1.
     """
 
     alpha: float = 3.0
@@ -46,19 +56,42 @@ class SelectiveMatch:
             raise InputError(f"threshold is {self.threshold}; give a number from 0 to 1 (the paper uses 0)")
 
     def apply(self, similarities: np.ndarray) -> np.ndarray:
-        """sigma of each similarity, float64."""
+        """Compute sigma of each similarity.
+
+        Parameters
+        ----------
+        similarities : ndarray
+            Similarities in [-1, 1], of any shape.
+
+        Returns
+        -------
+        ndarray of the same shape, float64
+        """
         kept = np.where(similarities >= self.threshold, similarities, 0.0)
         return np.power(kept, self.alpha)
 
     def table(self, dim: int, width: int) -> np.ndarray:
-        """sigma(1 - 2 h / dim) for every Hamming distance h a kernel could meet, [64 * width + 1] float64."""
+        """Tabulate sigma(1 - 2 h / dim) for every Hamming distance h.
+
+        Parameters
+        ----------
+        dim : int
+            Number of bits of a code.
+        width : int
+            Number of 64-bit words of a code.
+
+        Returns
+        -------
+        ndarray of shape (64 * width + 1,), float64
+            0 for distances above `dim`.
+        """
         distances = np.arange(64 * width + 1)
         return np.where(distances <= dim, self.apply(1.0 - 2.0 * distances / dim), 0.0)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A query under way: its signature, the weight of each of its words, and the best images so far."""
+class _PendingQuery:
+    """A query being processed: its signature, the weight of each of its words, and the best images so far."""
 
     signature: Signature
     weights: np.ndarray
@@ -66,7 +99,7 @@ class _Asked:
 
     @functools.cached_property
     def norm(self) -> float:
-        """The norm of the query: the root of the sum of its weights, added in the order of its words."""
+        """The norm of the query: the square root of the sum of its weights, added in the order of its words."""
         return math.sqrt(float(np.cumsum(self.weights)[-1]))
 
 
@@ -79,12 +112,28 @@ class _Weights:
 
 
 class Searcher(IndexSearcher[Snapshot, Query]):
-    """Ranks the images of an index, or of several joined, for a query: features, or a signature.
+    """Ranks the images of an index or a joint index for queries, which are features or signatures.
 
-    multiple_assignment  words per query descriptor; fewer when the codebook has fewer
-    threads      threads of a search, all available by default; answers do not depend on it
-    A search runs on the commit that `index` is at when it begins: additions and deletions made through that object take
-    effect at once, those of other processes after `Index.refresh`. Images of a score of 0 are not returned.
+    Parameters
+    ----------
+    index : Index or JointIndex
+        The index to search.
+    match : SelectiveMatch, optional
+        The selectivity function, by default that of the paper.
+    multiple_assignment : int, default 5
+        Words per query descriptor; at most those of the codebook.
+    threads : int, optional
+        Threads of a search, all available by default; results do not depend on it.
+
+    Raises
+    ------
+    InputError
+        If `multiple_assignment` is less than 1.
+
+    Notes
+    -----
+    A search runs on the current commit of `index`: additions and deletions made through that object take effect at
+    once, those of other processes after `Index.refresh`. Images with a score of 0 are not returned.
     """
 
     together = 32
@@ -99,14 +148,29 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         threads: int | None = None,
     ) -> None:
         if multiple_assignment < 1:
-            raise InputError(f"assignments is {multiple_assignment}; give 1 or more (the paper uses 5)")
+            raise InputError(f"multiple_assignment is {multiple_assignment}; give 1 or more (the paper uses 5)")
         super().__init__(index, threads)
         self.match = match or SelectiveMatch()
         self.multiple_assignment = multiple_assignment
         self._weights: weakref.WeakKeyDictionary[Snapshot, _Weights] = weakref.WeakKeyDictionary()
 
     def sign(self, features: Features) -> Signature:
-        """The signature of a query, each descriptor assigned to several words."""
+        """Compute the signature of a query, with each descriptor assigned to `multiple_assignment` words.
+
+        Parameters
+        ----------
+        features : Features
+            The local features of the query.
+
+        Returns
+        -------
+        Signature
+
+        Raises
+        ------
+        MismatchError
+            If the dimension differs from that of the codebook.
+        """
         codebook = self.index.snapshot.encoder
         return sign(features, codebook, min(self.multiple_assignment, codebook.words))
 
@@ -121,9 +185,9 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         signatures = threads.run(lambda query: self._signed(query, snapshot), queries, count)
         table = self.match.table(snapshot.encoder.dim, code_width(snapshot.encoder.dim))
         weights = self._weights_of(snapshot)
-        asked = [_Asked(signature, weights.words[signature.words], Ranking(top)) for signature in signatures]
+        asked = [_PendingQuery(signature, weights.words[signature.words], Ranking(top)) for signature in signatures]
 
-        def score(task: tuple[tuple[int, int], _Asked]) -> None:
+        def score(task: tuple[tuple[int, int], _PendingQuery]) -> None:
             (place, r), query = task
             signature = query.signature
             raw = snapshot.segments[place].score(r, signature.words, signature.codes, query.weights, table)
@@ -132,7 +196,7 @@ class Searcher(IndexSearcher[Snapshot, Query]):
             query.ranking.add(place, begin, *normalised(raw, norms, query.norm, query.ranking.floor))
 
         ranges = [(place, r) for place, segment in enumerate(snapshot.segments) for r in range(segment.ranges)]
-        # Range by range, so that queries of one group read lists that are still in the cache.
+        # Range by range, so that the queries of a group read lists that are still in the cache.
         threads.run(score, itertools.product(ranges, [query for query in asked if len(query.signature)]), count)
         return [query.ranking for query in asked]
 
@@ -164,21 +228,22 @@ def _plain_weights(snapshot: Snapshot) -> _Weights:
 
 
 def _idf_weights(snapshot: Snapshot) -> _Weights:
-    """idf(w) = ln(N / n_w) ** 2 over live images; 1 for a word that occurs nowhere, as the reference has it."""
+    """Compute idf(w) = ln(N / n_w) ** 2 over live images; 1 for a word that does not occur, as in the reference."""
     lengths = snapshot.list_lengths
     weights = np.where(lengths > 0, np.log(max(snapshot.images, 1) / np.maximum(lengths, 1)) ** 2, 1.0)
     return _Weights(weights, tuple(np.sqrt(_idf_norms(segment, weights)) for segment in snapshot.segments))
 
 
 def _idf_norms(segment: Segment, weights: np.ndarray) -> np.ndarray:
-    """The weights of each image's words, summed in the order of the words, so that no segmentation changes a bit."""
+    """Sum the weights of each image's words, in the order of the words, so that sums do not depend on the segments."""
     return np.bincount(segment.decode_images(), weights[segment.decode_words()], minlength=segment.images)
 
 
 def normalised(raw: np.ndarray, norms: np.ndarray, query_norm: float, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers [m] uint32 and scores [m] float64 of the images of a range that score above 0 and at least `least`.
+    """Return numbers [m] uint32 and scores [m] float64 of the images of a range with a score above 0 and >= `least`.
 
-    raw, norms  [n] float64: what the postings of each image are worth, and its norm
+    raw    [n] float64, the unnormalised score of each image
+    norms  [n] float64, the norm of each image
     """
     numbers, scores = np.empty(len(raw), np.uint32), np.empty(len(raw))
     count = normalise(raw, norms, query_norm, least, numbers, scores)

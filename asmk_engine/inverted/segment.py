@@ -1,17 +1,17 @@
 """A segment: one immutable inverted file, mapped read-only.
 
 The images of a segment are numbered from 0. They are grouped in ranges of 65 536, so that the scores of a range stay
-in the cache while its postings are read; inside a range the postings stand word by word, and in a word by image.
+in the cache while its postings are read; within a range, postings are sorted by word, then by image.
 
     codes [P, W] uint64          the binary code of each posting
     posting_starts [L+1] int64   list j (one word in one range) is postings posting_starts[j] to posting_starts[j+1]
-    id_starts [L+1] int64        where its image numbers begin in `ids`
-    ids [B] uint8                image numbers inside the range, Elias-Fano coded (kernels/elias_fano.py)
-    list_words [L] uint32        the word of each list, increasing inside a range: only words that occur
-    list_digests [L] uint32      what stands for the codes and image numbers of each list (kernels/match.py); files of
-                                 early versions have none
-    range_starts [R+1] int64     the lists of each range
-    word_counts [I] uint32       words of each image
+    id_starts [L+1] int64        byte offset of its image numbers in `ids`
+    ids [B] uint8                image numbers within the range, Elias-Fano coded (kernels/elias_fano.py)
+    list_words [L] uint32        the word of each list, increasing within a range; only words that occur
+    list_digests [L] uint32      digest of the codes and image numbers of each list (kernels/match.py); missing in
+                                 files of early versions
+    range_starts [R+1] int64     range r is lists range_starts[r] to range_starts[r+1]
+    word_counts [I] uint32       number of words of each image
     names and fingerprints       see image_table.py
 """
 
@@ -33,7 +33,7 @@ LIST_DIGESTS = "list_digests"
 
 
 def range_images(range_number: int, images: int) -> int:
-    """How many images a range of a segment of `images` images holds."""
+    """Return the number of images in a range of a segment of `images` images."""
     return min(1 << RANGE_BITS, images - (range_number << RANGE_BITS))
 
 
@@ -41,7 +41,7 @@ _scratch = threading.local()
 
 
 def _zeros(count: int) -> np.ndarray:
-    """So many zeros, in memory that this thread uses again: new memory would have to be mapped first."""
+    """Return `count` zeros in a buffer that this thread reuses, which saves mapping new memory."""
     if len(getattr(_scratch, "scores", ())) < count:
         _scratch.scores = np.empty(count)
     scores: np.ndarray = _scratch.scores[:count]
@@ -50,11 +50,10 @@ def _zeros(count: int) -> np.ndarray:
 
 
 class Segment(ImageTable):
-    """A mapped segment with the images that were deleted from it.
+    """A mapped segment with its deletions.
 
-    deleted  [images] bool, or None when none was
-    codes, ids   not compared with their checksums as a whole: `score` compares every list with its digest when it is
-                 first read
+    deleted     [images] bool, or None if no image was deleted
+    codes, ids  not verified as a whole: `score` compares every list with its digest when it is first read
     """
 
     posting_starts = table_of("posting_starts")
@@ -87,8 +86,8 @@ class Segment(ImageTable):
         self._check_outline()
 
     def _check_outline(self) -> None:
-        """The checks that cost nothing at open: ends of the tables, and the lists of each range in order."""
-        arrays = self.file.arrays  # as they are: what is asked for later is compared then
+        """Check, at no cost when the index is opened, the ends of the tables and the order of `range_starts`."""
+        arrays = self.file.arrays  # not verified here, but on first access
         starts = arrays["range_starts"]
         whole = (
             self.file.metadata.get("range_bits") == str(RANGE_BITS)
@@ -105,21 +104,24 @@ class Segment(ImageTable):
 
     @property
     def ranges(self) -> int:
-        """How many ranges of 65 536 images there are."""
+        """Number of ranges of 65 536 images."""
         return -(-self.images >> RANGE_BITS)
 
     @property
     def postings(self) -> int:
-        """Postings in the file, those of deleted images included."""
+        """Number of postings in the file, including those of deleted images."""
         return len(self.codes)
 
     def score(
         self, range_number: int, words: np.ndarray, codes: np.ndarray, weights: np.ndarray, table: np.ndarray
     ) -> np.ndarray:
-        """What the postings of the query's words are worth to each image of a range, before normalisation.
+        """Compute the unnormalised score of each image of a range.
 
-        words [q] uint32, increasing; codes [q, W] uint64; weights [q] float64; table [64 W + 1] float64 by distance
-        returns  [images of the range] float64, 0 for a deleted image; good until this thread scores another range
+        words    [q] uint32, increasing words of the query
+        codes    [q, W] uint64
+        weights  [q] float64
+        table    [64 W + 1] float64, contribution of each Hamming distance
+        returns  [images of the range] float64, 0 for a deleted image; valid until this thread scores another range
         """
         first, last = (int(self.range_starts[range_number + i]) for i in (0, 1))
         lists = np.empty(len(words), np.int64)
@@ -142,15 +144,15 @@ class Segment(ImageTable):
 
     @functools.cached_property
     def _digests(self) -> tuple[np.ndarray, np.ndarray]:
-        """The digest of every list, and which lists need not be compared with it any more, [L] each."""
+        """The digest of every list, and which lists need no comparison with it, [L] each."""
         if LIST_DIGESTS in self.file.arrays:
             return self.file.verified(LIST_DIGESTS), np.zeros(len(self.list_words), np.uint8)
         return np.zeros(len(self.list_words), np.uint32), np.ones(len(self.list_words), np.uint8)
 
     def verify_lists(self, lists: np.ndarray) -> None:
-        """Compare the checksums of the codes and image numbers of some lists, [q] int64 with -1 for none, once each.
+        """Compare the checksums of the codes and image numbers of these lists, [q] int64 with -1 for none, once each.
 
-        DamagedError when something was altered; what was verified before costs microseconds.
+        Raises DamagedError if data was altered. Lists that are already verified cost microseconds.
         """
         if self.file.blocks is None or self.file.blocks.whole:
             return
@@ -159,7 +161,7 @@ class Segment(ImageTable):
             self.file.verify_spans(name, starts[wanted], starts[wanted + 1])
 
     def list_lengths(self) -> np.ndarray:
-        """Live postings of every word, [K] int64."""
+        """Count the live postings of every word, [K] int64."""
         lengths = np.diff(self.posting_starts)
         if (lengths < 0).any() or (self.list_words >= self.vocabulary).any():
             raise DamagedError(f"{self.path}: its lists contradict each other; restore a copy")
@@ -169,7 +171,7 @@ class Segment(ImageTable):
         return np.bincount(self.list_words, lengths, minlength=self.vocabulary).astype(np.int64)
 
     def decode_images(self) -> np.ndarray:
-        """The image number of every posting, in posting order, [P] uint32; DamagedError when a list is not whole."""
+        """Decode the image number of every posting, [P] uint32; raises DamagedError for a damaged list."""
         images = np.empty(self.postings, np.uint32)
         self.file.verified("ids")
         for r in range(self.ranges):
@@ -183,7 +185,7 @@ class Segment(ImageTable):
         return images
 
     def decode_words(self) -> np.ndarray:
-        """The word of every posting, in posting order, [P] uint32."""
+        """Return the word of every posting, [P] uint32."""
         lengths = np.diff(self.posting_starts)
         if (lengths < 0).any() or int(lengths.sum()) != self.postings or (self.list_words >= self.vocabulary).any():
             raise DamagedError(f"{self.path}: its lists contradict each other; restore a copy")

@@ -1,4 +1,4 @@
-"""Writing a segment: all at once from postings in memory, or piece by piece when only its outline is known."""
+"""Writing of a segment: at once from postings in memory, or piece by piece if only its outline is known."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from asmk_engine.storage.arrays import ArrayWriter
 from asmk_engine.storage.folder import Folder
 from asmk_engine.threads import available_threads, stream
 
-# Postings brought to their places at a time: 64 MiB of codes at 128 bits, in pieces for the threads.
+# Postings in memory at a time while a segment is written, in pieces for the threads: 64 MiB of codes at 128 bits.
 CHUNK_POSTINGS = 1 << 22
-MOST_THREADS = 4  # with more the one that writes the file does not keep up
-IN_HAND = 2 * MOST_THREADS  # pieces at a time
+MOST_THREADS = 4  # with more, the thread that writes the file does not keep up
+IN_HAND = 2 * MOST_THREADS  # pieces in memory at a time
 
 
 @dataclass(frozen=True)
 class Contents:
     """The images and postings of a segment, in memory.
 
-    names [I], fingerprints [I] uint64, roots [I] numbers in the table of the manifest, or None;
-    words [P] uint32, images [P] uint32 and codes [P, W] uint64 of the postings,
-    in any order in which the images of a word increase
+    names         [I], in UTF-8
+    fingerprints  [I] uint64
+    words         [P] uint32, postings in any order in which the images of each word increase
+    images        [P] uint32
+    codes         [P, W] uint64
+    roots         [I], numbers in the root table of the manifest, or None
     """
 
     names: Sequence[bytes]
@@ -43,7 +46,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Piece:
-    """Lists `first` to `last` (exclusive), all of range `range_number`, which holds `universe` images."""
+    """Lists `first` to `last` (exclusive), all of range `range_number`, which has `universe` images."""
 
     universe: int
     first: int
@@ -56,9 +59,9 @@ Bring = Callable[[Piece], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class SegmentOutline:
-    """The tables of a segment, all that follows from how many postings each (range, word) has.
+    """The tables of a segment that follow from the number of postings of each (range, word).
 
-    images          how many
+    images  number of images
     list_words [L] uint32, posting_starts [L+1] int64, id_starts [L+1] int64, range_starts [R+1] int64: see `segment`
     """
 
@@ -70,7 +73,7 @@ class SegmentOutline:
 
     @classmethod
     def of(cls, counts: np.ndarray, images: int, vocabulary: int) -> SegmentOutline:
-        """The outline for `counts` [ranges * vocabulary] int64 postings, words of a range side by side."""
+        """Compute the outline for `counts` [ranges * vocabulary] int64 postings, words of a range adjacent."""
         ranges = len(counts) // vocabulary
         lists = np.flatnonzero(counts)
         lengths = counts[lists]
@@ -85,11 +88,11 @@ class SegmentOutline:
 
     @property
     def postings(self) -> int:
-        """All postings."""
+        """Number of postings."""
         return int(self.posting_starts[-1])
 
     def pieces(self, postings: int) -> Iterator[Piece]:
-        """All lists in pieces of so many postings, or of one list that has more."""
+        """Divide all lists into pieces of at most `postings` postings, or of one list that has more."""
         starts = self.posting_starts
         for r, (first, end) in enumerate(itertools.pairwise(self.range_starts.tolist())):
             while first < end:
@@ -99,13 +102,14 @@ class SegmentOutline:
                 first = last
 
     def rows(self, piece: Piece) -> slice:
-        """The postings of a piece."""
+        """Return the rows of the postings of a piece."""
         return slice(int(self.posting_starts[piece.first]), int(self.posting_starts[piece.last]))
 
     def encode(self, piece: Piece, numbers: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The image numbers of a piece, [n] uint32, in the bytes that stand in the file, and the digests of its lists.
+        """Encode the image numbers of a piece; returns the bytes for the file and the digests of its lists.
 
-        codes  [n, W] uint64, contiguous
+        numbers  [n] uint32
+        codes    [n, W] uint64, contiguous
         """
         posting_starts = self.posting_starts[piece.first : piece.last + 1] - self.posting_starts[piece.first]
         id_starts = self.id_starts[piece.first : piece.last + 1] - self.id_starts[piece.first]
@@ -117,9 +121,9 @@ class SegmentOutline:
 
 
 class SegmentWriter:
-    """Writes the file of a segment whose outline is known; use it as a context manager.
+    """Writes the file of a segment with a known outline; use it as a context manager.
 
-    Nothing appears under the final name before `finish`.
+    The file does not appear under its final name before `finish`.
     """
 
     def __init__(
@@ -163,10 +167,10 @@ class SegmentWriter:
         self._file.__exit__(None, None, None)
 
     def write_all(self, bring: Bring, chunk_postings: int = CHUNK_POSTINGS) -> None:
-        """Write all lists, which several threads bring and encode while this one writes.
+        """Write all lists, which several threads collect and encode while this one writes.
 
-        bring  gives the numbers [n] uint32, inside the range, and the codes [n, W] uint64 of the lists of a piece
-        chunk_postings  how many postings are held in memory at a time
+        bring           returns the numbers [n] uint32, within the range, and the codes [n, W] uint64 of a piece
+        chunk_postings  number of postings held in memory at a time
         """
 
         def brought(piece: Piece) -> tuple[Piece, np.ndarray, np.ndarray, np.ndarray]:
@@ -180,7 +184,8 @@ class SegmentWriter:
     def write_lists(self, first: int, last: int, universe: int, numbers: np.ndarray, codes: np.ndarray) -> None:
         """Write lists `first` to `last` (exclusive), all of one range of `universe` images.
 
-        numbers [n] uint32, image numbers inside the range, and codes [n, W] uint64, in the order of the lists
+        numbers  [n] uint32, image numbers within the range, in the order of the lists
+        codes    [n, W] uint64, likewise
         """
         piece = Piece(universe, first, last)
         self._write(piece, *self.outline.encode(piece, numbers, codes), codes)
@@ -191,7 +196,11 @@ class SegmentWriter:
         self._file.write("list_digests", piece.first, digests)
 
     def finish(self, fingerprints: np.ndarray, word_counts: np.ndarray) -> int:
-        """Write what is left, [I] uint64 and [I] uint32; returns the crc32 of the checksums."""
+        """Write the remaining arrays and close the file; returns the crc32 of the checksums.
+
+        fingerprints  [I] uint64
+        word_counts   [I] uint32
+        """
         for key, array in self._known.items():
             self._file.write(key, 0, array)
         self._file.write("fingerprints", 0, fingerprints)
@@ -200,7 +209,7 @@ class SegmentWriter:
 
 
 def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int) -> Written:
-    """Write a segment as the file `name` of the folder."""
+    """Write a segment to the file `name` in the folder."""
     images = len(contents.names)
     ranges = -(-images >> RANGE_BITS)
     words, numbers = (np.ascontiguousarray(array, np.uint32) for array in (contents.words, contents.images))

@@ -1,4 +1,4 @@
-"""Signatures: an image after aggregation, its distinct words with one binary code for each."""
+"""Signatures: the distinct words of an image with one aggregated binary code each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from asmk_engine.threads import stream, thread_count
 
 @dataclass(frozen=True)
 class Signature:
-    """One image after aggregation.
+    """An image after aggregation.
 
     words  [m] uint32, the distinct words of the image, increasing
-    codes  [m, ceil(D / 64)] uint64, bit d of a code is set where component d of the aggregate is greater than 0
+    codes  [m, ceil(D / 64)] uint64; bit d of a code is set if component d of the aggregate is greater than 0
     """
 
     words: np.ndarray
@@ -29,14 +29,15 @@ class Signature:
 
 
 def code_width(dim: int) -> int:
-    """64-bit words of a code of `dim` bits."""
+    """Return the number of 64-bit words of a code of `dim` bits."""
     return (dim + 63) // 64
 
 
 def aggregate_residuals(projected: np.ndarray, words: np.ndarray, codebook: Codebook) -> tuple[np.ndarray, np.ndarray]:
-    """The residuals of one image summed per word (Tolias et al., ECCV 2020, section 3).
+    """Sum the residuals of one image per word (Tolias et al., ECCV 2020, section 3).
 
-    projected  [n, D] float32, words [n, k] int32 from `Codebook.assign_projected`
+    projected  [n, D] float32, from `Codebook.project`
+    words      [n, k] int32, from `Codebook.assign_projected`
     returns    words [m] int32, increasing, and sums [m, D] float32
     """
     out_words = np.empty(words.size, np.int32)
@@ -50,11 +51,11 @@ def make_signature(projected: np.ndarray, words: np.ndarray, codebook: Codebook)
     out_words = np.empty(words.size, np.uint32)
     out_codes = np.empty((words.size, code_width(codebook.dim)), np.uint64)
     count = aggregate_codes(projected, words, codebook.centroids, out_words, out_codes)
-    return Signature(out_words[:count].copy(), out_codes[:count].copy())  # without the room of repeated words
+    return Signature(out_words[:count].copy(), out_codes[:count].copy())  # copies, to free the unused rows
 
 
 def sign(features: Features, codebook: Codebook, multiple_assignment: int = 1) -> Signature:
-    """The signature of one image, each descriptor assigned to its `assignments` nearest words."""
+    """Compute the signature of one image, with each descriptor assigned to its `multiple_assignment` nearest words."""
     projected = codebook.project(features.descriptors)
     return make_signature(projected, codebook.assign_projected(projected, multiple_assignment), codebook)
 
@@ -66,14 +67,14 @@ def sign_many(
     *,
     threads: int | None = None,
 ) -> Iterator[tuple[str, Signature]]:
-    """Names and signatures of a stream of images, in its order; a few images are in hand at a time.
+    """Yield names and signatures of a stream of images, in order, with a few images in memory at a time.
 
-    Every image is projected and assigned alone: the last bit of a matrix product may depend on the rows beside it, and
-    the signature of an image must not depend on the images that were added with it.
+    Every image is projected and assigned separately: the last bits of a matrix product may depend on the other rows,
+    and the signature of an image must not depend on the images that are added with it.
     """
 
     def signed(image: tuple[str, Features]) -> tuple[str, Signature]:
         return image[0], sign(image[1], codebook, multiple_assignment)
 
-    # Comparing with all words is one large product, which takes all processors by itself.
+    # Exact assignment is one large matrix product, which uses all processors itself.
     return stream(signed, images, thread_count(threads) if codebook.assignment == "graph" else 1)

@@ -1,4 +1,4 @@
-"""A snapshot: one commit of an index, mapped; what a search runs on."""
+"""A snapshot, one mapped commit of an ASMK index, on which a search runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from asmk_engine.storage.folder import Folder
 
 
 class Snapshot(Commit[Codebook, Segment]):
-    """One commit of an index, mapped and immutable: what a search runs on."""
+    """One commit of an index, mapped and immutable."""
 
     @functools.cached_property
     def list_lengths(self) -> np.ndarray:
-        """Live postings of every word, [K] int64; computed once per snapshot."""
+        """The number of live postings of every word, [K] int64; computed once per snapshot."""
         lengths = np.zeros(self.encoder.words, np.int64)
         for segment in self.segments:
             lengths += segment.list_lengths()
@@ -33,15 +33,20 @@ class Snapshot(Commit[Codebook, Segment]):
 
 
 def map_snapshot(folder: Folder, manifest: Manifest, known: Snapshot | None) -> Snapshot:
-    """Map one commit; NotFoundError when a file is gone, DamagedError when something contradicts the manifest.
+    """Map one commit.
 
-    known  an earlier commit: what both have in common is mapped and verified already
+    Raises NotFoundError if a file is missing, and DamagedError if a file contradicts the manifest.
+
+    known  an earlier commit, whose mapped and verified files are reused where they are the same
     """
     return Snapshot(*mapped_parts(folder, manifest, known, read_codebook, map_segment))
 
 
 def map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook, file: ArrayFile | None = None) -> Segment:
-    """Map a segment of a commit with its deletions; `file` where it is mapped already. Raises as `map_snapshot`."""
+    """Map a segment of a commit with its deletions; raises as `map_snapshot`.
+
+    file  the file, if it is already mapped
+    """
     deleted, moved = read_deleted(folder, entry), read_moved(folder, entry)
     file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
     segment = Segment(file, codebook.words, code_width(codebook.dim), deleted, moved)
@@ -50,7 +55,7 @@ def map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook, file: A
 
 
 def write_codebook(folder: Folder, codebook: Codebook) -> FileEntry:
-    """Write the codebook of an index; its entry."""
+    """Write the codebook of an index; returns its entry."""
     name = f"codebook-{codebook.fingerprint[:12]}.safetensors"
     metadata = {"recipe": codebook.recipe.to_json(), "training": json.dumps(codebook.training)}
     if codebook.graph is not None:
@@ -62,7 +67,7 @@ def write_codebook(folder: Folder, codebook: Codebook) -> FileEntry:
 def read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
     """Map the codebook of a commit; raises as `map_snapshot`."""
     file = map_arrays(folder, entry.name, entry.checksum)
-    file.verify()  # every descriptor goes through all of it
+    file.verify()  # all of it is needed to encode any descriptor
     arrays = (
         file.take("mean", "f4", None),
         file.take("projection", "f4", None, None),
@@ -71,14 +76,14 @@ def read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
     try:
         training = dict(json.loads(file.metadata.get("training", "{}")))
     except (ValueError, TypeError):
-        raise DamagedError(f"{file.path}: what it says of its training is not readable; the file was altered") from None
+        raise DamagedError(f"{file.path}: its training metadata is not readable; the file was altered") from None
     recipe = Recipe.from_json(file.metadata.get("recipe", ""), file.path)
     check_codebook(*arrays, file.path)
     return Codebook(*arrays, recipe, training, _read_graph(file, len(arrays[2])))
 
 
 def _read_graph(file: ArrayFile, words: int) -> Graph | None:
-    """The graph of a codebook that has one; older codebooks say nothing of assignment and are exact."""
+    """Read the graph of a codebook, if it has one; older codebooks do not store the assignment, which is exact."""
     if not is_linked(file.metadata.get("assignment", "exact"), file.path):
         return None
     beam = file.metadata.get("graph_beam", "")
