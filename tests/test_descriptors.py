@@ -300,7 +300,7 @@ def test_augmentation_equals_its_twin_and_is_closed(tmp_path: Path, codec: Codec
     assert again.codec.augmentation == {"neighbours": 4, "alpha": 2.0}
     with pytest.raises(InputError, match="augmented"):
         again.add(write_global(tmp_path / "more", global_images(1, seed=5, prefix="new")))
-    with pytest.raises(InputError, match="augmented already"):
+    with pytest.raises(InputError, match="already augmented"):
         augment(again, tmp_path / "twice")
 
 
@@ -403,10 +403,10 @@ def test_what_cannot_be_concatenated_is_refused(tmp_path: Path) -> None:
     local = write_global(tmp_path / "local", images, Recipe("rootsift"))
     for sets, weights, error in (
         ([one], None, "give two or more"),
-        ([one, few], None, "not there, but in .*: 'image 002.jpg'; extract"),
-        ([few, one], None, "not there, but in .*: 'image 002.jpg'; extract"),
+        ([one, few], None, "missing, but in .*: 'image 002.jpg'; extract"),
+        ([few, one], None, "missing, but in .*: 'image 002.jpg'; extract"),
         ([one, one], None, "with itself"),
-        ([one, local], None, "many to an image"),
+        ([one, local], None, "many descriptors per image"),
         ([one, few], [1.0], "one above 0 for each"),
         ([one, few], [1.0, 0.0], "one above 0 for each"),
     ):
@@ -433,7 +433,7 @@ def test_bad_options_and_too_few_descriptors_are_refused(tmp_path: Path, monkeyp
             train_on(some, RECIPE, options)
     with pytest.raises(InputError, match="10 training descriptors for PCA to 20"):
         train_on(some[:10], RECIPE, CodecOptions(pca=20))
-    with pytest.raises(MismatchError, match="many to an image"):
+    with pytest.raises(MismatchError, match="many descriptors per image"):
         train_codec(write_global(tmp_path / "local", global_images(3), Recipe("rootsift")), CodecOptions())
     monkeypatch.setattr("asmk_engine.flat.codec_training.find_spec", lambda name: None)
     with pytest.raises(DependencyError, match="pip install"):
@@ -449,8 +449,8 @@ def test_a_codec_of_another_dimension_is_refused() -> None:
         ({"projection": codec.projection[:8]}, r"centroids \(2, 256, 8\), expected \[M, 256, S\] with M S = 8"),
         ({"projection": codec.projection[:, :9]}, "its projection is"),
         ({"centroids": codec.centroids[:, :9]}, "product quantiser"),
-        ({"precision": "half"}, "does not go with its arrays"),
-        ({"precision": "double"}, "does not go with its arrays"),
+        ({"precision": "half"}, "does not match its arrays"),
+        ({"precision": "double"}, "does not match its arrays"),
         ({"mean": codec.mean * np.nan}, "finite"),
     ):
         with pytest.raises(MismatchError, match=message):

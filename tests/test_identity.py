@@ -560,7 +560,7 @@ def test_concatenation_refuses_descriptors_of_different_photographs(tmp_path: Pa
     other = recipes.Recipe("spoc", {}, "cd" * 32)
     sets = [write_features(tmp_path / name, some, recipe=recipe, source=Source(1, 2, print_), root=Root(f"/{name}"))
             for name, recipe, print_ in (("a", RECIPE, 3), ("b", other, 4), ("c", other, 3))]  # fmt: skip
-    with pytest.raises(InputError, match="of other photographs"):
+    with pytest.raises(InputError, match="of other images"):
         concatenate(sets[:2], tmp_path / "both")
     both = concatenate([sets[0], sets[2]], tmp_path / "both")
     assert both.root("x.jpg") == Root("/a")

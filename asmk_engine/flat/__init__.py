@@ -1,4 +1,4 @@
-"""Global descriptors: one vector per image, in an index of their own that is as durable as one of local features."""
+"""Global descriptors: one vector per image, in a separate kind of index with the same durability as the ASMK index."""
 
 from __future__ import annotations
 

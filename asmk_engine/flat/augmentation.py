@@ -1,4 +1,4 @@
-"""Database-side augmentation: every stored vector blended with its nearest ones, as a new index."""
+"""Database-side augmentation: a new index in which every vector is blended with its nearest neighbours."""
 
 from __future__ import annotations
 
@@ -25,18 +25,22 @@ def augment(
     segment_bytes: int = SEGMENT_BYTES,
     on_image: Progress | None = None,
 ) -> GlobalIndex:
-    """A new index at `output` whose vectors are those of `index`, each blended with its nearest others.
+    """Make a new index at `output` with the vectors of `index`, each blended with its nearest neighbours.
 
-    x' = x + sum over the k nearest other x_j of max(x . x_j, 0)^alpha x_j, brought to length 1 (facts of the deep
-    image retrieval code: query expansion with the database as queries, the similarity to itself taken as 0).
+    x' = x + sum over the k nearest other x_j of max(x . x_j, 0)^alpha x_j, normalised to length 1 (as in the deep image
+    retrieval code: query expansion with the database as queries, the similarity to itself set to 0).
 
-    The time grows with the square of the number of images. Queries of the new index are not changed. Images cannot be
-    added to it, since each would change others. InputError when `index` is augmented already, or something is in the
-    way at `output`.
+    The time is quadratic in the number of images. Queries of the new index are not changed. No images can be added to
+    it, since each would change others. Raises InputError if `index` is already augmented, or `output` is taken.
+
+    expansion      number of neighbours and exponent; Expansion() by default
+    device         device of the matrix products, see `GlobalSearcher`
+    segment_bytes  size of the vectors at which a segment is written
+    on_image       receives progress as (done, total) in images
     """
     codec, snapshot, expansion = index.codec, index.snapshot, expansion or Expansion()
     if codec.augmentation is not None:
-        raise InputError(f"{index.path}: its vectors are augmented already; give the index it was made from")
+        raise InputError(f"{index.path}: its vectors are already augmented; give the index it was made from")
     codec = replace(codec, training={**codec.training, "augmentation": asdict(expansion)})
     made = GlobalIndex.create(output, codec, index.network)
     made.remember(index)

@@ -1,8 +1,8 @@
-"""The codec: what every global descriptor goes through before it is stored, and every query before it is compared.
+"""The codec, which transforms and compresses global descriptors, and transforms queries.
 
-A descriptor is brought to unit length, projected where there is a projection (PCA, with or without whitening), brought
-to unit length again, and stored in single or half precision or as the numbers of the nearest centroids of its
-sub-spaces (product quantisation: Jegou, Douze and Schmid, PAMI 2011). A query is never quantised.
+A descriptor is L2-normalised, projected if there is a projection (PCA, with or without whitening), L2-normalised
+again, and stored in single or half precision or as the numbers of the nearest centroids of its sub-spaces (product
+quantisation: Jegou, Douze and Schmid, PAMI 2011). A query is never quantised.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asmk_engine.kernels.vectors import dots, encode_products, widen
 from asmk_engine.recipes import Recipe
 from asmk_engine.threads import available_threads, run
 
-CENTROIDS = 256  # of a sub-space: a code is one byte
+CENTROIDS = 256  # per sub-space: a code is one byte
 SUB_SPACES = (1, 8)
 PRECISIONS = {"single": np.float32, "half": np.float16, "product": np.uint8}
 MOST_DIMENSIONS = 1 << 16
@@ -28,13 +28,13 @@ MOST_DIMENSIONS = 1 << 16
 
 @dataclass(frozen=True)
 class CodecOptions:
-    """How global descriptors are made smaller.
+    """Options of the compression of global descriptors.
 
-    pca        dimensions that are kept, or None for all without a projection
-    whiten     bring the kept dimensions to equal variance; goes with `pca`
-    pq         dimensions of a sub-space, 8 or 1, that becomes one byte; None for no quantisation
-    half       store in half precision; does not go with `pq`
-    seed       of the sample of training vectors and of the clustering
+    pca     number of dimensions to keep, or None for no projection
+    whiten  scale the kept dimensions to equal variance; requires `pca`
+    pq      dimension of a sub-space, 8 or 1, that is quantised to one byte; None for no quantisation
+    half    store in half precision; excludes `pq`
+    seed    seed of the training sample and of the clustering
     """
 
     pca: int | None = None
@@ -45,35 +45,36 @@ class CodecOptions:
 
     def __post_init__(self) -> None:
         if self.pca is not None and self.pca < 1:
-            raise InputError(f"pca is {self.pca}; give how many dimensions are kept, 1 or more")
+            raise InputError(f"pca is {self.pca}; give the number of dimensions to keep, 1 or more")
         if self.whiten and self.pca is None:
-            raise InputError("whiten without pca: give how many dimensions are kept, or leave whiten out")
+            raise InputError("whiten without pca: give the number of dimensions to keep, or leave whiten out")
         if self.pq not in (None, *SUB_SPACES):
             raise InputError(f"pq is {self.pq}; a sub-space has 8 dimensions, or 1")
         if self.half and self.pq is not None:
-            raise InputError("half precision and pq are both asked for; a quantised vector has bytes only: choose one")
+            raise InputError("half precision and pq exclude each other: quantised vectors are bytes; choose one")
 
     @property
     def precision(self) -> str:
-        """`single`, `half` or `product`."""
+        """The stored form, `single`, `half` or `product`."""
         return "product" if self.pq is not None else "half" if self.half else "single"
 
     @property
     def is_trained(self) -> bool:
-        """Whether a sample of descriptors is needed."""
+        """Whether the codec has to be trained on a sample of descriptors."""
         return self.pca is not None or self.pq is not None
 
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """What the descriptors of one recipe go through.
+    """The transform and the stored form of the descriptors of one recipe.
 
-    recipe      what made them
-    input_dim   their dimensions, D0
+    recipe      recipe of the descriptors
+    input_dim   their dimension, D0
     precision   `single`, `half` or `product`
-    mean        [D0] float32 and projection [D, D0] float32, or None for none
-    centroids   [M, 256, S] float32 of M sub-spaces of S dimensions, M S = D; of `product` only
-    training    how it was trained: JSON values, for people
+    mean        [D0] float32, or None for no projection
+    projection  [D, D0] float32, or None
+    centroids   [M, 256, S] float32 for M sub-spaces of S dimensions, M S = D; only for `product`
+    training    how it was trained, as JSON values; informative, except for `augmentation`
     """
 
     recipe: Recipe
@@ -89,33 +90,33 @@ class Codec:
 
     @property
     def dim(self) -> int:
-        """Dimensions of a projected descriptor, D."""
+        """Dimension of a projected descriptor, D."""
         return self.input_dim if self.projection is None else len(self.projection)
 
     @property
     def width(self) -> int:
-        """Numbers that are stored of an image: D, or as many as there are sub-spaces."""
+        """Number of values stored per image: D, or the number of sub-spaces."""
         return self.dim if self.centroids is None else len(self.centroids)
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the numbers that are stored."""
+        """The dtype of the stored values."""
         return np.dtype(PRECISIONS[self.precision])
 
     @property
     def augmentation(self) -> dict[str, Any] | None:
-        """How the vectors were blended with their neighbours, or None where they were not."""
+        """The options of database-side augmentation, or None if the vectors are not augmented."""
         found = self.training.get("augmentation")
         return found if isinstance(found, dict) else None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays there are, by name."""
+        """Return the arrays that are not None, by name."""
         named = {"mean": self.mean, "projection": self.projection, "centroids": self.centroids}
         return {name: array for name, array in named.items() if array is not None}
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The sha256 of everything that shapes a stored vector."""
+        """The sha256 of everything that determines a stored vector."""
         digest = hashlib.sha256(f"{self.recipe.to_json()} {self.input_dim} {self.precision}".encode())
         for name, array in self.arrays().items():
             digest.update(f" {name} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
@@ -123,10 +124,10 @@ class Codec:
         return digest.hexdigest()
 
     def apply(self, descriptors: np.ndarray) -> np.ndarray:
-        """Raw descriptors [n, D0] as vectors [n, D] float32 of length 1; one of zeros stays zero.
+        """Transform raw descriptors [n, D0] to vectors [n, D] float32 of length 1; zero vectors stay zero.
 
-        Each is worked on by itself, so that what stands beside it changes no bit. Raises MismatchError for another
-        dimension and InputError for a value that is not finite.
+        Each is transformed separately, so that the result does not depend on the others to the last bit. Raises
+        MismatchError for another dimension and InputError for a value that is not finite.
         """
         if descriptors.ndim != 2 or descriptors.shape[1] != self.input_dim:
             raise MismatchError(
@@ -134,7 +135,7 @@ class Codec:
                 "extract with the extractor of the index, or make another index"
             )
         if not np.isfinite(descriptors).all():
-            raise InputError("a descriptor holds a value that is NaN or infinite; extract the image again")
+            raise InputError("a descriptor has a value that is NaN or infinite; extract the image again")
         vectors = _unit(np.ascontiguousarray(descriptors, np.float32))
         if self.projection is None or self.mean is None:
             return vectors
@@ -148,7 +149,7 @@ class Codec:
         return out
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
-        """Vectors [n, D] float32 as they are stored, [n, width] of `dtype`."""
+        """Convert vectors [n, D] float32 to their stored form, [n, width] of `dtype`."""
         if self.centroids is None:
             return vectors.astype(self.dtype)
         codes = np.empty((len(vectors), self.width), np.uint8)
@@ -156,14 +157,14 @@ class Codec:
         return codes
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """What is stored, [n, width], as vectors [n, D] float32: exactly, or the centroids of quantised ones."""
+        """Convert the stored form [n, width] to vectors [n, D] float32: exact, or centroids if quantised."""
         if self.centroids is not None:
             return self.centroids[np.arange(self.width), stored].reshape(len(stored), self.dim)
         return widened(stored)
 
 
 def widened(stored: np.ndarray) -> np.ndarray:
-    """Vectors in half or single precision as contiguous float32, exactly."""
+    """Convert vectors in half or single precision to contiguous float32, exactly."""
     if stored.dtype != np.float16:
         return np.ascontiguousarray(stored, np.float32)
     values = np.empty(stored.shape, np.float32)
@@ -173,7 +174,7 @@ def widened(stored: np.ndarray) -> np.ndarray:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [n, D] float32 brought to length 1, a zero vector left as it is."""
+    """L2-normalise vectors [n, D] float32; zero vectors stay zero."""
     norms = np.empty(len(vectors))
     for row, vector in enumerate(vectors):
         dots(vector[None], vector, norms[row : row + 1])
@@ -182,17 +183,17 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def check_codec(codec: Codec, where: object) -> None:
-    """Raise MismatchError, naming `where`, when the arrays of a codec do not fit each other or its dimensions."""
+    """Raise MismatchError, naming `where`, if the arrays of a codec do not match each other or its dimensions."""
     for problem in _problems(codec):
-        raise MismatchError(f"{where}: {problem}; train it on descriptors of the recipe it is for")
+        raise MismatchError(f"{where}: {problem}; train it on descriptors of its recipe")
 
 
 def _problems(codec: Codec) -> list[str]:
     found = []
     if codec.precision not in PRECISIONS or (codec.precision == "product") != (codec.centroids is not None):
-        found.append(f"the precision is {codec.precision!r}, which does not go with its arrays")
+        found.append(f"the precision is {codec.precision!r}, which does not match its arrays")
     if not 1 <= codec.input_dim <= MOST_DIMENSIONS:
-        found.append(f"it takes {codec.input_dim} dimensions, where 1 to {MOST_DIMENSIONS} were expected")
+        found.append(f"it takes {codec.input_dim} dimensions, expected 1 to {MOST_DIMENSIONS}")
     if (codec.mean is None) != (codec.projection is None):
         found.append("it has a mean without a projection, or a projection without a mean")
     if codec.mean is not None and codec.mean.shape != (codec.input_dim,):
@@ -206,5 +207,5 @@ def _problems(codec: Codec) -> list[str]:
                 f"its product quantiser has centroids {shape}, expected [M, {CENTROIDS}, S] with M S = {codec.dim}"
             )
     if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in codec.arrays().values()):
-        found.append("an array is not of finite float32 numbers")
+        found.append("an array is not finite float32")
     return found

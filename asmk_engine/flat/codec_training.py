@@ -1,4 +1,4 @@
-"""Training a codec: the principal directions of a sample of descriptors, and the centroids of their sub-spaces."""
+"""Training of a codec: PCA of a sample of descriptors, and the centroids of product quantisation."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ ROUNDS = 25
 
 
 def train_codec(features: FeatureSet, options: CodecOptions, progress: Progress | None = None) -> Codec:
-    """A codec for the descriptors of a feature set, trained on a sample of them where the options need that.
+    """Make a codec for the descriptors of a feature set, trained on a sample of them if the options require it.
 
-    Raises InputError for too few descriptors, MismatchError for options that do not fit their dimensions, and
-    DependencyError when faiss is missing for `pq`.
+    Raises InputError for too few descriptors, MismatchError for options that do not fit their dimension, and
+    DependencyError if `pq` is given and faiss is not installed.
+
+    progress  receives (done, total) in images while the sample is drawn
     """
     check_global(features)
     if not options.is_trained:
@@ -35,7 +37,7 @@ def train_codec(features: FeatureSet, options: CodecOptions, progress: Progress 
 
 
 def train_on(sample: np.ndarray, recipe: Recipe, options: CodecOptions) -> Codec:
-    """A codec trained on descriptors [n, D0] of a recipe; raises as `train_codec`."""
+    """Train a codec on descriptors [n, D0] of a recipe; raises as `train_codec`."""
     check_trainable(options, sample.shape[1], len(sample), "the sample")
     story = {"descriptors": len(sample), **{key: value for key, value in asdict(options).items() if value is not None}}
     codec = Codec(recipe, sample.shape[1], training=story)
@@ -53,8 +55,8 @@ def check_global(features: FeatureSet) -> None:
     """Raise MismatchError unless a feature set holds global descriptors."""
     if not features.recipe.is_global:
         raise MismatchError(
-            f"{features.path}: features of [{features.recipe}], which are many to an image; expected global "
-            "descriptors, one to an image, such as those of `asmk-engine extract --extractor gem`"
+            f"{features.path}: features of [{features.recipe}], with many descriptors per image; expected global "
+            "descriptors, one per image, such as those of `asmk-engine extract --extractor gem`"
         )
 
 
@@ -62,11 +64,11 @@ def check_trainable(options: CodecOptions, dim: int, count: int, where: str) -> 
     """Raise MismatchError or InputError unless `count` descriptors of `dim` dimensions suffice for the options."""
     kept = dim if options.pca is None else options.pca
     if kept > dim:
-        raise MismatchError(f"{where}: PCA to {kept} dimensions, the descriptors have {dim}; ask for {dim} or fewer")
+        raise MismatchError(f"{where}: PCA to {kept} dimensions, the descriptors have {dim}; give {dim} or fewer")
     if options.pq is not None and kept % options.pq:
         raise MismatchError(
             f"{where}: {kept} dimensions do not divide into sub-spaces of {options.pq}; "
-            f"add PCA to a multiple, such as {max(kept // options.pq, 1) * options.pq}, or take sub-spaces of 1"
+            f"add PCA to a multiple, such as {max(kept // options.pq, 1) * options.pq}, or use sub-spaces of 1"
         )
     if options.pca is not None and count < kept:
         raise InputError(
@@ -75,13 +77,13 @@ def check_trainable(options: CodecOptions, dim: int, count: int, where: str) -> 
         )
     if options.pq is not None and count < CENTROIDS:
         raise InputError(
-            f"{where}: {count} training descriptors for {CENTROIDS} centroids; product quantisation takes at least "
+            f"{where}: {count} training descriptors for {CENTROIDS} centroids; product quantisation needs at least "
             f"{CENTROIDS}: train on another feature set, or leave it out"
         )
 
 
 def learn_projection(vectors: np.ndarray, dim: int, whiten: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The mean [D0] and the `dim` strongest principal directions [dim, D0] of vectors [n, D0], float32.
+    """Learn the mean [D0] and the first `dim` principal directions [dim, D0] of vectors [n, D0], all float32.
 
     whiten  divide each direction by the standard deviation along it (Jegou and Chum, ECCV 2012)
     """
@@ -93,7 +95,7 @@ def learn_projection(vectors: np.ndarray, dim: int, whiten: bool) -> tuple[np.nd
 
 
 def learn_centroids(vectors: np.ndarray, width: int, seed: int) -> np.ndarray:
-    """256 centroids of each sub-space of `width` dimensions, [M, 256, width] float32, by faiss.
+    """Train 256 centroids for each sub-space of `width` dimensions with faiss, [M, 256, width] float32.
 
     vectors  [n, D] float32, n at least 256 and D a multiple of the width
     """

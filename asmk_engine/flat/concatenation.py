@@ -1,4 +1,4 @@
-"""Several global descriptors of an image as one: side by side, each of length 1 and with a weight.
+"""Concatenation of several global descriptors of an image, each L2-normalised and multiplied by a weight.
 
 The cosine of two such vectors is the mean of the cosines of their parts, weighted by the squares of the weights.
 """
@@ -35,13 +35,14 @@ def concatenate(
     weights: Sequence[float] | None = None,
     on_image: Progress | None = None,
 ) -> FeatureSet:
-    """Write the descriptors of several feature sets side by side as one at `output`, or bring that up to date.
+    """Write the concatenated descriptors of several feature sets as one set at `output`, or update that set.
 
-    weights  of the sets, above 0; all 1 when None
-    An image that is there already is left as it is where its file is the same.
-    Raises InputError for fewer than two sets, weights that do not fit, an image that some set does not hold or that
-    has not exactly one descriptor there, and MismatchError for features that are not global, two sets of one recipe, or
-    another recipe at `output`.
+    An image already in `output` is kept if its file is the same. Raises InputError for fewer than two sets, invalid
+    weights, or an image that is missing from a set or does not have exactly one descriptor in it, and MismatchError for
+    features that are not global, two sets of the same recipe, or another recipe at `output`.
+
+    weights   weights of the sets, above 0; all 1 if None
+    on_image  receives progress as (done, total) in images
     """
     given = _checked_weights(weights, len(sets))
     for features in sets:
@@ -64,17 +65,17 @@ def concatenate(
 
 
 def concatenated_recipe(recipes: Sequence[Recipe], weights: Sequence[float]) -> Recipe:
-    """The recipe of descriptors of these recipes side by side; MismatchError where one is there twice."""
+    """Return the recipe of the concatenation of these recipes; raises MismatchError if one is given twice."""
     if len(set(recipes)) < len(recipes):
         twice = next(recipe for recipe in recipes if list(recipes).count(recipe) > 1)
-        raise MismatchError(f"[{twice}] is to be concatenated with itself, which changes nothing; give it once")
+        raise MismatchError(f"[{twice}] would be concatenated with itself, which has no effect; give it once")
     contents = [json.loads(recipe.to_json()) for recipe in recipes]
     parts = [{**content, "weight": weight} for content, weight in zip(contents, weights, strict=True)]
     return Recipe(EXTRACTOR, {"parts": parts})
 
 
 def joined(parts: Sequence[Features], weights: Sequence[float]) -> Features:
-    """The single descriptors of an image side by side; MismatchError where one has not exactly one."""
+    """Concatenate the descriptors of an image; raises MismatchError unless each part has exactly one."""
     vectors = []
     for features, weight in zip(parts, weights, strict=True):
         if len(features) != 1:
@@ -90,10 +91,10 @@ def joined(parts: Sequence[Features], weights: Sequence[float]) -> Features:
 
 @dataclasses.dataclass(frozen=True)
 class ConcatenatedExtractor:
-    """Describes an image by several extractors side by side.
+    """Extracts the concatenated descriptors of several extractors.
 
     parts    the extractors
-    weights  of their descriptors
+    weights  weights of their descriptors
     """
 
     parts: tuple[Extractor, ...]
@@ -101,42 +102,42 @@ class ConcatenatedExtractor:
 
     @property
     def recipe(self) -> Recipe:
-        """That of the concatenation."""
+        """The recipe of the concatenation."""
         return concatenated_recipe([part.recipe for part in self.parts], self.weights)
 
     @property
     def dim(self) -> int:
-        """Dimensions of all parts together."""
+        """Sum of the dimensions of the parts."""
         return sum(part.dim for part in self.parts)
 
     @property
     def origin(self) -> Origin:
-        """How a worker process makes an equal extractor."""
+        """How a worker process constructs an equal extractor."""
         origins = [dataclasses.asdict(part.origin) for part in self.parts]
         return Origin(f"{__name__}:extractor_of_parts", {"origins": origins, "weights": list(self.weights)})
 
     def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
-        """The descriptors of an image or of a region side by side; raises as the extractors do."""
+        """Extract the concatenated descriptor of an image or a region; raises as the extractors."""
         return joined([part.extract(image, box=box) for part in self.parts], self.weights)
 
 
 def extractor_of_parts(origins: Sequence[dict[str, Any]], weights: Sequence[float]) -> ConcatenatedExtractor:
-    """The extractor whose parts are made as `Origin.make` does, from function and options of each."""
+    """Make a concatenated extractor from the origins of its parts, as `Origin.make` does for each."""
     return ConcatenatedExtractor(tuple(cast(Extractor, Origin(**origin).make()) for origin in origins), tuple(weights))
 
 
 def concatenated_extractor(
     recipe: Recipe, networks: Sequence[Path] = (), device: str = "auto"
 ) -> ConcatenatedExtractor:
-    """The extractor of a concatenation; InputError for a recipe that is not understood, else as its parts raise.
+    """Make the extractor of a concatenation; raises InputError for an invalid recipe, or as the parts raise.
 
-    networks  network files that may belong to the parts: that of the right sha256 is taken
+    networks  candidate network files of the parts, selected by their sha256
     """
     try:
         parts = [(Recipe(part["extractor"], part["options"], part["weights"]), float(part["weight"]))
                  for part in recipe.options["parts"]]  # fmt: skip
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"[{recipe}] says nothing of its parts that is understood; give the features of the queries "
+        raise InputError(f"the parts in [{recipe}] are missing or invalid; give the features of the queries "
                          "instead of images") from None  # fmt: skip
     extractors = tuple(extractor_from_recipe(part, _network(part, networks), device) for part, _ in parts)
     return ConcatenatedExtractor(extractors, tuple(weight for _, weight in parts))
@@ -153,12 +154,12 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]
     if count < 2:
         raise InputError(f"{count} feature sets to concatenate; give two or more")
     if len(given) != count or not all(0 < weight < float("inf") for weight in given):
-        raise InputError(f"weights are {given} for {count} feature sets; give one above 0 for each")
+        raise InputError(f"weights are {given} for {count} feature sets; give one weight above 0 for each")
     return given
 
 
 def _are_others(first: FeatureSet, other: FeatureSet, name: str) -> bool:
-    """Whether two sets have a name for different photographs, as far as anybody knows."""
+    """Return whether a name is known to belong to different images in the two sets."""
     are_files = first.root(name).is_known and other.root(name).is_known
     return are_files and first.source(name).fingerprint != other.source(name).fingerprint
 
@@ -169,11 +170,11 @@ def _common_names(sets: Sequence[FeatureSet]) -> list[str]:
         for one, two in ((first, other), (other, first)):
             if missing := [name for name in one.names if name not in two]:
                 raise InputError(
-                    f"{two.path}: not there, but in {one.path}: {list_names(missing)}; extract the same images"
+                    f"{two.path}: missing, but in {one.path}: {list_names(missing)}; extract the same images"
                 )
         if mixed := [name for name in first.names if _are_others(first, other, name)]:
             raise InputError(
-                f"{other.path}: of other photographs than in {first.path}: {list_names(mixed)}; extract the same images"
+                f"{other.path}: of other images than in {first.path}: {list_names(mixed)}; extract the same images"
             )
     for features in sets:
         for name in first.names:

@@ -1,4 +1,4 @@
-"""Products of matrices on an accelerator, in full single precision."""
+"""Matrix products on a CUDA device, in full single precision."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 BLOCK_BYTES = 1 << 30
-_FREE_SHARE = 0.8  # of the memory that is free may be taken for vectors
+_FREE_SHARE = 0.8  # share of the free device memory that may be used for vectors
 _kept: weakref.WeakKeyDictionary[GlobalSegment, dict[tuple[int, int], Any]] = weakref.WeakKeyDictionary()
 
 
 def is_likely() -> bool:
-    """Whether there is a driver, so that importing torch to look closer is worth its time."""
+    """Return whether there is a driver, so that importing torch to check for a device is worthwhile."""
     return _DRIVER.exists()
 
 
 def is_there() -> bool:
-    """Whether torch sees a CUDA device."""
+    """Return whether torch finds a CUDA device."""
     import torch
 
     return bool(torch.cuda.is_available())
 
 
 class CudaScores(FlatScores):
-    """Dot products whose proposals are computed on the accelerator; vectors stay in its memory while there is room."""
+    """Dot products with approximate scores computed on the device; vectors stay in its memory while there is room."""
 
     device = "cuda"
 
@@ -42,7 +42,7 @@ class CudaScores(FlatScores):
         self.block_bytes = BLOCK_BYTES
 
     def approximate(self, segment: GlobalSegment, begin: int, end: int) -> np.ndarray:
-        """See `Scores`; TF32 would be outside the margin and is off unless a program turns it on for all."""
+        """See `VectorScores`; TF32, which a program may have enabled, would exceed the margin and is disabled."""
         import torch
 
         queries = torch.from_numpy(self.queries).to(self.device)

@@ -1,4 +1,4 @@
-"""The global index: a codec and a list of segments of vectors in one durable folder (see `indexes.base`)."""
+"""The global index: a codec and segments of vectors in one durable folder (see `indexes.base`)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from asmk_engine.indexes.creation import make_empty
 from asmk_engine.indexes.manifest import GLOBAL_KIND, Manifest, Written
 from asmk_engine.iteration import Progress, counted
 
-# A segment is written and committed when so many bytes of vectors are in hand.
+# A segment is written and committed when this many bytes of vectors are in memory.
 SEGMENT_BYTES = 256 << 20
-BATCH_SIZE = 256  # images that go through the codec at a time
+BATCH_SIZE = 256  # images encoded by the codec at a time
 
 
 class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
@@ -39,7 +39,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
 
     @classmethod
     def create(cls, path: Path | str, codec: Codec, network: Path | None = None) -> GlobalIndex:
-        """Make an empty index in a new or empty folder; InputError when something is in the way.
+        """Make an empty index in a new or empty folder; raises InputError if the path is taken.
 
         network  the file of the network that makes the descriptors, copied into the index; as for `Index.create`
         """
@@ -47,7 +47,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
 
     @property
     def codec(self) -> Codec:
-        """The codec every image of the index went through."""
+        """The codec with which all images of the index are encoded."""
         return self._snapshot.encoder
 
     def add(
@@ -62,15 +62,18 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
     ) -> AddSummary:
         """Add the images of a feature set of global descriptors; options and commits as for `Index.add`.
 
-        Raises InputError when an image has not exactly one descriptor or the vectors of the index are augmented, and
-        MismatchError when recipe or dimension differ from the codec's; then nothing changed.
+        Raises InputError if an image does not have exactly one descriptor or the vectors of the index are augmented,
+        and MismatchError if recipe or dimension differ from those of the codec; then nothing is changed.
+
+        segment_bytes  size of the vectors in memory at which a segment is written and committed
         """
         return self._add(features, existing, prune, remove, segment_bytes, on_image)
 
     def add_vectors(self, contents: VectorContents) -> None:
-        """Add vectors that went through this codec, as it stores them, as one segment.
+        """Add vectors encoded by this codec as one segment.
 
-        Raises MismatchError for another shape or type, InputError for a name that is there; then nothing changed.
+        Raises MismatchError for another shape or dtype, and InputError if a name is already in the index; then nothing
+        is changed.
         """
         codec = self.codec
         wanted = (len(contents.names), codec.width)
@@ -80,9 +83,9 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
         self._add_segment(contents)
 
     def merge(self, *, chunk_bytes: int = CHUNK_BYTES) -> int:
-        """Join all segments into one and give back the space of deleted images; returns how many there were.
+        """Merge all segments into one and reclaim the space of deleted images; returns the number of segments before.
 
-        chunk_bytes  how much is held in memory at a time
+        chunk_bytes  size of the vectors held in memory at a time
         """
         return self._merge(chunk_bytes)
 
@@ -100,7 +103,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
         return self._gathered(images, facts, max(1, room // (self.codec.width * self.codec.dtype.itemsize)))
 
     def _gathered(self, images: Iterator[tuple[str, Features]], facts: Facts, room: int) -> Iterator[VectorContents]:
-        """Images as segments of `room` images."""
+        """Encode images and group them into segments of `room` images."""
         codec = self.codec
         while True:
             names: list[str] = []
@@ -120,7 +123,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
 
 
 def check_fits(features: FeatureSet, codec: Codec, path: Path) -> None:
-    """Raise MismatchError or InputError unless descriptors can go through the codec of the index at `path`."""
+    """Raise MismatchError or InputError unless the descriptors can be added to the index at `path`."""
     if features.recipe != codec.recipe:
         raise MismatchError(
             f"{features.path}: descriptors of [{features.recipe}], but {path} is for [{codec.recipe}]; "
@@ -133,8 +136,8 @@ def check_fits(features: FeatureSet, codec: Codec, path: Path) -> None:
         )
     if codec.augmentation is not None:
         raise InputError(
-            f"{path}: its vectors are augmented by their neighbours, which new images would change; add to the index "
-            "it was made from, and augment that again"
+            f"{path}: its vectors are augmented by their neighbours, which new images would change; add images to the "
+            "index it was made from, and augment that again"
         )
 
 
@@ -148,6 +151,6 @@ def _check_single(features: FeatureSet, names: Sequence[str]) -> None:
     for name in names:
         if (count := features.count(name)) != 1:
             raise InputError(
-                f"{features.path}: {name!r} has {count} descriptors, a global index takes exactly one of each image; "
+                f"{features.path}: {name!r} has {count} descriptors, a global index takes exactly one per image; "
                 "extract it again with a global extractor"
             )

@@ -1,4 +1,4 @@
-"""The nearest vectors to some others, the same to the last bit however segments, blocks and threads divide the work."""
+"""Nearest vectors of queries, identical to the last bit for any division into segments, blocks and threads."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from asmk_engine.flat.snapshot import GlobalSnapshot
 from asmk_engine.indexes.ranking import BestImages, Part, Ranking, best_images
 
 Candidates = Sequence[tuple[int, np.ndarray]]
-"""Segments, each with numbers of images in it."""
+"""Pairs of the position of a segment and image numbers in it."""
 LEAST = float(np.finfo(np.float32).min)  # a deleted image scores minus infinity
 
 
 def nearest(
     snapshot: GlobalSnapshot, scores: VectorScores, queries: int, top: int | None, count: int
 ) -> list[BestImages]:
-    """The `top` nearest live images of each of so many queries, all of them when None, by `count` threads."""
+    """Find the `top` nearest live images of each query, all if None, with `count` threads.
+
+    queries  number of queries in `scores`
+    """
     candidates = [_everything(snapshot)] * queries if top is None else _proposed(snapshot, scores, queries, top, count)
     exact = (_exact(snapshot, scores, query, found, count) for query, found in enumerate(candidates))
     return [best_images(snapshot.segments, parts, top) for parts in exact]
 
 
 def _proposed(snapshot: GlobalSnapshot, scores: VectorScores, queries: int, top: int, count: int) -> list[Candidates]:
-    """Who can be among the best: approximate scores reach the last of the best, less what both of them may err."""
+    """Select the images that can be among the best: approximate scores within twice the margin of the `top`-th best."""
     rankings = [Ranking(top, LEAST, 2 * scores.margin) for _ in range(queries)]
     blocks = [
         (place, begin, end)
@@ -57,7 +60,7 @@ def _by_segment(parts: Sequence[Part]) -> Candidates:
 
 
 def all_scores(snapshot: GlobalSnapshot, scores: VectorScores, count: int) -> list[Part]:
-    """The scores of all live images for the first query."""
+    """Compute the exact scores of all live images for the first query."""
     return _exact(snapshot, scores, 0, _everything(snapshot), count)
 
 

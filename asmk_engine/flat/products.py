@@ -1,7 +1,7 @@
-"""Scores of many vectors at once: what a product of matrices proposes, and what is exact.
+"""Scores of many vectors at once: approximate ones by a matrix product, and exact ones.
 
-A product of matrices is fast and nearly right: how its sums are ordered depends on the shapes, the threads and the
-machine. So it only proposes who may be among the best; their scores are computed again in an order of our own.
+A matrix product is fast but not reproducible: the order of its sums depends on the shapes, the threads and the machine.
+So it only selects candidates for the best images, whose scores are recomputed with sums of a fixed order.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from asmk_engine.flat.segment import GlobalSegment
 from asmk_engine.kernels.vectors import dots, look_up, product_table
 from asmk_engine.threads import forks_wait
 
-BLOCK_BYTES = 16 << 20  # of vectors that are multiplied at a time by one query
-MOST_BLOCK_BYTES = 64 << 20  # by many: what is done for each query and block counts then
-EXACT_BYTES = 4 << 20  # of vectors whose exact scores one task computes
+BLOCK_BYTES = 16 << 20  # size of the vectors multiplied at a time, per query
+MOST_BLOCK_BYTES = 64 << 20  # and at most: with many queries, the work per query and block dominates
+EXACT_BYTES = 4 << 20  # size of the vectors whose exact scores one task computes
 _UNIT_ROUNDOFF = 2.0**-24
-_LONGEST = 1.01  # what rounding to half precision leaves of a length of 1, at most
+_LONGEST = 1.01  # upper bound of the length of a unit vector rounded to half precision
 
 
 class VectorScores(Protocol):
-    """The scores of some queries with stored vectors.
+    """The scores of queries with stored vectors.
 
-    margin       an approximate score is at most so far from the exact one
-    block_bytes  of stored vectors that are best scored at a time
-    side_by_side whether several blocks are best scored at once; else one takes all processors by itself
+    margin        largest difference between an approximate and an exact score
+    block_bytes   best size of the stored vectors to score at a time
+    side_by_side  whether to score several blocks in parallel; otherwise one block uses all processors
     """
 
     margin: float
@@ -36,26 +36,27 @@ class VectorScores(Protocol):
     side_by_side: bool
 
     def approximate(self, segment: GlobalSegment, begin: int, end: int) -> np.ndarray:
-        """Scores of all queries with vectors `begin` to `end` (exclusive) of a segment, [q, n] float32 or float64."""
+        """Score all queries with vectors `begin` to `end` (exclusive) of a segment, [q, n] float32 or float64."""
 
     def exact(self, stored: np.ndarray, query: int) -> np.ndarray:
-        """Scores of one query with some stored vectors [n, W], [n] float64; each depends on the two vectors only."""
+        """Score one query with stored vectors [n, W], [n] float64; each score depends only on its two vectors."""
 
 
 def rounding_margin(dim: int) -> float:
-    """How far a dot product of two vectors of `dim` numbers and length 1 is from its true value, in any order of sums.
+    """Bound the rounding error of a dot product of two unit vectors of `dim` dimensions, for any order of the sum.
 
     gamma_n |x| |y| with gamma_n = n u / (1 - n u), u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms,
-    section 3.1), and a little for comparing in single precision.
+    section 3.1), plus an allowance for comparisons in single precision.
     """
     rounding = dim * _UNIT_ROUNDOFF
     return _LONGEST * rounding / (1 - rounding) + 2 * _UNIT_ROUNDOFF
 
 
 class FlatScores:
-    """Dot products with vectors in single or half precision; queries [q, D] float32 of length 1.
+    """Dot products with stored vectors in single or half precision.
 
-    halves  whether they are in half precision: widening them takes longer than the product
+    queries  [q, D] float32, of length 1
+    halves   whether the stored vectors are in half precision; then the conversion takes longer than the product
     """
 
     def __init__(self, queries: np.ndarray, halves: bool = False) -> None:
@@ -65,23 +66,23 @@ class FlatScores:
         self.margin = rounding_margin(self.queries.shape[1])
 
     def approximate(self, segment: GlobalSegment, begin: int, end: int) -> np.ndarray:
-        """See `Scores`."""
+        """See `VectorScores`."""
         vectors = widened(segment.rows(begin, end))
         with forks_wait():
             product: np.ndarray = self.queries @ vectors.T
         return product
 
     def exact(self, stored: np.ndarray, query: int) -> np.ndarray:
-        """See `Scores`; summed in double precision."""
+        """See `VectorScores`; summed in double precision."""
         scores = np.empty(len(stored))
         dots(widened(stored), self.queries[query], scores)
         return scores
 
 
 class ProductScores:
-    """Asymmetric distances: queries [q, D] float32 as they are, stored vectors as centroids (Jegou et al., section 3).
+    """Asymmetric distances: exact queries [q, D] float32, quantised stored vectors (Jegou et al., section 3).
 
-    The score is the dot product of the query with the centroids, a sum of one number of a table for each sub-space.
+    The score is the dot product of the query with the centroids, a sum of one table entry per sub-space.
     """
 
     block_bytes = EXACT_BYTES
@@ -100,19 +101,19 @@ class ProductScores:
         return tables
 
     def approximate(self, segment: GlobalSegment, begin: int, end: int) -> np.ndarray:
-        """See `Scores`; these are exact."""
+        """See `VectorScores`; these scores are exact."""
         stored = segment.rows(begin, end)
         return np.array([self.exact(stored, query) for query in range(len(self._queries))])
 
     def exact(self, stored: np.ndarray, query: int) -> np.ndarray:
-        """See `Scores`."""
+        """See `VectorScores`."""
         scores = np.empty(len(stored))
         look_up(np.ascontiguousarray(stored), self._tables[query], scores)
         return scores
 
 
 def scores_for(codec: Codec, queries: np.ndarray) -> VectorScores:
-    """What scores queries [q, D] float32 with vectors that are stored as a codec says."""
+    """Return the scores of queries [q, D] float32 with vectors stored by a codec."""
     if codec.centroids is not None:
         return ProductScores(queries, codec.centroids)
     return FlatScores(queries, codec.precision == "half")

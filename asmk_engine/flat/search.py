@@ -1,4 +1,4 @@
-"""Searching a global index: every vector is compared with the query."""
+"""Search in a global index: every vector is compared with the query."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True)
 class Expansion:
-    """Query expansion with weights by similarity: the query and its nearest images, summed (alpha-QE).
+    """Query expansion weighted by similarity: the sum of the query and its nearest images (alpha-QE).
 
-    q' = q + sum over the k nearest x of max(q . x, 0)^alpha x, brought to length 1 (Radenovic et al., PAMI 2019).
+    q' = q + sum over the k nearest x of max(q . x, 0)^alpha x, normalised to length 1 (Radenovic et al., PAMI 2019).
 
-    neighbours  k
-    alpha       power of a similarity; 0 gives all the same weight, as average query expansion does
+    neighbours  number of nearest images, k
+    alpha       exponent of the similarity; 0 gives equal weights, as in average query expansion
     """
 
     neighbours: int = 10
@@ -39,30 +39,30 @@ class Expansion:
         if self.neighbours < 1:
             raise InputError(f"neighbours is {self.neighbours}; give 1 or more, or leave expansion out")
         if not (math.isfinite(self.alpha) and self.alpha >= 0):
-            raise InputError(f"alpha of the expansion is {self.alpha}; give a number from 0 on (3 is common)")
+            raise InputError(f"alpha of the expansion is {self.alpha}; give a number of 0 or more (3 is common)")
 
     def blend(self, vector: np.ndarray, neighbours: np.ndarray, similarities: np.ndarray) -> np.ndarray:
-        """A vector [D] and its neighbours [k, D] of these similarities [k] as one vector [D] float32 of length 1.
+        """Blend a vector [D] with its neighbours [k, D] of these similarities [k] into one [D] float32 of length 1.
 
-        A neighbour of similarity 0 or less counts for nothing.
+        Neighbours with a similarity of 0 or less are ignored.
         """
         weights = np.where(similarities > 0, np.maximum(similarities, 0.0) ** self.alpha, 0.0)
         total = vector.astype(np.float64)
         for weight, neighbour in zip(weights, neighbours.astype(np.float64), strict=True):
             total += weight * neighbour
-        length = math.sqrt(float(np.cumsum(total * total)[-1]))  # added in order, so that no machine differs
+        length = math.sqrt(float(np.cumsum(total * total)[-1]))  # summed in order: the same on every machine
         return np.asarray(total / length if length else total, np.float32)
 
 
 class GlobalSearcher(IndexSearcher[GlobalSnapshot, Features]):
-    """Ranks the images of a global index, or of several joined, for a query: features with exactly one descriptor.
+    """Ranks the images of a global index or a joint index for queries, which are features with exactly one descriptor.
 
-    expansion  expand each query by its nearest images and search again
-    device     where products of matrices are computed: `cuda`, `cpu`, or `auto` for CUDA when it is there; answers do
-               not depend on it
-    threads    threads of a search but for products of matrices; answers do not depend on it
-    Scores are cosines, those of quantised vectors estimates of them; images of a score of 0 and below are returned too.
-    A search runs on the commit that `index` is at when it begins.
+    Scores are cosines, or estimates of them for quantised vectors; images with a score of 0 or less are also returned.
+    A search runs on the current commit of `index`. Results depend neither on the device nor on the threads.
+
+    expansion  expand each query by its nearest images and search again; None for no expansion
+    device     device of the matrix products: `cuda`, `cpu`, or `auto` for CUDA if available
+    threads    threads of a search, except in matrix products; all available by default
     """
 
     together = 64
@@ -90,7 +90,7 @@ class GlobalSearcher(IndexSearcher[GlobalSnapshot, Features]):
         snapshot: GlobalSnapshot | None = None,
         threads: int | None = None,
     ) -> list[BestImages]:
-        """The nearest images of vectors [q, D] float32 that went through the codec; no expansion."""
+        """Find the nearest images of vectors [q, D] float32 transformed by the codec, without expansion."""
         snapshot, count = snapshot or self.index.snapshot, self._count(threads)
         return nearest(snapshot, self._scores(snapshot, vectors), len(vectors), top, count) if len(vectors) else []
 
@@ -110,7 +110,7 @@ class GlobalSearcher(IndexSearcher[GlobalSnapshot, Features]):
         return all_scores(snapshot, self._scores(snapshot, self._vectors(snapshot, [query], count)), count)
 
     def _vectors(self, snapshot: GlobalSnapshot, queries: Sequence[Features], count: int) -> np.ndarray:
-        """The queries through the codec, expanded where that is asked for, [q, D] float32."""
+        """Transform the queries by the codec and expand them if configured, [q, D] float32."""
         vectors = snapshot.encoder.apply(np.concatenate([_descriptor(query) for query in queries]))
         if self.expansion is None:
             return vectors
@@ -120,7 +120,7 @@ class GlobalSearcher(IndexSearcher[GlobalSnapshot, Features]):
 
 
 def expanded(snapshot: GlobalSnapshot, expansion: Expansion, vector: np.ndarray, near: BestImages) -> np.ndarray:
-    """A vector [D] blended with its nearest images, [D] float32."""
+    """Blend a vector [D] with its nearest images, [D] float32."""
     places = zip(near.segments.tolist(), near.numbers.tolist(), strict=True)
     stored = [snapshot.segments[segment].rows(number, number + 1) for segment, number in places]
     if not stored:
@@ -139,7 +139,7 @@ def _descriptor(query: Features) -> np.ndarray:
 
 @functools.cache
 def _cuda_scores(device: str) -> Callable[[np.ndarray], VectorScores] | None:
-    """What scores on the accelerator, or None for the processor; InputError when CUDA is asked for and missing."""
+    """Return the class that scores on CUDA, or None for the CPU; raises InputError if CUDA is requested but missing."""
     from asmk_engine.flat import cuda
 
     if device == "cpu" or (device == "auto" and not cuda.is_likely()):
@@ -147,5 +147,5 @@ def _cuda_scores(device: str) -> Callable[[np.ndarray], VectorScores] | None:
     if cuda.is_there():
         return cuda.CudaScores
     if device == "cuda":
-        raise InputError("device is 'cuda', but torch sees no CUDA device; use --device cpu, or auto")
+        raise InputError("device is 'cuda', but torch finds no CUDA device; use --device cpu, or auto")
     return None

@@ -1,6 +1,6 @@
-"""A segment of a global index: the stored vectors of some images, mapped read-only.
+"""A segment of a global index: stored vectors of images, mapped read-only.
 
-vectors [I, W]   float32 or float16, or uint8 for the numbers of centroids: see `codec`
+vectors [I, W]   float32, float16, or uint8 centroid numbers, see `codec`
 names and fingerprints   see asmk_engine/indexes/image_table.py
 """
 
@@ -26,9 +26,12 @@ CHUNK_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class VectorContents:
-    """The images of a segment, in memory: names [I] in UTF-8, fingerprints [I] uint64, vectors [I, W] as stored.
+    """The images of a segment, in memory.
 
-    roots  [I] numbers in the table of the manifest, or None where none is known
+    names         [I], in UTF-8
+    fingerprints  [I] uint64
+    vectors       [I, W], in the stored form of the codec
+    roots         [I], numbers in the root table of the manifest, or None if no root is known
     """
 
     names: Sequence[bytes]
@@ -38,9 +41,9 @@ class VectorContents:
 
 
 class GlobalSegment(ImageTable):
-    """A mapped segment with the images that were deleted from it.
+    """A mapped segment with its deletions.
 
-    vectors  [I, W], not compared with the checksums: see `rows`
+    vectors  [I, W], not verified; use `rows`
     """
 
     def __init__(
@@ -52,17 +55,17 @@ class GlobalSegment(ImageTable):
             raise DamagedError(f"{self.path}: its tables contradict each other; the file was altered, restore a copy")
 
     def rows(self, begin: int, end: int) -> np.ndarray:
-        """Stored vectors `begin` to `end` (exclusive), compared with their checksums once; DamagedError if altered."""
+        """Return stored vectors `begin` to `end` (exclusive), verified once; raises DamagedError if altered."""
         self.file.verify_rows("vectors", begin, end)
         return self.vectors[begin:end]
 
     def rows_of(self, numbers: np.ndarray) -> np.ndarray:
-        """The stored vectors of some images, [n, W], compared as in `rows`."""
+        """Return the stored vectors of these images, [n, W], verified as in `rows`."""
         self.file.verify_spans("vectors", numbers, numbers + 1)
         return self.vectors[numbers]
 
     def blocks(self, size: int) -> Iterator[tuple[int, int]]:
-        """First and last (exclusive) images of stretches of so many bytes in all; a whole number of images."""
+        """Divide the images into blocks of at most `size` bytes; yields first and last (exclusive) image of each."""
         each = max(1, size // max(1, self.vectors.itemsize * self.vectors.shape[1]))
         return ((begin, min(begin + each, self.images)) for begin in range(0, self.images, each))
 
@@ -70,7 +73,10 @@ class GlobalSegment(ImageTable):
 def map_global_segment(
     folder: Folder, entry: SegmentEntry, codec: Codec, file: ArrayFile | None = None
 ) -> GlobalSegment:
-    """Map a segment of a commit with its deletions; `file` where it is mapped already."""
+    """Map a segment of a commit with its deletions.
+
+    file  the file, if it is already mapped
+    """
     file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
     segment = GlobalSegment(file, codec, read_deleted(folder, entry), read_moved(folder, entry))
     check_sizes(segment, entry, segment.images)
@@ -78,7 +84,7 @@ def map_global_segment(
 
 
 def write_global_segment(folder: Folder, name: str, contents: VectorContents) -> Written:
-    """Write a segment as the file `name` of the folder."""
+    """Write a segment to the file `name` in the folder."""
     images = len(contents.names)
     _check_count(folder, images)
     names = name_arrays(contents.names, contents.roots)
@@ -87,9 +93,9 @@ def write_global_segment(folder: Folder, name: str, contents: VectorContents) ->
 
 
 def merge_global_segments(folder: Folder, name: str, merged: Sequence[GlobalSegment], chunk_bytes: int) -> Written:
-    """Write the live images of some segments, in their order, as one new segment, a few MiB at a time.
+    """Write the live images of the segments, in order, as one new segment, a few MiB at a time.
 
-    DamagedError when a segment was altered: a flipped bit gets no fresh checksum.
+    Raises DamagedError if a segment was altered: altered data must not get new, valid checksums.
     """
     for segment in merged:
         segment.file.verify()
@@ -128,7 +134,7 @@ def _check_count(folder: Folder, images: int) -> None:
 
 
 def vector_problems(segment: GlobalSegment) -> Iterator[str]:
-    """What is wrong with the vectors of a segment whose checksums fit: numbers that are not finite or far too long."""
+    """Yield problems of the vectors of a segment with valid checksums: values not finite, or a length that is not 1."""
     if segment.vectors.dtype == np.uint8:
         return
     for begin, end in segment.blocks(CHUNK_BYTES):

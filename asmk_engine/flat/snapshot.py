@@ -1,4 +1,4 @@
-"""A snapshot of a global index: one commit, mapped."""
+"""A snapshot of a global index, one mapped commit."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class GlobalSnapshot(Commit[Codec, GlobalSegment]):
 
 
 def map_global_snapshot(folder: Folder, manifest: Manifest, known: GlobalSnapshot | None) -> GlobalSnapshot:
-    """Map one commit, but for what it has in common with `known`.
+    """Map one commit, reusing the files it shares with `known`.
 
-    NotFoundError when a file is gone, DamagedError when something contradicts the manifest.
+    Raises NotFoundError if a file is missing, and DamagedError if a file contradicts the manifest.
     """
     return GlobalSnapshot(*mapped_parts(folder, manifest, known, read_codec, map_global_segment))
 
 
 def write_codec(folder: Folder, codec: Codec) -> FileEntry:
-    """Write the codec of an index; its entry."""
+    """Write the codec of an index; returns its entry."""
     name = f"codec-{codec.fingerprint[:12]}.safetensors"
     metadata = {"recipe": codec.recipe.to_json(), "training": json.dumps(codec.training)}
     metadata |= {"input_dim": str(codec.input_dim), "precision": codec.precision}
@@ -38,7 +38,7 @@ def write_codec(folder: Folder, codec: Codec) -> FileEntry:
 def read_codec(folder: Folder, entry: FileEntry) -> Codec:
     """Map the codec of a commit; raises as `map_global_snapshot`."""
     file = map_arrays(folder, entry.name, entry.checksum)
-    file.verify()  # every descriptor goes through all of it
+    file.verify()  # all of it is needed to encode any descriptor
     if file.size != entry.bytes:
         raise DamagedError(f"{file.path}: has {file.size} bytes, the manifest says {entry.bytes}; restore a copy")
     sides = {"mean": 1, "projection": 2, "centroids": 3}
@@ -52,6 +52,6 @@ def read_codec(folder: Folder, entry: FileEntry) -> Codec:
             arrays.get("mean"), arrays.get("projection"), arrays.get("centroids"), training,
         )  # fmt: skip
     except (ValueError, TypeError):
-        raise DamagedError(f"{file.path}: what it says of its training is not readable; the file was altered") from None
+        raise DamagedError(f"{file.path}: its training metadata is not readable; the file was altered") from None
     except MismatchError as error:
         raise DamagedError(f"{file.path}: {error}") from None
