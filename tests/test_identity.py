@@ -146,7 +146,7 @@ def test_two_feature_sets_of_equal_names(tmp_path: Path) -> None:
     assert "'img.jpg'" in told and "1 added" in told and "0 there already" in told
     found = QuerySource(Index.open(to)).features("img.jpg")[0]
     assert np.array_equal(found.descriptors, FeatureSet.open(tmp_path / "a.features").read("img.jpg").descriptors)
-    with pytest.raises(MismatchError, match=r"another photograph of the name 'img.jpg'"):
+    with pytest.raises(MismatchError, match=r"another photograph named 'img.jpg'"):
         QuerySource(Index.open(to), features=tmp_path / "c.features").features("img.jpg")
     assert call("extract", c, "-o", tmp_path / "a.features", *FEATURES, code=1).err.count("'img.jpg'") == 1
     assert FeatureSet.open(tmp_path / "a.features").root("img.jpg") == Root(str(a))
@@ -191,7 +191,7 @@ def test_a_changed_photograph_is_named_and_asked_with_what_it_was(tmp_path: Path
     assert np.array_equal(asked.descriptors, was.descriptors)
     shutil.rmtree(tmp_path / "i.features")
     told = call("query", to, "a.jpg", code=1)
-    assert "holds another photograph" in told and "--update" in told
+    assert "not the photograph that was indexed as" in told and "--update" in told
     assert "1 replaced" in index(photos, to=to, options=("--update",))
     assert QuerySource(Index.open(to)).image_path("a.jpg") == photos / "a.jpg"
 

@@ -1,1 +1,1 @@
-"""Searching an index of any kind: opening it, the features of queries, evaluation, fusion of answers."""
+"""Search in an index of any kind: opening, features of queries, evaluation, fusion of rankings."""

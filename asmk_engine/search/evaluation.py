@@ -1,4 +1,4 @@
-"""Every query of a ground truth asked of an index, and the answers evaluated."""
+"""Evaluation of an index with the queries of a ground truth."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.protocol import Evaluator, Report, depth_needed
 from asmk_engine.indexes.answers import Hit, RankedImages
 
-Asked = TypeVar("Asked")
-Asked_contra = TypeVar("Asked_contra", contravariant=True)
+QueryT = TypeVar("QueryT")
+QueryT_contra = TypeVar("QueryT_contra", contravariant=True)
 Rankings = Iterator[tuple[str, list[Hit]]]
 
 
-class Ranker(Protocol[Asked_contra]):
-    """What ranks images for a query: the searcher of an index of either kind, or of several that are joined."""
+class Ranker(Protocol[QueryT_contra]):
+    """Ranks images for a query: the searcher of an index of either kind or of a joint index."""
 
-    def search(self, query: Asked_contra, top: int | None, /) -> list[Hit]:
-        """The best images, or all."""
+    def search(self, query: QueryT_contra, top: int | None, /) -> list[Hit]:
+        """Return the `top` best images, all if None."""
         ...
 
-    def rank(self, query: Asked_contra, /) -> RankedImages:
-        """All images as numbers, in the order of `search(query, None)`."""
+    def rank(self, query: QueryT_contra, /) -> RankedImages:
+        """Return all images as numbers, in the order of `search(query, None)`."""
         ...
 
     def image_numbers(self, names: Iterable[str], /) -> dict[str, int]:
-        """Name → number of those of the names that are images, as `rank` numbers them."""
+        """Return name → number as used by `rank`, for those names that are images."""
         ...
 
 
 def evaluate_index(
     ground_truth: GroundTruth,
-    searcher: Ranker[Asked],
-    features: Callable[[GroundTruthQuery], Asked | None],
+    searcher: Ranker[QueryT],
+    features: Callable[[GroundTruthQuery], QueryT | None],
     *,
     keep: Callable[[Rankings], object] | None = None,
     allow_missing: bool = False,
     interval: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Report:
-    """Search for every query of a ground truth, in its order, and evaluate each answer when it comes: one is in memory at a time.
+    """Search for every query of a ground truth, in order, and evaluate each ranking at once, to keep one in memory.
 
-    ground_truth          names must be those of the index, see `names.resolve`
-    features       what the searcher takes for a query, or None where the query cannot be asked and counts as missing
-    keep           takes the rankings one by one, to the last, as `write_run` does; without it no name is read where all
-                   of a ranking counts, which is many times as fast
-    allow_missing  count a query that was not asked as finding nothing
-    interval       also say where the means lie with 95 % confidence
-    progress       told after each query how many are done, and how many there are
+    Raises what `features`, the search, `keep` and `Evaluator` raise.
 
-    raises  what `features`, the search and `keep` raise, and what `Evaluator` does
+    ground_truth   its names must be those of the index, see `names.resolve`
+    features       returns the input of the searcher for a query, or None if the query is missing
+    keep           consumes all rankings one by one, as `write_run` does; without it, no names are read where whole
+                   rankings are evaluated, which is much faster
+    allow_missing  count a missing query as finding nothing
+    interval       also compute 95 % confidence intervals of the means
+    progress       receives (done, total) after each query
     """
     depth = depth_needed(ground_truth)
     in_numbers = keep is None and depth is None
@@ -59,7 +59,7 @@ def evaluate_index(
         ground_truth, searcher.image_numbers([*ground_truth.images, *ground_truth.ignored]) if in_numbers else {}
     )
 
-    def answer(name: str, asked: Asked) -> list[Hit]:
+    def answer(name: str, asked: QueryT) -> list[Hit]:
         if evaluator.numbers:
             evaluator.add_numbers(name, searcher.rank(asked).numbers)
             return []

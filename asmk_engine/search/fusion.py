@@ -1,4 +1,4 @@
-"""Late fusion: several rankings of the same images as one."""
+"""Late fusion of several rankings of the same images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ def fuse(
     weights: Sequence[float] | None = None,
     top: int | None = None,
 ) -> list[Hit]:
-    """Several rankings as one, best first; equal scores in byte order of the names.
+    """Fuse several rankings into one, best first; equal scores in byte order of the names.
+
+    An image that is not in a ranking gets 0 from it. Raises InputError for an unknown method or invalid weights.
 
     rankings  each best first, every name once
-    method    `scores`: the weighted sum of scores that each ranking brings to 0 for its last image and 1 for its first
+    method    `scores`: the weighted sum of scores, scaled per ranking to 0 for its last image and 1 for its first;
               `ranks`: the weighted sum of 1 / (60 + rank) (Cormack et al., SIGIR 2009)
-    weights   of the rankings, from 0 on and brought to a sum of 1; all the same when None
-    An image that a ranking does not hold gets nothing from it. InputError for another method, or weights that do not
-    fit.
+    weights   weights of the rankings, 0 or more and normalised to a sum of 1; equal if None
+    top       number of images to return, all if None
     """
     if method not in FUSIONS:
         raise InputError(f"fusion is {method!r}; choose one of {', '.join(FUSIONS)}")
@@ -41,12 +42,12 @@ def fuse(
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     given = [1.0] * count if weights is None else [float(weight) for weight in weights]
     if len(given) != count or not all(0 <= weight < float("inf") for weight in given) or (count and sum(given) <= 0):
-        raise InputError(f"weights are {given} for {count} rankings; give one from 0 on for each, not all of them 0")
+        raise InputError(f"weights are {given} for {count} rankings; give one of 0 or more for each, not all of them 0")
     return [weight / sum(given) for weight in given]
 
 
 def _from_scores(ranking: Sequence[Hit]) -> Iterable[float]:
-    """Scores brought to 0 ... 1; all 1 where they are all the same."""
+    """Scale scores to the range from 0 to 1; all 1 if they are equal."""
     if not ranking:
         return []
     most, least = ranking[0].score, ranking[-1].score

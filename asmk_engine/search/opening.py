@@ -1,4 +1,4 @@
-"""Opening an index of whatever kind."""
+"""Opening an index of either kind."""
 
 from __future__ import annotations
 

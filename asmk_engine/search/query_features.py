@@ -1,4 +1,4 @@
-"""Where the features of a query come from: the name of an indexed image, or an image file."""
+"""Features of a query, which is the name of an indexed image or an image file."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from asmk_engine.recipes import IMPORTED
 
 
 class QuerySource:
-    """Finds the features of queries to an index.
+    """Finds or extracts the features of queries to an index.
 
-    features      the feature set of named queries; by default those the index remembers
-    images_roots  folders of the indexed photographs; by default those the index remembers
-    Features of a query are never made from stored codes, which hold one assignment per descriptor, and never taken from
-    another photograph of the same name: the fingerprints of the contents are compared.
+    Features of a query are never derived from stored codes, which have one assignment per descriptor, and never taken
+    from another photograph of the same name: the fingerprints of the contents are compared.
+
+    features      the feature set of named queries; by default those recorded in the index
+    images_roots  folders of the indexed photographs; by default those recorded in the index
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class QuerySource:
         self._extractor: Extractor | None = None
 
     def indexed_name(self, query: str) -> str | None:
-        """The name of the indexed image that a query stands for, or None where it is a file or nothing.
+        """Return the name of the indexed image that a query denotes, or None if it is a file or neither.
 
-        A name counts as it is, then as a file, then as it is printed (`%XX`), then in the other forms of its letters
-        that Unicode holds for equal: file systems and archives change one into another.
+        A query is tried as a name, as a file, as an escaped name (`%XX`), and in the other canonically equivalent forms
+        of Unicode, between which file systems and archives convert.
         """
         if query in self.index:
             return query
@@ -61,9 +62,10 @@ class QuerySource:
         return next((name for name in spellings(query) if name in self.index), None)
 
     def features(self, query: str, box: Box | None = None) -> tuple[Features, bool]:
-        """The features of a query, and whether it is the name of an indexed image.
+        """Return the features of a query, and whether it is the name of an indexed image.
 
-        A region is always extracted from the photograph itself. NotFoundError tells the places that were looked at.
+        A region is always extracted from the photograph itself. Raises NotFoundError, with the folders searched, if
+        there are neither features nor a photograph.
         """
         name = self.indexed_name(query)
         if name is None:
@@ -73,19 +75,19 @@ class QuerySource:
         return self.extractor.extract(self.image_path(name), box=box), True
 
     def ground_truth_features(self, name: str, box: Box | None) -> Features:
-        """The features of a query of a ground truth, whose name may be that of a photograph without its extension."""
+        """Return the features of a ground truth query, whose name may lack the extension of the photograph."""
         if name in self.index:
             return self.features(name, box)[0]
-        # No extractor of ours makes what was imported: such features of a query are already those of its region.
+        # There is no extractor for imported features: those of a query are already of its region.
         if self.index.recipe.extractor == IMPORTED and (found := self._of_set(name)) is not None:
             return found
         return self.extractor.extract(self._photograph(name), box=box)
 
     def _photograph(self, name: str) -> Path:
-        """The photograph of a query that is not indexed, looked for below the folders of photographs."""
+        """Find the photograph of a query that is not indexed, in the image folders."""
         roots = [root for root in self._folders if os.path.isdir(root) and str(root) != root.anchor]
         for root in roots:
-            if root not in self._photographs:  # there may be a hundred thousand
+            if root not in self._photographs:  # listed once: there may be a hundred thousand
                 self._photographs[root] = _names_below(root)
             if match := match_names([name], self._photographs[root]):
                 return root / match[name]
@@ -96,12 +98,12 @@ class QuerySource:
 
     @property
     def _folders(self) -> list[Path]:
-        """The folders of photographs that were given, or else those that the index remembers."""
+        """The given folders of photographs, or else those recorded in the index."""
         return self._roots or self.index.photograph_folders
 
     def _of_file(self, query: str, box: Box | None) -> Features:
         if os.path.isdir(query):
-            raise InputError(f"{shown(query)}: is a folder; a query is one photograph: give those in it one by one")
+            raise InputError(f"{shown(query)}: is a folder; a query is one photograph: give the files in it one by one")
         if not os.path.lexists(query):
             raise NotFoundError(
                 f"{query!r} is neither an image of {self.index.path} nor a file; "
@@ -110,32 +112,35 @@ class QuerySource:
         return self.extractor.extract(Path(query), box=box)
 
     def _of_set(self, name: str) -> Features | None:
-        """The features of this photograph in a feature set; MismatchError when the set that was given has others."""
+        """Return the features of this photograph from a feature set, or None.
+
+        Raises MismatchError if the given set has features of another photograph of this name.
+        """
         known = self.index.identity(name)
         for features in self._opened():
             if name not in features:
                 continue
             if known is None or known.fingerprint in (0, features.source(name).fingerprint):
                 return features.read(name)
-            # Of what another program made, the fingerprint is that of the features, which may well differ.
+            # The fingerprint of imported features is computed from the features, which may differ.
             if self._given and not (known.root.is_known and features.root(name).is_known):
                 return features.read(name)
             if self._given:
                 raise MismatchError(
-                    f"{features.path}: holds another photograph of the name {name!r} than {self.index.path}; give the "
+                    f"{features.path}: has another photograph named {name!r} than {self.index.path}; give the "
                     "feature set the index was made from"
                 )
         return None
 
     def _opened(self) -> list[FeatureSet]:
-        """The feature sets that are there, opened."""
+        """Open the feature sets that exist."""
         if self._sets is None:
             opened = (self._open(places[0]) if self._given else self._remembered(places) for places in self._places)
             self._sets = [features for features in opened if features is not None]
         return self._sets
 
     def _remembered(self, places: Sequence[Path]) -> FeatureSet | None:
-        """A feature set that was indexed, at the first place where there is one like it; None where it is lost."""
+        """Open a recorded feature set at the first possible path with a set of the same recipe, or return None."""
         for path in places:
             with contextlib.suppress(NotFoundError, FormatError, MismatchError):
                 return self._open(path)
@@ -145,7 +150,7 @@ class QuerySource:
         features, recipe = FeatureSet.open(path), self.index.recipe
         if features.recipe != recipe:
             raise MismatchError(
-                f"{path}: features of [{features.recipe}], but the index {self.index.path} holds features of "
+                f"{path}: features of [{features.recipe}], but the index {self.index.path} has features of "
                 f"[{recipe}]; give the feature set the index was made from"
             )
         return features
@@ -164,7 +169,7 @@ class QuerySource:
         return self._extractor
 
     def likely_path(self, name: str) -> Path:
-        """The photograph of an indexed image or of a query, or where it should be: what a contact sheet shows."""
+        """Return the actual or expected path of the photograph of an indexed image or a query, for a contact sheet."""
         indexed = self.indexed_name(name)
         if indexed is None:
             return Path(name)
@@ -176,9 +181,10 @@ class QuerySource:
             return next(self._candidates(indexed), Path(indexed))
 
     def image_path(self, name: str) -> Path:
-        """The photograph of an indexed image, or the file a query names.
+        """Return the path of the photograph of an indexed image, or the file that a query names.
 
-        MismatchError when only another photograph is at its place; NotFoundError tells the places that were looked at.
+        Raises MismatchError if the file at its path is another photograph, and NotFoundError, with the folders
+        searched, if there is none.
         """
         known = self.index.identity(name)
         if known is None:
@@ -187,12 +193,12 @@ class QuerySource:
         found = next((path for path in there if _holds(path, known)), None)
         if found is not None:
             return found
-        if there and not known.root.is_known:  # its fingerprint may be that of features: nobody knows a better one
+        if there and not known.root.is_known:  # its fingerprint may be that of features, so it proves nothing
             return there[0]
         if there:
             raise MismatchError(
-                f"{shown(there[0])}: holds another photograph than was indexed as {name!r}; `asmk-engine index` with "
-                "--update takes it anew, --images gives the folder of the old one"
+                f"{shown(there[0])}: not the photograph that was indexed as {name!r}; index it again with "
+                "`asmk-engine index --update`, or give the folder of the old one with --images"
             )
         raise NotFoundError(
             f"the photograph of {name!r} is not {_looked_in(self._folders)}; "
@@ -200,7 +206,7 @@ class QuerySource:
         )
 
     def _candidates(self, name: str) -> Iterator[Path]:
-        """Where the photograph of an indexed image may be."""
+        """Iterate over possible paths of the photograph of an indexed image."""
         known = self.index.identity(name)
         prefix = known.root.prefix if known else ""
         for root in self._roots:
@@ -210,7 +216,7 @@ class QuerySource:
 
 
 def _names_below(folder: Path) -> list[str]:
-    """Names of the photographs below a folder; none where nothing can be listed."""
+    """Return the names of the photographs below a folder; none if it cannot be listed."""
     try:
         return [image.name for image in find_images([folder], every_file=True).images]
     except InputError:
@@ -218,7 +224,7 @@ def _names_below(folder: Path) -> list[str]:
 
 
 def _holds(path: Path, known: Identity) -> bool:
-    """Whether a file has the content that was indexed, as far as anybody knows."""
+    """Return whether a file has the indexed content, or that content is unknown."""
     try:
         return known.fingerprint == 0 or file_fingerprint(path) == known.fingerprint
     except OSError:
@@ -226,4 +232,4 @@ def _holds(path: Path, known: Identity) -> bool:
 
 
 def _looked_in(roots: Sequence[Path]) -> str:
-    return f"below {', '.join(map(shown, roots))}" if roots else "in any folder the index remembers"
+    return f"below {', '.join(map(shown, roots))}" if roots else "in any folder recorded in the index"
