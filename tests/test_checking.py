@@ -280,7 +280,7 @@ def test_what_cannot_be_saved_is_refused(path: Path, tmp_path: Path) -> None:
     codebook = next(path.glob("codebook-*"))
     whole = codebook.read_bytes()
     damage(codebook)
-    with pytest.raises(DamagedError, match="nothing can be found without the codebook"):
+    with pytest.raises(DamagedError, match="the index is unusable without the codebook"):
         repair_index(path, write=True)
     codebook.write_bytes(whole)
     with WriterLock(path), pytest.raises(StorageError, match="another process"):

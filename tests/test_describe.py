@@ -176,7 +176,7 @@ def refused(tmp_path: Path) -> list[tuple[Path, type[Exception], str]]:
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "old.pkl").write_bytes(b"\x80\x04K\x01.")
     return [
-        (tmp_path / "absent", NotFoundError, "there is nothing here"),
+        (tmp_path / "absent", NotFoundError, "no such file or folder"),
         (tmp_path / "empty", FormatError, "an empty folder"),
         (tmp_path / "photos", FormatError, "a folder of 1 other files, such as 'a.jpg'"),
         (tmp_path / "photos" / "a.jpg", FormatError, "a JPEG image"),
@@ -226,7 +226,7 @@ def test_names_and_failures(tmp_path: Path, features: FeatureSet, index: Index) 
     with pytest.raises(InputError, match="a codebook holds no images"):
         image_names(tmp_path / "c.h5")
     for path, found in ((tmp_path / "c.h5", "a codebook"), (index.path, "an index")):
-        with pytest.raises(InputError, match=f"{found} remembers no skipped images"):
+        with pytest.raises(InputError, match=f"{found} does not record skipped images"):
             failures(path)
 
 

@@ -276,7 +276,7 @@ def test_damaged_deletions_are_forgotten_but_no_name_comes_twice(path: Path) -> 
 
 def test_nothing_is_saved_without_the_codec(path: Path) -> None:
     damage(next(path.glob("codec-*")))
-    with pytest.raises(DamagedError, match="nothing can be found without the codec"):
+    with pytest.raises(DamagedError, match="the index is unusable without the codec"):
         repair_index(path, write=True)
 
 

@@ -1,1 +1,1 @@
-"""Looking after an index: checking, repair, and what is in it."""
+"""Maintenance of an index: checking, repair and description."""

@@ -1,4 +1,4 @@
-"""What is wrong with an index: every checksum and every invariant, looked at without changing anything."""
+"""Read-only check of an index: all checksums and all invariants."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from asmk_engine.kernels import elias_fano, match
 from asmk_engine.storage.arrays import map_arrays
 from asmk_engine.storage.folder import LOCK, Folder
 
-# Postings looked at together: 64 MiB of codes at 128 bits.
+# Postings checked at a time: 64 MiB of codes at 128 bits.
 CHUNK_POSTINGS = 1 << 22
-UNKNOWN_ROOTS = "says that images came from folders that the manifest does not have; they count as unknown"
+UNKNOWN_ROOTS = "names roots of images that are not in the manifest; they count as unknown"
 _NUMBER = re.compile(r"(?:segment|deleted|moved)-(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a file of an index.
+    """A result of a check, about one file of an index.
 
     file  its name in the folder
     what  one sentence
-    kind  `damage`: the file cannot be used; `contradiction`: it is whole, but does not fit the others; `note`: what a
-          stopped writer may leave behind
+    kind  `damage`: the file cannot be used; `contradiction`: it is intact, but contradicts other files; `note`: a
+          harmless leftover of an interrupted writer
     """
 
     file: str
@@ -58,7 +58,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found; `manifest` is None when no copy of it is whole."""
+    """The findings of a check; `manifest` is None if no copy of it is intact."""
 
     path: Path
     fast: bool
@@ -67,11 +67,11 @@ class CheckReport:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is damaged; there may be notes."""
+        """Whether there are no findings except notes."""
         return all(finding.kind == "note" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
+        """Return the report as JSON values."""
         manifest = self.manifest
         entries = manifest.files() if manifest else []
         return {
@@ -87,10 +87,11 @@ class CheckReport:
 
 
 def check_index(path: Path | str, *, fast: bool = False) -> CheckReport:
-    """Check the last commit of an index; readers and writers may go on meanwhile.
+    """Check the last commit of an index, also while it is being read or written.
 
-    fast  leave out what takes a pass over all codes and image numbers: their checksums, and that lists increase
-    Raises NotFoundError or FormatError when there is no index to check.
+    Raises NotFoundError or FormatError if there is no index.
+
+    fast  skip the checks that read all codes and image numbers: their checksums, and the order of the lists
     """
     folder = Folder(path)
     while True:
@@ -104,19 +105,19 @@ def check_index(path: Path | str, *, fast: bool = False) -> CheckReport:
 
 
 def check_copies(folder: Folder, manifest: Manifest) -> Iterator[Finding]:
-    """The two copies of the manifest, and files that belong to no commit."""
+    """Check the two copies of the manifest, and list files that belong to no commit."""
     found, problems = read_copies(folder)
     for name, error in problems.items():
-        if isinstance(error, NotFoundError) and manifest.commit == 1:  # creation may stop between the two
-            yield Finding(name, "not there; the other copy serves, and the next change writes it", "note")
+        if isinstance(error, NotFoundError) and manifest.commit == 1:  # creation may stop between the two copies
+            yield Finding(name, "missing; the other copy is used, and the next change writes it", "note")
         else:
             yield Finding(name, _said(error, folder))
     for name, copy in found.items():
         if copy.commit != manifest.commit and copy.identity == manifest.identity:
-            what = f"holds commit {copy.commit}, the last is {manifest.commit}; the next change brings it up"
+            what = f"has commit {copy.commit}, the last is {manifest.commit}; the next change updates it"
             yield Finding(name, what, "note")
         elif copy != manifest:
-            what = f"is not a copy of the manifest of commit {manifest.commit}: one of them is of another index"
+            what = f"differs from the other copy of commit {manifest.commit}; one of them belongs to another index"
             yield Finding(name, what, "contradiction")
     known = {*NAMES, LOCK, *(entry.name for entry in manifest.files())}
     for name in folder.names():
@@ -125,11 +126,11 @@ def check_copies(folder: Folder, manifest: Manifest) -> Iterator[Finding]:
 
 
 def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> Iterator[Finding]:
-    """Everything that a manifest names."""
+    """Check all files that a manifest lists."""
     names = [entry.name for entry in manifest.files()]
     for name, times in Counter(names).items():
         if times > 1 or number_of(name) >= manifest.next:
-            yield Finding(name, "the manifest names it twice, or before its turn", "contradiction")
+            yield Finding(name, "listed twice in the manifest, or numbered too high", "contradiction")
     kind, encoder = KINDS[manifest.kind], None
     try:
         encoder = kind.read_encoder(folder, manifest.encoder)
@@ -151,7 +152,7 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
             read_deleted(folder, entry)
         except AsmkError as error:
             yield Finding(entry.deleted.name if entry.deleted else entry.file.name, _said(error, folder))
-            continue  # the segment is looked at when its deletions are known, or dropped
+            continue  # `repair` checks the segment without its deletions
         try:
             if encoder is None:
                 map_arrays(folder, entry.file.name, entry.file.checksum).verify()
@@ -167,7 +168,7 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
 
 
 def number_of(name: str) -> int:
-    """The number in the name of a segment, of deletions or of roots, -1 for other files."""
+    """Return the number in the name of a file of a segment, deletions or roots, -1 for other files."""
     match = _NUMBER.match(name)
     return int(match[1]) if match else -1
 
@@ -191,12 +192,11 @@ def _check_segment(segment: ImageTable, problems: Iterator[str], fast: bool) -> 
 
 @dataclass(frozen=True)
 class Kind:
-    """How an index of one kind is looked at.
+    """The functions that check one kind of index.
 
-    read_encoder   reads what every descriptor went through; raises an AsmkError for damage
-    map_segment    maps a segment that goes with it; likewise
-    check_segment  raises DamagedError for the first thing that is wrong with a segment; its last argument is `fast` of
-                   `check_index`
+    read_encoder   reads the codebook or codec; raises an AsmkError for damage
+    map_segment    maps a segment encoded by it; likewise
+    check_segment  raises DamagedError for the first problem of a segment; its last argument is `fast` of `check_index`
     """
 
     read_encoder: Callable[[Folder, FileEntry], Any]
@@ -240,11 +240,11 @@ def _name_problems(segment: ImageTable) -> Iterator[str]:
     if sorted(order) != list(range(segment.images)):
         yield "name_order does not hold every image once"
     elif any(names[one] >= names[other] for one, other in itertools.pairwise(order)):
-        yield "the names are not in order, or one of them is there twice"
+        yield "the names are not in order, or one of them occurs twice"
 
 
 def _posting_problems(segment: Segment, dim: int) -> Iterator[str]:
-    """Image numbers that increase and are in range, as many of each as word_counts says; no bits beyond the last."""
+    """Check that image numbers increase, are in range and match word_counts, and that no bit beyond the last is set."""
     counts = np.zeros(segment.images, np.int64)
     for first, last, r in _chunks(segment):
         begin = r << RANGE_BITS
@@ -265,7 +265,7 @@ def _posting_problems(segment: Segment, dim: int) -> Iterator[str]:
     if not np.array_equal(counts, segment.word_counts):
         yield "word_counts and the postings of the images differ"
     if segment.ids[len(segment.ids) - elias_fano.PADDING :].any():
-        yield "there is something after the last list"
+        yield "there is data after the last list"
 
 
 def _digest_problem(segment: Segment, first: int, last: int) -> str | None:
@@ -279,7 +279,7 @@ def _digest_problem(segment: Segment, first: int, last: int) -> str | None:
 
 
 def _chunks(segment: Segment) -> Iterator[tuple[int, int, int]]:
-    """First and last list and range of stretches of at most CHUNK_POSTINGS postings, or one list."""
+    """Divide the lists into chunks of at most CHUNK_POSTINGS postings, or one list; yields first, last and range."""
     for r in range(segment.ranges):
         first, end = int(segment.range_starts[r]), int(segment.range_starts[r + 1])
         while first < end:
@@ -295,11 +295,11 @@ def _repeated_names(segments: list[ImageTable]) -> Iterator[Finding]:
     for segment in segments:
         own = {*segment.names()}
         for name in sorted(names & own)[:1]:
-            what = f"holds {len(names & own)} images of an earlier segment again, such as {name!r}"
+            what = f"repeats {len(names & own)} images of an earlier segment, such as {name!r}"
             yield Finding(segment.path.name, what, "contradiction")
         names |= own
 
 
 def _said(error: AsmkError, folder: Folder) -> str:
-    """The message without the path, which the finding has."""
+    """Return the message without the path, which the finding has."""
     return re.sub(f"^{re.escape(str(folder.path))}[^:]*: ", "", str(error))

@@ -1,4 +1,4 @@
-"""What a feature set, a codebook or an index holds, how large it is, and how it was made."""
+"""Description of a feature set, a codebook or an index: content, size and origin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from asmk_engine.search.opening import open_index
 from asmk_engine.storage.folder import Folder, storage_errors
 from asmk_engine.storage.hdf5 import open_hdf5
 
-# Which part of an index each array of a segment is counted under; arrays not named here count as `other`.
+# Arrays of a segment by the part under which their size is reported; the others count as `other`.
 PARTS_OF_SEGMENT = {
     "codes": ("codes",),
     "ids": ("ids",),
@@ -36,21 +36,21 @@ PARTS_OF_SEGMENT = {
 }
 EXPECTED = "expected a feature set, a codebook or an index of asmk-engine"
 _SIGNATURES = {
-    b"\x89HDF": "an HDF5 file without the mark of a codebook; local features of hloc go through `asmk-engine import`",
-    b"\xff\xd8\xff": "a JPEG image; images go through `asmk-engine index` or `extract`",
-    b"\x89PNG": "a PNG image; images go through `asmk-engine index` or `extract`",
+    b"\x89HDF": "an HDF5 file that is not a codebook; use `asmk-engine import` for local features of hloc",
+    b"\xff\xd8\xff": "a JPEG image; use `asmk-engine index` or `extract` for images",
+    b"\x89PNG": "a PNG image; use `asmk-engine index` or `extract` for images",
     b"\x80": "a pickle, which is never read",
     b"PK\x03\x04": "a zip archive; unpack it first",
 }
 
 
 def describe(path: Path | str) -> dict[str, Any]:
-    """What lies at `path`, in JSON values.
+    """Describe what is at `path`, as JSON values.
 
-    Always there: kind (`features`, `codebook`, `index` or `global index`), path, bytes, and images, words, postings and
-    bytes_per_posting, which are None where they mean nothing; the rest depends on the kind, see `describe_features`,
-    `describe_codebook`, `describe_index` and `describe_global`.
-    Raises NotFoundError, FormatError that says what was found instead, or DamagedError.
+    All kinds have the keys kind (`features`, `codebook`, `index` or `global index`), path, bytes, and images, words,
+    postings and bytes_per_posting, which are None if not applicable; for the others see `describe_features`,
+    `describe_codebook`, `describe_index` and `describe_global`. Raises NotFoundError, FormatError, which states what
+    was found instead, or DamagedError.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -63,7 +63,7 @@ def describe(path: Path | str) -> dict[str, Any]:
 
 
 def image_names(path: Path | str) -> list[str]:
-    """Names of the images in a feature set or an index, in byte order; InputError for a codebook."""
+    """List the names of the images in a feature set or an index, in byte order; raises InputError for a codebook."""
     path = Path(path)
     kind = kind_of(path)
     if kind == "codebook":
@@ -72,17 +72,17 @@ def image_names(path: Path | str) -> list[str]:
 
 
 def failures(path: Path | str) -> dict[str, str]:
-    """Images that could not be extracted, with the reasons, in byte order; InputError unless a feature set."""
+    """Return the failed images with the reasons, in byte order; raises InputError unless `path` is a feature set."""
     path = Path(path)
     kind = kind_of(path)
     if kind != "features":
         article = "an index" if kind == "index" else "a codebook"
-        raise InputError(f"{path}: {article} remembers no skipped images; give the feature set")
+        raise InputError(f"{path}: {article} does not record skipped images; give the feature set")
     return _sorted_failures(FeatureSet.open(path))
 
 
 def without_features(path: Path | str) -> list[str]:
-    """Names of the images that have no features, in byte order; InputError for a codebook."""
+    """List the names of the images without features, in byte order; raises InputError for a codebook."""
     path = Path(path)
     kind = kind_of(path)
     if kind == "codebook":
@@ -92,7 +92,7 @@ def without_features(path: Path | str) -> list[str]:
         return [name for name in found.names if not found.count(name)]
     index = open_index(path)
     if isinstance(index, GlobalIndex):
-        return []  # each of its images has a vector
+        return []  # every image has a vector
     empty = (
         segment.name(number)
         for segment in index.snapshot.segments
@@ -103,12 +103,12 @@ def without_features(path: Path | str) -> list[str]:
 
 
 def kind_of(path: Path) -> str:
-    """`features`, `codebook` or `index`; NotFoundError, or FormatError that says what was found instead."""
+    """Return `features`, `codebook` or `index`; raises NotFoundError, or FormatError, which states what was found."""
     with storage_errors(path, "read it"):
         if path.is_dir():
             return _kind_of_folder(path)
         if not path.exists():
-            raise NotFoundError(f"{path}: there is nothing here; {EXPECTED}")
+            raise NotFoundError(f"{path}: no such file or folder; {EXPECTED}")
         if not path.is_file():
             raise FormatError(f"{path}: neither a file nor a folder; {EXPECTED}")
         return _kind_of_file(path)
@@ -139,7 +139,7 @@ def _kind_of_file(path: Path) -> str:
 
 
 def _hdf5_kind(path: Path) -> str:
-    """The mark of an HDF5 file; a file that does not open is called a codebook, whose reader says what is wrong."""
+    """Return the `kind` of an HDF5 file; CODEBOOK if the file does not open, so that its reader reports the error."""
     try:
         with open_hdf5(path) as file:
             return str(file.attrs.get("kind", ""))
@@ -148,7 +148,7 @@ def _hdf5_kind(path: Path) -> str:
 
 
 def describe_features(found: FeatureSet) -> dict[str, Any]:
-    """Images, descriptors, dim, dtype, recipe, parts, empty images, failures by name."""
+    """Describe a feature set: images, descriptors, dim, dtype, recipe, parts, empty images, failures by name."""
     counts = [found.count(name) for name in found.names]
     descriptors = sum(counts)
     first = next((name for name, count in zip(found.names, counts, strict=True) if count), None)
@@ -179,7 +179,7 @@ def _sorted_failures(found: FeatureSet) -> dict[str, str]:
 
 
 def describe_codebook(codebook: Codebook, path: Path) -> dict[str, Any]:
-    """Words, dim, input_dim, assignment (`exact` or `graph`), recipe, training, fingerprint."""
+    """Describe a codebook: words, dim, input_dim, assignment (`exact` or `graph`), recipe, training, fingerprint."""
     with storage_errors(path, "read the size"):
         size = path.stat().st_size
     return {
@@ -210,15 +210,15 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def describe_index(index: Index) -> dict[str, Any]:
-    """Counts, sizes and origin of an index.
+    """Describe an index: counts, sizes and origin.
 
     images, live_postings, words_per_image, empty_images   of the images that are not deleted
-    postings             on disk, those of deleted images included until `merge`
-    bytes                of every file in the folder; bytes_by_part divides them
-    bytes_per_posting    of all files but the codebook and the network, by the postings on disk; id_bytes_per_posting of
-                         the image numbers alone
-    imbalance            K Σ n² / (Σ n)² over the live list lengths n: 1 when all words are equally frequent, and the
-                         factor by which uneven lists make a search slower (imbalance_factor of faiss)
+    postings              on disk, including those of deleted images until `merge`
+    bytes                 of all files in the folder, divided up in bytes_by_part
+    bytes_per_posting     of all files except the codebook and the network, per posting on disk
+    id_bytes_per_posting  of the image numbers only
+    imbalance             K Σ n² / (Σ n)² over the live list lengths n: 1 if all words are equally frequent; the factor
+                          by which uneven lists slow down a search (imbalance_factor of faiss)
     """
     snapshot = index.snapshot
     parts, postings = bytes_by_part(index), index.postings
@@ -259,7 +259,7 @@ def _live_counts(segment: Segment) -> np.ndarray:
 
 
 def imbalance(lengths: np.ndarray) -> float | None:
-    """K Σ n² / (Σ n)² of list lengths [K]; None when all are 0."""
+    """Compute K Σ n² / (Σ n)² of list lengths [K]; None if all are 0."""
     total = float(lengths.sum())
     return len(lengths) * float(np.square(lengths, dtype=np.float64).sum()) / total**2 if total else None
 
@@ -276,13 +276,15 @@ def _origin(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def bytes_by_part(index: Index) -> dict[str, int]:
-    """Bytes of the folder of an index by what they hold.
+    """Return the bytes in the folder of an index by content.
 
-    codes, ids, tables, names, fingerprints   the arrays of the segments
-    other         headers and checksums of the segments
-    deletions (and which images were found elsewhere), manifest (both copies), codebook, network (where the index
-                  carries one)   whole files
-    leftover      files of no commit, which the next writer removes
+    codes, ids, tables, names, fingerprints   arrays of the segments
+    other      headers and checksums of the segments
+    deletions  files of deletions and of changed roots
+    manifest   both copies
+    codebook   file of the codebook
+    network    file of the network, if the index has one
+    leftover   files of no commit, which the next writer removes
     """
     manifest, held = index.snapshot.manifest, [segment.file.arrays for segment in index.snapshot.segments]
     parts = {
@@ -302,7 +304,7 @@ def bytes_by_part(index: Index) -> dict[str, int]:
 
 
 def _sizes(path: Path) -> dict[str, int]:
-    """Bytes of every file in a folder; a writer may remove some while we look."""
+    """Return the size of every file in a folder; a writer may remove some meanwhile."""
     with storage_errors(path, "list the folder"), os.scandir(path) as entries:
         files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
     sizes = {}

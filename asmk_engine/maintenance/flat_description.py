@@ -1,4 +1,4 @@
-"""What a global index holds, how large it is, and how it was made."""
+"""Description of a global index: content, size and origin."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from asmk_engine.storage.folder import Folder
 
 
 def describe_global(index: GlobalIndex) -> dict[str, Any]:
-    """JSON values: images, deleted images, segments, dimensions, precision, bytes by part, codec, origin.
+    """Describe a global index, as JSON values: images, segments, dimensions, precision, bytes by part, codec, origin.
 
-    `words`, `postings` and `bytes_per_posting` are None, since a global index has none; bytes_per_image is of all files
-    but the codec and the network, by the vectors on disk.
+    `words`, `postings` and `bytes_per_posting` are None, since they do not apply; bytes_per_image is the size of all
+    files except the codec and the network, per vector on disk.
     """
     codec, manifest = index.codec, index.snapshot.manifest
     parts = _bytes_by_part(index)
@@ -48,7 +48,7 @@ def describe_global(index: GlobalIndex) -> dict[str, Any]:
 
 
 def _bytes_by_part(index: GlobalIndex) -> dict[str, int]:
-    """Bytes of the folder by what they hold; `leftover` belongs to no commit."""
+    """Return the bytes in the folder by content; `leftover` belongs to no commit."""
     manifest, folder = index.snapshot.manifest, Folder(index.path)
     vectors = sum(segment.vectors.nbytes for segment in index.snapshot.segments)
     parts = {"vectors": vectors, "names": sum(entry.file.bytes for entry in manifest.segments) - vectors}

@@ -1,10 +1,9 @@
-"""Mending a damaged index: what is provably broken is dropped, everything else stays.
+"""Repair of a damaged index: provably damaged files are dropped, everything else is kept.
 
-A copy of the manifest that is damaged, missing or behind is written anew from the other. A damaged segment leaves the
-index with its images, a damaged network leaves alone. Damaged deletions are forgotten, so that deleted images come
-back, but for those of which another segment holds a newer version. Where the last commit is damaged and a copy of the
-manifest speaks of the one before, the commit that loses less is kept. All files that leave are moved to a new folder
-`dropped-N` inside the index.
+A damaged, missing or outdated copy of the manifest is rewritten from the other. A damaged segment is dropped with its
+images, a damaged network by itself. Damaged deletions are dropped, so that deleted images reappear, except those with a
+newer version in another segment. If the last commit is damaged and a copy of the manifest has the previous one, the
+commit that loses less is kept. All dropped files are moved to a new folder `dropped-N` inside the index.
 """
 
 from __future__ import annotations
@@ -27,15 +26,17 @@ from asmk_engine.storage.folder import Folder, WriterLock, encode_manifest
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair does, or would do.
+    """The actions of a repair, done or planned.
 
-    commit      the commit afterwards
-    findings    the damage it starts from
-    moved       files that go to `folder`, the `dropped-N`
-    lost        images that leave with damaged segments; `lost_names` of those whose names can still be read
-    returned    deleted images that come back; which they are is what the damaged file said
-    rewritten   copies of the manifest that are written anew
-    done        whether it was done, or only planned
+    commit      the number of the commit afterwards
+    findings    the damage found
+    moved       files that are moved to `folder`
+    folder      name of the new folder `dropped-N`, empty if no file is moved
+    lost        number of images lost with damaged segments
+    lost_names  their names, as far as they are readable
+    returned    number of deleted images that reappear; their names are lost with the damaged file
+    rewritten   copies of the manifest that are rewritten
+    done        whether the repair was carried out
     """
 
     path: Path
@@ -51,24 +52,25 @@ class Repair:
 
     @property
     def needed(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether there is anything to repair."""
         return bool(self.moved or self.rewritten)
 
     def to_json(self) -> dict[str, Any]:
-        """The repair as JSON values."""
+        """Return the repair as JSON values."""
         findings = [vars(finding) for finding in self.findings]
         return {**vars(self), "path": str(self.path), "needed": self.needed, "findings": findings}
 
 
 @dataclass
 class _Draft:
-    """A commit without its damaged parts, and what that means.
+    """A commit without its damaged parts, and the consequences.
 
-    network    the network, if it stays
-    segments   those that stay
-    forgotten  for those of them whose deletions are damaged, by place: how many images were deleted
-    clashes    images that are there twice, by place: they are deleted from there
-    unrooted   places of those whose images came from folders that the manifest does not have
+    network    the network, if it is kept
+    segments   the segments that are kept, in order
+    lost       number of images lost, with the readable ones of their names in `lost_names`
+    forgotten  number of deleted images by position of the segment, for those with damaged deletions
+    clashes    duplicate images by position of the segment, from which they are deleted
+    unrooted   positions of the segments with root numbers that are not in the manifest
     """
 
     manifest: Manifest
@@ -83,25 +85,25 @@ class _Draft:
 
     @property
     def loss(self) -> tuple[int, int]:
-        """The less the better; among equals the later commit."""
+        """The sort key of drafts: the number of lost images and deletions, then the later commit."""
         return self.lost + sum(self.forgotten.values()), -self.manifest.commit
 
     def files(self) -> set[str]:
-        """The files that stay."""
+        """Return the names of the files that are kept."""
         entries = [entry for one, _ in self.segments for entry in (one.file, one.deleted, one.moved) if entry]
         whole = [entry for entry in (self.manifest.encoder, self.network) if entry]
         return {entry.name for entry in (*whole, *entries)}
 
     def returned(self) -> int:
-        """How many deleted images come back: all that were forgotten but those of which there is a newer version."""
+        """Count the deleted images that reappear: those with damaged deletions, except where a newer version exists."""
         return sum(count - len(self.clashes.get(place, ())) for place, count in self.forgotten.items())
 
 
 def repair_index(path: Path | str, *, write: bool = False) -> Repair:
-    """Find out what is damaged and, with `write`, mend it; a repair that was stopped is begun again.
+    """Find the damage of an index and, with `write`, repair it; an interrupted repair can be run again.
 
-    Raises NotFoundError or FormatError when there is no index, and DamagedError when nothing can be saved: both copies
-    of the manifest are damaged, or the codebook is.
+    Raises NotFoundError or FormatError if there is no index, and DamagedError if it cannot be repaired because both
+    copies of the manifest, or the codebook or codec, are damaged.
     """
     folder = Folder(path)
     read_manifest(folder)
@@ -116,7 +118,7 @@ def repair_index(path: Path | str, *, write: bool = False) -> Repair:
 
 
 def _drafts(folder: Folder, manifests: dict[int, Manifest]) -> list[_Draft]:
-    """What can be made of each manifest, the last commit first; the one before only where the last is damaged."""
+    """Draft a repair from each manifest, the last commit first; from the previous one only if the last is damaged."""
     drafts: list[_Draft] = []
     hopeless: list[DamagedError] = []
     for commit in sorted(manifests, reverse=True):
@@ -135,14 +137,14 @@ def _draft(folder: Folder, manifest: Manifest) -> _Draft:
     damaged = {finding.file: finding.what for finding in findings if finding.kind == "damage"}
     if manifest.encoder.name in damaged:
         raise DamagedError(
-            f"{folder.path / manifest.encoder.name}: {damaged[manifest.encoder.name]}; nothing can be found without "
+            f"{folder.path / manifest.encoder.name}: {damaged[manifest.encoder.name]}; the index is unusable without "
             f"the {manifest.encoder_name}: restore a copy of this file, or index again"
         )
     network = manifest.network if manifest.network and manifest.network.name not in damaged else None
     draft = _Draft(manifest, findings, network)
     for entry in {entry.file.name: entry for entry in manifest.segments}.values():
         if entry.moved is not None and entry.moved.name in damaged:
-            entry = replace(entry, moved=None)  # its images count as coming from where they came from first
+            entry = replace(entry, moved=None)  # its images get back the roots recorded in the segment
         if entry.deleted is not None and entry.deleted.name in damaged:
             _take(folder, draft, replace(entry, deleted=None, deleted_images=0), entry.deleted_images)
         else:
@@ -152,7 +154,10 @@ def _draft(folder: Folder, manifest: Manifest) -> _Draft:
 
 
 def _take(folder: Folder, draft: _Draft, entry: SegmentEntry, forgotten: int | None) -> None:
-    """Keep a segment if it is sound; `forgotten` deletions are damaged."""
+    """Keep a segment if it is intact.
+
+    forgotten  number of its deleted images if the deletions are damaged, else None
+    """
     kind = KINDS[draft.manifest.kind]
     encoder = kind.read_encoder(folder, draft.manifest.encoder)
     segment = None
@@ -174,7 +179,7 @@ def _take(folder: Folder, draft: _Draft, entry: SegmentEntry, forgotten: int | N
 
 
 def _note_clashes(draft: _Draft) -> None:
-    """Of images of one name the one of the later segment stays, and any rather than one that comes back."""
+    """Record duplicate names: the image of the later segment is kept, and any other rather than one that reappears."""
     holder: dict[str, tuple[int, int]] = {}
     for place in sorted(range(len(draft.segments)), key=lambda place: (place not in draft.forgotten, place)):
         segment = draft.segments[place][1]
@@ -190,7 +195,7 @@ def _planned(folder: Folder, drafts: list[_Draft], problems: list[Finding]) -> t
     changed = bool(last.findings or draft.clashes or draft is not last)
     content = encode_manifest(draft.manifest.to_json())
     stale = [name for name in NAMES if changed or folder.content(name) != content]
-    # Also the files of a commit that is not kept are moved: nothing is removed here.
+    # The files of a commit that is not kept are moved as well: a repair never removes anything.
     named = {entry.name for other in drafts for entry in other.manifest.files()}
     moved = sorted((named - draft.files() | {finding.file for finding in problems}) & {*folder.names()})
     repair = Repair(
@@ -208,13 +213,13 @@ def _planned(folder: Folder, drafts: list[_Draft], problems: list[Finding]) -> t
 
 
 def _vacant(folder: Folder) -> str:
-    """A name for the folder of what is dropped, so that nothing is ever overwritten."""
+    """Return an unused name for the folder of dropped files, so that nothing is ever overwritten."""
     there = {*folder.names()}
     return next(name for name in (f"dropped-{number}" for number in range(1, len(there) + 2)) if name not in there)
 
 
 def _carry_out(folder: Folder, drafts: list[_Draft], draft: _Draft, repair: Repair) -> None:
-    """Move files away before anything else, so that what a stopped repair dropped is never taken for a leftover."""
+    """Carry out a repair; files are moved first, so that after an interruption none is removed as a leftover."""
     if repair.moved:
         dropped = Folder(folder.path / repair.folder)
         dropped.make()
@@ -235,7 +240,7 @@ def _carry_out(folder: Folder, drafts: list[_Draft], draft: _Draft, repair: Repa
 
 
 def _entries(folder: Folder, draft: _Draft, number: int) -> Iterator[SegmentEntry]:
-    """The segments that stay, with deletions that let every name be there once, and with roots that there are."""
+    """Yield the entries of the kept segments, with deletions that make names unique, and with valid root numbers."""
     for place, (entry, segment) in enumerate(draft.segments):
         if place in draft.unrooted:
             numbers = np.where(segment.root_numbers <= len(draft.manifest.roots), segment.root_numbers, 0)
