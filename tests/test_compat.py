@@ -727,7 +727,7 @@ def test_parameter_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "mine.yml").write_text('{"__template__": "base.yml", "index": {"gpu_id": null}}')
     assert io_helpers.load_params(tmp_path / "mine.yml") == {"index": {"gpu_id": None, "other": 1}, "kept": 1}
     (tmp_path / "base.yml").write_text('{"__template__": "mine.yml"}')
-    with pytest.raises(InputError, match="circle"):
+    with pytest.raises(InputError, match="circular"):
         io_helpers.load_params(tmp_path / "mine.yml")
     for text in ("[]", "{"):
         (tmp_path / "bad.yml").write_text(text)

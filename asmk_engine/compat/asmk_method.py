@@ -1,4 +1,4 @@
-"""The steps of the method, each from parameters: train a codebook, build an inverted file, query it."""
+"""The steps of the method, configured by parameters: train a codebook, build an inverted file, query it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from asmk_engine.images.listing import PathLike
 
 
 class ASMKMethod:
-    """The method after some of its steps. A step returns a new object and leaves the old one as it was.
+    """The method after some of its steps; each step returns a new object and does not change the old one.
 
-    params    the parameter tree (see `parameters`); it is kept, not copied
-    metadata  of each step done: times in seconds, and figures of the inverted file
+    params    the parameter tree (see `parameters`), not copied
+    metadata  of each completed step: times in seconds, and statistics of the inverted file
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ASMKMethod:
 
     @classmethod
     def initialize_untrained(cls, params: Parameters) -> ASMKMethod:
-        """The method before its first step; InputError when the parameters are no dictionary."""
+        """Return the method before its first step; raises InputError if the parameters are not a dictionary."""
         if not isinstance(params, Mapping):
             raise InputError(f"params is a {type(params).__name__}; expected the dictionary of parameters")
         return cls(params, {})
@@ -58,10 +58,11 @@ class ASMKMethod:
         cache_path: PathLike | None = None,
         step_params: Mapping[str, Any] | None = None,
     ) -> ASMKMethod:
-        """Cluster descriptors [n, D], or read the codebook at `cache_path` when there is a file.
+        """Cluster descriptors [n, D], or read the codebook at `cache_path` if the file exists.
 
-        A codebook that was trained is written to `cache_path`, as HDF5 under whatever name. `step_params` take the
-        place of what the parameters say for this step.
+        A trained codebook is written to `cache_path`, as HDF5 whatever the suffix.
+
+        step_params  override the parameters of this step
         """
         step = step_parameters(self.params, "train_codebook", step_params)
         factory = initialize_index(section(self.params, "index", ("gpu_id",)).get("gpu_id"))
@@ -93,9 +94,9 @@ class ASMKMethod:
         cache_path: PathLike | None = None,
         step_params: Mapping[str, Any] | None = None,
     ) -> ASMKMethod:
-        """Index descriptors [n, D] of the images `imids` [n], or read the inverted file at `cache_path`.
+        """Index descriptors [n, D] of the images `imids` [n], or read the inverted file at `cache_path` if it exists.
 
-        distractors_path  a stored inverted file whose images are ranked too, under negative ids
+        distractors_path  a stored inverted file whose images are also ranked, with negative ids
         """
         builder = self.create_ivf_builder(cache_path=cache_path, step_params=step_params)
         if not builder.loaded_from_cache:
@@ -107,17 +108,17 @@ class ASMKMethod:
     def create_ivf_builder(
         self, *, cache_path: PathLike | None = None, step_params: Mapping[str, Any] | None = None
     ) -> IvfBuilder:
-        """An inverted file to add images to, or the one at `cache_path` when there is a file."""
+        """Return a builder of an inverted file, which is read from `cache_path` if the file exists."""
         if self.codebook is None:
-            raise InputError("there is no codebook yet; call train_codebook first")
+            raise InputError("the method has no codebook; call train_codebook first")
         step = step_parameters(self.params, "build_ivf", step_params)
         kernel = ASMKKernel(self.codebook, **section(step, "kernel", ("binary",)))
         return IvfBuilder(step, self.codebook, kernel, cache_path=cache_path)
 
     def add_ivf_builder(self, builder: IvfBuilder) -> ASMKMethod:
-        """The method with the builder's inverted file; it is written to the builder's `cache_path` if it changed.
+        """Return the method with the builder's inverted file, which is written to its `cache_path` if it changed.
 
-        The builder may go on adding images: they are found by the method that was returned.
+        Images added to the builder afterwards are also found by the returned method.
         """
         builder.save()
         metadata = {**builder.metadata, "ivf_stats": builder.ivf.stats}
@@ -137,13 +138,13 @@ class ASMKMethod:
         step_params: Mapping[str, Any] | None = None,
         progress: int | None = None,
     ) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray]:
-        """Rank the images for each query image in descriptors [n, D] with the ids `qimids` [n].
+        """Rank the images for each query image, given by descriptors `qvecs` [n, D] with the ids `qimids` [n].
 
         returns  metadata with `query_avg_time` in seconds, the query ids [Q], ranks [Q, r] int64 and scores [Q, r]
-                 float64, highest first; r is `topk`, or all images, those with score 0 included
+                 float64, highest first; r is `topk`, or the number of all images, including those with score 0
         """
         if self.codebook is None or self.kernel is None or self.inverted_file is None:
-            raise InputError("there is no inverted file yet; call build_ivf first")
+            raise InputError("the method has no inverted file; call build_ivf first")
         step = step_parameters(self.params, "query_ivf", step_params)
         section(step, "aggregate", ())
         worth = partial(self.kernel.similarity, **section(step, "similarity", ("similarity_threshold", "alpha")))
@@ -162,9 +163,9 @@ class ASMKMethod:
 
 
 class IvfBuilder:
-    """An inverted file under construction, with the codebook and the kernel that go with it.
+    """An inverted file under construction, with its codebook and kernel.
 
-    loaded_from_cache  whether it was read from `cache_path`
+    loaded_from_cache  whether the inverted file was read from `cache_path`
     """
 
     def __init__(
@@ -187,7 +188,7 @@ class IvfBuilder:
             self._stored_images = self.ivf.n_images
 
     def initialize_with_distractors(self, path: PathLike) -> None:
-        """Begin with the images of a stored inverted file; they get negative ids, those added later count from 0."""
+        """Start with the images of a stored inverted file, which get negative ids; ids of later images start at 0."""
         if self.ivf.n_images:
             raise InputError("distractors come before all other images; call initialize_with_distractors first")
         self.ivf = self._read(path)
@@ -204,13 +205,13 @@ class IvfBuilder:
         self.metadata["index_time"] = self.metadata.get("index_time", 0.0) + watch.total()
 
     def save(self) -> None:
-        """Write the inverted file to `cache_path`, if there is one and images were added since."""
+        """Write the inverted file to `cache_path`, if given and images were added since the last write."""
         if self.cache_path is not None and self._stored_images != self.ivf.n_images:
             write_state(Path(self.cache_path), self.ivf.state_dict())
             self._stored_images = self.ivf.n_images
 
     def _read(self, path: PathLike) -> IVF:
-        """The inverted file at a path, weighted as the parameters say."""
+        """Read the inverted file at a path, with the weighting of the parameters."""
         engine = self.codebook.engine
         found = IVF.initialize_from_state(read_state(Path(path)), engine.words, engine.dim, where=path)
         if not found.n_images:
@@ -218,33 +219,33 @@ class IvfBuilder:
         found.params = dict(self.ivf.params)
         if found.binary != self.kernel.binary:
             raise MismatchError(
-                f"{path}: an inverted file with binary={found.binary}, the parameters say {self.kernel.binary}; "
+                f"{path}: an inverted file with binary={found.binary}, but the parameters say {self.kernel.binary}; "
                 "change build_ivf.kernel.binary, or build it again"
             )
         return found
 
 
 class _Watch:
-    """Seconds since it was made, and since the last lap."""
+    """A stopwatch with the total time and lap times."""
 
     def __init__(self) -> None:
         self._begin = self._last = time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds since the last call."""
+        """Return the seconds since the last call."""
         now = time.perf_counter()
         spent, self._last = now - self._last, now
         return spent
 
     def total(self) -> float:
-        """Seconds since the beginning."""
+        """Return the seconds since the start."""
         return time.perf_counter() - self._begin
 
 
 def _given(value: np.ndarray | None, what: str, cache_path: PathLike | None) -> np.ndarray:
     if value is None:
         where = "and no cache_path was given" if cache_path is None else f"and there is no file {cache_path}"
-        raise InputError(f"no {what} were given, {where}; give one of them")
+        raise InputError(f"no {what} were given, {where}; give one of these")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The visual words of the drop-in: centroids that take descriptors as they are."""
+"""The codebook of the drop-in replacement: centroids without centring or projection of descriptors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from asmk_engine.recipes import Recipe
 
 
 class Codebook:
-    """Centroids, and the words that descriptors get from them.
+    """Centroids, and assignment of descriptors to them.
 
-    index_factory  clusters, and makes what searches the centroids; the CPU when None
-    size           how many words to train, a number or text such as `64k`
+    index_factory  clusters descriptors and makes the index of the centroids; `FaissL2Index` if None
+    size           number of words to train, a number or text such as `64k`
     """
 
     def __init__(self, index_factory: FaissL2Index | None = None, *, size: int | str) -> None:
@@ -45,26 +45,26 @@ class Codebook:
 
     @property
     def engine(self) -> codebooks.Codebook:
-        """The same as a codebook of the engine; InputError before training."""
+        """The codebook as one of asmk-engine; raises InputError before training."""
         if self._engine is None:
             raise InputError("the codebook is not trained; call train_codebook first")
         return self._engine
 
     @property
     def size(self) -> int:
-        """How many words there are, or are to be trained."""
+        """Number of words, or of words to train."""
         return self.params["size"] if self._engine is None else self._engine.words
 
     def train(self, des: np.ndarray) -> None:
-        """Cluster descriptors [n, D] into as many words as the size says."""
+        """Cluster descriptors [n, D] into `size` words."""
         self.centroids = self.index_factory.cluster(des, self.params["size"])
 
     def index(self) -> None:
-        """Make what searches the centroids; `quantize` does it when it was not done."""
+        """Make the index of the centroids; `quantize` calls this if necessary."""
         self.search_index = self.index_factory.create_index(self.engine.centroids)
 
     def quantize(self, des: np.ndarray, *columns: Any, multiple_assignment: int = 1) -> tuple[Any, ...]:
-        """Descriptors [n, D], the words [n, multiple_assignment] int32 nearest to each, and `columns` as they came."""
+        """Return descriptors [n, D], their nearest words [n, multiple_assignment] int32, and `columns` unchanged."""
         engine = self.engine
         count = positive(multiple_assignment, "multiple_assignment")
         if count > engine.words:
@@ -80,33 +80,33 @@ class Codebook:
         return check_words(self.search_index.search(descriptors, count)[1], len(descriptors), self.engine.words)
 
     def state_dict(self) -> dict[str, Any]:
-        """The codebook as plain values and arrays."""
+        """Return the codebook as plain values and arrays."""
         return codebook_state(self.engine.centroids)
 
     @classmethod
     def initialize_from_state(
         cls, state: Mapping[str, Any], index_factory: FaissL2Index | None = None, *, where: object = "state"
     ) -> Codebook:
-        """The codebook in a state; FormatError or DamagedError name `where` when it holds none."""
+        """Make a codebook from a state; raises FormatError or DamagedError, naming `where`, for an invalid state."""
         centroids = read_centroids(state, where)
         codebook = cls(index_factory, size=len(centroids))
         codebook.centroids = centroids
         return codebook
 
     def save(self, path: Path | str) -> None:
-        """Write the codebook as the HDF5 file of asmk-engine, atomically."""
+        """Write the codebook as an HDF5 file of asmk-engine, atomically."""
         self.engine.save(path)
 
 
 def plain_codebook(centroids: np.ndarray, recipe: Recipe) -> codebooks.Codebook:
-    """A codebook of the engine that neither centres nor projects; centroids [K, D] float32, finite."""
+    """Make a codebook of asmk-engine that neither centres nor projects; centroids [K, D] float32, finite."""
     dim = centroids.shape[1]
     return codebooks.Codebook(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32), centroids, recipe)
 
 
 def warn_about_size(codebook: Codebook, wanted: int, path: object) -> None:
-    """Warn when a stored codebook is of another size than the parameters say; the stored one is used."""
+    """Warn if the size of a stored codebook differs from the parameters; the stored one is used."""
     if codebook.size != wanted:
         warnings.warn(
-            f"{path}: a codebook of {codebook.size} words, the parameters say {wanted}; the file is used", stacklevel=3
+            f"{path}: a codebook of {codebook.size} words, the parameters say {wanted}; using the file", stacklevel=3
         )

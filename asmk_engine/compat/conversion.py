@@ -1,4 +1,4 @@
-"""Codebooks and inverted files that `asmk` stored, made into those of asmk-engine."""
+"""Conversion of codebooks and inverted files stored by `asmk` to those of asmk-engine."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def import_asmk(
     codebook: Path | str | None = None,
     names: Sequence[str] | None = None,
 ) -> Codebook | Index:
-    """Write the codebook in a file of asmk as one of asmk-engine, or the binary inverted file in it as a new index.
+    """Convert a codebook file of asmk to one of asmk-engine, or a binary inverted file to a new index.
 
-    name      of a codebook: what its descriptors are called, the stem of the file by default. Features imported under
-              the same name and of the same dimension go with it.
-    codebook  of an inverted file: the one it was built with, of asmk-engine or in a file of asmk
-    names     of an inverted file: of the images 0, 1, 2, ..., their numbers by default. Distractors are called
-              `distractor-` and their number.
+    Raises NotFoundError, FormatError or DamagedError for missing, other and damaged files, MismatchError if codebook
+    and inverted file do not match or vectors are real-valued, and InputError for options of the other kind of file, too
+    few or duplicate names, or if `output` of an index is taken.
 
-    Raises NotFoundError, FormatError or DamagedError for other and for broken files, MismatchError when codebook and
-    inverted file do not belong together or vectors are real-valued, and InputError for options that belong to the
-    other kind, names that are too few or not unique, or when something is in the way of the index.
+    name      for a codebook: the name of its descriptors, by default the stem of the file; features imported under the
+              same name and of the same dimension match it
+    codebook  for an inverted file: the codebook it was built with, a file of asmk-engine or asmk
+    names     for an inverted file: names of the images 0, 1, 2, ..., by default their numbers; distractors are named
+              `distractor-` and their number
     """
     state = read_state(Path(path))
     if kind_of(state) == "IVF":
@@ -51,7 +51,7 @@ def import_asmk(
         return _import_inverted_file(read_postings(state, path), path, Path(codebook), output, names)
     centroids = read_centroids(state, path)
     if codebook is not None or names is not None:
-        raise InputError(f"{path}: is a codebook itself; a codebook and names are given for an inverted file")
+        raise InputError(f"{path}: a codebook; the options codebook and names are only for an inverted file")
     made = _named_codebook(centroids, name, Path(path))
     made.save(output)
     return made
@@ -60,7 +60,7 @@ def import_asmk(
 def _named_codebook(centroids: np.ndarray, name: str | None, path: Path) -> Codebook:
     label = path.stem if name is None else name
     if not label.strip():
-        raise InputError(f"{path}: imported descriptors need a name; give what made them, such as mast3r")
+        raise InputError(f"{path}: imported descriptors need a name; give that of their extractor, such as mast3r")
     return plain_codebook(centroids, Recipe(IMPORTED, {"features": label, "dim": centroids.shape[1]}))
 
 
@@ -69,11 +69,11 @@ def _import_inverted_file(
 ) -> Index:
     codebook = _codebook(codebook_path)
     if postings.vectors.dtype != np.uint32:
-        raise MismatchError(f"{path}: holds real-valued vectors, an index holds binary codes; build with binary: True")
+        raise MismatchError(f"{path}: has real-valued vectors, an index has binary codes; build it with binary: True")
     if postings.vocabulary != codebook.words or postings.vectors.shape[1] != packed_width(codebook.dim):
         raise MismatchError(
             f"{path}: {postings.vocabulary} words and codes of {32 * postings.vectors.shape[1]} bits, but "
-            f"{codebook_path} has {codebook}; name the codebook it was built with"
+            f"{codebook_path} has {codebook}; give the codebook it was built with"
         )
     contents = _contents(postings, _names(postings, names, path), codebook.dim)
     index = Index.create(output, codebook)
@@ -82,7 +82,7 @@ def _import_inverted_file(
 
 
 def _codebook(path: Path) -> Codebook:
-    """The codebook of asmk-engine in a file, with the recipe it has or that an import would give it."""
+    """Read a codebook file of asmk-engine or asmk; the latter gets the recipe that an import would give it."""
     with open_file(path, "a codebook") as file:
         start = file.read(len(HDF5))
     if start == HDF5:
@@ -97,7 +97,7 @@ def _names(postings: Postings, names: Sequence[str] | None, path: Path | str) ->
         raise InputError(f"{path}: {count} images, but {len(given)} names; give one for each, in their order")
     every = [*(f"distractor-{number:07d}" for number in range(postings.imid_offset)), *given]
     if len(set(every)) < len(every):
-        raise InputError(f"{path}: two of its images were given the same name; names must be unique")
+        raise InputError(f"{path}: two images have the same name; names must be unique")
     return every
 
 
@@ -113,7 +113,7 @@ def _contents(postings: Postings, names: list[str], dim: int) -> Contents:
 
 
 def engine_codes(packed: np.ndarray, dim: int) -> np.ndarray:
-    """Codes as asmk packs them, [P, ceil(dim / 32)] uint32, as the engine does, [P, ceil(dim / 64)] uint64."""
+    """Convert codes packed by asmk, [P, ceil(dim / 32)] uint32, to those of asmk-engine, [P, ceil(dim / 64)] uint64."""
     bits = np.unpackbits(np.ascontiguousarray(packed, ">u4").view(np.uint8), axis=1, count=dim)
     codes = np.zeros((len(packed), 8 * code_width(dim)), np.uint8)
     packed_again = np.packbits(bits, axis=1, bitorder="little")
@@ -122,7 +122,7 @@ def engine_codes(packed: np.ndarray, dim: int) -> np.ndarray:
 
 
 def _fingerprints(words: np.ndarray, images: np.ndarray, codes: np.ndarray, count: int) -> Iterator[int]:
-    """What stands for the content of each image: the fingerprint of its words and codes."""
+    """Compute the fingerprint of each image from its words and codes."""
     order = np.argsort(images, kind="stable")
     bounds = np.searchsorted(images[order], np.arange(count + 1))
     for begin, end in itertools.pairwise(bounds):

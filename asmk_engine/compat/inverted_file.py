@@ -1,7 +1,7 @@
-"""The inverted file of the drop-in, in memory: postings are added image by image and scored at any time.
+"""The inverted file of the drop-in replacement, in memory: images can be added and scored at any time.
 
-Added images form a new run of lists; a run is joined with the one before it while that is not larger than twice its
-size. There are so at most about log2(images) runs to score, and a posting is moved about log2(images) times.
+Added images form a new run of lists; a run is merged with the previous one while that is at most twice its size. So
+there are at most about log2(images) runs to score, and a posting is moved about log2(images) times.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from asmk_engine.errors import InputError, MismatchError
 class IVF:
     """An inverted file.
 
-    vocabulary  how many words there are, dim: dimensions of a descriptor
-    binary      whether vectors are packed codes, or real-valued
-    use_idf     weight every word by ln(images / images with the word) ** 2; a word of no image weighs 1
+    vocabulary  number of words
+    dim         dimension of a descriptor
+    binary      whether vectors are packed codes or real-valued
+    use_idf     weight every word by ln(images / images with the word) ** 2; a word of no image has weight 1
     """
 
     def __init__(self, vocabulary: int, dim: int, *, binary: bool = True, use_idf: bool = False) -> None:
@@ -41,12 +42,12 @@ class IVF:
 
     @property
     def use_idf(self) -> bool:
-        """Whether words are weighted."""
+        """Whether words are weighted by inverse document frequency."""
         return self.params["use_idf"]
 
     @property
     def idf(self) -> np.ndarray:
-        """The weight of each word, [vocabulary] float64, counted over all images that were added."""
+        """The weight of each word, [vocabulary] float64, computed over all added images."""
         if self._idf is None:
             found = np.log(max(self.n_images, 1) / np.maximum(self.counts, 1)) ** 2
             self._idf = np.where(self.counts > 0, found, 1.0) if self.use_idf else np.ones(self.vocabulary)
@@ -54,7 +55,7 @@ class IVF:
 
     @property
     def norm_factor(self) -> np.ndarray:
-        """The weights of each image's words summed, [n_images] float64; a match is divided by the square root."""
+        """The sum of the weights of each image's words, [n_images] float64; scores are divided by its square root."""
         if self._norms is None:
             norms = np.zeros(self.n_images)
             for run in self._runs:
@@ -69,10 +70,10 @@ class IVF:
         return np.bincount(postings.numbers, self.idf[postings.words], minlength=run.images)
 
     def add(self, des: np.ndarray, word_ids: np.ndarray, image_ids: np.ndarray) -> None:
-        """Add what `ASMKKernel.aggregate` gave for some images: vectors [P, ...], words [P] and image ids [P].
+        """Add the output of `ASMKKernel.aggregate`: vectors [P, ...], words [P] and image ids [P].
 
-        Ids, to which `imid_offset` is added, increase from image to image and from call to call. Raises InputError,
-        or MismatchError for vectors of another kernel or dimension; then nothing changed.
+        Ids, to which `imid_offset` is added, must increase from image to image and from call to call. Raises
+        InputError, or MismatchError for vectors of another kernel or dimension; then nothing is changed.
         """
         vectors = self._check_vectors(des)
         words = check_words(word_ids, len(vectors), self.vocabulary)[:, 0]
@@ -88,7 +89,7 @@ class IVF:
         if len(images) and images[0] < self.n_images:
             raise InputError(
                 f"image {images[0] - self.imid_offset} is added after image {self.n_images - 1 - self.imid_offset}; "
-                "add images in the order of their ids, each at once"
+                "add images in the order of their ids, each in one call"
             )
         steps = np.diff(images)
         if (steps < 0).any() or (np.diff(words)[steps == 0] <= 0).any():
@@ -118,10 +119,10 @@ class IVF:
     def search(
         self, des: np.ndarray, word_ids: np.ndarray, *, similarity_func: Similarity, topk: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rank all images for a query that `ASMKKernel.aggregate_image` made.
+        """Rank all images for a query, the output of `ASMKKernel.aggregate_image`.
 
-        similarity_func  what similarities are worth, an array to an array; `ASMKKernel.similarity` with its options
-        topk             how many images to return, or None for all
+        similarity_func  maps an array of similarities to contributions; `ASMKKernel.similarity` with its options
+        topk             number of images to return, or None for all
         returns          ranks [r] int64, image ids less `imid_offset`, and scores [r] float64, highest first; images
                          with equal scores, and those with score 0, in the order of their ids
         """
@@ -144,9 +145,9 @@ class IVF:
 
     @property
     def stats(self) -> dict[str, float]:
-        """Images, postings of an image, postings of a word, words without any, and how uneven their lengths are.
+        """Statistics: images, postings per image, postings per word, empty words, and the imbalance factor.
 
-        The imbalance factor is K Σ n² / (Σ n)² for K words with n postings each; 1 when all are equal.
+        The imbalance factor is K Σ n² / (Σ n)² for K words with n postings each; 1 if all are equal.
         """
         counts, total = self.counts.astype(np.float64), float(self.counts.sum())
         return {
@@ -161,7 +162,7 @@ class IVF:
         }
 
     def postings(self) -> Postings:
-        """All postings, run by run and inside a run word by word."""
+        """Return all postings, run by run and word by word within a run."""
         runs = [run.columns() for run in self._runs]
         none = np.empty((0, packed_width(self.dim)), np.uint32) if self.binary else np.empty((0, self.dim), np.float32)
         return Postings(
@@ -175,7 +176,7 @@ class IVF:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The inverted file as plain values and arrays."""
+        """Return the inverted file as plain values and arrays."""
         found = self.postings()
         state = {name: getattr(found, name) for name in ("words", "images", "vectors", "vocabulary", "n_images")}
         state |= {"imid_offset": self.imid_offset, "norm_factor": self.norm_factor}
@@ -185,9 +186,10 @@ class IVF:
     def initialize_from_state(
         cls, state: Mapping[str, Any], vocabulary: int, dim: int, *, where: object = "state"
     ) -> IVF:
-        """The inverted file in a state, for a codebook of so many words and dimensions.
+        """Make an inverted file from a state, for a codebook of `vocabulary` words and `dim` dimensions.
 
-        Raises FormatError or DamagedError that name `where`, MismatchError when it belongs to another codebook.
+        Raises FormatError or DamagedError, naming `where`, for an invalid state, and MismatchError if it belongs to
+        another codebook.
         """
         found = read_postings(state, where)
         binary = found.vectors.dtype == np.uint32
@@ -206,7 +208,7 @@ class IVF:
 
 
 def _best(scores: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` places of a stable sort by falling score, [count] int64."""
+    """Return the first `count` positions of a stable sort by decreasing score, [count] int64."""
     if count == 0:
         return np.empty(0, np.int64)
     if count == len(scores):

@@ -24,17 +24,17 @@ _MOST_TEMPLATES = 16
 
 
 def slice_unique(ids: object) -> Iterator[tuple[int, slice]]:
-    """Each image id and the rows that bear it, in the order of the rows; InputError when one comes back later."""
+    """Yield each image id and its rows, in order; raises InputError if the rows of an image are not contiguous."""
     array = check_image_ids(ids, len(np.asarray(ids)))
     begins = np.flatnonzero(np.diff(array, prepend=-1))
     if len(np.unique(array)) != len(begins):
-        raise InputError("the rows of an image are not together; sort the descriptors by image id")
+        raise InputError("the rows of an image are not contiguous; sort the descriptors by image id")
     for begin, end in itertools.pairwise([*begins, len(array)]):
         yield int(array[begin]), slice(int(begin), int(end))
 
 
 def progress(items: Sequence[Item], *, frequency: int | None = None, header: str = "") -> Iterable[Item]:
-    """The items, with a progress bar on standard error unless `frequency` is None; it moves every so many items."""
+    """Return the items, with a progress bar on standard error that is updated every `frequency` items, unless None."""
     if frequency is None:
         return items
     from tqdm import tqdm
@@ -44,25 +44,25 @@ def progress(items: Sequence[Item], *, frequency: int | None = None, header: str
 
 
 def load_pickle(path: Path | str) -> Any:
-    """What `save_pickle` stored, or what is in a pickle of plain values and numpy arrays, which is read safely."""
+    """Read a file of `save_pickle`, or, safely, a pickle of plain values and numpy arrays."""
     return read_state(Path(path))
 
 
 def save_pickle(path: Path | str, data: Any) -> None:
-    """Store plain values and numpy arrays as an array file. It is no pickle, whatever the name of the file says."""
+    """Store plain values and numpy arrays as an array file, which is not a pickle whatever the name of the file."""
     write_state(Path(path), data)
 
 
 def load_params(path: Path | str) -> dict[str, Any]:
-    """The parameters in a YAML file, laid over those of the file that its key `__template__` names, if there is one.
+    """Read the parameters in a YAML file; they override those of the file named by its key `__template__`, if given.
 
-    Raises DependencyError without PyYAML, FormatError for other content, InputError for templates in a circle.
+    Raises DependencyError without PyYAML, FormatError for other content, and InputError for circular templates.
     """
     layers: list[dict[str, Any]] = []
     here: Path | None = Path(path)
     while here is not None:
         if len(layers) == _MOST_TEMPLATES:
-            raise InputError(f"{path}: more than {_MOST_TEMPLATES} templates on top of each other; is it a circle?")
+            raise InputError(f"{path}: more than {_MOST_TEMPLATES} nested templates; are they circular?")
         layers.append(_read_yaml(here))
         template = layers[-1].pop(TEMPLATE, None)
         here = here.parent / str(template) if template is not None else None
@@ -74,15 +74,15 @@ def load_params(path: Path | str) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        yaml: Any = import_module("yaml")  # not among the dependencies: only programs with such files need it
+        yaml: Any = import_module("yaml")  # not a dependency: only needed for such files
     except ImportError:
-        raise DependencyError(f"{path}: PyYAML reads parameter files; `pip install pyyaml`") from None
+        raise DependencyError(f"{path}: PyYAML is needed to read parameter files; `pip install pyyaml`") from None
     try:
         content = yaml.safe_load(read_file(path, "a YAML file of parameters", _MAX_PARAMETERS))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"{path}: not YAML ({' '.join(str(error).split())[:120]})") from None
     if not isinstance(content, dict):
-        raise FormatError(f"{path}: holds no mapping; expected parameters by name")
+        raise FormatError(f"{path}: not a mapping; expected parameters by name")
     return content
 
 

@@ -1,9 +1,9 @@
-"""The kernel: descriptors of an image aggregated per word, and what the similarity of two aggregates is worth.
+"""The kernel: aggregation of the descriptors of an image per word, and the selectivity function.
 
-Tolias, Jenicek and Chum, ECCV 2020, section 3. Binary aggregates are packed as the original packs them, most
-significant bit first into 32-bit words, the last one filled up with zeros. The similarity of two codes is 1 - 2 h / D
-with h the Hamming distance and D the dimension itself; the original divides by the length of the packed code, and so
-counts the padding as agreement when D is not a multiple of 32.
+Tolias, Jenicek and Chum, ECCV 2020, section 3. Binary aggregates are packed as in the original, most significant bit
+first into 32-bit words, the last one padded with zeros. The similarity of two codes is 1 - 2 h / D with h the Hamming
+distance and D the dimension itself; the original divides by the length of the packed code, and so counts the padding as
+agreement if D is not a multiple of 32.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asmk_engine.inverted.signatures import aggregate_residuals
 class ASMKKernel:
     """Aggregates descriptors into one vector per word and image.
 
-    binary  one bit per dimension, set where the summed residual is greater than 0; otherwise the sum over its L2 norm
+    binary  one bit per dimension, set if the summed residual is greater than 0; otherwise the L2-normalised sum
     """
 
     def __init__(self, codebook: Codebook, *, binary: bool = True) -> None:
@@ -35,10 +35,11 @@ class ASMKKernel:
         self.params = {"binary": self.binary}
 
     def aggregate_image(self, des: np.ndarray, word_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The residuals of one image summed per word.
+        """Aggregate the residuals of one image per word.
 
-        des      [n, D], word_ids [n, k]: the words of every descriptor, in each of which it takes part
-        returns  vectors [m, ceil(D / 32)] uint32, or [m, D] float32 when not binary, and words [m] int32, increasing
+        des       [n, D]
+        word_ids  [n, k], the words of every descriptor, to each of which it contributes
+        returns   vectors [m, ceil(D / 32)] uint32, or [m, D] float32 if not binary, and words [m] int32, increasing
         """
         engine = self.codebook.engine
         descriptors = check_descriptors(des, engine.dim)
@@ -49,7 +50,7 @@ class ASMKKernel:
     def aggregate(
         self, des: np.ndarray, word_ids: np.ndarray, image_ids: np.ndarray, *, progress: int | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same for images one after the other: vectors [P, ...], words [P] and image ids [P] int64."""
+        """Aggregate several images; returns their concatenated vectors [P, ...], words [P] and image ids [P] int64."""
         descriptors = check_descriptors(des, self.codebook.engine.dim)
         words = check_words(word_ids, len(descriptors), self.codebook.engine.words)
         images = list(io_helpers.slice_unique(check_image_ids(image_ids, len(descriptors))))
@@ -64,16 +65,16 @@ class ASMKKernel:
     def similarity(
         self, similarities: np.ndarray, *, similarity_threshold: float = 0.0, alpha: float = 3.0
     ) -> np.ndarray:
-        """What similarities in [-1, 1] are worth: their power alpha where they reach the threshold, else 0."""
+        """Apply the selectivity function to similarities in [-1, 1]: s ** alpha if s reaches the threshold, else 0."""
         return SelectiveMatch(alpha=alpha, threshold=similarity_threshold).apply(np.asarray(similarities, np.float64))
 
     def state_dict(self) -> dict[str, Any]:
-        """The kernel as plain values."""
+        """Return the kernel as plain values."""
         return {"type": "ASMKKernel", "params": dict(self.params)}
 
 
 def pack_signs(sums: np.ndarray) -> np.ndarray:
-    """One bit for each component of [m, D] greater than 0, as [m, ceil(D / 32)] uint32."""
+    """Pack one bit per component of [m, D], set if greater than 0, into [m, ceil(D / 32)] uint32."""
     packed = np.packbits(sums > 0, axis=1)
     padded = np.zeros((len(sums), 4 * packed_width(sums.shape[1])), np.uint8)
     padded[:, : packed.shape[1]] = packed
@@ -81,7 +82,7 @@ def pack_signs(sums: np.ndarray) -> np.ndarray:
 
 
 def packed_width(dim: int) -> int:
-    """32-bit words of a packed code."""
+    """Return the number of 32-bit words of a packed code."""
     return (dim + 31) // 32
 
 

@@ -1,6 +1,6 @@
-"""Posting lists in memory, of consecutive images: binary ones in a segment of the engine, and real-valued ones.
+"""Posting lists of consecutive images in memory: binary ones in a segment of the engine, and real-valued ones.
 
-Both can be scored, and taken apart into columns again to be joined with their neighbours.
+Both can be scored, and converted back into columns to be merged with adjacent runs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ Similarity = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Columns:
-    """Postings of the images from `first` on, `images` of them.
+    """Postings of `images` consecutive images, starting with number `first`.
 
-    words [P] uint32; numbers [P] uint32, counted from `first` and increasing inside a word; vectors [P, W]
+    words    [P] uint32
+    numbers  [P] uint32, image numbers relative to `first`, increasing within a word
+    vectors  [P, W]
     """
 
     first: int
@@ -35,12 +37,12 @@ class Columns:
 
     @property
     def end(self) -> int:
-        """The number of the image behind the last one."""
+        """The number after that of the last image."""
         return self.first + self.images
 
 
 def join(before: Columns, after: Columns) -> Columns:
-    """The postings of two runs of images, one behind the other, as one run."""
+    """Concatenate the postings of two adjacent runs of images."""
     shifted = after.numbers + np.uint32(after.first - before.first)
     return Columns(
         before.first,
@@ -52,7 +54,7 @@ def join(before: Columns, after: Columns) -> Columns:
 
 
 class Lists(Protocol):
-    """What `inverted_file` needs of either kind of lists."""
+    """The interface of both kinds of lists that `inverted_file` uses."""
 
     first: int
     images: int
@@ -60,19 +62,22 @@ class Lists(Protocol):
     word_counts: np.ndarray
 
     def columns(self) -> Columns:
-        """The postings again, word by word."""
+        """Return the postings, word by word."""
 
     def score(self, words: np.ndarray, vectors: np.ndarray, weights: np.ndarray, worth: Similarity) -> np.ndarray:
-        """What the postings of a query's words are worth to each image, [images] float64, before normalisation.
+        """Compute the unnormalised score of each image, [images] float64.
 
-        words [q] increasing, vectors [q, W] as those of the postings, weights [q] float64, worth: of similarities
+        words    [q], increasing words of the query
+        vectors  [q, W], in the form of the postings
+        weights  [q] float64
+        worth    maps similarities to contributions
         """
 
 
 class BinaryLists:
-    """Codes packed into 32-bit words, in a segment of the engine that was never written to a file.
+    """Codes packed into 32-bit words, in a segment of the engine without a file.
 
-    dim  the bits of a code
+    dim  number of bits of a code
     """
 
     def __init__(self, columns: Columns, vocabulary: int, dim: int) -> None:
@@ -82,13 +87,13 @@ class BinaryLists:
         self.word_counts = self._segment.word_counts
 
     def columns(self) -> Columns:
-        """The postings again, word by word."""
+        """Return the postings, word by word."""
         segment = self._segment
         vectors = np.asarray(segment.codes).view(np.uint32)[:, : self._packed]
         return Columns(self.first, self.images, segment.decode_words(), segment.decode_images(), vectors)
 
     def score(self, words: np.ndarray, vectors: np.ndarray, weights: np.ndarray, worth: Similarity) -> np.ndarray:
-        """See `Lists`; a similarity is 1 - 2 h / dim for codes that differ in h bits."""
+        """See `Lists`; the similarity of codes that differ in h bits is 1 - 2 h / dim."""
         codes = wide_codes(vectors)
         table = np.zeros(64 * codes.shape[1] + 1)
         table[: self._dim + 1] = worth(1.0 - 2.0 * np.arange(self._dim + 1) / self._dim)
@@ -98,7 +103,7 @@ class BinaryLists:
 
 
 class RealLists:
-    """Vectors of any length with inner products as similarities."""
+    """Real-valued vectors with inner products as similarities."""
 
     def __init__(self, columns: Columns) -> None:
         self.first, self.images, self.postings = columns.first, columns.images, len(columns.words)
@@ -109,14 +114,14 @@ class RealLists:
         self.word_counts = np.bincount(columns.numbers, minlength=columns.images)
 
     def columns(self) -> Columns:
-        """The postings again, word by word."""
+        """Return the postings, word by word."""
         return Columns(self.first, self.images, self._words, self._numbers, self._vectors)
 
     def score(self, words: np.ndarray, vectors: np.ndarray, weights: np.ndarray, worth: Similarity) -> np.ndarray:
         """See `Lists`."""
         begins, ends = (np.searchsorted(self._words, words, side) for side in ("left", "right"))
         places = [slice(begin, end) for begin, end in zip(begins, ends, strict=True)]
-        # Not `@`: how a matrix product rounds a row depends on how many rows there are, and so on the runs.
+        # Not `@`: the rounding of a matrix product depends on the number of rows, and so on the division into runs.
         products = [(self._vectors[place] * one).sum(axis=1) for place, one in zip(places, vectors, strict=True)]
         values = worth(np.concatenate([np.empty(0), *products])) * np.repeat(weights, ends - begins)
         numbers = np.concatenate([np.empty(0, np.int64), *(self._numbers[place] for place in places)])
@@ -124,7 +129,7 @@ class RealLists:
 
 
 def wide_codes(packed: np.ndarray) -> np.ndarray:
-    """Codes [P, w] uint32 as [P, ceil(w / 2)] uint64, the last one filled up with zeros."""
+    """Convert codes [P, w] uint32 to [P, ceil(w / 2)] uint64, the last one padded with zeros."""
     width = packed.shape[1]
     padded = np.zeros((len(packed), width + width % 2), np.uint32)
     padded[:, :width] = packed
@@ -132,7 +137,7 @@ def wide_codes(packed: np.ndarray) -> np.ndarray:
 
 
 def _segment_in_memory(columns: Columns, vocabulary: int) -> Segment:
-    """The segment that `write_segment` would write, without names and fingerprints."""
+    """Make the segment that `write_segment` would write, without names and fingerprints."""
     ranges = -(-columns.images >> RANGE_BITS)
     counts = postings.count_lists(columns.words, columns.numbers, vocabulary, RANGE_BITS, ranges)
     starts = np.concatenate([[0], np.cumsum(counts)])[:-1].astype(np.int64)

@@ -21,7 +21,7 @@ _UNITS = {"": 1, "k": 1024, "M": 1024**2}
 
 
 def parse_size(size: object) -> int:
-    """How many words a size means: a number, or text such as `64k` (× 1024) and `1M` (× 1024²)."""
+    """Parse a codebook size: a number, or text such as `64k` (× 1024) and `1M` (× 1024²)."""
     match = _SIZE.fullmatch(str(size))
     if match is None or isinstance(size, bool):
         raise InputError(f"codebook size is {size!r}; give a whole number of 1 or more, or text such as '64k' or '1M'")
@@ -29,7 +29,7 @@ def parse_size(size: object) -> int:
 
 
 def step_parameters(params: Mapping[str, Any], step: str, override: Mapping[str, Any] | None = None) -> Parameters:
-    """The parameters of a step, those in `override` taking the place of the stored ones, option by option."""
+    """Return the parameters of a step; those in `override` replace the stored ones, option by option."""
     merged = _mapping(params.get(step), f"params['{step}']")
     for name, value in _mapping(override, "step_params").items():
         stored = merged.get(name)
@@ -39,17 +39,17 @@ def step_parameters(params: Mapping[str, Any], step: str, override: Mapping[str,
 
 
 def section(step: Mapping[str, Any], name: str, known: Collection[str]) -> Parameters:
-    """The options of one section of a step, empty when it is missing; InputError for an option that is not known."""
+    """Return the options of one section of a step, empty if it is missing; raises InputError for an unknown option."""
     options = _mapping(step.get(name), f"section {name!r}")
     for option in options:
         if option not in known:
-            expected = ", ".join(known) or "no option at all"
-            raise InputError(f"section {name!r} of the parameters holds {option!r}; expected {expected}")
+            expected = ", ".join(known) or "no options"
+            raise InputError(f"section {name!r} of the parameters has {option!r}; expected {expected}")
     return options
 
 
 def positive(value: object, name: str) -> int:
-    """A whole number of 1 or more, or InputError."""
+    """Return a whole number of 1 or more; raises InputError for other values."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
         raise InputError(f"{name} is {value!r}; give a whole number of 1 or more")
     return int(value.__index__())

@@ -1,4 +1,4 @@
-"""What states hold, whoever wrote them: every array held against the others before anything is done with it."""
+"""Validation of stored states from any source: all arrays are checked against each other before use."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ _CURE = "write or fetch the file again"
 class Postings:
     """The content of an inverted file.
 
-    words [P] uint32 below `vocabulary`, images [P] uint32 below `n_images`, increasing inside every word in the order
-    of the postings; vectors [P, W] uint32 codes or [P, D] float32; the first `imid_offset` images are distractors
+    words        [P] uint32, below `vocabulary`
+    images       [P] uint32, below `n_images`, increasing within every word in the order of the postings
+    vectors      [P, W] uint32 codes, or [P, D] float32
+    imid_offset  number of distractors, which are the first images
     """
 
     words: np.ndarray
@@ -32,25 +34,25 @@ class Postings:
 
 
 def kind_of(state: object) -> str:
-    """What a state says it is, `Codebook` or `IVF`, or the type of a value that is none."""
+    """Return the declared type of a state, `Codebook` or `IVF`, or the Python type of a value that is not a state."""
     said = state.get("type") if isinstance(state, Mapping) else None
     return said if isinstance(said, str) else type(state).__name__
 
 
 def read_centroids(state: object, where: object) -> np.ndarray:
-    """The centroids [K, D] float32 in the state of a codebook."""
+    """Read the centroids [K, D] float32 in the state of a codebook."""
     content = _content(state, "Codebook", where)
     centroids = content.get("centroids")
     if not isinstance(centroids, np.ndarray) or centroids.ndim != 2 or centroids.dtype.kind != "f":
-        raise DamagedError(f"{where}: its centroids are no array of numbers of shape [K, D]; {_CURE}")
+        raise DamagedError(f"{where}: its centroids are not an array of numbers of shape [K, D]; {_CURE}")
     if not centroids.size or not np.isfinite(centroids).all():
         raise DamagedError(f"{where}: its centroids {centroids.shape} are empty, NaN or infinite; {_CURE}")
-    # Writable, because torch warns of sharing an array that is not.
+    # Writable, because torch warns about sharing a read-only array.
     return np.require(centroids, np.float32, ["C", "W"])
 
 
 def read_postings(state: object, where: object) -> Postings:
-    """The postings in the state of an inverted file, as the original wrote it or as this package does."""
+    """Read the postings in the state of an inverted file, in the form of the original or of this package."""
     content = _content(state, "IVF", where)
     parameters = state.get("params") if isinstance(state, Mapping) else None
     idf = parameters.get("use_idf") if isinstance(parameters, Mapping) else None
@@ -64,7 +66,7 @@ def read_postings(state: object, where: object) -> Postings:
     _check_postings(words, images, vectors, vocabulary, n_images, where)
     least = int(images.max()) + 1 if len(images) else 0
     if n_images > max(least, bound):
-        raise DamagedError(f"{where}: speaks of {n_images} images, but holds {max(least, bound)}; {_CURE}")
+        raise DamagedError(f"{where}: declares {n_images} images, but has {max(least, bound)}; {_CURE}")
     return Postings(words.astype(np.uint32), images.astype(np.uint32), vectors, vocabulary, n_images, offset, use_idf)
 
 
@@ -72,7 +74,7 @@ _Columns = tuple[np.ndarray, np.ndarray, np.ndarray, int, int]
 
 
 def _from_lists(content: Mapping[str, Any], where: object) -> _Columns:
-    """The form of the original: an array of vectors and one of image ids for every word, filled up to its count."""
+    """Read the form of the original: per word an array of vectors and one of image ids, of which `counts` are used."""
     vectors, ids, counts = (content.get(key) for key in ("ivf_vecs", "ivf_image_ids", "counts"))
     if not (isinstance(vectors, list) and isinstance(ids, list) and _is_column(counts)):
         raise DamagedError(f"{where}: has no lists of vectors and image ids with their counts; {_CURE}")
@@ -99,7 +101,7 @@ def _is_column(value: Any) -> TypeGuard[np.ndarray]:
 
 def _list(vectors: Any, ids: Any, count: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(vectors, np.ndarray) or not isinstance(ids, np.ndarray):
-        raise DamagedError(f"{where} is no pair of arrays; {_CURE}")
+        raise DamagedError(f"{where} is not a pair of arrays; {_CURE}")
     if vectors.ndim != 2 or vectors.dtype.kind not in "uf" or ids.ndim != 1 or ids.dtype.kind not in "iu":
         found = f"vectors {vectors.dtype} {vectors.shape} and ids {ids.dtype} {ids.shape}"
         raise DamagedError(f"{where} has {found}; {_CURE}")
@@ -110,13 +112,13 @@ def _list(vectors: Any, ids: Any, count: Any, where: str) -> tuple[np.ndarray, n
 
 
 def _from_columns(content: Mapping[str, Any], where: object) -> _Columns:
-    """The form of this package: one column for the words, one for the images, one for the vectors."""
+    """Read the form of this package: one column for the words, one for the images, one for the vectors."""
     words, images, vectors, norms = (content.get(key) for key in ("words", "images", "vectors", "norm_factor"))
     if not all(map(_is_column, (words, images, norms))) or not isinstance(vectors, np.ndarray):
         raise DamagedError(f"{where}: has neither lists nor columns of postings; {_CURE}")
     columns = np.asarray(words), np.asarray(images)
     if any(column.dtype.kind not in "iu" for column in columns):
-        raise DamagedError(f"{where}: its words or images are no whole numbers; {_CURE}")
+        raise DamagedError(f"{where}: its words or images are not whole numbers; {_CURE}")
     vocabulary = _count(content.get("vocabulary"), 1 << 31, "vocabulary", where)
     return *columns, vectors, vocabulary, len(np.asarray(norms))
 
@@ -141,7 +143,7 @@ def _content(state: object, kind: str, where: object) -> Mapping[str, Any]:
     found = kind_of(state)
     content = state.get("state") if isinstance(state, Mapping) else None
     if found != kind or not isinstance(content, Mapping):
-        raise FormatError(f"{where}: holds {found[:40]!r}, expected the state of {kind!r}; give the other file")
+        raise FormatError(f"{where}: found {found[:40]!r}, expected the state of {kind!r}; give the other file")
     return content
 
 

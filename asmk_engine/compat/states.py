@@ -1,8 +1,8 @@
 """Stored states: plain values and numpy arrays in one file, recognised by content and not by name.
 
-What is written is an array file (`storage.arrays`): the arrays as `array-0`, `array-1`, ..., and everything else
-as JSON in the array `tree`, where `{"array": 0}` stands for an array and any other dictionary for `{"dict": ...}`.
-What is read is that, a codebook of asmk-engine, or a pickle of plain values, by an interpreter that can build no more.
+States are written as array files (`storage.arrays`): the arrays as `array-0`, `array-1`, ..., and everything else as
+JSON in the array `tree`, where `{"array": 0}` refers to an array, and a dictionary is written as `{"dict": ...}`.
+These files can be read, as can codebooks of asmk-engine, and pickles, by an interpreter that builds only plain values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _DEEPEST = 100
 
 
 def read_state(path: Path) -> Any:
-    """The value in a file of any of the three kinds; FormatError, DamagedError, NotFoundError, StorageError."""
+    """Read the value in a file of any of the three kinds.
+
+    Raises NotFoundError, FormatError, DamagedError or StorageError if that is not possible.
+    """
     with open_file(path, "a stored state or a pickle") as file:
         start = file.read(9)
     if start.startswith(HDF5):
@@ -39,23 +42,23 @@ def read_state(path: Path) -> Any:
 
 
 def codebook_state(centroids: np.ndarray) -> dict[str, Any]:
-    """The state of a codebook as the original package describes it."""
+    """Return the state of a codebook in the form of the original package."""
     return {"type": "Codebook", "params": {"size": len(centroids)}, "state": {"centroids": centroids}}
 
 
 def _plain_centroids(codebook: Codebook, path: object) -> np.ndarray:
-    """The centroids of a codebook that takes descriptors as they are; MismatchError for one that projects them."""
+    """Return the centroids of a codebook without projection; raises MismatchError if it projects descriptors."""
     identity = np.eye(codebook.dim, codebook.input_dim, dtype=np.float32)
     if codebook.mean.any() or not np.array_equal(codebook.projection, identity):
         raise MismatchError(
-            f"{path}: this codebook whitens descriptors, the drop-in takes them as they are; "
+            f"{path}: this codebook whitens descriptors, which asmk_engine.compat does not support; "
             "build one with `--whitening none`, or use asmk_engine.Searcher"
         )
     return codebook.centroids
 
 
 def write_state(path: Path, value: Any) -> None:
-    """Write plain values and arrays as one file, atomically; InputError for values of other kinds."""
+    """Write plain values and arrays as one file, atomically; raises InputError for other values."""
     arrays: dict[str, np.ndarray] = {}
     tree = json.dumps(_to_tree(value, arrays, 0)).encode()
     arrays["tree"] = np.frombuffer(tree, np.uint8)
