@@ -137,7 +137,7 @@ class Codebook:
         """
         if descriptors.ndim != 2 or descriptors.shape[1] != self.input_dim:
             raise MismatchError(
-                f"descriptors are {descriptors.shape}, the codebook takes [n, {self.input_dim}]; "
+                f"descriptors are {descriptors.shape}, the codebook expects [n, {self.input_dim}]; "
                 f"it was trained on features of [{self.recipe}]"
             )
         if not np.isfinite(descriptors).all():
@@ -384,7 +384,7 @@ class Codebook:
         linked = is_linked(str(file.attrs.get("assignment", "exact")), path)
         keys = ["mean", "projection", "centroids", *(GRAPH_ARRAYS if linked else ())]
         if any(file[key].nbytes > path.stat().st_size for key in keys):
-            raise ValueError("an array claims more than the file holds")
+            raise ValueError("an array is declared larger than the file")
         mean, projection, centroids, *links = (file[key][:] for key in keys)
         check_codebook(mean, projection, centroids, path)
         graph = Graph(links[0], links[1], int(file.attrs["graph_beam"])) if linked else None

@@ -212,7 +212,7 @@ def check_graph(graph: Graph, words: int, where: object) -> None:
 
 
 def _span(centroids: np.ndarray) -> tuple[np.ndarray, np.float32]:
-    """Return the centre [D] and scale of the 8-bit copies; outliers are clipped to keep the other components precise."""
+    """Return the centre [D] and scale of the 8-bit copies; outliers are clipped to keep the others precise."""
     sample = centroids[:: max(1, len(centroids) // SPAN_SAMPLE)]
     centre = np.median(sample, axis=0).astype(np.float32)
     covered = MARGIN * float(np.quantile(np.abs(sample - centre), COVERED))

@@ -355,9 +355,9 @@ def test_vectors_at_hand_are_added_as_they_are(path: Path) -> None:
     index = GlobalIndex.open(path)
     vectors = CODEC.encode(CODEC.apply(np.concatenate([POOL[name].descriptors for name in NAMES[10:12]])))
     contents = VectorContents([b"x", b"y"], np.zeros(2, np.uint64), vectors)
-    with pytest.raises(MismatchError, match="the index takes"):
+    with pytest.raises(MismatchError, match="the index expects"):
         index.add_vectors(replace(contents, vectors=vectors.astype(np.float32)))
-    with pytest.raises(MismatchError, match="the index takes"):
+    with pytest.raises(MismatchError, match="the index expects"):
         index.add_vectors(replace(contents, vectors=vectors[:, 1:]))
     with pytest.raises(InputError, match="already in the index"):
         index.add_vectors(replace(contents, names=[b"x", NAMES[0].encode()]))

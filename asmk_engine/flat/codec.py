@@ -131,7 +131,7 @@ class Codec:
         """
         if descriptors.ndim != 2 or descriptors.shape[1] != self.input_dim:
             raise MismatchError(
-                f"descriptors are {descriptors.shape}, the codec takes [n, {self.input_dim}]; "
+                f"descriptors are {descriptors.shape}, the codec expects [n, {self.input_dim}]; "
                 "extract with the extractor of the index, or make another index"
             )
         if not np.isfinite(descriptors).all():
@@ -193,7 +193,7 @@ def _problems(codec: Codec) -> list[str]:
     if codec.precision not in PRECISIONS or (codec.precision == "product") != (codec.centroids is not None):
         found.append(f"the precision is {codec.precision!r}, which does not match its arrays")
     if not 1 <= codec.input_dim <= MOST_DIMENSIONS:
-        found.append(f"it takes {codec.input_dim} dimensions, expected 1 to {MOST_DIMENSIONS}")
+        found.append(f"its input dimension is {codec.input_dim}, expected 1 to {MOST_DIMENSIONS}")
     if (codec.mean is None) != (codec.projection is None):
         found.append("it has a mean without a projection, or a projection without a mean")
     if codec.mean is not None and codec.mean.shape != (codec.input_dim,):

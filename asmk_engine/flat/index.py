@@ -79,7 +79,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
         wanted = (len(contents.names), codec.width)
         if contents.vectors.shape != wanted or contents.vectors.dtype != codec.dtype:
             found = f"{contents.vectors.dtype} {contents.vectors.shape}"
-            raise MismatchError(f"vectors are {found}, the index takes {codec.dtype} {wanted}")
+            raise MismatchError(f"vectors are {found}, the index expects {codec.dtype} {wanted}")
         self._add_segment(contents)
 
     def merge(self, *, chunk_bytes: int = CHUNK_BYTES) -> int:

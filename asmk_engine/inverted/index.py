@@ -173,7 +173,7 @@ class Index(Collection[Snapshot, Contents]):
         """
         width = code_width(self.codebook.dim)
         if contents.codes.shape != (len(contents.words), width):
-            raise MismatchError(f"codes are {contents.codes.shape}, the index takes [m, {width}]")
+            raise MismatchError(f"codes are {contents.codes.shape}, the index expects [m, {width}]")
         self._add_segment(contents)
 
     def _check_new(self, name: str, signature: Signature) -> Signature:
@@ -181,7 +181,7 @@ class Index(Collection[Snapshot, Contents]):
             raise InputError(f"{self.path}: already in the index: {name!r}; names must be unique")
         width = code_width(self.codebook.dim)
         if signature.codes.shape != (len(signature), width):
-            raise MismatchError(f"{name}: codes are {signature.codes.shape}, the index takes [m, {width}]")
+            raise MismatchError(f"{name}: codes are {signature.codes.shape}, the index expects [m, {width}]")
         return signature
 
     def merge(self, *, chunk_postings: int = CHUNK_POSTINGS) -> int:
@@ -243,6 +243,6 @@ def check_fits(features: FeatureSet, codebook: Codebook, path: Path) -> None:
         )
     if features.dim != codebook.input_dim:
         raise MismatchError(
-            f"{features.path}: descriptors have {features.dim} dimensions, the codebook of {path} takes "
+            f"{features.path}: descriptors have {features.dim} dimensions, the codebook of {path} expects "
             f"{codebook.input_dim}; build a codebook for these features"
         )

@@ -185,7 +185,7 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         signatures = threads.run(lambda query: self._signed(query, snapshot), queries, count)
         table = self.match.table(snapshot.encoder.dim, code_width(snapshot.encoder.dim))
         weights = self._weights_of(snapshot)
-        asked = [_PendingQuery(signature, weights.words[signature.words], Ranking(top)) for signature in signatures]
+        pending = [_PendingQuery(signature, weights.words[signature.words], Ranking(top)) for signature in signatures]
 
         def score(task: tuple[tuple[int, int], _PendingQuery]) -> None:
             (place, r), query = task
@@ -197,8 +197,8 @@ class Searcher(IndexSearcher[Snapshot, Query]):
 
         ranges = [(place, r) for place, segment in enumerate(snapshot.segments) for r in range(segment.ranges)]
         # Range by range, so that the queries of a group read lists that are still in the cache.
-        threads.run(score, itertools.product(ranges, [query for query in asked if len(query.signature)]), count)
-        return [query.ranking for query in asked]
+        threads.run(score, itertools.product(ranges, [query for query in pending if len(query.signature)]), count)
+        return [query.ranking for query in pending]
 
     def _signed(self, query: Query, snapshot: Snapshot) -> Signature:
         signature = query if isinstance(query, Signature) else self.sign(query)
@@ -217,7 +217,7 @@ def _check_signature(signature: Signature, snapshot: Snapshot) -> None:
     width = code_width(codebook.dim)
     if signature.codes.shape != (len(signature), width) or int(signature.words[-1]) >= codebook.words:
         raise MismatchError(
-            f"the signature has codes {signature.codes.shape} and words up to {signature.words[-1]}; the index takes "
+            f"the signature has codes {signature.codes.shape} and words up to {signature.words[-1]}; the index expects "
             f"[m, {width}] and words below {codebook.words}: was it made with another codebook?"
         )
 

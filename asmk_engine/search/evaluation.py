@@ -59,18 +59,18 @@ def evaluate_index(
         ground_truth, searcher.image_numbers([*ground_truth.images, *ground_truth.ignored]) if in_numbers else {}
     )
 
-    def answer(name: str, asked: QueryT) -> list[Hit]:
+    def answer(name: str, search_input: QueryT) -> list[Hit]:
         if evaluator.numbers:
-            evaluator.add_numbers(name, searcher.rank(asked).numbers)
+            evaluator.add_numbers(name, searcher.rank(search_input).numbers)
             return []
-        hits = searcher.search(asked, depth)
+        hits = searcher.search(search_input, depth)
         evaluator.add(name, [hit.name for hit in hits])
         return hits
 
     def rankings() -> Rankings:
         for done, query in enumerate(ground_truth.queries, start=1):
-            if (asked := features(query)) is not None:
-                yield query.name, answer(query.name, asked)
+            if (search_input := features(query)) is not None:
+                yield query.name, answer(query.name, search_input)
             if progress is not None:
                 progress(done, len(ground_truth.queries))
 
