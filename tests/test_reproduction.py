@@ -1,4 +1,4 @@
-"""Recipes of published rows: their numbers, what they need, and every stage rehearsed on drawn photographs."""
+"""Experiments of published rows: their numbers, what they need, and every stage rehearsed on drawn photographs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from asmk_engine.reproduction import extraction, stages
 from asmk_engine.reproduction.datasets import Published, Rehearsed, few_landmarks, labelled_task, revisited_task
 from asmk_engine.reproduction.engines import fitted
 from asmk_engine.reproduction.evaluation import Measured, micro_interval
-from asmk_engine.reproduction.experiment import Codes, PublishedRow, open_recipe, parse_recipe, recipe_names
+from asmk_engine.reproduction.experiment import Codes, PublishedRow, experiment_names, open_experiment, parse_experiment
 from asmk_engine.reproduction.extraction import Settings
 from asmk_engine.reproduction.files import DATASETS, check_there, chosen_tests, datasets_of, listing, needs
 from asmk_engine.reproduction.report import as_dict, as_markdown, lines
@@ -51,7 +51,7 @@ from tiny_networks import randomised
 
 FACTS = Path(__file__).resolve().parents[2] / "shared" / "facts" / "models.md"
 SUBJECTS = 4
-RECIPES = recipe_names()
+EXPERIMENTS = experiment_names()
 
 # The rows of Table 2 of the HOW paper: Oxford Medium, +1M, Hard, +1M; Paris Medium, +1M, Hard, +1M.
 TABLE_2 = {
@@ -72,16 +72,37 @@ TABLE_2 = {
 }
 
 
+# The fingerprints of the experiments, first 16 digits, when work folders first stored them.
+FINGERPRINTS = {
+    "delf-asmk": "9e8867fd944e2b24",
+    "gem": "51306f3efed3a259",
+    "gem-ap-1024": "a405f3808e7f368e",
+    "gem-ap-512": "bf61af45264dd0cd",
+    "gem-ap-pq1": "4cddfd7bc18fed54",
+    "gem-ap-pq8": "681900a3ff5f1be2",
+    "gem-concatenation": "57df08393583c317",
+    "gem-w": "4035fb07efe46013",
+    "how-r18-1000": "ef2fe69a2f00f66a",
+    "how-r50-1000": "67dbdb4ecef17fb4",
+    "how-r50-1200": "2d93353332c62a31",
+    "how-r50-1400": "571358899c9160a0",
+    "how-r50-2000": "c2976fde2d390a67",
+    "rmac": "79791764a9b22242",
+    "rootsift-asmk": "66ffff4e13ecee40",
+    "tiny-gld2": "7fabb94cf7e900f4",
+}
+
+
 def published(row: PublishedRow) -> dict[str, dict[str, float]]:
     return {test.name: test.published for test in row.tests}
 
 
-# ---- the recipes that come along
+# ---- the experiments of the package
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_names_what_there_is(name: str) -> None:
-    row = open_recipe(name)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_names_what_there_is(name: str) -> None:
+    row = open_experiment(name)
     assert row.name == name and row.title and row.source and row.tests
     assert set(datasets_of(row, True)) <= DATASETS.keys()
     for part in row.describe:
@@ -94,14 +115,14 @@ def test_every_recipe_names_what_there_is(name: str) -> None:
             getattr(import_module(module), maker)(**{**part.options, **others}, **apart)  # checks the options
 
 
-def test_there_is_a_recipe_for_every_row() -> None:
-    assert set(RECIPES) == TABLE_2.keys() | {"rootsift-asmk", "tiny-gld2"}
+def test_there_is_an_experiment_for_every_row() -> None:
+    assert set(EXPERIMENTS) == TABLE_2.keys() | {"rootsift-asmk", "tiny-gld2"}
 
 
 @pytest.mark.parametrize("name", TABLE_2)
 def test_the_numbers_are_those_of_table_2(name: str) -> None:
     om, om1, oh, oh1, pm, pm1, ph, ph1 = TABLE_2[name][1]
-    assert published(open_recipe(name)) == {
+    assert published(open_experiment(name)) == {
         "roxford5k": {"medium": om, "hard": oh},
         "roxford5k+revisitop1m": {"medium": om1, "hard": oh1},
         "rparis6k": {"medium": pm, "hard": ph},
@@ -110,9 +131,9 @@ def test_the_numbers_are_those_of_table_2(name: str) -> None:
 
 
 def test_the_other_published_numbers() -> None:
-    assert published(open_recipe("rootsift-asmk")) == {
+    assert published(open_experiment("rootsift-asmk")) == {
         "roxford5k": {"medium": 60.6, "hard": 36.7}, "rparis6k": {"medium": 61.4, "hard": 35.0}}  # fmt: skip
-    assert published(open_recipe("tiny-gld2")) == {"gldv2": {"cls3": 81.3}}
+    assert published(open_experiment("tiny-gld2")) == {"gldv2": {"cls3": 81.3}}
 
 
 @pytest.mark.skipif(not FACTS.is_file(), reason="the tables of the papers are not at hand")
@@ -126,7 +147,7 @@ def test_the_numbers_are_those_of_the_copied_tables() -> None:
 
 def test_how_is_set_up_as_in_the_paper() -> None:
     for name, count in (("how-r18-1000", 1000), ("how-r50-1400", 1400), ("how-r50-2000", 2000)):
-        row = open_recipe(name)
+        row = open_experiment(name)
         assert row.describe[0].options["max_features"] == count
         assert row.describe[0].options["scales"] == [2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25]
         assert row.train is not None and (row.train.dataset, row.train.images) == ("sfm120k", 20000)
@@ -138,8 +159,8 @@ def test_how_is_set_up_as_in_the_paper() -> None:
             False,
             5,
         )
-    assert open_recipe("tiny-gld2").search.multiple_assignment == 1
-    crossed = {test.dataset: test.train for test in open_recipe("rootsift-asmk").tests}
+    assert open_experiment("tiny-gld2").search.multiple_assignment == 1
+    crossed = {test.dataset: test.train for test in open_experiment("rootsift-asmk").tests}
     assert crossed == {"roxford5k": "rparis6k", "rparis6k": "roxford5k"}
 
 
@@ -147,7 +168,7 @@ def test_how_is_set_up_as_in_the_paper() -> None:
 
 SMALL = """
 name = "small"
-title = "A small recipe"
+title = "A small experiment"
 source = "nowhere"
 kind = "local"
 [[describe]]
@@ -165,50 +186,63 @@ published = { medium = 50.0, hard = 101 }
 
 REFUSED = [
     ("name = ", "names = ", "'names' is not a key; there are name"),
-    ('title = "A small recipe"\n', "", "'title' is missing"),
+    ('title = "A small experiment"\n', "", "'title' is missing"),
     ('kind = "local"', 'kind = "other"', "kind 'other', expected local or global"),
     ("words = 4", 'words = "four"', "words: 'four', expected a int"),
     ("words = 4", "words = true", "words: True, expected a int"),
     ("rounds = 2", "turns = 2", "codebook: 'turns' is not a key"),
     ("[[describe]]", "[describe]", "no [[describe]]"),
     ("[[tests]]", "[[test]]", "no [[tests]]"),
-    ("[codebook]\nwords = 4\nrounds = 2\n", "", "a local recipe has"),
+    ("[codebook]\nwords = 4\nrounds = 2\n", "", "a local experiment has"),
     ('[train]\ndataset = "rparis6k"\n', "", "nothing to learn from"),
     ("[codebook]", "[codec]\npq = 8\n[codebook]", "no [codec]"),
     ("medium = 50.0", "middle = 50.0", "published middle = 50.0"),
     ("medium = 50.0", "medium = '50'", "published medium = '50'"),
-    ('kind = "local"', 'kind = "global"', "a global recipe has no [codebook]"),
+    ('kind = "local"', 'kind = "global"', "a global experiment has no [codebook]"),
     ("[[tests]]", '[[tests]]\ndataset = "roxford5k"\n[[tests]]', "two tests are 'roxford5k'"),
     ("words = 4", "words = ", "not readable as TOML"),
     ("[train]\n", "train = 3\n[other]\n", "is not a key"),
 ]
 
 
-def test_a_small_recipe_is_read() -> None:
-    row = parse_recipe(SMALL, "small.toml")
+def test_a_small_experiment_is_read() -> None:
+    row = parse_experiment(SMALL, "small.toml")
     assert (row.kind, row.describe[0].options, row.tests[0].published["hard"]) == ("local", {"max_features": 200}, 101)
-    assert row.fingerprint == parse_recipe(SMALL, "elsewhere").fingerprint
-    assert row.fingerprint != parse_recipe(SMALL.replace("words = 4", "words = 5"), "small.toml").fingerprint
+    assert row.fingerprint == parse_experiment(SMALL, "elsewhere").fingerprint
+    assert row.fingerprint != parse_experiment(SMALL.replace("words = 4", "words = 5"), "small.toml").fingerprint
+
+
+def test_the_number_of_assignments_is_called_as_before() -> None:
+    row = parse_experiment(SMALL + "[search]\nassignments = 2\n", "small.toml")
+    assert row.search.multiple_assignment == 2
+    with pytest.raises(DamagedError, match=r"'multiple_assignment' is not a key; there are alpha, .*, assignments"):
+        parse_experiment(SMALL + "[search]\nmultiple_assignment = 2\n", "small.toml")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_work_folders_of_before_belong_to_the_same_experiment(name: str) -> None:
+    row = open_experiment(name)
+    assert FINGERPRINTS[name] in [fingerprint[:16] for fingerprint in (row.fingerprint, *row.earlier)]
 
 
 @pytest.mark.parametrize(("old", "new", "message"), REFUSED)
-def test_a_wrong_recipe_is_refused_in_one_line(old: str, new: str, message: str) -> None:
+def test_a_wrong_experiment_is_refused_in_one_line(old: str, new: str, message: str) -> None:
     assert old in SMALL
     with pytest.raises(DamagedError, match=re.escape(message)) as caught:
-        parse_recipe(SMALL.replace(old, new, 1), "small.toml")
+        parse_experiment(SMALL.replace(old, new, 1), "small.toml")
     assert str(caught.value).startswith("small.toml") and "\n" not in str(caught.value)
 
 
-def test_recipes_are_found_by_name_or_file(tmp_path: Path) -> None:
+def test_experiments_are_found_by_name_or_file(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="there are how-r18-1000"):
-        open_recipe("how-r18")
+        open_experiment("how-r18")
     with pytest.raises(NotFoundError, match=re.escape("mine.toml: no such file")):
-        open_recipe(str(tmp_path / "mine.toml"))
+        open_experiment(str(tmp_path / "mine.toml"))
     (tmp_path / "mine.toml").write_text(SMALL)
-    assert open_recipe(str(tmp_path / "mine.toml")).name == "small"
+    assert open_experiment(str(tmp_path / "mine.toml")).name == "small"
     (tmp_path / "mine.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(DamagedError, match="UTF-8"):
-        open_recipe(str(tmp_path / "mine.toml"))
+        open_experiment(str(tmp_path / "mine.toml"))
 
 
 # ---- what is needed
@@ -222,7 +256,7 @@ def quick_and_apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
 
 
 def test_a_missing_file_is_named_with_its_address(tmp_path: Path) -> None:
-    row = open_recipe("how-r18-1000")
+    row = open_experiment("how-r18-1000")
     wanted = needs(row, tmp_path)
     with pytest.raises(NotFoundError) as caught:
         check_there(row, wanted)
@@ -241,7 +275,7 @@ def test_a_missing_file_is_named_with_its_address(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_missing(tmp_path: Path) -> None:
-    row = open_recipe("gem-w")
+    row = open_experiment("gem-w")
     for need in needs(row, tmp_path):
         need.path.parent.mkdir(parents=True, exist_ok=True)
         if need.name.endswith("/"):
@@ -255,7 +289,7 @@ def test_what_is_there_is_not_missing(tmp_path: Path) -> None:
 
 
 def test_weights_of_ones_own_are_not_asked_for_and_unusable_ones_are_said(tmp_path: Path) -> None:
-    row = open_recipe("delf-asmk")
+    row = open_experiment("delf-asmk")
     (need,) = [need for need in needs(row, tmp_path) if need.name.startswith("weights")]
     need.path.parent.mkdir()
     need.path.write_bytes(b"x")
@@ -265,7 +299,7 @@ def test_weights_of_ones_own_are_not_asked_for_and_unusable_ones_are_said(tmp_pa
 
 
 def test_distractors_only_where_wanted() -> None:
-    row = open_recipe("gem")
+    row = open_experiment("gem")
     assert [test.name for test in chosen_tests(row, False)] == ["roxford5k", "rparis6k"]
     assert len(chosen_tests(row, True)) == 4 and "revisitop1m" in datasets_of(row, True)
     assert [test.name for test in chosen_tests(row, True, True)] == ["roxford5k", "roxford5k+revisitop1m"]
@@ -384,7 +418,7 @@ def test_micro_average_precision_of_nothing_and_of_one() -> None:
 
 
 def outcome(value: float, rehearsal: bool) -> ReproductionResult:
-    row = parse_recipe(SMALL, "small.toml")
+    row = parse_experiment(SMALL, "small.toml")
     found = {"easy": Measured(math.nan, math.nan, math.nan, 0), "medium": Measured(value, value - 1, value + 1, 70)}
     return ReproductionResult(
         row, rehearsal, row.tests, {"roxford5k": found}, {"index": 1.5}, ("a note",), {"words": 4}
@@ -457,11 +491,11 @@ class Recorded:
 def rehearse(
     name: str, rehearsed: Rehearsed, work: Path, display: Recorded | None = None, **settings: Any
 ) -> dict[str, dict[str, Measured]]:
-    row = open_recipe(name)
+    row = open_experiment(name)
     return run(row, rehearsed, Settings(work, workers=0, **settings), display or Recorded()).measured
 
 
-def test_a_local_recipe_with_distractors(rehearsed: Rehearsed, tmp_path: Path) -> None:
+def test_a_local_experiment_with_distractors(rehearsed: Rehearsed, tmp_path: Path) -> None:
     found = rehearse("delf-asmk", rehearsed, tmp_path, distractors=True)
     assert found.keys() == {"roxford5k", "roxford5k+revisitop1m"}
     assert found["roxford5k"].keys() == {"easy", "medium", "hard"}
@@ -533,12 +567,12 @@ def test_what_is_done_is_not_done_again(rehearsed: Rehearsed, tmp_path: Path, mo
     made = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "journal.json"}
     notes = json.loads((tmp_path / "journal.json").read_text())["notes"]
     assert any("no product quantisation" in note for note in notes) and any("random weights" in note for note in notes)
-    for place in ("stages.evaluate", "engines.train_codec"):
+    for place in ("stages.evaluate_task", "engines.train_codec"):
         monkeypatch.setattr(f"asmk_engine.reproduction.{place}", lambda *_: pytest.fail("done again"))
     assert rehearse("gem-ap-pq8", rehearsed, tmp_path) == whole
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "journal.json"}
     assert kept == made
-    with pytest.raises(MismatchError, match="made with another recipe"):
+    with pytest.raises(MismatchError, match="made with another experiment"):
         rehearse("gem-w", rehearsed, tmp_path)
     with pytest.raises(MismatchError, match="another folder of photographs"):
         rehearse("gem-ap-pq8", replace(rehearsed, photos=rehearsed.photos.parent), tmp_path)
@@ -547,8 +581,23 @@ def test_what_is_done_is_not_done_again(rehearsed: Rehearsed, tmp_path: Path, mo
         (tmp_path / "journal.json").write_text(damaged)
         with pytest.raises(DamagedError, match=re.escape("journal.json: not readable")):
             rehearse("gem-ap-pq8", rehearsed, tmp_path)
-    with pytest.raises(InputError, match="files of something else"):
+    with pytest.raises(InputError, match="holds other files"):
         rehearse("gem-w", rehearsed, rehearsed.photos)
+
+
+def test_a_folder_of_an_earlier_fingerprint_goes_on(
+    rehearsed: Rehearsed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = open_experiment("gem-ap-pq8")
+    earlier = replace(row, title="An earlier title", earlier=())
+    whole = run(earlier, rehearsed, Settings(tmp_path, workers=0), Recorded()).measured
+    key = json.loads((tmp_path / "journal.json").read_text())["key"]
+    monkeypatch.setattr("asmk_engine.reproduction.stages.evaluate_task", lambda *_: pytest.fail("done again"))
+    now = replace(row, earlier=(earlier.fingerprint,))
+    assert run(now, rehearsed, Settings(tmp_path, workers=0), Recorded()).measured == whole
+    assert json.loads((tmp_path / "journal.json").read_text())["key"] == key
+    with pytest.raises(MismatchError, match="made with another experiment"):
+        run(row, rehearsed, Settings(tmp_path, workers=0), Recorded())
 
 
 def as_before_stage_folders(work: Path) -> None:
@@ -626,7 +675,7 @@ def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(commands, ["reproduce", *map(str, arguments)])
 
 
-def test_a_recipe_of_ones_own_on_data(data: Path, tmp_path: Path) -> None:
+def test_an_experiment_of_ones_own_on_data(data: Path, tmp_path: Path) -> None:
     done = invoke(data / "small.toml", "--data", data, "-o", tmp_path / "work", "--workers", 0, "--json", "-q")
     assert done.exception is None, done.exception
     content = json.loads(done.stdout)
@@ -685,7 +734,7 @@ def test_how_with_its_published_weights_and_training_images(data: Path, tmp_path
     text = text.replace('"rparis6k"', '"sfm120k"\nimages = 6\noptions = { scales = [2.0, 1.0] }').replace(
         "words = 4", "words = 2"
     )
-    row = parse_recipe(text, "how.toml")
+    row = parse_experiment(text, "how.toml")
     check_there(row, needs(row, data))
     found = run(row, Published(data), Settings(tmp_path, data, workers=0), Recorded())
     trained = FeatureSet.open(tmp_path / "sfm120k.training.features")
@@ -702,7 +751,7 @@ def test_how_with_its_published_weights_and_training_images(data: Path, tmp_path
 
 
 def test_gem_with_the_whitening_of_its_checkpoint(data: Path, tmp_path: Path) -> None:
-    row = open_recipe("gem")
+    row = open_experiment("gem")
     assert row.describe[0].projection == "retrieval-SfM-120k/ms"
     path = data / "weights" / WEIGHTS["gem-resnet101"].file
     save_gem(path)
@@ -716,8 +765,8 @@ def test_gem_with_the_whitening_of_its_checkpoint(data: Path, tmp_path: Path) ->
 
 def test_the_command_lists_and_tells(data: Path, tmp_path: Path) -> None:
     listed = invoke()
-    assert listed.exit_code == 0 and [line.split()[0] for line in listed.stdout.splitlines()] == RECIPES
-    assert [row["recipe"] for row in json.loads(invoke("--json").stdout)] == RECIPES
+    assert listed.exit_code == 0 and [line.split()[0] for line in listed.stdout.splitlines()] == EXPERIMENTS
+    assert [row["recipe"] for row in json.loads(invoke("--json").stdout)] == EXPERIMENTS
     told = invoke("gem-concatenation").stdout
     assert "roxford5k: medium 70.5, hard 45.7" in told and "weights fetch gem-w-resnet101" in told
     assert "MISSING" not in told and "oxbuild_images" in told

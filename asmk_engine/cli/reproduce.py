@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recipe", required=False)
-@click.option("--data", type=PATH, help="Folder of the published datasets; without a recipe's files nothing is run.")
-@click.option("-o", "--output", type=PATH, help="Folder for all that is made.  [default: RECIPE.reproduction]")
-@click.option("--distractors", is_flag=True, help="Also search with the million distractors, where the row has that.")
-@click.option("--rehearse", "photos", type=PATH, help="Run every stage on this folder of photographs instead.")
+@click.argument("experiment", required=False)
+@click.option("--data", type=PATH, help="Folder of the published datasets; needed files must all be there.")
+@click.option("-o", "--output", type=PATH, help="Output folder.  [default: EXPERIMENT.reproduction]")
+@click.option("--distractors", is_flag=True, help="Also run the tests that add a million distractors.")
+@click.option("--rehearse", "photos", type=PATH, help="Run every stage on this folder of images instead.")
 @click.option(
     "--ground-truth",
     "ground_truth_path",
     cls=RenamedOption,
     earlier="--truth",
     type=PATH,
-    help="The ground truth of a rehearsal.",
+    help="Ground truth of a rehearsal.",
 )
 @click.option(
     "--weights",
     type=PATH,
     multiple=True,
-    help="A file instead of the published weights, in a rehearsal of any network of the kind; once for each extractor "
-    "of the recipe, in their order.",
+    help="Weights file to use instead of the published weights; in a rehearsal, any network of that kind. Once for "
+    "each extractor of the experiment, in their order.",
 )
-@click.option("--device", default="auto", show_default=True, help="Where networks run: auto, cpu, cuda or cuda:0.")
-@click.option("--workers", type=click.IntRange(min=0), help="Worker processes; one per processor by default.")
+@click.option("--device", default="auto", show_default=True, help="Device of the networks: auto, cpu, cuda or cuda:0.")
+@click.option("--workers", type=click.IntRange(min=0), help="Number of worker processes.  [default: one per processor]")
 @threads_option
 @json_option
 @quiet_option
 def reproduce(
-    recipe: str | None,
+    experiment: str | None,
     data: Path | None,
     output: Path | None,
     distractors: bool,
@@ -54,10 +54,10 @@ def reproduce(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure a published result again: run all stages of RECIPE and print the published number beside the measured.
+    """Reproduce a published result: run all stages of EXPERIMENT and compare the measured with the published scores.
 
-    Without a recipe the recipes are listed; with nothing else, what a recipe needs, and where that is published.
-    Nothing is downloaded. RECIPE may also be a .toml file of your own. A run that was stopped goes on from there.
+    Without arguments, list the experiments; with EXPERIMENT alone, list the files it needs and where they are
+    published. Nothing is downloaded. EXPERIMENT may also be your own .toml file. An interrupted run resumes.
 
     \b
     Examples:
@@ -66,28 +66,28 @@ def reproduce(
       asmk-engine reproduce how-r18-1000 --data datasets/
       asmk-engine reproduce how-r18-1000 --rehearse photos/ --ground-truth gnd.json
     """
-    from asmk_engine.reproduction.experiment import open_recipe
+    from asmk_engine.reproduction.experiment import open_experiment
 
     if (photos is None) != (ground_truth_path is None):
         raise click.UsageError("--rehearse PHOTOS and --ground-truth FILE go together")
     if photos is not None and data is not None:
         raise click.UsageError("give either --data, or --rehearse with --ground-truth")
-    if recipe is None:
-        _list_recipes(as_json)
+    if experiment is None:
+        _list_experiments(as_json)
         return
-    row = open_recipe(recipe)
+    row = open_experiment(experiment)
     if len(weights) > len(row.describe):
         raise click.UsageError(f"{row.name} takes {len(row.describe)} --weights at most")
     if data is None and photos is None:
-        _tell_needs(row, distractors, weights, as_json)
+        _show_needs(row, distractors, weights, as_json)
         return
     _run(row, data, photos, ground_truth_path, output, distractors, weights, device, workers, threads, as_json, quiet)
 
 
-def _list_recipes(as_json: bool) -> None:
-    from asmk_engine.reproduction.experiment import open_recipe, recipe_names
+def _list_experiments(as_json: bool) -> None:
+    from asmk_engine.reproduction.experiment import experiment_names, open_experiment
 
-    rows = [open_recipe(name) for name in recipe_names()]
+    rows = [open_experiment(name) for name in experiment_names()]
     if as_json:
         click.echo(json.dumps([{"recipe": row.name, "title": row.title, "source": row.source} for row in rows]))
         return
@@ -96,7 +96,7 @@ def _list_recipes(as_json: bool) -> None:
         click.echo(f"{row.name:<{width}}  {row.title}")
 
 
-def _tell_needs(row: PublishedRow, distractors: bool, weights: tuple[Path, ...], as_json: bool) -> None:
+def _show_needs(row: PublishedRow, distractors: bool, weights: tuple[Path, ...], as_json: bool) -> None:
     from asmk_engine.reproduction.files import listing, needs
 
     wanted = needs(row, Path("DIR"), distractors, weights)
@@ -106,11 +106,11 @@ def _tell_needs(row: PublishedRow, distractors: bool, weights: tuple[Path, ...],
     click.echo(f"{row.name}: {row.title}")
     click.echo(f"published in: {row.source}")
     for test in row.tests:
-        told = ", ".join(f"{key} {value}" for key, value in test.published.items())
-        click.echo(f"  {test.name}: {told}")
+        scores = ", ".join(f"{key} {value}" for key, value in test.published.items())
+        click.echo(f"  {test.name}: {scores}")
     for difference in row.differences:
         click.echo(f"  differs: {difference}")
-    click.echo(f"needs, below a folder DIR that is given with --data:\n{chr(10).join(listing(wanted, looked=False))}")
+    click.echo(f"needs, in the folder DIR given with --data:\n{chr(10).join(listing(wanted, looked=False))}")
 
 
 def _run(

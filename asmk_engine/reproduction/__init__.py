@@ -1,7 +1,7 @@
-"""Published results, made again: a small recipe for each row of a table, and what runs it.
+"""Reproduction of published results: one experiment for each row of a table, and the stages that run it.
 
-    recipe ──files──▶ what is needed, and where it is published
-       └────stages──▶ network, codebook or codec, database, index, queries, search ──report──▶ published beside measured
+    experiment ──files──▶ required files, and where they are published
+         └──────stages──▶ network, codebook or codec, database, index, queries, search ──report──▶ published, measured
 
-A rehearsal runs the same stages on any small set of photographs with a ground truth.
+A rehearsal runs the same stages on any small set of images with a ground truth.
 """

@@ -1,6 +1,6 @@
-"""The photographs behind the names of a recipe: published datasets, or one small set that rehearses all of them.
+"""The datasets that an experiment names: the published ones, or one small set of images in place of all (rehearsal).
 
-A task is what a test searches: the database, the queries with their regions, and what is right.
+A task is what a test searches: the database, the queries with their regions, and the ground truth.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ QUERIES_OF_LANDMARK = 20
 
 @dataclass(frozen=True)
 class Query:
-    """A photograph that is asked for: its name in the ground truth, its file, and its region, or None for all of it."""
+    """A query image: its name in the ground truth, its file, and its region (None for the whole image)."""
 
     name: str
     path: Path
@@ -37,11 +37,11 @@ class Query:
 class RetrievalTask:
     """What a test searches.
 
-    database  photographs of the index
-    queries   photographs that are asked for
-    ground_truth     what each should find; None where labels are to be told
-    labels    image of the database → label, where labels are to be told
-    answers   query → its labels, likewise
+    database      images of the index
+    queries       query images
+    ground_truth  what each query should find; None for a recognition task
+    labels        database image → label, for a recognition task
+    answers       query → its correct labels, for a recognition task
     """
 
     database: ImageList
@@ -52,25 +52,25 @@ class RetrievalTask:
 
 
 class Datasets(Protocol):
-    """What knows the photographs behind the names of datasets."""
+    """Access to the images and tasks of datasets by name."""
 
     def photographs(self, name: str, first: int = 0) -> ImageList:
-        """The photographs of a dataset, or the first so many, 0 being all."""
+        """Return the first `first` images of a dataset, or all of them for 0."""
         ...
 
     def task(self, name: str, recognition: bool) -> RetrievalTask:
-        """What a dataset asks; `recognition` for labels rather than images."""
+        """Return the task of a dataset: recognition of labels, or retrieval of images."""
         ...
 
 
 @dataclass(frozen=True)
 class Published:
-    """The published datasets below a folder, see `files`."""
+    """The published datasets in subfolders of `data`, see `files`."""
 
     data: Path
 
     def photographs(self, name: str, first: int = 0) -> ImageList:
-        """See `Datasets`; in the order of the names, for SfM-120k in that of its training part."""
+        """See `Datasets`; sorted by name, but SfM-120k in the order of its training part."""
         folder = self.data / name
         if dataset_of(name).kind == "sfm120k":
             files = read_sfm120k(folder / "retrieval-SfM-120k.pkl", folder / "ims").images
@@ -89,7 +89,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """One folder of photographs with a ground truth in the place of every dataset."""
+    """One folder of images with a ground truth, used in place of every dataset."""
 
     photos: Path
     ground_truth: Path
@@ -99,7 +99,7 @@ class Rehearsed:
         return _first(find_images([self.photos]), first)
 
     def task(self, name: str, recognition: bool) -> RetrievalTask:
-        """See `Datasets`; the label of an image is the query that should find it."""
+        """See `Datasets`; the label of an image is the name of the query that should find it."""
         task = revisited_task(read_ground_truth(self.ground_truth), find_images([self.photos]))
         return labelled_task(task) if recognition else task
 
@@ -109,48 +109,48 @@ def _first(images: ImageList, first: int) -> ImageList:
 
 
 def revisited_task(ground_truth: GroundTruth, found: ImageList) -> RetrievalTask:
-    """A ground truth and the photographs it is about; NotFoundError where some are not there.
+    """Return the retrieval task of a ground truth and its images; raises NotFoundError if images are missing.
 
-    The database is exactly the images of the ground truth, whatever else lies in the folder.
+    The database holds exactly the images of the ground truth; other images of the folder are ignored.
     """
     files = {image.name: image for image in found.images}
     resolved = resolve(ground_truth, files).ground_truth
-    asked = match_names([query.name for query in resolved.queries], files)
-    if missing := [query.name for query in resolved.queries if query.name not in asked]:
+    matched = match_names([query.name for query in resolved.queries], files)
+    if missing := [query.name for query in resolved.queries if query.name not in matched]:
         raise NotFoundError(
             f"{shown(found.root)}: {len(missing)} photographs of queries are missing, such as {missing[0]!r}; add them"
         )
-    queries = tuple(Query(one.name, files[asked[one.name]].path, one.box) for one in resolved.queries)
+    queries = tuple(Query(one.name, files[matched[one.name]].path, one.box) for one in resolved.queries)
     wanted = set(resolved.images)
     database = [image for image in found.images if image.name in wanted]
     return RetrievalTask(ImageList(database, found.root, {}), queries, resolved)
 
 
 def labelled_task(task: RetrievalTask) -> RetrievalTask:
-    """A task of labels made of one of images: each query is a label, which the images it finds bear.
+    """Turn a retrieval task into a recognition task: the images that a query should find get its name as their label.
 
-    An image that several queries find bears the label of the first; it is right for all of them.
+    An image that several queries should find gets the label of the first; that label is correct for all of them.
     """
     ground_truth = task.ground_truth or GroundTruth((), ())
     labels: dict[str, str] = {}
     for query in ground_truth.queries:
         for name in sorted((query.easy | query.hard) - {query.name}):
             labels.setdefault(name, query.name)
-    told = set(labels.values())
+    used = set(labels.values())
     images = [image for image in task.database.images if image.name in labels]
-    asked = tuple(query for query in task.queries if query.name in told)
+    queries = tuple(query for query in task.queries if query.name in used)
     found = {query.name: query.easy | query.hard for query in ground_truth.queries}
     answers = {
         query.name: frozenset([query.name, *(labels[name] for name in found[query.name] if name in labels)])
-        for query in asked
+        for query in queries
     }
-    return RetrievalTask(ImageList(images, task.database.root, {}), asked, None, labels, answers)
+    return RetrievalTask(ImageList(images, task.database.root, {}), queries, None, labels, answers)
 
 
 def few_landmarks(labels: Mapping[str, str], root: Path) -> RetrievalTask:
-    """A small recognition task out of Google Landmarks v2, in the style of Tiny-GLD2, which was not released.
+    """Return a small recognition task from Google Landmarks v2, like Tiny-GLD2, which was not released.
 
-    The first 50 landmarks, by number, of 220 images or more; 200 of each are the database, 20 more are asked for.
+    Takes the first 50 landmarks, by number, with at least 220 images; of each, 200 are the database and 20 the queries.
     Source of the sizes: Tolias et al., ECCV 2020, section 5.1: 50 landmarks, 1000 queries, some 10 000 images.
 
     labels  image → landmark, in the order of the published list
@@ -163,17 +163,17 @@ def few_landmarks(labels: Mapping[str, str], root: Path) -> RetrievalTask:
     if not chosen:
         raise NotFoundError(f"{shown(root)}: no landmark has {each} images; give the whole train_clean.csv")
     database = {image: label for label in chosen for image in members[label][:DATABASE_OF_LANDMARK]}
-    asked = {image: label for label in chosen for image in members[label][DATABASE_OF_LANDMARK:each]}
-    files = {image: _landmark_file(image, root) for image in [*database, *asked]}
+    queried = {image: label for label in chosen for image in members[label][DATABASE_OF_LANDMARK:each]}
+    files = {image: _landmark_file(image, root) for image in [*database, *queried]}
     _check_files(files.values())
-    queries = tuple(Query(image, files[image].path, None) for image in asked)
+    queries = tuple(Query(image, files[image].path, None) for image in queried)
     named = {files[image].name: label for image, label in database.items()}
     return RetrievalTask(
         ImageList([files[image] for image in database], str(root), {}),
         queries,
         None,
         named,
-        {image: frozenset([label]) for image, label in asked.items()},
+        {image: frozenset([label]) for image, label in queried.items()},
     )
 
 
@@ -182,7 +182,7 @@ def _by_number(label: str) -> tuple[int, str]:
 
 
 def _landmark_file(image: str, root: Path) -> ImageFile:
-    """Three folders by the first three characters of the id, as the archives have it."""
+    """Return the file of an image: as in the archives, in three folders named by the first characters of its id."""
     name = f"{image[:1]}/{image[1:2]}/{image[2:3]}/{image}.jpg"
     return ImageFile(name, root / name)
 

@@ -1,4 +1,4 @@
-"""From feature sets to answers, one engine for each kind of recipe: ASMK on local features, vectors of whole images."""
+"""From feature sets to rankings, one engine per kind of experiment: ASMK on local features, or global descriptors."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ CODEBOOK, CODEC = "codebook.h5", "codec.index"
 class Engine(ABC):
     """Learns from features, indexes features, and searches.
 
-    What was learned lies in a folder of its own, which is called `kept`.
+    The codebook or codec that was learned is stored in a separate folder, the argument `kept`.
 
-    adaptations  what a rehearsal does otherwise than the recipe says
+    adaptations  how a rehearsal deviates from the experiment
     """
 
     def __init__(self, row: PublishedRow, describer: Describer, settings: Settings, display: Display) -> None:
@@ -43,7 +43,7 @@ class Engine(ABC):
 
     @abstractmethod
     def take_over(self, learned: str, kept: Path) -> bool:
-        """Copy what a version without stage folders learned from the dataset `learned`; whether there was anything."""
+        """Copy what a version without stage folders learned from the dataset `learned`; returns whether it did."""
 
     @abstractmethod
     def learn(self, features: FeatureSet, kept: Path) -> None:
@@ -51,18 +51,18 @@ class Engine(ABC):
 
     @abstractmethod
     def facts(self, kept: Path) -> dict[str, Any]:
-        """What was learned, for the report."""
+        """Describe what was learned, for the report."""
 
     @abstractmethod
     def index(self, features: FeatureSet, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
-        """Index the features of a dataset, where they are not yet; returns facts for the report."""
+        """Index those features of a dataset that are not indexed yet; returns facts for the report."""
 
     @abstractmethod
     def open(self, dataset: str, distractors: str, learned: str) -> Any:
-        """A searcher of an index, and of one of distractors along with it where one is named."""
+        """Return a searcher of an index, joined with the index of `distractors` if that is not empty."""
 
     def place(self, dataset: str, learned: str) -> Path:
-        """Where the index of a dataset is."""
+        """Return the path of the index of a dataset."""
         by = f"-by-{learned}" if learned else ""
         return self.settings.work / f"{dataset}{by}.index"
 
@@ -72,34 +72,34 @@ class LocalEngine(Engine):
 
     @property
     def learns(self) -> bool:
-        """A codebook, always."""
+        """Always true: a codebook is needed."""
         return True
 
     def take_over(self, learned: str, kept: Path) -> bool:
-        """Copy the codebook that lies in the work folder itself."""
+        """Copy the codebook from the work folder itself."""
         earlier = self.settings.work / f"{learned}.codebook.h5"
         if found := earlier.is_file():
             Codebook.open(earlier).save(kept / CODEBOOK)
         return found
 
     def learn(self, features: FeatureSet, kept: Path) -> None:
-        """Train the codebook, for features as the database has them.
+        """Train the codebook, and store it with the recipe of the database features.
 
-        Training images may be described otherwise, at one scale say: the codebook takes the recipe of the database.
+        The recipe of the training features may differ, for example in its scales.
         """
         codebook = self._train(features)
         story = {**codebook.training, "features": json.loads(features.recipe.to_json())}
         replace(codebook, recipe=self.describer.whole.recipe, training=story).save(kept / CODEBOOK)
 
     def facts(self, kept: Path) -> dict[str, Any]:
-        """The codebook, and how it was trained."""
+        """Describe the codebook and its training."""
         codebook = Codebook.open(kept / CODEBOOK)
         return {"codebook": str(codebook), "training": codebook.training}
 
     def _train(self, features: FeatureSet) -> Codebook:
         wanted = self.row.codebook
         if wanted is None:
-            raise ValueError("a local recipe was read without a codebook")
+            raise ValueError("a local experiment was read without a codebook")
         words: int | str = wanted.words
         if self.settings.rehearsal:
             words = "auto"
@@ -123,9 +123,9 @@ class LocalEngine(Engine):
             )
 
     def index(self, features: FeatureSet, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
-        """Add what is new to the index, which is made when it is not there."""
+        """Add new images to the index, which is created if it does not exist."""
         if kept is None:
-            raise ValueError("an ASMK index takes a codebook")
+            raise ValueError("an ASMK index needs a codebook")
         place = self.place(dataset, learned)
         if _is_index(place):
             index = Index.open(place)
@@ -136,7 +136,7 @@ class LocalEngine(Engine):
         return {"images": index.images, "postings": index.postings}
 
     def open(self, dataset: str, distractors: str, learned: str) -> Searcher:
-        """A searcher with the match of the recipe."""
+        """Return a searcher with the match parameters of the experiment."""
         wanted = self.row.search
         index = Index.open(self.place(dataset, learned))
         others = [Index.open(self.place(distractors, learned))] if distractors else []
@@ -146,32 +146,32 @@ class LocalEngine(Engine):
 
 
 class GlobalEngine(Engine):
-    """One vector for an image: a codec, and the cosine with every vector."""
+    """Global descriptors: a codec, and the cosine similarity with every stored vector."""
 
     @property
     def learns(self) -> bool:
-        """Only where vectors are projected or quantised."""
+        """Whether descriptors are projected or quantised."""
         return bool(self.row.codec.pca or self.row.codec.pq)
 
     def take_over(self, learned: str, kept: Path) -> bool:
-        """Copy the codec of the empty index that lies in the work folder itself."""
+        """Copy the codec of the empty index in the work folder itself."""
         earlier = self.place("codec", learned)
         if found := _is_index(earlier):
             GlobalIndex.create(kept / CODEC, GlobalIndex.open(earlier).codec)
         return found
 
     def learn(self, features: FeatureSet, kept: Path) -> None:
-        """Train the codec, and keep it in an index without images."""
+        """Train the codec, and store it in an index without images."""
         options, notes = fitted(self.row.codec, features, self.settings.rehearsal)
         self.adaptations += notes
         GlobalIndex.create(kept / CODEC, train_codec(features, options))
 
     def facts(self, kept: Path) -> dict[str, Any]:
-        """How the codec was trained."""
+        """Describe the training of the codec."""
         return {"codec": GlobalIndex.open(kept / CODEC).codec.training}
 
     def index(self, features: FeatureSet, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
-        """Add what is new to the index, which is made when it is not there."""
+        """Add new images to the index, which is created if it does not exist."""
         place = self.place(dataset, learned)
         if not _is_index(place):
             GlobalIndex.create(place, self._codec(features, kept))
@@ -187,7 +187,7 @@ class GlobalEngine(Engine):
         return train_codec(features, CodecOptions(half=self.row.codec.half))
 
     def open(self, dataset: str, distractors: str, learned: str) -> GlobalSearcher:
-        """A searcher that compares the query with every vector."""
+        """Return a searcher that compares the query with every vector."""
         index: Any = GlobalIndex.open(self.place(dataset, learned))
         if distractors:
             index = JointIndex([index], [GlobalIndex.open(self.place(distractors, learned))])
@@ -195,17 +195,17 @@ class GlobalEngine(Engine):
 
 
 def _is_index(place: Path) -> bool:
-    """Whether an index was made there, and at least one copy of its manifest written."""
+    """Whether there is an index: at least one copy of its manifest was written."""
     return any((place / name).exists() for name in NAMES)
 
 
 def _product_device(device: str) -> str:
-    """`cuda:1` as a searcher of vectors calls it."""
+    """Return the device as a searcher of global descriptors names it: `cuda` for `cuda:1`."""
     return "cuda" if device.startswith("cuda") else device
 
 
 def fitted(codes: Codes, features: FeatureSet, rehearsal: bool) -> tuple[CodecOptions, list[str]]:
-    """The options of a codec; in a rehearsal no more than few descriptors of few dimensions carry, and what differs."""
+    """Return the options of a codec, lowered in a rehearsal to what its few descriptors allow, and notes about that."""
     pca, pq, count, notes = codes.pca, codes.pq, features.descriptor_count, []
     if rehearsal and pca > min(features.dim, count):
         pca = min(features.dim, count)
@@ -218,5 +218,5 @@ def fitted(codes: Codes, features: FeatureSet, rehearsal: bool) -> tuple[CodecOp
 
 
 def make_engine(row: PublishedRow, describer: Describer, settings: Settings, display: Display) -> Engine:
-    """The engine for the kind of a recipe."""
+    """Return the engine for the kind of an experiment."""
     return (LocalEngine if row.kind == "local" else GlobalEngine)(row, describer, settings, display)

@@ -1,4 +1,4 @@
-"""What the answers to a task are worth: a mean over queries, or µAP over labels, each with a bootstrap interval."""
+"""Evaluation of a task: mAP over queries, or µAP over labels, each with a bootstrap interval."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from asmk_engine.iteration import Bar
 from asmk_engine.reproduction.datasets import RetrievalTask
 from asmk_engine.search.evaluation import evaluate_index
 
-TOGETHER = 32
+BATCH = 32
 ROUNDS = 2000
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure in percent, where it lies with 95 % confidence, and over how many queries; NaN for none."""
+    """A score in percent, its 95 % confidence interval, and the number of queries; NaN without queries."""
 
     value: float
     low: float
@@ -32,7 +32,7 @@ class Measured:
 
 
 def evaluate_ranking(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
-    """mAP by row of the protocol, of all images ranked for every query."""
+    """Return mAP by row of the protocol, from full rankings of the database for every query."""
     if task.ground_truth is None:
         raise ValueError("a task without a ground truth has no rankings to evaluate")
     report = evaluate_index(task.ground_truth, searcher, lambda query: features.read(query.name), progress=progress)
@@ -45,23 +45,23 @@ def _percent(values: list[float], queries: int) -> Measured:
 
 
 def evaluate_labels(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
-    """µAP by classifier, `cls1` to `cls3`: of the labels that the nearest images give to every query."""
+    """Return µAP by classifier, `cls1` to `cls3`, of the labels predicted from the nearest images of every query."""
     labels, ground_truth = Labels(task.labels or {}), task.answers or {}
     guesses: dict[str, dict[str, Prediction | None]] = {name: {} for name in CLASSIFIERS}
     depth = max(classifier.neighbours for classifier in CLASSIFIERS.values())
     for name, hits in _found(task, features, searcher, depth, progress):
         for key, classifier in CLASSIFIERS.items():
-            told = classify(hits, labels, classifier)
-            guesses[key][name] = told[0] if told else None
+            predictions = classify(hits, labels, classifier)
+            guesses[key][name] = predictions[0] if predictions else None
     return {key: micro_interval(ground_truth, found) for key, found in guesses.items()}
 
 
 def _found(
     task: RetrievalTask, features: FeatureSet, searcher: Any, depth: int, progress: Bar
 ) -> Iterator[tuple[str, list[Any]]]:
-    """Queries and their nearest images, themselves left out."""
-    for begin in range(0, len(task.queries), TOGETHER):
-        group = task.queries[begin : begin + TOGETHER]
+    """Yield queries and their nearest images, without the query itself."""
+    for begin in range(0, len(task.queries), BATCH):
+        group = task.queries[begin : begin + BATCH]
         found = searcher.search([features.read(query.name) for query in group], depth + 1)
         for query, hits in zip(group, found, strict=True):
             yield query.name, [hit for hit in hits if hit.name != query.name][:depth]
@@ -74,10 +74,10 @@ def micro_interval(
     rounds: int = ROUNDS,
     seed: int = 0,
 ) -> Measured:
-    """µAP in percent, and its percentile interval from as many images drawn with replacement, `rounds` times.
+    """Return µAP in percent and its percentile interval, from `rounds` bootstrap samples of the images.
 
-    µAP is no mean over images, so that each draw is ranked and evaluated as a whole. The order is that of
-    `recognition.judge_labels`: by confidence, then by name.
+    µAP is not a mean over images, so each sample is ranked and evaluated as a whole. The order is that of
+    `recognition.evaluate_labels`: by confidence, then by name.
     """
     names = sorted(ground_truth, key=lambda name: (-_confidence(guesses.get(name)), name))
     correct = np.array([_is_right(guesses.get(name), ground_truth[name]) for name in names], bool)
@@ -101,7 +101,7 @@ def _is_right(guess: Prediction | None, labels: frozenset[str]) -> bool:
 
 
 def _micro(draws: np.ndarray, correct: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """µAP [R] of draws [R, n] of images, best first, those without a prediction last; NaN where none has a label."""
+    """Return µAP [R] of samples [R, n] of images, best first, without prediction last; NaN if none has a label."""
     right = correct[draws]
     precision = np.cumsum(right, axis=1) / np.arange(1, draws.shape[1] + 1)
     count = labelled[draws].sum(axis=1)
@@ -109,6 +109,6 @@ def _micro(draws: np.ndarray, correct: np.ndarray, labelled: np.ndarray) -> np.n
     return np.divide(gained, count, out=np.full(len(draws), math.nan), where=count > 0)
 
 
-def evaluator(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
-    """What the answers to a task are worth, by row."""
+def evaluate_task(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+    """Return the scores of a task by row: mAP for retrieval, µAP for recognition."""
     return (evaluate_ranking if task.ground_truth is not None else evaluate_labels)(task, features, searcher, progress)

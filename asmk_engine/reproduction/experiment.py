@@ -1,11 +1,12 @@
-"""The recipe of one published row: a TOML file that is checked strictly, and the recipes that come along.
+"""Experiments: how one published row is reproduced, read strictly from a TOML file; some are part of the package.
 
-name, title, source, kind     kind is `local` (ASMK on local features) or `global` (one vector for an image)
-differences                   in what this is not what was published
-[[describe]]                  extractor, weights, projection, options; several are put side by side, global ones only
+name, title, source, kind     kind is `local` (ASMK on local features) or `global` (one vector per image)
+differences                   how the experiment deviates from the published one
+earlier                       fingerprints of the same experiment with other texts, see `PublishedRow`
+[[describe]]                  extractor, weights, projection, options; several (only `global`) are concatenated
 [train]                       dataset, images, options: what the codebook or the projection is learned from
-[codebook] or [codec]         of `local`, of `global`
-[search]                      of `local`
+[codebook] or [codec]         for `local`, for `global`
+[search]                      for `local`: alpha, threshold, idf, assignments
 [[tests]]                     dataset, distractors, train, published
 """
 
@@ -36,12 +37,12 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class Describe:
-    """How images are described.
+    """How features are extracted.
 
     extractor   name of an extractor or preset
-    weights     name of its published weights, see `networks.registry`; empty for an extractor without
-    projection  whitening learned apart in a checkpoint of the GeM family, `retrieval-SfM-120k/ms` say; empty for none
-    options     of the extractor, the others at their defaults
+    weights     name of its published weights, see `networks.registry`; empty for an extractor without weights
+    projection  post-hoc whitening in a checkpoint of the GeM family, such as `retrieval-SfM-120k/ms`; empty for none
+    options     options of the extractor; the others have their defaults
     """
 
     extractor: str
@@ -52,11 +53,11 @@ class Describe:
 
 @dataclass(frozen=True)
 class Train:
-    """What is learned from.
+    """The training images.
 
     dataset  name of a dataset, see `files`
-    images   the first so many of it, in its published order; 0 for all
-    options  of the extractor, where they differ from those for the database
+    images   how many of its first images, in the published order; 0 for all
+    options  options of the extractor that differ from those for the database
     """
 
     dataset: str
@@ -66,7 +67,7 @@ class Train:
 
 @dataclass(frozen=True)
 class CodebookSettings:
-    """How a codebook is trained: arguments of `Codebook.train`."""
+    """Training of the codebook: arguments of `Codebook.train`."""
 
     words: int = 65536
     rounds: int = 10
@@ -79,9 +80,9 @@ class CodebookSettings:
 
 @dataclass(frozen=True)
 class Codes:
-    """How global descriptors are made smaller: fields of `descriptors.codec.CodecOptions`, 0 for none.
+    """Compression of global descriptors: fields of `flat.codec.CodecOptions`, 0 for none.
 
-    dataset of the training: that of `train`
+    The codec is trained on the dataset of `train`.
     """
 
     pca: int = 0
@@ -92,21 +93,21 @@ class Codes:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How an ASMK index is searched: see `search.SelectiveMatch` and `search.Searcher`."""
+    """Search of an ASMK index, see `inverted.search.SelectiveMatch` and `Searcher`; `assignments` in the TOML file."""
 
     alpha: float = 3.0
     threshold: float = 0.0
     idf: bool = False
-    multiple_assignment: int = 5
+    multiple_assignment: int = field(default=5, metadata={"key": "assignments"})
 
 
 @dataclass(frozen=True)
 class Test:
-    """One dataset that is searched, and what was published for it.
+    """A dataset to search, and the scores published for it.
 
     dataset      name of a dataset with queries
-    distractors  name of a dataset that is searched along with it, or empty
-    train        name of the dataset to learn from, where it is not that of `train`
+    distractors  name of a dataset that is added to the database, or empty
+    train        name of the dataset to learn from, if it is not that of `train`
     published    row (`easy`, `medium`, `hard`; `cls1`, `cls2`, `cls3`) → percent
     """
 
@@ -123,7 +124,10 @@ class Test:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A published row and how it is made again; see the module for the layout of its file."""
+    """A published row and how it is reproduced; see the module for the layout of its file.
+
+    earlier  values of `fingerprint` with other texts (title, source, differences): their work folders can be resumed
+    """
 
     name: str
     title: str
@@ -136,49 +140,53 @@ class PublishedRow:
     codec: Codes = Codes()
     search: SearchSettings = SearchSettings()
     differences: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that change with anything in the recipe."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        """64 hexadecimal digits that change with anything in the experiment; work folders store them."""
+        content = dataclasses.asdict(self)
+        del content["earlier"]
+        content["search"]["assignments"] = content["search"].pop("multiple_assignment")  # as in the TOML file
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def recipe_names() -> list[str]:
-    """The names of the recipes that come along, in alphabetical order."""
+def experiment_names() -> list[str]:
+    """List the names of the experiments in the package, in alphabetical order."""
     return sorted(file.name.removesuffix(SUFFIX) for file in _folder().iterdir() if file.name.endswith(SUFFIX))
 
 
-def open_recipe(name: str) -> PublishedRow:
-    """The recipe of this name, or the one in a file whose name ends in `.toml`.
+def open_experiment(name: str) -> PublishedRow:
+    """Return the experiment of this name, or the one in a file whose name ends in `.toml`.
 
-    raises  NotFoundError, which lists what there is; DamagedError for a file that is no recipe
+    raises  NotFoundError, which lists the known names; DamagedError if the file is not an experiment
     """
     if name.endswith(SUFFIX):
         return _read_file(Path(name))
-    names = recipe_names()
+    names = experiment_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, 3) or names
-        raise NotFoundError(f"{name!r} is not the name of a recipe; there are {', '.join(near)}")
-    return parse_recipe((_folder() / f"{name}{SUFFIX}").read_text(encoding="utf-8"), f"{name}{SUFFIX}")
+        raise NotFoundError(f"{name!r} is not the name of an experiment; there are {', '.join(near)}")
+    return parse_experiment((_folder() / f"{name}{SUFFIX}").read_text(encoding="utf-8"), f"{name}{SUFFIX}")
 
 
 def _folder() -> Traversable:
-    return resources.files("asmk_engine.reproduction") / "recipes"
+    return resources.files("asmk_engine.reproduction") / "experiments"
 
 
 def _read_file(path: Path) -> PublishedRow:
     if not path.is_file():
-        raise NotFoundError(f"{shown(path)}: no such file; `asmk-engine reproduce` lists the recipes that come along")
+        raise NotFoundError(f"{shown(path)}: no such file; `asmk-engine reproduce` lists the experiments")
     if path.stat().st_size > MOST_BYTES:
-        raise InputError(f"{shown(path)}: larger than {MOST_BYTES} bytes, which no recipe is; give another file")
+        raise InputError(f"{shown(path)}: larger than {MOST_BYTES} bytes, which no experiment is; give another file")
     try:
-        return parse_recipe(path.read_text(encoding="utf-8"), shown(path))
+        return parse_experiment(path.read_text(encoding="utf-8"), shown(path))
     except UnicodeDecodeError:
         raise DamagedError(f"{shown(path)}: not text in UTF-8; write the file again") from None
 
 
-def parse_recipe(text: str, where: str) -> PublishedRow:
-    """The recipe in the text of a TOML file; DamagedError names the key that is unknown, missing or of another kind."""
+def parse_experiment(text: str, where: str) -> PublishedRow:
+    """Return the experiment in the text of a TOML file; DamagedError names an unknown, missing or mistyped key."""
     try:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -200,16 +208,16 @@ def _tables(value: Any, where: str, key: str) -> list[Any]:
 
 
 def _part(cls: type[Part], table: Any, where: str) -> Part:
-    """An object of the values of a table, whose keys must be those of its fields, of the kinds of their defaults."""
+    """Return an object made of a table; its keys must be those of the fields, its values of the type of the default."""
     if not isinstance(table, Mapping):
         raise DamagedError(f"{where}: a {type(table).__name__}, expected a table")
-    fields = {one.name: one for one in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {one.metadata.get("key", one.name): one for one in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(table.keys() - fields.keys()):
         raise DamagedError(f"{where}: {unknown[0]!r} is not a key; there are {', '.join(fields)}")
     needed = [name for name, one in fields.items() if _default(one) is dataclasses.MISSING]
     if missing := [name for name in needed if name not in table]:
         raise DamagedError(f"{where}: {missing[0]!r} is missing; add it")
-    return cls(**{key: _value(fields[key], value, f"{where}: {key}") for key, value in table.items()})
+    return cls(**{fields[key].name: _value(fields[key], value, f"{where}: {key}") for key, value in table.items()})
 
 
 def _default(one: dataclasses.Field[Any]) -> Any:
@@ -230,17 +238,17 @@ def _value(one: dataclasses.Field[Any], value: Any, where: str) -> Any:
 
 
 def _check(row: PublishedRow, where: str) -> None:
-    """What the parts must be to each other."""
+    """Raise DamagedError if the parts contradict each other."""
     if row.kind not in KINDS:
         raise DamagedError(f"{where}: kind {row.kind!r}, expected {' or '.join(KINDS)}")
     if row.kind == "local" and (row.codebook is None or len(row.describe) != 1 or row.codec != Codes()):
-        raise DamagedError(f"{where}: a local recipe has one [[describe]], a [codebook] and no [codec]")
+        raise DamagedError(f"{where}: a local experiment has one [[describe]], a [codebook] and no [codec]")
     if row.kind == "global" and row.codebook is not None:
-        raise DamagedError(f"{where}: a global recipe has no [codebook]; write [codec]")
+        raise DamagedError(f"{where}: a global experiment has no [codebook]; write [codec]")
     if row.train is None and (row.kind == "local" or row.codec.pca or row.codec.pq):
         raise DamagedError(f"{where}: nothing to learn from; write [train] with a dataset")
     if row.kind == "global" and row.train is not None and row.train.options:
-        raise DamagedError(f"{where}: options under train; a global recipe describes all its images in one way")
+        raise DamagedError(f"{where}: options under train; a global experiment has the same options for all images")
     for test in row.tests:
         for key, value in test.published.items():
             if key not in ROWS or type(value) not in (int, float):

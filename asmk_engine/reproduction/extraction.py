@@ -1,4 +1,4 @@
-"""Extractors for a recipe, with the networks they need, and the features of databases and queries."""
+"""The extractors of an experiment with their networks, and the features of databases and queries."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from asmk_engine.storage.user_files import file_sha256
 
 
 class Display(Protocol):
-    """Where a run says what it does."""
+    """Where a run shows messages and progress."""
 
     def say(self, message: str) -> None:
-        """One line for people."""
+        """Show one line of text."""
         ...
 
     def bar(self, what: str, unit: str) -> AbstractContextManager[Bar]:
-        """Progress, as a callback (done, total) or (done, total, failed)."""
+        """Show progress, which the callback receives as (done, total) or (done, total, failed)."""
         ...
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a recipe is run.
+    """How an experiment is run.
 
-    work         folder for all that is made; a run that stopped goes on from there
+    work         output folder; an interrupted run resumes from it
     data         folder of the published datasets, see `files`; None in a rehearsal
     distractors  also run the tests with distractors
     weights      files instead of the published ones, in the order of `describe`
-    device       where networks run
-    workers      processes that decode, see `extract_images`
+    device       device of the networks
+    workers      worker processes, see `extract_images`
     threads      threads of a search
     """
 
@@ -61,18 +61,18 @@ class Settings:
 
     @property
     def rehearsal(self) -> bool:
-        """Whether there is no published data."""
+        """Whether the run is a rehearsal, without published data."""
         return self.data is None
 
 
 @dataclass(frozen=True)
 class Describer:
-    """What describes the images of a recipe.
+    """The extractors of an experiment.
 
-    parts       extractors, put side by side where there are several
-    training    the one for the images to learn from, where it differs, else None
-    network     the network file of a local extractor, for the index to carry, else None
-    stand_ins   whether networks were made at random
+    parts      one extractor, or several whose descriptors are concatenated
+    training   the extractor of the training images if it differs, else None
+    network    the network file of a local extractor, which the index stores, else None
+    stand_ins  whether any network has random weights
     """
 
     parts: tuple[Extractor, ...]
@@ -82,7 +82,7 @@ class Describer:
 
     @property
     def whole(self) -> Any:
-        """One extractor with the recipe, dimension and features of all parts."""
+        """One extractor with the recipe, dimension and features of all parts together."""
         if len(self.parts) == 1:
             return self.parts[0]
         return ConcatenatedExtractor(self.parts, (1.0,) * len(self.parts))
@@ -91,10 +91,10 @@ class Describer:
 def make_describer(
     row: PublishedRow, settings: Settings, images: Callable[[], ImageList], display: Display
 ) -> Describer:
-    """The extractors of a recipe.
+    """Load the extractors of an experiment.
 
-    images  photographs to whiten a network on, where its weights are of a backbone alone
-    raises what loading an extractor and its weights raises
+    images  training images for the whitening of a network, used if the weights are those of a backbone only
+    raises  the errors of loading an extractor and its weights
     """
     made = [_make(row, number, settings, images, display) for number in range(len(row.describe))]
     training = None
@@ -120,14 +120,14 @@ def _load(part: Describe, settings: Settings, network: Path | None, others: dict
 
 
 def _family(name: str) -> str:
-    """The extractor behind a preset, which takes any network of its kind."""
+    """Return the extractor of a preset, which accepts any network of its kind."""
     return PRESETS[name].extractor if name in PRESETS else name
 
 
 def _network(
     part: Describe, number: int, settings: Settings, images: Callable[[], ImageList], display: Display
 ) -> Path | None:
-    """The network file of an extractor, or None for one without."""
+    """Return the network file of an extractor, or None if it has no network."""
     if part.extractor == "rootsift":
         return None
     place = settings.work / f"network-{number + 1}.safetensors"
@@ -159,7 +159,7 @@ def _network(
 
 
 def _projected(weights: Path, projection: str, place: Path) -> Path:
-    """The network of a published checkpoint with one of the whitenings in it, as a file of our own at `place`."""
+    """Convert a published checkpoint, with one of the whitenings in it, to a network file at `place`."""
     from asmk_engine.networks.global_checkpoints import save_global_checkpoint
     from asmk_engine.networks.official_global import read_official_global
 
@@ -168,25 +168,25 @@ def _projected(weights: Path, projection: str, place: Path) -> Path:
 
 
 def weights_file(name: str, data: Path | None) -> Path:
-    """The file of published weights, below the folder of the data or where fetched ones are; nothing is fetched.
+    """Return the file of published weights, in the data folder or the cache of fetched weights; nothing is fetched.
 
-    raises  NotFoundError, InputError for what cannot be used here, DamagedError for another file than was published
+    raises  NotFoundError, InputError for weights that are not supported, DamagedError if the checksum differs
     """
     entry = published_weights(name)
     path = weights_place(entry, data) if data else None
     if path is None or not path.is_file() or path.parent == weights_folder():
         return weights_path(entry)
     if not file_sha256(path).startswith(entry.sha256):
-        raise DamagedError(f"{path}: its sha256 does not begin with {entry.sha256}, as was published; get it again")
+        raise DamagedError(f"{path}: its sha256 does not begin with the published {entry.sha256}; download it again")
     return path
 
 
 def describe_images(
     parts: Sequence[Extractor], images: ImageList, place: Path, workers: int | None, display: Display
 ) -> tuple[FeatureSet, dict[str, str]]:
-    """The feature set at `place` of photographs, extracted where it is not there yet, and why some are not in it.
+    """Return the feature set of images at `place`, extracting missing ones, and the failed images with the reasons.
 
-    Several extractors have sets of their own beside it, `place` with -1, -2 and so on, which are then joined.
+    Several extractors write separate sets next to it (`place` with -1, -2, …), which are then concatenated.
     """
     if len(parts) == 1:
         return _extracted(parts[0], images, place, workers, display)
@@ -209,18 +209,18 @@ def _extracted(
 
 
 def _joined(sets: Sequence[FeatureSet], place: Path) -> FeatureSet:
-    """Descriptors side by side, those that are not there yet; images that some set lacks are left out."""
+    """Concatenate the descriptors of images that all sets have; those already at `place` are kept."""
     common = [name for name in sets[0].names if all(name in features for features in sets)]
     return concatenate([features.selected(common) for features in sets], place)
 
 
 def describe_queries(extractor: Any, queries: Iterable[Query], place: Path, display: Display) -> FeatureSet:
-    """The feature set at `place` of queries, each of its region alone; those that are there already are kept."""
-    asked = list(queries)
+    """Return the feature set of queries at `place`, each of its region only; those already there are kept."""
+    queries = list(queries)
     known = FeatureSet.open(place) if part_names(place) else None
     with display.bar("queries", "images") as progress, FeatureWriter(place, extractor.recipe, extractor.dim) as writer:
-        for done, query in enumerate(asked, start=1):
+        for done, query in enumerate(queries, start=1):
             if known is None or query.name not in known:
                 writer.add(query.name, extractor.extract(query.path, box=query.box), read_source(query.path))
-            progress(done, len(asked))
+            progress(done, len(queries))
     return FeatureSet.open(place)

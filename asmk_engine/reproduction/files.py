@@ -1,10 +1,10 @@
-"""What a recipe needs, where that is published, and what of it is missing; nothing is downloaded.
+"""The files an experiment needs, where they are published, and which are missing; nothing is downloaded.
 
     DIR/roxford5k/{jpg/, gnd_roxford5k.pkl}     DIR/sfm120k/{ims/, retrieval-SfM-120k.pkl}
     DIR/rparis6k/{jpg/, gnd_rparis6k.pkl}       DIR/gldv2/{train/, train_clean.csv}
     DIR/revisitop1m/jpg/                        DIR/weights/
 
-Folders and files may be links. Images may lie in folders below. Sources of the addresses: the pages of Revisited
+Folders and files may be links, and images may be in subfolders. Sources of the addresses: the pages of Revisited
 Oxford and Paris, of cnnimageretrieval-pytorch, of Google Landmarks v2.
 """
 
@@ -29,9 +29,9 @@ _LANDMARKS = "https://s3.amazonaws.com/google-landmark"
 class Dataset:
     """A published dataset.
 
-    kind    `revisited`: photographs, queries and a ground truth; `photographs`; `sfm120k`; `landmarks`
-    parts   (file or folder below that of the dataset, where it is published)
-    note    what should be known of it
+    kind    `revisited` (images, queries and a ground truth), `photographs`, `sfm120k` or `landmarks`
+    parts   (file or folder inside the folder of the dataset, address where it is published)
+    note    a remark for the report
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Dataset:
     note: str = ""
 
 
-_BLURRED = "the photographs were published again in 2022, with faces blurred: figures of before may differ a little"
+_BLURRED = "the images were published again in 2022 with faces blurred: earlier scores may differ slightly"
 DATASETS = {
     "roxford5k": Dataset(
         "revisited",
@@ -66,18 +66,18 @@ DATASETS = {
                       ("train_clean.csv", f"{_LANDMARKS}/metadata/train_clean.csv")),
     ),
 }  # fmt: skip
-"""Every dataset that recipes name."""
+"""All datasets that an experiment may name."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """A file or folder that a recipe needs.
+    """A file or folder that an experiment needs.
 
-    name     below the folder of the data; folders end in a slash
+    name     path relative to the data folder; folders end in a slash
     path     where it is, or should be
     address  where it is published
-    there    whether it is there
-    note     what stands in the way of using it; empty where nothing does
+    there    whether it exists
+    note     why it cannot be used, or empty
     """
 
     name: str
@@ -88,16 +88,16 @@ class Need:
 
 
 def dataset_of(name: str) -> Dataset:
-    """The dataset of this name; DamagedError, since only recipes name them."""
+    """Return the dataset of this name; raises DamagedError, since the name comes from an experiment."""
     if name not in DATASETS:
-        raise DamagedError(f"a recipe names the dataset {name!r}; known are {', '.join(DATASETS)}")
+        raise DamagedError(f"the experiment names the dataset {name!r}; known are {', '.join(DATASETS)}")
     return DATASETS[name]
 
 
 def chosen_tests(row: PublishedRow, distractors: bool, rehearsal: bool = False) -> tuple[Test, ...]:
-    """The tests of a recipe, those with distractors only where they are wanted.
+    """Return the tests of an experiment, with or without those that have distractors.
 
-    rehearsal  one test without distractors and one with them: the same photographs are behind all of them then
+    rehearsal  only one test without distractors and one with them, since all have the same images then
     """
     wanted = [test for test in row.tests if distractors or not test.distractors]
     if not rehearsal:
@@ -107,16 +107,16 @@ def chosen_tests(row: PublishedRow, distractors: bool, rehearsal: bool = False) 
 
 
 def datasets_of(row: PublishedRow, distractors: bool) -> list[str]:
-    """The names of the datasets that a recipe takes, those to learn from first."""
+    """List the names of the datasets that an experiment needs, those to learn from first."""
     tests = chosen_tests(row, distractors)
     learned = [test.train or (row.train.dataset if row.train else "") for test in tests]
     return list(dict.fromkeys(filter(None, [*learned, *(n for t in tests for n in (t.dataset, t.distractors))])))
 
 
 def needs(row: PublishedRow, data: Path, distractors: bool = False, weights: Sequence[Path] = ()) -> list[Need]:
-    """All files and folders that a recipe needs below the folder `data`.
+    """List all files and folders that an experiment needs in the folder `data`.
 
-    weights  files that take the place of published ones, in the order of `describe`
+    weights  files to use instead of published weights, in the order of `describe`
     """
     found = [
         Need(f"{name}/{part}", data / name / part, address, _is_there(data / name / part, part.endswith("/")))
@@ -137,7 +137,7 @@ def _weights_needed(row: PublishedRow, data: Path, given: Sequence[Path]) -> Ite
 
 
 def weights_place(entry: PublishedWeights, data: Path) -> Path:
-    """Where published weights are, or should be: below the folder of the data, or in the folder of fetched weights."""
+    """Return where published weights are or should be: in the data folder, or in the cache of fetched weights."""
     beside, fetched = data / "weights" / entry.file, weights_folder() / entry.file
     return fetched if fetched.is_file() and not beside.is_file() else beside
 
@@ -147,20 +147,20 @@ def _is_there(path: Path, folder: bool) -> bool:
 
 
 def check_there(row: PublishedRow, wanted: Sequence[Need]) -> None:
-    """NotFoundError unless everything that a recipe needs is there; it names what is missing and its addresses."""
+    """Raise NotFoundError, which names the missing files and their addresses, unless all are there."""
     missing = [need for need in wanted if not need.there]
     if missing:
-        told = "; ".join(f"{need.path} ({need.note or need.address})" for need in missing)
+        listed = "; ".join(f"{need.path} ({need.note or need.address})" for need in missing)
         raise NotFoundError(
-            f"{row.name} needs {len(wanted)} files and folders, {len(missing)} are missing: {told}; get them, "
-            "or give other weights with --weights; nothing is downloaded here"
+            f"{row.name} needs {len(wanted)} files and folders, {len(missing)} are missing: {listed}; "
+            "download them, or give other weights with --weights; this command downloads nothing"
         )
 
 
 def listing(wanted: Sequence[Need], looked: bool = True) -> list[str]:
-    """What is needed as lines for people: where it belongs, where it is published, and what stands in the way.
+    """Format needed files as lines of text: path, address, and why it cannot be used.
 
-    looked  also say whether it is there
+    looked  mark whether each is there
     """
     lines = []
     for need in wanted:

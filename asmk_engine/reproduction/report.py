@@ -1,4 +1,4 @@
-"""The report of a run: the published number beside the measured one, as Markdown for people and JSON for machines."""
+"""The report of a run: published and measured scores next to each other, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _PACKAGES = ("numpy", "numba", "torch", "pillow", "opencv-python-headless", "h5p
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One figure of the report, in percent.
+    """One score of the report, in percent.
 
-    published  None where nothing was published for the row
-    inside     whether the published number lies within the interval; None where they cannot be compared
+    published  the published score, or None
+    inside     whether the published score is within the interval; None if they cannot be compared
     """
 
     test: str
@@ -41,7 +41,7 @@ class Line:
 
 
 def lines(outcome: ReproductionResult) -> list[Line]:
-    """Every row of every test, those with a published number marked; none is compared in a rehearsal."""
+    """List every row of every test with the published score, if any; a rehearsal compares none."""
     return [
         _line(outcome, test.name, row, test.published.get(row), found)
         for test in outcome.tests
@@ -56,7 +56,7 @@ def _line(outcome: ReproductionResult, test: str, row: str, published: float | N
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the run was made on: processor, system, device of the networks, and versions; nothing that names it."""
+    """Describe the machine: processor, system, device of the networks, and versions, but not its host name."""
     return {
         "processor": processor_name(),
         "processors": os.cpu_count(),
@@ -76,7 +76,7 @@ def _version(package: str) -> str:
 
 
 def as_dict(outcome: ReproductionResult, device: str = "auto") -> dict[str, Any]:
-    """The report as JSON values: percent, None for NaN."""
+    """Return the report as JSON values: percent, None for NaN."""
     return {
         "recipe": outcome.row.name,
         "title": outcome.row.title,
@@ -102,12 +102,12 @@ def _dataset_notes(outcome: ReproductionResult) -> Iterator[str]:
 def _line_as_dict(line: Line) -> dict[str, Any]:
     numbers = {"measured": line.measured.value, "low": line.measured.low, "high": line.measured.high}
     plain = {key: None if math.isnan(value) else value for key, value in numbers.items()}
-    told = {"test": line.test, "row": line.row, "published": line.published, **plain}
-    return {**told, "queries": line.measured.queries, "published_inside": line.inside}
+    scores = {"test": line.test, "row": line.row, "published": line.published, **plain}
+    return {**scores, "queries": line.measured.queries, "published_inside": line.inside}
 
 
 def as_markdown(outcome: ReproductionResult, device: str = "auto") -> str:
-    """The report as Markdown."""
+    """Format the report as Markdown."""
     content = as_dict(outcome, device)
     return "\n".join([*_head(content), *_table(lines(outcome), outcome.rehearsal), *_details(content)]) + "\n"
 
@@ -115,10 +115,10 @@ def as_markdown(outcome: ReproductionResult, device: str = "auto") -> str:
 def _head(content: dict[str, Any]) -> Iterator[str]:
     yield f"# {content['title']}"
     yield ""
-    yield f"Recipe `{content['recipe']}`. Published in: {content['source']}."
+    yield f"Experiment `{content['recipe']}`. Published in: {content['source']}."
     yield ""
     if content["rehearsal"]:
-        yield "**A rehearsal** on other photographs: it shows that every stage runs. No figure can be compared."
+        yield "**A rehearsal** on other images: it shows that every stage runs. No score can be compared."
         yield ""
 
 
@@ -141,10 +141,10 @@ def _number(value: float | None) -> str:
 
 
 def _details(content: dict[str, Any]) -> Iterator[str]:
-    for title, key in (("Differences from what was published", "differences"), ("What was done and found", "notes")):
+    for title, key in (("Differences from the publication", "differences"), ("Notes", "notes")):
         if content[key]:
             yield from (f"## {title}", "", *(f"- {one}" for one in content[key]), "")
-    yield from ("## What was made", "", *(f"- {key}: {_plain(value)}" for key, value in content["facts"].items()), "")
+    yield from ("## Outputs", "", *(f"- {key}: {_plain(value)}" for key, value in content["facts"].items()), "")
     total = sum(content["seconds"].values())
     yield from ("## Seconds", "", "| stage | seconds |", "|---|---:|")
     yield from (f"| {stage} | {seconds:.1f} |" for stage, seconds in content["seconds"].items())
@@ -159,7 +159,7 @@ def _plain(value: Any) -> str:
 
 
 def write_report(outcome: ReproductionResult, work: Path, device: str = "auto") -> Path:
-    """Write both forms into the folder of the run; returns the path of the Markdown. StorageError."""
+    """Write both forms into the work folder; returns the path of the Markdown file. Raises StorageError."""
     folder = Folder(work)
     folder.write(JSON, [json.dumps(as_dict(outcome, device), indent=1, ensure_ascii=False).encode() + b"\n"])
     folder.write(MARKDOWN, [as_markdown(outcome, device).encode()])

@@ -1,5 +1,4 @@
-"""The stages of a recipe, one after the other; each leaves on the disk what the next one needs, and a run that stopped
-goes on from there.
+"""The stages of an experiment; each writes to the work folder what the next one needs, so an interrupted run resumes.
 
     network        network-1.safetensors
     learn          DATASET.training.features, learn-<16 hex>/
@@ -7,8 +6,8 @@ goes on from there.
     index          DATASET-by-DATASET.index
     search         search-<16 hex>/
 
-Feature sets and indexes are brought up to date image by image in every run; what is learned and found is kept by a
-`StageCache`. What the report says of the run as a whole is in `journal.json`.
+Feature sets and indexes are updated image by image in every run; codebooks, codecs and scores are kept by a
+`StageCache`. Times, notes and facts for the report are in `journal.json`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Any
 from asmk_engine.features import FeatureSet
 from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, RetrievalTask
 from asmk_engine.reproduction.engines import Engine, make_engine
-from asmk_engine.reproduction.evaluation import Measured, evaluator
+from asmk_engine.reproduction.evaluation import Measured, evaluate_task
 from asmk_engine.reproduction.experiment import PublishedRow, Test
 from asmk_engine.reproduction.extraction import (
     Describer,
@@ -41,12 +40,12 @@ from asmk_engine.storage.user_files import file_sha256
 
 @dataclass(frozen=True)
 class ReproductionResult:
-    """What a run found.
+    """The result of a run.
 
-    measured     test → row → figure
-    seconds      stage → seconds, of all runs into this folder together
-    notes        what was done otherwise than the recipe says, and images that could not be read
-    facts        what was made: recipes of features, codebooks, sizes of indexes
+    measured  test → row → score
+    seconds   stage → seconds, summed over all runs into this folder
+    notes     deviations from the experiment, and images that could not be read
+    facts     recipes of features, codebooks, sizes of indexes
     """
 
     row: PublishedRow
@@ -59,18 +58,19 @@ class ReproductionResult:
 
 
 def run(row: PublishedRow, datasets: Datasets, settings: Settings, display: Display) -> ReproductionResult:
-    """Run every stage of a recipe that is not done yet.
+    """Run every stage of an experiment that is not done yet.
 
-    raises  MismatchError when the folder belongs to another run, StorageError when another process works in it, and
-            whatever the stages raise: see `extract_images`, `Codebook.train`, `Index.add`
+    raises  MismatchError if the folder belongs to another run, StorageError if another process works in it, and
+            the errors of the stages: see `extract_images`, `Codebook.train`, `Index.add`
     """
-    journal = Journal(settings.work, _key(row, datasets, settings))
+    key = _key(row, datasets, settings)
+    journal = Journal(settings.work, key, [{**key, "recipe": fingerprint} for fingerprint in row.earlier])
     with WriterLock(settings.work):
         return _ReproductionRun(row, datasets, settings, display, journal).all()
 
 
 def _key(row: PublishedRow, datasets: Datasets, settings: Settings) -> dict[str, Any]:
-    """What a folder of results belongs to."""
+    """Return what a work folder belongs to, under the names that its journal stores."""
     if isinstance(datasets, Rehearsed):
         place = [str(datasets.photos.resolve()), str(datasets.ground_truth.resolve())]
     else:
@@ -80,7 +80,7 @@ def _key(row: PublishedRow, datasets: Datasets, settings: Settings) -> dict[str,
 
 
 class _ReproductionRun:
-    """A run under way."""
+    """A run in progress."""
 
     def __init__(
         self, row: PublishedRow, datasets: Datasets, settings: Settings, display: Display, journal: Journal
@@ -90,10 +90,10 @@ class _ReproductionRun:
         self._tasks: dict[str, RetrievalTask] = {}
 
     def all(self) -> ReproductionResult:
-        """Every stage, and the outcome."""
+        """Run every stage, and return the result."""
         with self._stage("network"):
             describer = make_describer(self.row, self.settings, self._training_images, self.display)
-        self._tell_describer(describer)
+        self._note_describer(describer)
         engine = make_engine(self.row, describer, self.settings, self.display)
         tests = chosen_tests(self.row, self.settings.distractors, self.settings.rehearsal)
         measured = {test.name: self._test(test, describer, engine) for test in tests}
@@ -106,7 +106,7 @@ class _ReproductionRun:
         self.display.say(f"{self.row.name}: {name}")
         return self.journal.stage(name)
 
-    def _tell_describer(self, describer: Describer) -> None:
+    def _note_describer(self, describer: Describer) -> None:
         self.journal.facts["features"] = [str(part.recipe) for part in describer.parts]
         if describer.stand_ins:
             self.journal.note("networks with random weights, made for this rehearsal")
@@ -128,13 +128,13 @@ class _ReproductionRun:
             return self._evaluated(test, learned, queries, engine)
 
     def _learned(self, test: Test, engine: Engine) -> str:
-        """The dataset to learn from, or empty."""
+        """Return the name of the dataset to learn from, or an empty string."""
         if not engine.learns or self.row.train is None:
             return ""
         return test.train or self.row.train.dataset
 
     def _learn(self, learned: str, describer: Describer, engine: Engine) -> Path:
-        """The folder of what is learned from a dataset."""
+        """Return the folder of the codebook or codec learned from a dataset."""
 
         def make(folder: Path) -> dict[str, Any]:
             if not engine.take_over(learned, folder):
@@ -153,7 +153,7 @@ class _ReproductionRun:
         parts = [describer.training] if describer.training else describer.parts
         place = self.settings.work / f"{learned}.training.features"
         features, failed = describe_images(parts, images, place, self.settings.workers, self.display)
-        self._tell_failed(learned, failed)
+        self._note_failed(learned, failed)
         return features
 
     def _index(self, dataset: str, learned: str, kept: Path | None, describer: Describer, engine: Engine) -> None:
@@ -161,11 +161,11 @@ class _ReproductionRun:
             images = self._database(dataset)
             place = self.settings.work / f"{dataset}.features"
             features, failed = describe_images(describer.parts, images, place, self.settings.workers, self.display)
-            self._tell_failed(dataset, failed)
+            self._note_failed(dataset, failed)
         with self._stage(f"index {dataset}"):
             self.journal.facts[f"index of {dataset}"] = engine.index(features, dataset, learned, kept)
 
-    def _tell_failed(self, dataset: str, failed: dict[str, str]) -> None:
+    def _note_failed(self, dataset: str, failed: dict[str, str]) -> None:
         if failed:
             name, reason = next(iter(failed.items()))
             self.journal.note(f"{dataset}: {len(failed)} photographs could not be read, such as {name!r}: {reason}")
@@ -184,7 +184,7 @@ class _ReproductionRun:
         def make(folder: Path) -> dict[str, Any]:
             searcher = engine.open(test.dataset, test.distractors, learned)
             with self.display.bar("search", "queries") as progress:
-                return _as_json(evaluator(self._task(test.dataset), queries, searcher, progress))
+                return _as_json(evaluate_task(self._task(test.dataset), queries, searcher, progress))
 
         places = [engine.place(dataset, learned) for dataset in filter(None, (test.dataset, test.distractors))]
         inputs = {
@@ -197,7 +197,7 @@ class _ReproductionRun:
 
 
 def _commit(place: Path) -> tuple[str, int]:
-    """What an index is at: its identity, and the number of its last commit."""
+    """Return the identity of an index and the number of its last commit."""
     from asmk_engine.search.opening import open_index
 
     manifest = open_index(place).snapshot.manifest
@@ -205,7 +205,7 @@ def _commit(place: Path) -> tuple[str, int]:
 
 
 def _as_json(found: dict[str, Measured]) -> dict[str, list[float | None]]:
-    """Figures as JSON has them, which knows no NaN."""
+    """Return scores as JSON values, with None for NaN."""
     return {
         row: [None if math.isnan(value) else value for value in dataclasses.astuple(one)] for row, one in found.items()
     }
