@@ -203,7 +203,7 @@ def test_micro_average_precision_by_hand(correct: list[bool], answerable: int, e
 
 def test_micro_average_precision_where_it_means_nothing() -> None:
     assert math.isnan(micro_average_precision([False], 0))
-    with pytest.raises(InputError, match="2 right predictions for 1 images with a label"):
+    with pytest.raises(InputError, match="2 correct predictions for 1 images with a label"):
         micro_average_precision([True, True], 1)
 
 
@@ -265,7 +265,7 @@ def test_submissions_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ("id,landmarks\na,7 x\n", DamagedError, "line 2: '7 x', expected"),
         ("id,landmarks\na,7 nan\n", DamagedError, "line 2: '7 nan', expected"),
         ("id,landmarks\na,7 1 8\n", DamagedError, "line 2: '7 1 8', expected"),
-        ("id,landmarks\na,\na,\n", DamagedError, "line 3: the id 'a' is empty or stands twice"),
+        ("id,landmarks\na,\na,\n", DamagedError, "line 3: the id 'a' is empty or repeated"),
     ],
 )
 def test_broken_submissions_are_refused(tmp_path: Path, text: str, error: type[Exception], message: str) -> None:
@@ -290,7 +290,7 @@ def test_submissions_come_back(tmp_path_factory: pytest.TempPathFactory, found: 
 
 
 def test_what_a_submission_cannot_carry_is_refused() -> None:
-    with pytest.raises(InputError, match=r"the id 'a' of 'y/a\.jpg' was given before"):
+    with pytest.raises(InputError, match=r"the id 'a' of 'y/a\.jpg' is used twice"):
         list(submission_lines([("x/a.jpg", []), ("y/a.jpg", [])]))
     for label in ("two words", "a,b", ""):
         with pytest.raises(InputError, match=r"the label .* use another format"):

@@ -86,7 +86,7 @@ def test_junk_is_taken_out_of_the_ranking(positive: list[int], junk: list[int], 
     [
         ([2, 1], 2, "increasing"),
         ([1, 1], 2, "increasing"),
-        ([-1], 1, "from 0 up"),
+        ([-1], 1, "of 0 or more"),
         ([[0]], 1, "list"),
         ([0, 1], 1, "repeats an image"),
     ],

@@ -115,7 +115,7 @@ def test_landmarks_look_at_a_hundred_images_and_tell_parts_apart(tmp_path: Path)
     ("text", "error", "message"),
     [
         ("id,images,Usage\nq,a\n", DamagedError, "line 2: 2 columns, expected 3"),
-        ("id,images\nq,a\nq,b\n", DamagedError, "line 3: the id 'q' is empty or stands twice"),
+        ("id,images\nq,a\nq,b\n", DamagedError, "line 3: the id 'q' is empty or repeated"),
         ('id,images\nq,"a\n', DamagedError, "line 2: unexpected end of data"),
         ("id,images,Usage\nq,None,Ignored\n", NotFoundError, "no query with images to find"),
         ("id,images\n", NotFoundError, "no query with images to find"),
@@ -181,10 +181,10 @@ def test_the_validation_set_of_how(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        ({**VALIDATION, "qidx": [4]}, DamagedError, "qidx holds the number 4 of 0 to 3"),
+        ({**VALIDATION, "qidx": [4]}, DamagedError, "qidx holds the image number 4, expected 0 to 3"),
         ({**VALIDATION, "qidx": [3, 3]}, DamagedError, "2 names of queries and 1 queries in gnd"),
         ({**VALIDATION, "gnd": [{"easy": [], "hard": []}]}, FormatError, "where a validation set has ok and junk"),
-        ({**ORIGINAL, "gnd": [{"ok": [2], "junk": [2]}]}, DamagedError, "'c' stands under easy and junk"),
+        ({**ORIGINAL, "gnd": [{"ok": [2], "junk": [2]}]}, DamagedError, "'c' is listed under easy and junk"),
     ],
 )
 def test_broken_layouts_are_refused(tmp_path: Path, content: Any, error: type[Exception], message: str) -> None:
@@ -251,8 +251,8 @@ def test_the_folder_of_text_files(tmp_path: Path) -> None:
         ({"tower_1_query": "q 1 2 3"}, DamagedError, "expected one line, the name of an image and the box"),
         ({"tower_1_query": "q 1 2 3 x"}, DamagedError, "the box '1 2 3 x' is not four numbers"),
         ({"tower_1_query": "q 3 2 1 4"}, DamagedError, "the box 3,2,1,4, expected x1 < x2"),
-        ({"tower_1_junk": "a"}, DamagedError, "'a' stands under easy and junk"),
-        ({"tower_2_query": "q 1 2 3 4"}, DamagedError, "query stands twice"),
+        ({"tower_1_junk": "a"}, DamagedError, "'a' is listed under easy and junk"),
+        ({"tower_2_query": "q 1 2 3 4"}, DamagedError, "query is listed twice"),
     ],
 )
 def test_broken_folders_are_refused(
@@ -309,7 +309,7 @@ def test_random_rankings_of_the_published_files_equal_the_twin(name: str) -> Non
 def test_what_no_protocol_knows_is_refused() -> None:
     with pytest.raises(InputError, match="protocol 'own': expected one of revisited, original, how, gldv2"):
         GroundTruth(("a",), (), protocol="own")
-    with pytest.raises(InputError, match="'a' is said to find itself and is none of the images"):
+    with pytest.raises(InputError, match="'a' is marked as finding itself, but is not one of the images"):
         GroundTruth(("a", "b"), (query("a", "b", in_database=True, finds_itself=True),))
 
 

@@ -86,8 +86,8 @@ def test_intervals_are_told_of_arrays_too() -> None:
 @pytest.mark.parametrize(
     ("rankings", "depth", "error", "message"),
     [
-        ({"h": [], "q0": []}, 9, NotFoundError, "'q0' is not one of the queries that are left; rank them in"),
-        ({"x": []}, 9, NotFoundError, "query 'x' is not one of the queries"),
+        ({"h": [], "q0": []}, 9, NotFoundError, "'q0' is not one of the remaining queries; rank the queries in"),
+        ({"x": []}, 9, NotFoundError, "query 'x' is not one of the remaining queries"),
         ({"q0": ["a", "b"]}, 1, InputError, "query 'q0': 2 ranked images, expected 1 at most"),
     ],
 )
@@ -106,7 +106,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for array, error, message in (
         (np.zeros((3, 4), int), MismatchError, "4 columns, but the ground truth has 3 queries"),
         (np.zeros((3, 3)), FormatError, "an array of float64 and shape"),
-        (np.zeros(3, int), FormatError, "its header is not that of such an array"),
+        (np.zeros(3, int), FormatError, "invalid header"),
         (np.array([[{}]], object), FormatError, "an array of object"),
         (np.zeros((3, 3), [("a", "i4")]), FormatError, "expected a .npy array of integers"),
     ):

@@ -177,7 +177,7 @@ def test_a_run_in_which_a_query_of_the_database_is_asked() -> None:
 
 def test_a_run_of_other_images_is_refused() -> None:
     ground_truth = GroundTruth(("a",), (GroundTruthQuery("q", None, frozenset("a"), frozenset(), frozenset(), False),))
-    with pytest.raises(NotFoundError, match="none of the 1 images of the ground truth is there"):
+    with pytest.raises(NotFoundError, match="none of the 1 images of the ground truth was found"):
         evaluate_run(ground_truth, {"q": ["x"]})
     with pytest.raises(NotFoundError, match="1 of 1 queries have no ranking: 'q'"):
         evaluate_run(ground_truth, {"other": ["a"]})
@@ -261,24 +261,24 @@ def test_queries_that_look_like_json_are_read_as_what_they_are(tmp_path: Path, q
         (b"a b\na\n", DamagedError, "line 2: 1 columns, expected the 2 of a pair"),
         (b"a b\nc b\na b", DamagedError, "line 3: 'b' for the second time under query 'a'"),
         (b"a b\na \xff", DamagedError, "line 2: a name that is not UTF-8"),
-        (b"id,images\na,b\na,c\n", DamagedError, "line 3: the id 'a' is empty or stands twice"),
+        (b"id,images\na,b\na,c\n", DamagedError, "line 3: the id 'a' is empty or repeated"),
         (b"id,images\na\n", DamagedError, "line 2: 1 columns, expected 2"),
         (b"id,images\na,\xff\n", DamagedError, "not text in UTF-8"),
         (b"\x80\x04\x95", FormatError, "the first line has 1 columns"),
         (b"q Q0 a 1 0.5 x\nq Q0 b 2 0.4\n", DamagedError, "line 2: 5 columns, expected the 6 of a TREC run"),
         (b"q Q0 a 1 0.5 x\nq Q0 a 2 0.4 x\n", DamagedError, "line 2: 'a' for the second time under query 'q'"),
-        (b"q Q0 a one 0.5 x\n", DamagedError, "line 1: a rank or score that is no number"),
+        (b"q Q0 a one 0.5 x\n", DamagedError, "line 1: a rank or score that is not a number"),
         (b"q Q0 a 1 nan x\n", DamagedError, "line 1: a score that is not finite"),
         (b"q Q0 a 1 1e999 x\n", DamagedError, "line 1: a score that is not finite"),
         (b"q Q0 \xff 1 0.5 x\n", DamagedError, "line 1: .*not UTF-8"),
         (b"q Q0 100% 1 0.5 x\n", DamagedError, "line 1: .*write it as %25"),
         (b'{"query": "q", "hits": []}\n{"query": "q", "hits": []}', DamagedError, "line 2: query 'q' for the second"),
         (b'{"query": "q", "hits": [{"name": "a"}, {"name": "a"}]}', DamagedError, "line 1: 'a' for the second time"),
-        (b'{"query": "q", "hits": []}\n{"query": "r", "hi', DamagedError, "line 2: no object"),
-        (b'{"query": 1, "hits": []}', DamagedError, "line 1: no object"),
-        (b'{"query": "q", "hits": [1]}', DamagedError, "line 1: no object"),
-        (b'{"query": "q", "hits": {"name": 1}}', DamagedError, "line 1: no object"),
-        (b"{" + b"[" * 100_000, DamagedError, "line 1: no object"),
+        (b'{"query": "q", "hits": []}\n{"query": "r", "hi', DamagedError, "line 2: not an object"),
+        (b'{"query": 1, "hits": []}', DamagedError, "line 1: not an object"),
+        (b'{"query": "q", "hits": [1]}', DamagedError, "line 1: not an object"),
+        (b'{"query": "q", "hits": {"name": 1}}', DamagedError, "line 1: not an object"),
+        (b"{" + b"[" * 100_000, DamagedError, "line 1: not an object"),
     ],
 )
 def test_broken_runs_are_refused(tmp_path: Path, data: bytes, error: type[Exception], message: str) -> None:
@@ -333,7 +333,7 @@ def test_a_submission_in_full() -> None:
     for name in ("a b", "a,b", 'a"b', "x/.jpg"):
         with pytest.raises(InputError, match="use another format"):
             list(run_lines([(name, [])], "gldv2"))
-    with pytest.raises(InputError, match="two images have the id 'a'; a submission needs ids that differ"):
+    with pytest.raises(InputError, match="two images have the id 'a'; a submission needs distinct ids"):
         list(run_lines([("q", [Hit("x/a.jpg", 1), Hit("y/a.jpg", 1)])], "gldv2"))
 
 

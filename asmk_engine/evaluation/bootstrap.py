@@ -1,4 +1,4 @@
-"""How far a mean over queries can be trusted: the interval in which it would lie, had other queries been drawn.
+"""Bootstrap confidence interval of a mean over queries.
 
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13, the percentile interval.
 """
@@ -16,12 +16,12 @@ from asmk_engine.errors import InputError
 ROUNDS = 10_000
 CONFIDENCE = 0.95
 
-_CHUNK = 1 << 20  # draws held in memory at a time
+_CHUNK = 1 << 20  # samples in memory at a time
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, and the percentile interval around it."""
+    """A mean and its percentile interval."""
 
     mean: float
     low: float
@@ -31,21 +31,24 @@ class Interval:
 def bootstrap(
     values: Sequence[float], *, confidence: float = CONFIDENCE, rounds: int = ROUNDS, seed: int = 0
 ) -> Interval:
-    """The mean of the values and its percentile interval, from means of as many values drawn with replacement.
+    """Return the mean of the values and its percentile interval, from bootstrap samples of the same size.
 
-    The same values give the same interval, bit for bit. For the difference of two rankings, give the differences query
-    by query: they vary less than the difference of two means.
+    The same values give the same interval, bit for bit. To compare two rankings, pass the differences per query: they
+    vary less than the difference of two means.
 
-    values      one for each query, finite
-    confidence  share of the means that lie inside, above 0 and below 1
-    returns     NaN three times where there are no values
-    raises      InputError for values or options that mean nothing
+    values      one finite value per query
+    confidence  share of the sample means inside the interval, above 0 and below 1
+    rounds      number of samples
+    returns     NaN three times if there are no values
+    raises      InputError for invalid values or options
     """
     if not 0 < confidence < 1 or rounds < 1:
-        raise InputError(f"confidence {confidence} and {rounds} rounds: give a number between 0 and 1, and 1 or more")
+        raise InputError(
+            f"confidence {confidence} and {rounds} rounds: expected a number between 0 and 1, and 1 or more"
+        )
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not np.isfinite(array).all():
-        raise InputError(f"values of shape {array.shape}, some not finite: give one finite value for each query")
+        raise InputError(f"values of shape {array.shape}, some not finite: expected one finite value per query")
     if array.size == 0:
         return Interval(math.nan, math.nan, math.nan)
     low, high = np.quantile(_means(array, rounds, seed), [(1 - confidence) / 2, (1 + confidence) / 2])

@@ -1,11 +1,11 @@
-"""Classification by search: the labels of the nearest images vote for the label of a photograph.
+"""Classification by search: the labels of the nearest images vote for the label of a query image.
 
     cls1   the label of the nearest image
-    cls2   the ten nearest, similarities summed for each label
-    cls3   the ten nearest, square roots of similarities summed and weighted by ln(labels / images of the label)
+    cls2   the ten nearest, sum of similarities per label
+    cls3   the ten nearest, sum of square roots of similarities, weighted by ln(labels / images of the label)
 
 Source: Tolias, Jenicek, Chum, "Learning and aggregating deep local descriptors for instance-level recognition", ECCV
-2020, section 5.1. Its words for the last weight allow other readings; here it is the logarithm of that quotient, and 0
+2020, section 5.1. Its description of the last weight is ambiguous; here it is the logarithm of that quotient, and 0
 for a label that has more images than there are labels.
 """
 
@@ -25,10 +25,10 @@ from asmk_engine.evaluation.runs import Scored
 
 @dataclass(frozen=True)
 class Classifier:
-    """How the labels of the nearest images are counted.
+    """How the votes of the nearest images are counted.
 
-    neighbours  how many labelled images vote, the best ranked ones
-    power       of the similarity, which is what a vote is worth; similarities below 0 are worth nothing
+    neighbours  number of best ranked labelled images that vote
+    power       a vote counts as the similarity to this power; similarities below 0 count as 0
     weighted    multiply by ln(labels / images of the label), so that frequent labels count less
     """
 
@@ -48,7 +48,7 @@ CLASSIFIERS = {"cls1": Classifier(1), "cls2": Classifier(10), "cls3": Classifier
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of indexed images, by name; images without one have no vote."""
+    """The labels of indexed images, by name; images without a label do not vote."""
 
     of: Mapping[str, str]
     counts: Mapping[str, int] = field(init=False)
@@ -57,14 +57,14 @@ class Labels:
         object.__setattr__(self, "counts", Counter(self.of.values()))
 
     def weight(self, label: str) -> float:
-        """ln(labels / images of the label), 0 where that is below 0."""
+        """Return ln(labels / images of the label), or 0 if that is below 0."""
         return max(0.0, math.log(len(self.counts) / self.counts[label]))
 
 
 def resolve_labels(labels: Mapping[str, str], available: Iterable[str], *, allow_missing: bool = False) -> Labels:
-    """The labels in the names of the indexed images, whose folders and extensions may differ; see `names.match_names`.
+    """Match labels to the names of indexed images, whose folders and extensions may differ; see `names.match_names`.
 
-    raises  NotFoundError when indexed images have no label: all of them, or, without `allow_missing`, any
+    raises  NotFoundError if no indexed image has a label, or, without `allow_missing`, if any has none;
             InputError for ambiguous names
     """
     available = list(available)
@@ -73,13 +73,13 @@ def resolve_labels(labels: Mapping[str, str], available: Iterable[str], *, allow
     if missing and (not found or not allow_missing):
         raise NotFoundError(
             f"{len(missing)} of {len(available)} indexed images have no label: {list_names(missing)}; "
-            + ("add their labels, or allow missing ones, which then have no vote" if found else "give their labels")
+            + ("add their labels, or allow missing ones, which then do not vote" if found else "give their labels")
         )
     return Labels(found)
 
 
 def check_weights(labels: Labels, classifier: Classifier) -> None:
-    """InputError when a weighted classifier could never tell anything, since every label is too frequent."""
+    """Raise InputError if every label is so frequent that a weighted classifier would never predict any."""
     if classifier.weighted and labels.counts and not any(labels.weight(label) > 0 for label in labels.counts):
         label, count = min(labels.counts.items(), key=lambda item: item[1])
         raise InputError(
@@ -89,11 +89,11 @@ def check_weights(labels: Labels, classifier: Classifier) -> None:
 
 
 def classify(hits: Iterable[Scored], labels: Labels, classifier: Classifier) -> list[Prediction]:
-    """All labels that got a vote, the most confident first; equal confidence in the order of the labels.
+    """Return all labels that got a vote, the most confident first, ties in the order of the labels.
 
-    hits     the answer to the photograph, best first, deep enough to hold the neighbours; images without a label are
-             passed over
-    returns  empty where no image with a label was found
+    hits     ranking for the query image, best first, deep enough to include the neighbours; images without a label
+             are skipped
+    returns  empty if no image with a label was found
     """
     votes: dict[str, list[float]] = {}
     left = classifier.neighbours

@@ -1,6 +1,6 @@
-"""The files and folders that ground truths come in, told apart by their content.
+"""Reading ground truths from files and folders, whose layout is detected from their content.
 
-JSON or a pickle, with names or with 0-based places in the list of images:
+JSON or a pickle, with names or with 0-based positions in the list of images:
 
     {"imlist": [name, ...], "queries": [{"query": name, "bbox": [x1, y1, x2, y2] or null,
                                          "easy": [name, ...], "hard": [name, ...], "junk": [name, ...]}, ...]}
@@ -8,8 +8,8 @@ JSON or a pickle, with names or with 0-based places in the list of images:
                                          "easy": [place, ...], "hard": [place, ...], "junk": [place, ...]}, ...]}
     {"cids": [name, ...], "qidx": [place, ...], "gnd": [{"ok": [place, ...], "junk": [place, ...]}, ...]}
 
-The second is that of the published gnd_roxford5k.pkl and gnd_rparis6k.pkl, the third that of the validation set of HOW.
-In the first two an entry may have "ok" in place of "easy" and "hard", as Oxford5k and Paris6k were first published. A
+The second is the layout of the published gnd_roxford5k.pkl and gnd_rparis6k.pkl, the third that of HOW's validation
+set. In the first two an entry may have "ok" instead of "easy" and "hard", as in the original Oxford5k and Paris6k. A
 folder holds the text files of Oxford5k (`oxford.py`), a CSV the retrieval solution of Google Landmarks v2
 (`landmarks.py`).
 """
@@ -35,9 +35,9 @@ __all__ = ["SUPPORTED", "GroundTruth", "GroundTruthQuery", "read_ground_truth"]
 
 MAX_BYTES = 2**28
 SUPPORTED = (
-    "ground truths read are gnd_roxford5k.pkl, gnd_rparis6k.pkl, JSON or pickles of their layout (easy, hard and junk, "
-    "or ok and junk), HOW's validation set (cids, qidx, gnd), the folder of Oxford5k's text files, and the retrieval "
-    "solution of Google Landmarks v2 (CSV)"
+    "supported ground truths are gnd_roxford5k.pkl, gnd_rparis6k.pkl, JSON or pickles of their layout (easy, hard and "
+    "junk, or ok and junk), HOW's validation set (cids, qidx, gnd), the folder of Oxford5k's text files, and the "
+    "retrieval solution of Google Landmarks v2 (CSV)"
 )
 
 _REVISITED = ("easy", "hard", "junk")
@@ -45,9 +45,9 @@ _ORIGINAL = ("ok", "junk")
 
 
 def read_ground_truth(path: Path | str) -> GroundTruth:
-    """The ground truth in a file or folder of any of the layouts above.
+    """Read the ground truth in a file or folder of any of the layouts above.
 
-    raises  FormatError for another layout or kind of file (what is supported stands in the message),
+    raises  FormatError for another layout or kind of file (the message lists what is supported),
             DamagedError for contradictions, NotFoundError and StorageError
     """
     path = Path(path)
@@ -64,7 +64,7 @@ def _ground_truth(content: Any, path: Path) -> GroundTruth:
     if isinstance(content, dict) and {"cids", "qidx", "gnd"} <= content.keys():
         return _validation_set(content, path)
     if not isinstance(content, dict) or "imlist" not in content:
-        raise FormatError(f"{path}: no object with the key imlist; {SUPPORTED}")
+        raise FormatError(f"{path}: not an object with the key imlist; {SUPPORTED}")
     images = tuple(_names(content["imlist"], "imlist", path))
     if "queries" in content:
         queries, labels = _named_queries(content["queries"], images, path)
@@ -92,7 +92,7 @@ def _load(data: bytes, path: Path) -> Any:
         try:
             return json.loads(data.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
-            raise DamagedError(f"{path}: not sound JSON ({error}); write the file again") from None
+            raise DamagedError(f"{path}: not valid JSON ({error}); write the file again") from None
     if start in (b"\x80", b"(", b"}"):
         return parse_plain_pickle(data, path)
     raise FormatError(f"{path}: neither JSON nor a pickle; {SUPPORTED}")
@@ -129,13 +129,13 @@ def _numbered_queries(
 
 def _query(name: str, box: Box | None, labels: list[frozenset[str]], known: set[str]) -> GroundTruthQuery:
     easy, hard, junk = labels if len(labels) == len(_REVISITED) else (labels[0], frozenset[str](), labels[1])
-    # Only where no difficulty is known does a query stand among the images that it should find.
+    # Only ground truths without difficulty may list a query among the images that it should find.
     itself = len(labels) == len(_ORIGINAL) and name in easy
     return GroundTruthQuery(name, box, easy, hard, junk, name in known, itself)
 
 
 def _labels(entries: list[Any], where: str, path: Path) -> tuple[str, ...]:
-    """The keys of the labels of all entries; FormatError when they have others, or not all the same."""
+    """Return the label keys of the entries; FormatError for other keys, DamagedError if entries differ."""
     found = {_labels_of(entry, f"{where}[{number}]", path): number for number, entry in enumerate(entries)}
     if len(found) > 1:
         one, other = found.values()
@@ -145,7 +145,7 @@ def _labels(entries: list[Any], where: str, path: Path) -> tuple[str, ...]:
 
 def _labels_of(entry: Any, where: str, path: Path) -> tuple[str, ...]:
     if not isinstance(entry, dict):
-        raise DamagedError(f"{path}: {where} is no object")
+        raise DamagedError(f"{path}: {where} is not an object")
     if "easy" in entry and "hard" in entry:
         return _REVISITED
     if "ok" in entry and not {"easy", "hard"} & entry.keys():
@@ -157,7 +157,7 @@ def _sequence(value: Any, where: str, path: Path) -> list[Any]:
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return list(value.tolist())
     if not isinstance(value, list | tuple):
-        raise DamagedError(f"{path}: {where} is no list")
+        raise DamagedError(f"{path}: {where} is not a list")
     return list(value)
 
 
@@ -165,7 +165,7 @@ def _names(value: Any, where: str, path: Path) -> list[str]:
     names = _sequence(value, where, path)
     for name in names:
         if not isinstance(name, str) or not name:
-            raise DamagedError(f"{path}: {where} holds something else than names")
+            raise DamagedError(f"{path}: {where} holds a value that is not a name")
     return [str(name) for name in names]
 
 
@@ -177,9 +177,9 @@ def _places(value: Any, images: tuple[str, ...], where: str, path: Path) -> list
     places = _sequence(value, where, path)
     for place in places:
         if not isinstance(place, int | np.integer) or isinstance(place, bool):
-            raise DamagedError(f"{path}: {where} holds something else than numbers of images")
+            raise DamagedError(f"{path}: {where} holds a value that is not the number of an image")
         if not 0 <= place < len(images):
-            raise DamagedError(f"{path}: {where} holds the number {place} of 0 to {len(images) - 1} images")
+            raise DamagedError(f"{path}: {where} holds the image number {place}, expected 0 to {len(images) - 1}")
     return [int(place) for place in places]
 
 
@@ -198,5 +198,5 @@ def _box(value: Any, where: str, path: Path) -> Box | None:
 def _is_finite(value: Any) -> bool:
     try:
         return isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:  # an integer beyond the range of float
         return False

@@ -1,10 +1,10 @@
 """The CSV files of Google Landmarks v2: solutions, submissions and labels.
 
-    id,images,Usage       retrieval solution: the images to find, white space between; Public, Private or Ignored
-    id,landmarks,Usage    recognition solution: the landmarks in the image, none for an image without
+    id,images,Usage       retrieval solution: the images to find, separated by white space; Public, Private or Ignored
+    id,landmarks,Usage    recognition solution: the landmarks in the image, `none` for an image without
     id,images             retrieval submission, best image first
-    id,landmarks          recognition submission: `landmark confidence`, or nothing
-    landmark_id,images    train_clean.csv; any CSV with a column for the image and one for its label is read as well
+    id,landmarks          recognition submission: `landmark confidence`, or empty
+    landmark_id,images    train_clean.csv; any other CSV with a column of images and one of labels is read too
 
 Source: Weyand et al., "Google Landmarks Dataset v2", CVPR 2020, and the files of its release.
 """
@@ -30,32 +30,32 @@ LABEL_COLUMNS = ("label", "landmark_id", "landmark", "landmarks", "class")
 _NOTHING = ("", "none")
 _IGNORED = "ignored"
 _LONGEST_HEADER = 4096
-_LONGEST_FIELD = 1 << 30  # a landmark of train_clean.csv names more images than the module's own limit can hold
+_LONGEST_FIELD = 1 << 30  # the image list of a landmark in train_clean.csv exceeds the default limit of csv
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """A recognition solution: part of the images (`public`, `private`, or `all`) → image → its labels, maybe none."""
+    """A recognition solution: part of the images (`public`, `private` or `all`) → image → its labels, if any."""
 
     parts: dict[str, dict[str, frozenset[str]]]
     ignored: frozenset[str]
 
 
 def header(data: bytes) -> list[str]:
-    """The columns of the first line of a CSV, in small letters."""
+    """Return the column names in the first line of a CSV, in lower case."""
     first = data.removeprefix(BOM_UTF8)[:_LONGEST_HEADER].partition(b"\n")[0]
     return [column.strip().strip('"').lower() for column in first.decode(errors="replace").split(",")]
 
 
 def retrieval_header(data: bytes) -> bool:
-    """Whether a file begins as a retrieval solution does."""
+    """Return whether the header is that of a retrieval solution or submission."""
     return header(data)[:2] == ["id", "images"]
 
 
 def parse_retrieval(data: bytes, path: Path) -> GroundTruth:
-    """The retrieval solution in the bytes of a file, without the queries that have no images or are ignored.
+    """Parse a retrieval solution, without the queries that are ignored or have no images.
 
-    raises  DamagedError for rows that do not fit, InputError for contradictions, NotFoundError when no query is left
+    raises  DamagedError for invalid rows, InputError for contradictions, NotFoundError if no query is left
     """
     queries = []
     for _, row in _rows(data, path):
@@ -70,12 +70,12 @@ def parse_retrieval(data: bytes, path: Path) -> GroundTruth:
 
 
 def is_recognition(path: Path | str) -> bool:
-    """Whether a file is a CSV of recognition; False for what is no file, or cannot be opened."""
+    """Return whether a file is a recognition CSV; False if it is not a file or cannot be opened."""
     return header(first_bytes(path, _LONGEST_HEADER))[:2] == ["id", "landmarks"]
 
 
 def read_recognition(path: Path | str) -> Recognition:
-    """A recognition solution; DamagedError for rows that do not fit, NotFoundError, StorageError."""
+    """Read a recognition solution; raises DamagedError for invalid rows, NotFoundError, StorageError."""
     path = Path(path)
     parts: dict[str, dict[str, frozenset[str]]] = {}
     for _, row in _rows(_read(path, "a recognition solution"), path, ("id", "landmarks")):
@@ -89,7 +89,7 @@ def read_recognition(path: Path | str) -> Recognition:
 
 
 def read_guesses(path: Path | str) -> dict[str, Prediction | None]:
-    """A recognition submission: image → its label, or None; DamagedError for rows that do not fit."""
+    """Read a recognition submission: image → its label, or None; raises DamagedError for invalid rows."""
     path = Path(path)
     guesses: dict[str, Prediction | None] = {}
     for number, row in _rows(_read(path, "a recognition submission"), path, ("id", "landmarks")):
@@ -98,19 +98,19 @@ def read_guesses(path: Path | str) -> dict[str, Prediction | None]:
 
 
 def read_submission(path: Path | str) -> dict[str, list[str]]:
-    """A retrieval submission: query → images, best first, as they stand; DamagedError for rows that do not fit."""
+    """Read a retrieval submission: query → images, in the order of the file; raises DamagedError for invalid rows."""
     path = Path(path)
     rows = _rows(_read(path, "a retrieval submission"), path, ("id", "images"))
     return {row["id"]: row["images"].split() for _, row in rows}
 
 
 def read_labels(path: Path | str) -> dict[str, str]:
-    """Image → label from a CSV with a header, a row for an image or, as train_clean.csv, a row for a label.
+    """Read image → label from a CSV with a header and one row per image or, like train_clean.csv, per label.
 
-    The columns are found by their names, `IMAGE_COLUMNS` and `LABEL_COLUMNS`; under `images` a row may name several,
-    with white space between.
+    The columns are found by their names, `IMAGE_COLUMNS` and `LABEL_COLUMNS`; a row of the column `images` may name
+    several, separated by white space.
 
-    raises  FormatError without such columns, DamagedError for a row that does not fit or two labels of one image
+    raises  FormatError without such columns, DamagedError for an invalid row or two labels of one image
     """
     path = Path(path)
     data = _read(path, "a CSV of labels")
@@ -142,7 +142,7 @@ def _read(path: Path, kind: str) -> bytes:
 def _rows(
     data: bytes, path: Path, columns: tuple[str, ...] = (), *, unique: bool = True
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number of the line and values by column; with `unique`, no id may stand in two rows."""
+    """Yield the line number and the values by column of every row; `unique`: no id may occur twice."""
     names = header(data)
     if names[: len(columns)] != list(columns):
         raise FormatError(f"{path}: its columns are {', '.join(names)}, expected {', '.join(columns)} first")
@@ -156,7 +156,7 @@ def _rows(
                 raise DamagedError(f"{path}: line {reader.line_num}: {len(values)} columns, expected {len(names)}")
             row = dict(zip(names, values, strict=True))
             if unique and (row["id"] in seen or not row["id"]):
-                raise DamagedError(f"{path}: line {reader.line_num}: the id {row['id']!r} is empty or stands twice")
+                raise DamagedError(f"{path}: line {reader.line_num}: the id {row['id']!r} is empty or repeated")
             seen.add(row.get("id", ""))
             yield reader.line_num, row
     except csv.Error as error:

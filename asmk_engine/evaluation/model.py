@@ -1,9 +1,9 @@
-"""Ground truths in one form: which images a query should find, which are hard to find, and which do not count.
+"""The model of a ground truth: per query, which images are positives, easy or hard, and which are ignored.
 
-revisited   Revisited Oxford and Paris: easy and hard images, and junk
-original    Oxford5k and Paris6k as first published: images to find, and junk; a query finds itself
-how         the validation set of HOW: the same
-gldv2       retrieval on Google Landmarks v2: images to find, the best hundred of an answer count
+revisited   Revisited Oxford and Paris: easy and hard positives, and junk
+original    Oxford5k and Paris6k as first published: positives and junk; a query finds itself
+how         HOW's validation set: like `original`
+gldv2       retrieval on Google Landmarks v2: positives; the first hundred of a ranking count
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROTOCOLS = ("revisited", "original", "how", "gldv2")
 
 @dataclass(frozen=True)
 class Prediction:
-    """A label that a photograph was given, and how sure of it the classifier is."""
+    """A predicted label and its confidence."""
 
     label: str
     confidence: float
@@ -28,14 +28,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class GroundTruthQuery:
-    """One query and what is known of the database images; the images not named are negatives.
+    """One query and the labels of database images; images without a label are negatives.
 
-    box           x1, y1, x2, y2 in pixels of the original upright image, or None for all of it
-    easy, hard    what it should find; protocols that know no difficulty have everything under easy
-    junk          what counts neither way
-    in_database   whether the query is itself one of the images
-    finds_itself  whether it then counts as one of the images to find; else it is left out of its own ranking
-    part          the part of the queries that it is reported with, where a protocol has parts
+    box           x1, y1, x2, y2 in pixels of the original upright image, or None for the whole image
+    easy, hard    positives; all of them are easy in protocols without difficulty
+    junk          ignored images
+    in_database   whether the query is itself a database image
+    finds_itself  whether it then counts as a positive; otherwise it is removed from its own ranking
+    part          part of the queries that it is reported with, if the protocol has parts
     """
 
     name: str
@@ -50,11 +50,11 @@ class GroundTruthQuery:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The names of the database images and the queries; InputError when they contradict each other.
+    """The names of the database images, and the queries; raises InputError if they contradict each other.
 
-    ignored   names that count in no ranking: the photographs of the queries, where the database is without them
+    ignored   names that are ignored in every ranking: the query images, if the database does not include them
     protocol  one of `PROTOCOLS`
-    complete  whether `images` is all of the database in its published order, or only the images that queries name
+    complete  whether `images` is the whole database in its published order, or only the images that queries name
     """
 
     images: tuple[str, ...]
@@ -76,20 +76,22 @@ class GroundTruth:
 def _check_unique(kind: str, names: tuple[str, ...] | list[str]) -> None:
     if len(set(names)) < len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
-        raise InputError(f"this {kind} stands twice in the ground truth: {list_names(twice)}; list each once")
+        raise InputError(f"this {kind} is listed twice in the ground truth: {list_names(twice)}; list each once")
 
 
 def _check_query(query: GroundTruthQuery, images: set[str]) -> None:
     for one, other in (("easy", "hard"), ("easy", "junk"), ("hard", "junk")):
         if both := getattr(query, one) & getattr(query, other):
             raise InputError(
-                f"query {query.name!r}: {list_names(sorted(both))} stands under {one} and {other}; keep one of them"
+                f"query {query.name!r}: {list_names(sorted(both))} is listed under {one} and {other}; keep one of them"
             )
     if unknown := (query.easy | query.hard | query.junk) - images:
         raise InputError(
             f"query {query.name!r}: {list_names(sorted(unknown))} is not one of the {len(images)} database images"
         )
     if query.in_database and query.name not in images:
-        raise InputError(f"query {query.name!r} is said to be in the database and is not one of its images")
+        raise InputError(f"query {query.name!r} is marked as in the database, but is not one of its images")
     if query.finds_itself and not (query.in_database and query.name in query.easy | query.hard):
-        raise InputError(f"query {query.name!r} is said to find itself and is none of the images it should find")
+        raise InputError(
+            f"query {query.name!r} is marked as finding itself, but is not one of the images it should find"
+        )

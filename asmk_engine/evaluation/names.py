@@ -1,4 +1,4 @@
-"""How the names of a ground truth are found among those of an index or a ranking: folders and extensions may differ."""
+"""Matching the names of a ground truth to those of an index or a ranking; folders and extensions may differ."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _EXTENSIONS = frozenset(["jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "ti
 
 @dataclass(frozen=True)
 class Resolved:
-    """A ground truth in the names of the images that were found, and which were not, in the names of the ground truth as it was."""
+    """A ground truth with the names of the matched images, and its original names of the missing images."""
 
     ground_truth: GroundTruth
     missing: tuple[str, ...]
 
 
 def match_names(wanted: Collection[str], available: Iterable[str], *, whole_ends: bool = False) -> dict[str, str]:
-    """The available name that each wanted name means; wanted names without one are left out.
+    """Match each wanted name to an available name; wanted names without a match are omitted.
 
-    Tried in this order: the same name; the same but for the image extension; one is the whole end of the other's path
-    ("b/c" and "a/b/c.jpg"); the same last part of the path, where no other wanted name has it (not with `whole_ends`).
-    An image of a set of distractors is meant by no name but its own.
+    Tried in this order: equal names; equal except for the image extension; one path ends with all parts of the other
+    ("b/c" and "a/b/c.jpg"); the same last part, if no other wanted name has it (not with `whole_ends`).
+    A distractor image is matched only by its exact name.
 
-    raises  InputError, naming both, when two available names fit equally well, or two wanted names mean the same one
+    raises  InputError, with both names, if two available names match equally well, or two wanted names match one
     """
     available = set(available)
     found = {name: name for name in wanted if name in available}
@@ -45,9 +45,9 @@ def match_names(wanted: Collection[str], available: Iterable[str], *, whole_ends
 
 
 def resolve(ground_truth: GroundTruth, available: Iterable[str], *, allow_missing: bool = False) -> Resolved:
-    """The ground truth in the names that its images have in `available`; queries outside of the database keep their names.
+    """Rename the images of a ground truth to their names in `available`; queries outside the database keep theirs.
 
-    raises  NotFoundError when images are missing: all of them, or, without `allow_missing`, any
+    raises  NotFoundError if all images are missing, or, without `allow_missing`, if any is;
             InputError for ambiguous names, see `match_names`
     """
     available = set(available)
@@ -67,8 +67,8 @@ def resolve(ground_truth: GroundTruth, available: Iterable[str], *, allow_missin
 def _check_missing(missing: tuple[str, ...], images: int, allow_missing: bool) -> None:
     if len(missing) == images:
         raise NotFoundError(
-            f"none of the {images} images of the ground truth is there: {list_names(missing)}; "
-            "give the ground truth that was made for these images"
+            f"none of the {images} images of the ground truth was found: {list_names(missing)}; "
+            "give the ground truth of these images"
         )
     if missing and not allow_missing:
         raise NotFoundError(
@@ -86,7 +86,7 @@ def _renamed(query: GroundTruthQuery, names: dict[str, str]) -> GroundTruthQuery
 
 
 def repeated(names: Collection[str]) -> str | None:
-    """The name that stands most often among some, the first of such; None where each stands once."""
+    """Return the most frequent name, the first one of ties, or None if no name is repeated."""
     return None if len(set(names)) == len(names) else Counter(names).most_common(1)[0][0]
 
 
@@ -96,7 +96,7 @@ def _stem(name: str) -> str:
 
 
 def last_part(name: str) -> str:
-    """The name without its folders and the extension of an image."""
+    """Return the name without folders and image extension."""
     return _stem(name.rpartition("/")[2])
 
 
@@ -109,18 +109,18 @@ def _by_last_part(names: Iterable[str], lasts: set[str]) -> dict[str, list[str]]
 
 
 def _best(name: str, candidates: list[str], *, whole_ends: bool) -> str | None:
-    """The candidate that shares the longest end of the path with the name; all of them share the last part."""
+    """Return the candidate whose path shares the most last parts with the name; all share at least one."""
     fits = {candidate: _fit(_stem(name).split("/"), _stem(candidate).split("/")) for candidate in candidates}
     if whole_ends:
         fits = {candidate: fit for candidate, fit in fits.items() if fit[0]}
     best = [candidate for candidate, fit in fits.items() if fit == max(fits.values())]
     if len(best) > 1:
-        raise InputError(f"the name {name!r} may mean {best[0]!r} or {best[1]!r}: write it in full")
+        raise InputError(f"the name {name!r} matches both {best[0]!r} and {best[1]!r}: write it in full")
     return best[0] if best else None
 
 
 def _fit(one: list[str], other: list[str]) -> tuple[bool, int, bool]:
-    """How well two paths fit, for comparison: one is the whole end of the other, parts shared at the end, equal."""
+    """Return a key that orders matches: one path ends with the other, number of shared last parts, equal paths."""
     shortest = min(len(one), len(other))
     length = next((n for n in range(shortest) if one[-1 - n] != other[-1 - n]), shortest)
     return length == shortest, length, one == other
@@ -130,5 +130,5 @@ def _check_distinct(found: dict[str, str]) -> None:
     meant: dict[str, str] = {}
     for name, match in found.items():
         if match in meant:
-            raise InputError(f"the names {meant[match]!r} and {name!r} would both mean {match!r}: write them in full")
+            raise InputError(f"the names {meant[match]!r} and {name!r} both match {match!r}: write them in full")
         meant[match] = name

@@ -1,14 +1,14 @@
 """Protocols: rankings and a ground truth → a report.
 
-    protocol        row         positives     taken out of the ranking
+    protocol        row         positives     removed from the ranking
     revisited       easy        easy          junk, hard
                     medium      easy, hard    junk
                     hard        hard          junk, easy
-    original, how   all         to find       junk
-    gldv2           each part   to find       nothing
+    original, how   all         all           junk
+    gldv2           each part   all           nothing
 
-The first three are told as mAP and mP@k, the last as mAP@100. A query that is itself in the database is taken out of
-its own ranking too, unless the protocol has it find itself. Images that a ranking does not hold count as not found.
+The first three report mAP and mP@k, the last mAP@100. A query that is a database image is also removed from its own
+ranking, unless the protocol counts it as a positive. Images that are not in a ranking count as not found.
 Sources: Radenović et al., CVPR 2018, section 3; Philbin et al., CVPR 2007; Tolias et al., ECCV 2020, section 5.1;
 Weyand et al., CVPR 2020.
 """
@@ -36,12 +36,12 @@ DEPTHS = (1, 5, 10)
 LANDMARKS_DEPTH = 100
 
 _NEGATIVE, _EASY, _HARD, _JUNK = range(4)
-_MOST_SEEN = 1 << 27  # numbers of images that are ticked off; larger ones are sorted
+_MOST_SEEN = 1 << 27  # repeated image numbers up to this are found with a table, larger ones by sorting
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One line of a report: which labels are to be found, which are taken out, and whose queries it is about."""
+    """One line of a report: the positive labels, the labels that are removed, and the part of the queries."""
 
     name: str
     positive: tuple[int, ...] = (_EASY, _HARD)
@@ -58,10 +58,10 @@ _REVISITED = (
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over the queries with at least one positive, in [0, 1]; NaN where there is no such query.
+    """Means over the queries with at least one positive, in [0, 1]; NaN if there is no such query.
 
-    metric    what the first mean is called
-    interval  where the first mean lies with 95 % confidence, were other queries drawn; None where not asked for
+    metric    name of the first mean
+    interval  95 % confidence interval of the first mean, or None if it was not computed
     """
 
     mean_average_precision: float
@@ -71,7 +71,7 @@ class Scores:
     interval: Interval | None = None
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """mAP, its interval and mP@k in percent, None for NaN, and the number of queries."""
+        """Return mAP, its interval and mP@k in percent, None for NaN, and the number of queries."""
         named = {self.metric: self.mean_average_precision}
         if self.interval:
             named |= {"low": self.interval.low, "high": self.interval.high}
@@ -81,11 +81,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class Report:
-    """What the protocol says of a set of rankings.
+    """The scores of a set of rankings.
 
     scores     row (`easy`, `medium`, `hard`; `all`; `private`, `public`) → means
-    per_query  row → name of the query → average precision in [0, 1], queries with at least one positive only
-    unranked   queries of the ground truth without a ranking, counted as finding nothing
+    per_query  row → name of the query → average precision in [0, 1], only queries with at least one positive
+    unranked   queries of the ground truth without a ranking, which count as finding nothing
     """
 
     scores: dict[str, Scores]
@@ -93,30 +93,30 @@ class Report:
     unranked: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, dict[str, float | int | None]]:
-        """Row → mAP, mP@1, mP@5, mP@10 in percent, and the number of queries; or mAP@100 and the number."""
+        """Return row → mAP, mP@1, mP@5, mP@10 in percent and the number of queries; or mAP@100 and the number."""
         return {row: scores.as_dict() for row, scores in self.scores.items()}
 
     def table(self) -> str:
-        """The same as text, one line for each row."""
+        """Format the same as text, one line per row."""
         return format_rows(self.as_dict())
 
     @property
     def main(self) -> str:
-        """The row by which queries are compared: `medium`, or the first where there is none."""
+        """The row by which queries are compared: `medium`, or the first row if there is none."""
         return "medium" if "medium" in self.scores else next(iter(self.scores))
 
     def worst(self, row: str, count: int = 10) -> list[tuple[str, float]]:
-        """The queries of the lowest average precision, lowest first; ties in the order of their names."""
+        """Return the queries with the lowest average precision, lowest first; ties in the order of their names."""
         return heapq.nsmallest(count, self.per_query[row].items(), key=lambda item: (item[1], item[0]))
 
 
 def in_percent(numbers: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers in [0, 1] in percent, None for NaN."""
+    """Convert numbers in [0, 1] to percent, NaN to None."""
     return {name: None if math.isnan(value) else 100 * value for name, value in numbers.items()}
 
 
 def format_rows(rows: Mapping[str, Mapping[str, float | int | None]]) -> str:
-    """Numbers by row and column as text, with a line of headings."""
+    """Format numbers by row and column as text, with a header line."""
     columns = list(next(iter(rows.values())))
     lines = [" " * 8 + "".join(f"{column:>9}" for column in columns)]
     for name, row in rows.items():
@@ -126,10 +126,10 @@ def format_rows(rows: Mapping[str, Mapping[str, float | int | None]]) -> str:
 
 @dataclass
 class Evaluator:
-    """Evaluates rankings one after the other, in any order, and keeps of each only what the report needs.
+    """Evaluates rankings one by one, in any order, and keeps only the scores of each.
 
-    ground_truth    names must be the same as in the rankings, see `names.resolve`
-    numbers  number of each image, for rankings of numbers; a name without one is in no ranking
+    ground_truth  its names must be the same as in the rankings, see `names.resolve`
+    numbers       name → number of an image, for rankings of numbers; a name without a number is in no ranking
     """
 
     ground_truth: GroundTruth
@@ -142,14 +142,15 @@ class Evaluator:
         self._images = frozenset(self.ground_truth.images)
         self._known = False
         self._unknown: str | None = None
-        # The label of each number while a ranking is evaluated; the last one stands for all numbers above.
+        # The label of each number while a ranking is evaluated; the last entry is for all larger numbers.
         self._table = np.zeros(max(self.numbers.values(), default=-1) + 2, np.int8)
         self._seen = np.zeros(0, bool)
 
     def add(self, name: str, ranking: Sequence[str]) -> None:
-        """The ranking of one query, best image first; see `evaluate` for what it may hold.
+        """Add the ranking of one query, best image first; see `evaluate` for what it may hold.
 
-        InputError for an image twice; under gldv2 it counts where it first stands and keeps both places, as published.
+        Raises InputError for a repeated image; under gldv2 its first position counts and all keep their place, as
+        published.
         """
         query = self._queries.get(name)
         if query is None:
@@ -167,9 +168,10 @@ class Evaluator:
         self._evaluate(query, places, labels)
 
     def add_numbers(self, name: str, ranking: NDArray[np.integer]) -> None:
-        """The ranking of one query in numbers, [N] integers, best first, -1 for no image. InputError for one twice.
+        """Add the ranking of one query as image numbers, [N] integers, best first, -1 for no image.
 
-        Numbers that are in no `numbers` are negatives. Time is linear in N; nothing of the ranking is kept.
+        Numbers that are not in `numbers` are negatives. Takes time linear in N, and does not keep the ranking. Raises
+        InputError for a repeated number.
         """
         query = self._queries[name]
         ranking = ranking[ranking >= 0] if len(ranking) and int(ranking.min()) < 0 else ranking
@@ -185,10 +187,10 @@ class Evaluator:
         self._evaluate(query, places, labels[places])
 
     def report(self, *, allow_missing: bool = False, interval: bool = False) -> Report:
-        """What was evaluated; queries without a ranking find nothing.
+        """Return the report of all rankings; queries without a ranking count as finding nothing.
 
-        raises  NotFoundError for queries without a ranking, unless allowed; MismatchError when no ranked name is one of
-                the ground truth
+        raises  NotFoundError for queries without a ranking, unless allowed; MismatchError if no ranked name is in the
+                ground truth
         """
         unranked = tuple(query.name for query in self.ground_truth.queries if query.name not in self._evaluated)
         if unranked and not allow_missing:
@@ -199,7 +201,7 @@ class Evaluator:
         if self._unknown is not None and not self._known:
             raise MismatchError(
                 f"no ranked image ({self._unknown!r}, ...) is one of the {len(self._images)} of the ground truth "
-                f"({list_names(self.ground_truth.images[:1])}, ...): give the ground truth that was made for these images"
+                f"({list_names(self.ground_truth.images[:1])}, ...): give the ground truth of these images"
             )
         for name in unranked:
             self._evaluate(self._queries[name], np.empty(0, np.int64), np.empty(0, np.int64))
@@ -226,7 +228,7 @@ class Evaluator:
 
 
 def depth_needed(ground_truth: GroundTruth) -> int | None:
-    """How many images of a ranking the protocol of the ground truth looks at; None for all."""
+    """Return how many images of a ranking the protocol of the ground truth evaluates; None for all."""
     return LANDMARKS_DEPTH if ground_truth.protocol == "gldv2" else None
 
 
@@ -237,15 +239,15 @@ def evaluate(
     allow_missing: bool = False,
     interval: bool = False,
 ) -> Report:
-    """Evaluate rankings, best image first, by the ground truth; names must be the same in both (see `names.resolve`).
+    """Evaluate rankings, best image first, against a ground truth with the same names (see `names.resolve`).
 
-    rankings       name of the query → names of the images; may end early, may hold images that the ground truth does not know,
-                   which count as negatives; rankings of other queries are not looked at
+    rankings       name of the query → names of the images; may be truncated, and may hold images that are not in the
+                   ground truth, which count as negatives; rankings of other queries are ignored
     allow_missing  count a query without a ranking as finding nothing
-    interval       also say where the means lie with 95 % confidence, see `bootstrap`
+    interval       also compute 95 % confidence intervals, see `bootstrap`
 
-    raises  NotFoundError for queries without a ranking, unless allowed; MismatchError when no ranked name is one of the
-            truth; InputError for an image twice in one ranking
+    raises  NotFoundError for queries without a ranking, unless allowed; MismatchError if no ranked name is in the
+            ground truth; InputError for a repeated image in a ranking
     """
     evaluator = Evaluator(ground_truth)
     for name, ranking in rankings.items():
@@ -258,19 +260,18 @@ def evaluate_run(
 ) -> Report:
     """Evaluate the rankings of a file, whose names may differ from those of the ground truth in folder and extension.
 
-    A run need not hold every image: those that it does not count as not found. Errors are those of `evaluate` and
-    `names.match_names`.
+    Images that are not in a ranking count as not found. Raises the errors of `evaluate` and `names.match_names`.
     """
     ranked = set(itertools.chain.from_iterable(run.values()))
     resolved = resolve(ground_truth, ranked, allow_missing=True).ground_truth if ranked else ground_truth
-    asked = match_names([query.name for query in resolved.queries], run)
-    rankings = {name: run[key] for name, key in asked.items()}
+    matched = match_names([query.name for query in resolved.queries], run)
+    rankings = {name: run[key] for name, key in matched.items()}
     return evaluate(resolved, rankings, allow_missing=allow_missing, interval=interval)
 
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """One query in one row; not made where there is no positive."""
+    """The scores of one query in one row; there is none for a query without positives."""
 
     row: str
     name: str
@@ -289,7 +290,7 @@ def _rows(ground_truth: GroundTruth) -> tuple[_Row, ...]:
 def _evaluate(
     query: GroundTruthQuery, rows: Iterable[_Row], places: NDArray[np.int64], labels: NDArray[np.integer]
 ) -> Iterator[_Evaluated]:
-    """What the places of the labelled images, [n] increasing, and their labels, [n], are worth in each row."""
+    """Score a query in each row, from the positions of its labelled images, [n] increasing, and their labels, [n]."""
     for row in rows:
         positives = _positives(query, row)
         if positives and row.part == query.part:
@@ -305,24 +306,24 @@ def _positives(query: GroundTruthQuery, row: _Row) -> int:
     chosen = (query.easy if _EASY in row.positive else frozenset()) | (
         query.hard if _HARD in row.positive else frozenset()
     )
-    return len(chosen - {query.name} if _left_out(query) else chosen)
+    return len(chosen - {query.name} if _removed(query) else chosen)
 
 
-def _left_out(query: GroundTruthQuery) -> bool:
+def _removed(query: GroundTruthQuery) -> bool:
     return query.in_database and not query.finds_itself
 
 
 def _labels(query: GroundTruthQuery, ground_truth: GroundTruth) -> dict[str, int]:
-    """What the images are to the query, by name, those that are nothing to it left out."""
+    """Return name → label of the images that have one for this query."""
     label = dict.fromkeys(query.easy, _EASY) | dict.fromkeys(query.hard, _HARD) | dict.fromkeys(query.junk, _JUNK)
     label |= dict.fromkeys(ground_truth.ignored, _JUNK)
-    if _left_out(query):
+    if _removed(query):
         label[query.name] = _JUNK
     return label
 
 
 def _twice(query: str, image: str) -> InputError:
-    return InputError(f"the ranking of {query!r} holds {image!r} twice: each image may stand in it once")
+    return InputError(f"the ranking of {query!r} holds {image!r} twice: list each image once")
 
 
 def _report(rows: Iterable[_Row], evaluated: Iterable[_Evaluated], unranked: tuple[str, ...], interval: bool) -> Report:

@@ -1,7 +1,7 @@
-"""Recognition on Google Landmarks v2: one label with a confidence for each image, evaluated all together.
+"""Recognition on Google Landmarks v2: one label with a confidence per image, evaluated over all images together.
 
-Predictions of all images are sorted by confidence, equal ones by the id of the image, and µAP is their average
-precision; one for an image without a landmark is wrong and keeps its place. Source: Weyand et al., CVPR 2020.
+Predictions of all images are sorted by confidence, ties by the id of the image, and µAP is their average precision; a
+prediction for an image without a landmark counts as wrong. Source: Weyand et al., CVPR 2020.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from asmk_engine.evaluation.runs import submitted_id, submitted_word
 
 @dataclass(frozen=True)
 class RecognitionScores:
-    """What the predictions for one part of the images are worth.
+    """The scores of the predictions for one part of the images.
 
-    micro_average_precision  µAP in [0, 1], NaN where no image has a label
-    accuracy                 share of the images with a label whose label was predicted, NaN likewise
-    images, labelled         how many images there are, and how many of them have a label
+    micro_average_precision  µAP in [0, 1], NaN if no image has a label
+    accuracy                 share of the labelled images whose label was predicted, NaN if there are none
+    images, labelled         number of images, and of those that have a label
     """
 
     micro_average_precision: float
@@ -34,7 +34,7 @@ class RecognitionScores:
     labelled: int
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """µAP and accuracy in percent, None for NaN, and the numbers of images."""
+        """Return µAP and accuracy in percent, None for NaN, and the numbers of images."""
         named = {"µAP": self.micro_average_precision, "accuracy": self.accuracy}
         return {**in_percent(named), "labelled": self.labelled, "images": self.images}
 
@@ -46,18 +46,18 @@ class RecognitionReport:
     scores: dict[str, RecognitionScores]
 
     def as_dict(self) -> dict[str, dict[str, float | int | None]]:
-        """Part → µAP and accuracy in percent, and the numbers of images with a label and of all."""
+        """Return part → µAP and accuracy in percent, and the numbers of labelled and of all images."""
         return {part: scores.as_dict() for part, scores in self.scores.items()}
 
     def table(self) -> str:
-        """The same as text, one line for each part."""
+        """Format the same as text, one line per part."""
         return format_rows(self.as_dict())
 
 
 def evaluate_labels(
     ground_truth: Mapping[str, frozenset[str]], guesses: Mapping[str, Prediction | None]
 ) -> RecognitionScores:
-    """µAP of predictions; images without one count as not recognised, those the ground truth does not know as nothing."""
+    """Score predictions; images without one count as not recognised, images outside the ground truth are ignored."""
     made = [(image, guess) for image in ground_truth if (guess := guesses.get(image)) is not None]
     made.sort(key=lambda one: (-one[1].confidence, one[0]))
     correct = [guess.label in ground_truth[image] for image, guess in made]
@@ -69,10 +69,10 @@ def evaluate_labels(
 def evaluate_recognition(
     ground_truth: Recognition, guesses: Mapping[str, Prediction | None], *, allow_missing: bool = False
 ) -> RecognitionReport:
-    """Evaluate a submission by a solution, each part by itself.
+    """Evaluate a submission against a solution, each part separately.
 
-    raises  NotFoundError for images of the solution that the submission does not have, unless allowed, and for all of
-            them; InputError for images that the solution does not know
+    raises  NotFoundError if images of the solution are not in the submission, unless allowed, or if none is;
+            InputError for images that are not in the solution
     """
     images = {image for part in ground_truth.parts.values() for image in part}
     missing = sorted(images - guesses.keys())
@@ -92,16 +92,16 @@ def evaluate_recognition(
 
 
 def submission_lines(predictions: Iterable[tuple[str, list[Prediction]]]) -> Iterator[str]:
-    """The lines of a recognition submission, header first: an image and its first label with the confidence, in full.
+    """Yield the lines of a recognition submission, header first: image, its first label, and the full confidence.
 
-    raises  InputError for ids and labels that the CSV cannot carry, and an id given twice
+    raises  InputError for ids and labels that the CSV cannot represent, and for repeated ids
     """
     yield "id,landmarks"
     seen: set[str] = set()
     for image, found in predictions:
         known = submitted_id(image)
         if known in seen:
-            raise InputError(f"the id {known!r} of {image!r} was given before; a submission needs ids that differ")
+            raise InputError(f"the id {known!r} of {image!r} is used twice; a submission needs distinct ids")
         seen.add(known)
         yield f"{known},{_best(found)}"
 

@@ -1,11 +1,11 @@
 """Ranking files: TREC runs, JSON lines, image pairs and submissions to Google Landmarks v2.
 
     trec    query Q0 image rank score tag     names with white space, control characters or % as %XX, see `escape`
-    jsonl   {"query": name, "hits": [{"name": name, "score": number}, ...]}     carries every name
+    jsonl   {"query": name, "hits": [{"name": name, "score": number}, ...]}     supports every name
     pairs   query image                       as hloc and COLMAP read them; names with white space are refused
     gldv2   id,images                         a CSV: the best hundred images, without folders and extensions
 
-The array of numbers of Revisited Oxford and Paris needs the ground truth to be understood: `ranks.py`.
+The array of image numbers of Revisited Oxford and Paris, which depends on the ground truth, is in `ranks.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from asmk_engine.storage.user_files import open_file
 
 FORMATS = ("trec", "jsonl", "pairs", "gldv2")
 TAG = "asmk-engine"
-SUBMITTED = 100  # images for a query, as the challenge had it
+SUBMITTED = 100  # images per query, as in the challenge
 
 _READABLE = (
     "a TREC run (query Q0 image rank score tag), JSON lines (query, hits), pairs (query image) or a submission "
@@ -37,7 +37,7 @@ _READABLE = (
 
 
 class Scored(Protocol):
-    """An image of an answer, as far as a ranking file carries it."""
+    """A ranked image, with the attributes that ranking files store."""
 
     @property
     def name(self) -> str:
@@ -45,13 +45,13 @@ class Scored(Protocol):
 
     @property
     def score(self) -> float:
-        """How well it fits the query."""
+        """Its similarity to the query."""
 
 
 def trec_lines(query: str, hits: Iterable[Scored]) -> Iterator[str]:
-    """The lines of one query in a TREC run, ranks from 1, scores in full.
+    """Yield the lines of one query in a TREC run, with ranks from 1 and full scores.
 
-    raises  InputError for scores that do not fall with the rank, as readers sort by them, or are not finite
+    raises  InputError for scores that increase with the rank, since readers sort by score, or are not finite
     """
     last = math.inf
     for rank, hit in enumerate(hits, start=1):
@@ -66,17 +66,17 @@ def trec_lines(query: str, hits: Iterable[Scored]) -> Iterator[str]:
 
 
 def jsonl_line(query: str, hits: Iterable[Scored]) -> str:
-    """One query as a JSON object on one line, hits in their order; InputError for scores that are not finite."""
+    """Format one query as one line of JSON, hits in order; raises InputError for scores that are not finite."""
     entry = {"query": query, "hits": [{"name": hit.name, "score": _finite(hit.score, query)} for hit in hits]}
     text = json.dumps(entry, ensure_ascii=False)
-    # Lone surrogates have no UTF-8 form, and terminals and readers of lines break at more than the newline.
+    # Lone surrogates cannot be encoded in UTF-8, and other characters than the newline break lines in some readers.
     return json.dumps(entry) if is_awkward(text.replace(" ", "")) else text
 
 
 def pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str]:
-    """Pairs of images, `query image`, each unordered pair once and none of an image with itself.
+    """Yield pairs of images, `query image`, each unordered pair once and no image with itself.
 
-    raises  InputError for names that the format cannot carry: with white space, or beginning with #
+    raises  InputError for names that the format cannot represent: with white space, or beginning with #
     """
     seen: set[tuple[str, str]] = set()
     for query, hits in rankings:
@@ -88,9 +88,10 @@ def pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str
 
 
 def ranked_pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str]:
-    """The whole of every ranking as pairs, `query image`, best image first, so that it can be evaluated again.
+    """Yield every ranking completely as pairs, `query image`, best image first, so that it can be evaluated again.
 
-    A query is left out of its own ranking. raises  InputError for names that the format cannot carry, see `pair_name`
+    A query is omitted from its own ranking. Raises InputError for names that the format cannot represent, see
+    `pair_name`.
     """
     for query, hits in rankings:
         for hit in hits:
@@ -99,22 +100,22 @@ def ranked_pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Itera
 
 
 def gldv2_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str]:
-    """The lines of a retrieval submission, header first; an image is known by its name without folder and extension.
+    """Yield the lines of a retrieval submission, header first; an image id is the name without folder and extension.
 
-    raises  InputError for such ids that are no names of a CSV, or stand twice in one ranking
+    raises  InputError for ids that the CSV cannot represent, or that are repeated in a ranking
     """
     yield "id,images"
     for query, hits in rankings:
         ids = [submitted_id(hit.name) for hit in itertools.islice(hits, SUBMITTED)]
         if (twice := repeated(ids)) is not None:
-            raise InputError(f"query {query!r}: two images have the id {twice!r}; a submission needs ids that differ")
+            raise InputError(f"query {query!r}: two images have the id {twice!r}; a submission needs distinct ids")
         yield f"{submitted_id(query)},{' '.join(ids)}"
 
 
 def submitted_id(name: str) -> str:
-    """The name without folders and the extension of an image; InputError when a submission cannot carry it.
+    """Return the name without folders and image extension; raises InputError if a submission cannot represent it.
 
-    A distractor keeps its mark, so that its id is that of no image of the database.
+    A distractor keeps its mark, so that its id differs from those of the database images.
     """
     mark, own = split_mark(name)
     found = mark + last_part(own)
@@ -122,14 +123,14 @@ def submitted_id(name: str) -> str:
 
 
 def submitted_word(kind: str, word: str, *, empty: bool) -> str:
-    """The word itself, an id or a label; InputError when the CSV of a submission cannot carry it."""
+    """Return the word, an id or a label; raises InputError if the CSV of a submission cannot represent it."""
     if empty or is_awkward(word) or {",", '"'} & set(word):
         raise InputError(f"the {kind} {word!r} is empty or has white space, a comma or a quote: use another format")
     return word
 
 
 def run_lines(rankings: Iterable[tuple[str, Iterable[Scored]]], form: str) -> Iterator[str]:
-    """The lines, without line ends, of rankings in one of `FORMATS`; InputError for another."""
+    """Yield the lines, without line ends, of rankings in one of `FORMATS`; raises InputError for another format."""
     if form == "pairs":
         return pair_lines(rankings)
     if form == "jsonl":
@@ -144,10 +145,10 @@ def run_lines(rankings: Iterable[tuple[str, Iterable[Scored]]], form: str) -> It
 def write_run(
     path: Path | str, rankings: Mapping[str, Iterable[Scored]] | Iterable[tuple[str, Iterable[Scored]]], form: str
 ) -> None:
-    """Write a ranking file in one of `FORMATS`, whole or not at all; of pairs all that were ranked, in both directions.
+    """Write a ranking file in one of `FORMATS`, atomically; pairs include all ranked images, in both directions.
 
-    rankings  taken one by one: those that an iterator makes need never be in memory together
-    raises    InputError for names and scores that the format cannot carry; StorageError
+    rankings  consumed one by one, so those of an iterator need not be in memory together
+    raises    InputError for names and scores that the format cannot represent; StorageError
     """
     path = Path(path)
     one_by_one = rankings.items() if isinstance(rankings, Mapping) else rankings
@@ -156,12 +157,12 @@ def write_run(
 
 
 def read_run(path: Path | str) -> dict[str, list[str]]:
-    """Query → names of the images, best first, from a file of any of the formats above, told apart by its content.
+    """Read query → names of the images, best first, from a file of any format above, detected from its content.
 
-    A TREC run is ordered by falling score, equal scores by rank, as its evaluators do; the others as they stand.
+    A TREC run is sorted by decreasing score, ties by rank, as its evaluators do; the others keep their order.
 
-    raises  FormatError for a file of another kind; DamagedError, with the number of the line, for lines that do not fit
-            and images that stand twice under one query; NotFoundError, StorageError
+    raises  FormatError for a file of another kind; DamagedError, with the number of the line, for invalid lines and
+            images that are repeated under one query; NotFoundError, StorageError
     """
     path = Path(path)
     with open_file(path, "a ranking file") as file:
@@ -182,7 +183,7 @@ def _filled_lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _reader(line: bytes, path: Path) -> Callable[[Iterable[tuple[int, bytes]], Path], dict[str, list[str]]]:
-    """What reads a file of this first line; the query of a TREC run may begin with a brace too."""
+    """Return the reader for a file with this first line; the query of a TREC run may begin with a brace too."""
     columns = len(line.split())
     if line[:1] == b"{" and (columns != 6 or _jsonl_entry(line) is not None):
         return _read_jsonl
@@ -195,7 +196,7 @@ def _reader(line: bytes, path: Path) -> Callable[[Iterable[tuple[int, bytes]], P
 
 def _finite(score: float, query: str) -> float:
     if not math.isfinite(score):
-        raise InputError(f"query {query!r}: a score is {score}, only finite scores can be written")
+        raise InputError(f"query {query!r}: a score is {score}, but only finite scores can be written")
     return float(score)
 
 
@@ -206,19 +207,19 @@ def _column(name: str) -> str:
 
 
 def pair_name(name: str) -> str:
-    """The name itself, or InputError when a list of pairs cannot carry it."""
+    """Return the name; raises InputError if a list of pairs cannot represent it."""
     check_pair_names([name])
     return name
 
 
 def check_pair_names(names: Iterable[str]) -> None:
-    """InputError when a list of pairs cannot carry some names; the first of them in byte order are named."""
+    """Raise InputError if a list of pairs cannot represent some names; lists the first of them in byte order."""
     refused = [name for name in names if not name or is_awkward(name) or name.startswith("#")]
     if refused:
         ordered = sorted(refused, key=lambda name: name.encode("utf-8", "surrogatepass"))
         raise InputError(
-            f"{list_names(ordered)}: a list of pairs cannot carry names that are empty, have white space, or begin "
-            "with #, which readers take for a comment; rename the images, or use --format jsonl"
+            f"{list_names(ordered)}: a list of pairs cannot represent names that are empty, have white space, or "
+            "begin with #, which marks a comment; rename the images, or use --format jsonl"
         )
 
 
@@ -243,7 +244,7 @@ def _trec_columns(line: bytes, number: int, path: Path) -> tuple[str, str, int, 
     except InputError as error:
         _broken(str(error), number, path)
     except ValueError:
-        _broken("a rank or score that is no number, or a name that is not UTF-8", number, path)
+        _broken("a rank or score that is not a number, or a name that is not UTF-8", number, path)
     if not math.isfinite(score):
         _broken("a score that is not finite", number, path)
     return query, image, rank, score
@@ -270,7 +271,7 @@ def _read_jsonl(lines: Iterable[tuple[int, bytes]], path: Path) -> dict[str, lis
     for number, line in lines:
         entry = _jsonl_entry(line)
         if entry is None:
-            _broken('no object {"query": name, "hits": [{"name": name, "score": number}, ...]}', number, path)
+            _broken('not an object {"query": name, "hits": [{"name": name, "score": number}, ...]}', number, path)
         query, names = entry
         if query in found:
             _broken(f"query {query!r} for the second time", number, path)
