@@ -269,7 +269,7 @@ def test_the_command_says_what_failed(place: Path, tmp_path: Path) -> None:
         (("=x",), (), "NAME=FEATURES"),
         (("sift=",), (), "NAME=FEATURES"),
         (("a=x", "a=y"), (), "same name"),
-        (("a=x",), ("b=y",), "none of the sources a"),
+        (("a=x",), ("b=y",), "is not one of the sources a"),
     ],
 )
 def test_words_that_name_no_source_are_refused(sources: tuple[str, ...], learn_on: tuple[str, ...], match: str) -> None:

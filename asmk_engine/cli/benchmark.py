@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class Numbers(click.ParamType):
-    """Whole numbers above 0 with commas between them."""
+    """Comma-separated positive integers."""
 
     name = "N,N,..."
 
     def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> tuple[int, ...]:
-        """The numbers, as a tuple."""
+        """Return the numbers as a tuple."""
         if isinstance(value, tuple):
             return value
         parts = [part.strip() for part in str(value).split(",")]
         if not all(part.isdecimal() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r}: expected whole numbers above 0 with commas between them", param, context)
+            self.fail(f"{value!r}: expected comma-separated whole numbers above 0", param, context)
         return tuple(dict.fromkeys(int(part) for part in parts))
 
 
@@ -44,11 +44,11 @@ NUMBERS = Numbers()
     earlier="--truth",
     type=PATH,
     required=True,
-    help="The ground truth, as for `evaluate`.",
+    help="Ground truth, as for `evaluate`.",
 )
-@click.option("-o", "--output", type=PATH, required=True, help="The work folder; tables and figures go there too.")
-@click.option("--n", "strongest", type=NUMBERS, default="1000", show_default=True, help="Strongest features kept.")
-@click.option("--words", type=NUMBERS, default="4096", show_default=True, help="Visual words.")
+@click.option("-o", "--output", type=PATH, required=True, help="Work folder, also for tables and figures.")
+@click.option("--n", "strongest", type=NUMBERS, default="1000", show_default=True, help="Strongest features per image.")
+@click.option("--words", type=NUMBERS, default="4096", show_default=True, help="Number of visual words.")
 @click.option("--bits", type=NUMBERS, help="Bits of a code.  [default: dimensions of the descriptors]")
 @click.option(
     "--assignments",
@@ -56,19 +56,29 @@ NUMBERS = Numbers()
     type=NUMBERS,
     default="5",
     show_default=True,
-    help="Words per query feature.",
+    help="Number of words per query descriptor.",
 )
-@click.option("--pca", type=NUMBERS, help="Dimensions of global descriptors, beside all of them.")
-@click.option("--pq", type=NUMBERS, help="Sub-spaces of global descriptors, 8 or 1 dimensions, beside none.")
-@click.option("--one-at-a-time", is_flag=True, help="Vary one option at a time, the first values being the base.")
-@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Seeds of each clustering.")
-@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds of k-means.")
+@click.option("--pca", type=NUMBERS, help="Dimensions of global descriptors after PCA, in addition to no PCA.")
 @click.option(
-    "--training-per-word", type=click.IntRange(min=1), default=80, show_default=True, help="Descriptors for k-means."
+    "--pq",
+    type=NUMBERS,
+    help="Dimensions of a sub-space in product quantisation of global descriptors, 8 or 1, in addition to none.",
 )
-@click.option("--learn-on", multiple=True, metavar="NAME=FEATURES", help="Features that codebooks and PCA learn from.")
-@click.option("--queries", multiple=True, metavar="NAME=FEATURES", help="Features of queries that are regions.")
-@click.option("--title", default="Accuracy against memory", show_default=True, help="Of the figure and the page.")
+@click.option("--one-at-a-time", is_flag=True, help="Vary one option at a time, from the first values.")
+@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Number of clustering seeds.")
+@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Number of k-means rounds.")
+@click.option(
+    "--training-per-word",
+    type=click.IntRange(min=1),
+    default=80,
+    show_default=True,
+    help="Training descriptors per word.",
+)
+@click.option("--learn-on", multiple=True, metavar="NAME=FEATURES", help="Features to learn codebooks and PCA from.")
+@click.option(
+    "--queries", multiple=True, metavar="NAME=FEATURES", help="Features of queries that are regions or not indexed."
+)
+@click.option("--title", default="Accuracy against memory", show_default=True, help="Title of the figure and the page.")
 @quiet_option
 def benchmark(
     sources: tuple[str, ...],
@@ -89,11 +99,10 @@ def benchmark(
     title: str,
     quiet: bool,
 ) -> None:
-    """Measure accuracy, memory and time of many ways to index the same photographs.
+    """Measure accuracy, memory and time of many index configurations for the same images.
 
-    Each NAME=FEATURES is a feature set of the photographs of the ground truth, of local features or of global
-    descriptors. Finished stages are kept in the work folder: the same command goes on where it stopped, and tries again
-    what failed.
+    Each NAME=FEATURES is a feature set of the images of the ground truth, with local features or global descriptors.
+    Finished stages are kept in the work folder: the same command resumes an interrupted run, and retries failures.
 
     \b
     Example:
@@ -119,7 +128,7 @@ def benchmark(
     )
     console = Console(quiet)
     paths = source_paths(sources, learn_on, queries)
-    outcome = run(paths, read_ground_truth(ground_truth_path), sweep, output, lambda step: _tell(step, console))
+    outcome = run(paths, read_ground_truth(ground_truth_path), sweep, output, lambda step: _show(step, console))
     if outcome.results:
         written = write_all(output, outcome, title, shlex.join(["asmk-engine", *sys.argv[1:]]))
         click.echo("\n".join(map(str, written)))
@@ -127,16 +136,18 @@ def benchmark(
 
 
 def source_paths(sources: tuple[str, ...], learn_on: tuple[str, ...], queries: tuple[str, ...]) -> list[SourcePaths]:
-    """What the words NAME=FEATURES mean; InputError for another form, or a name that is no source."""
+    """Parse words NAME=FEATURES; raises InputError for another form, or a name that is not a source."""
     from asmk_engine.tradeoff.sources import SourcePaths
 
-    named, learned, asked = (dict(map(_named, words)) for words in (sources, learn_on, queries))
-    for name in (*learned, *asked):
+    named, learned, queried = (dict(map(_named, words)) for words in (sources, learn_on, queries))
+    for name in (*learned, *queried):
         if name not in named:
-            raise InputError(f"{name!r} is none of the sources {', '.join(named)}; give NAME=FEATURES of one of them")
+            raise InputError(
+                f"{name!r} is not one of the sources {', '.join(named)}; give NAME=FEATURES of one of them"
+            )
     if len(named) < len(sources):
-        raise InputError(f"{', '.join(sources)}: two sources have the same name; give each its own")
-    return [SourcePaths(name, path, learned.get(name), asked.get(name)) for name, path in named.items()]
+        raise InputError(f"{', '.join(sources)}: two sources have the same name; give each another name")
+    return [SourcePaths(name, path, learned.get(name), queried.get(name)) for name, path in named.items()]
 
 
 def _named(word: str) -> tuple[str, Path]:
@@ -146,7 +157,7 @@ def _named(word: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _tell(step: Step, console: Console) -> None:
+def _show(step: Step, console: Console) -> None:
     from asmk_engine.tradeoff.results import Failure
 
     outcome = step.outcome
@@ -163,6 +174,6 @@ def _raise_failures(outcome: TradeoffResult, output: Path) -> None:
         count, total = len(outcome.failures), len(outcome.failures) + len(outcome.results)
         first = outcome.failures[0]
         raise InputError(
-            f"{output}: {count} of {plural(total, 'configuration')} failed, first {first.configuration}: {first.reason}; the rest is "
-            "written; run the same command again to try them again"
+            f"{output}: {count} of {plural(total, 'configuration')} failed, first {first.configuration}: "
+            f"{first.reason}; the others are written; run the same command again to retry"
         )

@@ -1,1 +1,1 @@
-"""The trade-off between accuracy, memory and time: many ways to index the same photographs, each of them measured."""
+"""The trade-off between accuracy, memory and time: measurements of many index configurations."""

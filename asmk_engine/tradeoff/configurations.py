@@ -1,4 +1,4 @@
-"""What is swept: the configurations of the benchmark, each one way of indexing and searching the features of a source."""
+"""The configurations of a sweep, each one way of indexing and searching the features of a source."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from asmk_engine.errors import InputError
 class LocalConfiguration:
     """Local features of a source in an ASMK index.
 
-    source       what the features are called
-    strongest    n, how many features of an image are kept at most
-    bits         of a code: dimensions of a descriptor after the projection
-    words        size of the codebook
-    multiple_assignment  words of each query descriptor
+    source               name of the source of the features
+    strongest            n, maximum number of features per image
+    bits                 bits of a code: dimensions of a descriptor after the projection
+    words                size of the codebook
+    multiple_assignment  number of words per query descriptor
     """
 
     source: str
@@ -28,17 +28,17 @@ class LocalConfiguration:
 
     @property
     def method(self) -> str:
-        """What the method is called in tables: that of the source."""
+        """Name of the method in tables: that of the source."""
         return self.source
 
     @property
     def kind(self) -> str:
-        """`asmk`."""
+        """Kind of the index: `asmk`."""
         return "asmk"
 
     @property
     def needs_seeds(self) -> bool:
-        """Whether another seed gives another result: k-means begins at random."""
+        """Whether the result depends on the seed, as k-means is initialised at random."""
         return True
 
     def __str__(self) -> str:
@@ -48,10 +48,10 @@ class LocalConfiguration:
 
 @dataclass(frozen=True)
 class GlobalConfiguration:
-    """Global descriptors of a source, one of an image, in a flat index.
+    """Global descriptors of a source, one per image, in a flat index.
 
-    pca  dimensions that are kept, or None for all
-    pq   dimensions of a sub-space that becomes one byte, 8 or 1; None for float32
+    pca  dimensions after PCA, or None for all
+    pq   dimensions of a sub-space, which is encoded as one byte: 8 or 1; None for float32
     """
 
     source: str
@@ -60,17 +60,17 @@ class GlobalConfiguration:
 
     @property
     def method(self) -> str:
-        """What the method is called in tables, such as `gem+pca+pq8`."""
+        """Name of the method in tables, such as `gem+pca+pq8`."""
         return f"{self.source}{'+pca' if self.pca else ''}{f'+pq{self.pq}' if self.pq else ''}"
 
     @property
     def kind(self) -> str:
-        """`flat`, `pca`, `pq` or `pca+pq`."""
+        """Kind of the index: `flat`, `pca`, `pq` or `pca+pq`."""
         return "+".join(name for name in ("pca", "pq") if getattr(self, name)) or "flat"
 
     @property
     def needs_seeds(self) -> bool:
-        """Whether another seed gives another result: only the clustering of sub-spaces begins at random."""
+        """Whether the result depends on the seed: only the clustering of sub-spaces is initialised at random."""
         return self.pq is not None
 
     def __str__(self) -> str:
@@ -83,13 +83,15 @@ Configuration = LocalConfiguration | GlobalConfiguration
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is tried, the first value of each list being the base.
+    """The values to measure; the first value of each list is the base.
 
-    strongest, bits, words, assignments   of local features; no bits stand for the dimensions of the descriptors
-    pca, pq          of global descriptors, beside the flat index
-    one_at_a_time    vary one parameter of the base at a time, instead of all combinations
-    seeds            how many seeds of the clustering each configuration is measured with
-    rounds, training_per_word   of k-means; fewer than the defaults of a codebook, since many are trained
+    strongest, bits, words, multiple_assignment
+                       for local features; empty bits mean the dimensions of the descriptors
+    pca, pq            for global descriptors, in addition to the flat index
+    one_at_a_time      vary one parameter of the base at a time, instead of all combinations
+    seeds              number of clustering seeds per configuration
+    rounds, training_per_word
+                       for k-means; lower than the defaults of a codebook, since many codebooks are trained
     """
 
     strongest: tuple[int, ...] = (1000, 400, 2000)
@@ -116,7 +118,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Supply:
-    """What a source has to give: one descriptor of an image or many, their dimensions, and the most of an image."""
+    """The features of a source: global or local, their dimensions, and their maximum number per image."""
 
     is_global: bool
     dim: int
@@ -124,9 +126,9 @@ class Supply:
 
 
 def plan(sweep: Sweep, supplies: Mapping[str, Supply]) -> list[Configuration]:
-    """The configurations of all sources, in their order, without repetition.
+    """List the configurations of all sources, in their order, without repetition.
 
-    More features or bits than a source has stand for all it has; PCA to as many dimensions as it has is left out.
+    More features or bits than a source has are reduced to what it has; PCA that would not reduce dimensions is omitted.
     """
     configurations: list[Configuration] = []
     for source, supply in supplies.items():
@@ -153,7 +155,7 @@ def _global_configurations(sweep: Sweep, source: str, supply: Supply) -> Iterato
 
 
 def _combined(lists: tuple[tuple[int | None, ...], ...], one_at_a_time: bool) -> Iterator[tuple]:
-    """All combinations of one value of each list, or those that differ from the first ones in one place at most."""
+    """Yield all combinations of one value per list, or only those that differ from the base in at most one value."""
     if not one_at_a_time:
         yield from itertools.product(*lists)
         return

@@ -1,7 +1,7 @@
-"""The figure: mAP against bytes per image on a logarithmic axis, a line for each source, and the Pareto front.
+"""The figure: mAP over bytes per image on a logarithmic axis, a line per source, and the Pareto front.
 
-After figure 1 of Tolias et al., ECCV 2020, which draws mAP against the memory of a million images. Needs matplotlib,
-which comes with the extra `plots`.
+Like figure 1 of Tolias et al., ECCV 2020, which plots mAP over the memory of a million images. Needs matplotlib, which
+the extra `plots` installs.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ MILLION = 1_000_000
 
 
 def draw(results: Sequence[Result], title: str) -> dict[str, bytes]:
-    """The figure as `png` and `svg`, the same bytes for the same results and version of matplotlib.
+    """Draw the figure as `png` and `svg`, with the same bytes for the same results and version of matplotlib.
 
-    Each configuration is a point, a source's own best ones are joined by a line, and whiskers on the Pareto front are the 95 %
-    intervals. Raises DependencyError without matplotlib, InputError for no results.
+    Each configuration is a point, a line joins the Pareto front of each source, and error bars on the overall Pareto
+    front are the 95 % intervals. Raises DependencyError without matplotlib, InputError if there are no results.
     """
     if find_spec("matplotlib") is None:
         raise DependencyError("matplotlib, which draws the figure, is missing: pip install 'asmk-engine[plots]'")
     if not results:
-        raise InputError("there is no result to draw: every configuration failed; see failed.txt in the work folder")
+        raise InputError("no results to draw, since every configuration failed; see failed.txt in the work folder")
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "asmk-engine", "font.family": "DejaVu Sans", "font.size": 10}):
@@ -81,7 +81,7 @@ def _draw_source(axes: Axes, source: str, results: list[Result], colour: str) ->
 
 def _draw_front(axes: Axes, front: list[Result]) -> None:
     sizes, precisions = _places(front)
-    stepped: dict[str, Any] = {"drawstyle": "steps-post"}  # between two of them nothing better was measured
+    stepped: dict[str, Any] = {"drawstyle": "steps-post"}  # nothing better was measured between two points
     axes.plot(
         sizes, precisions, color=PARETO, linewidth=1.1, linestyle=(0, (4, 3)), label="Pareto front", zorder=5, **stepped
     )
@@ -104,7 +104,7 @@ def _label(axes: Axes, results: Sequence[Result], title: str) -> None:
     axes.grid(True, color="#d8dee4", linewidth=0.6)
     axes.set_axisbelow(True)
     above = axes.secondary_xaxis("top", functions=(_gibibytes, _bytes))
-    above.set_xlabel("GiB of a million such images (extrapolated: a million times the bytes below)", fontsize=8.5)
+    above.set_xlabel("GiB of a million such images (extrapolated: a million times the bytes per image)", fontsize=8.5)
     above.tick_params(labelsize=8.5)
     for axis in (axes.xaxis, above.xaxis):
         _mark_plainly(axis)
@@ -119,7 +119,7 @@ def _bytes(size: Any) -> Any:
 
 
 def _mark_plainly(axis: Any) -> None:
-    """Ticks at 1, 2 and 5 times the powers of ten, written in full."""
+    """Place ticks at 1, 2 and 5 times the powers of ten, with full numbers as labels."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -134,5 +134,5 @@ def _legends(figure: Figure, axes: Axes, kinds: list[str]) -> None:
         return Line2D([], [], marker=marker, color="#6e7781", alpha=strength, linestyle="none", label=label)
 
     marks = [mark(MARKERS[kind], KINDS[kind]) for kind in kinds]
-    handles = [*axes.get_legend_handles_labels()[0], *marks, mark("o", "beaten by its source", 0.35)]
+    handles = [*axes.get_legend_handles_labels()[0], *marks, mark("o", "not on the front of its source", 0.35)]
     figure.legend(handles=handles, loc="outside right upper", fontsize=9, frameon=False)

@@ -1,10 +1,10 @@
-"""What is measured of an index beside the quality of its answers: bytes, words, and milliseconds.
+"""Measurements of an index other than accuracy: bytes, words, and milliseconds.
 
-Times are processor time, of all threads together, since on a machine with other work the clock on the wall says little:
-on an idle one a single thread takes as long. Those of queries are medians over queries of the best of a few repeats.
-Scoring runs on one thread; the assignment of words is a product of matrices, on as many threads as the linear algebra
-library takes. Scoring is measured a second time on copies of the images under other names, enough of them that the
-fixed cost of a search no longer shows: what an image takes there is what the extrapolation rests on.
+Times are processor time, summed over all threads, since wall-clock time says little on a machine with other load; on an
+idle one it is the wall-clock time of a single thread. Query times are medians over queries of the best of a few
+repeats. Scoring runs on one thread; word assignment is a matrix product, on as many threads as the linear algebra
+library uses. Scoring is measured a second time on copies of the images under other names, so many that the fixed cost
+of a search is negligible: the extrapolation uses that time per image.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from asmk_engine.inverted.signatures import Signature
 Made = TypeVar("Made")
 REPEATS = 5
 TIMED_QUERIES = 24
-TOP = 100  # images of an answer that is timed
+TOP = 100  # length of a ranking in timed searches
 COPIED_POSTINGS = 1 << 22
 COPIED_BYTES = 1 << 26
 COPIED_IMAGES = 100_000
 
 
 def milliseconds(tasks: Sequence[Callable[[], object]], repeats: int = REPEATS) -> float:
-    """Median over the tasks of the best of some repeats of each; the first task runs once before, uncounted."""
+    """Return the median over tasks of the best of some repeats of each, after one run of the first task as warm-up."""
     tasks[0]()
     return 1000 * statistics.median(_seconds(task, repeats) for task in tasks)
 
@@ -47,37 +47,37 @@ def _seconds(task: Callable[[], object], repeats: int) -> float:
 
 
 def timed(work: Callable[[], Made]) -> tuple[Made, float]:
-    """What a piece of work makes, and the seconds of processor time it took."""
+    """Return the result of `work` and the seconds of processor time it took."""
     begun = time.process_time()
     made = work()
     return made, time.process_time() - begun
 
 
 def disk_bytes(index: Index | GlobalIndex) -> dict[str, int]:
-    """Bytes on the disk: of the `segments`, and apart from them of the `codebook`, or what has its place."""
+    """Return the bytes on disk of the `segments`, and separately of the `codebook` (or codec)."""
     manifest = index.snapshot.manifest
     return {"segments": sum(entry.file.bytes for entry in manifest.segments), "codebook": manifest.encoder.bytes}
 
 
 def touched(index: Index, signatures: Sequence[Signature]) -> float:
-    """Mean over queries of the postings that a search reads: those of the words of the query."""
+    """Return the mean number of postings that a search reads: those of the words of the query."""
     lengths = index.snapshot.list_lengths
     return float(np.mean([lengths[signature.words].sum() for signature in signatures]))
 
 
 def scoring_milliseconds(searcher: Searcher, signatures: Sequence[Signature]) -> float:
-    """Milliseconds from a signature to the best hundred images, on one thread."""
+    """Measure the milliseconds from a signature to the best hundred images, on one thread."""
     return milliseconds([functools.partial(searcher.search, one, TOP, threads=1) for one in signatures])
 
 
 def vector_milliseconds(searcher: GlobalSearcher, vectors: np.ndarray) -> float:
-    """Milliseconds from a projected descriptor, one of [q, D], to the best hundred images, on one thread."""
+    """Measure the milliseconds from a projected descriptor, a row of [q, D], to the best hundred, on one thread."""
     rows = [vectors[place : place + 1] for place in range(len(vectors))]
     return milliseconds([functools.partial(searcher.nearest, row, TOP, threads=1) for row in rows])
 
 
 def copied_index(folder: Path, index: Index) -> tuple[Index, int]:
-    """An index in a new folder with so many copies of all images that it has millions of postings; and how many."""
+    """Create an index with enough copies of all images to have millions of postings; returns it and their number."""
     segment = index.snapshot.segments[0]
     copies = _copies(COPIED_POSTINGS, segment.postings, segment.images)
     words, images = segment.decode_words(), segment.decode_images()
@@ -90,7 +90,7 @@ def copied_index(folder: Path, index: Index) -> tuple[Index, int]:
 
 
 def copied_vectors(folder: Path, index: GlobalIndex) -> tuple[GlobalIndex, int]:
-    """A global index in a new folder with so many copies of all vectors that they leave the cache; and how many."""
+    """Create a global index with enough copies of all vectors to exceed the cache; returns it and their number."""
     segment = index.snapshot.segments[0]
     copies = _copies(COPIED_BYTES, segment.vectors.nbytes, segment.images)
     names, fingerprints = _copied_names(segment.images, copies)
@@ -108,5 +108,5 @@ def _copied_names(images: int, copies: int) -> tuple[list[bytes], np.ndarray]:
 
 
 def codec_milliseconds(codec: Codec, descriptors: Sequence[np.ndarray]) -> float:
-    """Milliseconds of the projection of one descriptor [1, D0]: what the assignment of words is to local features."""
+    """Measure the milliseconds to project one descriptor [1, D0], the counterpart of word assignment."""
     return milliseconds([functools.partial(codec.apply, one) for one in descriptors])

@@ -1,4 +1,4 @@
-"""The page: figure, table, and how it was measured, in one HTML file that loads nothing and runs nothing."""
+"""The HTML page: figure, table, and notes on the measurement, in one file without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ code { background: #f0f2f4; padding: 1px 4px }
 
 @dataclass(frozen=True)
 class Circumstances:
-    """How the numbers came about: the command, the machine and the day, each a line of text."""
+    """How the numbers were measured: the command, the machine and the date, each one line of text."""
 
     command: str
     machine: str
@@ -31,40 +31,40 @@ class Circumstances:
 
 
 def notes(circumstances: Circumstances, results: Sequence[Result]) -> list[str]:
-    """What has to be known to read the numbers, a sentence or two each."""
+    """List what is needed to interpret the numbers, a sentence or two each."""
     images = max((one.images for one in results), default=0)
     queries = max((one.queries for one in results), default=0)
     return [
-        f"Measured on {images} photographs and {queries} queries, {circumstances.date}, {circumstances.machine}.",
+        f"Measured on {images} images and {queries} queries, {circumstances.date}, {circumstances.machine}.",
         "mAP is the mean over the seeds of the clustering; its interval is a bootstrap over the queries (95 %). Two "
         "methods whose intervals overlap may still differ: the queries are the same.",
-        "Bytes are those of the files of the index, names and tables included, the codebook (or codec) apart.",
-        "Times are processor time, of all threads together, and those of queries medians of the best of five repeats. "
-        "Scoring is on one thread; features of a query are given, their extraction is not counted.",
-        "What is called extrapolated was never measured: see asmk_engine/tradeoff/extrapolate.py for the model. It "
-        "keeps the codebook and the words per image as they are.",
+        "Bytes are those of the index files, including names and tables, but not the codebook (or codec).",
+        "Times are processor time, summed over all threads; query times are medians of the best of five repeats. "
+        "Scoring uses one thread; query times do not include feature extraction.",
+        "Extrapolated numbers are not measured but modelled, see asmk_engine/tradeoff/extrapolate.py. The model keeps "
+        "the codebook and the words per image.",
     ]
 
 
 def page(
     title: str, svg: bytes, results: Sequence[Result], failures: Iterable[Failure], circumstances: Circumstances
 ) -> str:
-    """The HTML page; every text from outside is escaped."""
-    told = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes(circumstances, results))
+    """Format the HTML page; all external text is escaped."""
+    paragraphs = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes(circumstances, results))
     failed = "".join(f"<li>{html.escape(f'{one.configuration}: {one.reason}')}</li>\n" for one in failures)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         f"<style>{STYLE}</style></head><body>\n<h1>{html.escape(title)}</h1>\n"
-        f"{_inline(svg)}\n<p><code>{html.escape(circumstances.command)}</code></p>\n{told}"
-        f'<div class="scroll">{_table(results)}</div>\n<p>★ and shaded: on the Pareto front, no other row is at least '
-        "as precise in as few bytes.</p>\n"
-        + (f"<h2>Cells that failed</h2>\n<ul>{failed}</ul>\n" if failed else "")
+        f"{_inline(svg)}\n<p><code>{html.escape(circumstances.command)}</code></p>\n{paragraphs}"
+        f'<div class="scroll">{_table(results)}</div>\n<p>★ and shaded: on the Pareto front, no other row has at least '
+        "the same mAP in as few bytes.</p>\n"
+        + (f"<h2>Failed configurations</h2>\n<ul>{failed}</ul>\n" if failed else "")
         + "</body></html>\n"
     )
 
 
 def _inline(svg: bytes) -> str:
-    """The `svg` element without what a file of its own begins with."""
+    """Return the `svg` element without the prologue of an SVG file."""
     text = svg.decode()
     return text[text.index("<svg") :]
 

@@ -1,4 +1,4 @@
-"""What a configuration is worth: the measurements of its seeds put together, and the Pareto front over all configurations."""
+"""The result of a configuration, combined over its seeds, and the Pareto front over all configurations."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from asmk_engine.tradeoff.stages import Measurement
 class Result:
     """A measured configuration; means over its seeds, times and bytes of the median seed.
 
-    row                what the precision is of, such as `medium`
-    precision          mAP in [0, 1] and its 95 % interval over queries, each query's mean over the seeds
-    other_rows         mAP in [0, 1] of the other rows of the report, such as `hard`
-    seed_spread        largest less smallest mAP of a seed
-    bytes_per_image    on the disk, all but the codebook
-    codebook_bytes     on the disk, of the codebook or what has its place
-    words_per_image    postings of an image, None for one vector
-    assignment_milliseconds, scoring_milliseconds   of a query, of processor time as all times
-    build_seconds      of indexing, without the extraction of features
-    learning_seconds   of the codebook, or of PCA and sub-spaces
-    extrapolated       what more images would take, by the model of `extrapolate`
+    row               row of the report that `precision` is from, such as `medium`
+    precision         mAP in [0, 1] and its 95 % interval over queries, each query's mean over the seeds
+    other_rows        mAP in [0, 1] of the other rows of the report, such as `hard`
+    seed_spread       largest minus smallest mAP of a seed
+    bytes_per_image   on disk, without the codebook
+    codebook_bytes    on disk, of the codebook or codec
+    words_per_image   postings per image, None for global descriptors
+    assignment_milliseconds, scoring_milliseconds
+                      per query, processor time like all times
+    build_seconds     of indexing, without feature extraction
+    learning_seconds  of the codebook, or of PCA and sub-spaces
+    extrapolated      memory and time of more images by the model of `extrapolate`
     """
 
     configuration: Configuration
@@ -49,14 +50,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Failure:
-    """A configuration that could not be measured, and why, in one line."""
+    """A configuration that could not be measured, and the reason in one line."""
 
     configuration: Configuration
     reason: str
 
 
 def put_together(configuration: Configuration, measured: Sequence[Measurement]) -> Result:
-    """The result of a configuration from what was measured with each seed, one or more."""
+    """Combine the measurements of a configuration, one per seed and at least one."""
     per_seed = [statistics.fmean(one.evaluation["per_query"].values()) for one in measured]
     names = list(measured[0].evaluation["per_query"])
     precisions = [statistics.fmean(one.evaluation["per_query"][name] for one in measured) for name in names]
@@ -96,9 +97,9 @@ def _median(values: Iterable[float]) -> float:
 
 
 def pareto_front(results: Iterable[Result]) -> list[Result]:
-    """The results that no other one beats in both bytes per image and precision, fewest bytes first.
+    """Return the results that no other result beats in both bytes per image and mAP, fewest bytes first.
 
-    Of several with the same bytes the most precise one stands, and of equals in both the first.
+    Of results with the same bytes, keeps the one with the highest mAP, and of ties the first.
     """
     front: list[Result] = []
     for result in sorted(results, key=lambda one: (one.bytes_per_image, -one.precision.mean)):

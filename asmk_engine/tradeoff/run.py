@@ -1,4 +1,4 @@
-"""The run: every configuration of a sweep measured, one after the other, and what failed noted."""
+"""The run: measures every configuration of a sweep, one after the other, and records failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAULTS = "failed.txt"
 
 @dataclass(frozen=True)
 class Step:
-    """One configuration was dealt with: its number from 1, of how many, what came of it, and seconds that the rest may take."""
+    """A processed configuration: its number from 1, the total, its outcome, and the estimated seconds for the rest."""
 
     number: int
     total: int
@@ -32,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True)
 class TradeoffResult:
-    """All configurations of a run, those that were measured and those that failed, in the order of the plan."""
+    """The measured and the failed configurations of a run, in the order of the plan."""
 
     results: tuple[Result, ...]
     failures: tuple[Failure, ...]
@@ -45,16 +45,16 @@ def run(
     work: Path,
     on_step: Callable[[Step], None] | None = None,
 ) -> TradeoffResult:
-    """Measure every configuration of the sweep over the sources, or take it from the folder `work`, where it was measured.
+    """Measure every configuration of the sweep over the sources, except those already measured in the folder `work`.
 
-    A configuration that fails, for whatever reason, is noted in `failed.txt` there with the place in the program, and tried
-    again by the next run; the others go on. Raises InputError for two sources of one name, and what opening a source
-    raises.
+    A configuration that fails for any reason is recorded in `failed.txt` there with its traceback, and retried by the
+    next run; the others are measured. Raises InputError for two sources with the same name, and the errors of
+    `open_source`.
     """
     names = [one.name for one in paths]
     if len(set(names)) < len(names) or not names:
         raise InputError(
-            f"the sources are called {', '.join(names) or 'nothing'}; give one or more, of different names"
+            f"the names of the sources are {', '.join(names) or 'missing'}; give one or more, with different names"
         )
     Folder(work).make()
     with WriterLock(work):
@@ -89,9 +89,7 @@ def _outcome(
         return put_together(
             configuration, [measure_configuration(cache, source, configuration, sweep, seed) for seed in seeds]
         )
-    except (
-        Exception
-    ) as error:  # one configuration must not lose the others, not even by a bug, which the file then tells of
+    except Exception as error:  # no failure, not even a bug, may stop the other configurations; the file records it
         kind = "" if isinstance(error, AsmkError) else f"{type(error).__name__}: "
         reason = kind + " ".join(str(error).split())
         faults.append(f"{configuration}: {reason}\n{traceback.format_exc()}\n")

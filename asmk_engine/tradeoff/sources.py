@@ -1,4 +1,4 @@
-"""The sources of the benchmark: feature sets of the same photographs, and the ground truth in their names."""
+"""The sources of the benchmark: feature sets of the same images, and the ground truth with their names."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from asmk_engine.tradeoff.configurations import Supply
 
 
 class StrongestFeatures(FeatureSet):
-    """A feature set of which only the strongest features of each image are seen."""
+    """A feature set that yields only the strongest features of each image."""
 
     most = 0
-    """How many of an image."""
+    """Maximum number of features per image."""
 
     @classmethod
     def of(cls, path: Path, most: int) -> StrongestFeatures:
-        """The `most` strongest of each image of the set at `path`; raises as `FeatureSet.open`."""
+        """Open the set at `path`, limited to the `most` strongest features per image; raises as `FeatureSet.open`."""
         found = cast(StrongestFeatures, cls.open(path))
         found.most = most
         return found
 
     def count(self, name: str) -> int:
-        """Features of one image that are seen."""
+        """Return the number of features of an image, within the limit."""
         return min(super().count(name), self.most)
 
     def read(self, name: str) -> Features:
-        """The strongest features of one image; NotFoundError for an unknown name."""
+        """Read the strongest features of an image; raises NotFoundError for an unknown name."""
         return super().read(name).strongest(self.most)
 
     def images(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, Features]]:
-        """Names and strongest features, in the order of the whole set."""
+        """Yield names and strongest features, in the order of the whole set."""
         return ((name, found.strongest(self.most)) for name, found in super().images(names))
 
 
 @dataclass(frozen=True)
 class SourcePaths:
-    """Where a source lies.
+    """The paths of a source.
 
-    name      what it is called in tables and figures
-    features  the feature set of the photographs
-    learn_on  another feature set, from which codebooks, PCA and sub-spaces are learned, or None for the same
-    queries   the features of queries that are regions or no images of the set, or None
+    name      name in tables and figures
+    features  feature set of the database images
+    learn_on  another feature set to learn codebooks, PCA and sub-spaces from, or None for the same
+    queries   features of queries that are regions or not in the feature set, or None
     """
 
     name: str
@@ -59,7 +59,7 @@ class SourcePaths:
 
 @dataclass(frozen=True)
 class FeatureSupply:
-    """A source that was opened: its paths, its supply, and the ground truth in its names.
+    """An opened source: its paths, its supply, and the ground truth with its names.
 
     key, learn_key, queries_key  fingerprints of the three feature sets
     """
@@ -73,11 +73,11 @@ class FeatureSupply:
 
     @property
     def learn_on(self) -> Path:
-        """The feature set from which is learned."""
+        """The feature set to learn from."""
         return self.paths.learn_on or self.paths.features
 
     def queries(self, most: int) -> list[tuple[GroundTruthQuery, Features]]:
-        """The queries of the ground truth with their strongest features; InputError where those of a region are missing."""
+        """Return the queries with their strongest features; raises InputError if those of a region are missing."""
         whole = StrongestFeatures.of(self.paths.features, most)
         own = [query for query in self.ground_truth.queries if query.box is None and query.name in whole]
         found = dict(whole.images([query.name for query in own]))
@@ -92,14 +92,14 @@ class FeatureSupply:
         if regions is None or len(places) < len(names):
             missing = next(name for name in names if name not in places)
             raise InputError(
-                f"{self.paths.features}: {len(names) - len(places)} queries, such as {missing!r}, are regions or no "
-                f"images of the set; extract their regions and give them with --queries {self.paths.name}=FEATURES"
+                f"{self.paths.features}: {len(names) - len(places)} queries, such as {missing!r}, are regions or not "
+                f"in the feature set; extract their regions and give them with --queries {self.paths.name}=FEATURES"
             )
         return {name: regions.read(place) for name, place in places.items()}
 
 
 def open_source(paths: SourcePaths, ground_truth: GroundTruth) -> FeatureSupply:
-    """Open the feature sets of a source; errors name the set that cannot be used."""
+    """Open the feature sets of a source; errors name the set they are about."""
     features = FeatureSet.open(paths.features)
     learn_on = FeatureSet.open(paths.learn_on) if paths.learn_on else features
     if learn_on.recipe != features.recipe or learn_on.dim != features.dim:
@@ -109,7 +109,7 @@ def open_source(paths: SourcePaths, ground_truth: GroundTruth) -> FeatureSupply:
         )
     most = max((features.count(name) for name in features.names), default=0)
     if most == 0:
-        raise InputError(f"{features.path}: no image has a feature; give a set with features to sweep")
+        raise InputError(f"{features.path}: no image has a feature; give a feature set that is not empty")
     supply = Supply(features.recipe.is_global, features.dim, most)
     queries_key = features_key(FeatureSet.open(paths.queries)) if paths.queries else ""
     resolved = resolve(ground_truth, features.names).ground_truth
@@ -117,13 +117,13 @@ def open_source(paths: SourcePaths, ground_truth: GroundTruth) -> FeatureSupply:
 
 
 def features_key(features: FeatureSet) -> str:
-    """16 hexadecimal digits that stand for a feature set: its recipe, and the images and how many features of each."""
+    """Return 16 hexadecimal digits for a feature set: its recipe, and the images with their numbers of features."""
     images = [[name, features.count(name), features.source(name).fingerprint] for name in features.names]
     return key_of({"recipe": features.recipe.to_json(), "dim": features.dim, "images": images})
 
 
 def ground_truth_key(ground_truth: GroundTruth) -> str:
-    """16 hexadecimal digits that stand for a ground truth."""
+    """Return 16 hexadecimal digits for a ground truth."""
     queries = [
         [query.name, query.box, sorted(query.easy), sorted(query.hard), sorted(query.junk), query.part]
         for query in ground_truth.queries
@@ -132,6 +132,6 @@ def ground_truth_key(ground_truth: GroundTruth) -> str:
 
 
 def queries_key(source: FeatureSupply) -> str:
-    """16 hexadecimal digits that stand for what is asked: names and regions, not what is right."""
-    asked = [[query.name, query.box] for query in source.ground_truth.queries]
-    return key_of({"asked": asked, "features": source.key, "regions": source.queries_key})
+    """Return 16 hexadecimal digits for the queries: names and regions, without their positives."""
+    queries = [[query.name, query.box] for query in source.ground_truth.queries]
+    return key_of({"asked": queries, "features": source.key, "regions": source.queries_key})

@@ -1,10 +1,10 @@
-"""The stages of a configuration: learn, index, search, evaluate; each kept in the work folder under what it was made from.
+"""The stages of a configuration: learn, index, search, evaluate; the work folder keeps each by a key of its inputs.
 
     local features       codebook ──▶ index ──▶ search ──▶ evaluation
     global descriptors              vectors ──▶ search ──▶ evaluation    (the codec is learned with the index)
 
-`search` says what a query costs, `evaluation` what its answer is worth. Cells share what they have in common: the same
-codebook serves every n and every number of assignments.
+`search` measures the cost of a query, `evaluation` the accuracy. Configurations share common stages: one codebook is
+used for every n and every number of assignments.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from asmk_engine.tradeoff.configurations import Configuration, GlobalConfigurati
 from asmk_engine.tradeoff.extrapolate import dense_bytes_per_image
 from asmk_engine.tradeoff.sources import FeatureSupply, StrongestFeatures, ground_truth_key, queries_key
 
-VERSION = 2  # of what the stages measure
+VERSION = 2  # of the measurements
 CODEBOOK, INDEX, COPIES = "codebook.h5", "index", "copies"
 
-Asking = TypeVar("Asking")
-Taken = TypeVar("Taken")
+SearcherType = TypeVar("SearcherType")
+QueryType = TypeVar("QueryType")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A configuration measured with one seed: seconds of learning, and what its stages index, search and evaluation say."""
+    """A configuration measured with one seed: seconds of learning, and the numbers of index, search and evaluation."""
 
     learning_seconds: float
     index: dict[str, Any]
@@ -55,18 +55,18 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class _CellQueries(Generic[Asking, Taken]):
-    """The searcher of a configuration, and of each query of the ground truth the features and what the searcher takes for them."""
+class _PreparedQueries(Generic[SearcherType, QueryType]):
+    """The searcher of a configuration, and the features and the input of the searcher for each query."""
 
-    searcher: Asking
+    searcher: SearcherType
     features: list[Features]
-    taken: list[Taken]
+    inputs: list[QueryType]
 
 
 def measure_configuration(
     cache: StageCache, source: FeatureSupply, configuration: Configuration, sweep: Sweep, seed: int
 ) -> Measurement:
-    """Go through the stages of a configuration with one seed; raises what they raise, each stage before it being kept."""
+    """Run the stages of a configuration with one seed; if a stage raises, the finished stages before it are kept."""
     if isinstance(configuration, LocalConfiguration):
         learned = _codebook(cache, source, configuration, sweep, seed)
         index = _index(cache, source, configuration, learned)
@@ -107,10 +107,10 @@ def _codebook(
 
 
 def train_codebook(features: FeatureSet, words: int, bits: int, seed: int, sweep: Sweep) -> Codebook:
-    """A codebook whose codes have `bits` bits: by as many principal directions as that of the descriptors.
+    """Train a codebook for codes of `bits` bits, after projection on as many principal directions of the descriptors.
 
-    Raw descriptors are whitened along them, as `Codebook.train` does with all of them; those that a network has reduced
-    are only turned, and with as many bits as dimensions left as they are.
+    Raw descriptors are whitened, as in `Codebook.train`; descriptors that a network has reduced are only rotated, and
+    unchanged if there are as many bits as dimensions.
     """
     if bits == features.dim:
         rounds, per_word = sweep.rounds, sweep.training_per_word
@@ -173,15 +173,15 @@ def _vectors(cache: StageCache, source: FeatureSupply, configuration: GlobalConf
 
 def _signed(
     source: FeatureSupply, configuration: LocalConfiguration, index: Stage
-) -> _CellQueries[Searcher, Signature]:
+) -> _PreparedQueries[Searcher, Signature]:
     searcher = Searcher(Index.open(index.path / INDEX), multiple_assignment=configuration.multiple_assignment)
     features = [found for _, found in source.queries(configuration.strongest)]
-    return _CellQueries(searcher, features, [searcher.sign(one) for one in features])
+    return _PreparedQueries(searcher, features, [searcher.sign(one) for one in features])
 
 
-def _described(source: FeatureSupply, index: Stage) -> _CellQueries[GlobalSearcher, Features]:
+def _described(source: FeatureSupply, index: Stage) -> _PreparedQueries[GlobalSearcher, Features]:
     features = [found for _, found in source.queries(1)]
-    return _CellQueries(GlobalSearcher(GlobalIndex.open(index.path / INDEX)), features, features)
+    return _PreparedQueries(GlobalSearcher(GlobalIndex.open(index.path / INDEX)), features, features)
 
 
 def _search(
@@ -189,16 +189,16 @@ def _search(
     source: FeatureSupply,
     configuration: LocalConfiguration,
     index: Stage,
-    signed: Callable[[], _CellQueries[Searcher, Signature]],
+    signed: Callable[[], _PreparedQueries[Searcher, Signature]],
 ) -> Stage:
     inputs = {"index": index.key, "queries": queries_key(source), "assignments": configuration.multiple_assignment}
 
     def make(folder: Path) -> dict[str, Any]:
-        asked, opened = signed(), Index.open(index.path / INDEX)
-        timed = evenly(asked.taken, measure.TIMED_QUERIES)
+        queries, opened = signed(), Index.open(index.path / INDEX)
+        timed = evenly(queries.inputs, measure.TIMED_QUERIES)
         signing = [
-            functools.partial(asked.searcher.sign, features)
-            for features in evenly(asked.features, measure.TIMED_QUERIES)
+            functools.partial(queries.searcher.sign, features)
+            for features in evenly(queries.features, measure.TIMED_QUERIES)
         ]
         copied, copies = measure.copied_index(folder / COPIES, opened)
         many = measure.scoring_milliseconds(
@@ -207,10 +207,10 @@ def _search(
         shutil.rmtree(folder / COPIES)
         postings = measure.touched(opened, timed)
         return {
-            "queries": len(asked.taken),
+            "queries": len(queries.inputs),
             "assignment_milliseconds": measure.milliseconds(signing),
-            "scoring_milliseconds": measure.scoring_milliseconds(asked.searcher, timed),
-            "words_per_query": float(np.mean([len(one) for one in asked.taken])),
+            "scoring_milliseconds": measure.scoring_milliseconds(queries.searcher, timed),
+            "words_per_query": float(np.mean([len(one) for one in queries.inputs])),
             "postings_per_query": postings,
             "nanoseconds_per_posting": 1e6 * many / max(copies * postings, 1),
             "nanoseconds_per_image": 1e6 * many / copied.images,
@@ -223,21 +223,21 @@ def _vector_search(
     cache: StageCache,
     source: FeatureSupply,
     index: Stage,
-    described: Callable[[], _CellQueries[GlobalSearcher, Features]],
+    described: Callable[[], _PreparedQueries[GlobalSearcher, Features]],
 ) -> Stage:
     inputs = {"vectors": index.key, "queries": queries_key(source)}
 
     def make(folder: Path) -> dict[str, Any]:
-        asked, opened = described(), GlobalIndex.open(index.path / INDEX)
-        descriptors = [features.descriptors for features in evenly(asked.features, measure.TIMED_QUERIES)]
+        queries, opened = described(), GlobalIndex.open(index.path / INDEX)
+        descriptors = [features.descriptors for features in evenly(queries.features, measure.TIMED_QUERIES)]
         vectors = opened.codec.apply(np.concatenate(descriptors))
         copied, _ = measure.copied_vectors(folder / COPIES, opened)
         many = measure.vector_milliseconds(GlobalSearcher(copied), vectors)
         shutil.rmtree(folder / COPIES)
         return {
-            "queries": len(asked.features),
+            "queries": len(queries.features),
             "assignment_milliseconds": measure.codec_milliseconds(opened.codec, descriptors),
-            "scoring_milliseconds": measure.vector_milliseconds(asked.searcher, vectors),
+            "scoring_milliseconds": measure.vector_milliseconds(queries.searcher, vectors),
             "nanoseconds_per_image": 1e6 * many / copied.images,
         }
 
@@ -245,14 +245,15 @@ def _vector_search(
 
 
 def _evaluation(
-    cache: StageCache, source: FeatureSupply, search: Stage, asked: Callable[[], _CellQueries[Any, Any]]
+    cache: StageCache, source: FeatureSupply, search: Stage, prepare: Callable[[], _PreparedQueries[Any, Any]]
 ) -> Stage:
     inputs = {"search": search.key, "truth": ground_truth_key(source.ground_truth), "rows": "all"}
 
     def make(folder: Path) -> dict[str, Any]:
-        one = asked()
-        taken = {query.name: what for query, what in zip(source.ground_truth.queries, one.taken, strict=True)}
-        report = evaluate_index(source.ground_truth, one.searcher, lambda query: taken[query.name])
+        queries = prepare()
+        names = (query.name for query in source.ground_truth.queries)
+        inputs_by_name = dict(zip(names, queries.inputs, strict=True))
+        report = evaluate_index(source.ground_truth, queries.searcher, lambda query: inputs_by_name[query.name])
         row = report.main
         means = {name: one.mean_average_precision for name, one in report.scores.items() if one.queries}
         return {"row": row, "rows": means, "per_query": report.per_query[row]}

@@ -1,4 +1,4 @@
-"""The results as a table: CSV for programs, Markdown for people."""
+"""The results as tables: CSV for programs, Markdown for reading."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from asmk_engine.tradeoff.results import Failure, Result, pareto_front
 GIBIBYTE = 1 << 30
 
 CSV_NOTES = {
-    "method": "source, and what its descriptors went through",
-    "features": "n, the strongest features of an image; of local features",
-    "words": "of the codebook",
-    "bits": "of a code",
-    "assignments": "words of each query descriptor",
-    "pca": "dimensions kept; of global descriptors",
-    "pq": "dimensions of a sub-space that becomes one byte",
-    "seeds": "runs of the clustering",
-    "row": "difficulty that mAP is of",
+    "method": "source, and the compression of its descriptors",
+    "features": "n, maximum number of features per image; local features",
+    "words": "size of the codebook",
+    "bits": "bits of a code",
+    "assignments": "words per query descriptor",
+    "pca": "dimensions after PCA; global descriptors",
+    "pq": "dimensions of a sub-space, which is encoded as one byte",
+    "seeds": "number of clustering seeds",
+    "row": "row of the report, such as the difficulty",
     "map": "mAP in percent, mean over the seeds",
     "map_low": "lower end of its 95 % interval over queries",
     "map_high": "upper end of it",
-    "map_seed_spread": "largest less smallest mAP of a seed",
-    "pareto": "1 where no other row has a higher mAP in as few bytes",
-    "images": "in the index",
-    "queries": "with something to find",
-    "bytes_per_image": "on the disk, without the codebook",
-    "codebook_bytes": "on the disk",
-    "words_per_image": "postings",
-    "assignment_ms": "processor time of a query: the words of its descriptors, or the projection of its vector",
-    "scoring_ms": "processor time of a query, on one thread",
-    "build_seconds": "processor time of the index, features given",
+    "map_seed_spread": "largest minus smallest mAP of a seed",
+    "pareto": "1 if no other row has a higher mAP in as few bytes",
+    "images": "images in the index",
+    "queries": "queries with at least one positive",
+    "bytes_per_image": "on disk, without the codebook",
+    "codebook_bytes": "on disk",
+    "words_per_image": "postings per image",
+    "assignment_ms": "processor time per query: word assignment of its descriptors, or projection of its vector",
+    "scoring_ms": "processor time per query, on one thread",
+    "build_seconds": "processor time of indexing, without feature extraction",
     "learning_seconds": "processor time of the codebook, or of PCA and sub-spaces",
 }
 
 
 def rows(results: Iterable[Result]) -> list[dict[str, str]]:
-    """One row for each result: the columns of `CSV_NOTES`, mAP of other difficulties, and what is extrapolated."""
+    """Return one row per result: the columns of `CSV_NOTES`, mAP of other rows of the report, and extrapolations."""
     listed = list(results)
     front = pareto_front(listed)
     return [_row(one, one in front) for one in listed]
@@ -96,12 +96,12 @@ def _number(value: float, digits: int) -> str:
 
 
 def short_count(images: int) -> str:
-    """`1M`, `100M`; other numbers in full."""
+    """Format a number of images, such as `1M` or `100M`; others in full."""
     return f"{images // 1_000_000}M" if images % 1_000_000 == 0 else str(images)
 
 
 def csv_text(results: Iterable[Result]) -> str:
-    """The rows as CSV with a line of headings; empty for no results."""
+    """Format the rows as CSV with a header line; empty for no results."""
     listed = rows(results)
     text = io.StringIO()
     if listed:
@@ -123,11 +123,11 @@ SHORT: Mapping[str, str] = {
     "scoring_ms": "score ms",
     "build_seconds": "build s",
 }
-"""Columns of the table for people, and their headings; those that are extrapolated follow."""
+"""Columns of the short table and their headings; extrapolated columns follow."""
 
 
 def short_rows(results: Iterable[Result]) -> list[dict[str, str]]:
-    """The table for people: the columns of `SHORT` and the extrapolated ones, the Pareto front with a star."""
+    """Return the short table: the columns of `SHORT` and the extrapolated ones, with a star on the Pareto front."""
     return [_short(row) for row in rows(results)]
 
 
@@ -150,7 +150,7 @@ def _short(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def markdown(results: Iterable[Result], failures: Iterable[Failure] = ()) -> str:
-    """The table for people in Markdown, and the configurations that failed; the reasons with no mark that Markdown reads."""
+    """Format the short table and the failed configurations in Markdown, with escaped text."""
     listed = short_rows(results)
     lines = []
     if listed:

@@ -1,4 +1,4 @@
-"""Writing what a run found: table, figure and page, each file whole or not at all."""
+"""Writing the results of a run: table, figure and page, each file atomically."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NAME = "tradeoff"
 
 
 def write_all(folder: Path, outcome: TradeoffResult, title: str, command: str) -> list[Path]:
-    """Write `tradeoff.csv`, `.md`, `.png`, `.svg` and `.html` into the folder; raises what `figure.draw` does."""
+    """Write `tradeoff.csv`, `.md`, `.png`, `.svg` and `.html` into the folder; raises the errors of `figure.draw`."""
     circumstances = Circumstances(command, machine(), datetime.date.today().isoformat())
     figure = draw(outcome.results, title)
-    told = "\n\n".join(notes(circumstances, outcome.results))
+    paragraphs = "\n\n".join(notes(circumstances, outcome.results))
     table = markdown(outcome.results, outcome.failures)
-    text = f"# {title}\n\n![{title}]({NAME}.png)\n\n    {command}\n\n{told}\n\n{table}"
+    text = f"# {title}\n\n![{title}]({NAME}.png)\n\n    {command}\n\n{paragraphs}\n\n{table}"
     contents = {
         "csv": csv_text(outcome.results).encode(),
         "md": text.encode(),
@@ -41,7 +41,7 @@ def _write(folder: Path, name: str, content: bytes) -> Path:
 
 
 def machine() -> str:
-    """The processor, how many of its cores this process may use, and the threads of the linear algebra if set."""
+    """Describe the processor, the cores this process may use, and the linear algebra threads if they are limited."""
     limit = os.environ.get("OMP_NUM_THREADS")
     threads = f", linear algebra on {limit} thread{'' if limit == '1' else 's'}" if limit else ""
     return f"{processor_name()}, {available_threads()} cores{threads}"
