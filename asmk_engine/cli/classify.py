@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "jsonl", "gldv2")
 METHODS = ("cls1", "cls2", "cls3")
-BATCH_SIZE = 8  # photographs that are searched for together, as in `query`
+BATCH_SIZE = 8  # queries that are searched together, as in `query`
 
 
 @click.command()
@@ -48,28 +48,30 @@ BATCH_SIZE = 8  # photographs that are searched for together, as in `query`
     "labels_path",
     type=PATH,
     required=True,
-    help="CSV with a header: image,label, or landmark_id,images as train_clean.csv of Google Landmarks.",
+    help="CSV with a header: image,label, or landmark_id,images like train_clean.csv of Google Landmarks.",
 )
-@click.option("--list", "list_path", type=PATH, help="Also classify the photographs in this text file, one a line.")
-@click.option("--all", "every", is_flag=True, help="Classify every indexed image by the others, and say how well.")
+@click.option("--list", "list_path", type=PATH, help="Also classify the images listed in this text file, one per line.")
+@click.option("--all", "every", is_flag=True, help="Classify every indexed image by the others, and show the accuracy.")
 @click.option(
     "--method",
     type=click.Choice(METHODS),
     default="cls2",
     show_default=True,
-    help="cls1: the nearest image; cls2: the nearest ten, similarities summed; cls3: roots, frequent labels weighted "
-    "down.",
+    help="cls1: the nearest image; cls2: the ten nearest, sum of similarities; cls3: sum of their square roots, "
+    "frequent labels weighted down.",
 )
-@click.option("--neighbours", type=click.IntRange(min=1), help="Images that vote.  [default: 1 or 10, as the method]")
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels of a table or JSON line.")
+@click.option(
+    "--neighbours", type=click.IntRange(min=1), help="Number of images that vote.  [default: 1 or 10, by method]"
+)
+@click.option(
+    "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of labels in the table or JSON."
+)
 @match_options
 @expansion_options
-@click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the answer."
-)
-@click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of named queries.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Output format.")
+@click.option("--features", "features_path", type=PATH, help="Feature set with the features of named queries.")
 @images_option
-@click.option("--allow-missing", is_flag=True, help="Go on when indexed images have no label; they have no vote.")
+@click.option("--allow-missing", is_flag=True, help="Allow indexed images without a label; they do not vote.")
 @quiet_option
 def classify(
     index_path: Path,
@@ -87,10 +89,10 @@ def classify(
     quiet: bool,
     **search: Any,
 ) -> None:
-    """Give each QUERY the label of the images of INDEX that are most like it, with a confidence.
+    """Predict the label of each QUERY, with a confidence, from the most similar images of INDEX.
 
-    A QUERY is an image file or the name of an indexed image, which has no vote for itself. `gldv2` is the submission
-    to the recognition task of Google Landmarks v2, which `evaluate --run` evaluates.
+    A QUERY is an image file or the name of an indexed image, which does not vote for itself. `gldv2` is the submission
+    format of the recognition task of Google Landmarks v2, which `evaluate --run` evaluates.
 
     \b
     Examples:
@@ -113,11 +115,11 @@ def classify(
     source = QuerySource(index, features=features_path, images_roots=images_roots)
     searcher = searcher_of(index, options)
     check_options(index, searcher, options, console)
-    asked = index.names if every else given
+    names = index.names if every else given
     if not every:
-        tell_ambiguous(source, asked, console)
+        tell_ambiguous(source, names, console)
     failed = Failures()
-    predictions = _predictions(source, searcher, labels, classifier, asked, console, failed)
+    predictions = _predictions(source, searcher, labels, classifier, names, console, failed)
     if every:
         predictions = _counted(predictions, labels, console)
     for line in _lines(predictions, form, top):
@@ -130,19 +132,19 @@ def _predictions(
     searcher: AnySearcher,
     labels: Labels,
     classifier: Classifier,
-    asked: list[str],
+    names: list[str],
     console: Console,
     failed: Failures,
 ) -> Iterator[tuple[str, list[Prediction]]]:
     from asmk_engine.evaluation.classifiers import classify as vote
 
-    # Where some images have no label, the neighbours may stand anywhere in the answer.
+    # If some images have no label, the neighbours may be anywhere in the ranking.
     depth = classifier.neighbours + 1 if len(labels.of) == source.index.images else None
     with console.bar("classify", "images") as progress:
-        for begin in range(0, len(asked), BATCH_SIZE):
-            group = asked[begin : begin + BATCH_SIZE]
+        for begin in range(0, len(names), BATCH_SIZE):
+            group = names[begin : begin + BATCH_SIZE]
             answers = answer(source, searcher, group, None, depth, failed)
-            progress(begin + len(group), len(asked))
+            progress(begin + len(group), len(names))
             for query, hits in answers:
                 name = source.indexed_name(query)
                 yield name or query, vote((hit for hit in hits if hit.name != name), labels, classifier)
@@ -151,7 +153,7 @@ def _predictions(
 def _counted(
     predictions: Iterator[tuple[str, list[Prediction]]], labels: Labels, console: Console
 ) -> Iterator[tuple[str, list[Prediction]]]:
-    """Pass the predictions for indexed images on, and say at the end how good they are."""
+    """Yield the predictions for indexed images, and show their accuracy at the end."""
     from asmk_engine.evaluation.recognition import evaluate_labels
 
     guesses: dict[str, Prediction | None] = {}
@@ -160,8 +162,8 @@ def _counted(
         yield name, found
     ground_truth = {name: frozenset([labels.of[name]]) if name in labels.of else frozenset[str]() for name in guesses}
     scores = evaluate_labels(ground_truth, guesses)
-    told = f"accuracy {100 * scores.accuracy:.2f} %, µAP {100 * scores.micro_average_precision:.2f} %"
-    console.say(f"{plural(scores.labelled, 'image')}, each classified by the others: {told}")
+    shown = f"accuracy {100 * scores.accuracy:.2f} %, µAP {100 * scores.micro_average_precision:.2f} %"
+    console.say(f"{plural(scores.labelled, 'image')}, each classified by the others: {shown}")
 
 
 def _lines(predictions: Iterator[tuple[str, list[Prediction]]], form: str, top: int) -> Iterator[str]:
