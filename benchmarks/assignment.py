@@ -1,10 +1,10 @@
-"""How much faster does the graph give descriptors their words than comparing all words, and what does it miss?
+"""How much faster is word assignment through the graph than comparing all words, and what is its recall?
 
     python benchmarks/assignment.py --features FEATURESET --data DIR [--words 65536] [--small]
 
-The codebook is made from one half of the images and kept below --data: whitening and some
-rounds of k-means through the graph. The queries come
-from the other half. Without --features, both are drawn at random around a few thousand centres.
+The codebook is trained on one half of the images, with whitening and some rounds of k-means through the graph, and kept
+in --data. The queries come from the other half. Without --features, both are drawn at random around a few thousand
+centres.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from asmk_engine.threads import available_threads
 
 VERSION = 3
 ROUNDS = 8
-DESCRIPTORS = 1000  # of one query, as of one photograph
+DESCRIPTORS = 1000  # of one query, as of one image
 QUERIES = 4
 WORDS_EACH = 5
 DIM = 128
-PAUSE = 0.1  # after a large product the threads of OpenBLAS spin for a while, in nobody's service
+PAUSE = 0.1  # the threads of OpenBLAS keep spinning for a while after a large product
 
 
 def halves(features: FeatureSet | None, words: int) -> tuple[np.ndarray, np.ndarray]:
-    """Descriptors of every second image, and those of some of the others, shuffled."""
+    """Return descriptors of every second image, and shuffled descriptors of some of the others."""
     rng = np.random.default_rng(0)
     if features is None:
         centres = rng.normal(size=(words // 2, DIM))
@@ -41,16 +41,16 @@ def halves(features: FeatureSet | None, words: int) -> tuple[np.ndarray, np.ndar
         return drawn[: 10 * words].astype(np.float32), drawn[10 * words :].astype(np.float32)
     names = features.names
     train, others = names[::2], names[1::2]
-    asked = sorted(rng.choice(others, min(200, len(others)), replace=False).tolist())
+    queries = sorted(rng.choice(others, min(200, len(others)), replace=False).tolist())
     first, second = (
         np.concatenate([image.descriptors.astype(np.float32) for _, image in features.images(part)])
-        for part in (train, asked)
+        for part in (train, queries)
     )
     return first, rng.permutation(second)
 
 
 def make_codebook(descriptors: np.ndarray, words: int, reduced: bool) -> Codebook:
-    """A codebook good enough to measure assignment with; descriptors that a network reduced are taken as they are."""
+    """Train a codebook to measure assignment with; descriptors that a network reduced are not whitened."""
     mean, projection = np.zeros(DIM, np.float32), np.eye(DIM, dtype=np.float32)
     if not reduced:
         mean, projection = learn_whitening(descriptors)
@@ -60,36 +60,36 @@ def make_codebook(descriptors: np.ndarray, words: int, reduced: bool) -> Codeboo
 
 
 def prepare(data: Path, features: Path | None, words: int) -> tuple[Codebook, np.ndarray, float]:
-    """The codebook with its graph, the projected queries, and the seconds it took to build the graph."""
+    """Return the codebook with its graph, the projected queries, and the seconds of building the graph."""
     name = f"assignment-v{VERSION}-{features.name if features else 'drawn'}-{words}"
-    book, asked = data / f"{name}.codebook.h5", data / f"{name}.queries.npy"
-    if not (book.exists() and asked.exists()):
+    book, queries = data / f"{name}.codebook.h5", data / f"{name}.queries.npy"
+    if not (book.exists() and queries.exists()):
         data.mkdir(parents=True, exist_ok=True)
         photos = FeatureSet.open(features) if features else None
         first, second = halves(photos, words)
         codebook = make_codebook(first, words, photos is not None and photos.recipe.is_reduced)
-        np.save(asked, codebook.project(second[: QUERIES * DESCRIPTORS]))
+        np.save(queries, codebook.project(second[: QUERIES * DESCRIPTORS]))
         codebook.save(book)
     codebook = Codebook.open(book)
     begun = time.perf_counter()
     linked = codebook.with_assignment("graph")
-    return linked, np.load(asked), time.perf_counter() - begun
+    return linked, np.load(queries), time.perf_counter() - begun
 
 
 def recalls(exact: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """The share of first words that are the same, and of all words that were found in any place."""
+    """Return the share of nearest words that agree, and the share of all words found at any position."""
     shared = (exact[:, :, None] == found[:, None, :]).any(axis=2)
     return float((exact[:, 0] == found[:, 0]).mean()), float(shared.mean())
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=Path, help="a feature set; without it descriptors are drawn at random")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--words", type=int, default=65_536)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--small", action="store_true", help="2048 words, for a try in seconds")
+    parser.add_argument("--small", action="store_true", help="2048 words, for a trial in seconds")
     arguments = parser.parse_args()
     words = 2048 if arguments.small else arguments.words
     codebook, queries, build_seconds = prepare(arguments.data, arguments.features, words)

@@ -1,16 +1,17 @@
-"""How fast is an index built, added to and merged?
+"""How fast is building, extending and merging an index?
 
     python benchmarks/build.py --data DIR [--small]
 
-images_per_second             assigned descriptors (1000 an image) to a searchable segment, time inside fsync left out
-end_to_end_images_per_second  features file to searchable index: assignment and fsync included
-end_to_end_first              the same in a process that has not assigned anything yet
-add_one_ms                    one more image into the large index, time inside fsync apart; its assignment is left out
-find_thousand_ms              are these 1000 names in the large index?
-merge_mb_per_second           segments as indexing leaves them into one, in bytes of the result, without fsync
-merge_cold_mb_per_second      the same with none of their bytes in memory, fsync included
-Medians; beside them what the machine does to the same bytes in the same run: copying in memory, crc32 by one thread,
-writing a file. `merge_over_floor` compares the merge with two checksums and one writing, the checksums by all threads.
+images_per_second             from assigned descriptors (1000 per image) to a searchable segment, without fsync
+end_to_end_images_per_second  from a feature set to a searchable index, with assignment and fsync
+end_to_end_first              the same, for the first assignment of the process
+add_one_ms                    adding one image to the large index, without its assignment; fsync is separate
+find_thousand_ms              looking up 1000 names in the large index
+merge_mb_per_second           merging the segments left by indexing into one, in bytes of the result, without fsync
+merge_cold_mb_per_second      the same with no bytes of the segments in memory, with fsync
+
+All are medians. For comparison, the same run measures copying the same bytes in memory, crc32 on one thread, and
+writing a file. `merge_over_floor` compares the merge with two checksums on all threads and writing once.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from asmk_engine.inverted.search import Searcher
 from asmk_engine.inverted.signatures import Signature, make_signature
 
 FEATURES = 1000
-GROUP = 16  # images that a thread signs in one go
+GROUP = 16  # images that a thread signs at once
 ROUNDS = 3
 Assigned = tuple[str, np.ndarray, np.ndarray]
 _fsync = os.fsync
@@ -47,7 +48,7 @@ _fsync = os.fsync
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images of the large index and words; images added at once, read from features, and merged."""
+    """Images and words of the large index; images added in one batch, read from features, and merged."""
 
     images: int
     words: int
@@ -57,13 +58,13 @@ class Sizes:
 
 
 class Clock:
-    """Seconds spent, those inside fsync apart."""
+    """Elapsed seconds, separately inside fsync."""
 
     def __init__(self) -> None:
         self.seconds = self.syncing = 0.0
 
     def fsync(self, file: int) -> None:
-        """os.fsync, timed."""
+        """Call os.fsync and add its time."""
         begun = time.perf_counter()
         _fsync(file)
         self.syncing += time.perf_counter() - begun
@@ -71,7 +72,7 @@ class Clock:
 
 @contextmanager
 def clock() -> Iterator[Clock]:
-    """Time a block; `seconds` are without those inside fsync."""
+    """Time a block; `seconds` excludes time inside fsync."""
     timed = Clock()
     os.fsync = timed.fsync
     begun = time.perf_counter()
@@ -83,7 +84,7 @@ def clock() -> Iterator[Clock]:
 
 
 def draw_assigned(codebook: Codebook, images: int, seed: int, prefix: str = "added") -> list[Assigned]:
-    """Names, descriptors near words drawn by popularity, and these words."""
+    """Draw words by popularity; return names, descriptors near the words, and the words."""
     rng = np.random.default_rng(seed)
     bounds = np.cumsum(synthetic.popularity(codebook.words))
     found = []
@@ -96,7 +97,7 @@ def draw_assigned(codebook: Codebook, images: int, seed: int, prefix: str = "add
 
 
 def write_features(path: Path, codebook: Codebook, images: int, seed: int) -> FeatureSet:
-    """A feature set of such images."""
+    """Write a feature set of drawn images."""
     with FeatureWriter(path, codebook.recipe, codebook.dim) as writer:
         for name, descriptors, _ in draw_assigned(codebook, images, seed):
             zeros = np.zeros((FEATURES, 3), np.float32)
@@ -105,7 +106,7 @@ def write_features(path: Path, codebook: Codebook, images: int, seed: int) -> Fe
 
 
 def signed(images: list[Assigned], codebook: Codebook) -> Iterator[tuple[str, Signature]]:
-    """Names and signatures, made by all threads."""
+    """Yield names and signatures, computed by all threads."""
 
     def sign(first: int) -> list[tuple[str, Signature]]:
         return [(name, make_signature(*rest, codebook)) for name, *rest in images[first : first + GROUP]]
@@ -115,7 +116,7 @@ def signed(images: list[Assigned], codebook: Codebook) -> Iterator[tuple[str, Si
 
 
 def random_signatures(codebook: Codebook, images: int, seed: int) -> Iterator[tuple[str, Signature]]:
-    """Images of about as many postings as those of the large index, random codes."""
+    """Yield images with random codes and about as many postings as those of the large index."""
     rng = np.random.default_rng(seed)
     chances = synthetic.popularity(codebook.words)
     bounds, count = np.cumsum(chances), round(float(chances.sum()))
@@ -125,7 +126,7 @@ def random_signatures(codebook: Codebook, images: int, seed: int) -> Iterator[tu
 
 
 def linked(index: Index, path: Path) -> Index:
-    """A copy of an index that shares its files, which never change."""
+    """Copy an index with hard links to its files, which never change."""
     path.mkdir()
     for file in index.path.iterdir():
         (shutil.copy if file.suffix == ".json" else os.link)(file, path / file.name)
@@ -133,7 +134,7 @@ def linked(index: Index, path: Path) -> Index:
 
 
 def build_segment(work: Path, codebook: Codebook, images: int) -> float:
-    """Images per second, assigned to searchable."""
+    """Measure images per second, from assigned descriptors to a searchable segment."""
     seconds = []
     drawn = draw_assigned(codebook, images, 1)
     for turn in range(ROUNDS + 1):
@@ -146,7 +147,7 @@ def build_segment(work: Path, codebook: Codebook, images: int) -> float:
 
 
 def index_features(work: Path, codebook: Codebook, images: int) -> list[float]:
-    """Images per second, features file to index: every turn."""
+    """Measure images per second, from a feature set to an index, in every round."""
     features = write_features(work / "features", codebook, images, 2)
     rates = []
     for turn in range(ROUNDS):
@@ -157,7 +158,7 @@ def index_features(work: Path, codebook: Codebook, images: int) -> list[float]:
 
 
 def add_ones(work: Path, large: Index) -> dict[str, float]:
-    """One more image at a time, and whether it is found."""
+    """Add single images, and check that each is found."""
     grown = linked(large, work / "large")
     spent = []
     for image in draw_assigned(large.codebook, 6, 3, "one"):
@@ -178,7 +179,7 @@ def add_ones(work: Path, large: Index) -> dict[str, float]:
 
 
 def merge(work: Path, codebook: Codebook, images: int) -> dict[str, float]:
-    """Segments as indexing leaves them into one: with their bytes in memory, and without."""
+    """Merge the segments left by indexing into one, with and without their bytes in memory."""
     made = Index.create(work / "parts", codebook)
     made.add_signatures(random_signatures(codebook, images, 4), segment_postings=-(-images * synthetic.POSTINGS // 6))
     rates: dict[bool, list[float]] = {False: [], True: []}
@@ -201,7 +202,7 @@ def merge(work: Path, codebook: Codebook, images: int) -> dict[str, float]:
 
 
 def forget(folder: Path) -> None:
-    """Let the system drop the bytes of the files from memory, where it can be asked to."""
+    """Ask the system to drop the cached pages of the files, where it supports that."""
     for path in folder.iterdir():
         if hasattr(os, "posix_fadvise"):
             descriptor = os.open(path, os.O_RDONLY)
@@ -210,7 +211,7 @@ def forget(folder: Path) -> None:
 
 
 def yardsticks(work: Path, size: int) -> dict[str, float]:
-    """What the machine does to plain bytes, in MB/s."""
+    """Measure the speed of the machine on plain bytes, in MB/s."""
     data, copy = (np.random.default_rng(i).integers(0, 255, size, dtype=np.uint8) for i in (0, 1))
 
     def write() -> None:
@@ -227,13 +228,13 @@ def yardsticks(work: Path, size: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--batch", type=int, default=2000, help="images of the new segment")
     parser.add_argument("--merged", type=int, default=200_000, help="images of the segments to be merged")
-    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a try in seconds")
+    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a trial in seconds")
     arguments = parser.parse_args()
     sizes = Sizes(arguments.images, synthetic.WORDS, arguments.batch, 100, arguments.merged)
     if arguments.small:

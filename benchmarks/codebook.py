@@ -1,13 +1,13 @@
-"""How long does it take to train a codebook at full size, and how near do its rounds come to exact ones?
+"""How long does it take to train a codebook at full size, and how close are its rounds to exact k-means?
 
     python benchmarks/codebook.py --features FEATURESET --data DIR [--words 65536] [--descriptors 5242880] [--small]
 
-`seconds` count whitening, every round of k-means and the graph for assignment, not the reading of the descriptors. What
-exact rounds would take is estimated in the same run, from comparing some of the descriptors with all words. The ratio
-of distortions, of `graph` to exact k-means, is measured with fewer words and descriptors: same sample, seed and rounds.
+`seconds` includes whitening, all rounds of k-means and the graph for assignment, but not reading the descriptors. The
+time of exact rounds is estimated in the same run, by comparing some descriptors with all words. The ratio of
+distortions, of `graph` to exact k-means, is measured with fewer words and descriptors: same sample, seed and rounds.
 
-Where the feature set has too few descriptors, copies of some of them with a little noise fill the rest, and `copies`
-says how many. Without --features, all are drawn at random around many centres. --data keeps the codebook.
+If the feature set has too few descriptors, copies with a little noise are added; `copies` is their number. Without
+--features, all are drawn at random around many centres. The codebook is kept in --data.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from asmk_engine.recipes import Recipe
 from asmk_engine.threads import available_threads
 
 DIM = 128
-NOISE = 0.1  # of a jittered copy, in standard deviations of its component
+NOISE = 0.1  # of a copy, in standard deviations of each component
 WHITENING_SAMPLE = 1_000_000
 BLOCK = 1 << 16
 YARDSTICK_PRODUCTS = 1 << 28  # distances of the exact comparison that is timed
 
 
 def read(features: Path | None, count: int, words: int) -> tuple[np.ndarray, int]:
-    """So many raw descriptors [count, D] float32, and how many of them are jittered copies."""
+    """Return raw descriptors [count, D] float32, and the number of noisy copies among them."""
     rng = np.random.default_rng(0)
     descriptors = np.empty((count, DIM), np.float32)
     if features is None:
@@ -60,7 +60,7 @@ def read(features: Path | None, count: int, words: int) -> tuple[np.ndarray, int
 
 
 def whiten(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and projection; the descriptors are projected where they lie."""
+    """Learn mean and projection, and project the descriptors in place."""
     mean, projection = learn_whitening(descriptors[:: max(1, len(descriptors) // WHITENING_SAMPLE)])
     for begin in range(0, len(descriptors), BLOCK):
         block = slice(begin, begin + BLOCK)
@@ -69,7 +69,7 @@ def whiten(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(descriptors: np.ndarray, words: int, rounds: int, backend: str) -> tuple[np.ndarray, list[float], float]:
-    """Centroids, the seconds of each round, and the last distortion."""
+    """Run k-means; return centroids, the seconds of each round, and the last distortion."""
     times = [time.perf_counter()]
 
     def on_round(done: Round) -> None:
@@ -82,7 +82,7 @@ def train(descriptors: np.ndarray, words: int, rounds: int, backend: str) -> tup
 
 
 def exact_seconds(descriptors: np.ndarray, centroids: np.ndarray) -> float:
-    """Seconds that comparing one descriptor with all words takes."""
+    """Measure the seconds of comparing one descriptor with all words."""
     some = np.ascontiguousarray(descriptors[: max(1, YARDSTICK_PRODUCTS // len(centroids))])
     begun = time.perf_counter()
     exact_nearest(some, centroids)
@@ -90,7 +90,7 @@ def exact_seconds(descriptors: np.ndarray, centroids: np.ndarray) -> float:
 
 
 def compare(descriptors: np.ndarray, words: int, rounds: int) -> dict[str, float]:
-    """Graph against exact k-means: the same descriptors, seed and rounds."""
+    """Compare k-means through the graph with exact k-means: same descriptors, seed and rounds."""
     sample = np.ascontiguousarray(descriptors)
     _, near_times, near = train(sample, words, rounds, "graph")
     _, exact_times, exact = train(sample, words, rounds, choose_backend("auto", 1))
@@ -136,7 +136,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=Path, help="a feature set; without it descriptors are drawn at random")
     parser.add_argument("--data", type=Path, required=True)
@@ -145,14 +145,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--compared-words", type=int, default=8192)
     parser.add_argument("--compared-descriptors", type=int, default=1_000_000)
-    parser.add_argument("--small", action="store_true", help="2048 words, for a try in seconds")
+    parser.add_argument("--small", action="store_true", help="2048 words, for a trial in seconds")
     arguments = parser.parse_args()
     if arguments.small:
         arguments.words, arguments.descriptors, arguments.rounds = 2048, 40_960, 3
         arguments.compared_words, arguments.compared_descriptors = 512, 10_240
     result = measure(arguments)
     result["speedup"] = result["exact_seconds_estimated"] / result["seconds"]
-    show(result, "k-means through a graph of words; exact rounds estimated from a part, at the end")
+    show(result, "k-means through a graph of words; exact rounds are estimated from a part of the descriptors")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python benchmarks/evaluation.py --data DIR [--small] [--array-only]
 
-The ground truth is of the size of Revisited Oxford: 4993 images, 70 queries with 43 easy, 36 hard and 19 junk images
-each. The array holds a random ranking of all images for each query; names are those of a tenth of the queries. The
-search is of a database of 4993 images joined with the shared synthetic index as distractors. The array alone needs no
-index and little memory.
+The ground truth has the size of Revisited Oxford: 4993 images, 70 queries with 43 easy, 36 hard and 19 junk images
+each. The array holds a random ranking of all images for each query; rankings by name are measured on a tenth of the
+queries. The search uses a database of 4993 images joined with the shared synthetic index as distractors. The array
+alone needs no index and little memory.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from asmk_engine.inverted.search import Searcher
 
 DATABASE, QUERIES = 4993, 70
 EASY, HARD, JUNK = 43, 36, 19
-SEARCHED = 5  # queries that are searched for; the time is told for one
+SEARCHED = 5  # queries of the search; the time is per query
 
 
 def draw_truth(images: int, queries: int) -> GroundTruth:
-    """Named images, and for each query random ones to find and to ignore."""
+    """Draw a ground truth: images, and random positives and junk for each query."""
     rng = np.random.default_rng(1)
     names = tuple(f"image_{number:06d}" for number in range(images))
     drawn = []
@@ -47,7 +47,7 @@ def draw_truth(images: int, queries: int) -> GroundTruth:
 
 
 def draw_ranks(images: int, queries: int) -> np.ndarray:
-    """A random order of all images for each query, [images, queries] int32, as the published evaluation has them."""
+    """Draw a ranking of all images for each query, [images, queries] int32, in the published layout."""
     rng = np.random.default_rng(2)
     ranks = np.empty((images, queries), np.int32)
     for query in range(queries):
@@ -56,14 +56,14 @@ def draw_ranks(images: int, queries: int) -> np.ndarray:
 
 
 def seconds_of(task: Callable[[], object]) -> float:
-    """Seconds that a task takes, once."""
+    """Time one run of a task, in seconds."""
     begun = time.perf_counter()
     task()
     return time.perf_counter() - begun
 
 
 def evaluate_names(ground_truth: GroundTruth, ranks: np.ndarray) -> float:
-    """Seconds to evaluate all queries by names, from a tenth of them."""
+    """Estimate the seconds to evaluate all queries by names, from a tenth of them."""
     images, queries = len(ranks), len(ground_truth.queries)
     others = (f"distractor1:{number:07d}" for number in range(images - len(ground_truth.images)))
     names = np.array([*ground_truth.images, *others], dtype=object)
@@ -74,7 +74,7 @@ def evaluate_names(ground_truth: GroundTruth, ranks: np.ndarray) -> float:
 
 
 def search_and_evaluate(ground_truth: GroundTruth, data: Path, images: int, words: int) -> float:
-    """Seconds for one query: its signature is scored against all images, and all that were found are evaluated."""
+    """Measure the seconds per query to score its signature against all images and evaluate the whole ranking."""
     distractors = synthetic.open_index(data, images, words)
     with tempfile.TemporaryDirectory() as folder:
         database = Index.create(Path(folder) / "database", distractors.codebook)
@@ -82,26 +82,26 @@ def search_and_evaluate(ground_truth: GroundTruth, data: Path, images: int, word
         database.add_signatures(zip(ground_truth.images, signed, strict=True))
         searcher = Searcher(JointIndex([database], [distractors]))
         evaluator = Evaluator(ground_truth, searcher.image_numbers([*ground_truth.images, *ground_truth.ignored]))
-        asked = synthetic.queries(SEARCHED + 1, 4 * synthetic.POSTINGS, words)
-        searcher.rank(asked[-1])  # reads names and lists once
+        signatures = synthetic.queries(SEARCHED + 1, 4 * synthetic.POSTINGS, words)
+        searcher.rank(signatures[-1])  # reads names and lists once
         begun = time.perf_counter()
-        for query, signature in zip(ground_truth.queries, asked[:SEARCHED], strict=False):
+        for query, signature in zip(ground_truth.queries, signatures[:SEARCHED], strict=False):
             evaluator.add_numbers(query.name, searcher.rank(signature).numbers)
         return (time.perf_counter() - begun) / SEARCHED
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=1_000_000, help="distractors")
-    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a try in seconds")
-    parser.add_argument("--array-only", action="store_true", help="no search, and so no large index")
+    parser.add_argument("--images", type=int, default=1_000_000, help="number of distractors")
+    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a trial in seconds")
+    parser.add_argument("--array-only", action="store_true", help="skip the search, which needs the large index")
     arguments = parser.parse_args()
     images, words = (20_000, 4096) if arguments.small else (arguments.images, synthetic.WORDS)
     ground_truth = draw_truth(200 if arguments.small else DATABASE, QUERIES)
     ranks = draw_ranks(images + len(ground_truth.images), QUERIES)
-    report = evaluate_ranks(ground_truth, ranks)  # once before it is timed
+    report = evaluate_ranks(ground_truth, ranks)  # warm-up
     found = list(report.per_query["medium"].values())
     result = {
         "images": len(ranks),
@@ -113,7 +113,9 @@ def main() -> None:
     if not arguments.array_only:
         result["search_and_evaluate_s_per_query"] = search_and_evaluate(ground_truth, arguments.data, images, words)
     result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    show(result, "array in the order of the published evaluation; times of judging alone but for the last")
+    show(
+        result, "array in the layout of the published evaluation; all times except the last are of the evaluation only"
+    )
 
 
 if __name__ == "__main__":

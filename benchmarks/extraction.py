@@ -1,10 +1,11 @@
-"""How fast are deep features, and where does the time go? Beside the floor: operations over the peak of the machine.
+"""How fast is the extraction of deep features, and which steps take the time?
 
     python benchmarks/extraction.py --data DIR [--photos PHOTOS] [--weights NETWORK.safetensors] [--images 32]
 
-Extracts photographs end to end, and then each step alone: decoding and shrinking, the network and its convolutions,
-choosing and reducing the strongest locations, writing. Without PHOTOS, noise of 1024 × 768 pixels; without weights, random
-ones of `--backbone`, which cost the same. The peak is a large product of matrices in the same precision, in the same run.
+Measures extraction end to end, and then each step alone: decoding and resizing, the network and its convolutions,
+selecting and reducing the strongest locations, writing. Without PHOTOS, images are noise of 1024 × 768 pixels; without
+weights, those of `--backbone` are random, which takes the same time. The floor is the number of operations divided by
+the peak of the machine: that of a large matrix product in the same precision, in the same run.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ HALVES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def main() -> None:
-    """Parse, measure, print a table and one line of JSON."""
+    """Parse the arguments, measure, and print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder for what is made")
+    parser.add_argument("--data", type=Path, required=True, help="output folder")
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--backbone", default="squeezenet1_1")
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--max-side", type=int, default=1024)
     parser.add_argument("--precision", default="fp32", choices=HALVES)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--small", action="store_true", help="a few tiny images, to see that it runs")
+    parser.add_argument("--small", action="store_true", help="a few tiny images, for a trial in seconds")
     options = parser.parse_args()
     if options.small:
         options.images, options.max_side = 3, 96
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Every figure, seconds and milliseconds per image."""
+    """Return all measurements; times are milliseconds per image."""
     options.data.mkdir(parents=True, exist_ok=True)
     weights = options.weights or random_network(options)
     extractor: Any = load_extractor(
@@ -84,7 +85,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def alone(extractor: Any, paths: list[Path], output: Path) -> dict[str, Any]:
-    """Each step by itself, milliseconds per image."""
+    """Measure each step alone, in milliseconds per image."""
     decode, views = timed(lambda: [extractor.viewer.view(path) for path in paths])
     convolutions = Convolutions(extractor.network)
     with torch.inference_mode():
@@ -106,7 +107,7 @@ def alone(extractor: Any, paths: list[Path], output: Path) -> dict[str, Any]:
 
 
 def timed(function: Callable[[], Any], device: torch.device | None = None) -> tuple[float, Any]:
-    """Seconds, and the result; a GPU is waited for."""
+    """Return the seconds and the result, after waiting for the GPU if there is one."""
     synchronise(device)
     begun = time.perf_counter()
     result = function()
@@ -115,13 +116,13 @@ def timed(function: Callable[[], Any], device: torch.device | None = None) -> tu
 
 
 def synchronise(device: torch.device | None) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has finished its work."""
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def forward(extractor: Any, view: Any) -> None:
-    """The network at every scale, nothing chosen."""
+    """Run the network at every scale, without selecting features."""
     pixels = torch.from_numpy(view.pixels)[None].to(extractor.network_device)
     normalised = normalise_pixels(pixels, extractor.network.options)
     with automatic_precision(extractor.network_device, extractor.precision):
@@ -158,7 +159,7 @@ class Convolutions:
 
 
 def count_operations(extractor: Any, view: Any) -> float:
-    """Multiplications and additions in the convolutions for one image, all scales."""
+    """Count the multiplications and additions in the convolutions for one image at all scales."""
     total = 0.0
 
     def count(layer: nn.Conv2d, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
@@ -175,7 +176,7 @@ def count_operations(extractor: Any, view: Any) -> float:
 
 
 def peak(extractor: Any) -> float:
-    """Operations a second of a large product of matrices on the same device in the same precision, median of seven."""
+    """Measure the operations per second of a large matrix product on the same device and precision, median of seven."""
     device = extractor.network_device
     side = 8192 if device.type == "cuda" else 2048
     one = torch.rand(side, side, device=device).to(HALVES[extractor.precision])
@@ -184,14 +185,14 @@ def peak(extractor: Any) -> float:
 
 
 def write_features(extractor: Any, features: list[Any], output: Path) -> None:
-    """A feature set of these features."""
+    """Write a feature set of these features."""
     with FeatureWriter(output, extractor.recipe, extractor.dim) as writer:
         for number, found in enumerate(features):
             writer.add(f"{number}.jpg", found)
 
 
 def random_network(options: argparse.Namespace) -> Path:
-    """A network of random weights."""
+    """Write a network with random weights."""
     torch.manual_seed(0)
     path = options.data / f"{options.backbone}-{options.skip}.network.safetensors"
     save_checkpoint(path, LocalNetwork(LocalOptions(options.backbone, options.skip)), {})
@@ -199,7 +200,7 @@ def random_network(options: argparse.Namespace) -> Path:
 
 
 def noise(options: argparse.Namespace) -> Path:
-    """A folder of images of noise, 4 : 3."""
+    """Write a folder of noise images with aspect ratio 4 : 3."""
     folder: Path = options.data / f"noise-{options.max_side}"
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)

@@ -1,10 +1,10 @@
-"""How close is searching a global index to one product of matrices and nothing else?
+"""How close is searching a global index to the time of one matrix product?
 
     python benchmarks/flat.py --data DIR [--images 100000] [--dim 2048] [--small]
 
-The limit is numpy's product of the same queries with the same vectors in memory: of one query it is bound by the
-memory, of many by the arithmetic. A search finds the best hundred, and computes their scores again exactly. Half
-precision and product quantisation are compared with the same limit of one query in single precision.
+The limit is the product in numpy of the same queries with the same vectors in memory, which is bound by memory for one
+query, and by arithmetic for many. A search finds the best hundred, and recomputes their scores exactly. Half precision
+and product quantisation are compared with the same limit, one query in single precision.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RECIPE = Recipe("gem", {"benchmark": True})
 
 
 def codecs(dim: int) -> dict[str, Codec]:
-    """One of each precision; centroids are drawn, since their values change no time."""
+    """Return a codec of each precision; centroids are random, since their values do not affect the time."""
     centroids = np.random.default_rng(1).normal(size=(dim // 8, 256, 8), scale=dim**-0.5).astype(np.float32)
     return {
         "single": Codec(RECIPE, dim),
@@ -38,7 +38,7 @@ def codecs(dim: int) -> dict[str, Codec]:
 
 
 def made(data: Path, name: str, codec: Codec, images: int) -> GlobalIndex:
-    """An index of so many random vectors, built once."""
+    """Open an index of random vectors, building it if it does not exist."""
     path = data / f"flat-v1-{name}-{images}x{codec.dim}.index"
     if path.exists() and GlobalIndex.open(path).images == images:
         return GlobalIndex.open(path)
@@ -53,7 +53,7 @@ def made(data: Path, name: str, codec: Codec, images: int) -> GlobalIndex:
 
 
 def drawn(codec: Codec, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random vectors of length 1 as they are stored, or random codes."""
+    """Draw random unit vectors as stored, or random codes."""
     if codec.precision == "product":
         return rng.integers(0, 256, (count, codec.width), np.uint8)
     vectors = rng.standard_normal((count, codec.dim), np.float32)
@@ -61,13 +61,13 @@ def drawn(codec: Codec, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--small", action="store_true", help="2000 images of 256 dimensions, for a try in seconds")
+    parser.add_argument("--small", action="store_true", help="2000 images of 256 dimensions, for a trial in seconds")
     arguments = parser.parse_args()
     images, dim = (2000, 256) if arguments.small else (arguments.images, arguments.dim)
     indexes = {name: made(arguments.data, name, codec, images) for name, codec in codecs(dim).items()}
@@ -99,7 +99,7 @@ def main() -> None:
         "half_one_ms": median["half"] * 1e3,
         "product_quantised_one_ms": median["product"] * 1e3,
     }
-    show(result, f"the best {TOP}, of one query and of {MANY} together; medians of alternating rounds")
+    show(result, f"the best {TOP}, for one query and for {MANY} together; medians of alternating rounds")
 
 
 if __name__ == "__main__":

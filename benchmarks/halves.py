@@ -1,10 +1,10 @@
-"""Does training help on things that were never seen? The two halves of a ground truth, split by instance.
+"""Does training help on unseen instances? Splits images and ground truth into two halves by instance.
 
     python benchmarks/halves.py PHOTOS --ground-truth gnd.json -o HALVES [--seed 0]
 
-PHOTOS holds a folder for each instance and one of distractors, as the names in the ground truth say. Instances and
-distractors are dealt to two halves at random. HALVES gets `train/photos` and `test/photos`, folders of links to the
-photographs, and `train/gnd.json` and `test/gnd.json`, the queries of each half with what is relevant to them.
+PHOTOS has a folder for each instance and one of distractors, as in the names of the ground truth. Instances and
+distractors are assigned to two halves at random. HALVES gets `train/photos` and `test/photos`, folders of links to the
+images, and `train/gnd.json` and `test/gnd.json`, the queries of each half with their positives and junk in that half.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ HALVES = ("train", "test")
 
 
 def main() -> None:
-    """Parse, split, write, say how many of each there are."""
+    """Parse the arguments, split, write both halves, and print their sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--ground-truth", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--distractors", default="_distractors", help="folder of the photographs of no instance")
+    parser.add_argument("--distractors", default="_distractors", help="folder of the images of no instance")
     options = parser.parse_args()
     ground_truth = json.loads(options.ground_truth.read_text())
     halves = split(ground_truth["imlist"], options.seed, options.distractors)
     for half, names in zip(HALVES, halves, strict=True):
         write_half(options.output / half, options.photos, names, ground_truth["queries"])
-        things = {instance(name) for name in names} - {options.distractors}
-        print(f"{half}: {len(names)} photographs, {len(things)} instances")
+        instances = {instance(name) for name in names} - {options.distractors}
+        print(f"{half}: {len(names)} images, {len(instances)} instances")
 
 
 def instance(name: str) -> str:
-    """The folder of a photograph."""
+    """Return the folder of an image, which names its instance."""
     return PurePosixPath(name).parent.name
 
 
 def split(names: list[str], seed: int, distractors: str) -> tuple[list[str], list[str]]:
-    """The names of the two halves: instances are dealt as wholes, distractors one by one."""
-    dealer = random.Random(seed)
-    things = sorted({instance(name) for name in names} - {distractors})
-    dealer.shuffle(things)
-    first = set(things[: len(things) // 2])
+    """Split the names into two halves, without splitting instances; distractors are split one by one."""
+    shuffler = random.Random(seed)
+    instances = sorted({instance(name) for name in names} - {distractors})
+    shuffler.shuffle(instances)
+    first = set(instances[: len(instances) // 2])
     others = sorted(name for name in names if instance(name) == distractors)
-    dealer.shuffle(others)
+    shuffler.shuffle(others)
     first_others = set(others[: len(others) // 2])
     in_first = [name in first_others or instance(name) in first for name in names]
     return (
@@ -57,25 +57,25 @@ def split(names: list[str], seed: int, distractors: str) -> tuple[list[str], lis
 
 
 def write_half(folder: Path, photos: Path, names: list[str], queries: list[dict[str, Any]]) -> None:
-    """Links to the photographs of a half, and its ground truth in names below the folder of links."""
+    """Write links to the images of a half, and its ground truth with names relative to the folder of links."""
     kept = set(names)
     for name in names:
         link = folder / "photos" / instance(name) / PurePosixPath(name).name
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             link.symlink_to((photos / instance(name) / PurePosixPath(name).name).resolve())
-    asked = [query for query in queries if query["query"] in kept]
-    content = {"imlist": [short(name) for name in names], "queries": [shortened(query, kept) for query in asked]}
+    own = [query for query in queries if query["query"] in kept]
+    content = {"imlist": [short(name) for name in names], "queries": [shortened(query, kept) for query in own]}
     (folder / "gnd.json").write_text(json.dumps(content))
 
 
 def short(name: str) -> str:
-    """`barn/a.jpg` of `images/barn/a.jpg`."""
+    """Return `barn/a.jpg` for `images/barn/a.jpg`."""
     return f"{instance(name)}/{PurePosixPath(name).name}"
 
 
 def shortened(query: dict[str, Any], kept: set[str]) -> dict[str, Any]:
-    """The query with the names of `short`, without the junk that went to the other half."""
+    """Return the query with the names of `short`, without images of the other half."""
     lists = {key: [short(name) for name in query[key] if name in kept] for key in ("easy", "hard", "junk")}
     return {"query": short(query["query"]), "bbox": query["bbox"], **lists}
 

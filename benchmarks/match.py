@@ -1,9 +1,9 @@
-"""How close is the match kernel to reading the codes and nothing else?
+"""How close is the match kernel to the time of only reading the codes?
 
     python benchmarks/match.py --data DIR [--small]
 
-Yardsticks of the same run: a pass that reads the codes of the same lists and counts bits, in vectors, and the best of
-five sums over the mapped codes (eight accumulators), which is the sequential read bandwidth of one thread.
+The same run measures two references: a vectorised pass that reads the codes of the same lists and counts bits, and the
+best of five sums over the mapped codes (eight accumulators), which is the sequential read bandwidth of one thread.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from asmk_engine.inverted.signatures import Signature
 from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.kernels.match import find_lists
 
-TOGETHER = 8
+LANES = 8  # codes per vector
 
 
 @intrinsic
 def ones(typing_context, word):
-    """How many bits of a 64-bit word are set."""
+    """Count the bits that are set in a 64-bit word."""
 
     def generate(context, builder, signature, arguments):
         return builder.ctpop(arguments[0])
@@ -41,16 +41,16 @@ def ones(typing_context, word):
 
 
 def code_pass_of(width: int):
-    """A function that reads every code of some lists once and counts differing bits, nothing else.
+    """Return a function that only reads every code of some lists once and counts differing bits.
 
-    Eight codes at a time, in vectors of LLVM as in the kernel; their counts are added to a row that stays in the cache.
+    It processes eight codes at a time, in LLVM vectors as in the kernel; counts are added to a row that stays in cache.
     """
 
     @intrinsic
     def add_differing(typing_context, codes, row, query, q, counts):
         def generate(context, builder, signature, arguments):
             codes, row, query, q, counts = arguments
-            vector = ir.VectorType(ir.IntType(64), TOGETHER * width)
+            vector = ir.VectorType(ir.IntType(64), LANES * width)
             stride = ir.Constant(row.type, width)
 
             def address(place, array, begin):
@@ -59,13 +59,13 @@ def code_pass_of(width: int):
 
             one = address(2, query, builder.mul(q, stride))
             spread = ir.Constant(vector, ir.Undefined)
-            for lane in range(TOGETHER * width):
+            for lane in range(LANES * width):
                 part = builder.load(builder.gep(one, [ir.Constant(row.type, lane % width)]))
                 spread = builder.insert_element(spread, part, ir.Constant(ir.IntType(32), lane))
             pointer = builder.bitcast(address(0, codes, builder.mul(row, stride)), vector.as_pointer())
             differing = builder.xor(builder.load(pointer, align=8), spread)
             kind = ir.FunctionType(vector, [vector])
-            name = f"llvm.ctpop.v{TOGETHER * width}i64"
+            name = f"llvm.ctpop.v{LANES * width}i64"
             ones = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [differing])
             total = builder.bitcast(address(4, counts, ir.Constant(row.type, 0)), vector.as_pointer())
             builder.store(builder.add(builder.load(total, align=8), ones), total, align=8)
@@ -75,14 +75,14 @@ def code_pass_of(width: int):
 
     @njit(nogil=True)
     def code_pass(lists, query, posting_starts, codes):
-        counts = np.zeros(TOGETHER * width, np.uint64)
+        counts = np.zeros(LANES * width, np.uint64)
         for q in range(lists.shape[0]):
             if lists[q] < 0:
                 continue
             p, end = posting_starts[lists[q]], posting_starts[lists[q] + 1]
-            while p + TOGETHER <= end:
+            while p + LANES <= end:
                 add_differing(codes, p, query, q, counts)
-                p += TOGETHER
+                p += LANES
             while p < end:
                 for w in range(width):
                     counts[w] += ones(codes[p, w] ^ query[q, w])
@@ -94,7 +94,7 @@ def code_pass_of(width: int):
 
 @njit(nogil=True)
 def sum_words(words):
-    """The sum of 64-bit words with eight accumulators."""
+    """Sum 64-bit words with eight accumulators."""
     total = np.zeros(8, np.uint64)
     a = b = c = d = e = f = g = h = np.uint64(0)
     for i in range(0, words.shape[0] - 7, 8):
@@ -111,7 +111,7 @@ def sum_words(words):
 
 
 def lists_of(segment: Segment, query: Signature) -> np.ndarray:
-    """The lists of the query's words in all ranges, one after the other."""
+    """Return the lists of the query's words in all ranges, concatenated."""
     found = []
     for r in range(segment.ranges):
         first, last = int(segment.range_starts[r]), int(segment.range_starts[r + 1])
@@ -129,7 +129,7 @@ def whole_match(snapshot: Snapshot, query: Signature, table: np.ndarray, weights
 
 
 def bandwidth(codes: np.ndarray) -> float:
-    """Bytes per second of the best of five sums over at least 2 GiB, or all there is."""
+    """Measure the bytes per second of the best of five sums over 2.5 GiB of codes, or all codes if fewer."""
     words = codes.reshape(-1)[: (5 << 30) // 16]
     sum_words(words[:64])
     best = 0.0
@@ -141,14 +141,14 @@ def bandwidth(codes: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--query-words", type=int, default=1500)
-    parser.add_argument("--bits", type=int, default=synthetic.DIM, help="bits of a code; 128 unless told")
+    parser.add_argument("--bits", type=int, default=synthetic.DIM, help="bits of a code; 128 by default")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a try in seconds")
+    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a trial in seconds")
     arguments = parser.parse_args()
     images, words = (20_000, 4096) if arguments.small else (arguments.images, synthetic.WORDS)
     snapshot = synthetic.open_index(arguments.data, images, words, dim=arguments.bits).snapshot
@@ -182,7 +182,7 @@ def main() -> None:
         "best_code_pass_ns": min(seconds["code_pass"]) / postings * 1e9,
         "bandwidth_gb_per_s": speed / 1e9,
     }
-    show(result, "the index was read once before (warm); medians of alternating rounds")
+    show(result, "the index is in memory (warm); medians of alternating rounds")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py --data DIR [--small]
 
-All files of the index folder but the codebook, names of 20 characters included. The heap is what the process holds in
-memory of its own (anonymous pages) after ten queries, less what it held before the index was opened.
+Counts all files of the index folder except the codebook, including names of 20 characters. The heap is the growth of
+the private memory (anonymous pages) of the process from before opening the index to after ten queries.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ print(json.dumps(heap() - before))
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=1_000_000)
-    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a try in seconds")
+    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a trial in seconds")
     arguments = parser.parse_args()
     images, words = (20_000, 4096) if arguments.small else (arguments.images, synthetic.WORDS)
     index = synthetic.open_index(arguments.data, images, words)

@@ -1,9 +1,9 @@
-"""How long does it take to open an index in a fresh process, and to answer the first query?
+"""How long does a new process take to open an index, and to answer the first query?
 
     python benchmarks/opening.py --data DIR [--small]
 
-Every measurement is a process of its own. Cold means an empty cache of compiled kernels; kernels are compiled when they
-are imported, so the first cold query is charged with what the imports take longer than with a warm cache.
+Every measurement runs in a new process. Cold means an empty cache of compiled kernels; kernels are compiled when they
+are imported, so the first cold query includes the extra import time over a warm cache.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ print(json.dumps([opened - begun, first - drawn, time.perf_counter() - first, lo
 
 
 def measure(path: Path, query_words: int, words: int, cache: str) -> list[float]:
-    """Seconds to open, to answer two queries, and to import, in a fresh process with this cache of kernels."""
+    """Measure the seconds to open, to answer two queries, and to import, in a new process with this kernel cache."""
     command = [sys.executable, "-c", _CHILD, str(path), str(query_words), str(words)]
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
     here = Path(__file__).parent
@@ -52,12 +52,12 @@ def measure(path: Path, query_words: int, words: int, cache: str) -> list[float]
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse the arguments, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a try in seconds")
+    parser.add_argument("--small", action="store_true", help="20 000 images and 4096 words, for a trial in seconds")
     arguments = parser.parse_args()
     images, words = (20_000, 4096) if arguments.small else (arguments.images, synthetic.WORDS)
     path = synthetic.open_index(arguments.data, images, words).path
@@ -75,7 +75,7 @@ def main() -> None:
             "later_query_s": later,
             "import_warm_s": importing,
         },
-        "the pages of the index are in the memory of the machine; medians but for cold",
+        "the pages of the index are in memory; medians, except cold",
     )
 
 

@@ -1,9 +1,9 @@
-"""How good are the default settings on a labelled folder of photographs, and how long does each step take?
+"""How accurate are the default settings on a folder of images with a ground truth, and how long does each step take?
 
     python benchmarks/photographs.py PHOTOS --ground-truth gnd.json --work FOLDER [--seeds 3] [-- extract options]
 
-Runs the real command line: extract once, then for every seed build-codebook, index and evaluate. Each result is a JSON
-line; the last one holds the means over the seeds.
+Runs the command line: extract once, then build-codebook, index and evaluate for every seed. Each result is a JSON line;
+the last one has the means over the seeds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DIFFICULTIES = ("easy", "medium", "hard")
 
 
 def run(*arguments: object) -> tuple[str, float]:
-    """Standard output and wall-clock seconds of one command."""
+    """Run one command; return its standard output and wall-clock seconds."""
     begun = time.perf_counter()
     command = [sys.executable, "-m", "asmk_engine", *map(str, arguments)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -29,7 +29,7 @@ def run(*arguments: object) -> tuple[str, float]:
 
 
 def one_seed(features: Path, ground_truth: Path, work: Path, seed: int) -> dict[str, float]:
-    """Codebook, index and evaluation for one seed: seconds of each step, and the three mAPs."""
+    """Build codebook and index and evaluate for one seed; return the seconds of each step, and the three mAPs."""
     codebook, index = work / f"seed-{seed}.codebook.h5", work / f"seed-{seed}.index"
     shutil.rmtree(index, ignore_errors=True)
     _, training = run("build-codebook", features, "-o", codebook, "--seed", seed)
@@ -50,13 +50,13 @@ def one_seed(features: Path, ground_truth: Path, work: Path, seed: int) -> dict[
 
 
 def main() -> None:
-    """Parse the arguments, run all seeds, print."""
+    """Parse the arguments, run all seeds, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--ground-truth", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for features, codebooks and indexes")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("extract_options", nargs="*", help="after --: options of `asmk-engine extract`")
+    parser.add_argument("extract_options", nargs="*", help="options of `asmk-engine extract`, after --")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     features = arguments.work / "photos.features"

@@ -1,4 +1,4 @@
-"""The large synthetic index that the benchmarks share; built once, under a name that holds seed and version.
+"""The large synthetic index that the benchmarks share; built once, under a name with its seed and version.
 
 Words follow a log-normal popularity with an imbalance factor of 1.4, an image has 440 postings on average, code bits
 are uniformly random (so about half of all pairs pass threshold 0), names have 20 characters.
@@ -33,14 +33,14 @@ CHUNK = 1 << 22
 
 
 def popularity(words: int, seed: int = SEED) -> np.ndarray:
-    """The chance of each word to occur in an image, [words] float64; they sum to 440 or words / 4."""
+    """Return the probability of each word to occur in an image, [words] float64; the sum is min(440, words / 4)."""
     rng = np.random.default_rng(seed)
     weights = rng.lognormal(0.0, math.sqrt(math.log(IMBALANCE)), words)
     return np.minimum(weights * min(POSTINGS, words / 4) / weights.sum(), 0.9)
 
 
 def open_index(data: Path, images: int, words: int = WORDS, seed: int = SEED, dim: int = DIM) -> Index:
-    """The synthetic index of so many images below the folder `data`, built when it is not there."""
+    """Open the synthetic index of this size in the folder `data`, building it if it does not exist."""
     path = data / f"synthetic-v{VERSION}-seed{seed}-{images}x{words}x{dim}.index"
     if not path.exists():
         begun = time.perf_counter()
@@ -53,7 +53,7 @@ def open_index(data: Path, images: int, words: int = WORDS, seed: int = SEED, di
 
 
 def queries(count: int, query_words: int, words: int = WORDS, seed: int = 1, dim: int = DIM) -> list[Signature]:
-    """Signatures with distinct words drawn by popularity and random codes."""
+    """Draw signatures with distinct words, chosen by popularity, and random codes."""
     rng = np.random.default_rng(seed)
     chances = popularity(words)
     chances /= chances.sum()
@@ -65,7 +65,7 @@ def queries(count: int, query_words: int, words: int = WORDS, seed: int = 1, dim
 
 
 def random_codebook(words: int, dim: int, seed: int) -> Codebook:
-    """Centroids around centres, as descriptors lie, without a projection; assigned as their number asks for."""
+    """Return a codebook of centroids clustered like descriptors, without projection, with automatic assignment."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(max(1, words // WORDS_PER_CENTRE), dim))
     centroids = centres[rng.integers(0, len(centres), words)] + 0.7 * rng.normal(size=(words, dim))
@@ -97,7 +97,7 @@ def _build(path: Path, images: int, words: int, seed: int, dim: int) -> None:
 def _write_range(
     writer: SegmentWriter, r: int, numbers: np.ndarray, width: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Write the lists of one range with random codes; returns the words of each of its images."""
+    """Write the lists of one range with random codes; returns the number of words of each of its images."""
     outline = writer.outline
     first, end = (int(outline.range_starts[r + i]) for i in (0, 1))
     begin, universe = outline.posting_starts[first], range_images(r, outline.images)
@@ -113,7 +113,7 @@ def _write_range(
 
 @njit(cache=True)
 def _draw(seed: int, chances: np.ndarray, universe: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each word the images that have it, each with its own chance: counts [words], numbers [P] uint32."""
+    """Draw the images that have each word, by its probability: counts [words], image numbers [P] uint32."""
     np.random.seed(seed)
     counts = np.zeros(chances.shape[0], np.int64)
     numbers = np.empty(int(chances.sum() * universe * 1.05) + 1000, np.uint32)

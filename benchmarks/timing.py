@@ -1,4 +1,4 @@
-"""Measuring side by side: several things in turn, again and again, and the median of each."""
+"""Timing of several tasks in alternation, with the median of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 
 def alternate(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every task in every round; one round before that is not counted."""
+    """Return the seconds of every task in every round, after one warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(rounds + 1):
         for name, task in tasks.items():
@@ -21,18 +21,18 @@ def alternate(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-    """The median of each."""
+    """Return the median of each task."""
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """The smallest value that so many percent of the values do not exceed."""
+    """Return the smallest value that at least this percentage of the values does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def show(result: Mapping[str, object], note: str = "") -> None:
-    """A readable table, then the result as one line of JSON."""
+    """Print a readable table, then the result as one line of JSON."""
     width = max(map(len, result))
     for key, value in result.items():
         print(f"  {key:{width}}  {value:.4g}" if isinstance(value, float) else f"  {key:{width}}  {value}")
