@@ -124,7 +124,7 @@ def test_adding_updating_pruning_deleting_merging(world: Path, tmp_path: Path) -
     cv2.imencode(".jpg", draw(78))[1].tofile(photos / SUBJECTS[1] / "é 0.jpg")
     told = run("index", photos, "-o", index, *options, code=1).stderr  # 1: what was replaced is not what is indexed
     assert "0 added, 0 replaced" in told
-    assert f"1 photograph replaced by others since they were taken in: '{SUBJECTS[1]}/é 0.jpg'" in told
+    assert f"1 photograph whose file was replaced by another: '{SUBJECTS[1]}/é 0.jpg'" in told
     message = run("index", photos, "-o", index, "--update", "--prune", *options).stderr
     assert "0 added, 1 replaced" in message and "1 removed" in message
     assert "0 added, 0 replaced" in run("index", photos, "-o", index, "--update", "--prune", *options).stderr
@@ -258,7 +258,7 @@ def test_output_may_be_cut_short(world: Path) -> None:
 def test_memory_of_indexing_is_a_size_that_suffices(world: Path, tmp_path: Path) -> None:
     features, codebook = next(world.glob("*.features")), next(world.glob("*.h5"))
     arguments = ["index", features, "--codebook", codebook, "-o", tmp_path / "index"]
-    assert "'much' is no size" in fails(*arguments, "--memory", "much")
+    assert "'much' is not a size" in fails(*arguments, "--memory", "much")
     message = fails(*arguments, "--memory", "100M")
     assert "100 MiB of memory were allowed" in message and not (tmp_path / "index").exists()
     run(*arguments, "--memory", message.split("allow ")[1].split()[0])

@@ -108,7 +108,7 @@ def test_an_index_of_features_takes_the_network_beside_them_or_says_that_it_has_
     Path("a.network.safetensors").unlink()
     capsys.readouterr()
     run("index", "a.features", "-o", "without.index")
-    assert "the index goes without" in capsys.readouterr().err
+    assert "the index is created without it" in capsys.readouterr().err
     assert Index.open("without.index").network is None
     with pytest.raises(NotFoundError, match="not at hand; give its file with --weights"):
         run("query", "without.index", "photos/00.png", "--box", "0,0,90,90")
@@ -128,7 +128,7 @@ def test_the_network_of_features_that_are_there_is_not_replaced(world: Path, bac
 
 def test_without_weights_rootsift_is_taken_and_said(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("extract", "photos", "-o", "a.features", "--workers", 0)
-    assert "features: RootSIFT, since no weights of a network are at hand" in capsys.readouterr().err
+    assert "extractor: rootsift, since no weights of a network have been fetched" in capsys.readouterr().err
     assert FeatureSet.open("a.features").recipe.extractor == "rootsift"
 
 
@@ -141,7 +141,7 @@ def test_weights_that_were_fetched_are_taken_and_said(
     shutil.copy(backbone, weights_folder() / "squeezenet1_1-b8a52dc0.pth")
     with pytest.raises(Exception, match="b8a52dc0 was published"):
         run("extract", "photos", "-o", "a.features", "--workers", 0)
-    assert "features: how-squeezenet, whose weights have been fetched" in capsys.readouterr().err
+    assert "extractor: how-squeezenet, whose weights have been fetched" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

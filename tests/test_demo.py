@@ -262,7 +262,7 @@ def test_a_step_that_fails_ends_the_demo_with_its_message(tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["missing", "-o", "out"], "missing: no such folder or file"),
-        (["own", "-o", "own/out"], "lie one inside the other"),
+        (["own", "-o", "own/out"], "must not contain each other"),
         (["own"], "none of 1 photographs can serve as a query"),
         (["empty"], "no images found"),
     ],

@@ -222,7 +222,7 @@ def test_queries_without_features_count_as_not_found(world: Path, tmp_path: Path
     assert found.stderr.count("counts as not found") == 1 and told["unranked"] == ["scene0/0-0.jpg"]
     none = write_features(tmp_path / "none", {"scene0/0-1.jpg": images["scene0/0-1.jpg"]})
     call += ["--features", none.path, "--save-run", written]
-    assert f"{SCENES} of what was asked could not be done" in fails(InputError, *call) and not written.exists()
+    assert f"{SCENES} errors; the first: " in fails(InputError, *call) and not written.exists()
 
 
 def test_wrong_calls(world: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_verbs_work_on_a_global_index(folder: Path) -> None:
     index = folder / "gem.index"
     _, told = run("index", folder / "gem.features", "-o", index, "--pca", 4)
-    assert "0 added, 0 replaced, 20 there already" in told and "--pca not used" in told
+    assert "0 added, 0 replaced, 20 already indexed" in told and "--pca ignored" in told
     assert "20 images left" in run("delete", index, "nobody", "--missing-ok")[1]
     assert "18 images left" in run("delete", index, *NAMES[:2])[1]
     assert "1 segment before, 1 now" in run("merge", index)[1]
@@ -104,7 +104,7 @@ def test_queries_are_answered_as_by_the_searcher(folder: Path) -> None:
             assert found[name] == as_told(searcher.search(features.read(name), 5), name, 4)
     assert len(answers(run("query", index, "--all", "--format", "jsonl")[0])) == 20
     _, told = run("query", index, NAMES[3], "--idf")
-    assert "--idf: of no use" in told
+    assert "--idf: ignored" in told
 
 
 @pytest.mark.parametrize("method", ["scores", "ranks"])
@@ -138,7 +138,7 @@ def test_several_sets_are_one_index(folder: Path) -> None:
     sets = [folder / "gem.features", folder / "spoc.features"]
     call = ["index", *sets, "--concatenate", "--part-weights", "1,2", "-o", folder / "both.index"]
     assert "20 added" in run(*call)[1]
-    assert "20 there already" in run(*call)[1]
+    assert "20 already indexed" in run(*call)[1]
     both = FeatureSet.open(folder / "both.features")
     assert both.dim == DIM + 16 and json.loads(run("info", folder / "both.index", "--json")[0])["input_dim"] == both.dim
     assert answers(run("query", folder / "both.index", NAMES[6], "--format", "jsonl")[0])[NAMES[6]]
@@ -160,16 +160,16 @@ def test_what_does_not_fit_is_one_line(folder: Path) -> None:
         (["index", spoc, "-o", index], "descriptors of [spoc]"),
         (["index", local, "-o", index], "is for [gem"),
         (["index", gem, "-o", folder / "local.index"], "features of [gem"),
-        (["index", local, "-o", new, "--pca", 4], "many descriptors per image"),
+        (["index", local, "-o", new, "--pca", 4], "--pca for local features"),
         (["index", gem, "-o", new, "--codebook", folder / "c.h5"], "c.h5"),
         (["index", gem, "-o", new, "--pq", 8], "20 training descriptors for 256 centroids"),
         (["index", gem, "-o", new, "--pca", 30], "30 dimensions, the descriptors have 24"),
         (["index", gem, "-o", new, "--pca", 4, "--train-on", spoc], "train on descriptors of the same kind"),
         (["index", gem, "-o", new, "--pq", 8, "--half"], "choose one"),
-        (["index", gem, "-o", new, "--memory", "100M"], "100 MiB of memory"),
-        (["index", gem, spoc, "-o", new], "a feature set stands alone"),
+        (["index", gem, "-o", new, "--memory", "100M"], "allows 100 MiB"),
+        (["index", gem, spoc, "-o", new], "a feature set must be the only input"),
         (["index", gem, local, "-o", new, "--concatenate"], "many descriptors per image"),
-        (["query", folder / "local.index", NAMES[3], "--expansion", 3], "goes with global descriptors"),
+        (["query", folder / "local.index", NAMES[3], "--expansion", 3], "--expansion needs global descriptors"),
         (["query", index, "nobody"], "neither an image of"),
         (["augment", folder / "local.index", "-o", new], "expected a global index"),
         (["augment", index, "-o", index], "not empty"),
@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_one_line(folder: Path) -> None:
     ):
         assert message in fails(*arguments)
         assert not new.exists() or not any(new.iterdir())
-    with pytest.raises(InputError, match="takes 448M"):
+    with pytest.raises(InputError, match="needs at least 448M"):
         segment_bytes(1 << 20)
     assert segment_bytes(None) == segment_bytes(8 << 30) > segment_bytes(500 << 20)
 

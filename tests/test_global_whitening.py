@@ -229,7 +229,7 @@ def test_the_command_refuses_what_does_not_belong_together(extracted: Path, phot
         assert isinstance(done.exception, error) and message in str(done.exception)
     (tmp_path / "gem.network.safetensors").unlink()
     done = CliRunner().invoke(whiten_global, [str(extracted), "-o", str(output)])
-    assert isinstance(done.exception, NotFoundError) and "are not at hand" in str(done.exception)
+    assert isinstance(done.exception, NotFoundError) and "were not found" in str(done.exception)
 
 
 def test_features_of_another_kind_are_refused(tmp_path: Path) -> None:

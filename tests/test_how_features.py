@@ -239,15 +239,18 @@ def test_queries_of_a_truth_are_taken_from_the_imported_set(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--format", "how", "--codebook", "c"], "--format how takes no --codebook; add --format asmk, or leave"),
-        (["--names", "n"], "--format hloc takes no --names; add --format asmk or how, or leave that out"),
-        (["--ground-truth", "t", "--queries", "q"], "takes no --ground-truth and no --queries; add --format how"),
+        (
+            ["--format", "how", "--codebook", "c"],
+            "--format how does not accept --codebook; add --format asmk, or leave",
+        ),
+        (["--names", "n"], "--format hloc does not accept --names; add --format asmk or how, or leave that out"),
+        (["--ground-truth", "t", "--queries", "q"], "does not accept --ground-truth or --queries; add --format how"),
         (
             ["--codebook", "c", "--ground-truth", "t"],
-            "--format hloc takes no --codebook and no --ground-truth; leave that out",
+            "--format hloc does not accept --codebook or --ground-truth; leave that out",
         ),
-        (["--format", "asmk", "--ground-truth", "t"], "--format asmk takes no --ground-truth; add --format how"),
-        (["--format", "how", "--ground-truth", "t", "--names", "n"], "both name the images"),
+        (["--format", "asmk", "--ground-truth", "t"], "--format asmk does not accept --ground-truth; add --format how"),
+        (["--format", "how", "--ground-truth", "t", "--names", "n"], "both give the names of the images"),
     ],
 )
 def test_options_of_another_layout_are_refused(tmp_path: Path, arguments: list[str], said: str) -> None:

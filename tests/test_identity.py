@@ -94,7 +94,7 @@ def test_another_photograph_of_a_name_is_refused_by_name_and_a_prefix_keeps_both
     index(a, b, to=to)
     told = index(c, to=to, code=1)
     assert "'img.jpg'" in told and "--prefix" in told and "--update" in told and "1 added" in told
-    assert "there already" in told and " 0 there already" in told  # img.jpg of c is not
+    assert "already indexed" in told and " 0 already indexed" in told  # img.jpg of c is not
     assert names(to) == ["img.jpg", "x.jpg", "y.jpg", "z.jpg"]
     assert best(to, a / "img.jpg") == "img.jpg"
     assert QuerySource(Index.open(to)).image_path("img.jpg") == a / "img.jpg"
@@ -143,7 +143,7 @@ def test_two_feature_sets_of_equal_names(tmp_path: Path) -> None:
     to = tmp_path / "i.index"
     call("index", tmp_path / "a.features", "-o", to, "--words", "4")
     told = call("index", tmp_path / "c.features", "-o", to, code=1)
-    assert "'img.jpg'" in told and "1 added" in told and "0 there already" in told
+    assert "'img.jpg'" in told and "1 added" in told and "0 already indexed" in told
     found = QuerySource(Index.open(to)).features("img.jpg")[0]
     assert np.array_equal(found.descriptors, FeatureSet.open(tmp_path / "a.features").read("img.jpg").descriptors)
     with pytest.raises(MismatchError, match=r"another photograph named 'img.jpg'"):
@@ -186,7 +186,7 @@ def test_a_changed_photograph_is_named_and_asked_with_what_it_was(tmp_path: Path
     was = FeatureSet.open(tmp_path / "i.features").read("a.jpg")
     paint(photos / "a.jpg", 3)
     told = index(photos, to=to, code=1)
-    assert "'a.jpg'" in told and "--update" in told and "1 there already" in told and "1 left out" in told
+    assert "'a.jpg'" in told and "--update" in told and "1 already indexed" in told and "1 left out" in told
     asked = QuerySource(Index.open(to)).features("a.jpg")[0]
     assert np.array_equal(asked.descriptors, was.descriptors)
     shutil.rmtree(tmp_path / "i.features")
@@ -210,7 +210,7 @@ def test_the_same_photograph_is_taken_once_and_copies_are_named(tmp_path: Path) 
     shutil.rmtree(tmp_path / "i.features")  # the index knows by itself
     told = index(photos / "2024", to=to)
     assert names(to) == ["2024/x.jpg", "copy.jpg", "y.jpg"] and "'x.jpg' (= '2024/x.jpg')" in told
-    assert "0 added" in told and "1 there already" in told
+    assert "0 added" in told and "1 already indexed" in told
 
 
 def test_where_images_come_from_is_shown(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_photographs_that_moved_are_remembered_where_they_were_found(tmp_path: P
     call("delete", to, "2.jpg")
     b = a.rename(tmp_path / "b")
     told = index(b, to=to)
-    assert "1 added" in told and "1 there already" in told and "1 found in another folder" in told
+    assert "1 added" in told and "1 already indexed" in told and "1 found in another folder" in told
     assert Index.open(to).snapshot.root_counts() == {Root(str(b)): 2}
     assert FeatureSet.open(tmp_path / "i.features").root_counts() == {Root(str(b)): 2}
     assert call("check", to).code == 0
@@ -447,7 +447,7 @@ def test_what_another_index_did_to_shared_features_hides_nothing(tmp_path: Path)
     assert names(two) == ["2024/x.jpg", "x.jpg", "y.jpg"] and best(two, p / "2024/x.jpg") == "x.jpg"
     shutil.copy(was, p / "2024/x.jpg")
     told = index(p, to=two, options=shared)  # two has just this, though the features are of what one has
-    assert "2 there already" in told and "left out" not in told
+    assert "2 already indexed" in told and "left out" not in told
 
 
 def test_a_renamed_photograph_is_not_pruned_by_features_either(tmp_path: Path) -> None:
@@ -481,9 +481,9 @@ def test_a_file_that_was_touched_is_read_once_more_and_not_again(
     m, to = fill(tmp_path / "m", {"a.jpg": 1, "b.jpg": 2}), tmp_path / "i.index"
     index(m, to=to)
     (m / "a.jpg").chmod(0o600)
-    assert "2 there already" in index(m, to=to)
+    assert "2 already indexed" in index(m, to=to)
     monkeypatch.setattr("asmk_engine.extraction.intake.file_fingerprint", None)
-    assert "2 there already" in index(m, to=to)
+    assert "2 already indexed" in index(m, to=to)
 
 
 def test_a_nested_folder_does_not_take_the_names_of_the_outer_one(tmp_path: Path) -> None:
@@ -505,7 +505,7 @@ def test_answers_of_different_photographs_of_a_name_are_not_fused(tmp_path: Path
     paint(m / "a.jpg", 9)
     index(m, to=tmp_path / "two.index")
     told = call("query", tmp_path / "one.index", "b.jpg", "--fuse", tmp_path / "two.index", code=1)
-    assert "'a.jpg' is another photograph" in told
+    assert "'a.jpg' is a different photograph" in told
 
 
 def test_options_that_do_not_go_with_features_are_refused(tmp_path: Path) -> None:
@@ -539,7 +539,7 @@ def test_a_changed_photograph_beside_a_broken_one_is_named(tmp_path: Path) -> No
     paint(a / "1.jpg", 2)
     (a / "bad.jpg").write_bytes(b"no image")
     told = index(a, to=to, code=1)
-    assert "skipped 'bad.jpg'" in told and "1 photograph replaced" in told
+    assert "skipped 'bad.jpg'" in told and "1 photograph whose file was replaced" in told
 
 
 def test_a_copy_is_remembered_where_it_is_once_the_card_holds_another_photograph(tmp_path: Path) -> None:

@@ -82,5 +82,5 @@ def test_sizes_are_read_as_people_write_them() -> None:
     sizes = {"512": 512, "4k": 4096, "800M": 800 << 20, "1.5G": 3 << 29, "2 GiB": 2 << 30, "1tb": 1 << 40}
     assert {text: parse_size(text) for text in sizes} == sizes
     for text in ("", "G", "-1G", "1,5G", "2X", "1e3", "٣M", "inf"):
-        with pytest.raises(InputError, match="is no size"):
+        with pytest.raises(InputError, match="is not a size"):
             parse_size(text)

@@ -69,7 +69,7 @@ def test_three_memory_cards(tmp_path: Path) -> None:
     assert "4 added" in index(reader, to, "--prefix", "two")
     shutil.rmtree(reader)
     told = index(cards["three"], to, code=1)  # from a folder of its own
-    assert "4 photographs not taken in" in told and "0 there already" in told
+    assert "4 photographs left out" in told and "0 already indexed" in told
     assert "4 added" in index(cards["three"], to, "--prefix", "three")
     check_each_is_itself(to, kept)
 

@@ -51,7 +51,7 @@ def test_train_how(folder: Path, tmp_path: Path) -> None:
         "score": None,
         "epoch": 1,
     }
-    assert "10 photographs, 3 instances" in result.stderr
+    assert "10 images, 3 instances" in result.stderr
     first, *rest = read_log(tmp_path / "run")
     assert (first["pairs"], first["pool"], first["learning_rate"], first["augmented_pairs"]) == (4, 20000, 5e-6, 0.0)
     assert [entry["kind"] for entry in rest] == ["plan", "step", "epoch"]
@@ -97,6 +97,6 @@ def test_a_validation_from_the_command_line(folder: Path, tmp_path: Path) -> Non
     result = train(folder, tmp_path / "run", "--pairs", 2, "--negatives", 1, *options)
     assert result.exit_code == 0, result.output
     assert "(mAP " in result.stdout
-    assert "7 photographs of the validation are trained with too" in result.stderr
+    assert "7 validation images are also training images" in result.stderr
     wrong = train(folder, tmp_path / "other", "--negatives", 1, *options[:-1], "one")
     assert "expected numbers such as 1,0.707,0.5" in str(fault(wrong))

@@ -1,7 +1,7 @@
-"""The command line: parse, call, print.
+"""The command line: parse arguments, call the library, print results.
 
-Results go to standard output, progress and messages to standard error. Exit code 0 is success, 1 an error the user can
-mend, told in one line, 2 a wrong call; anything else is a bug and shows a traceback.
+Results go to standard output, progress and messages to standard error. Exit code 0 is success, 1 an error that the
+user can fix, reported in one line, 2 a usage error; anything else is a bug and shows a traceback.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from asmk_engine.escape import ESCAPES, PLAIN_ASCII, register_escapes
 from asmk_engine.version import __version__
 
 EPILOG = """\b
-From a folder of photographs to an answer:
+Index a folder of photographs and query it:
   asmk-engine index photos/ -o photos.index
   asmk-engine query photos.index my-photo.jpg --top 10
 """
 
 
 class Commands(click.Group):
-    """The commands in the order of the data flow, not of the alphabet."""
+    """A group that lists its commands in the order of the data flow, not alphabetically."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """Names in the order they were added."""
+        """Return the names in the order in which the commands were added."""
         return list(self.commands)
 
 
@@ -60,10 +60,10 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="asmk-engine")
 def commands() -> None:
-    """Find the same thing in other photographs.
+    """Find the same object or place in other photographs.
 
-    Photographs become local features, features become visual words, and an inverted file of binary codes answers
-    which other photographs show the same thing.
+    Local features of the photographs are assigned to visual words, and an inverted file of binary codes ranks the
+    indexed photographs for a query by the Aggregated Selective Match Kernel (ASMK).
     """
 
 
@@ -96,7 +96,7 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line; the entry point of the `asmk-engine` program."""
+    """Run the command line: the entry point of the `asmk-engine` program."""
     _occupy_descriptors()
     _prepare_streams()
     try:
@@ -105,13 +105,13 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped; what was committed stays, the same command goes on from there.", err=True)
+        click.echo("Stopped; committed work is kept, and the same command resumes from there.", err=True)
         sys.exit(130)
     except AsmkError as error:
         _fail(str(error))
     except _ReaderGoneError:
         sys.exit(0)
-    except OSError as error:  # what the system refuses is no bug of ours
+    except OSError as error:  # an error of the operating system is not a bug of this program
         _fail(f"{error.filename or 'output'}: {error.strerror or error}; give a path that can be used")
 
 
@@ -124,14 +124,14 @@ def _fail(message: str) -> NoReturn:
 
 
 class _ReaderGoneError(Exception):
-    """Whoever reads our output has seen enough."""
+    """The reader of standard output has closed the pipe."""
 
 
 class _Stream(io.RawIOBase):
-    """A standard stream that takes everything and loses it once it could not be written.
+    """A standard stream that accepts all data and discards it after the first failed write.
 
-    raw       what is written to, or None for a stream that was closed when the program began
-    on_error  called with the first error; what it raises reaches whoever writes
+    raw       the stream to write to, or None if it was closed when the program started
+    on_error  called with the first error; an exception that it raises reaches the caller of `write`
     """
 
     def __init__(self, raw: io.IOBase | None, on_error: Callable[[OSError], None]) -> None:
@@ -140,21 +140,21 @@ class _Stream(io.RawIOBase):
         self._is_lost = False
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Return whether the stream is a terminal."""
         return self._raw is not None and self._raw.isatty()
 
     def fileno(self) -> int:
-        """The descriptor, for those who ask a terminal for its width."""
+        """Return the file descriptor, which is used to get the width of a terminal."""
         if self._raw is None:
-            raise io.UnsupportedOperation("this stream was closed when the program began")
+            raise io.UnsupportedOperation("the stream was closed when the program started")
         return int(self._raw.fileno())
 
     def write(self, data: Any) -> int:
-        """Write all of the data, or lose it."""
+        """Write all of the data, or discard it after an error."""
         left = memoryview(data).cast("B")
         count = left.nbytes
         try:
@@ -169,9 +169,9 @@ class _Stream(io.RawIOBase):
 
 
 def _occupy_descriptors() -> None:
-    """Open the null device as each standard descriptor that is closed: no file of data shall get its number.
+    """Open the null device as each standard descriptor that is closed, so that no data file gets its number.
 
-    Libraries write messages to the descriptors 1 and 2, whatever they are.
+    Libraries write messages to the descriptors 1 and 2, whichever files these are.
     """
     for number in (0, 1, 2):
         try:
@@ -185,9 +185,10 @@ def _occupy_descriptors() -> None:
 
 
 def _prepare_streams() -> None:
-    """Let no character and no full disk, pipe or terminal behind standard error end a run.
+    """Keep unencodable characters and write errors of standard error from ending a run.
 
-    What cannot be encoded is escaped. Results that cannot be written are an error; messages are lost.
+    Characters that cannot be encoded are escaped. Results that cannot be written are an error; messages that cannot be
+    written are discarded.
     """
     register_escapes()
     sys.stdin = sys.stdin or os.fdopen(0)
@@ -198,7 +199,7 @@ def _prepare_streams() -> None:
 def _rewritten(stream: TextIO | None, on_error: Callable[[OSError], None]) -> io.TextIOWrapper:
     if stream is not None:
         stream.flush()
-    binary = getattr(stream, "buffer", None)  # below its buffer, which would keep what could not be written
+    binary = getattr(stream, "buffer", None)  # bypassed, since it would keep data that could not be written
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return io.TextIOWrapper(
         cast(BinaryIO, _Stream(getattr(binary, "raw", binary), on_error)),
@@ -212,8 +213,8 @@ def _refuse(error: OSError) -> NoReturn:
     if isinstance(error, BrokenPipeError):
         raise _ReaderGoneError from None
     cures = {
-        errno.EBADF: "it is closed: leave it open, or direct it to a file or to /dev/null",
+        errno.EBADF: "it is closed: leave it open, or redirect it to a file or to /dev/null",
         errno.ENOSPC: "free some space and run the same command again",
     }
-    cure = cures.get(error.errno or 0, "direct it to where it can be written")
+    cure = cures.get(error.errno or 0, "redirect it to a place that can be written")
     raise StorageError(f"standard output: cannot write the results: {error.strerror or error}; {cure}") from None

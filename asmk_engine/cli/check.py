@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("index_path", type=PATH, metavar="INDEX")
-@click.option("--fast", is_flag=True, help="Leave out what takes a pass over all codes and image numbers.")
+@click.option("--fast", is_flag=True, help="Skip the checks that read all codes and image numbers.")
 @json_option
 @click.pass_context
 def check(context: click.Context, index_path: Path, fast: bool, as_json: bool) -> None:
-    """Compare every checksum of INDEX and look at every table; nothing is changed.
+    """Verify the checksums and tables of INDEX.
 
-    Exit code 0: clean, there may be notes of what a stopped writer left behind. 1: damaged, or no index. 2: a wrong
-    call.
+    Nothing is changed. Exit code 0: the index is clean; there may be notes on files that an interrupted writer left.
+    1: the index is damaged, or INDEX is not an index. 2: usage error.
 
     \b
     Examples:
@@ -36,11 +36,11 @@ def check(context: click.Context, index_path: Path, fast: bool, as_json: bool) -
     from asmk_engine.maintenance.checking import check_index
 
     report = check_index(index_path, fast=fast)
-    _tell(report.to_json(), _report_lines(report), as_json)
+    _print(report.to_json(), _report_lines(report), as_json)
     context.exit(0 if report.clean else 1)
 
 
-def _tell(content: dict[str, Any], lines: Iterator[str], as_json: bool) -> None:
+def _print(content: dict[str, Any], lines: Iterator[str], as_json: bool) -> None:
     for line in [json.dumps(content)] if as_json else lines:
         click.echo(line)
 
@@ -54,7 +54,7 @@ def _report_lines(report: CheckReport) -> Iterator[str]:
     if report.clean:
         yield "clean: tables and their checksums" if report.fast else "clean: every checksum and every table"
     else:
-        yield f"damaged: `asmk-engine repair {report.path}` tells what can be saved"
+        yield f"damaged: `asmk-engine repair {report.path}` shows what can be saved"
 
 
 def _finding_line(finding: Finding) -> str:
@@ -63,14 +63,14 @@ def _finding_line(finding: Finding) -> str:
 
 @click.command()
 @click.argument("index_path", type=PATH, metavar="INDEX")
-@click.option("--yes", is_flag=True, help="Do it; without this it is only told what would be done.")
+@click.option("--yes", is_flag=True, help="Make the changes; without this option they are only listed.")
 @json_option
 def repair(index_path: Path, yes: bool, as_json: bool) -> None:
-    """Drop what is provably broken in INDEX, and keep a copy of it.
+    """Remove the damaged parts of INDEX and keep a copy of them.
 
-    A damaged segment leaves with its images, damaged deletions are forgotten, a damaged copy of the manifest is written
-    anew from the other. What is dropped goes to a folder dropped-N inside INDEX. Index the photographs again
-    afterwards: only those that were lost are added.
+    A damaged segment is removed with its images, damaged deletions are dropped, and a damaged copy of the manifest is
+    rewritten from the other copy. Removed files are moved to a folder dropped-N inside INDEX. Index the photographs
+    again afterwards: only the lost ones are added.
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def repair(index_path: Path, yes: bool, as_json: bool) -> None:
     from asmk_engine.maintenance.repair import repair_index
 
     done = repair_index(index_path, write=yes)
-    _tell(done.to_json(), _repair_lines(done), as_json)
+    _print(done.to_json(), _repair_lines(done), as_json)
 
 
 def _repair_lines(done: Repair) -> Iterator[str]:
@@ -88,11 +88,11 @@ def _repair_lines(done: Repair) -> Iterator[str]:
     if not done.needed:
         yield f"{done.path}: nothing to repair"
         return
-    yield from (f"{name} goes to {done.folder}" for name in done.moved)
-    yield from (f"{name} is written anew" for name in done.rewritten)
+    yield from (f"move {name} to {done.folder}" for name in done.moved)
+    yield from (f"rewrite {name}" for name in done.rewritten)
     if done.lost:
         yield f"{plural(done.lost, 'image')} lost; names that can still be read: {len(done.lost_names)}"
     yield from (f"lost: {escape_name(name)}" for name in done.lost_names)
     if done.returned:
-        yield f"{plural(done.returned, 'deleted image')} back, since nothing tells any more that they were deleted"
-    yield f"{done.path}: repaired, commit {done.commit}" if done.done else "nothing was changed; to do it, add --yes"
+        yield f"{plural(done.returned, 'deleted image')} back, since the record of the deletion is lost"
+    yield f"{done.path}: repaired, commit {done.commit}" if done.done else "nothing was changed; add --yes to repair"

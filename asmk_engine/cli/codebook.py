@@ -20,7 +20,7 @@ class WordCount(click.ParamType):
     name = "auto|N"
 
     def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> int | str:
-        """The number, or `auto`."""
+        """Return the number, or `auto`."""
         if isinstance(value, int):
             return value
         if value == "auto":
@@ -36,33 +36,38 @@ training_options = option_group(
         type=WordCount(),
         default="auto",
         show_default=True,
-        help="Visual words. auto: the largest power of two with 200 features for each, at most 65536.",
+        help="Number of visual words. auto: the largest power of two with at least 200 features per word, at most "
+        "65536.",
     ),
     click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every random choice."
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random choices."
     ),
-    click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds of k-means."),
+    click.option(
+        "--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Number of k-means iterations."
+    ),
     click.option(
         "--whitening",
         type=click.Choice(["auto", "pca", "none"]),
         default="auto",
         show_default=True,
-        help="Projection learned first. auto: none for features of a network, which has reduced them already.",
+        help="Projection learned before clustering. auto: none for features of a network, which are already reduced, "
+        "else pca.",
     ),
     click.option(
         "--backend",
         type=click.Choice(["auto", "faiss", "torch", "graph"]),
         default="auto",
         show_default=True,
-        help="What finds the nearest words in k-means. faiss, torch: comparing all. graph: links between near words, "
-        "which is faster and misses a few. auto: graph from 16384 words on, else faiss where installed, else torch.",
+        help="Nearest-word search in k-means. faiss, torch: exact. graph: approximate, through links between near "
+        "words, and faster. auto: graph for 16384 or more words, else faiss if installed, else torch.",
     ),
     click.option(
         "--assignment",
         type=click.Choice(["auto", "exact", "graph"]),
         default="auto",
         show_default=True,
-        help="How features get their words. auto: through a graph of words from 16384 words on.",
+        help="How features are assigned to words. exact: compare with all words. graph: follow links between near "
+        "words. auto: graph for 16384 or more words, else exact.",
     ),
 )
 
@@ -77,7 +82,7 @@ def train(
     backend: str,
     assignment: str,
 ) -> Codebook:
-    """Train a codebook, showing the sampling and each round with its distortion."""
+    """Train a codebook and report the sampling and each round with its distortion."""
     from asmk_engine.codebooks import Codebook
 
     with console.bar("sample", "images") as on_sample, console.bar("k-means", "rounds", by_last=True) as bar:
@@ -102,7 +107,7 @@ def train(
 
 @click.command("build-codebook")
 @click.argument("features", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="The codebook file to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="Codebook file to write.")
 @training_options
 @quiet_option
 def build_codebook(
@@ -116,7 +121,10 @@ def build_codebook(
     assignment: str,
     quiet: bool,
 ) -> None:
-    """Learn a visual vocabulary from FEATURES.
+    """Learn a codebook of visual words from FEATURES.
+
+    FEATURES is a feature set of local features, as `extract` writes it. `index` trains a codebook by itself if none is
+    given.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`asmk-engine demo`: every step through the command line, as a person would type it."""
+"""`asmk-engine demo`: every step is run as a command, as a user would type it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ SHEET_COLUMNS = 8
 
 @click.command()
 @click.argument("photos", required=False, type=PATH)
-@click.option("-o", "--output", type=PATH, default=Path("demo"), show_default=True, help="Folder for all that is made.")
-@click.option("--queries", type=click.IntRange(min=1), default=24, show_default=True, help="Photographs asked for.")
+@click.option("-o", "--output", type=PATH, default=Path("demo"), show_default=True, help="Output folder.")
+@click.option("--queries", type=click.IntRange(min=1), default=24, show_default=True, help="Number of query images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the altered views.")
 @quiet_option
 def demo(photos: Path | None, output: Path, queries: int, seed: int, quiet: bool) -> None:
-    """Show the whole way, from photographs to a measured answer, on a small collection.
+    """Run all steps on a small collection of photographs.
 
-    Takes PHOTOS, a folder of your own, or photographs that come with scikit-image. Some of them are warped, cropped and
-    re-lit into other views, which a search for the original should find. Your folder is only read.
+    PHOTOS is a folder of your own, which is only read; by default, the photographs that come with scikit-image are
+    used. Altered views (warped, cropped, re-lit) of some photographs are added, and a query for the original should
+    find them. Extraction, training, indexing, search and evaluation are run and timed.
 
     \b
     Examples:
@@ -49,28 +50,28 @@ def demo(photos: Path | None, output: Path, queries: int, seed: int, quiet: bool
     """
     steps = _Steps(Console(quiet))
     _check_apart(photos, output)
-    asked = _collect(photos, output, queries, seed, steps)
-    _search(output, asked, steps)
-    _draw(output, asked, photos is None, steps)
+    chosen = _collect(photos, output, queries, seed, steps)
+    _search(output, chosen, steps)
+    _draw(output, chosen, photos is None, steps)
     _close(output, photos is None, steps)
 
 
 @dataclass
 class _Steps:
-    """Runs commands of this program, shows them, and keeps the time of each."""
+    """Runs commands of this program, prints them, and records the time of each."""
 
     console: Console
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Keep the time of a block."""
-        begun = time.monotonic()
+        """Record the time of a block."""
+        start = time.monotonic()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def run(self, *arguments: str | Path, into: Path | None = None) -> None:
-        """Run one command, its results to our standard output or into a file; if it fails, end as it ended."""
+        """Run a command, with its results on standard output or in a file; if it fails, exit with its exit code."""
         command, *rest = map(str, arguments)
         words = [command, *(["--quiet"] if self.console.quiet else []), *rest]
         redirected = f" > {shlex.quote(str(into))}" if into else ""
@@ -90,7 +91,7 @@ class _Steps:
 
 
 def _environment() -> dict[str, str]:
-    """The environment, with a bare checkout on the path, which another Python process would not find by itself."""
+    """Return the environment, with a checkout that is not installed on the path for the child process."""
     parent = Path(__file__).resolve().parents[2]
     if parent.name in ("site-packages", "dist-packages"):
         return dict(os.environ)
@@ -108,11 +109,11 @@ def _check_apart(photos: Path | None, output: Path) -> None:
         return
     here, there = photos.resolve(), output.resolve()
     if there.is_relative_to(here) or here.is_relative_to(there):
-        raise InputError(f"{output}: {photos} and this folder lie one inside the other; give another with -o")
+        raise InputError(f"{output}: the output folder and {photos} must not contain each other; give another with -o")
 
 
 def _collect(photos: Path | None, output: Path, most: int, seed: int, steps: _Steps) -> list[QueryViews]:
-    """Photographs and views below one root, nothing else there, and what is asked for."""
+    """Place the photographs and views, and nothing else, below one root; return the queries with their views."""
     from asmk_engine import demo as collection
 
     root, say = output / "photos", steps.console.say
@@ -123,14 +124,14 @@ def _collect(photos: Path | None, output: Path, most: int, seed: int, steps: _St
         collection.claim_folder(output)
         placed = collection.place_photos(found, root, link=photos is not None)
         below = collection.free_name(found)
-        asked = collection.make_views(chosen, root, VIEWS_PER_PHOTO, seed, below=below, progress=progress)
-        asked = asked if photos else collection.add_second_photos(asked, placed)
-        collection.remove_others(root, {photo.name for photo in placed}.union(*(query.answers for query in asked)))
+        queries = collection.make_views(chosen, root, VIEWS_PER_PHOTO, seed, below=below, progress=progress)
+        queries = queries if photos else collection.add_second_photos(queries, placed)
+        collection.remove_others(root, {photo.name for photo in placed}.union(*(query.answers for query in queries)))
     if len(placed) < len(found):
-        say(f"{photos}: {plural(len(found) - len(placed), 'photograph')} cannot be opened and left out")
-    count = f"{plural(len(placed), 'photograph')}, and {VIEWS_PER_PHOTO} altered views of each of {len(asked)}"
+        say(f"{photos}: {plural(len(found) - len(placed), 'photograph')} left out, since they cannot be opened")
+    count = f"{plural(len(placed), 'photograph')}, and {VIEWS_PER_PHOTO} altered views of each of {len(queries)}"
     say(f"{root}: {count}, the first half mild (easy), the rest severe (hard)")
-    return asked
+    return queries
 
 
 def _own_photos(photos: Path, say: Callable[[str], None]) -> list[ImageFile]:
@@ -138,22 +139,22 @@ def _own_photos(photos: Path, say: Callable[[str], None]) -> list[ImageFile]:
 
     images = find_images([photos]).images
     if len(images) > MOST_PHOTOS:
-        say(f"{photos}: {plural(len(images), 'photograph')}, of which the demo takes {MOST_PHOTOS}, evenly spread")
+        say(f"{photos}: {plural(len(images), 'photograph')}, of which the demo uses {MOST_PHOTOS}, evenly spread")
     return evenly(images, MOST_PHOTOS)
 
 
-def _search(output: Path, asked: Sequence[QueryViews], steps: _Steps) -> None:
+def _search(output: Path, queries: Sequence[QueryViews], steps: _Steps) -> None:
     from asmk_engine.demo import write_ground_truth
     from asmk_engine.features import FeatureSet
 
     root, features, index = output / "photos", output / "photos.features", output / "photos.index"
     codebook, ground_truth, seen_before = output / "photos.codebook.h5", output / "gnd.json", features.exists()
     steps.run("extract", root, "-o", features, *(["--prune", "--yes"] if seen_before else []))
-    write_ground_truth(ground_truth, FeatureSet.open(features).names, asked)
+    write_ground_truth(ground_truth, FeatureSet.open(features).names, queries)
     steps.run("build-codebook", features, "-o", codebook)
     _forget(index)
     steps.run("index", features, "--codebook", codebook, "-o", index)
-    names = [query.name for query in asked]
+    names = [query.name for query in queries]
     few = names[:: -(-len(names) // RANKINGS_PRINTED)]
     steps.run("query", index, "--top", "5", *_as_arguments(few))
     more = ("--top", str(SHEET_COLUMNS), "--format", "jsonl")
@@ -162,7 +163,7 @@ def _search(output: Path, asked: Sequence[QueryViews], steps: _Steps) -> None:
 
 
 def _forget(index: Path) -> None:
-    """Empty the folder of an earlier demo's index: its codebook may be another."""
+    """Empty the index folder of an earlier demo, which may have another codebook."""
     from asmk_engine.storage.folder import Folder
 
     for name in Folder(index).names():
@@ -173,12 +174,12 @@ def _as_arguments(names: Sequence[str]) -> list[str]:
     return ["--", *names] if any(name.startswith("-") for name in names) else list(names)
 
 
-def _draw(output: Path, asked: Sequence[QueryViews], all_known: bool, steps: _Steps) -> None:
-    """The contact sheet; in a folder of the user's own, an image that is no view may well be right."""
+def _draw(output: Path, queries: Sequence[QueryViews], all_known: bool, steps: _Steps) -> None:
+    """Write the contact sheet; in the user's own folder, an image that is not a view may also be correct."""
     from asmk_engine.indexes.answers import Hit
     from asmk_engine.pictures.contact_sheet import write_contact_sheet
 
-    root, right = output / "photos", {query.name: set(query.answers) for query in asked}
+    root, right = output / "photos", {query.name: set(query.answers) for query in queries}
 
     def correct(query: Path, hit: Hit) -> bool | None:
         return True if hit.name in right[query.relative_to(root).as_posix()] else False if all_known else None
@@ -195,11 +196,11 @@ def _draw(output: Path, asked: Sequence[QueryViews], all_known: bool, steps: _St
 def _close(output: Path, all_known: bool, steps: _Steps) -> None:
     say = steps.console.say
     if not all_known:
-        say("The measure knows the altered views only: other photographs of the same thing count as wrong in it.")
+        say("Only the altered views count as correct in the evaluation, not other photographs of the same object.")
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.seconds.items())
-    say(f"\nTime: {parts}; {sum(steps.seconds.values()):.1f} s in all")
+    say(f"\nTime: {parts}; {sum(steps.seconds.values()):.1f} s in total")
     say(f"Contact sheet of all queries: {output / 'sheet.png'}")
     command = shlex.join(
         ["asmk-engine", "query", str(output / "photos.index"), "PHOTO", "--contact-sheet", "answer.png"]
     )
-    say(f"Now ask with a photograph of your own: {command}")
+    say(f"To query with a photograph of your own: {command}")

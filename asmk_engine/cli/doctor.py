@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Show what is installed, what works, and what to install for more.
+    """Show what is installed and what to install for more.
 
-    The exit code is 1 when something is missing or broken without which nothing works.
+    Each dependency is imported. The exit code is 1 if a required one is missing or broken.
     """
     from asmk_engine.doctor import diagnose
 
@@ -41,10 +41,10 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
         "system", f"{diagnosis.platform}, {plural(diagnosis.processors, 'processor')}, {diagnosis.threads} usable"
     )
     yield from (_row(finding.name, _summary(finding)) for finding in diagnosis.parts)
-    yield _row("compiled kernels", diagnosis.kernel_cache or "no folder that can be written")
+    yield _row("compiled kernels", diagnosis.kernel_cache or "no writable folder")
     yield from (f"warning: {text}" for text in diagnosis.warnings)
     if diagnosis.suggestions:
-        yield "for more:"
+        yield "suggestions:"
         yield from (f"  {text}" for text in diagnosis.suggestions)
 
 

@@ -40,7 +40,8 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
     "--run",
     "run_path",
     type=PATH,
-    help="Evaluate a ranking file instead of an index: TREC run, JSON lines, pairs, .npy of ranks or a submission.",
+    help="Ranking file to evaluate instead of an index: TREC run, JSON lines, pairs, .npy array of ranks, or Google "
+    "Landmarks submission.",
 )
 @click.option(
     "--ground-truth",
@@ -49,26 +50,37 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
     earlier="--truth",
     type=PATH,
     required=True,
-    help="gnd.json, gnd_roxford5k.pkl or the like, the folder of Oxford5k's lists, or a solution of Google Landmarks.",
+    help="Ground truth: a file such as gnd.json or gnd_roxford5k.pkl, the folder of Oxford5k's list files, or a Google "
+    "Landmarks solution.",
 )
 @click.option(
     "--distractors",
     "distractor_paths",
     type=PATH,
     multiple=True,
-    help="An index whose images are searched too and are never right, such as one of R1M; may be given again.",
+    help="Index of distractors, such as R1M, that is searched together with INDEX; its images are never correct. May "
+    "be repeated.",
 )
 @images_option
-@click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of indexed queries.")
 @click.option(
-    "--allow-missing", is_flag=True, help="Go on when images or rankings are missing; they count as not found."
+    "--features",
+    "features_path",
+    type=PATH,
+    help="Feature set with the features of queries that are indexed.  [default: the one recorded in the index]",
+)
+@click.option(
+    "--allow-missing", is_flag=True, help="Count missing images and rankings as not found instead of stopping."
 )
 @click.option("--save-run", type=PATH, help="Also write the rankings to this file.")
 @click.option(
-    "--run-format", type=click.Choice(RUN_FORMATS), default="trec", show_default=True, help="Form of --save-run."
+    "--run-format", type=click.Choice(RUN_FORMATS), default="trec", show_default=True, help="Format of --save-run."
 )
-@click.option("--worst", type=click.IntRange(min=1), help="Also list the N queries of lowest Medium AP.")
-@click.option("--interval", is_flag=True, help="Also say where mAP lies with 95 % confidence, over the queries.")
+@click.option(
+    "--worst", type=click.IntRange(min=1), metavar="N", help="Also list the N queries with the lowest Medium AP."
+)
+@click.option(
+    "--interval", is_flag=True, help="Also show a 95 % bootstrap confidence interval of mAP over the queries."
+)
 @match_options
 @expansion_options
 @json_option
@@ -89,10 +101,11 @@ def evaluate(
     quiet: bool,
     **search: Any,
 ) -> None:
-    """Measure INDEX, or a ranking file, against a ground truth, in percent.
+    """Measure the accuracy of an index or a ranking file.
 
-    The ground truth says which protocol it is for: Revisited Oxford and Paris (Easy, Medium and Hard), the original
-    Oxford5k and Paris6k, HOW's validation set, or Google Landmarks v2 (mAP@100; µAP of what `classify` wrote).
+    Results are in percent. The ground truth determines the protocol: Revisited Oxford and Paris (Easy, Medium, Hard),
+    the original Oxford5k and Paris6k, HOW's validation set, or Google Landmarks v2 (mAP@100 of rankings, µAP of a
+    submission of `classify`).
 
     \b
     Examples:
@@ -107,7 +120,7 @@ def evaluate(
     _check_call(index_path, run_path, distractor_paths, save_run)
     if is_recognition(ground_truth_path):
         if interval or worst:
-            raise click.UsageError("--interval and --worst go with rankings, not with a recognition solution")
+            raise click.UsageError("--interval and --worst apply to rankings, not to a recognition solution")
         _recognition(ground_truth_path, run_path, allow_missing, as_json)
         return
     ground_truth = read_ground_truth(ground_truth_path)
@@ -126,7 +139,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Saved:
-    """Where and how the rankings are written, and how many images there are to rank."""
+    """Path and format of the written rankings, and the number of ranked images."""
 
     path: Path
     form: str
@@ -134,7 +147,7 @@ class _Saved:
 
 
 def open_joint(path: Path, distractors: tuple[Path, ...]) -> AnyIndex:
-    """The index, or the joint index of it and sets of distractors."""
+    """Open an index, joined with indexes of distractors if there are any."""
     from asmk_engine.indexes.joint import JointIndex
     from asmk_engine.search.opening import open_index
 
@@ -146,7 +159,7 @@ def _check_call(index: Path | None, run: Path | None, distractors: tuple[Path, .
     if (index is None) == (run is None):
         raise click.UsageError("give either an INDEX or --run FILE")
     if run and (distractors or save_run):
-        raise click.UsageError("--distractors and --save-run go with an INDEX, not with --run")
+        raise click.UsageError("--distractors and --save-run apply to an INDEX, not to --run")
 
 
 def _recognition(ground_truth: Path, run: Path | None, allow_missing: bool, as_json: bool) -> None:
@@ -200,7 +213,7 @@ def _evaluate_index(
                 progress=progress,
             )
     finally:
-        _tell_failed(failed, queries, console)
+        _report_failed(failed, queries, console)
 
 
 def _features(source: QuerySource, query: GroundTruthQuery) -> Features:
@@ -208,18 +221,21 @@ def _features(source: QuerySource, query: GroundTruthQuery) -> Features:
 
 
 def _features_or_none(source: QuerySource, queries: int, failed: Failures, query: GroundTruthQuery) -> Features | None:
-    """The features of one of so many queries, None where it is missing or cannot be read, which is noted."""
+    """Return the features of a query, or None if it is missing or cannot be read, which is recorded in `failed`.
+
+    queries  number of queries in total; raises InputError if all of them failed
+    """
     if query.in_database and query.name not in source.index:
         return None
     with failed.noting(query.name):
         return _features(source, query)
-    if len(failed) == queries:  # before a file of no rankings is written; `_tell_failed` says more
-        raise InputError("no query could be asked")
+    if len(failed) == queries:  # before a file without rankings is written; `_report_failed` gives the reasons
+        raise InputError("no query could be searched")
     return None
 
 
-def _tell_failed(failed: Failures, queries: int, console: Console) -> None:
-    """Say which queries could not be asked and count as not found; InputError when that is every one."""
+def _report_failed(failed: Failures, queries: int, console: Console) -> None:
+    """Report the queries that could not be searched and count as not found; raises InputError if all failed."""
     if len(failed) == queries:
         failed.tell()
     for reason in failed.reasons:
@@ -244,5 +260,5 @@ def _print(report: Report, ground_truth: GroundTruth, worst: int | None, as_json
         click.echo(report.table())
         return
     per_query = {row: {name: 100 * value for name, value in found.items()} for row, found in report.per_query.items()}
-    told = {"protocol": ground_truth.protocol, "unranked": list(report.unranked), "per_query": per_query}
-    click.echo(json.dumps({**report.as_dict(), **told}))
+    more = {"protocol": ground_truth.protocol, "unranked": list(report.unranked), "per_query": per_query}
+    click.echo(json.dumps({**report.as_dict(), **more}))

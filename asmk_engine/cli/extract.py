@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="The feature set; made, or added to.")
-@click.option("--update", is_flag=True, help="Also take photographs whose names those of other folders bear there.")
-@click.option("--prune", is_flag=True, help="Forget images whose files are gone from the folders given.")
+@click.option("-o", "--output", type=PATH, required=True, help="Feature set (a folder) to create or extend.")
+@click.option("--update", is_flag=True, help="Replace images by images of the same name from another folder.")
+@click.option("--prune", is_flag=True, help="Remove images whose files are gone from the given folders.")
 @intake_options
 @extraction_options
 @quiet_option
@@ -38,9 +38,10 @@ def extract(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Find and describe the local features of IMAGES: files, folders, or text files that list images.
+    """Extract the features of images into a feature set.
 
-    A second run does only what is missing or changed. An image that cannot be read is skipped and listed at the end.
+    IMAGES are image files, folders, or text files that list images. Another run extracts only new and changed images.
+    An image that cannot be read is skipped and listed at the end.
 
     \b
     Examples:
@@ -81,10 +82,10 @@ def run_extraction(
     network: Path | None = None,
     **options: Any,
 ) -> ExtractionSummary:
-    """Extract with a progress bar.
+    """Extract features and show a progress bar.
 
-    prune, trusting, update, held   as for `extract_images`
-    recipe, network       how to extract when no extractor and no option is named; by default as the set was made so far
+    prune, trusting, update, held  as for `extract_images`
+    recipe, network                used if no extractor and no option is given; by default those of the existing set
     """
     from asmk_engine.extraction.run import extract_images
     from asmk_engine.features import FeatureSet
@@ -103,11 +104,11 @@ def run_extraction(
 
 
 def is_feature_set(path: Path) -> bool:
-    """Whether a path is a folder of feature parts."""
+    """Return whether a path is a folder of feature parts."""
     from asmk_engine.errors import StorageError
     from asmk_engine.features import part_names
 
     try:
         return os.path.isdir(path) and bool(part_names(path))
-    except StorageError:  # a locked folder is for those to evaluate who look for photographs in it
+    except StorageError:  # an unreadable folder is reported by the search for images in it
         return False

@@ -1,4 +1,4 @@
-"""The parts of `asmk-engine index` that make and add to a global index, and `augment`."""
+"""The parts of `asmk-engine index` that create and extend a global index, and `augment`."""
 
 from __future__ import annotations
 
@@ -20,33 +20,37 @@ if TYPE_CHECKING:
 
 KEYS = ("pca", "whiten", "pq", "half", "train_on", "concatenate", "part_weights")
 _LEAST_SEGMENT = 16 << 20
-_COPIES = 3  # of a segment in hand: its vectors, those being joined, and those of its groups
+_COPIES = 3  # copies of a segment in memory: its vectors, those being joined, and those of its groups
 
 global_options = option_group(
-    click.option("--pca", type=click.IntRange(min=1), metavar="N", help="Keep the N strongest dimensions."),
-    click.option("--whiten", is_flag=True, help="Bring the dimensions to equal variance; with --pca."),
+    click.option("--pca", type=click.IntRange(min=1), metavar="N", help="Reduce descriptors to N dimensions by PCA."),
+    click.option("--whiten", is_flag=True, help="Scale the dimensions to equal variance; requires --pca."),
     click.option(
-        "--pq", type=click.Choice(["8", "1"]), help="Keep one byte for so many dimensions: product quantisation."
+        "--pq",
+        type=click.Choice(["8", "1"]),
+        help="Product quantisation: store one byte per 8 dimensions, or per dimension.",
     ),
-    click.option("--half", is_flag=True, help="Keep vectors in half precision."),
+    click.option("--half", is_flag=True, help="Store vectors in half precision."),
     click.option(
         "--train-on",
         type=PATH,
         metavar="FEATURES",
-        help="The feature set that --pca and --pq learn from.  [default: the indexed one]",
+        help="Feature set on which --pca and --pq are trained.  [default: the indexed one]",
     ),
-    click.option("--concatenate", is_flag=True, help="Several feature sets, their descriptors side by side as one."),
+    click.option(
+        "--concatenate", is_flag=True, help="Concatenate the descriptors of several feature sets into one per image."
+    ),
     click.option(
         "--part-weights",
         callback=lambda c, p, value: parse_numbers(value),
-        help="Weights of the concatenated sets, such as 1,0.5.  [default: all 1]",
+        help="Weights of the concatenated feature sets, such as 1,0.5.  [default: all 1]",
     ),
 )
 
 
 @dataclass(frozen=True)
 class GlobalIndexOptions:
-    """What `index` lets one choose of a global index; see its help."""
+    """The options of `index` for a global index; see its help."""
 
     pca: int | None = None
     whiten: bool = False
@@ -58,28 +62,28 @@ class GlobalIndexOptions:
 
     @property
     def given(self) -> list[str]:
-        """The options of a new codec that were given, as they are typed."""
+        """The given options of a new codec, as typed on the command line."""
         chosen = {key: getattr(self, key) for key in ("pca", "whiten", "pq", "half", "train_on")}
         return [f"--{key.replace('_', '-')}" for key, value in chosen.items() if value]
 
     def refuse(self, features: FeatureSet) -> None:
-        """InputError when something was chosen that only global descriptors take."""
+        """Raise InputError if an option was given that only applies to global descriptors."""
         given = [*self.given, *(["--concatenate"] if self.concatenate else [])]
         if given:
             raise InputError(
-                f"{features.path}: {' and '.join(given)} for features of [{features.recipe}], which are many to an "
-                "image; leave that out, or extract global descriptors"
+                f"{features.path}: {' and '.join(given)} for local features, of [{features.recipe}]; leave that out, "
+                "or extract global descriptors"
             )
 
     def codec_options(self, seed: int) -> CodecOptions:
-        """The options of a codec; InputError where they contradict each other."""
+        """Return the options of a codec; raises InputError if they contradict each other."""
         from asmk_engine.flat import CodecOptions
 
         return CodecOptions(self.pca, self.whiten, int(self.pq) if self.pq else None, self.half, seed)
 
 
 def concatenated(sets: Sequence[Path], output: Path, options: GlobalIndexOptions, console: Console) -> FeatureSet:
-    """The descriptors of several feature sets side by side, kept at `output`."""
+    """Concatenate the descriptors of several feature sets and store them at `output`."""
     from asmk_engine.features import FeatureSet
     from asmk_engine.flat.concatenation import concatenate
 
@@ -88,7 +92,7 @@ def concatenated(sets: Sequence[Path], output: Path, options: GlobalIndexOptions
 
 
 def make_codec(features: FeatureSet, options: GlobalIndexOptions, seed: int, console: Console) -> Codec:
-    """A codec for the features, trained on them or on the set that was named for it."""
+    """Train a codec for the features on them or on the set of --train-on."""
     from asmk_engine.features import FeatureSet
     from asmk_engine.flat.codec_training import train_codec
 
@@ -116,7 +120,7 @@ def add_global(
     left: Left,
     **how: Any,
 ) -> AddSummary:
-    """Add global descriptors to the index at `output`, which is made where it is not there; `how` is for `add`."""
+    """Add global descriptors to the index at `output`, which is created if missing; `how` is passed to `add`."""
     if codebook is not None:
         raise InputError(f"{codebook}: a global index has no codebook; leave --codebook out")
     from asmk_engine.flat import GlobalIndex
@@ -128,7 +132,7 @@ def add_global(
         check_fits(features, codec, output)
         target = GlobalIndex.create(output, codec, network)
     elif options.given:
-        console.say(f"there is an index already: {' and '.join(options.given)} not used")
+        console.say(f"{output} already exists: {' and '.join(options.given)} ignored")
     with console.bar("index", "images") as on_image:
         summary = target.add(features, segment_bytes=room, on_image=on_image, **how)
     codec = target.codec
@@ -140,7 +144,7 @@ def add_global(
 
 
 def segment_bytes(memory: int | None) -> int:
-    """Bytes of vectors of a segment under a limit on memory; InputError, with the least that suffices."""
+    """Return the bytes of vectors of a segment under a memory limit; InputError names the least limit that suffices."""
     from asmk_engine.flat.index import SEGMENT_BYTES
     from asmk_engine.inverted.batch import BESIDE
 
@@ -149,18 +153,29 @@ def segment_bytes(memory: int | None) -> int:
     room = (memory - BESIDE) // _COPIES
     if room < _LEAST_SEGMENT:
         least = (BESIDE + _COPIES * _LEAST_SEGMENT) >> 20
-        raise InputError(f"{memory >> 20} MiB of memory were allowed, a global index takes {least}M or more")
+        raise InputError(f"--memory allows {memory >> 20} MiB, but a global index needs at least {least}M")
     return min(SEGMENT_BYTES, room)
 
 
 @click.command()
 @click.argument("index_path", type=PATH, metavar="INDEX")
-@click.option("-o", "--output", type=PATH, required=True, help="The augmented index; a new folder.")
-@click.option("--neighbours", type=click.IntRange(min=1), default=10, show_default=True, help="Images blended in.")
-@click.option("--alpha", type=click.FloatRange(min=0), default=3.0, show_default=True, help="Power of similarity.")
+@click.option("-o", "--output", type=PATH, required=True, help="Folder of the augmented index; must be new.")
+@click.option(
+    "--neighbours", type=click.IntRange(min=1), default=10, show_default=True, help="Number of nearest images."
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(min=0),
+    default=3.0,
+    show_default=True,
+    help="Exponent of the similarity that weights an image.",
+)
 @quiet_option
 def augment(index_path: Path, output: Path, neighbours: int, alpha: float, quiet: bool) -> None:
-    """Blend every image of a global INDEX with its nearest ones, as a new index (database-side augmentation).
+    """Apply database-side augmentation to a global index.
+
+    Writes a new index in which the descriptor of each image of INDEX is a weighted sum of its own and those of its
+    nearest images.
 
     \b
     Example:
@@ -172,4 +187,4 @@ def augment(index_path: Path, output: Path, neighbours: int, alpha: float, quiet
     console = Console(quiet)
     with console.bar("augment", "images") as on_image:
         made = blend(GlobalIndex.open(index_path), output, Expansion(neighbours, alpha), on_image=on_image)
-    console.say(f"{output}: {plural(made.images, 'image')}, each blended with its {neighbours} nearest")
+    console.say(f"{output}: {plural(made.images, 'image')}, each combined with its {neighbours} nearest images")

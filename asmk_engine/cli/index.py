@@ -52,20 +52,23 @@ class _IndexCommand(SectionedCommand):
 
 @click.command(cls=_IndexCommand)
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="FEATURES|IMAGES...")
-@click.option("-o", "--output", type=PATH, required=True, help="The index; made, or added to.")
-@click.option("--codebook", type=PATH, help="The codebook of a new index; without it one is trained.")
+@click.option("-o", "--output", type=PATH, required=True, help="Index (a folder) to create or extend.")
+@click.option("--codebook", type=PATH, help="Codebook of a new index.  [default: train one]")
 @click.option(
-    "--features", "features_path", type=PATH, help="Where features of IMAGES are kept.  [default: beside the index]"
+    "--features",
+    "features_path",
+    type=PATH,
+    help="Feature set in which the features of IMAGES are kept.  [default: next to the index]",
 )
-@click.option("--update", is_flag=True, help="Also replace images whose content changed, or whose names others bear.")
-@click.option("--replace", is_flag=True, help="Replace all images that are there already.")
-@click.option("--prune", is_flag=True, help="Remove images whose files are gone from the folders given.")
+@click.option("--update", is_flag=True, help="Replace indexed images by changed or other images of the same name.")
+@click.option("--replace", is_flag=True, help="Replace all images that are already indexed.")
+@click.option("--prune", is_flag=True, help="Remove images whose files are gone from the given folders.")
 @intake_options
 @click.option(
     "--memory",
     metavar="SIZE",
-    help="Make the index within so much memory, such as 800M or 4G; extraction and training are apart, and some 200 "
-    "bytes an image come on top. More memory, fewer segments to join.  [default: 1G with 65 536 words]",
+    help="Memory limit of indexing, such as 800M or 4G; extraction and training are not included, and about 200 bytes "
+    "per image are added. With more memory, fewer segments have to be joined.  [default: about 1G for 65 536 words]",
 )
 @extraction_options
 @training_options
@@ -86,14 +89,14 @@ def index(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Make photographs searchable, or add new ones to an index.
+    """Create an index of images, or add images to it.
 
-    Takes a feature set, or image files, folders and lists, which are extracted first. A second run adds what is new.
-    Features that are one descriptor of a whole image make a global index, which needs no codebook.
+    The input is a feature set, or image files, folders and lists, which are extracted first. Another run adds new
+    images. Global descriptors, one per image, make a global index, which needs no codebook.
 
-    An image is known by its path below the folder given. Where another photograph has that name already, or had it at
-    the same place, the new one is named and left out, with exit code 1: --prefix keeps both, --update replaces the old
-    one. Images that cannot be read are named and skipped, with exit code 0; --strict stops at the first of them.
+    The name of an image is its path relative to the given folder. If the index has another image of this name, or the
+    file was replaced, the new image is reported and left out, with exit code 1: --prefix keeps both, --update replaces
+    the old one. Unreadable images are reported and skipped, with exit code 0; --strict stops at the first of them.
 
     \b
     Examples:
@@ -113,9 +116,9 @@ def index(
     smaller = GlobalIndexOptions(**{key: options.pop(key) for key in KEYS})
     target, book = _existing(output, codebook)
     if book is not None and any(was_given(key) for key in _TRAINING):
-        console.say("there is a codebook already: --words and the other options of training are not used")
+        console.say("the codebook exists already: --words and the other training options are ignored")
     if book is not None:
-        _segment_postings(allowed, book)  # too little memory is said before any work
+        _segment_postings(allowed, book)  # report a memory limit that is too low before any work
     call = Call(inputs, output, features_path, prefix, all_files, update or replace, prune, yes)
     if smaller.concatenate:
         features = concatenated(inputs, features_path or features_beside(output), smaller, console)
@@ -140,7 +143,7 @@ def index(
 
 
 def _add(prepared: Prepared, target: Index, room: int, console: Console, changes: dict[str, Any]) -> AddSummary:
-    """Add local features to an index, and say how many images that were."""
+    """Add local features to an index and report the counts."""
     with console.bar("index", "images") as on_image:
         summary = target.add(prepared.features, segment_postings=room, on_image=on_image, **changes)
     counts = f"{plural(target.images, 'image')}, {plural(target.postings, 'posting')}"
@@ -149,7 +152,7 @@ def _add(prepared: Prepared, target: Index, room: int, console: Console, changes
 
 
 def _segment_postings(memory: int | None, book: Codebook) -> int:
-    """Postings of a segment under a limit on memory."""
+    """Return the number of postings of a segment under a memory limit."""
     from asmk_engine.inverted.batch import postings_within
     from asmk_engine.inverted.index import SEGMENT_POSTINGS
 
@@ -157,7 +160,7 @@ def _segment_postings(memory: int | None, book: Codebook) -> int:
 
 
 def _existing(output: Path, path: Path | None) -> tuple[Index | GlobalIndex | None, Codebook | None]:
-    """The index at `output` if there is one, and the codebook to be used if it is known; checked before any work."""
+    """Return the index at `output`, if there is one, and the codebook, if it is known; checked before any work."""
     from asmk_engine.codebooks import Codebook
     from asmk_engine.flat import GlobalIndex
     from asmk_engine.indexes.creation import check_vacant
@@ -174,20 +177,22 @@ def _existing(output: Path, path: Path | None) -> tuple[Index | GlobalIndex | No
         return target, given
     if given and given.fingerprint != target.codebook.fingerprint:
         raise MismatchError(
-            f"{output}: made with another codebook ({target.codebook}) than {path} ({given}); "
-            "leave --codebook out, or make another index"
+            f"{output}: its codebook ({target.codebook}) differs from {path} ({given}); "
+            "leave --codebook out, or create another index"
         )
     return target, target.codebook
 
 
 @click.command()
 @click.argument("index_path", type=PATH, metavar="INDEX")
-@click.argument("names", nargs=-1)
-@click.option("--list", "list_path", type=PATH, help="A text file of names, one a line.")
-@click.option("--missing-ok", is_flag=True, help="Pass over names that are not in the index.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--list", "list_path", type=PATH, help="Text file of names to delete, one per line.")
+@click.option("--missing-ok", is_flag=True, help="Ignore names that are not in the index.")
 @quiet_option
 def delete(index_path: Path, names: tuple[str, ...], list_path: Path | None, missing_ok: bool, quiet: bool) -> None:
-    """Delete images from INDEX by NAME; at once, and all or none.
+    """Delete images from an index by name.
+
+    Takes effect at once, for all names or, if one is not in the index, for none. `merge` frees the disk space.
 
     \b
     Examples:
@@ -205,7 +210,7 @@ def delete(index_path: Path, names: tuple[str, ...], list_path: Path | None, mis
 
 
 def _as_indexed(target: Index | GlobalIndex, text: str) -> str:
-    """The name as it is, or as it was before it was printed; NotFoundError names a twin in other letters of Unicode."""
+    """Return the name of an indexed image from its printed form; NotFoundError if only another Unicode form exists."""
     import contextlib
     import unicodedata
 
@@ -219,7 +224,7 @@ def _as_indexed(target: Index | GlobalIndex, text: str) -> str:
     if twin := next((name for name in spellings(text) if name in target), None):
         form = "composed" if unicodedata.is_normalized("NFC", twin) else "decomposed"
         raise NotFoundError(
-            f"{target.path}: {text!r} is not in the index, but in another Unicode form, with {form} letters, it is: "
+            f"{target.path}: {text!r} is not in the index, but another Unicode form of it is, with {form} characters: "
             f"{twin!a}; nothing was deleted: give the name as `asmk-engine info {target.path} --names` prints it"
         )
     return text
@@ -229,7 +234,10 @@ def _as_indexed(target: Index | GlobalIndex, text: str) -> str:
 @click.argument("index_path", type=PATH, metavar="INDEX")
 @quiet_option
 def merge(index_path: Path, quiet: bool) -> None:
-    """Join the segments of INDEX into one and give back the space of deleted images."""
+    """Join the segments of an index into one.
+
+    This frees the disk space of deleted images. It works in bounded memory, whatever the size of the index.
+    """
     from asmk_engine.search.opening import open_index
 
     target = open_index(index_path)

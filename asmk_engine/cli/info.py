@@ -16,16 +16,16 @@ from asmk_engine.errors import InputError
 @click.command()
 @click.argument("path", type=PATH)
 @json_option
-@click.option("--names", is_flag=True, help="Print the names of the images instead, one a line.")
-@click.option("--failures", is_flag=True, help="Print the images that extract skipped instead, with the reasons.")
+@click.option("--names", is_flag=True, help="Print only the names of the images, one per line.")
+@click.option("--failures", is_flag=True, help="Print only the images that extraction skipped, with the reasons.")
 @click.option(
-    "--without-features", is_flag=True, help="Print the images without features instead, which no query finds."
+    "--without-features", is_flag=True, help="Print only the images without features, which no query can find."
 )
 def info(path: Path, as_json: bool, names: bool, failures: bool, without_features: bool) -> None:
-    """Show what a feature set, a codebook or an index holds, how large it is, and how it was made.
+    """Show the contents of a feature set, codebook or index.
 
-    White space, control characters and % in names are written as %XX. With --json, --names, --failures and
-    --without-features add a key to the object.
+    This includes counts, size on disk, and how PATH was made. White space, control characters and % in names are
+    written as %XX. With --json, the options --names, --failures and --without-features each add a key to the object.
 
     \b
     Examples:
@@ -62,12 +62,12 @@ def _failure_lines(failures: dict[str, str]) -> Iterator[str]:
 
 
 def _escaped_once(name: str) -> str:
-    """The name of a failure for a line; a name that cannot be stored was escaped when it was noted."""
+    """Return the name of a failed image for output; a name that cannot be stored was escaped when recorded."""
     from asmk_engine.escape import escape_name, unescape_name
 
     try:
         unescape_name(name).encode()
-    except UnicodeEncodeError:  # only escaping makes such a name
+    except UnicodeEncodeError:  # only an escaped name has this form
         return name
     except InputError:
         pass
@@ -84,7 +84,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """The text on one line: an index may come from anybody, and a terminal obeys control characters."""
+    """Return the text on one line without control characters: an index may come from an untrusted source."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
@@ -118,10 +118,13 @@ def _codebook_origin(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "index", content["path"]
     yield "images", f"{_number(content['images'])}, {_number(content['empty_images'])} of them without words"
-    yield "deleted", f"{_number(content['deleted_images'])} images, until the next merge"
+    yield "deleted", f"{_number(content['deleted_images'])} images, stored until the next merge"
     yield "words", f"{_number(content['words'])}, {_number(content['empty_words'])} of them in no image"
     yield "words per image", _decimals(content["words_per_image"], 1)
-    yield "postings", f"{_number(content['postings'])}, {_number(content['live_postings'])} of them of live images"
+    yield (
+        "postings",
+        f"{_number(content['postings'])}, {_number(content['live_postings'])} of them of images not deleted",
+    )
     yield "imbalance factor", _decimals(content["imbalance"], 2)
     yield "segments", _number(content["segments"])
     yield "size", human_bytes(content["bytes"])
@@ -141,13 +144,13 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _global_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "global index", content["path"]
     yield "images", _number(content["images"])
-    yield "deleted", f"{_number(content['deleted_images'])} images, until the next merge"
+    yield "deleted", f"{_number(content['deleted_images'])} images, stored until the next merge"
     yield "segments", _number(content["segments"])
     yield "size", human_bytes(content["bytes"])
     yield from ((f"  {part}", human_bytes(count)) for part, count in content["bytes_by_part"].items())
     each = _decimals(content["bytes_per_image"], 1)
     yield "bytes per image", f"{each}, {content['bytes_per_vector']} of them a vector"
-    precision = f"{content['precision']} precision" if content["sub_space"] is None else "one byte for each sub-space"
+    precision = f"{content['precision']} precision" if content["sub_space"] is None else "one byte per sub-space"
     yield "vector", f"{content['input_dim']} to {content['dim']} dimensions, {precision}"
     if content["augmentation"]:
         yield "augmented", ", ".join(f"{key} {value}" for key, value in content["augmentation"].items())
@@ -160,7 +163,7 @@ def _global_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _roots(content: dict[str, Any]) -> str:
-    """The folders that images came from, with how many of each."""
+    """Return the root folders of the images, with the number of images of each."""
     if not content["roots"]:
         return ", ".join(content["images_roots"]) or "unknown"
     texts = []

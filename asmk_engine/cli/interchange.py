@@ -16,28 +16,32 @@ if TYPE_CHECKING:
 
 
 def format_option(*forms: str) -> Callable[[Command], Command]:
-    """The option --format with these layouts, the first of which is the default."""
+    """Return the option --format with these file formats, the first of which is the default."""
     return click.option(
-        "--format", "form", type=click.Choice(forms), default=forms[0], show_default=True, help="Layout of the file."
+        "--format", "form", type=click.Choice(forms), default=forms[0], show_default=True, help="Format of the file."
     )
 
 
 @click.command("import")
 @click.argument("path", type=PATH, metavar="FILE")
 @click.option(
-    "-o", "--output", type=PATH, required=True, help="The feature set, made or added to; the codebook; the new index."
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    help="Feature set to create or extend, codebook to write, or index to create.",
 )
-@click.option("--name", help="What made the features, such as superpoint.  [default: the name of FILE]")
-@click.option("--codebook", type=PATH, help="The codebook of an inverted file of asmk.")
-@click.option("--names", type=PATH, help="Names of the images of asmk or HOW, one a line, in their order.")
+@click.option("--name", help="Name of the method of the features, such as superpoint.  [default: the name of FILE]")
+@click.option("--codebook", type=PATH, help="asmk: codebook of the inverted file, already imported.")
+@click.option("--names", type=PATH, help="asmk, how: text file of the names of the images, one per line, in order.")
 @click.option(
     "--ground-truth",
     cls=RenamedOption,
     earlier="--truth",
     type=PATH,
-    help="The ground truth that names the images and queries of HOW.",
+    help="how: ground truth that names the images and queries.",
 )
-@click.option("--queries", type=PATH, help="The feature set for the queries of HOW, made or added to.")
+@click.option("--queries", type=PATH, help="how: feature set of the queries to create or extend.")
 @format_option("hloc", "asmk", "how")
 @quiet_option
 def import_(
@@ -51,16 +55,16 @@ def import_(
     form: str,
     quiet: bool,
 ) -> None:
-    """Take over what another program made.
+    """Import features, codebooks or indexes of other programs.
 
-    hloc: local features become a feature set. Only features of the same --name and dimension go with one codebook.
-    This program cannot extract such features itself: ask an index of them by the names of its images.
+    hloc: an HDF5 file of local features becomes a feature set. A codebook accepts only features of the same --name and
+    dimension. This program cannot extract such features itself: query an index of them by the names of its images.
 
-    asmk: a codebook becomes a codebook, for features imported under the same --name; a binary inverted file becomes an
-    index. The pickles of asmk are read without running anything that is in them.
+    asmk: a codebook becomes a codebook for features imported under the same --name; a binary inverted file becomes an
+    index. The pickles of asmk are read without executing any code in them.
 
-    how: the published pickles of HOW features become feature sets, one for the database and one for the queries, for
-    codebooks imported under the same --name. They hold no keypoints.
+    how: the published pickles of HOW features become feature sets, one of the database and one of the queries, for
+    codebooks imported under the same --name. They contain no keypoints.
 
     \b
     Examples:
@@ -86,12 +90,12 @@ _TAKEN = {"hloc": (), "asmk": ("--codebook", "--names"), "how": ("--names", "--g
 
 
 def _check_options(form: str, given: dict[str, Path | None]) -> None:
-    """InputError for options of another layout."""
+    """Raise InputError for options that belong to another format."""
     wrong = [option for option, value in given.items() if value is not None and option not in _TAKEN[form]]
     if wrong:
         right = [other for other, taken in _TAKEN.items() if set(wrong) <= set(taken)]
         cure = f"add --format {' or '.join(right)}, or leave that out" if right else "leave that out"
-        raise InputError(f"--format {form} takes no {' and no '.join(wrong)}; {cure}")
+        raise InputError(f"--format {form} does not accept {' or '.join(wrong)}; {cure}")
 
 
 def _import_asmk(
@@ -121,12 +125,14 @@ def _import_how(
     from asmk_engine.interop.how_features import import_how
 
     if names and ground_truth:
-        raise InputError("--names and --ground-truth both name the images; give one of them")
+        raise InputError("--names and --ground-truth both give the names of the images; give only one of them")
     known = read_ground_truth(ground_truth) if ground_truth else None
     listed = read_name_list(names) if names else known.images if known else None
-    asked = [query.name for query in known.queries] if known and queries else None
+    query_names = [query.name for query in known.queries] if known and queries else None
     with console.bar("import", "images") as on_image:
-        made = import_how(path, output, queries=queries, name=name, names=listed, query_names=asked, on_image=on_image)
+        made = import_how(
+            path, output, queries=queries, name=name, names=listed, query_names=query_names, on_image=on_image
+        )
     for place, features in zip((output, queries), made, strict=True):
         if features is not None:
             console.say(f"{place}: {_counts(features)}")
@@ -147,12 +153,14 @@ def _counts(features: FeatureSet) -> str:
 
 @click.command()
 @click.argument("path", type=PATH, metavar="FEATURES")
-@click.option("-o", "--output", type=PATH, required=True, help="The file to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @click.option("--half", is_flag=True, help="Write descriptors as float16.")
 @format_option("hloc")
 @quiet_option
 def export(path: Path, output: Path, half: bool, form: str, quiet: bool) -> None:
-    """Write FEATURES as a file for another program.
+    """Export a feature set to a file for another program.
+
+    hloc: an HDF5 file with keypoints and descriptors per image.
 
     \b
     Example:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asmk_engine.recipes import Recipe
 
 FETCHED = ("how-r18", "how-squeezenet", "how-resnet18")
-"""What is taken, first come, when nobody names an extractor and its weights have been fetched."""
+"""The extractors that are tried, in this order, if none is given; the first whose weights have been fetched is used."""
 NETWORKS = ("how", "delf")
 FETCHED_GPU = ("how-r50-", "how-resnet50", *FETCHED)
 
@@ -37,10 +37,10 @@ def choose_extractor(
     network: Path | None = None,
     **options: Any,
 ) -> Extractor:
-    """The extractor that a command asks for, its network made where that is needed.
+    """Return the extractor that a command specifies; its network is created if needed.
 
-    images           what a network without whitening is whitened on
-    recipe, network  how to extract when nothing is named, and the network file that may belong to it
+    images           images on which a network without whitening is whitened
+    recipe, network  recipe that is used if no option is given, and the network file that may belong to it
     """
     from asmk_engine.extractors import extractor_from_recipe, load_extractor
     from asmk_engine.extractors.presets import PRESETS
@@ -60,7 +60,7 @@ def choose_extractor(
 
 
 def _copied(weights: Path, output: Path) -> Path:
-    """A network file beside the features; InputError for weights of another kind, which only a preset can complete."""
+    """Copy a network file next to the features; InputError for other weights, which only a preset can complete."""
     from asmk_engine.networks.checkpoints import open_checkpoint
     from asmk_engine.training.initial import copy_network, network_beside
 
@@ -71,7 +71,7 @@ def _copied(weights: Path, output: Path) -> Path:
 def _global_extractor(
     name: str, preset: Preset | None, weights: Path | None, output: Path, device: str | None, named: dict[str, Any]
 ) -> Extractor:
-    """An extractor of whole-image descriptors, its network complete in a file beside the features."""
+    """Return an extractor of global descriptors, with its complete network in a file next to the features."""
     from asmk_engine.extractors import load_extractor
     from asmk_engine.networks.global_checkpoints import Completion
     from asmk_engine.training.initial import complete_global, network_beside
@@ -98,14 +98,14 @@ def _of_checkpoint(weights: Path) -> str:
         return open_global_checkpoint(weights)[0].options.pooling
     if not is_checkpoint(weights):
         raise InputError(
-            f"{weights}: weights of a backbone do not say what for; name the extractor too, such as "
+            f"{weights}: these are weights of a backbone, which fit several extractors; give one too, such as "
             "--extractor how-squeezenet"
         )
     return {"norm": "how", "learned": "delf"}[open_checkpoint(weights)[0].options.attention]
 
 
 def _fetched(device: str | None, console: Console) -> str:
-    """The extractor whose weights are on this machine, else RootSIFT, which needs none; says which, and why."""
+    """Return the extractor whose weights are on this machine, else RootSIFT, which needs none; report which and why."""
     from asmk_engine.extractors.presets import PRESETS
     from asmk_engine.networks.cache import weights_folder
     from asmk_engine.networks.registry import WEIGHTS
@@ -113,11 +113,11 @@ def _fetched(device: str | None, console: Console) -> str:
     wanted = FETCHED_GPU if (device or "").startswith("cuda") else FETCHED
     for name in wanted:
         if (weights_folder() / WEIGHTS[PRESETS[name].published].file).is_file():
-            console.say(f"features: {name}, whose weights have been fetched; --extractor names another")
+            console.say(f"extractor: {name}, whose weights have been fetched; --extractor selects another")
             return name
     console.say(
-        "features: RootSIFT, since no weights of a network are at hand; `asmk-engine weights fetch how-r18` gets some, "
-        "which find more"
+        "extractor: rootsift, since no weights of a network have been fetched; `asmk-engine weights fetch how-r18` "
+        "downloads some, which give higher accuracy"
     )
     return "rootsift"
 
@@ -132,7 +132,7 @@ def _network(
     max_side: int,
     device: str | None,
 ) -> Path:
-    """The network file of a preset beside the features, made of the weights given or fetched."""
+    """Create the network file of a preset next to the features, from the given or the fetched weights."""
     from asmk_engine.training.initial import complete_network, network_beside
 
     with console.bar("whiten", "images") as progress:
@@ -153,12 +153,12 @@ def _published(name: str, preset: Preset) -> Path:
     from asmk_engine.networks.registry import published_weights
 
     if not preset.published:
-        raise NotFoundError(f"{name} needs weights, and none are published for it; give their file with --weights")
+        raise NotFoundError(f"{name} needs weights, and none are published for it; give a file with --weights")
     return weights_path(published_weights(preset.published))
 
 
 def network_of(features: FeatureSet, weights: Path | None, console: Console) -> Path | None:
-    """The network file that made a feature set, for the index to carry; None where there is none or it is lost."""
+    """Return the network file of a feature set, for its copy in the index; None if there is none or it is missing."""
     from asmk_engine.extractors import network_file
     from asmk_engine.training.initial import network_beside
 
@@ -168,8 +168,8 @@ def network_of(features: FeatureSet, weights: Path | None, console: Console) -> 
         if (found := network_file(features.recipe, candidate)) is not None:
             return found
     console.say(
-        f"the network of [{features.recipe}] is not at hand, so the index goes without: it can be queried with "
-        "features, not with new photographs; give its file with --weights"
+        f"the network of [{features.recipe}] was not found, so the index is created without it and can be queried "
+        "with features, but not with new photographs; give the file with --weights"
     )
     return None
 
@@ -179,21 +179,30 @@ def network_of(features: FeatureSet, weights: Path | None, console: Console) -> 
 @click.option(
     "--weights", type=PATH, required=True, help="ImageNet weights of the backbone: .npz, .pth or .safetensors."
 )
-@click.option("-o", "--output", type=PATH, required=True, help="The network to write, .safetensors.")
+@click.option("-o", "--output", type=PATH, required=True, help="Network file to write, .safetensors.")
 @click.option(
     "--extractor",
     default="how-squeezenet",
     show_default=True,
-    help="The extractor it is for, which names the backbone.",
+    help="Extractor that will use the network; determines the backbone.",
 )
-@click.option("--dim", type=click.IntRange(1, 4096), default=128, show_default=True, help="Dimensions to reduce to.")
-@click.option("--smoothing", type=int, default=3, show_default=True, help="Side of the average pooling; 1 is none.")
+@click.option(
+    "--dim", type=click.IntRange(1, 4096), default=128, show_default=True, help="Dimensions of the descriptors."
+)
+@click.option(
+    "--smoothing",
+    type=int,
+    default=3,
+    show_default=True,
+    help="Window size of the average pooling of the feature map; 1 for none.",
+)
 @click.option(
     "--reduction",
     type=click.Choice(["network", "post"]),
     default="network",
     show_default=True,
-    help="network: whitened, in the network (HOW). post: turned only, of unit vectors, after training (DELF).",
+    help="network: PCA-whitening as a layer of the network (HOW). post: PCA rotation of unit vectors, applied after "
+    "training (DELF).",
 )
 @click.option(
     "--images",
@@ -201,16 +210,18 @@ def network_of(features: FeatureSet, weights: Path | None, console: Console) -> 
     type=click.IntRange(min=1),
     default=5000,
     show_default=True,
-    help="At most N photographs, at even distances.",
+    help="Maximum number of images to learn from, evenly spread.",
 )
 @click.option(
     "--max-side",
     type=click.IntRange(min=16),
     default=1024,
     show_default=True,
-    help="Shrink the longer side to N pixels.",
+    help="Shrink images whose longer side exceeds this number of pixels.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:0.")
+@click.option(
+    "--device", default="auto", show_default=True, help="Device that runs the network: auto, cpu, cuda or cuda:0."
+)
 @quiet_option
 def whiten(
     images: tuple[Path, ...],
@@ -225,13 +236,13 @@ def whiten(
     device: str,
     quiet: bool,
 ) -> None:
-    """Make a HOW network of ImageNet weights: learn its whitening from the photographs IMAGES.
+    """Create a HOW network from ImageNet weights.
 
-    The strongest 1000 cells of each photograph are whitened by PCA, as HOW's training begins. `index` and `extract` do
-    this by themselves when the weights they are given have no reduction.
+    The whitening is learned by PCA from the strongest 1000 descriptors of each of the IMAGES (files, folders or lists),
+    as at the start of HOW's training. `index` and `extract` do this by themselves if their weights have no reduction.
 
     \b
-    Example:
+    Examples:
       asmk-engine whiten photos/ --weights squeezenet1_1-b8a52dc0.pth -o my.how.safetensors
       asmk-engine index photos/ -o photos.index --weights my.how.safetensors
     """
@@ -244,7 +255,7 @@ def whiten(
     preset = PRESETS.get(extractor)
     if preset is None or preset.extractor != "how":
         choices = ", ".join(name for name, known in PRESETS.items() if known.extractor == "how")
-        raise InputError(f"there is no backbone for {extractor!r}; choose one of {choices}")
+        raise InputError(f"no backbone is known for extractor {extractor!r}; choose one of {choices}")
     check_network_name(output)
     options = LocalOptions(preset.backbone, preset.skip, smoothing=smoothing, reduction=reduction, dim=dim)
     console = Console(quiet)

@@ -1,4 +1,4 @@
-"""From what `asmk-engine index` is given to the features that go into the index, and what is said of it at the end."""
+"""The features that `asmk-engine index` adds, from its inputs, and the report at its end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """What `index` was given; see its help. `features_path` is where the features of photographs are kept."""
+    """The arguments of `index`; see its help. `features_path` is the feature set that keeps the features of images."""
 
     inputs: Sequence[Path]
     output: Path
@@ -50,10 +50,10 @@ class Call:
 
 @dataclass
 class Prepared:
-    """The features that go into the index, and what was met on the way.
+    """The features to be added to the index, and what is to be reported.
 
-    removed     names that leave the index, since their photographs are gone
-    extraction  what the extraction did, where there was one
+    removed     names to be removed from the index, since their files are gone
+    extraction  summary of the extraction, if there was one
     """
 
     features: FeatureSet
@@ -63,7 +63,7 @@ class Prepared:
     extraction: ExtractionSummary | None = None
 
     def report(self, summary: AddSummary, output: Path, console: Console) -> None:
-        """Say what was left out and what is odd; InputError at the end for what could not be done."""
+        """Report what was left out, duplicate or empty; raises InputError at the end if there were failures."""
         if self.extraction is not None:
             report_found(self.extraction.found, self.failures, console)
         self.left.note(summary)
@@ -81,17 +81,17 @@ def prepare(
     console: Console,
     options: dict[str, Any],
 ) -> Prepared:
-    """The features of the inputs; photographs are extracted as index or codebook want them, unless told otherwise."""
+    """Return the features of the inputs; images are extracted by the recipe of the index or codebook by default."""
     from asmk_engine.features import FeatureSet
     from asmk_engine.images.listing import find_images
 
     sets = [entry for entry in call.inputs if is_feature_set(entry)]
     if sets and len(call.inputs) > 1:
-        raise InputError(f"{sets[0]}: a feature set stands alone; index several one after the other")
+        raise InputError(f"{sets[0]}: a feature set must be the only input; index several one after the other")
     if sets and (call.prefix or call.all_files):
-        raise InputError(f"{sets[0]}: --prefix and --all-files go with photographs, and this is a feature set")
+        raise InputError(f"{sets[0]}: --prefix and --all-files apply to images, and this is a feature set")
     if sets and call.features_path:
-        raise InputError(f"{sets[0]}: --features says where features of photographs are kept, and these are features")
+        raise InputError(f"{sets[0]}: --features applies to images, and this is a feature set already; leave it out")
     if sets:
         return prepare_set(FeatureSet.open(sets[0]), call, target, console)
     found = find_images(call.inputs, prefix=call.prefix, every_file=call.all_files)
@@ -114,7 +114,7 @@ def prepare(
 
 
 def prepare_set(features: FeatureSet, call: Call, target: Index | GlobalIndex | None, console: Console) -> Prepared:
-    """A feature set as it is; what it no longer holds leaves the index where its files are gone, too."""
+    """Prepare a feature set; under --prune, images that are neither in it nor on disk are removed from the index."""
     from asmk_engine.images.listing import ImageList
 
     failures = Failures()
@@ -129,14 +129,14 @@ def prepare_set(features: FeatureSet, call: Call, target: Index | GlobalIndex | 
 def _removed(
     call: Call, target: Index | GlobalIndex | None, found: ImageList, failures: Failures, console: Console
 ) -> list[str] | None:
-    """The names that `--prune` takes from the index; None where it must not."""
+    """Return the names that `--prune` removes from the index, or None if it must not."""
     if not call.prune or target is None:
         return []
     return allowed_removal(target.snapshot.origins(), found, failures, console, yes=call.yes)
 
 
 def _held(target: Index | GlobalIndex | None) -> Held:
-    """The fingerprint of what the index has under a name."""
+    """Return a function that gives the fingerprint of the indexed image of a name."""
 
     def held(name: str) -> int | None:
         known = None if target is None else target.identity(name)
@@ -146,7 +146,7 @@ def _held(target: Index | GlobalIndex | None) -> Held:
 
 
 def _other_contents(features: FeatureSet, target: Index | GlobalIndex | None) -> set[int]:
-    """Fingerprints of what a set has under names that the index has for other contents."""
+    """Return the fingerprints of images of a set whose names have another content in the index."""
     if target is None:
         return set()
     known = target.snapshot.find_all(features.names)
@@ -156,13 +156,16 @@ def _other_contents(features: FeatureSet, target: Index | GlobalIndex | None) ->
 
 
 def _without_left(removed: Sequence[str], target: Index | GlobalIndex | None, left: set[int]) -> list[str]:
-    """What is to be removed, but for photographs whose content is there still and was left out: its fingerprints."""
+    """Return the names to remove, without images whose content was left out of this run.
+
+    left  fingerprints of the contents that were left out
+    """
     known = {name: target.identity(name) for name in removed} if target is not None and left else {}
     return [name for name in removed if not ((one := known.get(name)) and one.fingerprint in left)]
 
 
 def _kept_so_far(target: Index | GlobalIndex | None) -> Path | None:
-    """Where early versions kept the features of an index whose name does not end in .index, if they did."""
+    """Return where early versions kept the features of an index whose name does not end in .index, or None."""
     if target is None:
         return None
     whole = Path(os.path.realpath(target.path))
@@ -172,9 +175,9 @@ def _kept_so_far(target: Index | GlobalIndex | None) -> Path | None:
 
 
 def features_beside(index: Path) -> Path:
-    """Where the features of an index are kept by default: photos.features for photos.index.
+    """Return the default feature set of an index: photos.features for photos.index.
 
-    For an index of another name, such as `photos`, it is photos.feature-set, so that no two indexes share one.
+    For an index with another name, such as `photos`, it is photos.feature-set, so that no two indexes share one.
     """
     whole = index.resolve()
     if whole.name.endswith(".index"):

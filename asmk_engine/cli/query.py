@@ -38,32 +38,37 @@ if TYPE_CHECKING:
     from asmk_engine.search.query_features import QuerySource
 
 FORMATS = ("table", "jsonl", "trec", "pairs")
-SHEET_ROWS = 51  # one more than a contact sheet shows, so that it says that there are more
-BATCH_SIZE = 8  # queries that are answered together: enough for the threads, and the first answers still come soon
+SHEET_ROWS = 51  # one more than a contact sheet shows, so that it notes that there are more
+BATCH_SIZE = 8  # queries searched together: enough for the threads, and the first results still appear soon
 
 
 @click.command()
 @click.argument("index_path", type=PATH, metavar="INDEX")
 @click.argument("queries", nargs=-1, metavar="QUERY...")
 @click.option(
-    "--all", "every", is_flag=True, help="Query with every indexed image; a query is left out of its own answer."
+    "--all", "every", is_flag=True, help="Query with every indexed image; a query is left out of its own ranking."
 )
-@click.option("--box", help="Ask with a region only: x1,y1,x2,y2 in pixels of the upright image.")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Images in an answer.")
+@click.option("--box", metavar="X1,Y1,X2,Y2", help="Query with this region only, in pixels of the upright image.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Number of images per ranking.")
 @match_options
 @expansion_options
 @fusion_options
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the answer."
+    "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Format of the output."
 )
-@click.option("--features", "features_path", type=PATH, help="Feature set that holds the features of named queries.")
+@click.option(
+    "--features",
+    "features_path",
+    type=PATH,
+    help="Feature set with the features of queries given by name.  [default: the one recorded in the index]",
+)
 @images_option
 @click.option(
     "--contact-sheet",
     cls=RenamedOption,
     earlier="--sheet",
     type=PATH,
-    help="Also write a contact sheet of queries and first hits (PNG).",
+    help="Also write the queries and their best images as a contact sheet (PNG).",
 )
 @quiet_option
 def query(
@@ -82,11 +87,11 @@ def query(
     quiet: bool,
     **search: Any,
 ) -> None:
-    """Rank the images of INDEX for each QUERY: an image file, or the name of an indexed image.
+    """Rank the indexed images for each query.
 
-    A QUERY that is the name of an indexed image is left out of its own answer; ./NAME is the file of that name. In
-    tables and TREC runs, white space, control characters and % in names are written as %XX, and such names are taken
-    back as QUERY; in pairs they are refused. A query that cannot be answered is named at the end, with exit code 1.
+    A QUERY is an image file or the name of an indexed image, which is left out of its own ranking; ./NAME is always the
+    file of that name. In tables and TREC runs, white space, control characters and % in names are written as %XX, which
+    QUERY accepts too; pairs refuse such names. A query that fails is reported at the end, with exit code 1.
 
     \b
     Examples:
@@ -101,7 +106,7 @@ def query(
     if every == bool(queries):
         raise click.UsageError("give either queries or --all")
     if every and box:
-        raise click.UsageError("--box goes with single queries, not with --all")
+        raise click.UsageError("--box applies to single queries, not to --all")
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
     source = QuerySource(index, features=features_path, images_roots=images_roots)
@@ -110,14 +115,14 @@ def query(
     if other_path:
         searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots)
     check_options(index, searcher, options, console)
-    asked = index.names if every else list(queries)
+    names = index.names if every else list(queries)
     if not every:
-        tell_ambiguous(source, asked, console)
+        tell_ambiguous(source, names, console)
     if form == "pairs":
-        check_printable_pairs({*asked, *index.names}, sys.stdout)
+        check_printable_pairs({*names, *index.names}, sys.stdout)
     region, failed = parse_box(box), Failures()
     shown: list[tuple[str, list[Hit]]] = []
-    answers = _answers(source, searcher, asked, region, top, console, failed)
+    answers = _answers(source, searcher, names, region, top, console, failed)
     for line in _lines(_kept(answers, shown, SHEET_ROWS if contact_sheet else 0), form):
         click.echo(line)
     if contact_sheet and shown:
@@ -129,18 +134,18 @@ def query(
 def _answers(
     source: QuerySource,
     searcher: AnySearcher | Fused,
-    asked: list[str],
+    queries: list[str],
     box: tuple[float, float, float, float] | None,
     top: int,
     console: Console,
     failed: Failures,
 ) -> Iterator[tuple[str, list[Hit]]]:
-    """The name of each query that could be answered, and its hits without itself."""
+    """Yield the name of each query that succeeds, and its hits without itself."""
     with console.bar("query", "queries") as progress:
-        for begin in range(0, len(asked), BATCH_SIZE):
-            group = asked[begin : begin + BATCH_SIZE]
+        for begin in range(0, len(queries), BATCH_SIZE):
+            group = queries[begin : begin + BATCH_SIZE]
             answers = answer(source, searcher, group, box, top + 1, failed)
-            progress(begin + len(group), len(asked))
+            progress(begin + len(group), len(queries))
             for query, hits in answers:
                 name = source.indexed_name(query)
                 yield name or query, [hit for hit in hits if hit.name != name][:top]
@@ -149,7 +154,7 @@ def _answers(
 def _kept(
     answers: Iterable[tuple[str, list[Hit]]], kept: list[tuple[str, list[Hit]]], most: int
 ) -> Iterator[tuple[str, list[Hit]]]:
-    """The answers, the first of which are kept as well."""
+    """Yield the answers, and append the first `most` of them to `kept`."""
     for one in answers:
         if len(kept) < most:
             kept.append(one)

@@ -1,4 +1,4 @@
-"""Searching an index of whatever kind: what `query` and `evaluate` share."""
+"""Search of an index of any kind: what `query`, `evaluate` and `classify` share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     AnyIndex = Index | GlobalIndex | JointIndex[Any]
     AnySearcher = Searcher | GlobalSearcher
 
-FUSED = 1000  # images of each ranking that are fused
+FUSED = 1000  # number of images of each ranking that are fused
 _OF_FEATURES = {"alpha": "--alpha", "threshold": "--threshold", "multiple_assignment": "--assignments", "idf": "--idf"}
 
 expansion_options = option_group(
@@ -34,40 +34,40 @@ expansion_options = option_group(
         "--expansion",
         type=click.IntRange(min=1),
         metavar="K",
-        help="Of a global index: add its K nearest images to a query and search again.",
+        help="Query expansion, for a global index: add the K nearest images to the query and search again.",
     ),
     click.option(
         "--expansion-alpha",
         type=click.FloatRange(min=0),
         default=3.0,
         show_default=True,
-        help="Power of a similarity that weighs an image in the expansion.",
+        help="Exponent of the similarity that weights an image in the expansion.",
     ),
 )
 fusion_options = option_group(
     click.option(
-        "--fuse", "other_path", type=PATH, metavar="OTHER", help="Fuse with the answers of another index, of any kind."
+        "--fuse", "other_path", type=PATH, metavar="OTHER", help="Fuse the ranking with that of another index."
     ),
     click.option(
         "--fusion",
         type=click.Choice(["scores", "ranks"]),
         default="scores",
         show_default=True,
-        help="Sum scores that are brought to 0 to 1, or reciprocal ranks.",
+        help="scores: sum of the scores, scaled to 0 to 1. ranks: sum of the reciprocal ranks.",
     ),
     click.option(
         "--fuse-weight",
         type=click.FloatRange(0, 1),
         default=0.5,
         show_default=True,
-        help="Share of OTHER in the sum; INDEX has the rest.",
+        help="Weight of OTHER in the sum; the weight of INDEX is 1 minus this.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What the commands let one choose of a search; see their help."""
+    """The search options of the commands; see their help."""
 
     alpha: float
     threshold: float
@@ -79,7 +79,7 @@ class SearchOptions:
 
 
 def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
-    """A searcher for an index of either kind; InputError where query expansion is asked of local features."""
+    """Return a searcher for an index of either kind."""
     from asmk_engine.flat import Expansion, GlobalSearcher
     from asmk_engine.flat.codec import Codec
     from asmk_engine.inverted.search import Searcher, SelectiveMatch
@@ -92,21 +92,21 @@ def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
 
 
 def check_options(index: AnyIndex, searcher: AnySearcher | Fused, options: SearchOptions, console: Console) -> None:
-    """InputError where no index takes an expansion that is asked for, a message where none takes a match option."""
+    """Raise InputError if no index supports a given --expansion; print a message if none uses a given match option."""
     indexes = [source.index for source in searcher.sources] if isinstance(searcher, Fused) else [index]
     are_global = [one.recipe.is_global for one in indexes]
     if options.expansion and not any(are_global):
-        raise InputError(f"{index.path}: holds local features, --expansion goes with global descriptors; leave it out")
+        raise InputError(f"{index.path}: holds local features, but --expansion needs global descriptors; leave it out")
     given = [option for name, option in _OF_FEATURES.items() if was_given(name)]
     if given and all(are_global):
-        console.say(f"{' and '.join(given)}: of no use for global descriptors, and not used")
+        console.say(f"{' and '.join(given)}: ignored, since the index has global descriptors")
 
 
 @dataclass(frozen=True)
 class Fused:
-    """The searchers of two indexes whose answers are fused, and where each takes the features of a query.
+    """The searchers of two indexes whose rankings are fused, and the sources of their query features.
 
-    method, weight   how, and the share of the second
+    method, weight   fusion method, and weight of the second index
     """
 
     sources: tuple[QuerySource, QuerySource]
@@ -115,7 +115,7 @@ class Fused:
     weight: float
 
     def search(self, name: str, box: Box | None, top: int) -> list[Hit]:
-        """The best images for a query, described anew for each index."""
+        """Return the best images for a query, whose features are extracted separately for each index."""
         from asmk_engine.search.fusion import fuse
 
         depth = max(FUSED, top)
@@ -126,15 +126,15 @@ class Fused:
         return hits
 
     def _check_same(self, names: list[str]) -> None:
-        """MismatchError when a name in an answer is one photograph in one index and another in the other."""
+        """Raise MismatchError if a name of a ranking belongs to different images in the two indexes."""
         one, other = (source.index for source in self.sources)
         for name in names:
             first, second = one.identity(name), other.identity(name)
             are_files = first and second and first.root.is_known and second.root.is_known
             if first and second and are_files and first.fingerprint != second.fingerprint:
                 raise MismatchError(
-                    f"{name!r} is another photograph in {one.path} than in {other.path}, so their answers cannot be "
-                    "fused; bring both up to date with `asmk-engine index --update`"
+                    f"{name!r} is a different photograph in {one.path} than in {other.path}, so their rankings cannot "
+                    "be fused; bring both up to date with `asmk-engine index --update`"
                 )
 
 
@@ -147,7 +147,7 @@ def open_fused(
     weight: float,
     images_roots: Sequence[Path],
 ) -> Fused:
-    """A searcher of an index and of the one at `other`, which takes its queries' features from where it remembers."""
+    """Return the fused searcher of an index and the one at `other`, which uses its recorded query features."""
     from asmk_engine.search.opening import open_index
     from asmk_engine.search.query_features import QuerySource
 
@@ -164,31 +164,31 @@ def answer(
     top: int | None,
     failed: Failures,
 ) -> list[tuple[str, list[Hit]]]:
-    """Each of some queries that can be asked, with its best images; those that cannot are noted in `failed`."""
+    """Return the queries that succeed, each with its best images; errors of the others are recorded in `failed`."""
     if isinstance(searcher, Fused):
         found = []
         for query in queries:
             with failed.noting(query):
                 found.append((query, searcher.search(query, box, top or FUSED)))
         return found
-    asked: list[str] = []
+    names: list[str] = []
     features: list[Features] = []
     for query in queries:
         with failed.noting(query):
             features.append(source.features(query, box)[0])
-            asked.append(query)
-    return list(zip(asked, searcher.search(features, top), strict=True)) if asked else []
+            names.append(query)
+    return list(zip(names, searcher.search(features, top), strict=True)) if names else []
 
 
 def tell_ambiguous(source: QuerySource, queries: Sequence[str], console: Console) -> None:
-    """Say which queries are taken for indexed images although there are files of these names here."""
+    """Report queries that are used as names of indexed images although files of these names exist."""
     for query in queries:
         if query in source.index and os.path.isfile(query):
-            console.say(f"{query!r} is the indexed image of this name; ./{query} asks with the file that is here")
+            console.say(f"{query!r} is the indexed image of this name; ./{query} queries with the file of this name")
 
 
 def check_printable_pairs(names: Collection[str], stream: TextIO) -> None:
-    """InputError when image pairs, which escape nothing, cannot carry or the output cannot write some of the names."""
+    """Raise InputError if image pairs, which escape nothing, or the encoding of the output cannot hold some names."""
     from asmk_engine.cli.common import unprintable
     from asmk_engine.escape import list_names
     from asmk_engine.evaluation.runs import check_pair_names
@@ -196,6 +196,6 @@ def check_printable_pairs(names: Collection[str], stream: TextIO) -> None:
     check_pair_names(names)
     if strange := unprintable(names, stream):
         raise InputError(
-            f"{list_names(strange)}: the output is written in {stream.encoding}, which has no letters for that; set "
-            "PYTHONIOENCODING=utf-8"
+            f"{list_names(strange)}: the encoding of the output, {stream.encoding}, lacks characters of these names; "
+            "set PYTHONIOENCODING=utf-8"
         )

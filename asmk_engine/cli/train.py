@@ -19,37 +19,43 @@ if TYPE_CHECKING:
 
 data_options = option_group(
     click.argument("data", type=PATH),
-    click.option("-o", "--output", type=PATH, required=True, help="The folder of the run; made, or resumed."),
+    click.option("-o", "--output", type=PATH, required=True, help="Folder of the run to start or resume."),
     click.option(
         "--layout",
         type=click.Choice(["auto", "folders", "csv", "photos", "sfm120k"]),
         default="auto",
-        help="How DATA says what shows the same.  [default: by its kind]",
+        help="Layout of DATA.  [default: auto, which detects all but photos]",
     ),
-    click.option("--images", type=PATH, help="Folder of the photographs that a table or SfM-120k's pickle names."),
+    click.option("--images", type=PATH, help="Folder of the images named in a CSV or in the pickle of SfM-120k."),
     click.option(
-        "--background", multiple=True, type=PATH, help="Folder of photographs that show no instance; may be repeated."
+        "--background", multiple=True, type=PATH, help="Folder of images that show no instance; may be repeated."
     ),
 )
 
 run_options = option_group(
     click.option("--decay", type=float, default=0.99, show_default=True, help="Factor of the learning rate per epoch."),
-    click.option("--weight-decay", type=float, default=1e-4, show_default=True, help="Of Adam."),
+    click.option("--weight-decay", type=float, default=1e-4, show_default=True, help="Weight decay of Adam."),
     click.option(
         "--max-side",
         type=click.IntRange(min=16),
         default=1024,
         show_default=True,
-        help="Shrink photographs to N pixels.",
+        help="Shrink training images whose longer side exceeds this number of pixels.",
     ),
-    click.option("--validate", type=PATH, help="A ground truth; the network of the best ASMK mAP is kept."),
-    click.option("--validate-images", type=PATH, help="The folder of its photographs."),
-    click.option("--validate-side", type=click.IntRange(min=16), help="Their longer side.  [default: --max-side]"),
+    click.option(
+        "--validate", type=PATH, help="Ground truth for validation; the network with the best ASMK mAP is kept."
+    ),
+    click.option("--validate-images", type=PATH, help="Folder of the validation images."),
+    click.option(
+        "--validate-side",
+        type=click.IntRange(min=16),
+        help="Maximum longer side of the validation images, in pixels.  [default: --max-side]",
+    ),
     click.option(
         "--validate-scales",
         default="2,1.414,1,0.707,0.5,0.353,0.25",
         show_default=True,
-        help="Scales they are described at; fewer are faster.",
+        help="Scales of the validation images; fewer are faster.",
     ),
     click.option(
         "--every", type=click.IntRange(min=1), default=5, show_default=True, help="Epochs between two validations."
@@ -59,10 +65,12 @@ run_options = option_group(
         type=click.Choice(["fp32", "bf16", "fp16"]),
         default="fp32",
         show_default=True,
-        help="Of convolutions.",
+        help="Precision of the convolutions.",
     ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:0."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."),
+    click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda or cuda:0."),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random choices."
+    ),
     json_option,
     quiet_option,
 )
@@ -70,31 +78,43 @@ run_options = option_group(
 
 @click.command("train-how")
 @data_options
-@click.option("--weights", type=PATH, required=True, help="The network to begin with, .safetensors.")
-@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="In all.")
-@click.option("--pairs", type=click.IntRange(min=1), default=2000, show_default=True, help="Tuples of an epoch.")
+@click.option("--weights", type=PATH, required=True, help="Network to start from, .safetensors.")
+@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Total number of epochs.")
 @click.option(
-    "--pool", type=click.IntRange(min=1), default=20000, show_default=True, help="Photographs that negatives are among."
+    "--pairs", type=click.IntRange(min=1), default=2000, show_default=True, help="Number of tuples per epoch."
 )
-@click.option("--negatives", type=click.IntRange(min=1), default=5, show_default=True, help="Of a tuple.")
-@click.option("--tuples", type=click.IntRange(min=1), default=5, show_default=True, help="Tuples of a step.")
-@click.option("--margin", type=float, default=0.8, show_default=True, help="Distance that negatives are pushed to.")
+@click.option(
+    "--pool",
+    type=click.IntRange(min=1),
+    default=20000,
+    show_default=True,
+    help="Number of images among which hard negatives are mined in each epoch.",
+)
+@click.option(
+    "--negatives", type=click.IntRange(min=1), default=5, show_default=True, help="Number of negatives per tuple."
+)
+@click.option("--tuples", type=click.IntRange(min=1), default=5, show_default=True, help="Number of tuples per step.")
+@click.option(
+    "--margin", type=float, default=0.8, show_default=True, help="Distance beyond which negatives have no loss."
+)
 @click.option(
     "--augmented-pairs",
     cls=RenamedOption,
     earlier="--self-made",
     type=click.FloatRange(0, 1),
-    help="Part of the pairs that are two random views of one photograph.  [default: 1 for --layout photos, else 0]",
+    help="Fraction of pairs that are two random views of one image.  [default: 1 for --layout photos, else 0]",
 )
 @click.option(
     "--skip",
     type=click.IntRange(min=0),
-    help="Nearest instances that are no negatives, as they may show it.  [default: 10 for --layout photos, else 0]",
+    help="Number of nearest instances not used as negatives, since they may show the same object.  [default: 10 for "
+    "--layout photos, else 0]",
 )
 @click.option(
     "--learning-rate",
     type=float,
-    help="Of the first epoch.  [default: of HOW's code: 5e-6; 1e-6 for ResNet-50 and 101, where the paper has 1e-5]",
+    help="Learning rate of Adam in the first epoch.  [default: that of HOW's code, 5e-6, or 1e-6 for ResNet-50 and "
+    "ResNet-101, where the paper has 1e-5]",
 )
 @run_options
 def train_how(
@@ -111,14 +131,15 @@ def train_how(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a network on DATA as HOW was: tuples of anchor, positive and hard negatives, contrastive loss.
+    """Train a HOW network with tuples and hard negatives.
 
-    DATA is a folder with one folder of photographs for each instance, a CSV with the header image,instance or
-    image,instance,group, the pickle of SfM-120k, or, with --layout photos, any folder of photographs, which then are
-    compared with views of themselves. Photographs of one group are never negatives of each other.
+    The contrastive loss compares tuples of an anchor, a positive and hard negatives. DATA is a folder with one folder
+    of images per instance, a CSV with the header image,instance or image,instance,group, the pickle of SfM-120k, or,
+    with --layout photos, any folder of images, which are then compared with views of themselves. Images of one group
+    are never negatives of each other.
 
-    The folder gets best.safetensors and last.safetensors, networks for `--extractor how --weights`, besides log.jsonl
-    and curves.png. The same command goes on with a run that was stopped; more --epochs prolong it.
+    The output folder gets best.safetensors and last.safetensors, networks for `--extractor how --weights`, and
+    log.jsonl and curves.png. The same command resumes an interrupted run; a larger --epochs extends it.
 
     \b
     Examples:
@@ -148,20 +169,20 @@ def train_how(
     )
     task = TupleTask(place_network(network, options["device"]), found, made)
     loop = _loop(options, options["epochs"], options["tuples"])
-    outcome = _run(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
-    _print(outcome, as_json)
+    result = _run(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
+    _print(result, as_json)
 
 
 @click.command("train-delf")
 @data_options
 @click.option(
-    "--weights", type=PATH, required=True, help="ImageNet weights of the backbone, or a network, .safetensors."
+    "--weights", type=PATH, required=True, help="ImageNet weights of the backbone, or a network file, .safetensors."
 )
 @click.option(
     "--backbone",
     cls=RenamedOption,
     earlier="--trunk",
-    help="What ImageNet weights are of, such as resnet18; a network says so itself.",
+    help="Backbone of the ImageNet weights, such as resnet18; not needed for a network file.",
 )
 @click.option(
     "--backbone-skip",
@@ -170,24 +191,42 @@ def train_how(
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Last parts it is without.",
+    help="Number of final backbone stages (ResNet) or layers (SqueezeNet) to leave out.",
 )
-@click.option("--dim", type=click.IntRange(min=1), default=128, show_default=True, help="Of the reduced descriptors.")
-@click.option("--smoothing", type=int, default=1, show_default=True, help="Side of the average pooling; 1 is none.")
-@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="In all.")
-@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Photographs of a step.")
 @click.option(
-    "--learning-rate", type=float, default=1e-5, show_default=True, help="Of the backbone, in the first epoch."
+    "--dim", type=click.IntRange(min=1), default=128, show_default=True, help="Dimensions of the reduced descriptors."
 )
-@click.option("--head-rate", type=float, default=1e-3, show_default=True, help="Of attention and classifier.")
+@click.option(
+    "--smoothing",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Window size of the average pooling of the feature map; 1 for none.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Total number of epochs.")
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Number of images per step.")
+@click.option(
+    "--learning-rate",
+    type=float,
+    default=1e-5,
+    show_default=True,
+    help="Learning rate of the backbone in the first epoch.",
+)
+@click.option(
+    "--head-rate",
+    type=float,
+    default=1e-3,
+    show_default=True,
+    help="Learning rate of attention and classifier in the first epoch.",
+)
 @click.option(
     "--freeze-backbone",
     cls=RenamedOption,
     earlier="--freeze-trunk",
     is_flag=True,
-    help="Let only attention and classifier learn.",
+    help="Train only attention and classifier.",
 )
-@click.option("--augment", is_flag=True, help="Look at a random view of each photograph.")
+@click.option("--augment", is_flag=True, help="Train on a random view of each image.")
 @run_options
 def train_delf(
     data: Path,
@@ -204,10 +243,11 @@ def train_delf(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a network on DATA as DELF was: attention and backbone learn to tell the instances apart, by cross-entropy.
+    """Train a DELF network by classification of instances.
 
-    DATA is as for `train-how`. The reduction to --dim dimensions is learned from the photographs at the end of each
-    epoch. The folder gets the files that `train-how` writes; its networks are for `--extractor delf --weights`.
+    Attention and backbone are trained with cross-entropy. DATA is as for `train-how`. The reduction to --dim dimensions
+    is learned from the images at the end of each epoch. The output folder gets the same files as that of `train-how`;
+    the networks are for `--extractor delf --weights`.
 
     \b
     Example:
@@ -224,8 +264,8 @@ def train_delf(
     made = ClassOptions(**{key: options[key] for key in chosen})
     task = ClassTask(place_network(network, options["device"]), found, made)
     loop = _loop(options, options["epochs"], options["batch"])
-    outcome = _run(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
-    _print(outcome, as_json)
+    result = _run(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
+    _print(result, as_json)
 
 
 def _loop(options: dict[str, Any], epochs: int, items: int) -> LoopOptions:
@@ -247,14 +287,14 @@ def _run(
     from asmk_engine.training.loop import TrainingRun
     from asmk_engine.training.photographs import check_photographs
 
-    console.say(f"{len(data)} photographs, {data.count} instances")
+    console.say(f"{len(data)} images, {data.count} instances")
     validation = _validation(options)
     if validation and (shared := validation.shared(data.images)):
-        console.say(f"{shared} photographs of the validation are trained with too; its mAP will flatter the network")
+        console.say(f"{shared} validation images are also training images; the validation mAP will be too high")
     run = TrainingRun(output, task, loop, origin, start, validation, console)
 
     def check() -> None:
-        with console.bar("check the photographs", "images") as progress:
+        with console.bar("check", "images") as progress:
             check_photographs(data.images, task.max_side, task.network.backbone.least_side, progress)
 
     return run.run(check)
@@ -266,7 +306,7 @@ def _validation(options: dict[str, Any]) -> Validation | None:
     if options["validate"] is None:
         return None
     if options["validate_images"] is None:
-        raise InputError(f"{options['validate']}: give the folder of its photographs with --validate-images")
+        raise InputError(f"{options['validate']}: give the folder of its images with --validate-images")
     side = options["validate_side"] or options["max_side"]
     chosen = ValidationOptions(side, scales=_scales(options["validate_scales"]), precision=options["precision"])
     return Validation(options["validate"], options["validate_images"], chosen, options["device"])
@@ -279,10 +319,10 @@ def _scales(text: str) -> tuple[float, ...]:
         raise InputError(f"--validate-scales {text!r}: expected numbers such as 1,0.707,0.5") from None
 
 
-def _print(outcome: TrainingResult, as_json: bool) -> None:
+def _print(result: TrainingResult, as_json: bool) -> None:
     if as_json:
-        content = {"kind": "training", "best": str(outcome.best), "last": str(outcome.last)}
-        click.echo(json.dumps({**content, "score": outcome.score, "epoch": outcome.epoch}))
+        content = {"kind": "training", "best": str(result.best), "last": str(result.last)}
+        click.echo(json.dumps({**content, "score": result.score, "epoch": result.epoch}))
         return
-    told = f"mAP {100 * outcome.score:.2f}, " if outcome.score is not None else ""
-    click.echo(f"{outcome.best}  ({told}epoch {outcome.epoch})")
+    score = f"mAP {100 * result.score:.2f}, " if result.score is not None else ""
+    click.echo(f"{result.best}  ({score}epoch {result.epoch})")

@@ -1,4 +1,4 @@
-"""`asmk-engine weights`: published weights, fetched, found and converted."""
+"""`asmk-engine weights`: list, download, locate and convert published weights."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 @click.group()
 def weights() -> None:
-    """Get the published weights of networks, and read the checkpoints of others.
+    """Download and convert the weights of networks.
 
-    Files are kept in $ASMK_ENGINE_CACHE, or in the cache folder of this system; `weights list` names it. Without a
-    network, fetch a file with another machine and put it there.
+    Files are kept in $ASMK_ENGINE_CACHE, by default in the cache folder of the system; `weights list` shows the path.
+    On a machine without internet access, copy the file there from another machine.
     """
 
 
 @weights.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the published weights that are known, and which of them are on this machine."""
+    """List the known published weights.
+
+    Shows for each its purpose, and whether it is on this machine.
+    """
     from asmk_engine.networks.cache import weights_folder
     from asmk_engine.networks.registry import WEIGHTS
 
@@ -69,10 +72,10 @@ def _described(entry: PublishedWeights, folder: Path) -> dict[str, str | None]:
 @click.argument("name")
 @quiet_option
 def fetch(name: str, quiet: bool) -> None:
-    """Download the weights NAME, unless they are here, and print where they lie.
+    """Download weights unless present, and print their path.
 
-    The file is compared with the hash that was published, where one was; its sha256 is recorded, and compared each time
-    the file is used.
+    NAME is one that `weights list` shows. The file is compared with the published hash, if there is one; its sha256 is
+    recorded and compared each time the file is used.
 
     \b
     Example:
@@ -87,7 +90,7 @@ def fetch(name: str, quiet: bool) -> None:
     console, entry = Console(quiet), published_weights(name)
     with console.bar(entry.file, "MiB") as progress:
         path = fetch_weights(entry, progress=mebibytes(progress))
-    known = "as published" if entry.sha256 else "recorded now, none was published"
+    known = "as published" if entry.sha256 else "recorded now, since none was published"
     console.say(f"{path}: {human_bytes(path.stat().st_size)}, sha256 {file_sha256(path)} ({known})")
     console.say(f"Terms: {entry.licence}")
     if extractor := next((extractor for extractor, preset in PRESETS.items() if preset.published == name), None):
@@ -98,7 +101,10 @@ def fetch(name: str, quiet: bool) -> None:
 @weights.command("path")
 @click.argument("name")
 def path_(name: str) -> None:
-    """Print where the weights NAME lie on this machine; an error says how to get them."""
+    """Print the path of weights on this machine.
+
+    NAME is one that `weights list` shows. If the file is missing, the error describes how to get it.
+    """
     from asmk_engine.networks.cache import weights_path
     from asmk_engine.networks.registry import published_weights
 
@@ -107,15 +113,16 @@ def path_(name: str) -> None:
 
 @weights.command()
 @click.argument("path", type=PATH, metavar="FILE")
-@click.option("-o", "--output", type=PATH, required=True, help="The network to write, .safetensors.")
+@click.option("-o", "--output", type=PATH, required=True, help="Network file to write, .safetensors.")
 @click.option(
-    "--projection", default="", help="The whitening to take along that a checkpoint of GeM holds, such as NAME/ms."
+    "--projection", default="", help="Whitening of a GeM checkpoint to include, such as NAME/ms.  [default: none]"
 )
 @quiet_option
 def convert(path: Path, output: Path, projection: str, quiet: bool) -> None:
-    """Make a checkpoint of the official HOW code, or of the GeM family, a network of this program.
+    """Convert an official checkpoint to a network file.
 
-    Nothing in FILE is run. The result holds the tensors, what the network is made of, and where it came from.
+    FILE is a checkpoint of the official HOW code or of the GeM family. No code in FILE is executed. The network file
+    contains the tensors, the architecture, and the origin.
 
     \b
     Examples:

@@ -16,32 +16,30 @@ if TYPE_CHECKING:
 
 @click.command("whiten-global")
 @click.argument("features", type=PATH)
-@click.option("-o", "--output", type=PATH, required=True, help="The network to write, .safetensors.")
+@click.option("-o", "--output", type=PATH, required=True, help="Network file to write, .safetensors.")
 @click.option(
-    "--weights", type=PATH, help="What FEATURES were extracted with.  [default: the network kept beside them]"
+    "--weights", type=PATH, help="Network with which FEATURES were extracted.  [default: the one kept next to them]"
 )
-@click.option(
-    "--pairs", type=PATH, help="CSV of pairs of images that show the same thing, query,positive: learn from them."
-)
+@click.option("--pairs", type=PATH, help="CSV of matching images, one pair query,positive per line, to learn from.")
 @click.option("--dim", type=click.IntRange(min=1), help="Dimensions to keep.  [default: as many as can be learned]")
 @click.option(
     "--power",
     type=click.FloatRange(0, 1),
     default=1.0,
     show_default=True,
-    help="Of PCA: 1 whitens, 0 only turns, 0.5 lies between, as for GeM-AP.",
+    help="Power of the whitening without --pairs: 1 for full whitening, 0 for rotation only, 0.5 as for GeM-AP.",
 )
 @quiet_option
 def whiten_global(
     features: Path, output: Path, weights: Path | None, pairs: Path | None, dim: int | None, power: float, quiet: bool
 ) -> None:
-    """Learn a whitening of whole-image descriptors from FEATURES, and write their network with it.
+    """Learn a whitening of global descriptors.
 
-    FEATURES are of gem, spoc, mac, rmac or crow. Without --pairs it is PCA-whitening; with them, differences within
-    pairs become small. Descriptors of the new network are whitened by themselves.
+    FEATURES is a feature set of gem, spoc, mac, rmac or crow. Writes its network with the whitening as last layer.
+    Without --pairs it is PCA-whitening; with them, a whitening that makes the differences within pairs small.
 
     \b
-    Example:
+    Examples:
       asmk-engine extract photos/ -o photos.gem --extractor gem-squeezenet --weights squeezenet1_1-b8a52dc0.pth
       asmk-engine whiten-global photos.gem --dim 256 -o my.gem.safetensors
       asmk-engine index photos/ -o photos.index --extractor gem --weights my.gem.safetensors
@@ -60,7 +58,9 @@ def whiten_global(
     console = Console(quiet)
     console.say(f"{output}: {network.dim} dimensions, whitened on {seen}, sha256 {digest[:16]}")
     if origin["repair"]:
-        console.say(f"few pairs for so many dimensions: {origin['repair']:g} was added to their covariance; more help")
+        console.say(
+            f"few pairs for the dimensions: {origin['repair']:g} was added to their covariance; give more pairs"
+        )
 
 
 def _weights(features: FeatureSet, weights: Path | None) -> Path:
@@ -69,11 +69,11 @@ def _weights(features: FeatureSet, weights: Path | None) -> Path:
 
     if weights is not None:
         if not weights.is_file():
-            raise NotFoundError(f"{weights}: no such file of weights; give the file FEATURES were extracted with")
+            raise NotFoundError(f"{weights}: no such file of weights; give the network that made FEATURES")
         return weights
     found = network_file(features.recipe, network_beside(features.path))
     if found is None:
         raise NotFoundError(
-            f"{features.path}: the weights of [{features.recipe}] are not at hand; give their file with --weights"
+            f"{features.path}: the weights of [{features.recipe}] were not found; give the file with --weights"
         )
     return found
