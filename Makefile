@@ -1,5 +1,5 @@
-# Every target does its own set-up: a virtual environment in .venv with the versions of constraints.txt.
-# It is installed again only when one of the files that describe it changes.
+# Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
+# It is installed again only if one of the files that define it changes.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 WHEEL  := .wheel
 WHEEL_READY := $(WHEEL)/.ready
 
-# Folders are listed too: they change when a file is removed.
+# Folders are included because their time changes when a file is removed.
 SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name '*.toml' -o -name py.typed -o -type d ! -name __pycache__)
 PIP     := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
@@ -21,7 +21,7 @@ help:
 	@echo "make test-slow   run the tests that take minutes"
 	@echo "make torture     kill, cut, fail and flip an index in every way there is: half an hour"
 	@echo "make lint        ruff on the tree, mypy on the installed wheel"
-	@echo "make wheel-test  build the wheel, install it elsewhere and run against it the tests of what is installed"
+	@echo "make wheel-test  build the wheel, install it into another environment and run the tests of the installed package"
 	@echo "make wheel-test-all  run all tests against it"
 	@echo "make setup       only the virtual environment in .venv"
 	@echo "make clean       remove what these targets made"
@@ -38,7 +38,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt asmk_engine/version.py
 	@touch $@
 	@echo "Installed."
 
-# The tests of a file stay together, since they share what is made once for all of them.
+# The tests of a file run in one process, since they share fixtures.
 PYTEST  := -m pytest --numprocesses auto --dist loadfile
 
 test: $(READY)
@@ -60,8 +60,8 @@ lint: $(READY) $(WHEEL_READY)
 	@$(BIN)/ruff check .
 	@cd $(WHEEL) && ../$(BIN)/mypy --config-file ../pyproject.toml --python-executable venv/bin/python -p asmk_engine
 
-# What may differ between the tree and what is installed: modules and data that were left out, the command, and
-# processes that import the package by its name.
+# What may differ between the tree and the installed package: missing modules and data, the command, and processes that
+# import the package by its name.
 WHEEL_TESTS := $(addprefix test_,$(addsuffix .py,exports house cli consoles doctor demo frozen golden compat \
                inspector reproduction network_extraction))
 
@@ -71,8 +71,8 @@ wheel-test: $(WHEEL_READY)
 wheel-test-all: $(WHEEL_READY)
 	@cd tests && ../$(WHEEL)/venv/bin/python $(PYTEST) -o pythonpath=
 
-# The wheel is built from the source archive, as a packager would, and gets an environment of its own. That one borrows
-# the dependencies of .venv through a .pth file, which does not carry the editable install over.
+# The wheel is built from the source archive, as a packager would, and installed into its own environment, which uses the
+# dependencies of .venv through a .pth file; the editable install is not visible that way.
 $(WHEEL_READY): $(READY) $(SOURCES) MANIFEST.in
 	@echo "Building the wheel and installing it into $(WHEEL) ..."
 	@rm -rf $(WHEEL)

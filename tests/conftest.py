@@ -1,4 +1,4 @@
-"""Makes `import naive` work in every way the tests are run, and says which copy of the package they test."""
+"""Make `import naive` work however the tests are run, and report which copy of the package is tested."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Disks that remember, refuse, and lose: stand-ins for the requests of `asmk_engine.storage.system`.
+"""Simulated disks that record, refuse or lose requests: replacements for `asmk_engine.storage.system`.
 
 A recorded history can be cut after any request, as by a killed process (everything before the cut is there) or by a
 power cut (of what was not synced, any part is there).

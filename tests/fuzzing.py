@@ -1,7 +1,7 @@
 """A process with little memory that reads altered files: python fuzzing.py SEED CASES FOLDER.
 
-Every reader of files from untrusted sources gets small valid files with bytes changed, cut out, repeated and exchanged, and a
-few that are noise. It prints how many of them were refused; anything but an error of ours ends it.
+Every reader of files from untrusted sources gets small valid files with bytes changed, cut out, repeated and exchanged,
+and a few that are noise. It prints how many of them were refused; any error other than AsmkError ends it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A short life of a global index that meets every kind of commit; the counterpart of `histories`."""
+"""A short history of a global index with every kind of commit; the counterpart of `histories`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short life of an index that meets every kind of commit, and what is to be seen of it; shared by the crash tests."""
+"""A short history of an index with every kind of commit, and its observable states; shared by the crash tests."""
 
 from __future__ import annotations
 

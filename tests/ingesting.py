@@ -1,4 +1,4 @@
-"""A process that changes an index for ever and says on a pipe what it is about to do and what it has done."""
+"""A process that changes an index in an endless loop and reports on a pipe each change before and after it."""
 
 from __future__ import annotations
 

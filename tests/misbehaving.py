@@ -1,4 +1,4 @@
-"""An extractor whose images are text files that say what becomes of the process that reads them."""
+"""An extractor whose images are text files that specify how the process that reads them fails."""
 
 from __future__ import annotations
 

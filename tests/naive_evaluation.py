@@ -1,4 +1,4 @@
-"""The protocols as their papers and published evaluations tell them, with loops and dictionaries."""
+"""The protocols as their papers and published evaluations describe them, with loops and dictionaries."""
 
 import math
 

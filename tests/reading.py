@@ -1,4 +1,4 @@
-"""A process that searches an index again and again while others change it, and sends what it saw at the end."""
+"""A process that searches an index repeatedly while others change it, and reports its results at the end."""
 
 from __future__ import annotations
 

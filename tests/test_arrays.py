@@ -1,4 +1,4 @@
-"""Array files: exact bytes, aligned views, and no damage that goes unseen."""
+"""Array files: exact bytes, aligned views, and no undetected damage."""
 
 from __future__ import annotations
 

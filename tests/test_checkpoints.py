@@ -1,4 +1,4 @@
-"""Network files: they come back as they were, and one that was altered is told from one that fits no longer."""
+"""Network files: they are read back unchanged, and altered files are distinguished from incompatible ones."""
 
 from __future__ import annotations
 

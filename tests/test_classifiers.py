@@ -1,4 +1,4 @@
-"""Classification by search: votes by hand and against the twin, labels in CSVs, and the judgement of all of them."""
+"""Classification by search: votes by hand and against the twin, labels in CSVs, and their evaluation."""
 
 import math
 from pathlib import Path

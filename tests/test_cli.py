@@ -1,4 +1,4 @@
-"""The command line as a person uses it: the whole way on drawn photographs, and every kind of bad input in one line."""
+"""The command line as users run it: all steps on drawn photographs, and one-line errors for every kind of bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Consoles and files that lack letters, are full, or closed: what is printed can be given back, and nothing is lost."""
+"""Outputs that lack characters, are full or are closed: printed names can be used as input, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contact sheet: what stands where, in which colour, and that no photograph and no name can spoil it."""
+"""The contact sheet: its layout and colours, and its robustness against any photograph and any name."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""From a folder of photographs to answers with a network: its weights made, kept with the index, and found again."""
+"""From a folder of photographs to rankings with a network: its file is created, copied to the index, and found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `info` tells: counts and sizes against the files and a slow count, and what is neither features nor index."""
+"""The output of `info`: counts and sizes against the files and a slow count, and paths of other kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The global index answers as the papers say, whatever made it what it is."""
+"""The global index ranks as the papers define, however its contents were added."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor on machines that are not this one: packages missing, broken or installed twice, with and without a GPU."""
+"""The doctor on simulated machines: packages missing, broken or installed twice, with and without a GPU."""
 
 from __future__ import annotations
 

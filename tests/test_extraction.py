@@ -1,4 +1,4 @@
-"""Runs of extraction: resumed, interrupted, with images that are broken and images that kill who reads them."""
+"""Runs of extraction: resumed, interrupted, with broken images and images that crash the process that reads them."""
 
 from __future__ import annotations
 

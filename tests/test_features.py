@@ -1,4 +1,4 @@
-"""Feature sets on disk: what goes in comes out, the last word counts, and damage is named."""
+"""Feature sets on disk: features are read back unchanged, the last entry of a name counts, and damage is reported."""
 
 from __future__ import annotations
 

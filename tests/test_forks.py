@@ -1,4 +1,4 @@
-"""Forks of a process with threads: the child works, answers alike, and nobody waits for threads that are gone."""
+"""Forks of a process with threads: the child works, ranks alike, and never waits for threads that do not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Indexes that earlier versions wrote still open and give the same answers; the fixtures are never written anew.
+"""Indexes that earlier versions wrote still open and give the same answers; the fixtures are never rewritten.
 
 Each folder of tests/frozen holds an index of one format and the answers it gave; a new format gets a new folder.
 """

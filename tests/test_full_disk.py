@@ -1,4 +1,4 @@
-"""A disk that is really full: nothing is lost, and writing goes on when there is room again."""
+"""A disk that is really full: nothing is lost, and writing resumes when there is space again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assignment through the graph: against comparing all words, and with graphs that mean harm."""
+"""Assignment through the graph: against comparing all words, and with malicious graphs."""
 
 from __future__ import annotations
 

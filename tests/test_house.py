@@ -1,4 +1,4 @@
-"""The rules of the house, kept by reading the sources: who imports whom, what stays unloaded, how long things get."""
+"""The rules of the code base, checked by reading the sources: imports, modules that stay unloaded, lengths."""
 
 import ast
 import graphlib

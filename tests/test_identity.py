@@ -1,4 +1,4 @@
-"""Which photograph an image is: equal names, moved folders, changed and repeated photographs, what pruning takes."""
+"""Which photograph an image is: equal names, moved folders, changed and repeated photographs, what pruning removes."""
 
 from __future__ import annotations
 

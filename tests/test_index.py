@@ -1,4 +1,4 @@
-"""The index: what it answers never depends on how it came about, and bad input harms nothing that is stored."""
+"""The index: its results do not depend on the order of additions, and bad input damages nothing that is stored."""
 
 from __future__ import annotations
 

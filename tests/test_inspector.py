@@ -1,4 +1,4 @@
-"""HDF5 files from untrusted sources: looked at by a process that may die of them."""
+"""HDF5 files from untrusted sources: inspected by a process that may crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going through many things: progress, and some of many at even distances."""
+"""Iteration: progress callbacks, and items at even distances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Local networks against loops in float64: attention, smoothing, reduction, scales, and what their options say."""
+"""Local networks against loops in float64: attention, smoothing, reduction, scales, and their options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any life of an index, kills included, against a dictionary and the slow twins: equal answers, bit for bit."""
+"""Any history of an index, kills included, against a dictionary and the slow twins: equal answers, bit for bit."""
 
 from __future__ import annotations
 

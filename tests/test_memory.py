@@ -1,4 +1,4 @@
-"""What indexing holds in memory does not grow with what is indexed."""
+"""The memory of indexing does not grow with the number of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of extraction in two steps: decoded by worker processes, described together, resumed, and never stopped."""
+"""Runs of extraction in two steps: decoding in worker processes, batches in the network, resuming, broken images."""
 
 from __future__ import annotations
 

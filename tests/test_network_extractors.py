@@ -1,4 +1,4 @@
-"""Extractors with a network: keypoints where the thing is, batches, memory that is too small, weights and recipes."""
+"""Extractors with a network: positions of keypoints, batches, too little memory, weights and recipes."""
 
 from __future__ import annotations
 

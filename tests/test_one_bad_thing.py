@@ -1,4 +1,4 @@
-"""One bad thing costs itself only: broken queries, locked folders, absent photographs, sheets that fail."""
+"""One failure affects only itself: broken queries, unreadable folders, missing photographs, failing contact sheets."""
 
 from __future__ import annotations
 

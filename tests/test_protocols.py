@@ -1,4 +1,4 @@
-"""The protocols beside Revisited Oxford and Paris, rankings of numbers, and the interval of a mean."""
+"""The protocols other than Revisited Oxford and Paris, rankings of numbers, and the interval of a mean."""
 
 import json
 import math

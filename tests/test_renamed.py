@@ -1,4 +1,4 @@
-"""What was renamed and is still understood: options of the command line, and the names in files of networks and features."""
+"""Earlier names that are still accepted: options of the command line, and names in files of networks and features."""
 
 from __future__ import annotations
 

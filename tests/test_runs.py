@@ -1,4 +1,4 @@
-"""Ranking files: what is written is read back, whatever the names; what cannot be carried is refused."""
+"""Ranking files: rankings are read back unchanged, whatever the names; unsupported names are refused."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""A mapped segment: nothing of it is believed before its checksum was compared."""
+"""A mapped segment: no part of it is used before its checksum is verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A durable folder: what is made lasts, and nothing but plain files is read."""
+"""A durable folder: written files persist, and only regular files are read."""
 
 from __future__ import annotations
 

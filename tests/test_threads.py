@@ -1,4 +1,4 @@
-"""The pool of threads: order of the results, and tasks that hand out tasks of their own."""
+"""The pool of threads: order of the results, and tasks that submit further tasks."""
 
 from __future__ import annotations
 

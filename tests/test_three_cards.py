@@ -1,4 +1,4 @@
-"""Three memory cards with equal names, as people use them: no photograph is lost, and none taken for another."""
+"""Three memory cards with equal names, as people use them: no photograph is lost, and none is confused with another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training is made of: instances in every layout, tuples, hard negatives, augmented views, and their errors."""
+"""Training data: instances in every layout, tuples, hard negatives, augmented views, and their errors."""
 
 import pickle
 from pathlib import Path

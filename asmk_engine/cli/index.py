@@ -237,6 +237,10 @@ def merge(index_path: Path, quiet: bool) -> None:
     """Join the segments of an index into one.
 
     This frees the disk space of deleted images. It works in bounded memory, whatever the size of the index.
+
+    \b
+    Example:
+      asmk-engine merge photos.index
     """
     from asmk_engine.search.opening import open_index
 
