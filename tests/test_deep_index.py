@@ -147,11 +147,15 @@ def test_weights_that_were_fetched_are_taken_and_said(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (("--extractor", "how-resnet50v2"), NotFoundError, "none are published for it; give their file with --weights"),
+        (("--extractor", "how-resnet50v2"), NotFoundError, "none are published for it; give a file with --weights"),
         (("--extractor", "how-r18"), NotFoundError, r"weights fetch how-r18"),
         (("--extractor", "how"), InputError, "how needs weights: give a network file with --weights"),
         (("--extractor", "surf"), InputError, "there is no extractor 'surf'; there are: .*how-squeezenet"),
-        (("--weights", "BACKBONE"), InputError, "name the extractor too, such as --extractor how-squeezenet"),
+        (
+            ("--weights", "BACKBONE"),
+            InputError,
+            "fit several extractors; give one too, such as --extractor how-squeezenet",
+        ),
         (("--weights", "BACKBONE", "--extractor", "delf-squeezenet"), InputError, "learned attention.*train-delf"),
         (
             ("--weights", "BACKBONE", "--extractor", "how-resnet18"),
@@ -163,7 +167,7 @@ def test_weights_that_were_fetched_are_taken_and_said(
             NotFoundError,
             "none.pth: no such file of weights",
         ),
-        (("--scales", "1,x"), InputError, "'1,x': expected numbers with commas"),
+        (("--scales", "1,x"), InputError, "'1,x': expected numbers separated by commas"),
         (("--extractor", "rootsift", "--scales", "1,2"), InputError, "rootsift has no option 'scales'"),
     ],
 )
