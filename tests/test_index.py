@@ -255,7 +255,7 @@ def test_a_group_of_queries_ends_where_it_must(
     searcher = Searcher(index)
     alone = [searcher.search(features, 3) for features in images.values()]
     for size in (1, 7, len(images), len(images) + 1):
-        monkeypatch.setattr(Searcher, "together", size)
+        monkeypatch.setattr(Searcher, "group_size", size)
         assert searcher.search(images.values(), 3) == alone
 
 

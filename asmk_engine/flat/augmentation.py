@@ -52,8 +52,8 @@ def augment(
         for begin in range(0, len(live), room):
             numbers = live[begin : begin + room]
             vectors = np.empty((len(numbers), codec.width), codec.dtype)
-            for first in range(0, len(numbers), searcher.together):
-                rows = slice(first, first + searcher.together)
+            for first in range(0, len(numbers), searcher.group_size):
+                rows = slice(first, first + searcher.group_size)
                 vectors[rows] = _blended(searcher, snapshot, codec, expansion, place, numbers[rows])
                 done += len(numbers[rows])
                 if on_image:

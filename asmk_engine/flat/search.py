@@ -65,7 +65,7 @@ class GlobalSearcher(IndexSearcher[GlobalSnapshot, Features]):
     threads    threads of a search, except in matrix products; all available by default
     """
 
-    together = 64
+    group_size = 64
     kinds = (Features,)
 
     def __init__(

@@ -26,11 +26,11 @@ QueryT = TypeVar("QueryT")
 class IndexSearcher(abc.ABC, Generic[View, QueryT]):
     """Ranks the images of an index or a joint index for a query; a subclass implements `_best` and `_all`.
 
-    together  number of queries that are scored together
+    group_size  number of queries that are scored together
     kinds     types of a query
     """
 
-    together: ClassVar[int]
+    group_size: ClassVar[int]
     kinds: ClassVar[tuple[type, ...]]
 
     def __init__(self, index: IndexReader[View] | JointIndex[View], threads: int | None) -> None:
@@ -77,7 +77,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         if isinstance(query, self.kinds):
             return self._search_group([cast(QueryT, query)], top, count)[0]
         waiting = iter(cast(Iterable[QueryT], query))
-        size = self.together if top is not None else 1  # rankings of all images are large: one at a time
+        size = self.group_size if top is not None else 1  # rankings of all images are large: one at a time
         groups = iter(lambda: list(itertools.islice(waiting, size)), [])
         return [hits for group in groups for hits in self._search_group(group, top, count)]
 

@@ -136,7 +136,7 @@ class Searcher(IndexSearcher[Snapshot, Query]):
     once, those of other processes after `Index.refresh`. Images with a score of 0 are not returned.
     """
 
-    together = 32
+    group_size = 32
     kinds = (Features, Signature)
 
     def __init__(
