@@ -1,7 +1,7 @@
-"""Find the same thing in other photographs: an image retrieval engine on the Aggregated Selective Match Kernel.
+"""Image retrieval with the Aggregated Selective Match Kernel (ASMK): find images that show the same object.
 
-The names below are loaded when they are first used, so that `import asmk_engine` stays fast and brings neither
-torch nor numba nor HDF5.
+Public names are imported on first use, so that `import asmk_engine` stays fast and loads neither torch nor Numba nor
+HDF5.
 """
 
 from importlib import import_module
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from asmk_engine.version import __version__ as __version__
 
-# An install lays kernels/ and codebooks/ inside this package (setup.cfg); in a checkout they stand beside it. The file
-# is looked for and not its folder, because Numba's cache files can keep an otherwise empty kernels/ folder alive.
+# An installation has kernels/ and codebooks/ inside this package (setup.cfg); a checkout has them next to it. The test
+# is for the file, not the folder, because Numba's cache files can keep an otherwise empty kernels/ folder alive.
 _here = Path(__file__).parent
 if not (_here / "kernels" / "__init__.py").is_file():
     __path__.append(str(_here.parent))
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 else:  # hidden from type checkers, which would otherwise accept any attribute of the package
 
     def __getattr__(name: str) -> object:
-        """Import a public name from its home on first use (PEP 562)."""
+        """Import a public name from its module on first use (PEP 562)."""
         if name not in _homes:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(_homes[name]), name)

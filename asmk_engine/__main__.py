@@ -1,4 +1,4 @@
-"""`python -m asmk_engine` is the program `asmk-engine`."""
+"""Run the command line: `python -m asmk_engine` is the same as `asmk-engine`."""
 
 from asmk_engine.cli import main
 

@@ -1,9 +1,9 @@
-"""The collection of the demo: photographs, altered views of some of them, and the ground truth that follows.
+"""The demo collection: photographs, altered views of some of them, and the ground truth that follows from both.
 
     bundled or own photographs ──views──▶ root/a.jpg, root/views/a/1.jpg … ──▶ gnd.json
 
-View 1 of a photograph is altered mildly, the last one severely. The views of a photograph depend on its name and the
-seed alone.
+View 1 of a photograph is altered mildly, the last one severely. The views of a photograph depend only on its name and
+the seed.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ BUNDLED = (
     *("hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "motorcycle_right.png", "page.png"),
     *("retina.jpg", "rocket.jpg", "text.png"),
 )
-"""The photographs inside the package scikit-image; its drawings, silhouettes and blurred pictures are left out."""
+"""The photographs bundled with scikit-image, without its drawings, silhouettes and blurred images."""
 
 SECOND_PHOTOS = {"motorcycle_left.png": ("motorcycle_right.png",)}
-"""Real second photographs of the same thing: no queries themselves, but answers."""
+"""Real second photographs of the same object: used as positives, not as queries."""
 
 MARKER = "demo.txt"
 VIEWS = "views"
@@ -51,7 +51,7 @@ _CURE = "run python -m pip install 'scikit-image>=0.24', or give a folder of you
 
 @dataclass(frozen=True)
 class QueryViews:
-    """A photograph that is asked for, and the images that show the same: easy and hard to find."""
+    """A query photograph and its positives, easy and hard."""
 
     name: str
     easy: tuple[str, ...]
@@ -59,24 +59,24 @@ class QueryViews:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """All images that show the same."""
+        """All positives."""
         return self.easy + self.hard
 
 
 def claim_folder(folder: Path) -> None:
-    """Make the folder of a demo and mark it as one; InputError when it holds other files."""
+    """Create the folder of a demo and mark it as one. Raises InputError if it holds other files."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{shown(folder)}: a file is in the way; the demo needs a folder of its own, give it with -o")
+        raise InputError(f"{shown(folder)}: a file is in the way; give a new or empty folder with -o")
     target = Folder(folder)
     names = target.names()
     if names and MARKER not in names:
-        raise InputError(f"{shown(folder)}: holds files that no demo made; give a new or empty folder with -o")
+        raise InputError(f"{shown(folder)}: holds files that are not from a demo; give a new or empty folder with -o")
     target.make()
     target.write(MARKER, [b"Everything in this folder was made by `asmk-engine demo` and may be deleted.\n"])
 
 
 def bundled_photos() -> list[ImageFile]:
-    """The photographs inside the installed scikit-image; DependencyError when it or most of them are not there."""
+    """Return the photographs of the installed scikit-image. Raises DependencyError if it or most of them are absent."""
     found = importlib.util.find_spec("skimage")
     if found is None or not found.submodule_search_locations:
         raise DependencyError(f"the photographs of the demo come with scikit-image, which is not installed; {_CURE}")
@@ -84,15 +84,15 @@ def bundled_photos() -> list[ImageFile]:
     photos = [ImageFile(name, folder / name) for name in BUNDLED if (folder / name).is_file()]
     if len(photos) < _FEWEST_BUNDLED:
         raise DependencyError(
-            f"{folder}: holds {len(photos)} of the {len(BUNDLED)} photographs that scikit-image should bring; {_CURE}"
+            f"{folder}: holds {len(photos)} of the {len(BUNDLED)} photographs of scikit-image; {_CURE}"
         )
     return photos
 
 
 def place_photos(photos: Sequence[ImageFile], folder: Path, *, link: bool) -> list[ImageFile]:
-    """Put photographs under their names into a folder; those that cannot be opened are left out.
+    """Link or copy photographs into a folder under their names; unreadable ones are left out.
 
-    link  as links to the originals, which spares the space; as copies only where links cannot be made
+    link  link to the originals, which saves space; copy only if links cannot be made
     """
     placed = []
     for photo in photos:
@@ -106,7 +106,7 @@ def place_photos(photos: Sequence[ImageFile], folder: Path, *, link: bool) -> li
 
 
 def remove_others(folder: Path, kept: Iterable[str]) -> int:
-    """Remove the files below a folder of the demo whose names are not `kept`, and return how many there were."""
+    """Remove the files below a demo folder whose names are not in `kept`, and return their number."""
     wanted = set(kept)
     paths = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
     others = [path for path in paths if path.relative_to(folder).as_posix() not in wanted]
@@ -116,24 +116,24 @@ def remove_others(folder: Path, kept: Iterable[str]) -> int:
 
 
 def choose_queries(photos: Sequence[ImageFile], most: int) -> list[ImageFile]:
-    """At most so many photographs, evenly spread, each of them readable and large enough for views.
+    """Return at most `most` photographs, evenly spread, each readable and large enough for views.
 
-    InputError when there is none.
+    Raises InputError if there is none.
     """
     count = min(most, len(photos))
-    bounds = [place * len(photos) // count for place in range(count + 1)] if count else []
+    bounds = [index * len(photos) // count for index in range(count + 1)] if count else []
     parts = [photos[begin:end] for begin, end in itertools.pairwise(bounds)]
     chosen = [photo for part in parts if (photo := next(filter(_is_usable, part), None))]
     if not chosen:
         raise InputError(
-            f"none of {len(photos)} photographs can serve as a query; "
-            f"expected some that can be read, with sides of {SMALLEST_SIDE} pixels or more"
+            f"none of {len(photos)} photographs can be a query; "
+            f"expected readable ones with sides of at least {SMALLEST_SIDE} pixels"
         )
     return chosen
 
 
 def free_name(photos: Iterable[ImageFile]) -> str:
-    """A name for the folder of views that none of the photographs uses: `views`, else `views-2` and so on."""
+    """Return a name for the folder of views that no photograph uses: `views`, else `views-2` and so on."""
     return _unused(VIEWS, {photo.name.split("/")[0].casefold() for photo in photos})
 
 
@@ -146,10 +146,10 @@ def make_views(
     below: str = VIEWS,
     progress: Progress | None = None,
 ) -> list[QueryViews]:
-    """Write `below`/<stem>/<k>.jpg into a folder, k from 1 to `per_photo`, for each of the photographs.
+    """Write views of each photograph to `below`/<stem>/<k>.jpg in a folder, k from 1 to `per_photo`.
 
-    The first half of the views of a photograph counts as easy to find, the rest as hard.
-    Names are relative to `folder`. InputError for a photograph that cannot be read.
+    The first half of the views of a photograph is easy, the rest hard. Names are relative to `folder`.
+    Raises InputError for a photograph that cannot be read. Receives progress as (done, total) photographs.
     """
     stems: dict[str, ImageFile] = {}
     for photo in photos:
@@ -166,21 +166,21 @@ def make_views(
 
 
 def is_second_photo(photo: ImageFile) -> bool:
-    """Whether it is one of `SECOND_PHOTOS`."""
+    """Return whether a photograph is one of `SECOND_PHOTOS`."""
     return any(photo.name in names for names in SECOND_PHOTOS.values())
 
 
 def add_second_photos(queries: Iterable[QueryViews], placed: Iterable[ImageFile]) -> list[QueryViews]:
-    """The queries, with those of `SECOND_PHOTOS` that are there added to what is easy to find."""
-    there = {photo.name for photo in placed}
-    more = {name: there.intersection(others) for name, others in SECOND_PHOTOS.items()}
+    """Return the queries with the available `SECOND_PHOTOS` added to their easy positives."""
+    available = {photo.name for photo in placed}
+    more = {name: available.intersection(others) for name, others in SECOND_PHOTOS.items()}
     return [replace(query, easy=(*sorted(more.get(query.name, ())), *query.easy)) for query in queries]
 
 
 def write_ground_truth(path: Path, images: Sequence[str], queries: Iterable[QueryViews]) -> None:
-    """Write a ground truth that `evaluation.truth.read_ground_truth` reads: `images` is the whole database.
+    """Write a ground truth that `evaluation.truth.read_ground_truth` reads; `images` is the whole database.
 
-    Views of a photograph are what its query should find, and all other images count as wrong.
+    The views of a photograph are the positives of its query; all other images are negatives.
     """
     entries: list[dict[str, object]] = [
         {"query": query.name, "bbox": None, "easy": query.easy, "hard": query.hard, "junk": []} for query in queries
@@ -200,12 +200,12 @@ def _unused(name: str, taken: set[str]) -> str:
 def _is_usable(photo: ImageFile) -> bool:
     try:
         return min(view_image(photo.path, MAX_SIDE).image_size) >= SMALLEST_SIDE
-    except AsmkError:  # the extraction will list it with the reason
+    except AsmkError:  # the extraction reports the reason
         return False
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Whether the target is now the same file as the source, by a hard link or a symbolic one."""
+    """Link the target to the source, hard or symbolic; return whether it is now the same file."""
     if target.exists() and os.path.samefile(source, target):
         return True
     Folder(target.parent).remove(target.name)
@@ -245,7 +245,7 @@ def _write_views(item: tuple[str, ImageFile], folder: Path, per_photo: int, seed
 
 
 def encode_view(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> bytes:
-    """A JPEG file of [H, W, 3] uint8 RGB pixels seen from elsewhere, cropped, re-lit, blurred and noisy.
+    """Return a JPEG file of a view of [H, W, 3] uint8 RGB pixels: warped, cropped, relit, blurred and noisy.
 
     severity  from 0, hardly altered, to 1: up to 60 degrees of rotation, half the scale, strong perspective
     """
@@ -256,7 +256,7 @@ def encode_view(pixels: np.ndarray, severity: float, rng: np.random.Generator) -
 
 
 def _warped(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """What stands inside a random quadrilateral of the image, as a rectangle."""
+    """Warp a random quadrilateral of the image to a rectangle."""
     corners = _quadrilateral(pixels.shape[1], pixels.shape[0], severity, rng)
     sides = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
     width, height = (sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2
@@ -271,7 +271,7 @@ def _warped(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np
 
 
 def _quadrilateral(width: int, height: int, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Corners [4, 2] of a turned, shrunken and jittered rectangle that lies inside the image."""
+    """Return the corners [4, 2] of a rotated, shrunken and jittered rectangle inside the image."""
     half = np.array([width, height]) / 2
     corners = half * ([[-1, -1], [1, -1], [1, 1], [-1, 1]] + severity * rng.uniform(-0.35, 0.35, (4, 2)))
     angle = math.radians(60 * severity * rng.choice([-1, 1]) * rng.uniform(0.4, 1))
@@ -284,7 +284,7 @@ def _quadrilateral(width: int, height: int, severity: float, rng: np.random.Gene
 
 
 def _relit(pixels: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """The image with another gamma, contrast and brightness, light from one side, some blur and noise."""
+    """Return the image with another gamma, contrast and brightness, lit from one side, with some blur and noise."""
     height, width = pixels.shape[:2]
     values: np.ndarray = (pixels.astype(np.float32) / 255) ** 2 ** (severity * rng.uniform(-1, 1))
     values = (values - 0.5) * (1 + severity * rng.uniform(-0.5, 0.4)) + 0.5 + severity * rng.uniform(-0.2, 0.2)

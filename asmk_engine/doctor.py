@@ -1,4 +1,7 @@
-"""What is installed, what works, and what to install for more; nothing here fails because something is missing."""
+"""Diagnose the installation: what is installed, what works, and what to install for more.
+
+Missing packages are reported; they never make the diagnosis itself fail.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ Distributions = Mapping[str, Sequence[str]]
 class Package:
     """A package this program uses.
 
-    name      as people call it
-    module    what is imported
-    install   what follows `pip install` to get it
-    purpose   what it is needed for
-    required  whether the program is broken without it
+    name      name for display
+    module    name to import
+    install   argument of `pip install` that installs it
+    purpose   what it is used for
+    required  whether the program fails without it
     """
 
     name: str
@@ -63,13 +66,13 @@ PARTS = (
 
 @dataclass(frozen=True)
 class PackageState:
-    """What was found of a part.
+    """What was found about a package.
 
-    state     `ok`, `missing`, or `broken` when it is there and fails
-    details   facts for people, such as the devices of torch
-    warnings  what works badly, each with its cure
-    distributions   the packages of pip that install this module
-    problem   why it is broken, on one line
+    state          `ok`, `missing`, or `broken` if it is installed but fails
+    details        facts for display, such as the devices of torch
+    warnings       what works badly, each with its cure
+    distributions  the pip packages that install this module
+    problem        why it is broken, on one line
     """
 
     name: str
@@ -84,12 +87,12 @@ class PackageState:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The whole answer.
+    """The complete result.
 
-    threads       processors this process may use
-    kernel_cache  the folder Numba keeps compiled kernels in; None when it can write none
+    threads       number of processors this process may use
+    kernel_cache  the folder where Numba caches compiled kernels; None if no such folder is writable
     warnings      what works badly, each with its cure
-    suggestions   what to install for more, each with the command
+    suggestions   what to install for more features, each with the command
     problems      what keeps the program from working, each with the cure
     """
 
@@ -105,15 +108,15 @@ class Diagnosis:
     problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The diagnosis in JSON values."""
+        """Return the diagnosis as JSON values."""
         return asdict(self)
 
 
 def diagnose(importer: Importer = importlib.import_module, distributions: Distributions | None = None) -> Diagnosis:
-    """Look at everything this program uses.
+    """Examine every package this program uses.
 
     importer       imports a module by its name
-    distributions  module → packages of pip that install it; by default those of this environment
+    distributions  module → pip packages that install it; by default those of this environment
     """
     installed = importlib.metadata.packages_distributions() if distributions is None else distributions
     findings = {part: examine(part, importer, installed) for part in PARTS}
@@ -134,7 +137,7 @@ def diagnose(importer: Importer = importlib.import_module, distributions: Distri
 
 
 def examine(part: Package, importer: Importer, installed: Distributions) -> PackageState:
-    """Import a part and ask it for its version and details; whatever that raises is reported, never raised."""
+    """Import a package and find its version and details; any exception is reported, not raised."""
     owners = tuple(sorted(set(installed.get(part.module, ()))))
     report = functools.partial(PackageState, part.name, required=part.required, distributions=owners)
     version = None
@@ -153,11 +156,11 @@ def examine(part: Package, importer: Importer, installed: Distributions) -> Pack
 
 
 def _version(module: ModuleType, owners: Sequence[str]) -> str:
-    told = vars(module).get("__version__")
-    if told is None and owners:
+    version = vars(module).get("__version__")
+    if version is None and owners:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            told = importlib.metadata.version(owners[0])
-    return str(told or "of unknown version")
+            version = importlib.metadata.version(owners[0])
+    return str(version or "of unknown version")
 
 
 Probe = tuple[list[str], list[str]]
@@ -211,7 +214,7 @@ _PROBES: dict[str, Callable[[Any, Importer], Probe]] = {
 
 
 def processor_name() -> str:
-    """The model of the processor, where the system tells it, else its kind."""
+    """Return the model of the processor if the system names it, else its architecture."""
     known = Path("/proc/cpuinfo")
     lines = known.read_text(encoding="utf-8", errors="replace").splitlines() if known.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -219,15 +222,15 @@ def processor_name() -> str:
 
 
 def kernel_cache_folders() -> list[Path]:
-    """Where Numba tries to keep compiled kernels: NUMBA_CACHE_DIR, beside the kernels, the user's cache."""
+    """Return the folders Numba tries for its cache: NUMBA_CACHE_DIR, next to the kernels, the user's cache."""
     spec = importlib.util.find_spec("asmk_engine.kernels")
     given = os.environ.get("NUMBA_CACHE_DIR")
-    beside = [Path(spec.origin).parent / "__pycache__"] if spec and spec.origin else []
-    return [*([Path(given)] if given else []), *beside, _user_cache() / "numba"]
+    adjacent = [Path(spec.origin).parent / "__pycache__"] if spec and spec.origin else []
+    return [*([Path(given)] if given else []), *adjacent, _user_cache() / "numba"]
 
 
 def _user_cache() -> Path:
-    """As Numba finds it, which on macOS, unlike platformdirs, does not ask for XDG_CACHE_HOME."""
+    """Return the user's cache folder as Numba finds it; on macOS it ignores XDG_CACHE_HOME, unlike platformdirs."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home())
     if sys.platform == "darwin":
@@ -236,8 +239,8 @@ def _user_cache() -> Path:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or the folder itself where it is missing; nothing is made."""
-    existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    """Return whether files can be created in a folder, or the folder itself if it is missing; nothing is created."""
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), None)
     return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
@@ -253,7 +256,7 @@ def _warnings(findings: Mapping[Package, PackageState], folders: Sequence[Path],
                 f"files: pip uninstall -y {' '.join(names)} && pip install {_install(part, findings)}"
             )
     if cache and cache != folders[0]:
-        yield f"{folders[0]} cannot be written, compiled kernels go to {cache}: choose a folder with NUMBA_CACHE_DIR"
+        yield f"{folders[0]} is not writable, compiled kernels go to {cache}: choose a folder with NUMBA_CACHE_DIR"
 
 
 def _suggestions(findings: Mapping[Package, PackageState]) -> Iterator[str]:
@@ -270,7 +273,7 @@ def _problems(findings: Mapping[Package, PackageState], folders: Sequence[Path],
             yield _broken(part, finding)
     if cache is None:
         tried = ", ".join(map(str, folders))
-        yield f"Numba can write no folder for compiled kernels ({tried}): set NUMBA_CACHE_DIR to one that you may write"
+        yield f"no folder for Numba's compiled kernels is writable ({tried}): set NUMBA_CACHE_DIR to a writable one"
 
 
 def _broken(part: Package, finding: PackageState) -> str:
@@ -279,7 +282,7 @@ def _broken(part: Package, finding: PackageState) -> str:
 
 
 def _install(part: Package, findings: Mapping[Package, PackageState]) -> str:
-    """What follows `pip install`; faiss for the GPU where torch sees one and there are wheels for it."""
+    """Return the argument of `pip install`: faiss for the GPU if torch sees one and wheels exist, else the default."""
     torch = next(finding for other, finding in findings.items() if other.name == "torch")
     gpu = any(detail.startswith("cuda:") for detail in torch.details)
     wheels = (platform.system(), platform.machine()) == ("Linux", "x86_64")

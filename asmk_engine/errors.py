@@ -1,29 +1,38 @@
-"""The errors a caller can act upon.
+"""The exceptions of this package.
 
     AsmkError
-    ├── InputError        what was given cannot be used: an image, a box, an option, a name
-    ├── NotFoundError     a path or a name that was asked for does not exist
+    ├── InputError        an argument cannot be used: an image, a box, an option, a name
+    ├── NotFoundError     a path or name does not exist
     ├── MismatchError     two things that must agree do not: recipe, dimension, codebook
-    ├── FormatError       a file is of another kind or version than this program reads
-    ├── DamagedError      a stored file is broken: cut, altered, contradicting itself
+    ├── FormatError       a file has another format or version than this program reads
+    ├── DamagedError      a stored file is damaged: truncated, altered, inconsistent
     ├── StorageError      the operating system refused: read-only, full, locked
-    └── DependencyError   an optional package is needed and not installed
+    └── DependencyError   an optional package is needed but not installed
 
-Every message is one line: what was found, what was expected, the cure, and the path where there is one.
-Anything else that is raised is a bug.
+Every message is one line: what was found, what was expected, the cure, and the path if there is one.
+Any other exception is a bug.
 """
 
 
 class AsmkError(Exception):
-    """Root of every error that this package raises for a caller to act upon."""
+    """Base class of all exceptions that this package raises on purpose.
+
+    Catch it to handle every expected failure; any other exception is a bug.
+
+    Notes
+    -----
+    The subclasses are in `asmk_engine.errors`: `InputError`, `NotFoundError`, `MismatchError`, `FormatError`,
+    `DamagedError`, `StorageError` and `DependencyError`. The message is one line: what was found, what was expected,
+    the cure, and the path if there is one.
+    """
 
 
 class InputError(AsmkError):
-    """What was given cannot be used."""
+    """An argument cannot be used."""
 
 
 class NotFoundError(AsmkError):
-    """A path or a name that was asked for does not exist."""
+    """A path or name does not exist."""
 
 
 class MismatchError(AsmkError):
@@ -31,11 +40,11 @@ class MismatchError(AsmkError):
 
 
 class FormatError(AsmkError):
-    """A file is of another kind or version than this program reads."""
+    """A file has another format or version than this program reads."""
 
 
 class DamagedError(AsmkError):
-    """A stored file is broken."""
+    """A stored file is damaged."""
 
 
 class StorageError(AsmkError):
@@ -43,4 +52,4 @@ class StorageError(AsmkError):
 
 
 class DependencyError(AsmkError):
-    """An optional package is needed and not installed."""
+    """An optional package is needed but not installed."""

@@ -1,6 +1,6 @@
-"""How names of images are written where white space or control characters would break the format or the line.
+"""Escape image names for line formats, in which white space and control characters would break the format or the line.
 
-The characters that the encoding of an output lacks are written in the same way: see `register_escapes`.
+Characters that an output encoding lacks are escaped in the same way: see `register_escapes`.
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ from itertools import islice
 from asmk_engine.errors import InputError
 
 # White space, control characters, lone surrogates, which have no UTF-8 form, and the byte order mark.
-_AWKWARD = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
-_TO_ENCODE = re.compile(rf"%|{_AWKWARD.pattern}")
+_UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
+_TO_ENCODE = re.compile(rf"%|{_UNSAFE.pattern}")
 _ENCODED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_STRAY = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 ESCAPES = "asmk-escapes"  # the error handler of codecs
-# ASCII by another name: click takes a stream of plain `ascii` for a mistake, and writes UTF-8 into it.
+# ASCII under another name: click treats a stream of plain `ascii` as misconfigured, and writes UTF-8 to it.
 PLAIN_ASCII = "plain-ascii"
 
 
 def escape_name(name: str) -> str:
-    """The name with each character that a line format cannot carry as %XX, one for each byte of its UTF-8 form.
+    """Return the name with each character that a line format cannot carry as %XX, one for each byte of its UTF-8 form.
 
-    White space, control characters, lone surrogates, the byte order mark and the percent sign are encoded and nothing
-    else, so ordinary names, those with letters of any script included, stay as they are. `unescape_name` inverts it
-    exactly.
+    White space, control characters, lone surrogates, the byte order mark and the percent sign are encoded; ordinary
+    names, including letters of any script, stay unchanged. `unescape_name` is the exact inverse.
     """
     return _TO_ENCODE.sub(_encoded, name)
 
 
 def unescape_name(text: str) -> str:
-    """The name that `escape_name` was given; InputError where a percent sign does not begin an encoded character."""
-    if _STRAY.search(text):
+    """Return the name that `escape_name` was given. Raises InputError if a percent sign starts no escape."""
+    if _LONE_PERCENT.search(text):
         raise InputError(f"the name {text!r} has a percent sign without two hexadecimal digits: write it as %25")
     try:
         return _ENCODED.sub(_decoded, text)
@@ -49,24 +48,24 @@ def unescape_name(text: str) -> str:
 
 
 def register_escapes() -> None:
-    """Make known to codecs the error handler ESCAPES and the encoding PLAIN_ASCII.
+    """Register the codec error handler ESCAPES and the encoding PLAIN_ASCII.
 
-    What an encoding lacks, lone surrogates included, the handler writes as `escape_name` writes others, so that a name
-    that was printed can be given back.
+    The handler writes what an encoding lacks, including lone surrogates, as `escape_name` does, so that a printed name
+    can be given back as input.
     """
     codecs.register_error(ESCAPES, _escape_unencodable)
     codecs.register(_find_plain_ascii)
 
 
 def unencodable(names: Iterable[str], encoding: str) -> list[str]:
-    """Those of the names that an encoding cannot write as they are, in byte order."""
+    """Return the names that an encoding cannot write unchanged, in byte order."""
     return sorted((name for name in names if not _is_encodable(name, encoding)), key=_as_bytes)
 
 
 def spellings(text: str) -> Iterator[str]:
-    """What a name may have been before it was printed, copied or unpacked: itself, unescaped, and in Unicode's forms.
+    """Yield possible originals of a printed, copied or unpacked name: itself, unescaped, and in Unicode normal forms.
 
-    File systems and archives change letters with accents from one letter to two and back, which look the same.
+    File systems and archives convert accented letters between one code point and two, which look the same.
     """
     names = {text: None}
     with contextlib.suppress(InputError):
@@ -77,19 +76,19 @@ def spellings(text: str) -> Iterator[str]:
 
 
 def is_awkward(name: str) -> bool:
-    """Whether a name holds a character that no line format carries: white space, a control character and the like."""
-    return _AWKWARD.search(name) is not None
+    """Return whether a name holds a character that no line format can carry: white space, a control character, etc."""
+    return _UNSAFE.search(name) is not None
 
 
 def list_names(names: Collection[str], limit: int = 3) -> str:
-    """The first few names for a message of one line, quoted, and how many more there are: `'a', 'b' and 7 more`."""
+    """Return the first few names, quoted, and the number of others, for a one-line message: `'a', 'b' and 7 more`."""
     return list_first(list(map(repr, islice(names, limit))), len(names))
 
 
 def list_first(first: Sequence[str], count: int, joint: str = ", ") -> str:
-    """The first of `count` texts for a message of one line, and how many more there are.
+    """Return the first of `count` texts and the number of others, for a one-line message.
 
-    joint  what stands between them; a semicolon, for texts that are long, stands before `and` too
+    joint  the separator; a semicolon, for long texts, is also written before `and`
     """
     more = count - len(first)
     return joint.join(first) + (f"{joint.rstrip(', ')} and {more} more" if more > 0 else "")

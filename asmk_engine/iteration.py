@@ -1,4 +1,4 @@
-"""Going through many things: telling how far one has come, and taking some of them."""
+"""Helpers for loops over many items: progress reports and evenly spaced samples."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 Progress = Callable[[int, int], None]
-"""Called with how many are done and how many there are in all, in the unit of the function; 0 in all means unknown."""
+"""Receives progress as (done, total), in the unit of the function; a total of 0 means unknown."""
 FailureProgress = Callable[[int, int, int], None]
-"""Called with how many are done, how many there are in all, and how many of those done failed."""
+"""Receives progress as (done, total, failed); `failed` counts among `done`."""
 Bar = Callable[..., None]
-"""Both of them: the bar of a display, called with or without failures."""
+"""A progress bar; it can be called as either of the two above."""
 
 
 def counted(items: Iterable[Item], total: int, progress: Progress | None) -> Iterator[Item]:
-    """The items, with progress told after each."""
+    """Yield the items and report progress after each."""
     for done, item in enumerate(items, start=1):
         yield item
         if progress:
@@ -24,6 +24,6 @@ def counted(items: Iterable[Item], total: int, progress: Progress | None) -> Ite
 
 
 def evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """At most `most` of the items, at even distances, so that every part of them is seen."""
+    """Return at most `most` of the items, evenly spaced over the sequence."""
     count = min(most, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
+    return [items[index * len(items) // count] for index in range(count)]

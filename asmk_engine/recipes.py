@@ -1,4 +1,4 @@
-"""The recipe: which extractor, with which options and weights, made a set of descriptors."""
+"""Recipes: the extractor, options and weights that made a set of descriptors."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 from asmk_engine.errors import DamagedError
 
 GLOBAL_EXTRACTORS = frozenset({"gem", "spoc", "mac", "rmac", "crow", "how-global", "concatenation"})
-"""The extractors that make one descriptor of a whole image."""
+"""The extractors that make one descriptor per image."""
 
 
 IMPORTED = "imported"
 """The extractor in the recipes of features that another program made."""
 
-_STORED_IMPORTED = "hloc"  # what files call it, whichever program it was: codebooks carry a digest of the stored text
+_STORED_IMPORTED = "hloc"  # its name in files, for any program: codebooks store a digest of this text
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What made a descriptor: two descriptors may be compared when their recipes are equal.
+    """How a descriptor was made: two descriptors are comparable if their recipes are equal.
 
     extractor  name of the extractor, such as `rootsift`
-    options    every option that changes a descriptor or which ones are kept, JSON values only
+    options    every option that affects the descriptors or their selection, JSON values only
     weights    sha256 of the network's weights, or None
     """
 
@@ -34,18 +34,18 @@ class Recipe:
 
     @property
     def is_reduced(self) -> bool:
-        """Whether a network whitened or reduced the descriptors, so that a codebook takes them as they are."""
+        """Whether a network whitened or reduced the descriptors, so that a codebook uses them unchanged."""
         return self.weights is not None
 
     def to_json(self) -> str:
-        """The recipe as one canonical line of JSON: equal recipes give equal text."""
+        """Return the recipe as one canonical line of JSON: equal recipes give equal text."""
         extractor = _STORED_IMPORTED if self.extractor == IMPORTED else self.extractor
         content = {"extractor": extractor, "options": self.options, "weights": self.weights}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str, where: object = "recipe") -> Recipe:
-        """The recipe in a line of JSON; `where` names the file in a `DamagedError`."""
+        """Return the recipe in a line of JSON; `where` names the file in a `DamagedError`."""
         try:
             content = json.loads(text)
             weights = None if content["weights"] is None else str(content["weights"])
@@ -67,7 +67,7 @@ class Recipe:
 
     @property
     def is_global(self) -> bool:
-        """Whether it makes one descriptor of a whole image, rather than many of its parts."""
+        """Whether the extractor makes one descriptor per image, rather than local ones."""
         return self.extractor in GLOBAL_EXTRACTORS
 
     def __str__(self) -> str:

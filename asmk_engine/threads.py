@@ -1,8 +1,8 @@
-"""One pool of threads for the kernels, which release the interpreter while they run; and what a fork makes of it.
+"""One thread pool for the kernels, which release the GIL while they run; and its behaviour after a fork.
 
-Threads do not survive a fork, and whatever lock one of them held stays locked in the child. A forked child of this
-process therefore starts threads of its own, and works: see `forks_wait`, `call_library` and `_start_over`. What other
-libraries in the process hold at a fork nobody here can know; `multiprocessing.get_context("spawn")` avoids all of it.
+Threads do not survive a fork, and a lock held by one of them stays locked in the child. A forked child of this process
+therefore starts new threads: see `forks_wait`, `call_library` and `_start_over`. Locks held by other libraries at a
+fork cannot be known here; `multiprocessing.get_context("spawn")` avoids the problem.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from typing import Generic, TypeVar
 from asmk_engine.errors import InputError
 
 FORK_PATIENCE = 300.0
-"""Seconds that a fork waits at most: a block that waits for the thread that forks would never end."""
+"""Maximum seconds that a fork waits: a block that waits for the forking thread would never end."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def available_threads() -> int:
-    """How many processors this process may run on."""
+    """Return the number of processors this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def thread_count(threads: int | None) -> int:
-    """The number of threads to use: `threads`, or all available when None; InputError below 1."""
+    """Return the number of threads to use: `threads`, or all available if None. Raises InputError below 1."""
     if threads is None:
         return available_threads()
     if threads < 1:
@@ -46,7 +46,7 @@ _this_thread = threading.local()
 
 
 def _mark() -> None:
-    _this_thread.is_of_a_pool = True
+    _this_thread.is_pool_thread = True
 
 
 @functools.cache
@@ -55,25 +55,25 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def run(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> list[Result]:
-    """The results of `function` for every item, in the order of the items, computed by up to `threads` threads.
+    """Return the results of `function` for all items, in their order, computed by up to `threads` threads.
 
-    Inside a task of a pool the items are computed one after another by its own thread: waiting for others of the pool
-    could last for ever, as they may all be waiting likewise.
+    Inside a task of a pool, the task's own thread computes the items one after another: waiting for other threads of
+    the pool could deadlock, because all of them may be waiting too.
     """
     listed = list(items)
-    if threads == 1 or len(listed) < 2 or _is_inside_a_task():
+    if threads == 1 or len(listed) < 2 or _is_pool_thread():
         return [function(item) for item in listed]
     return list(_pool(threads).map(function, listed))
 
 
 def stream(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """The results of `function` for every item of a stream, in its order, computed by up to `threads` threads.
+    """Yield the results of `function` for the items of a stream, in order, computed by up to `threads` threads.
 
-    No more than two items a thread are in hand at a time, finished ones included; `items` is advanced by the caller's
-    thread. Inside a task of a pool the items are computed by its own thread, as in `run`. A forked child may go on with
-    a stream of its parent: it computes again what the threads had in hand that it lacks.
+    At most two items per thread are in progress or finished and not yet yielded; the caller's thread advances `items`.
+    Inside a task of a pool, the task's own thread computes the items, as in `run`. A forked child may resume a stream
+    of its parent: it computes the pending items again.
     """
-    if threads == 1 or _is_inside_a_task():
+    if threads == 1 or _is_pool_thread():
         yield from map(function, items)
         return
     pending: deque[_PoolTask[Item, Result]] = deque()
@@ -89,24 +89,24 @@ def stream(function: Callable[[Item], Result], items: Iterable[Item], threads: i
             task.cancel()
 
 
-def _is_inside_a_task() -> bool:
-    return getattr(_this_thread, "is_of_a_pool", False)
+def _is_pool_thread() -> bool:
+    return getattr(_this_thread, "is_pool_thread", False)
 
 
 class _PoolTask(Generic[Item, Result]):
-    """A function of one item, under way in a pool; forgotten by a fork, it is computed by who asks for the result."""
+    """A function of one item, submitted to a pool; after a fork, `result` computes it in the calling thread."""
 
     def __init__(self, function: Callable[[Item], Result], item: Item, threads: int) -> None:
         self._function, self._item, self._forks = function, item, _gate.forks
         self._future: Future[Result] = _pool(threads).submit(function, item)
 
     def result(self) -> Result:
-        """What the function returns."""
+        """Return the result of the function."""
         return self._future.result() if self._forks == _gate.forks else self._function(self._item)
 
     def cancel(self) -> None:
-        """Let it not begin, where it has not."""
-        if self._forks == _gate.forks:  # in a child, a thread that is gone may have locked the future
+        """Cancel the task if it has not started."""
+        if self._forks == _gate.forks:  # in a child, a vanished thread may have locked the future
             self._future.cancel()
 
 
@@ -114,39 +114,39 @@ class _PoolTask(Generic[Item, Result]):
 
 
 class _Gate:
-    """Lets a fork wait for the blocks that other threads are in, and new blocks for the fork.
+    """Makes a fork wait for the blocks that other threads are in, and new blocks wait for the fork.
 
-    forks  how many forks lie between the first process and this one
+    forks  number of forks between the first process and this one
     """
 
     def __init__(self, forks: int = 0) -> None:
         self.forks = forks
         self._changed = threading.Condition()
-        self._inside: set[int] = set()  # threads
+        self._inside: set[int] = set()  # identifiers of threads
         self._forking = 0
 
     def enter(self) -> None:
-        """Begin a block."""
+        """Enter a block."""
         own = threading.get_ident()
         with self._changed:
             self._changed.wait_for(lambda: not self._forking or own in self._inside)
             self._inside.add(own)
 
     def leave(self) -> None:
-        """End a block."""
+        """Leave a block."""
         with self._changed:
             self._inside.discard(threading.get_ident())
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Before a fork: let no block begin, and wait for those of other threads."""
+        """Before a fork: let no block start, and wait for those of other threads."""
         own = threading.get_ident()
         with self._changed:
             self._forking += 1
             self._changed.wait_for(lambda: self._inside <= {own}, FORK_PATIENCE)
 
     def open(self) -> None:
-        """After a fork, in the parent."""
+        """After a fork, in the parent: let blocks start again."""
         with self._changed:
             self._forking -= 1
             self._changed.notify_all()
@@ -157,25 +157,25 @@ _gate = _Gate()
 
 @contextlib.contextmanager
 def forks_wait() -> Iterator[None]:
-    """A block during which no other thread forks this process: `with forks_wait(): a @ b`.
+    """Prevent other threads from forking this process during a block: `with forks_wait(): a @ b`.
 
-    It belongs around calls of libraries that have threads of their own, matrix products among them: OpenBLAS stops its
-    threads before a fork, and where one of them is at work, the fork never returns. Such a block must be short, and
-    must neither take a lock nor hand out tasks.
+    Use it around calls of libraries with threads of their own, such as matrix products: OpenBLAS stops its threads
+    before a fork, and if one of them is busy, the fork never returns. The block must be short, and must neither take a
+    lock nor submit tasks.
     """
     _gate.enter()
     try:
         yield
     finally:
-        _gate.leave()  # in a child that began the block in its parent this is another gate, which was never entered
+        _gate.leave()  # in a child forked inside the block this is another gate, which was never entered
 
 
 def call_library(function: Callable[[], Result]) -> Result:
-    """What a function returns that computes with OpenMP, as those of faiss and torch do; forks wait for it.
+    """Call a function that computes with OpenMP, as faiss and torch do, and return its result; forks wait for it.
 
-    OpenMP keeps a team of threads for every thread that calls it, and in the thread that forked it waits for a team
-    that is gone. So in a forked child another thread calls the function, with as many threads as the parent had:
-    libraries add in another order, and round otherwise, where the threads are fewer.
+    OpenMP keeps a team of threads for every calling thread; in a forked child, the thread that forked would wait for a
+    team that no longer exists. So in a child another thread calls the function, with as many threads as the parent had:
+    with fewer threads, libraries add in another order and round differently.
     """
     with forks_wait():
         return _helper().submit(function).result() if _gate.forks else function()
@@ -189,14 +189,14 @@ def _helper() -> ThreadPoolExecutor:
 
 
 _OPENMP = {"faiss": ("omp_get_max_threads", "omp_set_num_threads"), "torch": ("get_num_threads", "set_num_threads")}
-_openmp_threads: dict[str, int] = {}  # of each library that was loaded at a fork, in the first of the parents
+_openmp_threads: dict[str, int] = {}  # of each library that was loaded at a fork, as in the first process
 
 
 def _start_over() -> None:
-    """In a forked child: threads of its own, and no lock that a thread of the parent has kept."""
+    """Reset this module in a forked child: new threads, and no lock that a thread of the parent held."""
     global _gate
     _gate = _Gate(_gate.forks + 1)
-    _this_thread.is_of_a_pool = False  # the thread that forked is the only one here, and waits for nobody
+    _this_thread.is_pool_thread = False  # the thread that forked is the only one here
     _pool.cache_clear()
     _helper.cache_clear()
     _renew_property_locks()
@@ -204,7 +204,7 @@ def _start_over() -> None:
 
 
 def _renew_property_locks() -> None:
-    """Give the cached properties of this package new locks: until Python 3.11 each has one, for all objects."""
+    """Give the cached properties of this package new locks: up to Python 3.11 each has one lock for all objects."""
     for module in [module for name, module in list(sys.modules.items()) if name.startswith("asmk_engine.")]:
         for kind in [value for value in vars(module).values() if isinstance(value, type)]:
             for member in vars(kind).values():
@@ -213,10 +213,10 @@ def _renew_property_locks() -> None:
 
 
 def _leave_openmp() -> None:
-    """Let libraries that are called otherwise than by `call_library` compute in the calling thread, and not wait."""
+    """Make libraries called without `call_library` compute in the calling thread, so that they cannot hang."""
     for library, (get_threads, _) in _OPENMP.items():
         module = sys.modules.get(library)
-        if hasattr(module, get_threads):  # not while it is being imported
+        if hasattr(module, get_threads):  # absent while it is being imported
             _openmp_threads.setdefault(library, getattr(module, get_threads)())
     _set_openmp(dict.fromkeys(_openmp_threads, 1))
 

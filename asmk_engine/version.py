@@ -1,3 +1,3 @@
-"""The version of this program."""
+"""The version of asmk-engine."""
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""From photographs to a feature set: attempts at single images, processes that make them, and runs."""
+"""Extraction of feature sets from images: attempts at single images, worker processes, and runs."""

@@ -1,4 +1,4 @@
-"""Which images of a run have features already, which need some, and which bear the name of another photograph."""
+"""Sorting of the images of a run: which have features already, which need some, and which have the name of another."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Held = Callable[[str], int | None]
 
 @dataclass
 class Intake:
-    """The images of a run by what is to be done with them.
+    """The images of a run, sorted by what to do with them.
 
     wanted     to be extracted: new, changed, or failed before
-    unchanged  names whose features are there
-    moved      of the unchanged: found below another root than before, or touched since they were looked at last
-    changed    names whose photograph was replaced at its place, and whose features are to stay
-    taken      names that another photograph, from another place, bears in the set
-    same       names of files that the set has under another name: which
-    left       fingerprints of the files of `changed` and `taken`, whose content may be known by a name that is gone
+    unchanged  names whose features exist
+    moved      those of the unchanged that were found below another root, or touched since they were last examined
+    changed    names whose file has other content at the same place, but whose features are to stay
+    taken      names that belong to another image, from another place, in the set
+    same       name of a file → the other name that the set has for it
+    left       fingerprints of the files of `changed` and `taken`, whose content the set may have under a vanished name
     """
 
     wanted: list[ImageFile] = field(default_factory=list)
@@ -47,51 +47,51 @@ class Intake:
 def take_in(
     images: Iterable[ImageFile], known: FeatureSet | None, *, update: bool = False, held: Held | None = None
 ) -> Intake:
-    """Sort images by what a feature set has of them already.
+    """Sort images by what a feature set already has of them.
 
-    known   the set, or None where there is none yet
-    update  let photographs take the names of others, and of what they were before
-    held    the fingerprint of what an index has under a name, or None: features of a name that it has must not be
-            replaced by those of another content, those of any other name may. Without an index, those of photographs
-            from other places must not.
+    known   the set, or None if there is none yet
+    update  allow images to replace those of another place or of earlier content with the same name
+    held    returns the fingerprint that an index has under a name, or None: features of a name that the index has must
+            not be replaced by those of other content, but those of any other name may. Without an index, features of
+            images from other places must not be replaced.
     """
     intake, roots = Intake(), known.roots() if known else ()
     for image in images:
         if known is None:
             intake.wanted.append(image)
         elif image.name in known and _is_unchanged(image, known):
-            _place_unchanged(intake, image, known)
-        elif (twin := _twin(image, known, roots)) is not None and _is_held(twin, known, held):
-            intake.same[image.name] = twin
+            _add_unchanged(intake, image, known)
+        elif (known_name := _known_name(image, known, roots)) is not None and _is_held(known_name, known, held):
+            intake.same[image.name] = known_name
         elif image.name in known:
-            _place_other(intake, image, known, update=update, held=held)
+            _add_other(intake, image, known, update=update, held=held)
         else:
             intake.wanted.append(image)
     return intake
 
 
-def _twin(image: ImageFile, known: FeatureSet, roots: Iterable[Root]) -> str | None:
-    """The name under which a set has this very file, with the content it has now."""
+def _known_name(image: ImageFile, known: FeatureSet, roots: Iterable[Root]) -> str | None:
+    """Return the name under which the set has this very file with its present content, or None."""
     file = image.root.file(image.name)
     names = (root.name(file) for root in roots) if file is not None else ()
-    there = (name for name in names if name is not None and name in known and known.root(name).file(name) == file)
-    return next((name for name in there if _has_content(image.path, known, name)), None)
+    candidates = (name for name in names if name is not None and name in known and known.root(name).file(name) == file)
+    return next((name for name in candidates if _has_content(image.path, known, name)), None)
 
 
 def _is_held(name: str, known: FeatureSet, held: Held | None) -> bool:
-    """Whether the index, if there is one, has what the set has under a name."""
+    """Return whether the index, if there is one, has the same content as the set under a name."""
     return held is None or held(name) in (0, known.source(name).fingerprint)
 
 
-def _place_unchanged(intake: Intake, image: ImageFile, known: FeatureSet) -> None:
+def _add_unchanged(intake: Intake, image: ImageFile, known: FeatureSet) -> None:
     intake.unchanged.append(image.name)
     root, source = known.root(image.name), known.source(image.name)
     if is_elsewhere(root, image.root, image.name, source) or (root == image.root and _is_touched(image, known)):
         intake.moved[image.name] = image.root
 
 
-def _place_other(intake: Intake, image: ImageFile, known: FeatureSet, *, update: bool, held: Held | None) -> None:
-    """An image whose name the set has for another content."""
+def _add_other(intake: Intake, image: ImageFile, known: FeatureSet, *, update: bool, held: Held | None) -> None:
+    """Sort an image whose name has other content in the set."""
     other = is_other(known.root(image.name), image.root, image.name)
     if update or (not other if held is None else _is_free(image, held(image.name))):
         intake.wanted.append(image)
@@ -99,12 +99,12 @@ def _place_other(intake: Intake, image: ImageFile, known: FeatureSet, *, update:
         intake.leave(image, intake.taken)
     elif can_be_read(image.path):
         intake.leave(image, intake.changed)
-    else:  # the attempt to extract it will say what is wrong with it
+    else:  # the attempt to extract it will report the reason
         intake.wanted.append(image)
 
 
 def _is_free(image: ImageFile, fingerprint: int | None) -> bool:
-    """Whether an index has nothing under the name of an image, or this very content, whose features the set lost."""
+    """Return whether an index has nothing under the name of an image, or the same content, lost from the set."""
     try:
         return fingerprint is None or file_fingerprint(image.path) == fingerprint
     except OSError:
@@ -112,9 +112,9 @@ def _is_free(image: ImageFile, fingerprint: int | None) -> bool:
 
 
 def is_elsewhere(known: Root, found: Root, name: str, source: Source) -> bool:
-    """Whether an image is to be remembered below the root where it was found, since it is no longer where it was.
+    """Return whether to record an image below its new root `found`, because it is no longer at its old place.
 
-    source  its file as it was read
+    source  its file when it was read
     """
     if not found.is_known or known == found:
         return False
@@ -128,7 +128,7 @@ def is_elsewhere(known: Root, found: Root, name: str, source: Source) -> bool:
 
 
 def _is_unchanged(image: ImageFile, known: FeatureSet) -> bool:
-    """Whether the set has features of this content; of a file that nobody touched, its size and time are believed."""
+    """Return whether the set has features of this content; size and time suffice for a file that was not touched."""
     recorded, in_place = known.source(image.name), known.root(image.name) == image.root
     try:
         size, mtime = file_stamp(image.path)
@@ -141,7 +141,7 @@ def _is_unchanged(image: ImageFile, known: FeatureSet) -> bool:
 
 
 def _is_touched(image: ImageFile, known: FeatureSet) -> bool:
-    """Whether a file was renamed, restored or given another time since the set spoke of it last."""
+    """Return whether a file was renamed, restored or had its times changed since the set last mentioned it."""
     try:
         return os.stat(image.path).st_ctime_ns > known.spoken_at(image.name)
     except OSError:
@@ -156,7 +156,7 @@ def _has_content(path: Path, known: FeatureSet, name: str) -> bool:
 
 
 def can_be_read(path: Path) -> bool:
-    """Whether a file is there and may be read."""
+    """Return whether a file exists and is readable."""
     try:
         with open(path, "rb"):
             return True
@@ -166,17 +166,17 @@ def can_be_read(path: Path) -> bool:
 
 @dataclass
 class Vanished:
-    """Names of images whose files are gone from the folders of a run; of the doubtful, the folders are empty."""
+    """Names of images whose files are gone from the folders of a run; `doubtful` are those of empty folders."""
 
     gone: list[str] = field(default_factory=list)
     doubtful: list[str] = field(default_factory=list)
 
 
 def find_vanished(images: Sequence[tuple[str, Root]], found: ImageList) -> Vanished:
-    """Those of some images, given by name and root, whose files are gone from folders that a run was given.
+    """Find the images, given by name and root, whose files are gone from the folders of a run.
 
-    An image counts when its root is such a folder or lies below one, and has the same prefix. What the run found under
-    its name, there or anywhere, is not gone.
+    An image counts if its root is such a folder or is below one, and has the same prefix. An image whose name the run
+    found, anywhere, is not gone.
     """
     vanished, absence = Vanished(), Absence()
     present = {image.name for image in found.images if os.path.lexists(image.path)}
@@ -192,7 +192,7 @@ def find_vanished(images: Sequence[tuple[str, Root]], found: ImageList) -> Vanis
 
 
 def _above(root: Root, given: Iterable[Root]) -> Path | None:
-    """The outermost of the folders given that holds a root, or None."""
+    """Return the outermost given folder that contains a root, or None."""
     folder = Path(root.folder)
     above = [Path(other.folder) for other in given if other.prefix == root.prefix and other.is_known]
     holding = [other for other in above if root.is_known and folder.is_relative_to(other)]

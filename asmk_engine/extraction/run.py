@@ -1,8 +1,8 @@
-"""From image files to a feature set: several worker processes, resumable, and no image can stop the run.
+"""Extraction runs, from image files to a feature set: parallel, resumable, and robust against broken images.
 
-An image is left alone when the set holds it and its file has the recorded size and modification time; when only the
-time differs, the content decides. Images that failed before are tried again. Whatever the number of workers, the
-features are written in the order of the images, so the same run gives the same parts.
+An image is skipped if the set holds it and its file has the recorded size and modification time; if only the time
+differs, the content decides. Images that failed before are tried again. Features are written in the order of the
+images for any number of workers, so the same run gives the same parts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from asmk_engine.iteration import FailureProgress
 from asmk_engine.threads import available_threads
 
 IMAGE_SECONDS = 120.0
-"""How long a worker may take for one image."""
+"""Time limit of a worker for one image."""
 VIEWS_WAITING = 6
 """Decoded images per worker that may wait for the network."""
 CALLS_WAITING = 64
@@ -45,17 +45,17 @@ CALLS_WAITING = 64
 
 @dataclass(frozen=True)
 class ExtractionSummary:
-    """What a run of `extract_images` did.
+    """The result of `extract_images`.
 
-    extracted  images whose features are new
-    unchanged  images that the set already held
-    forgotten  names of images that are no longer there, which left the set
+    extracted  number of images with new features
+    unchanged  number of images that the set already held
+    forgotten  names of images removed from the set because their files are gone
     failed     images that could not be read, with the reason
     seconds    duration of the run
     names      the images of this run whose features are in the set now
-    intake     which images were moved, changed, or bear the name of another: see `Intake`
-    notes      what is odd about images that were extracted all the same
-    found      the images the run was given, and what else lay there
+    intake     which images were moved, changed, or have the name of another: see `Intake`
+    notes      remarks about images that were extracted nevertheless
+    found      the images of the run, and other files found with them
     """
 
     extracted: int
@@ -70,7 +70,7 @@ class ExtractionSummary:
 
     @property
     def removed(self) -> int:
-        """How many images left the set because they are no longer there."""
+        """The number of images removed from the set because their files are gone."""
         return len(self.forgotten)
 
     @property
@@ -93,18 +93,18 @@ def extract_images(
     image_seconds: float = IMAGE_SECONDS,
     progress: FailureProgress | None = None,
 ) -> ExtractionSummary:
-    """Extract what is new or changed among the images into the feature set `output`, which is made when missing.
+    """Extract new and changed images into the feature set `output`, which is created if missing.
 
-    images         what `find_images` takes or returns
-    workers        processes; None is one per available processor, 0 this process, where a crash ends the run
-    strict         InputError at the first image that cannot be read; what was extracted before it is kept
-    prune          forget images of the set whose files are provably gone from the folders that this run was given
-    trusting       of these, also forget images of folders that are empty now, as a disk that is not mounted is
-    update, held   which names may go to photographs of other content: see `intake.take_in`
-    image_seconds  a worker that takes longer for one image is ended, and the image counts as failed
-    progress       told of images: once of those that need no work, then after every image
-    An image that cannot be read is noted in the set with its reason; InputError only when that is all of them.
-    MismatchError when the set was made by another recipe; StorageError when it cannot be written.
+    images         as `find_images` accepts or returns
+    workers        number of processes; None is one per available processor, 0 this process, where a crash ends the run
+    strict         raise InputError at the first unreadable image; images extracted before it are kept
+    prune          remove images from the set whose files are provably gone from the folders of this run
+    trusting       with `prune`, also remove images of folders that are empty now, like those of unmounted disks
+    update, held   which names may be given to other content: see `intake.take_in`
+    image_seconds  time limit per image; a worker that exceeds it is killed, and the image counts as failed
+    progress       receives (done, total, failed): once for images that need no work, then after every image
+    An unreadable image is recorded in the set with its reason; raises InputError only if no image is readable,
+    MismatchError if the set was made with another recipe, StorageError if it cannot be written.
     """
     begun = time.monotonic()
     found = _rooted(images) if isinstance(images, ImageList) else find_images(images)
@@ -114,15 +114,15 @@ def extract_images(
         wanted = run.begin(update=update, held=held)
         if prune:
             run.forget_vanished(trusting=trusting)
-        with closing(_outcomes(extractor, wanted, count, image_seconds)) as outcomes, _Behind() as behind:
+        with closing(_outcomes(extractor, wanted, count, image_seconds)) as outcomes, _BackgroundWriter() as background:
             for image, outcome in zip(wanted, outcomes, strict=True):
-                behind.call(run.take, image, outcome)
+                background.call(run.take, image, outcome)
     run.check_any_readable()
     return run.summary(time.monotonic() - begun)
 
 
 def _rooted(found: ImageList) -> ImageList:
-    """The same images, those that say nothing of their root as coming from the root of all."""
+    """Return the images, giving those with an unknown root the root of the list."""
     root = Root.of(found.root) if found.root else UNKNOWN
     images = [image if image.root.is_known else replace(image, root=root) for image in found.images]
     return replace(found, images=images)
@@ -153,7 +153,7 @@ def _outcomes(
 def _viewed(
     extractor: TwoStepExtractor, paths: list[Path], workers: int, seconds: float
 ) -> Generator[Outcome, None, None]:
-    """The first step alone: decoded images, which are large, so few wait for each worker."""
+    """Run the first step: decoded images are large, so only a few wait for each worker."""
     viewer = extractor.viewer
     if workers == 0 or not paths:
         yield from (attempt(viewer, path) for path in paths)
@@ -163,7 +163,7 @@ def _viewed(
 
 
 def _described(extractor: TwoStepExtractor, outcomes: Iterable[Outcome]) -> Generator[Outcome, None, None]:
-    """The second step: views are gathered until there are enough of them, and described together, in their order."""
+    """Run the second step: gather views until there are enough and describe them together, in order."""
     gathered: list[Outcome] = []
     for outcome in outcomes:
         gathered.append(outcome)
@@ -174,11 +174,11 @@ def _described(extractor: TwoStepExtractor, outcomes: Iterable[Outcome]) -> Gene
 
 
 def _describe(extractor: TwoStepExtractor, outcomes: list[Outcome]) -> list[Outcome]:
-    """The views among the outcomes described; where they cannot be together, one by one, so that one costs itself."""
+    """Describe the views among the outcomes; if that fails, one by one, so that a bad image affects only itself."""
     viewed = [outcome for outcome in outcomes if isinstance(outcome, Viewed)]
     try:
         features = extractor.describe([outcome.view for outcome in viewed])
-    except Exception as error:  # whatever a network or its device makes of an image must not stop the run
+    except Exception as error:  # no exception of a network or its device may stop the run
         if len(outcomes) > 1:
             return [found for outcome in outcomes for found in _describe(extractor, [outcome])]
         return [unforeseen(error)]
@@ -194,8 +194,8 @@ def _checked(extractor: TwoStepExtractor, viewed: Viewed, features: Features) ->
     return Extracted(features, viewed.source)
 
 
-class _Behind:
-    """Calls that run one after another in a thread of their own, so that writing waits for nobody.
+class _BackgroundWriter:
+    """Runs calls one after another in a background thread, so that extraction does not wait for writing.
 
     The first error is raised by the next call or at the end, and no later call runs.
     """
@@ -205,11 +205,11 @@ class _Behind:
         self._pending: deque[Future[None]] = deque()
         self._broken = False
 
-    def __enter__(self) -> _Behind:
+    def __enter__(self) -> _BackgroundWriter:
         return self
 
     def call(self, function: Callable[..., None], *arguments: object) -> None:
-        """Call a function soon; waits when many calls are waiting already."""
+        """Queue a call of a function; blocks while too many calls are queued."""
         while self._pending and (self._pending[0].done() or len(self._pending) >= CALLS_WAITING):
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(self._run, function, arguments))
@@ -230,7 +230,7 @@ class _Behind:
 
 
 class _ExtractionRun:
-    """The books of one run: what was known, what became of each image."""
+    """The state of one run: the known features, and the outcome of each image."""
 
     def __init__(
         self, writer: FeatureWriter, found: ImageList, *, strict: bool, progress: FailureProgress | None
@@ -245,7 +245,7 @@ class _ExtractionRun:
         self._notes: dict[str, str] = {}
 
     def begin(self, *, update: bool, held: Held | None) -> list[ImageFile]:
-        """Do what needs no extractor, and return the images that do: new, changed, or failed before."""
+        """Process the images that need no extractor; return the others: new, changed, or failed before."""
         for name, reason in self._found.failures.items():
             self._fail(name, reason, UNKNOWN)
         self._intake = take_in(self._found.images, self._known, update=update, held=held)
@@ -255,7 +255,7 @@ class _ExtractionRun:
         return self._intake.wanted
 
     def forget_vanished(self, *, trusting: bool) -> None:
-        """Take images and failures out of the set whose files are gone."""
+        """Remove images and failures from the set whose files are gone."""
         if self._known is None:
             return
         known, again = self._known, self._found.failures
@@ -273,20 +273,20 @@ class _ExtractionRun:
         return [*vanished.gone, *(vanished.doubtful if trusting else ())]
 
     def take(self, image: ImageFile, outcome: Outcome) -> None:
-        """Write what became of an image; InputError when it failed and must not."""
+        """Write the outcome of an image. Raises InputError if it failed and the run is strict."""
         if isinstance(outcome, Extracted):
             self._writer.add(image.name, outcome.features, outcome.source, image.root)
             self._extracted.append(image.name)
             if outcome.note:
                 self._notes[image.name] = outcome.note
         elif isinstance(outcome, Failed):
-            self._fail(image.name, outcome.reason, image.root, stays=self._is_right_still(image))
+            self._fail(image.name, outcome.reason, image.root, stays=self._keeps_features(image))
         self._report()
 
-    def _is_right_still(self, image: ImageFile) -> bool:
-        """Whether the set has features of this name that an image which failed says nothing against.
+    def _keeps_features(self, image: ImageFile) -> bool:
+        """Return whether the set keeps its features of this name although the image failed.
 
-        Those of a file that is gone or locked are as right as before, and so are those of another photograph.
+        It does if the file is gone or unreadable, or if the features are those of another image.
         """
         if self._known is None or image.name not in self._known:
             return False
@@ -306,7 +306,7 @@ class _ExtractionRun:
             self._progress(total - waiting, total, len(self._failed))
 
     def check_any_readable(self) -> None:
-        """InputError when there were images and none of them could be read."""
+        """Raise InputError if there were images and none of them could be read."""
         intake = self._intake
         if self._extracted or intake.unchanged or intake.changed or intake.taken or intake.same or not self._failed:
             return
@@ -316,7 +316,7 @@ class _ExtractionRun:
         raise InputError(f"{where}: none of {len(self._failed)} images could be read: {listed}")
 
     def summary(self, seconds: float) -> ExtractionSummary:
-        """What was done."""
+        """Return the summary of the run."""
         names = (*self._extracted, *self._intake.unchanged)
         return ExtractionSummary(
             len(self._extracted), len(self._intake.unchanged), self._forgotten, self._failed, seconds, names,

@@ -1,7 +1,7 @@
-"""Worker processes that run an extractor, so that an image that crashes its decoder costs one worker and not the run.
+"""Worker processes that run an extractor, so that an image that crashes its decoder ends one worker, not the run.
 
-A worker (see `storage.child_process`) answers in JSON and plain arrays, so a decoder that was taken over by a hostile
-image cannot make the parent run anything.
+A worker (see `storage.child_process`) answers in JSON and plain arrays, so that a decoder compromised by a hostile
+image cannot make the parent execute anything.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from asmk_engine.storage.child_process import ChildProcess, serve_parent, told_e
 
 START_SECONDS = 120.0
 WINDOW = 16
-"""Images per worker that may be finished before the first of them; they wait in memory."""
+"""Images per worker that may be finished ahead of the first unfinished one; they wait in memory."""
 
 _LENGTH = struct.Struct("<Q")
 _MOST_BYTES = 1 << 31
 _BOOTSTRAP = "from asmk_engine.extraction.workers import main; main()"
-# The maps of a network are large and short-lived. By default the C library gives such memory back at once, and the next
-# map waits a third of the time for the system to clear new pages.
+# Feature maps are large and short-lived. By default the C library returns such memory to the system at once, and a
+# third of the time of the next map is spent waiting for cleared pages.
 _ENVIRONMENT = {
     "OPENCV_FOR_THREADS_NUM": "1",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
@@ -56,7 +56,7 @@ def _send(stream: BinaryIO, content: dict[str, Any], arrays: Sequence[np.ndarray
 
 
 def _receive(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Read one message; EOFError when the other side is gone, ValueError when it writes nonsense."""
+    """Read one message. Raises EOFError if the other side is gone, ValueError if the message is invalid."""
     (length,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
     content = json.loads(_read(stream, length))
     arrays = []
@@ -76,11 +76,11 @@ def _read(stream: BinaryIO, count: int) -> bytes:
     return data
 
 
-# ------------------------------------------------------------------------------------------- inside the worker
+# ------------------------------------------------------------------------------------------- in the worker
 
 
 def main() -> None:
-    """Serve one parent: make the extractor it describes, then answer each path with features or a reason."""
+    """Serve one parent: create the extractor it describes, then answer each path with features or a reason."""
     requests, answers = serve_parent()
     with contextlib.suppress(EOFError, BrokenPipeError):
         extractor = _make_extractor(_receive(requests)[0], answers)
@@ -113,11 +113,11 @@ def _answer(answers: BinaryIO, outcome: Outcome) -> None:
     return _send(answers, facts, (features.descriptors, features.keypoints, features.scores))
 
 
-# ------------------------------------------------------------------------------------------- inside the parent
+# ------------------------------------------------------------------------------------------- in the parent
 
 
 class _Worker:
-    """One process, and whether it is of more use."""
+    """One process, and whether it is still usable."""
 
     def __init__(self, origin: Origin) -> None:
         self._child = ChildProcess(_BOOTSTRAP, "a worker process", "use fewer workers", _ENVIRONMENT)
@@ -125,56 +125,56 @@ class _Worker:
         self._origin = origin
 
     def start(self) -> None:
-        """Wait until the worker has made its extractor; raises what kept it from doing so."""
+        """Wait until the worker has created its extractor; raises the error that prevented it."""
         order = {"function": self._origin.function, "options": self._origin.options}
         answer = self._ask(order, START_SECONDS)
         if answer is None:
             raise StorageError(
-                f"a worker process {told_end(self.close())} while it started; use fewer workers, or none (0)"
+                f"a worker process {told_end(self.close())} while starting; use fewer workers, or none (0)"
             )
         if "error" in answer[0]:
             kind, message = answer[0]["error"], answer[0]["message"]
             raise getattr(errors, kind)(message) if hasattr(errors, kind) else RuntimeError(f"{kind}: {message}")
 
     def attempt(self, path: Path, seconds: float) -> Outcome:
-        """What the worker makes of an image file; its death or an answer later than `seconds` is a failure too."""
+        """Return the worker's outcome for an image file; a crash or an answer later than `seconds` is a failure too."""
         answer = self._ask({"path": str(path)}, seconds)
         if answer is not None:
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 return _outcome(*answer)
             self.alive = False
-        return Failed(self._obituary(seconds))
+        return Failed(self._failure_reason(seconds))
 
     def _ask(self, content: dict[str, Any], seconds: float) -> tuple[dict[str, Any], list[np.ndarray]] | None:
-        """The answer to a message, or None when there is none and the worker is of no more use."""
+        """Return the answer to a message, or None if there is none and the worker is no longer usable."""
         try:
             with self._child.within(seconds):
                 _send(self._child.requests, content)
                 return _receive(self._child.answers)
-        except (EOFError, OSError, ValueError, KeyError, TypeError):  # gone, or broken in the middle of an answer
+        except (EOFError, OSError, ValueError, KeyError, TypeError):  # gone, or died in the middle of an answer
             self.alive = False
             return None
         finally:
             self.alive = self.alive and not self._child.expired
 
-    def _obituary(self, seconds: float) -> str:
+    def _failure_reason(self, seconds: float) -> str:
         if self._child.expired:
-            return f"took longer than {seconds:g} s to extract and was given up; leave the image out"
+            return f"took longer than {seconds:g} s to extract and was stopped; leave the image out"
         return f"crashed the decoder (the worker process {told_end(self.close())}); leave the image out"
 
     def kill(self) -> None:
-        """End the process at once; it holds nothing that is worth keeping."""
+        """Kill the process; it holds no data worth keeping."""
         self._child.kill()
 
     def close(self) -> int:
-        """End the process if it lives, give back its pipes, and return its status."""
+        """End the process if it is alive, close its pipes, and return its exit status."""
         code = self._child.close(0.0 if self.alive else 1.0)
         self.alive = False
         return code
 
 
 def _outcome(content: dict[str, Any], arrays: list[np.ndarray]) -> Outcome:
-    """What `_answer` wrote; KeyError, TypeError or ValueError when it was something else."""
+    """Decode what `_answer` wrote. Raises KeyError, TypeError or ValueError if it is invalid."""
     if "reason" in content:
         return Failed(str(content["reason"]))
     width, height = (int(side) for side in content["image_size"])
@@ -189,18 +189,18 @@ def _outcome(content: dict[str, Any], arrays: list[np.ndarray]) -> Outcome:
 
 
 class WorkerPool:
-    """A number of workers that extract images; use it as a context manager.
+    """A pool of worker processes that extract images; use it as a context manager.
 
-    origin   how each worker makes its extractor
-    workers  how many processes
-    seconds  how long one image may take
-    window   images per worker that may be finished before the first of them
+    origin   how each worker creates its extractor
+    workers  number of processes
+    seconds  time limit per image
+    window   images per worker that may be finished ahead of the first unfinished one
     """
 
     def __init__(self, origin: Origin, workers: int, seconds: float, window: int = WINDOW) -> None:
         self._origin, self._workers, self._seconds, self._window = origin, workers, seconds, window
         self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
-        self._living: set[_Worker] = set()
+        self._workers_alive: set[_Worker] = set()
         self._lock, self._closed = threading.Lock(), False
 
     def __enter__(self) -> WorkerPool:
@@ -212,14 +212,14 @@ class WorkerPool:
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._closed = True
-            for worker in self._living:
+            for worker in self._workers_alive:
                 worker.kill()
         self._threads.shutdown(cancel_futures=True)
-        for worker in self._living:
+        for worker in self._workers_alive:
             worker.close()
 
     def attempt_all(self, paths: Iterable[Path]) -> Iterator[Outcome]:
-        """What becomes of each image file, in the order given."""
+        """Yield the outcome of each image file, in the given order."""
         waiting: deque[Future[Outcome]] = deque()
         for path in paths:
             waiting.append(self._threads.submit(self._attempt, path))
@@ -229,7 +229,7 @@ class WorkerPool:
             yield waiting.popleft().result()
 
     def _attempt(self, path: Path) -> Outcome:
-        """Runs in one thread per worker, which does nothing but wait for it."""
+        """Run one attempt; called in one thread per worker, which only waits for the worker."""
         worker = self._idle.get()
         try:
             if worker is None:
@@ -237,30 +237,30 @@ class WorkerPool:
             return worker.attempt(path, self._seconds)
         finally:
             if worker is not None and not worker.alive:
-                self._bury(worker)
+                self._discard(worker)
                 worker = None
             self._idle.put(worker)
 
     def _start(self) -> _Worker:
         with self._lock:
             worker = _Worker(self._origin)
-            self._living.add(worker)
+            self._workers_alive.add(worker)
             if self._closed:
                 worker.kill()
         try:
             worker.start()
         except BaseException:
-            self._bury(worker)
+            self._discard(worker)
             raise
         return worker
 
-    def _bury(self, worker: _Worker) -> None:
+    def _discard(self, worker: _Worker) -> None:
         with self._lock:
-            self._living.discard(worker)
+            self._workers_alive.discard(worker)
         worker.close()
 
 
 def block_interrupt() -> None:
-    """Keep Ctrl-C from this thread, so that the main one hears it, and from the workers that this thread will start."""
+    """Block Ctrl-C in this thread, so that the main thread receives it, and in the workers that this thread starts."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

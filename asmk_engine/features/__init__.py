@@ -1,7 +1,7 @@
 """Feature sets: the raw local features of many images, as a folder of HDF5 part files.
 
-A part holds whole images and is closed after 64 MiB or a minute, so a killed run loses at most the part in hand.
-When a name occurs in several parts the last one counts: that is how changed images are replaced.
+A part holds whole images and is closed after 64 MiB or a minute, so a killed run loses at most the current part.
+If a name occurs in several parts, the last one counts: this is how changed images are replaced.
 """
 
 from asmk_engine.features.model import Features, Source, check_features, check_name, fingerprint_bytes

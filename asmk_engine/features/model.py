@@ -1,4 +1,4 @@
-"""The features of one image, and where they came from."""
+"""The features of one image, and the file they came from."""
 
 from __future__ import annotations
 
@@ -14,10 +14,20 @@ from asmk_engine.errors import InputError, MismatchError
 class Features:
     """The local features of one image.
 
-    descriptors  [n, D] float16 or float32, raw, as the extractor made them
-    keypoints    [n, 3] float32: x, y and scale in pixels of the upright original; the centre of the first pixel is 0, 0
-    scores    [n] float32, strongest first
-    image_size   (width, height) of the upright original in pixels
+    Parameters
+    ----------
+    descriptors : numpy.ndarray
+        Shape [n, D], float16 or float32; raw, as the extractor made them.
+    keypoints : numpy.ndarray
+        Shape [n, 3], float32: x, y and scale in pixels of the upright original; the first pixel's centre is (0, 0).
+    scores : numpy.ndarray
+        Shape [n], float32, strongest first.
+    image_size : tuple of int
+        Width and height of the upright original in pixels.
+
+    Notes
+    -----
+    `len(features)` is the number of descriptors.
     """
 
     descriptors: np.ndarray
@@ -29,7 +39,18 @@ class Features:
         return len(self.descriptors)
 
     def strongest(self, count: int) -> Features:
-        """The first `count` features."""
+        """Return the strongest features.
+
+        Parameters
+        ----------
+        count : int
+            Maximum number of features.
+
+        Returns
+        -------
+        Features
+            The first `count` features, since they are sorted by score; all of them if there are fewer.
+        """
         return replace(
             self,
             descriptors=self.descriptors[:count],
@@ -40,7 +61,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Source:
-    """The file an image was read from: size in bytes, modification time in ns, 64-bit fingerprint of the content."""
+    """The file of an image: size in bytes, modification time in ns, 64-bit fingerprint of the content."""
 
     size: int
     mtime: int
@@ -48,7 +69,7 @@ class Source:
 
 
 def fingerprint_bytes(*chunks: bytes | memoryview) -> int:
-    """A 64-bit BLAKE2b fingerprint of some bytes."""
+    """Return the 64-bit BLAKE2b fingerprint of some bytes."""
     digest = hashlib.blake2b(digest_size=8)
     for chunk in chunks:
         digest.update(chunk)
@@ -56,9 +77,9 @@ def fingerprint_bytes(*chunks: bytes | memoryview) -> int:
 
 
 def check_name(name: str) -> str:
-    """The image name itself, or InputError when it cannot be stored: empty, with a NUL, or not valid Unicode."""
+    """Return the image name. Raises InputError if it cannot be stored: empty, with a NUL, or not valid Unicode."""
     if not name or "\0" in name:
-        raise InputError(f"image name {name!r}: a name must not be empty or hold a NUL character; rename the file")
+        raise InputError(f"image name {name!r}: a name must not be empty or contain a NUL character; rename the file")
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -67,7 +88,7 @@ def check_name(name: str) -> str:
 
 
 def check_features(name: str, features: Features, dim: int | None) -> None:
-    """Raise InputError or MismatchError unless the arrays agree with each other, are finite and have `dim` columns."""
+    """Raise InputError or MismatchError unless the arrays have consistent shapes, finite values and `dim` columns."""
     descriptors, count = features.descriptors, len(features.descriptors)
     if descriptors.ndim != 2 or descriptors.dtype not in (np.float16, np.float32):
         found = f"{descriptors.dtype} {descriptors.shape}"
@@ -86,6 +107,6 @@ def check_features(name: str, features: Features, dim: int | None) -> None:
 
 
 def fingerprint_features(features: Features) -> int:
-    """The fingerprint of features that came from no file: that of their arrays."""
+    """Return the fingerprint of features without a file: that of their arrays."""
     arrays = (features.descriptors, features.keypoints, features.scores)
     return fingerprint_bytes(*(np.ascontiguousarray(array).tobytes() for array in arrays))

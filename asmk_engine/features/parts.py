@@ -1,14 +1,14 @@
-"""One part file of a feature set: its layout, and reading it.
+"""Part files of a feature set: layout and reading.
 
 part-000000.h5   attributes: kind, format, recipe, images_root
     names [I] text, offsets [I+1] int64, descriptors [T, D] float16 or float32, keypoints [T, 3] float32,
-    scores [T] float32, image_sizes [I, 2] int32, sources [I, 3] uint64 (bytes, mtime in ns, fingerprint),
-    failed_names [F] text, failed_reasons [F] text, removed_names [R] text,
+    strengths [T] float32 (the scores), image_sizes [I, 2] int32, sources [I, 3] uint64 (bytes, mtime in ns,
+    fingerprint), failed_names [F] text, failed_reasons [F] text, removed_names [R] text,
     roots text (JSON: a list of folder and prefix), root_numbers [I] uint32 (1 for the first root, 0 for none),
     moved_names [M] text, moved_numbers [M] uint32 (images of earlier parts that were found below another root),
-    failed_numbers [F] uint32 (the roots of what failed)
+    failed_numbers [F] uint32 (the roots of the failed images)
 
-Parts of early versions have no roots: there `images_root` is that of all their images, or empty where nobody knows.
+Parts of early versions have no roots: there `images_root` is that of all images, or empty if unknown.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PART_NAME = re.compile(r"part-(\d{6,})\.h5")
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of a part file without its features."""
+    """The contents of a part file except the features."""
 
     path: Path
     names: list[str]
@@ -57,13 +57,13 @@ class Part:
 
 
 def part_names(path: Path) -> list[str]:
-    """Names of the part files in a folder, oldest first."""
+    """Return the names of the part files in a folder, oldest first."""
     found = [name for name in Folder(path).names() if PART_NAME.fullmatch(name)]
     return sorted(found, key=lambda name: int(name[5:-3]))
 
 
 def images_of_part(part: Part, rows: list[tuple[str, int]]) -> Iterator[tuple[str, Features]]:
-    """Names and features of some rows of a part, which are read at once."""
+    """Yield names and features of some rows of a part, which are read in one go."""
     with OpenedPart(part.path) as file:
         first, last = int(part.offsets[rows[0][1]]), int(part.offsets[rows[-1][1] + 1])
         descriptors, keypoints, scores = (file[key][first:last] for key in ("descriptors", "keypoints", "strengths"))
@@ -72,7 +72,7 @@ def images_of_part(part: Part, rows: list[tuple[str, int]]) -> Iterator[tuple[st
 
 
 def read_features(part: Part, row: int, descriptors: Any, keypoints: Any, scores: Any, first: int) -> Features:
-    """The features of one row, out of arrays that begin with feature number `first` of the part."""
+    """Return the features of one row; the arrays start at feature number `first` of the part."""
     begin, end = int(part.offsets[row]) - first, int(part.offsets[row + 1]) - first
     width, height = (int(side) for side in part.image_sizes[row])
     found = Features(descriptors[begin:end], keypoints[begin:end], scores[begin:end], (width, height))
@@ -81,7 +81,7 @@ def read_features(part: Part, row: int, descriptors: Any, keypoints: Any, scores
 
 
 class OpenedPart:
-    """A part file opened for reading; whatever HDF5 says of a broken one becomes a DamagedError."""
+    """A part file opened for reading; errors of HDF5 become DamagedError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -105,20 +105,23 @@ class OpenedPart:
 
 def _damaged(path: Path, error: BaseException) -> DamagedError:
     return DamagedError(
-        f"{path}: not a whole feature part ({' '.join(str(error).split())[:120]}); "
-        "remove this file and run extract again: only its images are extracted anew"
+        f"{path}: not a complete feature part ({' '.join(str(error).split())[:120]}); "
+        "remove this file and run extract again: only its images are extracted again"
     )
 
 
 def read_part(path: Path) -> Part:
-    """What a part file holds besides its features; DamagedError when it contradicts itself."""
+    """Read a part file except its features.
+
+    Raises DamagedError if it is inconsistent, FormatError if it is something else.
+    """
     with OpenedPart(path) as file:
         if file.attrs.get("kind") != KIND:
             raise FormatError(
                 f"{path}: not a part of a feature set; to import features of hloc use `asmk-engine import`"
             )
         if int(file.attrs["format"]) != FORMAT:
-            raise FormatError(f"{path}: feature format {file.attrs['format']}, this version reads {FORMAT}")
+            raise FormatError(f"{path}: feature format {file.attrs['format']}, this version reads format {FORMAT}")
         _check_plausible(file, path)
         part = Part(
             path=path,
@@ -140,11 +143,11 @@ def read_part(path: Path) -> Part:
 def write_roots(
     file: h5py.File, images: Sequence[Root], moved: Mapping[str, Root], failed: Sequence[Root], text: Any
 ) -> None:
-    """Write the root of each image, of the images of earlier parts that were found elsewhere, and of each failure.
+    """Write the roots of the images, of moved images of earlier parts, and of failed images.
 
     images, failed  in the order of `names` and `failed_names`
     text            the HDF5 type of names
-    Folders whose names are not UTF-8 are kept too: JSON escapes what has no such form.
+    Folders with names that are not UTF-8 are kept too: JSON escapes them.
     """
     table = [root for root in dict.fromkeys((*images, *moved.values(), *failed)) if root.is_known]
     numbers = {root: number for number, root in enumerate(table, start=1)}
@@ -169,10 +172,10 @@ def _read_roots(file: h5py.File) -> dict[str, Any]:
 
 
 def _numbers(file: h5py.File, key: str, names: str, roots: Sequence[Root]) -> np.ndarray:
-    """Numbers of roots, one for each of some names; ValueError for any other."""
+    """Return the root numbers of some names. Raises ValueError if they are invalid."""
     numbers: np.ndarray = file[key][:]
     if numbers.dtype.kind != "u" or numbers.shape != file[names].shape or numbers.max(initial=0) > len(roots):
-        raise ValueError(f"{key} names roots that it does not have")
+        raise ValueError(f"{key} refers to missing roots")
     return numbers
 
 
@@ -182,16 +185,16 @@ def _named_roots(file: h5py.File, key: str, names: str, roots: Sequence[Root]) -
 
 
 def root_of(roots: Sequence[Root], number: int) -> Root:
-    """The root of this number in a table of them; 0 is none."""
+    """Return the root with this number in a table; 0 is the unknown root."""
     return roots[number - 1] if number else UNKNOWN
 
 
 def _check_plausible(file: h5py.File, path: Path) -> None:
-    """Before anything is read: no dataset may claim more bytes than the file has."""
+    """Check before reading that no dataset claims more bytes than the file has."""
     size = path.stat().st_size
     for name, dataset in file.items():
         if not isinstance(dataset, h5py.Dataset) or dataset.nbytes > size:
-            raise ValueError(f"{name} claims more than the file holds")
+            raise ValueError(f"{name} claims more bytes than the file has")
 
 
 def _check_part(part: Part, file: h5py.File) -> None:

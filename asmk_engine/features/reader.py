@@ -1,4 +1,4 @@
-"""Feature sets: the raw local features of many images, as a folder of part files."""
+"""Reading of feature sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asmk_engine.recipes import Recipe
 
 @dataclass(frozen=True)
 class Identities:
-    """Which photographs some images are: fingerprints [n] uint64, and numbers [n] in a table of roots, 0 for none."""
+    """The identities of some images: fingerprints [n] uint64, and numbers [n] in a table of roots, 0 for unknown."""
 
     fingerprints: np.ndarray
     roots: tuple[Root, ...]
@@ -32,14 +32,36 @@ class _Location:
 
 
 class FeatureSet:
-    """The features of many images, read from a folder of part files."""
+    """The features of many images, read from a folder of part files.
+
+    Use `FeatureSet.open` to create one.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder.
+    parts : list of Part
+        Its part files, oldest first.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The folder.
+    failures : dict of str to str
+        Reasons by name of images that could not be extracted.
+
+    Notes
+    -----
+    `len(features)` is the number of images, and `name in features` tests for an image. If a name occurs in several
+    parts, the last one counts.
+    """
 
     def __init__(self, path: Path, parts: list[Part]) -> None:
         self.path = path
         self._parts = parts
         self._places: dict[str, _Location] = {}
         self._moved: dict[str, Root] = {}
-        self._spoken: dict[str, int] = {}
+        self._last_mention: dict[str, int] = {}
         self._written: dict[int, int] = {}
         self.failures: dict[str, str] = {}
         self._failed_below: dict[str, Root] = {}
@@ -54,42 +76,93 @@ class FeatureSet:
                 self._forget(name)
         self._places |= {name: _Location(number, row) for row, name in enumerate(part.names)}
         self._moved |= part.moved
-        self._spoken |= dict.fromkeys(part.moved, number)
+        self._last_mention |= dict.fromkeys(part.moved, number)
         for name, reason in part.failures.items():
             self._forget(name)
             self.failures[name] = reason
             self._failed_below[name] = part.failed_below.get(name, UNKNOWN)
 
     def _forget(self, name: str) -> None:
-        for table in (self._places, self._moved, self._spoken, self.failures, self._failed_below):
+        for table in (self._places, self._moved, self._last_mention, self.failures, self._failed_below):
             table.pop(name, None)
 
     @classmethod
     def open(cls, path: Path | str) -> FeatureSet:
-        """Open the set in the folder `path`; NotFoundError, FormatError or DamagedError name what is wrong with it."""
+        """Open a feature set.
+
+        Parameters
+        ----------
+        path : pathlib.Path or str
+            The folder, made by `asmk-engine extract` or `asmk-engine import`.
+
+        Returns
+        -------
+        FeatureSet
+            The opened set; descriptors are read on demand.
+
+        Raises
+        ------
+        NotFoundError
+            If the folder does not exist.
+        FormatError
+            If it is not a feature set, or of another format version.
+        InputError
+            If a part holds links, or filters that are not built into HDF5.
+        MismatchError
+            If its parts have different recipes or dimensions.
+        DamagedError
+            If a part is damaged.
+        """
         path = Path(path)
         if not path.exists():
             raise NotFoundError(f"{path}: no such feature set; make one with `asmk-engine extract IMAGES -o {path}`")
         parts = [read_part(path / name) for name in part_names(path)]
         if not parts:
-            raise FormatError(f"{path}: not a feature set: it holds no part-000000.h5; expected a folder from extract")
+            raise FormatError(f"{path}: not a feature set: no part-000000.h5 in it; expected a folder made by extract")
         for part in parts:
             _check_agreement(parts[0], part)
         return cls(path, parts)
 
     def selected(self, names: Iterable[str]) -> FeatureSet:
-        """The same set as if it held only these images, where it does hold them; the failures stay."""
+        """Return a view of the set restricted to some images; the failures stay.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of images; those that the set does not contain are ignored.
+
+        Returns
+        -------
+        FeatureSet
+            The restricted set.
+        """
         found = copy.copy(self)
         found._places = {name: self._places[name] for name in names if name in self._places}
         return found
 
     @property
     def recipe(self) -> Recipe:
-        """What made the descriptors."""
+        """The recipe (`Recipe`) of the descriptors."""
         return self._parts[0].recipe
 
     def identities(self, names: Sequence[str]) -> Identities:
-        """Which photographs some images are; as fast as arrays, for sets of a million. NotFoundError as `read`."""
+        """Return fingerprints and roots of some images, as arrays for speed with millions of images.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names of images.
+
+        Returns
+        -------
+        Identities
+            Fingerprints and root numbers in the order of `names`, and the table of roots.
+
+        Raises
+        ------
+        NotFoundError
+            For an unknown name.
+        """
         places = [self._place(name) for name in names]
         parts = np.fromiter((place.part for place in places), np.int64, len(places))
         rows = np.fromiter((place.row for place in places), np.int64, len(places))
@@ -106,33 +179,72 @@ class FeatureSet:
         return Identities(fingerprints, tuple(table), numbers)
 
     def root_counts(self) -> dict[Root, int]:
-        """How many images came from each root, where it is known."""
+        """Return the number of images below each known root.
+
+        Returns
+        -------
+        dict of Root to int
+            Number of images by root; unknown roots are left out.
+        """
         found = self.identities(list(self._places))
         counts = np.bincount(found.numbers, minlength=len(found.roots)).tolist()
         return {root: count for root, count in zip(found.roots, counts, strict=True) if root.is_known and count}
 
     def roots(self) -> tuple[Root, ...]:
-        """All roots that images came from."""
+        """Return all known roots of images.
+
+        Returns
+        -------
+        tuple of Root
+            The roots.
+        """
         return tuple(self.root_counts())
 
     def failed_below(self, name: str) -> Root:
-        """Where an image that could not be extracted came from; `roots.UNKNOWN` when nobody knows."""
+        """Return the root of an image that could not be extracted.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image.
+
+        Returns
+        -------
+        Root
+            Its root; `roots.UNKNOWN` if unknown.
+        """
         return self._failed_below.get(name, UNKNOWN)
 
     def root(self, name: str) -> Root:
-        """Where this image came from; `roots.UNKNOWN` when nobody knows."""
+        """Return the root of an image.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image.
+
+        Returns
+        -------
+        Root
+            Its root; `roots.UNKNOWN` if unknown.
+
+        Raises
+        ------
+        NotFoundError
+            For an unknown name.
+        """
         place = self._place(name)
         part = self._parts[place.part]
         return self._moved.get(name) or root_of(part.roots, int(part.root_numbers[place.row]))
 
     @property
     def dim(self) -> int:
-        """Dimensions of a descriptor."""
+        """The dimension of a descriptor (int)."""
         return self._parts[0].dim
 
     @property
     def names(self) -> list[str]:
-        """Names of the images, in byte order."""
+        """The names of the images (list of str), in byte order."""
         return sorted(self._places, key=str.encode)
 
     def __len__(self) -> int:
@@ -143,41 +255,125 @@ class FeatureSet:
 
     @property
     def descriptor_count(self) -> int:
-        """Descriptors in the whole set."""
+        """The number of descriptors of all images (int)."""
         return sum(self.count(name) for name in self._places)
 
     @property
     def bytes(self) -> int:
-        """Bytes of the part files."""
+        """The size of all part files in bytes (int)."""
         return sum(part.path.stat().st_size for part in self._parts)
 
     def count(self, name: str) -> int:
-        """Features of one image."""
+        """Return the number of features of an image.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image.
+
+        Returns
+        -------
+        int
+            The number of features.
+
+        Raises
+        ------
+        NotFoundError
+            For an unknown name.
+        """
         place = self._place(name)
         offsets = self._parts[place.part].offsets
         return int(offsets[place.row + 1] - offsets[place.row])
 
     def source(self, name: str) -> Source:
-        """The file the image was read from."""
+        """Return the file that an image was read from.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image.
+
+        Returns
+        -------
+        Source
+            Its size, modification time and fingerprint when it was read.
+
+        Raises
+        ------
+        NotFoundError
+            For an unknown name.
+        """
         place = self._place(name)
         return Source(*(int(value) for value in self._parts[place.part].sources[place.row]))
 
     def spoken_at(self, name: str) -> int:
-        """When the last part was written that speaks of this image, in ns: when its file was last looked at."""
-        number = self._spoken.get(name, self._place(name).part)
+        """Return when the last part that mentions an image was written, which is when its file was last examined.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image.
+
+        Returns
+        -------
+        int
+            The modification time of that part in ns.
+
+        Raises
+        ------
+        NotFoundError
+            For an unknown name.
+        """
+        number = self._last_mention.get(name, self._place(name).part)
         if number not in self._written:
             self._written[number] = self._parts[number].path.stat().st_mtime_ns
         return self._written[number]
 
     def read(self, name: str) -> Features:
-        """The features of one image; NotFoundError for an unknown name."""
+        """Read the features of an image.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image.
+
+        Returns
+        -------
+        Features
+            Its features, strongest first.
+
+        Raises
+        ------
+        NotFoundError
+            For an unknown name.
+        DamagedError
+            If its part is damaged.
+        """
         place = self._place(name)
         part = self._parts[place.part]
         with OpenedPart(part.path) as file:
             return read_features(part, place.row, file["descriptors"], file["keypoints"], file["strengths"], 0)
 
     def images(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, Features]]:
-        """Names and features, part by part in the order of extraction; only those in `names` when it is given."""
+        """Iterate over images, part by part in the order of extraction.
+
+        Parameters
+        ----------
+        names : iterable of str, optional
+            Only these images; by default all.
+
+        Yields
+        ------
+        name : str
+            Name of the image.
+        features : Features
+            Its features, strongest first.
+
+        Raises
+        ------
+        DamagedError
+            If a part is damaged.
+        """
         wanted = None if names is None else set(names)
         for number, part in enumerate(self._parts):
             rows = [

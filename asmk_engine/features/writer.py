@@ -1,4 +1,4 @@
-"""Writing a feature set, part by part."""
+"""Writing of feature sets, part by part."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ _TEXT = h5py.string_dtype("utf-8")
 class FeatureWriter:
     """Appends images to a feature set, part by part; use it as a context manager.
 
-    path         the folder; made when missing. A set of another recipe or dimension is refused with MismatchError.
-    images_root  the folder the names are relative to, where an image is added without its root
-    part_bytes, part_seconds   a part is closed when it is this large or this old
+    path          the folder; created if missing
+    images_root   root folder of images that are added without one
+    part_bytes    size at which a part is closed
+    part_seconds  age at which a part is closed
+    Raises MismatchError for an existing set of another recipe or dimension.
     """
 
     def __init__(
@@ -50,11 +52,11 @@ class FeatureWriter:
     def __enter__(self) -> FeatureWriter:
         if os.path.lexists(self.path) and not os.path.isdir(self.path):
             found = "a broken link" if os.path.islink(self.path) else "a file"
-            raise InputError(f"{self.path}: {found} is in the way; the features need a folder of their own")
+            raise InputError(f"{self.path}: {found} is in the way; a feature set needs its own folder")
         foreign = [name for name in self._folder.names() if not PART_NAME.fullmatch(name.removesuffix(TEMPORARY))]
         if not part_names(self.path) and set(foreign) - {LOCK}:
             raise InputError(
-                f"{self.path}: holds other files, such as {foreign[0]!r}; the features need their own folder"
+                f"{self.path}: contains other files, such as {foreign[0]!r}; a feature set needs its own folder"
             )
         self._folder.make()
         self._lock = WriterLock(self.path).__enter__()
@@ -88,9 +90,10 @@ class FeatureWriter:
         return int(names[-1][5:-3]) + 1
 
     def add(self, name: str, features: Features, source: Source | None = None, root: Root | None = None) -> None:
-        """Append one image; one of the same name in an earlier part is replaced. InputError or MismatchError.
+        """Append one image, replacing one of the same name in an earlier part. Raises InputError or MismatchError.
 
-        source, root  the file it was read from, and the root that the file lies below
+        source  the file it was read from
+        root    the root that the file is below
         """
         check_features(check_name(name), features, self.dim)
         if name in self._images:
@@ -101,17 +104,17 @@ class FeatureWriter:
         self._flush_if_due()
 
     def fail(self, name: str, reason: str, root: Root | None = None) -> None:
-        """Note that an image, perhaps below a root, could not be read, and why."""
+        """Record that an image, perhaps below a root, could not be read, and why."""
         self._failures[check_name(name)] = reason
         self._roots[name] = root or self._root
         self._flush_if_due()
 
     def remove(self, name: str) -> None:
-        """Forget an image of an earlier part."""
+        """Remove an image of an earlier part."""
         self._removed.append(name)
 
     def move(self, name: str, root: Root) -> None:
-        """Note that an image of an earlier part was found, unchanged, below another root."""
+        """Record that an image of an earlier part was found, unchanged, below another root."""
         self._moved[name] = root
 
     def _flush_if_due(self) -> None:
@@ -119,11 +122,11 @@ class FeatureWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Close the part in hand; after this its images are durable. An empty set still gets its first part."""
+        """Close the current part, which makes its images durable. An empty set still gets its first part."""
         if not (self._images or self._failures or self._removed or self._moved) and self._next > 0:
             return
         name = f"part-{self._next:06d}.h5"
-        content = io.BytesIO()  # in memory, since HDF5 may end the whole process where a disk is full
+        content = io.BytesIO()  # in memory, since HDF5 may abort the process if the disk is full
         self._write(content)
         self._folder.write(name, [content.getbuffer()], "the part")
         self._folder.sync()

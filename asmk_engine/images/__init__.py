@@ -1,1 +1,1 @@
-"""Photographs: where they come from, which there are, and their pixels."""
+"""Image files: listing, identification and decoding."""

@@ -1,4 +1,4 @@
-"""Boxes in images: the part of a picture that is looked at."""
+"""Boxes in images: the region that an extractor uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Box = tuple[float, float, float, float]
 
 
 def check_box(box: Box, size: Size, where: str = "the image") -> tuple[int, int, int, int]:
-    """The box rounded to whole pixels; InputError when it is inverted, empty, or over the edge by more than a pixel."""
+    """Return the box rounded to whole pixels.
+
+    Raises InputError if it is inverted, empty, or exceeds the image by more than a pixel.
+    """
     width, height = size
     text = ",".join(f"{value:g}" for value in box)
     expected = f"{where} is {width} × {height} pixels; expected x1,y1,x2,y2, x1 < x2 <= {width}, y1 < y2 <= {height}"
@@ -23,8 +26,8 @@ def check_box(box: Box, size: Size, where: str = "the image") -> tuple[int, int,
     if x2 <= x1 or y2 <= y1:
         raise InputError(f"box {text}: inverted or empty; {expected}")
     if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:
-        raise InputError(f"box {text}: reaches outside; {expected}")
+        raise InputError(f"box {text}: exceeds the image; {expected}")
     left, top, right, bottom = max(0, round(x1)), max(0, round(y1)), min(width, round(x2)), min(height, round(y2))
     if right <= left or bottom <= top:
-        raise InputError(f"box {text}: holds no whole pixel; {expected}")
+        raise InputError(f"box {text}: contains no whole pixel; {expected}")
     return left, top, right, bottom

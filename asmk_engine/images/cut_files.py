@@ -1,4 +1,4 @@
-"""Image files whose end is missing: how that is told, and which of them hold all their pixels all the same."""
+"""Truncated image files: how to detect them, and which of them still contain all their pixels."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MISSING_END = "the end of the file is missing; all its pixels are there"
 _END_OF_IMAGE = b"\xff\xd9"
 _JUNK = (b"\0", b"\xaa", b"\x55")
 _JUNK_BYTES = 4096
-# Decoders of JPEG stop at a marker; where an interval ends they look for the next restart marker, and leave out what
-# seems lost when one of the two after it comes first: hence junk of either kind, and two markers to begin with.
+# JPEG decoders stop at a marker; at the end of an interval they look for the next restart marker, and skip what seems
+# lost if one of the two markers after it comes first: hence both kinds of junk, and two markers to start with.
 _JPEG_ENDS = (
     _END_OF_IMAGE,
     *(junk * _JUNK_BYTES + _END_OF_IMAGE for junk in _JUNK),
@@ -39,7 +39,7 @@ _TIFF_PIECES = ((273, 279), (324, 325))  # offsets and byte counts of strips, an
 
 
 def lacks_end(file: BinaryIO, kind: str | None) -> bool:
-    """Whether an image file ends before what its structure announces; False where the kind does not tell."""
+    """Return whether an image file ends before its structure says; False for kinds without such information."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if kind == "PNG":
@@ -54,10 +54,10 @@ def lacks_end(file: BinaryIO, kind: str | None) -> bool:
 
 
 def completed(file: BinaryIO, kind: str | None) -> bytes | None:
-    """A cut file with an end that decoders accept; None where pixels are missing, or nothing is.
+    """Return a truncated file with an end that decoders accept; None if pixels are missing, or nothing is.
 
-    A PNG is whole when its data inflate to all its rows. A JPEG or TIFF is, when it decodes to the same pixels whatever
-    is appended: then all of them were determined by the bytes that are there.
+    A PNG is complete if its data inflate to all its rows. A JPEG or TIFF is complete if it decodes to the same pixels
+    whatever is appended: then the existing bytes determine all pixels.
     """
     if kind not in ("JPEG", "PNG", "TIFF") or not lacks_end(file, kind):
         return None
@@ -70,14 +70,14 @@ def completed(file: BinaryIO, kind: str | None) -> bytes | None:
         if kind == "TIFF":
             missing = min(needed - len(content), len(content))
             return _determined(content, "TIFF", [(junk * missing) for junk in _JUNK])
-        content = content.removesuffix(b"\xff")  # half a marker, which junk would make another one of
-        return _determined(content, "JPEG", _JPEG_ENDS) if _all_scans_begun(content) else None
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, IndexError, KeyError):  # as decoders raise them
+        content = content.removesuffix(b"\xff")  # half a marker, which appended junk would turn into another one
+        return _determined(content, "JPEG", _JPEG_ENDS) if _all_scans_started(content) else None
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, IndexError, KeyError):  # raised by decoders
         return None
 
 
 def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
-    """The tags of the first picture in a TIFF by their numbers, as far as they can be read."""
+    """Return the readable tags of the first image in a TIFF by their numbers."""
     file.seek(0)
     head = file.read(8)
     directory = TiffImagePlugin.ImageFileDirectory_v2(head + (file.read(8) if head[2:3] == b"\x2b" else b""))
@@ -96,7 +96,7 @@ def _ends_with(file: BinaryIO, end: bytes) -> bool:
 
 
 def _determined(content: bytes, form: str, ends: tuple[bytes, ...] | list[bytes]) -> bytes | None:
-    """The content with the first of the ends, if the picture is the same with all of them."""
+    """Return the content with the first of the ends if it decodes to the same pixels with all of them, else None."""
     pictures = set()
     for end in ends:
         image = Image.open(io.BytesIO(content + end), formats=(form,))
@@ -110,7 +110,7 @@ def _determined(content: bytes, form: str, ends: tuple[bytes, ...] | list[bytes]
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and body of each segment of the first picture, the end of the image included; entropy data are skipped."""
+    """Yield marker and body of each segment of the first image, including its end; entropy-coded data are skipped."""
     at = 2
     while (found := _MARKER.search(content, at)) is not None:
         marker, at = found[1][0], found.end()
@@ -121,10 +121,10 @@ def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
             return
 
 
-def _all_scans_begun(content: bytes) -> bool:
-    """Whether every component has had, or begun, the scans that bring its coefficients to their last bit.
+def _all_scans_started(content: bytes) -> bool:
+    """Return whether the scans that complete the coefficients of every component are finished or started.
 
-    Between two scans a cut leaves no trace: the picture decodes to the same pixels, coarse ones, whatever is appended.
+    A cut between two scans leaves no trace: the file decodes to the same coarse pixels whatever is appended.
     """
     missing: dict[int, list[int]] = {}
     progressive = False
@@ -144,7 +144,7 @@ def _all_scans_begun(content: bytes) -> bool:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and data of each chunk, those of the last one perhaps cut."""
+    """Yield name and data of each chunk; the last one may be truncated."""
     at = 8
     while at + 8 <= len(content):
         length = int.from_bytes(content[at : at + 4], "big")
@@ -167,7 +167,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _png_bytes(header: bytes) -> int:
-    """How many bytes the rows of a PNG inflate to: a byte for the filter of each row, then its pixels."""
+    """Return the number of bytes the rows of a PNG inflate to: one byte for each row's filter, then its pixels."""
     width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
@@ -175,11 +175,11 @@ def _png_bytes(header: bytes) -> int:
     return sum(rows * (1 + -(-columns * pixel // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
 
 
-# ------------------------------------------------------------------------------------------------ TIFF and the rest
+# ------------------------------------------------------------------------------------------------ TIFF and others
 
 
 def _tiff_bytes(file: BinaryIO) -> int:
-    """How long a TIFF must be to hold its first directory, the values it points to, and its strips or tiles."""
+    """Return the minimum length of a TIFF with its first directory, the values it points to, and its pixel data."""
     file.seek(0)
     head = file.read(16)
     order, big = "<" if head[:2] == b"II" else ">", head[2:4] in (b"+\0", b"\0+")
@@ -202,7 +202,7 @@ def _tiff_bytes(file: BinaryIO) -> int:
 
 
 def _values_end(kind: int, count: int, place: int, inside: int) -> int:
-    """Where the values of a tag end that do not fit inside its entry, 0 where they do."""
+    """Return where the values of a tag end if they do not fit inside its entry, else 0."""
     length = _TIFF_SIZES.get(kind, 0) * count
     return place + length if length > inside else 0
 
@@ -213,7 +213,7 @@ def _pieces_end(tags: Mapping[int, Any], offsets: int, counts: int) -> int:
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """Where the last box ends that begins in the file; boxes are how JPEG 2000 and HEIF files are built."""
+    """Return the end of the last box that starts in the file; JPEG 2000 and HEIF files consist of boxes."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
@@ -221,7 +221,7 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8 or head.startswith(b"\xff\x4f"):  # 0: up to the end of the file; 0xff4f: no boxes, bare pixels
+        if length < 8 or head.startswith(b"\xff\x4f"):  # 0: up to the end of the file; 0xff4f: a bare codestream
             return at
         at += length
     return at

@@ -1,6 +1,6 @@
-"""Images: decode them upright, crop and resize them, and find the way back to the coordinates of the original.
+"""Decode images upright, crop and resize them, and map coordinates back to the original.
 
-The centre of the first pixel is 0, 0, so a pixel of a shrunken image lies at (x + 0.5) * factor - 0.5 in the original.
+The centre of the first pixel is (0, 0), so pixel x of a shrunken image is at (x + 0.5) * factor - 0.5 in the original.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from asmk_engine.images.listing import PathLike, shown
 from asmk_engine.images.pixels import TURNS, UPRIGHT, UnusableImageError, rgb_of_image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
-"""The formats, as Pillow names them, that every installation reads; AVIF and HEIC depend on what is installed."""
+"""The formats that every installation reads, by Pillow's names; AVIF and HEIC need optional decoders."""
 MAX_PIXELS = 178_956_970
-"""The largest image that is decoded, 179 megapixels: where Pillow itself stops."""
+"""The largest image that is decoded, 179 megapixels: the limit of Pillow itself."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The part of an image that an extractor looks at, at the size it looks at it.
+    """The part of an image that an extractor processes, at the processed size.
 
     pixels      [h, w, 3] uint8, RGB, upright
     image_size  width and height of the upright original
@@ -53,7 +53,7 @@ class View:
     factor: tuple[float, float]
 
     def to_original(self, points: np.ndarray) -> np.ndarray:
-        """Positions [n, 2] in the view as float32 positions in the upright original."""
+        """Convert positions [n, 2] in the view to float32 positions in the upright original."""
         found = (np.asarray(points, np.float64) + 0.5) * self.factor - 0.5 + self.offset
         return found.astype(np.float32)
 
@@ -64,19 +64,19 @@ class View:
 
 
 def view_image(image: PathLike | np.ndarray, max_side: int, box: Box | None = None, *, lanczos: bool = False) -> View:
-    """What an extractor sees of an image file, or of [H, W, 3] or [H, W] uint8 pixels.
+    """Return the view of an image file, or of [H, W, 3] or [H, W] uint8 pixels, for an extractor.
 
     The image is shrunk until no side exceeds `max_side`, never enlarged. A box is cut out first and then shrunk by the
-    factor of the whole image, as in HOW (Tolias et al., ECCV 2020): the thing keeps the size it has in the database.
+    factor of the whole image, as in HOW (Tolias et al., ECCV 2020): objects keep the size they have in the database.
 
-    Of an animation or a file of several pages, the first is taken. Transparent parts become white, marks of missing
-    values black. Values of more than 8 bits are scaled from the range that they use: the fewest bits that hold them,
-    or, where they do not begin near 0, from the least to the greatest. A file without its end counts as whole if all
-    its pixels are there; `collected_notes` tells.
+    The first frame of an animation, or page of a file, is used. Transparent parts become white, nodata values black.
+    Values of more than 8 bits are scaled from the range that they use: the fewest bits that hold them, or, if they do
+    not start near 0, from the minimum to the maximum. A truncated file counts as complete if all its pixels are there;
+    `collected_notes` reports it.
 
-    lanczos  shrink with Lanczos' filter, as the HOW code does, instead of averaging areas
-    InputError for a box that is inverted, empty or outside, and for what is no image, is cut, broken, wholly
-    transparent, or larger than MAX_PIXELS; NotFoundError; StorageError.
+    lanczos  shrink with a Lanczos filter, as the HOW code does, instead of averaging areas
+    Raises InputError for a box that is inverted, empty or outside, and for a file that is no image, truncated, damaged,
+    wholly transparent, or larger than MAX_PIXELS; NotFoundError; StorageError.
     """
     where = "the image" if isinstance(image, np.ndarray) else shown(image)
     if isinstance(image, np.ndarray):
@@ -122,7 +122,7 @@ _NOTES: ContextVar[list[str] | None] = ContextVar("_NOTES", default=None)
 
 @contextmanager
 def collected_notes() -> Iterator[list[str]]:
-    """Gathers what is to be said of images that are decoded inside, in this thread, though they can be used."""
+    """Collect the notes about usable but unusual images that are decoded inside the block, in this thread."""
     notes: list[str] = []
     token = _NOTES.set(notes)
     try:
@@ -141,12 +141,12 @@ def _note(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Door:
-    """The file that is decoded, and how: what every step needs to know.
+class _DecodingRequest:
+    """A file to decode, and how.
 
-    path      as the user gave it, for messages
-    kind      what the first bytes announce, as `image_kind` says it
-    max_side  the longer side that decoding need not exceed, or None for the whole picture
+    path      as given by the user, for messages
+    kind      the kind that the first bytes announce, see `image_kind`
+    max_side  the longer side that decoding need not exceed, or None for the whole image
     """
 
     path: Path
@@ -155,20 +155,20 @@ class _Door:
 
 
 def _decode(path: Path, max_side: int | None) -> tuple[np.ndarray, Size]:
-    """Upright pixels, and the size of the upright original.
+    """Return upright pixels, and the size of the upright original.
 
-    With `max_side` the pixels may be fewer, by a whole factor of both sides, as long as the longer keeps `max_side`.
+    With `max_side` the pixels may be reduced by a whole factor of both sides, if the longer side keeps `max_side`.
     """
     with _opened(path) as file, _QUIET:
-        door = _Door(path, _kind_of(file, path), max_side)
+        request = _DecodingRequest(path, _kind_of(file, path), max_side)
         try:
-            return _decode_tolerantly(file, door)
+            return _decode_tolerantly(file, request)
         except AsmkError:
             raise
         except UnusableImageError as error:
             raise InputError(f"{shown(path)}: {error}") from None
-        except Exception as error:  # decoders of hostile data raise whatever they stumble on: KeyError, struct.error
-            raise _unreadable(file, door, error) from None
+        except Exception as error:  # decoders of hostile data may raise anything: KeyError, struct.error
+            raise _unreadable(file, request, error) from None
 
 
 def _kind_of(file: BinaryIO, path: Path) -> str | None:
@@ -178,88 +178,88 @@ def _kind_of(file: BinaryIO, path: Path) -> str | None:
         raise _unread(path, error) from None
 
 
-def _decode_tolerantly(file: BinaryIO, door: _Door) -> tuple[np.ndarray, Size]:
-    """The pixels of a file, also of one without its end that holds them all."""
+def _decode_tolerantly(file: BinaryIO, request: _DecodingRequest) -> tuple[np.ndarray, Size]:
+    """Decode a file, even a truncated one that contains all its pixels."""
     try:
-        image = _opened_image(file, door)
+        image = _opened_image(file, request)
     except UnidentifiedImageError:
-        if door.kind != "TIFF" or lacks_end(file, door.kind):
+        if request.kind != "TIFF" or lacks_end(file, request.kind):
             raise
-        return _decode_rare_tiff(file, door)
-    if door.kind == "PNG" and lacks_end(file, door.kind):  # Pillow takes some of them without a word
+        return _decode_rare_tiff(file, request)
+    if request.kind == "PNG" and lacks_end(file, request.kind):  # Pillow accepts some of them silently
         failure: Exception = OSError("truncated")
     else:
         try:
-            return _decode_image(file, image, door)
+            return _decode_image(file, image, request)
         except (MemoryError, UnusableImageError):
             raise
-        except Exception as error:  # whatever was raised, it is told below if the file is no whole one
+        except Exception as error:  # raised below unless the file can be completed
             failure = error
-    content = completed(file, door.kind)
+    content = completed(file, request.kind)
     if content is None:
         raise failure
     whole = io.BytesIO(content)
-    found = _decode_image(whole, _opened_image(whole, door), door)
+    found = _decode_image(whole, _opened_image(whole, request), request)
     _note(MISSING_END)
     return found
 
 
-def _opened_image(file: BinaryIO, door: _Door) -> Image.Image:
-    """The image with its header read and its size allowed."""
+def _opened_image(file: BinaryIO, request: _DecodingRequest) -> Image.Image:
+    """Open the image: read its header and check its size."""
     file.seek(0)
-    formats = _heif_formats(door) if door.kind in ("HEIC", "AVIF") else FORMATS
+    formats = _heif_formats(request) if request.kind in ("HEIC", "AVIF") else FORMATS
     image = Image.open(file, formats=formats)
-    _refuse_large(image.size, door)
+    _refuse_large(image.size, request)
     return image
 
 
-def _heif_formats(door: _Door) -> tuple[str, ...]:
-    """Pillow's name of the kind, once it reads it; InputError where nothing is installed that does."""
-    if door.kind == "AVIF" and pillow_reads_avif():
+def _heif_formats(request: _DecodingRequest) -> tuple[str, ...]:
+    """Return Pillow's name of the kind after registering a decoder. Raises InputError if no decoder is installed."""
+    if request.kind == "AVIF" and pillow_reads_avif():
         return ("AVIF",)
     try:
         import pillow_heif
     except ImportError:
         cure = "`pip install 'asmk-engine[heif]'` reads them"
-        raise InputError(f"{shown(door.path)}: {door.kind} image; {cure}") from None
+        raise InputError(f"{shown(request.path)}: {request.kind} image; {cure}") from None
     pillow_heif.register_heif_opener()
-    if door.kind == "HEIC":
+    if request.kind == "HEIC":
         return ("HEIF",)
-    if not hasattr(pillow_heif, "register_avif_opener"):  # newer ones leave AVIF to Pillow
-        raise InputError(f"{shown(door.path)}: AVIF image; `pip install --upgrade Pillow` reads them")
+    if not hasattr(pillow_heif, "register_avif_opener"):  # newer versions leave AVIF to Pillow
+        raise InputError(f"{shown(request.path)}: AVIF image; `pip install --upgrade Pillow` reads them")
     pillow_heif.register_avif_opener()
     return ("AVIF",)
 
 
-def _decode_image(file: BinaryIO, image: Image.Image, door: _Door) -> tuple[np.ndarray, Size]:
+def _decode_image(file: BinaryIO, image: Image.Image, request: _DecodingRequest) -> tuple[np.ndarray, Size]:
     width, height = image.size
-    if door.max_side is not None and door.kind == "JPEG":
-        _reduce(image, door.max_side)
+    if request.max_side is not None and request.kind == "JPEG":
+        _reduce(image, request.max_side)
     deep = deep_colour_of(image, file)
     image.load()
     turn = TURNS.get(_orientation(image), UPRIGHT)
     size = (height, width) if turn[0] else (width, height)
     if deep is not None:
-        Image.Image.close(image)  # Pillow, which keeps but 8 bits, has found no fault; the file stays open
+        Image.Image.close(image)  # Pillow, which keeps only 8 bits, found no error; the file stays open
         pixels = rgb_of_deep_colour(file, deep, turn)
         if pixels is not None:
             return pixels, size
-        image = _opened_image(file, door)
+        image = _opened_image(file, request)
     return rgb_of_image(image, turn), size
 
 
-def _decode_rare_tiff(file: BinaryIO, door: _Door) -> tuple[np.ndarray, Size]:
-    """A TIFF that Pillow does not know, of numbers that OpenCV does."""
+def _decode_rare_tiff(file: BinaryIO, request: _DecodingRequest) -> tuple[np.ndarray, Size]:
+    """Decode a TIFF whose number type only OpenCV supports, not Pillow."""
     tags = tiff_tags(file)
-    _refuse_large(tiff_size(tags), door)
+    _refuse_large(tiff_size(tags), request)
     pixels = rgb_of_rare_tiff(file, tags)
     if pixels is None:
-        raise UnusableImageError("a TIFF of a kind that is not read here; save it as PNG or as TIFF of 8 or 16 bits")
+        raise UnusableImageError("an unsupported kind of TIFF; save it as PNG or as TIFF of 8 or 16 bits")
     return pixels, (pixels.shape[1], pixels.shape[0])
 
 
 def _opened(path: Path) -> BinaryIO:
-    """The file, open for reading; a pipe or device is refused, for it could block for ever."""
+    """Open the file for reading; a pipe or device is refused, because it could block forever."""
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISREG(mode):
@@ -272,42 +272,42 @@ def _opened(path: Path) -> BinaryIO:
     raise InputError(f"{shown(path)}: is {kind}; expected an image file")
 
 
-def _refuse_large(size: Size, door: _Door) -> None:
+def _refuse_large(size: Size, request: _DecodingRequest) -> None:
     if size[0] * size[1] > MAX_PIXELS:
-        raise _too_large(door.path, size[0] * size[1])
+        raise _too_large(request.path, size[0] * size[1])
 
 
 def _too_large(path: Path, pixels: int) -> InputError:
     found, limit = f"{pixels / 1e6:.4g} megapixels", f"{MAX_PIXELS / 1e6:.4g}"
-    return InputError(f"{shown(path)}: {found}, more than the {limit} that are decoded; make the image smaller")
+    return InputError(f"{shown(path)}: {found}, the limit is {limit}; make the image smaller")
 
 
-def _unreadable(file: BinaryIO, door: _Door, error: Exception) -> AsmkError:
-    """The error of a file that was opened and not decoded."""
-    said = " ".join(str(error).split())[:150]
+def _unreadable(file: BinaryIO, request: _DecodingRequest, error: Exception) -> AsmkError:
+    """Return the error for a file that was opened but not decoded."""
+    text = " ".join(str(error).split())[:150]
     if isinstance(error, Image.DecompressionBombError):
-        count = re.search(r"(\d+) pixels", said)
-        return _too_large(door.path, int(count[1]) if count else MAX_PIXELS)
-    if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
-        return _unread(door.path, error)
+        count = re.search(r"(\d+) pixels", text)
+        return _too_large(request.path, int(count[1]) if count else MAX_PIXELS)
+    if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not the decoder
+        return _unread(request.path, error)
     if isinstance(error, MemoryError):
         reason = "not enough memory to decode it; make the image smaller or use fewer workers"
     elif os.fstat(file.fileno()).st_size == 0:
         reason = "the file is empty; copy it again from its source"
-    elif "truncated" in said.lower() or _ends_early(file, door.kind):
+    elif "truncated" in text.lower() or _ends_early(file, request.kind):
         reason = "truncated: the file ends before the image does; copy it again from its source"
-    elif isinstance(error, UnidentifiedImageError) and door.kind not in ("HEIC", "AVIF"):
-        reason = f"not an image that is read here; expected {KINDS_READ}"
+    elif isinstance(error, UnidentifiedImageError) and request.kind not in ("HEIC", "AVIF"):
+        reason = f"not a supported image; expected {KINDS_READ}"
     else:
-        reason = f"broken or cut image data ({said or type(error).__name__}); copy it again from its source"
-    return InputError(f"{shown(door.path)}: {reason}")
+        reason = f"damaged or truncated image data ({text or type(error).__name__}); copy it again from its source"
+    return InputError(f"{shown(request.path)}: {reason}")
 
 
 def _ends_early(file: BinaryIO, kind: str | None) -> bool:
-    """Whether the file lacks its end, as far as a damaged structure still tells."""
+    """Return whether the file is truncated, as far as a damaged structure shows it."""
     try:
         return lacks_end(file, kind)
-    except Exception:  # as for pixels: the structure of a hostile file may lead anywhere
+    except Exception:  # as for pixels: a hostile file may raise anything
         return False
 
 
@@ -316,7 +316,7 @@ def _unread(path: Path, error: OSError) -> StorageError:
 
 
 def _reduce(image: Image.Image, max_side: int) -> None:
-    """Let the JPEG decoder shrink while it decodes, thrice as fast, but only by factors that keep coordinates exact."""
+    """Let the JPEG decoder shrink during decoding, 3 times as fast, but only by factors that keep coordinates exact."""
     width, height = image.size
     for factor in (8, 4, 2):
         if width % factor == height % factor == 0 and max(width, height) // factor >= max_side:
@@ -325,23 +325,23 @@ def _reduce(image: Image.Image, max_side: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1, upright, where the camera's notes are unreadable: the picture itself may be whole."""
+    """Return the EXIF orientation; 1, upright, if EXIF data are unreadable: the pixels themselves may be fine."""
     try:
         return int(image.getexif().get(0x0112, 1))
     except MemoryError:
         raise
-    except Exception:  # Pillow's readers of these notes raise nearly anything; the pixels are evaluated on their own
+    except Exception:  # Pillow's EXIF readers raise nearly anything; the pixels are decoded separately
         return 1
 
 
 class _QuietPillow:
-    """While any thread is inside, the warnings of Pillow are not shown; the last one out restores the filters."""
+    """Suppresses warnings of Pillow while any thread is inside; the last thread out restores the filters."""
 
     def __init__(self) -> None:
         self.start_over()
 
     def start_over(self) -> None:
-        """Nobody is inside."""
+        """Reset to no thread inside."""
         self._lock, self._inside = threading.Lock(), 0
 
     def __enter__(self) -> None:

@@ -1,4 +1,4 @@
-"""Colour files of more than 8 bits a channel, which Pillow reads too but keeps only the upper 8 of 16 bits of."""
+"""Colour files with more than 8 bits per channel, of which Pillow keeps only the upper 8 of 16 bits."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _GREY_OR_RGB = (1, 2)
 
 @dataclass(frozen=True)
 class DeepColour:
-    """What is to be known of a colour file of more than 8 bits to read all of them.
+    """Properties of a colour file with more than 8 bits per channel, needed to read all bits.
 
-    alpha          whether the last channel says how opaque a pixel is
+    alpha          whether the last channel is opacity
     premultiplied  whether the colours were multiplied by it
-    nodata         numbers that mean "no value here"
+    nodata         values that mean "no value here"
     is_tiff        whether OpenCV turns it upright itself
     """
 
@@ -35,9 +35,9 @@ class DeepColour:
 
 
 def deep_colour_of(image: Image.Image, file: BinaryIO) -> DeepColour | None:
-    """How to read an opened image that is not loaded yet; None for grey, and for colours of 8 bits.
+    """Return how to read an opened image that is not loaded yet; None for grey, and for colours of 8 bits.
 
-    UnusableImageError for a TIFF that keeps its colours in planes, which none of the decoders reads right.
+    Raises UnusableImageError for a TIFF with colours in separate planes, which no decoder reads correctly.
     """
     tags = tags_of(image)
     if image.mode not in ("RGB", "RGBA", "LA") or _bits(image, file, tags) <= 8:
@@ -50,7 +50,7 @@ def deep_colour_of(image: Image.Image, file: BinaryIO) -> DeepColour | None:
 
 
 def rgb_of_deep_colour(file: BinaryIO, deep: DeepColour, turn: Turn) -> np.ndarray | None:
-    """The picture in upright [H, W, 3] uint8, RGB; None where OpenCV does not read it with all its bits."""
+    """Return the image as upright [H, W, 3] uint8, RGB; None if OpenCV does not read it with all its bits."""
     file.seek(0)
     values = _decoded(file.read())
     if values is None or values.dtype.itemsize < 2:
@@ -60,14 +60,14 @@ def rgb_of_deep_colour(file: BinaryIO, deep: DeepColour, turn: Turn) -> np.ndarr
 
 
 def tiff_size(tags: Mapping[int, Any]) -> tuple[int, int]:
-    """Width and height as the tags of a TIFF give them; KeyError when they do not."""
+    """Return width and height from the tags of a TIFF. Raises KeyError if they are missing."""
     return int(tags[_WIDTH]), int(tags[_HEIGHT])
 
 
 def rgb_of_rare_tiff(file: BinaryIO, tags: Mapping[int, Any]) -> np.ndarray | None:
-    """A TIFF of numbers that Pillow does not know, such as doubles, as upright RGB; None where OpenCV does not either.
+    """Read a TIFF whose number type Pillow does not support, such as doubles, as upright RGB; None if OpenCV fails too.
 
-    UnusableImageError as in `deep_colour_of`.
+    Raises UnusableImageError as `deep_colour_of` does.
     """
     _refuse_planes(tags)
     file.seek(0)
@@ -76,7 +76,7 @@ def rgb_of_rare_tiff(file: BinaryIO, tags: Mapping[int, Any]) -> np.ndarray | No
     channels = 1 if values is None or values.ndim == 2 else values.shape[2]
     if values is None or tags.get(_PHOTOMETRIC) not in _GREY_OR_RGB or tags.get(_SAMPLES, 1) != channels:
         return None
-    if set(tags.get(_BITS, (1,))) != {values.dtype.itemsize * 8}:  # it gives some files in fewer bits than they have
+    if set(tags.get(_BITS, (1,))) != {values.dtype.itemsize * 8}:  # OpenCV drops bits of some files
         return None
     alpha = bool({1, 2}.intersection(extra))
     return rgb_of_values(values, UPRIGHT, alpha=alpha, premultiplied=1 in extra, nodata=nodata_of(tags))
@@ -84,12 +84,12 @@ def rgb_of_rare_tiff(file: BinaryIO, tags: Mapping[int, Any]) -> np.ndarray | No
 
 def _refuse_planes(tags: Mapping[int, Any]) -> None:
     if tags.get(_PLANES, 1) != 1 and tags.get(_SAMPLES, 1) > 1:
-        found = f"a TIFF of separate planes of {max(tags.get(_BITS, (0,)))} bits"
-        raise UnusableImageError(f"{found}; expected interleaved channels; save it so, or as PNG")
+        found = f"a TIFF with separate planes of {max(tags.get(_BITS, (0,)))} bits"
+        raise UnusableImageError(f"{found}; expected interleaved channels; save it with those, or as PNG")
 
 
 def _bits(image: Image.Image, file: BinaryIO, tags: Mapping[int, Any]) -> int:
-    """Bits of a channel, as the file says; 8 for kinds that have no more."""
+    """Return the bits per channel in the file; 8 for kinds without more."""
     if tags:
         return max(tags.get(_BITS, (1,)))
     if image.format not in ("PNG", "JPEG2000"):
@@ -105,11 +105,11 @@ def _bits(image: Image.Image, file: BinaryIO, tags: Mapping[int, Any]) -> int:
 
 
 def _decoded(content: bytes) -> np.ndarray | None:
-    """All the bits that OpenCV finds in a PNG, TIFF or JPEG 2000, [h, w] or [h, w, c] in BGRA; None where it cannot.
+    """Decode a PNG, TIFF or JPEG 2000 with all bits, [h, w] or [h, w, c] in BGRA; None if OpenCV cannot.
 
-    A TIFF is returned upright, files of the other kinds as they lie.
+    A TIFF is returned upright, other kinds as stored.
     """
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures are said in our own words
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures get our own messages
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

@@ -1,6 +1,6 @@
-"""Kinds of image files: by their suffixes, and by their first bytes, without opening them as images.
+"""Kinds of image files: by suffix, and by first bytes, without a decoder.
 
-This room is light: whoever lists folders asks here, and no decoder is imported for it.
+This module imports no decoder, because listing folders needs it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ SUFFIXES_READ = (
     *(".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib"),
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 )
-"""The suffixes of the files that every installation reads, in lower case."""
+"""The suffixes that every installation reads, in lower case."""
 HEIF_SUFFIXES = (".heic", ".heif", ".hif", ".avif")
-"""The suffixes of the files that are read where a decoder for them is installed, in lower case."""
+"""The suffixes that are read if an optional decoder is installed, in lower case."""
 KINDS_READ = "JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF or HEIC"
-"""What is read, as messages say it."""
+"""The supported kinds, for messages."""
 
 HEAD_BYTES = 32
-"""How many bytes of a file tell its kind."""
+"""The number of first bytes that determine the kind of a file."""
 _SIGNATURES = (
     ("JPEG", (b"\xff\xd8\xff",)),
     ("PNG", (b"\x89PNG\r\n\x1a\n",)),
@@ -35,9 +35,9 @@ _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 
 
 def looks_like_image(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins as an image of any kind that is named here; False for what is no file or cannot be read."""
+    """Return whether a file starts like an image of a known kind; False if it is no file or cannot be read."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could block for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe could block forever
             return False
         with open(path, "rb") as file:
             return image_kind(file.read(HEAD_BYTES)) is not None
@@ -46,19 +46,19 @@ def looks_like_image(path: str | os.PathLike[str]) -> bool:
 
 
 def image_kind(head: bytes) -> str | None:
-    """The kind that the first 32 bytes of a file announce: a Pillow format name, or "HEIC"; None for no image."""
+    """Return the kind that the first 32 bytes announce: a Pillow format name, or "HEIC"; None for no image."""
     for kind, signatures in _SIGNATURES:
         if head.startswith(signatures):
             return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:  # "BM" alone begins texts too
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:  # texts may start with BM too
         return "BMP"
     return _heif_kind(head) if head[4:8] == b"ftyp" else None
 
 
 def heif_is_readable(suffix: str) -> bool:
-    """Whether files with one of `HEIF_SUFFIXES` are read by this installation."""
+    """Return whether this installation reads files with this suffix, one of `HEIF_SUFFIXES`."""
     suffix = suffix.lower()
     if suffix == ".avif" and pillow_reads_avif():
         return True
@@ -66,12 +66,12 @@ def heif_is_readable(suffix: str) -> bool:
 
 
 def pillow_reads_avif() -> bool:
-    """Whether the installed Pillow was built with its AVIF decoder."""
+    """Return whether the installed Pillow has its AVIF decoder."""
     return importlib.util.find_spec("PIL._avif") is not None
 
 
 def _heif_kind(head: bytes) -> str | None:
-    """AVIF, HEIC, or None for the films that begin alike, by the brands of the first box: the main one, then others."""
+    """Return AVIF, HEIC, or None for videos of the same structure, by the brands of the first box, major one first."""
     length = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, length - 3, 4))]
     if not _AVIF_BRANDS.isdisjoint(brands):

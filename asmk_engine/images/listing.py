@@ -1,7 +1,7 @@
-"""Which images: those in folders, single files and list files, each with the name that users see.
+"""Listing of images in folders, single files and list files, with the names that users see.
 
-The name of an image is its POSIX path below the folder that was given; of a single file, its file name; of a line in a
-list file, the path in that line. What was given as prefix stands before it. Its root says where the file is.
+The name of an image is its POSIX path below the given folder; for a single file, its file name; for a line of a list
+file, the path in that line. A given prefix precedes it. The root of the image locates its file.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ PathLike = str | Path
 Kind = Literal["folder", "list", "file", "locked"]
 
 
-LEADS_NOWHERE = "a link that leads nowhere"
-"""Why a link was not looked into that is broken, perhaps since its disk is not there."""
+LEADS_NOWHERE = "a broken link"
+"""The reason why a link was not followed, perhaps because its disk is not mounted."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageList:
-    """What was found: images to read, and what cannot be used or was left out.
+    """What was found: images to read, failures, and files left out.
 
-    root         the folder that the names are relative to, as it was given; empty when there are several, or a prefix
-    failures     reasons by name; a name that is not valid Unicode stands here in the form of `escape_name`
-    roots        of every folder and list that was given, in that order; not those of single files
-    unlisted     reasons by path, as messages show it: folders, and links perhaps to folders, that could not be looked
-                 into; what is in them is unknown
-    same         by a name that is not among the images, the name of the image that was taken for the same file
-    passed_over  how many files of the folders are no images, by kind: suffixes, NO_EXTENSION, NO_FILE
+    root         the folder that the names are relative to, as given; empty for several folders or with a prefix
+    failures     reasons by name; a name that is not valid Unicode is escaped by `escape_name`
+    roots        of every given folder and list, in order; not those of single files
+    unlisted     reasons by path, as shown in messages: folders, and links perhaps to folders, that could not be read;
+                 their contents are unknown
+    same         duplicates: name of a file that is not among the images → name of the image that is the same file
+    passed_over  number of files in the folders that are no images, by kind: suffixes, NO_EXTENSION, NO_FILE
     """
 
     images: list[ImageFile]
@@ -70,29 +70,29 @@ class ImageList:
 
 
 def find_images(inputs: PathLike | Iterable[PathLike], *, prefix: str = "", every_file: bool = False) -> ImageList:
-    """The images in folders (with their subfolders), single image files and list files (`.txt`).
+    """Find the images in folders (with their subfolders), single image files and list files (`.txt`).
 
-    prefix      what all names begin with; `card2` and `card2/` both mean `card2/`
-    every_file  in folders, take files of any other or no suffix, too, if their first bytes are those of an image
+    prefix      prefix of all names; `card2` and `card2/` both mean `card2/`
+    every_file  in folders, also accept files with another or no suffix if their first bytes are those of an image
 
     Folders are read in byte order of the names. Hidden files and folders are skipped. Links are followed, and each
-    folder and each file is taken once: by its own name before that of a link, and by that of the input given first.
-    What a list file holds says `list_files`. NotFoundError when an input does not exist; InputError when one names no
-    image or nothing could be looked into, when two different files would bear one name, and for a prefix that cannot
-    begin a name.
+    folder and each file is listed once: under its own name rather than that of a link, and under that of the input
+    given first. `list_files` describes the list files. Raises NotFoundError if an input does not exist; InputError if
+    an input contains no image, if nothing could be read, if two different files would have the same name, and for an
+    invalid prefix.
     """
     listed = [Path(inputs)] if isinstance(inputs, PathLike) else [Path(item) for item in inputs]
     if not listed:
         raise InputError("no images given; give a folder, image files, or a .txt file with one path per line")
     search = _Listing(_checked_prefix(prefix), every_file)
-    for path, (kind, key) in [(path, _looked_at(path)) for path in listed]:
+    for path, (kind, key) in [(path, _kind_and_key(path)) for path in listed]:
         search.add(path, kind, key)
     search.follow_links()
     return search.result()
 
 
 def shown(path: object) -> str:
-    """A path or name as it is written in a message: on one line, whatever it holds."""
+    """Return a path or name as shown in messages: on one line, whatever it contains."""
     text = str(path)
     return text if text.isprintable() else escape_name(text)
 
@@ -101,14 +101,14 @@ def _checked_prefix(prefix: str) -> str:
     whole = prefix and f"{prefix.removesuffix('/')}/"
     if whole and (storable(whole) != whole or not {"", ".", ".."}.isdisjoint(whole.split("/")[:-1])):
         raise InputError(
-            f"the prefix {shown(prefix)!r} cannot begin the name of an image; expected a path such as card2 or "
-            "2024/card2, without leading slash, '.' and '..'"
+            f"the prefix {shown(prefix)!r} cannot start the name of an image; expected a path such as card2 or "
+            "2024/card2, without leading slash, '.' or '..'"
         )
     return whole
 
 
-def _looked_at(path: Path) -> tuple[Kind, FileKey | None]:
-    """What an input is, and which; the errors of `find_images` for one that can be none of it."""
+def _kind_and_key(path: Path) -> tuple[Kind, FileKey | None]:
+    """Return the kind and the file key of an input. Raises the errors of `find_images` for an unusable one."""
     try:
         status = os.stat(path)
     except PermissionError:
@@ -116,10 +116,10 @@ def _looked_at(path: Path) -> tuple[Kind, FileKey | None]:
     except (OSError, ValueError) as error:  # ValueError: a zero byte, which no file name has
         if os.path.islink(path):
             raise NotFoundError(
-                f"{shown(path)}: a link to {shown(os.readlink(path))}, where nothing is; correct it or mount the disk"
+                f"{shown(path)}: a broken link to {shown(os.readlink(path))}; correct it or mount the disk"
             ) from None
         if isinstance(error, OSError) and not leads_nowhere(error):
-            raise StorageError(f"{shown(path)}: cannot be looked at: {error.strerror}; check the path") from None
+            raise StorageError(f"{shown(path)}: cannot be examined: {error.strerror}; check the path") from None
         raise NotFoundError(
             f"{shown(path)}: no such folder or file; give a folder, image files, or a .txt list"
         ) from None
@@ -133,12 +133,12 @@ def _looked_at(path: Path) -> tuple[Kind, FileKey | None]:
 
 @dataclass
 class _Input:
-    """What one input gives.
+    """The content of one input.
 
-    given      the folder that its names are relative to, as it was written
-    entries    what may be images
-    names      the name of the image that was taken for each of its names, without the prefix of the call
-    met_again  whether a link in it leads to what was listed elsewhere
+    given      the folder that its names are relative to, as given
+    entries    possible images
+    names      its names, without the prefix of the call → name of the image chosen for each
+    leads_elsewhere  whether a link in it leads to something listed elsewhere
     """
 
     given: str
@@ -149,11 +149,11 @@ class _Input:
     failures: dict[str, str] = field(default_factory=dict)
     unlisted: dict[str, str] = field(default_factory=dict)
     passed_over: Counter[str] = field(default_factory=Counter)
-    met_again: bool = False
+    leads_elsewhere: bool = False
 
 
 class _InputFolder(NamedTuple):
-    """A folder below an input: what the names in it begin with, empty or with a slash at the end."""
+    """A folder below an input; `start` is the prefix of the names in it, empty or ending in a slash."""
 
     part: _Input
     start: str
@@ -162,7 +162,7 @@ class _InputFolder(NamedTuple):
 
 
 class _Listing:
-    """One call: the parts of its inputs, and the folders that were listed."""
+    """One call: its inputs, and the folders that were listed."""
 
     def __init__(self, prefix: str, every_file: bool) -> None:
         self._prefix, self._every_file = prefix, every_file
@@ -173,7 +173,7 @@ class _Listing:
         self._is_readable = cache(heif_is_readable)
 
     def add(self, path: Path, kind: Kind, key: FileKey | None) -> None:
-        """Take up an input; links to folders in it wait for `follow_links`."""
+        """Add an input; links to folders in it wait for `follow_links`."""
         folder = path if kind == "folder" else path.parent
         part = _Input(str(folder), Root.of(folder, self._prefix), kind)
         self._parts.append(part)
@@ -182,12 +182,12 @@ class _Listing:
         elif kind == "list":
             self._read_list(part, path)
         elif kind == "locked":
-            part.unlisted[shown(path)] = "cannot be looked at: Permission denied"
+            part.unlisted[shown(path)] = "cannot be examined: Permission denied"
         else:
             part.entries.append(Entry(path.name, path, key, path.is_symlink()))
 
     def follow_links(self) -> None:
-        """Walk the folders that links lead to, those first that fewer links lead to."""
+        """Walk the folders behind links, in rounds: first those reached through fewer links."""
         while self._links:
             order = {id(part): number for number, part in enumerate(self._parts)}
             links = sorted(self._links, key=lambda link: (order[id(link.part)], os.fsencode(link.start)))
@@ -196,7 +196,7 @@ class _Listing:
                 self._walk(link)
 
     def result(self) -> ImageList:
-        """The images of all parts, each file once."""
+        """Return the images of all inputs, each file once."""
         chosen = self._chosen()
         for place, first in self._again:
             for name, taken in list(first.part.names.items()):
@@ -218,7 +218,7 @@ class _Listing:
         )
 
     def _walk(self, top: _InputFolder) -> None:
-        """Sort all that is in a folder and below it, links aside."""
+        """Sort everything in and below a folder, except links."""
         waiting = [top]
         while waiting:
             place = waiting.pop()
@@ -233,17 +233,17 @@ class _Listing:
                     if not entry.name.startswith("."):
                         self._sort(place, entry, device, waiting)
                 except OSError as error:
-                    reason = f"cannot be looked at: {error.strerror}"
+                    reason = f"cannot be examined: {error.strerror}"
                     unlisted[shown(place.path / entry.name)] = LEADS_NOWHERE if leads_nowhere(error) else reason
 
     def _opened(self, place: _InputFolder) -> tuple[int, list[os.DirEntry[str]]]:
-        """The device of a folder and what is in it; nothing if it was listed before."""
-        # The dot needs the right to enter the folder, without which its files have names and cannot be opened.
+        """Return the device of a folder and its entries; no entries if it was listed before."""
+        # The dot requires permission to enter the folder; without it, files would be listed but could not be opened.
         status = os.stat(os.path.join(place.path, os.curdir))
         key = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(place.path)
         first = self._listed.setdefault(key, place)
         if first is not place:
-            place.part.met_again = True
+            place.part.leads_elsewhere = True
             if not place.is_linked:
                 self._again.append((place, first))
             return status.st_dev, []
@@ -256,7 +256,7 @@ class _Listing:
         elif entry.is_dir(follow_symlinks=False):
             waiting.append(place._replace(start=f"{place.start}{entry.name}/", path=place.path / entry.name))
         elif entry.is_file(follow_symlinks=False):
-            # The number that comes with the name spares a look at each file.
+            # The inode number of the entry saves a stat of each file.
             self._sort_file(place, entry, (device, entry.inode()), place.is_linked)
         else:
             place.part.passed_over[NO_FILE] += 1
@@ -265,7 +265,7 @@ class _Listing:
         try:
             status = os.stat(entry.path)
         except OSError as error:
-            # What is named as an image is one that cannot be read; anything else may be a folder on an absent disk.
+            # With the name of an image it is an unreadable image; anything else may be a folder on an unmounted disk.
             if not leads_nowhere(error) or not self._is_image(entry):
                 raise
             place.part.entries.append(Entry(place.start + entry.name, place.path / entry.name, None, True))
@@ -279,7 +279,7 @@ class _Listing:
 
     def _sort_file(self, place: _InputFolder, entry: os.DirEntry[str], key: FileKey, is_linked: bool) -> None:
         if self._is_image(entry):
-            known = key if key[1] else None  # some file systems number nothing
+            known = key if key[1] else None  # some file systems have no inode numbers
             place.part.entries.append(Entry(place.start + entry.name, place.path / entry.name, known, is_linked))
         else:
             place.part.passed_over[shown(_suffix(entry.name)) or NO_EXTENSION] += 1
@@ -305,9 +305,9 @@ class _Listing:
         part.unlisted |= {shown(folder): why for folder, why in listed.unlisted.items()}
 
     def _chosen(self) -> dict[str, ImageFile]:
-        """The images by name, in their order; each part learns which was taken for each of its names."""
+        """Choose the images by name, in order; each input learns which image was chosen for each of its names."""
         choice, order = _Choice(), {}
-        for number, place, part, entry in self._in_turn():
+        for number, place, part, entry in self._ordered_entries():
             name = self._prefix + entry.name
             if storable(name) != name:
                 part.failures[storable(name)] = _NOT_UNICODE
@@ -320,8 +320,8 @@ class _Listing:
         choice.check_names()
         return {name: choice.by_name[name] for name in sorted(order, key=order.__getitem__)}
 
-    def _in_turn(self) -> Iterator[tuple[int, int, _Input, Entry]]:
-        """All entries in the order of choice, links last; each with the number of its part and its place there."""
+    def _ordered_entries(self) -> Iterator[tuple[int, int, _Input, Entry]]:
+        """Yield all entries in the order of choice, links last, with the number of the input and the position in it."""
         for part in self._parts:
             if part.kind == "folder":
                 part.entries.sort(key=lambda entry: os.fsencode(entry.name))
@@ -343,21 +343,21 @@ class _Listing:
         return folders.pop() if len(folders) == 1 and not self._prefix else ""
 
     def _check_any(self, any_found: bool, unlisted: dict[str, str]) -> None:
-        """InputError for a folder without images, and when nothing was found at all."""
+        """Raise InputError for a folder without images, and if nothing was found at all."""
         for part in self._parts:
-            found = part.names or part.failures or part.unlisted or part.met_again
+            found = part.names or part.failures or part.unlisted or part.leads_elsewhere
             if part.kind == "folder" and not found:
-                raise InputError(_nothing_in(part, self._every_file))
+                raise InputError(_no_images_message(part, self._every_file))
         if not any_found and unlisted:
             path, reason = next(iter(unlisted.items()))
-            more = f", and so {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
+            more = f" (and {len(unlisted) - 1} more)" if len(unlisted) > 1 else ""
             raise InputError(f"{path}: no images found: {reason}{more}; check permissions and disks")
         if not any_found:
-            raise InputError(_nothing_in(self._parts[0], self._every_file))
+            raise InputError(_no_images_message(self._parts[0], self._every_file))
 
 
 class _Choice:
-    """Which image stands for each file and for each name; the first that is taken does."""
+    """The image chosen for each file and for each name: the first one."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, ImageFile] = {}
@@ -365,18 +365,18 @@ class _Choice:
         self._clashes: list[tuple[ImageFile, ImageFile]] = []
 
     def take(self, image: ImageFile, key: FileKey | None) -> ImageFile:
-        """The image itself, or the one that was taken for the same file or the same name before."""
+        """Return the image itself, or the one chosen earlier for the same file or name."""
         if key is not None:
             first = self._by_key.setdefault(key, image)
             if first is not image and _is_same_file(first.path, image.path):
                 return first
         other = self.by_name.setdefault(image.name, image)
-        if other is not image and not _is_as_good(other.path, image.path):
+        if other is not image and not _is_equal_file(other.path, image.path):
             self._clashes.append((other, image))
         return other
 
     def check_names(self) -> None:
-        """InputError when two different files bear one name."""
+        """Raise InputError if two different files have the same name."""
         if not self._clashes:
             return
         first = [
@@ -385,23 +385,23 @@ class _Choice:
         ]
         raise InputError(
             f"{list_first(first, len(self._clashes))}; index the folders one after the other, the second "
-            "with --prefix NAME, which keeps both"
+            "with --prefix NAME, to keep both"
         )
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
-    """Whether two files of one number are one."""
+    """Return whether two paths with the same key are the same file."""
     try:
         first, second = os.stat(one), os.stat(other)
     except OSError:
         return False
-    # Where layers or servers make up a file system, numbers may repeat.
+    # Overlay and network file systems may repeat inode numbers.
     is_alike = (first.st_size, first.st_mtime_ns) == (second.st_size, second.st_mtime_ns)
     return is_alike and os.path.samestat(first, second)
 
 
-def _is_as_good(one: Path, other: Path) -> bool:
-    """Whether it makes no difference which of two files of one name is read."""
+def _is_equal_file(one: Path, other: Path) -> bool:
+    """Return whether two files with the same name have the same content."""
     if os.path.abspath(one) == os.path.abspath(other):
         return True
     try:
@@ -411,13 +411,13 @@ def _is_as_good(one: Path, other: Path) -> bool:
 
 
 def _suffix(name: str) -> str:
-    """The suffix in lower case; empty where there is none, as in `photo` and `photo.`."""
+    """Return the suffix in lower case; empty if there is none, as in `photo` and `photo.`."""
     stem, _, suffix = name.rpartition(".")
     return f".{suffix.lower()}" if stem and suffix else ""
 
 
-def _nothing_in(part: _Input, every_file: bool) -> str:
-    """The message for an input without images, with the cure for what is there."""
+def _no_images_message(part: _Input, every_file: bool) -> str:
+    """Return the message for an input without images, with a cure that fits its files."""
     counts = part.passed_over
     cures = []
     heif = [_counted(counts[kind], f"{kind} file") for kind in HEIF_SUFFIXES if counts[kind]]
@@ -425,7 +425,7 @@ def _nothing_in(part: _Input, every_file: bool) -> str:
         cures.append(f"{', '.join(heif)}: pip install 'asmk-engine[heif]' reads them")
     if counts[NO_EXTENSION] and not every_file:
         files = _counted(counts[NO_EXTENSION], "file")
-        cures.append(f"{files} without an extension: --all-files takes those that are images")
+        cures.append(f"{files} without an extension: --all-files accepts those that are images")
     if cures:
         return f"{shown(part.given)}: no images found; it holds {', and '.join(cures)}"
     others = [f"{count} {kind}" for kind, count in counts.most_common(3)]

@@ -1,6 +1,6 @@
-"""From what a decoder returns to upright RGB bytes, in bands of rows: no second copy of a large picture is made.
+"""Convert decoder output to upright RGB bytes, in bands of rows, so that a large image is not copied twice.
 
-Values of more than 8 bits are scaled from the range that the data use, since files of 16 bits hold 8, 10, 12 or 14 as
+Values of more than 8 bits are scaled from the range that the data use, since 16-bit files hold 8, 10, 12 or 14 bits as
 often as 16. Memory beyond the decoder's own buffer is the result, 3 bytes a pixel, and a few bands.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 Rows = tuple[int, int, int, int]
-"""x1, y1, x2, y2 of whole rows of pixels, as Pillow takes them."""
+"""x1, y1, x2, y2 of whole rows of pixels, as Pillow expects."""
 Turn = tuple[bool, bool, bool]
-"""How lying pixels become upright: whether to transpose, then to reverse the rows, then the columns."""
+"""How stored pixels become upright: whether to transpose, then to reverse the rows, then the columns."""
 UPRIGHT: Turn = (False, False, False)
 TURNS: dict[int, Turn] = {
     2: (False, False, True),
@@ -28,28 +28,28 @@ TURNS: dict[int, Turn] = {
     7: (True, True, True),
     8: (True, True, False),
 }
-"""The turn of each EXIF orientation. Not `ImageOps.exif_transpose`: it holds the picture twice, and turns no arrays."""
+"""The turn of each EXIF orientation. `ImageOps.exif_transpose` would hold the image twice, and takes no arrays."""
 
 _BAND_PIXELS = 1 << 20
 _SAMPLE_PIXELS = 1 << 22
-_HOT_SHARE = 1e-5  # of whole numbers: defective pixels are this rare, and the high lights of a photograph are not
-_TAIL_SHARE = 1e-3  # of fractions, which overshoot where pictures were sharpened or resampled
+_HOT_SHARE = 1e-5  # of integers: defective pixels are this rare, highlights of a photograph are not
+_TAIL_SHARE = 1e-3  # of floats, which overshoot where images were sharpened or resampled
 _TOLERANCE = 0.03
 _LOW_SENTINELS = (-9999.0, -32768.0, -2147483648.0)
 _HIGH_SENTINELS = (32767.0, 65535.0, 2147483647.0, 4294967295.0)
 _BEYOND_DATA = 1e20
-_TRANSPARENT = "wholly transparent: it shows nothing; leave it out or save it without transparency"
+_TRANSPARENT = "wholly transparent; leave it out or save it without transparency"
 _BITS, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 339, 42113  # tags of a TIFF
 
 
 class UnusableImageError(ValueError):
-    """The picture was decoded, but shows nothing; the message is a reason with its cure, without the path."""
+    """The image was decoded, but is not usable; the message is a reason with its cure, without the path."""
 
 
 def rgb_of_image(image: Image.Image, turn: Turn) -> np.ndarray:
-    """A loaded image of any mode as upright [H, W, 3] uint8, RGB; transparent parts become white.
+    """Convert a loaded image of any mode to upright [H, W, 3] uint8, RGB; transparent parts become white.
 
-    UnusableImageError when all of it is transparent or without values.
+    Raises UnusableImageError if all of it is transparent or nodata.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         return _rgb_of_grey(image, turn)
@@ -61,10 +61,10 @@ def rgb_of_image(image: Image.Image, turn: Turn) -> np.ndarray:
 def rgb_of_values(
     values: np.ndarray, turn: Turn, *, alpha: bool = False, premultiplied: bool = False, nodata: tuple[float, ...] = ()
 ) -> np.ndarray:
-    """Decoded numbers [h, w], or [h, w, 3 or 4] in the order BGRA, as upright [H, W, 3] uint8, RGB.
+    """Convert decoded values [h, w], or [h, w, 3 or 4] in BGRA order, to upright [H, W, 3] uint8, RGB.
 
-    All colours are scaled by one range. A fourth channel counts only with `alpha`; `premultiplied` says that the
-    colours were multiplied by it. UnusableImageError as in `rgb_of_image`.
+    All channels are scaled by one range. A fourth channel is used only with `alpha`; `premultiplied` means that the
+    colours were multiplied by it. Raises UnusableImageError as `rgb_of_image` does.
     """
     box = (0, 0, values.shape[1], values.shape[0])
     sample = _thinned(values, box[2:])
@@ -92,21 +92,21 @@ def _whole(image: Image.Image) -> Rows:
 
 
 def _rows(whole: Rows) -> Iterator[Rows]:
-    """Boxes of whole rows, about a megapixel each."""
+    """Yield boxes of whole rows, about a megapixel each."""
     _, _, width, height = whole
     step = max(1, _BAND_PIXELS // width)
     return ((0, top, width, min(height, top + step)) for top in range(0, height, step))
 
 
 def _painted(whole: Rows, turn: Turn, band: Callable[[Rows], np.ndarray]) -> np.ndarray:
-    """What `band` makes of each box of rows, written to where it lies in the upright picture."""
+    """Write the output of `band` for each box of rows to its position in the upright image."""
     _, _, width, height = whole
     transposed, rows, columns = turn
     upright = np.empty((width, height, 3) if transposed else (height, width, 3), np.uint8)
-    lying = upright[:: -1 if rows else 1, :: -1 if columns else 1]
-    lying = lying.transpose(1, 0, 2) if transposed else lying
+    stored = upright[:: -1 if rows else 1, :: -1 if columns else 1]
+    stored = stored.transpose(1, 0, 2) if transposed else stored
     for box in _rows(whole):
-        lying[box[1] : box[3]] = band(box)
+        stored[box[1] : box[3]] = band(box)
     return upright
 
 
@@ -124,7 +124,7 @@ def _alpha_top(band: Image.Image) -> float:
 
 
 def _ordinary(band: Image.Image) -> np.ndarray:
-    """Rows of 8 bits a channel as RGB, transparent parts upon white."""
+    """Convert rows of 8 bits per channel to RGB, transparent parts on white."""
     if _has_alpha(band):
         white = Image.new("RGBA", band.size, "white")
         white.alpha_composite(band.convert("RGBA"))
@@ -137,10 +137,10 @@ def _ordinary(band: Image.Image) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _ByteScale:
-    """How numbers become bytes: those from `low` to `low + full` fill 0..255, and what lies beyond is clipped.
+    """A scale from numbers to bytes: `low` to `low + full` fill 0..255; numbers outside are clipped.
 
-    nodata       numbers that mean "no value here"; they become 0, as do NaN and what no sensor measures
-    transparent  the number of a grey PNG that is transparent; it becomes white
+    nodata       values that mean "no value here"; they become 0, as do NaN and values beyond any sensor
+    transparent  the transparent value of a grey PNG; it becomes white
     """
 
     low: float
@@ -149,7 +149,7 @@ class _ByteScale:
     transparent: float | None = None
 
     def to_bytes(self, values: np.ndarray) -> np.ndarray:
-        """Numbers of any shape as uint8."""
+        """Convert numbers of any shape to uint8."""
         empty = _is_nodata(values, self.nodata)
         scaled = (np.where(empty, self.low, values).astype(np.float64) - self.low) * 255 / self.full
         found = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
@@ -160,22 +160,22 @@ class _ByteScale:
 
 
 def _scale_of(sample: np.ndarray, nodata: tuple[float, ...], transparent: float | None = None) -> _ByteScale:
-    """The scale for numbers of which `sample` [n] is a part; UnusableImageError when they all mean "no value"."""
+    """Return the scale for numbers with the sample `sample` [n]. Raises UnusableImageError if all are nodata."""
     unseen = nodata if transparent is None else (*nodata, transparent)
     sample = sample[~_is_nodata(sample, (*unseen, *_LOW_SENTINELS))]
     high_sentinels = _high_sentinels(sample)
     sample = sample[~_is_nodata(sample, high_sentinels)]
     if not sample.size:
-        raise UnusableImageError("holds no values, only marks of missing ones; leave it out")
+        raise UnusableImageError("holds only nodata values; leave it out")
     low, full = _range_of(sample)
     return _ByteScale(low, full, (*nodata, *_LOW_SENTINELS, *high_sentinels), transparent)
 
 
 def _range_of(sample: np.ndarray) -> tuple[float, float]:
-    """Where the range that the data use begins, and its length, which is never 0.
+    """Return the start of the range that the data use, and its length, which is never 0.
 
-    Data that begin near 0 fill the next power of two. Others, below 0 or in a narrow band far from it, are stretched,
-    but noise upon a flat picture is not blown up to fill the whole range.
+    Data that start near 0 fill the next power of two. Others, below 0 or in a narrow band far from it, are stretched,
+    but noise in a flat image is not amplified to the whole range.
     """
     whole = sample.dtype.kind in "iu"
     low, high = _edges(sample, _HOT_SHARE if whole else _TAIL_SHARE)
@@ -188,7 +188,7 @@ def _range_of(sample: np.ndarray) -> tuple[float, float]:
 
 
 def _full_of_fractions(high: float) -> float:
-    """The power of two that fractions up to `high` fill, some overshoot aside; from 256 on one less, as of bytes."""
+    """Return the power of two that floats up to `high` fill, overshoot aside; from 256 on, minus 1 as for bytes."""
     if high < 1e-30:
         return 1.0
     full = 2.0 ** math.ceil(math.log2(high / (1 + _TOLERANCE)))
@@ -196,7 +196,7 @@ def _full_of_fractions(high: float) -> float:
 
 
 def _edges(sample: np.ndarray, share: float) -> tuple[float, float]:
-    """The least and the greatest number that remain when `share` of them is left out at either end."""
+    """Return the minimum and maximum after dropping `share` of the numbers at either end."""
     left_out = int(sample.size * share)
     places = (left_out, sample.size - 1 - left_out)
     ordered = np.partition(sample, places)
@@ -204,7 +204,7 @@ def _edges(sample: np.ndarray, share: float) -> tuple[float, float]:
 
 
 def _high_sentinels(sample: np.ndarray) -> tuple[float, ...]:
-    """The greatest number of a type, where many pixels hold it and all others lie far below: no high lights."""
+    """Return the maximum of a type as nodata if many pixels have it and all others are far below, unlike highlights."""
     if not sample.size or float(top := sample.max()) not in _HIGH_SENTINELS:
         return ()
     others = sample[sample != top]
@@ -215,7 +215,7 @@ def _high_sentinels(sample: np.ndarray) -> tuple[float, ...]:
 def _is_nodata(values: np.ndarray, numbers: tuple[float, ...]) -> np.ndarray:
     empty = np.zeros(values.shape, bool)
     if values.dtype.kind == "f":
-        empty = ~(np.abs(values) < _BEYOND_DATA)  # NaN is below nothing
+        empty = ~(np.abs(values) < _BEYOND_DATA)  # comparisons with NaN are false
         numbers = tuple(float(values.dtype.type(number)) for number in numbers if abs(number) < _BEYOND_DATA)
     for number in numbers:
         empty |= values == number
@@ -239,19 +239,19 @@ def _rgb_of_grey(image: Image.Image, turn: Turn) -> np.ndarray:
 
 
 def _is_unsigned(image: Image.Image) -> bool:
-    """Whether it holds unsigned numbers of 32 bits, which Pillow takes for signed ones."""
+    """Return whether an image has unsigned 32-bit numbers, which Pillow treats as signed."""
     tags = tags_of(image)
     return image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,)
 
 
 def tags_of(image: Image.Image) -> Mapping[int, Any]:
-    """The tags of a TIFF by their numbers; none for files of other kinds."""
+    """Return the tags of a TIFF by their numbers; empty for other kinds."""
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
     return tags
 
 
 def nodata_of(tags: Mapping[int, Any]) -> tuple[float, ...]:
-    """The number that a TIFF of GDAL's names as "no value here", if it names one."""
+    """Return the "no value here" number in the tags of a GDAL TIFF, if there is one."""
     try:
         return (float(str(tags[_GDAL_NODATA]).strip(" \0")),)
     except (KeyError, ValueError):
@@ -259,7 +259,7 @@ def nodata_of(tags: Mapping[int, Any]) -> tuple[float, ...]:
 
 
 def _thinned(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """All pixels of a small picture, else a grid of them of an odd step: sensors have patterns of even ones."""
+    """Return all pixels of a small image, else a grid with an odd step: sensors have patterns of even period."""
     step = math.isqrt(math.ceil(size[0] * size[1] / _SAMPLE_PIXELS) - 1) + 1
     step += step % 2 == 0
     return values[::step, ::step]
@@ -269,7 +269,7 @@ def _thinned(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def _colours(band: np.ndarray, scale: _ByteScale) -> np.ndarray:
-    """The colours of rows in BGRA as RGB bytes: the upper 8 of the bits in use, as Pillow takes the upper 8 of 16."""
+    """Convert rows in BGRA to RGB bytes: the upper 8 of the bits in use, as Pillow does with the upper 8 of 16."""
     colours = band[:, :, 2::-1]
     if band.dtype.kind != "u" or scale.low:
         return scale.to_bytes(colours)
@@ -279,7 +279,7 @@ def _colours(band: np.ndarray, scale: _ByteScale) -> np.ndarray:
 
 
 def _opacity(top: float, scale: _ByteScale) -> float:
-    """The alpha value that hides what lies below: at least the range of the colours."""
+    """Return the alpha value of an opaque pixel: at least the range of the colours."""
     whole = float((1 << max(8, int(top).bit_length())) - 1)
     return float(top) if top <= 1 else max(whole, scale.full)
 

@@ -1,4 +1,4 @@
-"""Where an image comes from: the folder that its name is relative to, and what was put before its name."""
+"""Roots of images: the folder that names are relative to, and the prefix of the names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, order=True)
 class Root:
-    """A folder of photographs, and the beginning that the names of its images were given.
+    """A folder of images, and the prefix of their names.
 
-    folder  in full, links resolved; empty where nobody knows, as for features of another program
-    prefix  what stands before each path below the folder, such as `card2/`; mostly empty
+    folder  absolute, links resolved; empty if unknown, as for features of another program
+    prefix  precedes each path below the folder, such as `card2/`; usually empty
     """
 
     folder: str
@@ -22,22 +22,22 @@ class Root:
 
     @classmethod
     def of(cls, folder: Path | str, prefix: str = "") -> Root:
-        """The root of a folder as somebody wrote it."""
+        """Return the root of a folder as given by a user."""
         return cls(os.path.realpath(folder), prefix)
 
     @property
     def is_known(self) -> bool:
-        """Whether it says where the image is."""
+        """Whether the folder is known."""
         return bool(self.folder)
 
     def file(self, name: str) -> Path | None:
-        """Where the image of this name is, whether it is there or not; None for an unknown root or another prefix."""
+        """Return the path of the image `name`, whether it exists or not; None for an unknown root or another prefix."""
         if not self.folder or not name.startswith(self.prefix):
             return None
         return Path(self.folder) / name[len(self.prefix) :]
 
     def name(self, file: Path) -> str | None:
-        """The name of the image in this file; None for an unknown root or one that it does not lie below."""
+        """Return the name of the image in this file; None for an unknown root or a file that is not below it."""
         if not self.folder or not file.is_relative_to(self.folder):
             return None
         return self.prefix + file.relative_to(self.folder).as_posix()
@@ -47,29 +47,29 @@ UNKNOWN = Root("")
 
 
 def listed_roots(counts: Mapping[Root, int]) -> list[dict[str, object]]:
-    """Roots and how many images came from each, in JSON values."""
+    """Return roots and their numbers of images as JSON values."""
     return [{"folder": root.folder, "prefix": root.prefix, "images": count} for root, count in counts.items()]
 
 
 def is_other(known: Root, found: Root, name: str) -> bool:
-    """Whether an image of other content is another photograph, as far as anybody can tell, not a changed one."""
+    """Return whether an image with other content counts as another photograph, not as a changed one."""
     if known.is_known != found.is_known:
         return True
     return known.is_known and known.file(name) != found.file(name)
 
 
 class Absence:
-    """Which files are gone; each folder on the way is looked at once.
+    """Determines which files are gone; each folder on the path is examined once.
 
-    A file is not proven gone when anything on the way could not be looked at, or when a link on the way leads nowhere,
-    as to a disk that is not mounted. A folder that is empty now, as a mount point is, leaves doubt.
+    A file is not provably gone if anything on its path cannot be examined, or if a link on the path is broken, as for
+    an unmounted disk. An empty folder, such as an unused mount point, leaves doubt.
     """
 
     def __init__(self) -> None:
         self._folders: dict[tuple[Path, Path], str] = {}
 
     def of(self, path: Path, root: Path) -> str:
-        """`gone`, `doubtful`, or empty for a file below a root that is there, or of which nobody can tell."""
+        """Return `gone`, `doubtful`, or an empty string if a file below a root exists or its state is unknown."""
         try:
             os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -80,7 +80,7 @@ class Absence:
         return ""
 
     def _above(self, folder: Path, root: Path) -> str:
-        """What the nearest thing above a missing file that exists says of it."""
+        """Return the state of a missing file according to its nearest existing parent."""
         if (folder, root) not in self._folders:
             self._folders[folder, root] = self._look(folder, root)
         return self._folders[folder, root]

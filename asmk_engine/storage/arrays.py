@@ -1,9 +1,9 @@
 """Array files: named arrays in one file of the safetensors layout, mapped read-only.
 
-The layout is 8 bytes of header length, a JSON header, and the arrays back to back without holes. Wider items come
-first and the header is padded, so that every array is aligned. The last array, `checksums`, holds the crc32 of each
-MiB of everything before it, which is compared when something in that MiB is first asked for. Any safetensors reader can
-open the files; nothing in them can execute.
+The layout is 8 bytes of header length, a JSON header, and the arrays, contiguous. Wider items come first and the header
+is padded, so that every array is aligned. The last array, `checksums`, holds the crc32 of each MiB of everything before
+it; a MiB is verified when anything in it is first accessed. Any safetensors reader can open the files; nothing in them
+can execute.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from asmk_engine.storage import system
 from asmk_engine.storage.folder import TEMPORARY, Folder, storage_errors
 
 BLOCK = 1 << 20
-TASK = 16 * BLOCK  # what a thread checks at a time
+TASK = 16 * BLOCK  # bytes that a thread checks at a time
 ALIGNMENT = 64
 MAX_HEADER = 1 << 20
 CHECKSUMS = "checksums"
@@ -35,9 +35,10 @@ _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 
 
 class Blocks:
-    """The blocks of a mapped file, each compared with its checksum when it is first asked for.
+    """The blocks of a mapped file, each verified against its checksum on first access.
 
-    data  the bytes that have checksums, of one crc32 for each MiB in `sums`
+    data  the bytes with checksums
+    sums  one crc32, little-endian uint32, for each MiB of `data`
     """
 
     def __init__(self, path: Path, data: memoryview, sums: bytes) -> None:
@@ -47,24 +48,24 @@ class Blocks:
         self._count()
 
     def _count(self) -> None:
-        """How many blocks before each one were not compared yet, and at last of all."""
+        """Count the unverified blocks before each block; the last count is that of all blocks."""
         self._before = np.concatenate([[0], np.cumsum(np.frombuffer(self._compared, np.uint8) == 0)])
         self._left = int(self._before[-1])
 
     @property
     def whole(self) -> bool:
-        """Whether every block was compared."""
+        """Whether every block was verified."""
         return not self._left
 
     def check(self, begin: int, end: int) -> None:
-        """Compare the blocks of bytes `begin` to `end` that were not compared yet; DamagedError for an altered one."""
+        """Verify the not yet verified blocks of bytes `begin` to `end`. Raises DamagedError for an altered one."""
         if self._left and begin < end:
             first, last = max(begin, 0) // BLOCK, min(-(-end // BLOCK), len(self._compared))
             if 0 in self._compared[first:last]:
                 self._compare(number for number in range(first, last) if not self._compared[number])
 
     def check_many(self, begins: np.ndarray, ends: np.ndarray) -> None:
-        """`check` for many spans of bytes at once, [n] int64 each."""
+        """Apply `check` to many spans of bytes at once, [n] int64 each."""
         if not self._left:
             return
         first, last = begins // BLOCK, -(-ends // BLOCK)
@@ -77,7 +78,7 @@ class Blocks:
             self._compare(number for number in touched.tolist() if not self._compared[number])
 
     def check_all(self) -> None:
-        """Compare every block, also those that were compared before."""
+        """Verify every block, even if verified before."""
         altered = np.flatnonzero(_checksums(self._data, len(self._data)) != np.frombuffer(self._sums, "<u4"))
         if len(altered):
             raise self._altered(int(altered[0]))
@@ -105,11 +106,11 @@ class Blocks:
 class ArrayFile:
     """The arrays of a mapped file.
 
-    arrays     name → read-only array over the mapped bytes
-    metadata   name → text, as it was written
-    size       bytes of the file
-    begins     name → where the bytes of an array begin
-    blocks     what compares checksums; None for arrays that come from no file
+    arrays    name → read-only array over the mapped bytes
+    metadata  name → text
+    size      bytes of the file
+    begins    name → offset of the array in the file, in bytes
+    blocks    verifies checksums; None for a file without them
     """
 
     path: Path
@@ -120,9 +121,9 @@ class ArrayFile:
     blocks: Blocks | None = None
 
     def take(self, name: str, dtype: str, *shape: int | None) -> np.ndarray:
-        """The array `name`, or DamagedError unless it has this dtype and shape (None: any length).
+        """Return the array `name`. Raises DamagedError unless it has this dtype and shape (None: any length).
 
-        Its content is not compared with the checksums: see `verified` and `verify_rows`.
+        Its content is not verified: see `verified` and `verify_rows`.
         """
         array = self.arrays.get(name)
         if array is None:
@@ -134,31 +135,31 @@ class ArrayFile:
         return array
 
     def verified(self, name: str) -> np.ndarray:
-        """The array `name`, compared with its checksums; DamagedError when it was altered."""
+        """Return the array `name` after verifying its checksums. Raises DamagedError if it was altered."""
         array = self.arrays[name]
         if self.blocks is not None:
             self.blocks.check(self.begins[name], self.begins[name] + array.nbytes)
         return array
 
     def verify_rows(self, name: str, begin: int, end: int) -> None:
-        """Compare the checksums of rows `begin` to `end` (exclusive) of an array; DamagedError when one was altered."""
+        """Verify rows `begin` to `end` (exclusive) of an array. Raises DamagedError if any was altered."""
         if self.blocks is not None:
             first, size = self.begins[name], self._row_bytes(name)
             self.blocks.check(first + begin * size, first + end * size)
 
     def verify_spans(self, name: str, begins: np.ndarray, ends: np.ndarray) -> None:
-        """`verify_rows` for many spans of rows at once, [n] int64 each; cheap when they were verified before."""
+        """Apply `verify_rows` to many spans of rows at once, [n] int64 each; cheap for rows verified before."""
         if self.blocks is not None:
             first, size = self.begins[name], self._row_bytes(name)
             self.blocks.check_many(first + begins * size, first + ends * size)
 
     def verify(self) -> None:
-        """Compare the checksum of every block, also of those seen before; DamagedError names the first altered one."""
+        """Verify every block, even if verified before. Raises DamagedError that names the first altered one."""
         if self.blocks is not None:
             self.blocks.check_all()
 
     def preload(self) -> None:
-        """Read the whole file into memory, where the system knows how."""
+        """Read the whole file into memory, if the system supports it."""
         if self.blocks is not None:
             self.blocks.preload()
 
@@ -168,7 +169,7 @@ class ArrayFile:
 
 
 def _checksums(data: memoryview, end: int) -> np.ndarray:
-    """The crc32 of each MiB of the first `end` bytes, [blocks] little-endian uint32, by all threads."""
+    """Return the crc32 of each MiB of the first `end` bytes, [blocks] little-endian uint32, computed by all threads."""
 
     def checked(begin: int) -> list[int]:
         places = range(begin, min(begin + TASK, end), BLOCK)
@@ -179,7 +180,7 @@ def _checksums(data: memoryview, end: int) -> np.ndarray:
 
 
 def write_arrays(folder: Folder, name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> int:
-    """Write arrays and their checksums as the new file `name` of the folder; returns the crc32 of the checksums."""
+    """Write arrays and their checksums as the new file `name` of the folder; return the crc32 of the checksums."""
     shapes = {key: (array.dtype, array.shape) for key, array in arrays.items()}
     with ArrayWriter(folder, name, shapes, metadata) as writer:
         for key, array in arrays.items():
@@ -188,9 +189,9 @@ def write_arrays(folder: Folder, name: str, arrays: Mapping[str, np.ndarray], me
 
 
 class ArrayWriter:
-    """Writes a file of arrays whose shapes are known beforehand, piece by piece and in any order.
+    """Writes a file of arrays whose shapes are known in advance, piece by piece and in any order.
 
-    Use it as a context manager; nothing appears under the final name before `finish`.
+    Use it as a context manager; the final name appears only at `finish`.
     """
 
     def __init__(
@@ -206,8 +207,8 @@ class ArrayWriter:
         self._header, self._checksums = _header(ordered, metadata)
         if len(self._header) > MAX_HEADER:
             raise InputError(
-                f"{folder.path / name}: its description takes {len(self._header)} bytes, a header holds {MAX_HEADER}; "
-                "shorten what the codebook says of its training, or the options of its recipe"
+                f"{folder.path / name}: its header takes {len(self._header)} bytes, the limit is {MAX_HEADER}; "
+                "shorten the training notes of the codebook or the options of its recipe"
             )
         self._begins: dict[str, int] = {}
         self._end = len(self._header)
@@ -229,18 +230,18 @@ class ArrayWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # an error in closing follows one in writing, which says more
+        with contextlib.suppress(OSError):  # an error in closing follows a more specific one in writing
             system.close(self._file)
         self._folder.remove_unfinished(self._name)
 
     def write(self, key: str, row: int, rows: np.ndarray) -> None:
-        """Put some rows of the array `key` in place, from row number `row` on."""
+        """Write some rows of the array `key`, starting at row number `row`."""
         dtype, shape = self._shapes[key]
         size = dtype.itemsize * math.prod(shape[1:])
         self._put(self._begins[key] + row * size, np.ascontiguousarray(rows, dtype).reshape(-1).view(np.uint8).data)
 
     def finish(self) -> int:
-        """Add the checksums, sync, and give the file its name; returns the crc32 of the checksums."""
+        """Add the checksums, sync, and give the file its name; return the crc32 of the checksums."""
         sums = self._block_sums()
         self._put(self._end, sums)
         with storage_errors(self._folder.path / self._name, "write the file"):
@@ -261,7 +262,7 @@ Shapes = list[tuple[str, tuple[np.dtype, tuple[int, ...]]]]
 
 
 def _header(ordered: Shapes, metadata: Mapping[str, str]) -> tuple[bytes, int]:
-    """The header, and the bytes of checksums; their number depends on its length, so that is settled by repetition."""
+    """Return the header and the size of the checksums; each depends on the other, so iterate until both are stable."""
     total = sum(math.prod(shape) * dtype.itemsize for _, (dtype, shape) in ordered)
     length = 0
     while True:
@@ -289,11 +290,11 @@ def _entry(dtype: str, shape: tuple[int, ...], begin: int, size: int) -> dict[st
 
 
 def map_arrays(folder: Folder, name: str, checksum: int | None = None, *, plain: bool = False) -> ArrayFile:
-    """Map a file of arrays; nothing is read but the checksums and the blocks of the header.
+    """Map a file of arrays; only the checksums and the blocks of the header are read.
 
-    checksum  the crc32 of the checksums that the manifest knows, when there is one
-    plain     take a safetensors file of others too, which has no checksums
-    Raises NotFoundError, StorageError, or DamagedError when header, sizes and file contradict each other.
+    checksum  the crc32 of the checksums from the manifest, if there is one
+    plain     accept a safetensors file of another program too, which has no checksums
+    Raises NotFoundError or StorageError, and DamagedError if header, sizes and file contradict each other.
     """
     data = folder.map(name)
     path = folder.path / name
@@ -311,7 +312,7 @@ def map_arrays(folder: Folder, name: str, checksum: int | None = None, *, plain:
         raise DamagedError(f"{path}: {blocks} blocks, but not as many checksums; the file was altered")
     sums = arrays[CHECKSUMS].tobytes()
     if checksum is not None and zlib.crc32(sums) != checksum:
-        raise DamagedError(f"{path}: not the file the manifest speaks of: its checksums differ; restore a copy")
+        raise DamagedError(f"{path}: not the file that the manifest names: its checksums differ; restore a copy")
     checks = Blocks(path, data[: len(data) - len(sums)], sums)
     checks.check(0, begin)
     return ArrayFile(path, arrays, text, len(data), begins, checks)
@@ -320,7 +321,7 @@ def map_arrays(folder: Folder, name: str, checksum: int | None = None, *, plain:
 def _parse_header(data: memoryview, path: Path) -> tuple[int, dict[str, object]]:
     length = int.from_bytes(data[:8], "little") if len(data) >= 8 else MAX_HEADER
     if length >= min(MAX_HEADER, len(data) - 7):
-        raise DamagedError(f"{path}: {len(data)} bytes do not hold its header; the file was cut or is of another kind")
+        raise DamagedError(f"{path}: {len(data)} bytes do not hold its header; the file was cut or is another kind")
     try:
         entries = json.loads(bytes(data[8 : 8 + length]))
     except (ValueError, RecursionError):
@@ -331,7 +332,7 @@ def _parse_header(data: memoryview, path: Path) -> tuple[int, dict[str, object]]
 
 
 def _views(data: memoryview, entries: dict[str, object], path: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """The arrays, and where each begins."""
+    """Return the arrays and the offset of each."""
     arrays: dict[str, np.ndarray] = {}
     places: dict[str, int] = {}
     position = 0
@@ -354,7 +355,7 @@ def _views(data: memoryview, entries: dict[str, object], path: Path) -> tuple[di
 def _begin(entry: object) -> int:
     try:
         begin, end = entry["data_offsets"]  # type: ignore[index]
-        return 2 * int(begin) + (int(end) > int(begin))  # an empty array stands before the one that begins there
+        return 2 * int(begin) + (int(end) > int(begin))  # an empty array sorts before the one at the same offset
     except (KeyError, TypeError, ValueError, OverflowError):
         return -1
 

@@ -1,7 +1,7 @@
-"""A fresh interpreter for work that may crash or hang, so that it costs that process and not this one.
+"""Child interpreters for work that may crash or hang, so that only the child is lost.
 
-It is spawned, never forked, and talked to through its standard input and output. It does not import the program that
-started it, so scripts need no `if __name__ == "__main__"`.
+A child is spawned, never forked, and uses its standard input and output to communicate. It does not import the main
+script of its parent, so scripts need no `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from asmk_engine.errors import StorageError
 
-# One thread each: such processes work beside each other, and every thread reserves memory.
+# One thread each: several such processes run in parallel, and every thread reserves memory.
 _LIBRARIES = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM")
 _ONE_THREAD = {f"{library}_THREADS": "1" for library in _LIBRARIES}
 
@@ -25,9 +25,9 @@ _ONE_THREAD = {f"{library}_THREADS": "1" for library in _LIBRARIES}
 class ChildProcess:
     """An interpreter that runs `program`, and the pipes to it.
 
-    name, cure   for the error when the system starts no more processes
-    environment  variables that it gets beside those of this process
-    expired      whether it was ended for taking too long
+    name, cure   for the error message if the process cannot be started
+    environment  variables added to those of this process
+    expired      whether it was killed because it took too long
     """
 
     def __init__(self, program: str, name: str, cure: str, environment: Mapping[str, str] | None = None) -> None:
@@ -47,7 +47,7 @@ class ChildProcess:
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Inside, the process is ended once so many seconds have passed."""
+        """Kill the process if the block takes longer than `seconds`."""
         watch = threading.Timer(seconds, self._expire)
         watch.start()
         try:
@@ -60,18 +60,18 @@ class ChildProcess:
         self.kill()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self._process.kill()
 
     def close(self, patience: float = 0.0) -> int:
-        """End the process unless it ends by itself within `patience` seconds, give back its pipes; its status."""
+        """Wait `patience` seconds for the process to end, else kill it; close its pipes and return its exit status."""
         try:
             code = self._process.wait(patience)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
         for pipe in (self.requests, self.answers):
-            with contextlib.suppress(OSError):  # the last request may not have gone out
+            with contextlib.suppress(OSError):  # the last request may still be unsent
                 pipe.close()
         return code
 
@@ -82,7 +82,7 @@ def _pipe(pipe: Any) -> BinaryIO:
 
 
 def told_end(code: int) -> str:
-    """How a process of that status ended, in words: `ended by signal 11 SIGSEGV`."""
+    """Return how a process with this exit status ended: `ended by signal 11 SIGSEGV`."""
     if code >= 0:
         return f"ended with status {code}"
     names = {number.value: f" {number.name}" for number in signal.Signals}
@@ -90,7 +90,7 @@ def told_end(code: int) -> str:
 
 
 def serve_parent() -> tuple[BinaryIO, BinaryIO]:
-    """Inside such a process: the requests of the parent, and where answers go. The parent decides when to stop."""
+    """Inside a child: return the stream of requests and the stream for answers. The parent decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else is printed must not mix with the answers

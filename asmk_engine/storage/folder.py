@@ -1,9 +1,8 @@
-"""Durable folders: the only module that writes, renames, syncs and removes what must last.
+"""Durable folders: the only module that writes, renames, syncs and removes durable files.
 
 A file is written under a temporary name, synced, and renamed to its final name; it then never changes.
-Only a manifest is replaced, atomically, as the last step of a commit. Temporary names end in `.tmp`, so that
-whatever a killed writer left behind is recognised and removed by the next one. What the disk does for it stands in
-`system`.
+Only a manifest is replaced, atomically, as the last step of a commit. Temporary names end in `.tmp`, so that the next
+writer recognises and removes what a killed writer left behind. The calls to the operating system are in `system`.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _HDF5_CAUSE = re.compile(r"\berrno = ([1-9]\d*)\b")
 _CURES = {
     errno.ENOSPC: "free some space and run the same command again",
     errno.EDQUOT: "free some space and run the same command again",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose a disk that takes large ones",
-    errno.EROFS: "choose a folder that can be written",
-    errno.EACCES: "choose a folder that you may write, or change its permissions",
-    errno.EPERM: "choose a folder that you may write, or change its permissions",
-    errno.ENOLCK: "use a disk that can lock files",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose a disk that supports large files",
+    errno.EROFS: "choose a writable folder",
+    errno.EACCES: "choose a folder with write permission, or change its permissions",
+    errno.EPERM: "choose a folder with write permission, or change its permissions",
+    errno.ENOLCK: "use a disk that supports file locks",
     errno.EMFILE: "raise the limit on open files (ulimit -n) and run the same command again",
 }
 
@@ -42,7 +41,7 @@ _CURES = {
 def storage_errors(path: Path, doing: str) -> Iterator[None]:
     """Turn an OSError inside the block into a StorageError that names the path, the cause and the cure.
 
-    Likewise what HDF5 says of the system: by OSError while it writes, by RuntimeError when it closes a file.
+    Errors of the system that HDF5 reports are included: OSError while it writes, RuntimeError when it closes a file.
     """
     try:
         yield
@@ -50,46 +49,46 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
         number, reason = _cause(error)
         if number is None and not isinstance(error, OSError):
             raise
-        cure = _CURES.get(number or 0, "nothing that was stored before is changed")
+        cure = _CURES.get(number or 0, "previously stored data is unchanged")
         raise StorageError(f"{path}: cannot {doing}: {reason}; {cure}") from error
 
 
 def _cause(error: OSError | RuntimeError) -> tuple[int | None, str]:
-    """The number of a system error, and its words on one line; of a whole paragraph of HDF5 the system's own."""
-    told = _HDF5_CAUSE.search(str(error))
-    if told:
-        return int(told[1]), os.strerror(int(told[1]))
+    """Return the errno and one-line message of a system error; HDF5's long text is reduced to the system's message."""
+    found = _HDF5_CAUSE.search(str(error))
+    if found:
+        return int(found[1]), os.strerror(int(found[1]))
     words = error.strerror if isinstance(error, OSError) else None
     return getattr(error, "errno", None), " ".join(str(words or error).split())
 
 
 class Folder:
-    """A folder whose files are written once, synced and never changed; every method raises StorageError."""
+    """A folder whose files are written once, synced and never changed; every method may raise StorageError."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
     def make(self) -> None:
-        """Make the folder and its parents where they are missing, each durable in the one above."""
+        """Create the folder and missing parents, each made durable in its parent."""
         missing = [path for path in (self.path, *self.path.parents) if not path.is_dir()]
         with storage_errors(self.path, "make the folder"):
             for path in reversed(missing):
                 system.make_folder(path)
-            for path in missing or [self.path]:  # one that was there may be too young to last
-                with contextlib.suppress(PermissionError):  # a parent that may be entered, not read, cannot be synced
+            for path in missing or [self.path]:  # an existing one may not be durable yet
+                with contextlib.suppress(PermissionError):  # an unreadable parent cannot be synced
                     system.sync_folder(path.parent)
 
     def names(self) -> list[str]:
-        """Sorted names of the files in the folder; empty when there is no folder."""
+        """Return the sorted names of the files in the folder; empty if the folder does not exist."""
         with storage_errors(self.path, "list the folder"):
             return sorted(system.names(self.path)) if self.path.is_dir() else []
 
     def temporary(self, name: str) -> Path:
-        """Where a file that will be called `name` is written before it is complete."""
+        """Return the path where the file `name` is written until it is complete."""
         return self.path / f"{name}{TEMPORARY}"
 
     def write(self, name: str, chunks: Iterable[bytes | memoryview], what: str = "the file") -> None:
-        """Write, sync and rename a new file; the folder itself still has to be synced. Errors call it `what`."""
+        """Write, sync and rename a new file, called `what` in errors; the folder itself must still be synced."""
         self._write_temporary(name, chunks, what)
         self.publish(name)
 
@@ -106,16 +105,16 @@ class Folder:
             system.sync_file(temporary)
 
     def create(self, name: str) -> IO[bytes]:
-        """Open the temporary file of `name` for writing and reading; `publish` gives it its name."""
+        """Open the temporary file of `name` for writing and reading; `publish` gives it its final name."""
         with storage_errors(self.path / name, "write the file"):
             return system.create(self.temporary(name))
 
     def remove_unfinished(self, name: str) -> None:
-        """Remove the temporary file of `name` where it was not published."""
+        """Remove the temporary file of `name` if it was not published."""
         self.remove(f"{name}{TEMPORARY}")
 
     def publish(self, name: str) -> None:
-        """Sync the finished temporary file of `name` and give it its final name, replacing an older one."""
+        """Sync the finished temporary file of `name` and rename it to its final name, replacing an older file."""
         temporary = self.temporary(name)
         with storage_errors(self.path / name, "write the file"), _removed_on_error(temporary):
             system.sync_file(temporary)
@@ -127,7 +126,7 @@ class Folder:
             system.sync_folder(self.path)
 
     def remove(self, name: str) -> None:
-        """Remove a file if it is there; one that cannot be removed now is left for the next writer."""
+        """Remove a file if it exists; one that cannot be removed now is left to the next writer."""
         with (
             storage_errors(self.path / name, "remove the file"),
             contextlib.suppress(FileNotFoundError, PermissionError, IsADirectoryError),
@@ -135,33 +134,33 @@ class Folder:
             system.remove(self.path / name)
 
     def move(self, name: str, target: Folder) -> None:
-        """Give a file to another folder of the same disk; both folders still have to be synced."""
+        """Move a file to another folder on the same disk; both folders must still be synced."""
         with storage_errors(self.path / name, f"move the file to {target.path}"):
             system.replace(self.path / name, target.path / name)
 
     def remove_leftovers(self, ours: re.Pattern[str], keep: Container[str] = ()) -> None:
-        """Remove files whose names, without `.tmp`, are of the pattern `ours` and not in `keep`.
+        """Remove files whose names, without `.tmp`, match the pattern `ours` and are not in `keep`.
 
-        That is what a killed writer left behind; only the holder of the lock may call this.
+        These are the leftovers of a killed writer; only the holder of the lock may call this.
         """
         for name in self.names():
             if name not in keep and ours.fullmatch(name.removesuffix(TEMPORARY)):
                 self.remove(name)
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Return the size of a file in bytes."""
         with storage_errors(self.path / name, "read the size"):
             return system.size(self.path / name)
 
     def content(self, name: str) -> bytes | None:
-        """All bytes of a small file, or None when it cannot be read."""
+        """Return all bytes of a small file, or None if it cannot be read."""
         try:
             return bytes(self.map(name))
         except AsmkError:
             return None
 
     def map(self, name: str) -> memoryview:
-        """The bytes of a file, mapped read-only; NotFoundError when it is missing, DamagedError when it is no file."""
+        """Map a file read-only. Raises NotFoundError if it is missing, DamagedError if it is not a regular file."""
         path = self.path / name
         try:
             data = system.map_file(path)
@@ -171,17 +170,17 @@ class Folder:
             cure = _CURES.get(error.errno or 0, "check that the file can be read")
             raise StorageError(f"{path}: cannot map the file: {error.strerror or error}; {cure}") from error
         if data is None:
-            raise DamagedError(f"{path}: not a plain file; restore a copy")
+            raise DamagedError(f"{path}: not a regular file; restore a copy")
         return data
 
     def replace_manifest(self, names: Iterable[str], content: dict[str, Any]) -> None:
-        """Commit: replace each copy of the manifest in turn, syncing the folder after each.
+        """Commit: replace each copy of the manifest in turn and sync the folder after each.
 
-        Whenever the machine stops, at least one copy is whole, and it holds this commit or the one before.
+        If the machine stops at any point, at least one copy is complete and holds this commit or the previous one.
         """
         data = encode_manifest(content)
         copies = list(names)
-        for name in copies:  # all content is on the disk before the first copy is replaced
+        for name in copies:  # all content must be on disk before the first copy is replaced
             self._write_temporary(name, [data])
         for name in copies:
             self.publish(name)
@@ -189,19 +188,22 @@ class Folder:
 
 
 def encode_manifest(content: dict[str, Any]) -> bytes:
-    """Canonical JSON of `content` with a crc32 of itself under `checksum`."""
+    """Return the canonical JSON of `content`, with its crc32 under `checksum`."""
     body = _canonical(content)
     return _canonical({**content, "checksum": zlib.crc32(body)}) + b"\n"
 
 
 def decode_manifest(data: bytes, path: Path) -> dict[str, Any]:
-    """What `encode_manifest` wrote; DamagedError when it is cut or altered, FormatError when it is something else."""
+    """Return the content that `encode_manifest` encoded.
+
+    Raises DamagedError if `data` is truncated or altered, FormatError if it is something else.
+    """
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
-        raise DamagedError(f"{path}: not readable as JSON: the manifest is cut or altered") from None
+        raise DamagedError(f"{path}: not readable as JSON: the manifest is truncated or altered") from None
     if not isinstance(content, dict) or "kind" not in content:
-        raise FormatError(f"{path}: not a manifest of asmk-engine: it names no kind")
+        raise FormatError(f"{path}: not a manifest of asmk-engine: it has no kind")
     checksum = content.pop("checksum", None)
     if checksum != zlib.crc32(_canonical(content)):
         raise DamagedError(f"{path}: the checksum does not match: the manifest was altered")
@@ -213,7 +215,7 @@ def _canonical(content: dict[str, Any]) -> bytes:
 
 
 class WriterLock:
-    """The right to write to a folder, held by at most one process; the operating system frees it when we die."""
+    """An exclusive lock for writing to a folder; the operating system releases it when the process ends."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK

@@ -1,7 +1,7 @@
-"""Opening HDF5 files: first in a process with limited memory and time, then here.
+"""Open HDF5 files safely: first in a process with limited memory and time, then in this one.
 
-HDF5 is a large library that was not written with hostile files in mind. One process, started when it is first needed,
-looks at every file before this one opens it; a file that makes it crash, hang or grow costs that process only.
+HDF5 is a large library that was not designed for hostile files. A child process, started on first use, inspects every
+file before this process opens it; a file that makes HDF5 crash, hang or exhaust memory affects only the child.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from asmk_engine.storage.child_process import ChildProcess
 SECONDS = 60.0
 BYTES_PER_SECOND = 10e6  # a large file may take longer
 _BOOTSTRAP = "from asmk_engine.storage.hdf5_inspection import main; main()"
-_CURE = "it may be damaged or mean harm; get it again from where it came"
+_CURE = "it may be damaged or malicious; get it again from its source"
 
 
 def open_hdf5(path: Path) -> h5py.File:
-    """Open a file for reading after it was inspected.
+    """Inspect a file and open it for reading.
 
-    Raises OSError with what HDF5 says of a broken file, InputError for one with links, values, filters or claims that
-    lead out of it, and DamagedError for one that cannot be inspected in bounded time.
+    Raises OSError with HDF5's message for a broken file, InputError for one with links, values, filters or sizes that
+    reach outside it, and DamagedError for one that cannot be inspected in bounded time.
     """
     status = os.stat(path)
     stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
@@ -39,7 +39,7 @@ def open_hdf5(path: Path) -> h5py.File:
 
 @functools.lru_cache(maxsize=4096)
 def _inspect_once(path: Path, stamp: tuple[int, ...]) -> None:
-    """Raise what inspection found; `stamp` names the state of the file, so that a changed one is inspected again."""
+    """Raise the errors found by inspection; `stamp` identifies the file's state: a changed file is inspected again."""
     with _lock:
         verdict = _process().ask(path.absolute(), SECONDS + stamp[2] / BYTES_PER_SECOND)
     if "refused" in verdict:
@@ -49,14 +49,14 @@ def _inspect_once(path: Path, stamp: tuple[int, ...]) -> None:
 
 
 class _Process:
-    """The inspecting process."""
+    """The process that inspects files."""
 
     def __init__(self) -> None:
         self._child = ChildProcess(_BOOTSTRAP, "a process that inspects files", "end other programs and try again")
         atexit.register(self.close)
 
     def ask(self, path: Path, seconds: float) -> dict[str, Any]:
-        """The verdict on a file; DamagedError when the process died of it or took too long."""
+        """Return the verdict on a file. Raises DamagedError if the process crashed or took too long."""
         try:
             with self._child.within(seconds):
                 self._child.requests.write(json.dumps(str(path)).encode() + b"\n")
@@ -82,7 +82,7 @@ def _process() -> _Process:
 
 
 def _start_over() -> None:
-    """In a forked child: the pipes belong to the parent, and a thread that is gone may be using them."""
+    """Reset this module in a forked child: the pipes belong to the parent, and a vanished thread may have used them."""
     global _lock
     _lock = threading.Lock()
     _process.cache_clear()

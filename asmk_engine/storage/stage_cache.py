@@ -1,10 +1,10 @@
-"""The work folder: every stage of the work is kept under what it was made from, and made again only where it is not.
+"""The work folder: the result of every stage is stored under a digest of its inputs and reused if it exists.
 
-    WORK/<stage>-<16 hex>/numbers.json   what was measured, written last: a stage without it was not finished
-    WORK/<stage>-<16 hex>/...            what was made
+    WORK/<stage>-<16 hex>/numbers.json   measurements, written last: a stage without it is unfinished
+    WORK/<stage>-<16 hex>/...            output files
 
-The 16 hexadecimal digits are the start of the sha256 of the inputs: names, sizes, seeds, and the digits of the stages
-before. Whatever another input changes has another folder.
+The 16 hexadecimal digits are the start of the sha256 of the inputs: names, sizes, seeds, and the digits of earlier
+stages. A different input therefore has a different folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NUMBERS = "numbers.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage: its folder, its digits, and what was measured, JSON values."""
+    """A finished stage: its folder, its digits, and its measurements as JSON values."""
 
     path: Path
     key: str
@@ -33,16 +33,16 @@ class Stage:
 
 
 class StageCache:
-    """Makes stages, or takes them from the work folder; one process at a time (see `folder.WriterLock`).
+    """Runs stages, or reuses them from the work folder; one process at a time (see `folder.WriterLock`).
 
-    version  raised when a stage makes something else than it did, so that what older programs left is not used
+    version  increased when a stage changes its output, so that results of older programs are not reused
     """
 
     def __init__(self, folder: Path, version: int = 1) -> None:
         self.folder, self.version = folder, version
 
     def stage(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]) -> Stage:
-        """The stage `name` of these inputs, JSON values; `make` gets an empty folder and returns what it measured."""
+        """Return the stage `name` for these inputs, JSON values; `make` fills an empty folder, returns measurements."""
         key = key_of({"stage": name, "version": self.version, **inputs})
         path = self.folder / f"{name}-{key}"
         numbers = _read(path / NUMBERS)
@@ -57,19 +57,19 @@ class StageCache:
 
 
 def key_of(content: Mapping[str, Any]) -> str:
-    """The first 16 hexadecimal digits of the sha256 of JSON values; their order in a mapping changes nothing."""
+    """Return the first 16 hexadecimal digits of the sha256 of JSON values; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a finished stage measured, or None where there is none, or no readable one: it is made again then."""
+    """Return the measurements of a finished stage, or None if it is missing or unreadable, so that it runs again."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return dict(json.loads(path.read_bytes())["numbers"])
     return None
 
 
 def _clear(path: Path) -> None:
-    """An empty folder, without what an unfinished stage left in it."""
+    """Make the folder empty, removing the output of an unfinished stage."""
     with storage_errors(path, "clear the folder"):
         if path.exists():
             shutil.rmtree(path)

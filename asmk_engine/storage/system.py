@@ -1,7 +1,7 @@
-"""What a durable folder asks of the operating system, one function for each request.
+"""The operating system calls of durable folders, one function each.
 
-Whatever must last goes through these, so that a test can record the requests, refuse any of them, or stop the world
-after one. They raise OSError; `folder` turns it into the errors of this package.
+All durable writes use these functions, so that a test can record the calls, make any of them fail, or stop after one.
+They raise OSError; `folder` turns it into the errors of this package.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import sys
 from pathlib import Path
 from typing import IO
 
-# MADV_POPULATE_READ of Linux 5.14, which Python does not name, and the request to read ahead.
+# MADV_POPULATE_READ of Linux 5.14, for which Python has no name, and MADV_WILLNEED.
 _PRELOADING = [22, mmap.MADV_WILLNEED] if sys.platform == "linux" else []
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder in an existing one; nothing happens when it is there."""
+    """Create a folder in an existing one, unless it exists."""
     path.mkdir(exist_ok=True)
 
 
 def names(path: Path) -> list[str]:
-    """The names in a folder, in no order."""
+    """Return the names in a folder, in arbitrary order."""
     return os.listdir(path)
 
 
@@ -35,7 +35,7 @@ def create(path: Path) -> IO[bytes]:
 
 
 def write(file: IO[bytes], place: int, data: bytes | memoryview) -> None:
-    """Put bytes at a place of an open file."""
+    """Write bytes at an offset of an open file."""
     file.seek(place)
     left = memoryview(data)
     while left.nbytes:
@@ -43,7 +43,7 @@ def write(file: IO[bytes], place: int, data: bytes | memoryview) -> None:
 
 
 def resize(file: IO[bytes], size: int) -> None:
-    """Cut an open file, or lengthen it by zeros."""
+    """Truncate an open file, or extend it with zeros."""
     file.truncate(size)
 
 
@@ -53,14 +53,14 @@ def close(file: IO[bytes]) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make the content of a file durable; a name may be lost until its folder is synced."""
+    """Make the content of a file durable; its name may be lost until the folder is synced."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
-    if os.name == "nt":  # Windows cannot open a folder for syncing; its renames are journalled
+    if os.name == "nt":  # Windows cannot open a folder to sync it; its renames are journalled
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -70,7 +70,7 @@ def sync_folder(path: Path) -> None:
 
 
 def replace(old: Path, new: Path) -> None:
-    """Give a file another name, atomically, in place of the file that has it."""
+    """Rename a file atomically, replacing an existing file."""
     os.replace(old, new)
 
 
@@ -80,13 +80,13 @@ def remove(path: Path) -> None:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file."""
+    """Return the size of a file in bytes."""
     return path.stat().st_size
 
 
 def map_file(path: Path) -> memoryview | None:
-    """The bytes of a file, mapped read-only; None for anything but a plain file: a link, a pipe, a folder."""
-    if not stat.S_ISREG(os.lstat(path).st_mode):  # a link may lead anywhere, and opening a pipe waits for ever
+    """Map a file read-only; return None for anything but a regular file: a link, a pipe, a folder."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):  # a link may lead anywhere, and opening a pipe blocks
         return None
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
@@ -95,16 +95,16 @@ def map_file(path: Path) -> memoryview | None:
 
 
 def preload(mapped: memoryview) -> None:
-    """Read all that was mapped into memory and enter it into the tables of this process, where the system knows how."""
+    """Read all mapped bytes into memory and into the page table of this process, if the system supports it."""
     if isinstance(mapped.obj, mmap.mmap):
         for advice in _PRELOADING:
-            with contextlib.suppress(OSError):  # an older kernel knows only the second
+            with contextlib.suppress(OSError):  # an older kernel supports only the second
                 mapped.obj.madvise(advice)
                 return
 
 
 def lock(path: Path) -> int | None:
-    """Open a file and lock it against other processes; the descriptor, or None while another process holds it."""
+    """Lock a file against other processes; return its descriptor, or None if another process holds the lock."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _lock(descriptor)
@@ -128,5 +128,5 @@ def _lock(descriptor: int) -> None:
 
 
 def unlock(descriptor: int) -> None:
-    """Free what `lock` locked."""
+    """Release the lock of `lock`."""
     os.close(descriptor)

@@ -1,1 +1,1 @@
-"""Published pickles, read without executing anything in them."""
+"""Reading of published pickles without executing anything in them."""

@@ -1,8 +1,8 @@
-"""A reader of pickles that can build nothing but plain containers, strings, numbers and numpy arrays.
+"""A reader of pickles that builds only plain containers, strings, numbers and numpy arrays.
 
-A list of allowed classes does not make the standard reader safe: a few bytes can ask it for gigabytes, number a memo
-entry in the billions or nest tuples until the interpreter dies. Here the opcodes are interpreted by `machine`, and what
-it can do is what is written there.
+A list of allowed classes does not make the standard reader safe: a few bytes can make it allocate gigabytes, number a
+memo entry in the billions or nest tuples until the interpreter crashes. Here `machine` interprets the opcodes, and it
+can do only what it implements.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _MOST_SHARED = 1_000_000
 
 
 def read_plain_pickle(path: Path | str, max_bytes: int = MAX_BYTES) -> Any:
-    """The value in a pickle of any protocol, made of None, bool, int, float, str, bytes, containers and numpy arrays.
+    """Return the value in a pickle of any protocol: None, bool, int, float, str, bytes, containers and numpy arrays.
 
-    Strings of Python 2 are read as latin-1; what follows the end of the pickle is not looked at.
+    Strings of Python 2 are read as latin-1; data after the end of the pickle are ignored.
 
-    raises  FormatError for a file that is no pickle or needs any class, function or extension (named in the message)
-            DamagedError for one that is cut, altered, or asks for more than its size can hold
-            NotFoundError, StorageError, and InputError for more than `max_bytes`
+    Raises FormatError for a file that is no pickle or needs any class, function or extension (named in the message),
+    DamagedError for one that is truncated, altered, or needs more than its size can justify, NotFoundError,
+    StorageError, and InputError for more than `max_bytes`.
     """
     path = Path(path)
     return parse_plain_pickle(read_file(path, "a pickle", max_bytes), path)
 
 
 def parse_plain_pickle(data: bytes, path: Path) -> Any:
-    """The value of the pickle in `data`; `path` is for the messages. See `read_plain_pickle`."""
+    """Return the value of the pickle in `data`; `path` is for messages. See `read_plain_pickle`."""
     try:
         value = Machine(data).run()
         _check_harmless(value, len(data))
@@ -50,22 +50,22 @@ def parse_plain_pickle(data: bytes, path: Path) -> Any:
     except DamagedError as error:
         raise DamagedError(f"{path}: {error}; {_CURE}") from None
     except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
-        raise DamagedError(f"{path}: not a sound pickle ({type(error).__name__}); {_CURE}") from None
+        raise DamagedError(f"{path}: not a valid pickle ({type(error).__name__}); {_CURE}") from None
 
 
 def _check_harmless(value: Any, size: int) -> None:
-    """Refuse what is small to hold and endless to walk through: cycles, deep nesting, lists repeated in lists."""
+    """Refuse values that are small to store but huge to traverse: cycles, deep nesting, lists repeated in lists."""
     values, _ = _measure(value, {}, set())
     if values > size + _MOST_SHARED:
-        raise DamagedError("unfolds into far more values than a file of its size can need")
+        raise DamagedError("unfolds into far more values than a file of its size can justify")
 
 
 def _measure(value: Any, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
-    """How many values a value unfolds into, and how deep it nests; `known` holds the containers already measured."""
+    """Return the number of values a value unfolds into, and its nesting depth; `known` caches measured containers."""
     if type(value) in _LEAVES or isinstance(value, np.generic):
         return 1, 0
     if type(value) not in _CONTAINERS:
-        raise FormatError(f"holds a class or an unfinished array; {READABLE}")
+        raise FormatError(f"holds a class or an incomplete array; {READABLE}")
     if id(value) in above:
         raise DamagedError("holds a container that contains itself")
     if id(value) not in known:
