@@ -203,7 +203,7 @@ def test_a_header_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
         try:
             write_arrays(store, "a", ARRAYS, {"text": "x" * length})
         except InputError as error:
-            assert "header holds" in str(error) and length > MAX_HEADER - 1000
+            assert "header takes" in str(error) and length > MAX_HEADER - 1000
         else:
             assert map_arrays(store, "a").metadata["text"] == "x" * length
     with pytest.raises(InputError):

@@ -179,7 +179,7 @@ def test_broken_labels_are_refused(tmp_path: Path, text: str, error: type[Except
 
 
 def test_labels_that_are_not_there_or_no_text_are_said(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such file; a CSV of labels was expected there"):
+    with pytest.raises(NotFoundError, match="no such file; expected a CSV of labels"):
         read_labels(tmp_path / "no.csv")
     path = tmp_path / "file.csv"
     path.write_bytes(b"image,label\n\xff,x\n")

@@ -193,7 +193,7 @@ def test_the_folder_of_a_demo_is_its_own(tmp_path: Path) -> None:
         demo.claim_folder(tmp_path / "new/demo")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="holds files that no demo made"):
+    with pytest.raises(InputError, match="holds files that are not from a demo"):
         demo.claim_folder(tmp_path / "foreign")
     with pytest.raises(InputError, match="a file is in the way"):
         demo.claim_folder(tmp_path / "foreign/letter.txt")

@@ -207,7 +207,7 @@ def test_the_folder_of_compiled_kernels(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(diagnosis, "kernel_cache_folders", lambda: [file / "cache", user])
     found = examined(machine())
     assert found.kernel_cache == str(user)
-    assert f"{file / 'cache'} cannot be written, compiled kernels go to {user}" in found.warnings[0]
+    assert f"{file / 'cache'} is not writable, compiled kernels go to {user}" in found.warnings[0]
     monkeypatch.setattr(diagnosis, "kernel_cache_folders", lambda: [file / "cache"])
     found = examined(machine())
     assert found.kernel_cache is None

@@ -135,14 +135,14 @@ def test_an_image_that_takes_for_ever_is_given_up(tmp_path: Path) -> None:
     folder = scripts(tmp_path / "photos", a="fine", b="hang", c="fine", d="fine")
     summary = extract(folder, 2, image_seconds=0.7)
     assert summary.extracted == 3
-    assert summary.failed == {"b.jpg": "took longer than 0.7 s to extract and was given up; leave the image out"}
+    assert summary.failed == {"b.jpg": "took longer than 0.7 s to extract and was stopped; leave the image out"}
 
 
 def test_what_keeps_workers_from_starting_stops_the_run(tmp_path: Path) -> None:
     folder = scripts(tmp_path / "photos", a="fine", b="fine")
     with pytest.raises(InputError, match="this extractor refuses to be made"):
         extract_images(Unmakeable(), folder, tmp_path / "one", workers=2)
-    with pytest.raises(StorageError, match="ended with status 5 while it started; use fewer workers, or none"):
+    with pytest.raises(StorageError, match="ended with status 5 while starting; use fewer workers, or none"):
         extract_images(Missing(), folder, tmp_path / "two", workers=2)
     with pytest.raises(InputError, match="workers is -1"):
         extract_images(Scripted(), folder, tmp_path / "three", workers=-1)
@@ -310,7 +310,7 @@ def test_a_folder_without_a_readable_image_is_an_error_that_says_why(tmp_path: P
         (folder / name).write_text("Dear diary")
     with pytest.raises(InputError) as caught:
         extract_images(load_extractor(), folder, tmp_path / "set", workers=1)
-    reason = f"not an image that is read here; expected {KINDS_READ}"
+    reason = f"not an image of a supported kind; expected {KINDS_READ}"
     assert str(caught.value) == (
         f"{folder}: none of 4 images could be read: a.jpg: {reason}; b.jpg: {reason}; c.jpg: {reason}; and 1 more"
     )
@@ -362,7 +362,7 @@ def test_a_target_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_read_only_target_is_a_storage_error(tmp_path: Path) -> None:
     folder = scripts(tmp_path / "photos", a="fine")
     (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(StorageError, match="choose a folder that"):
+    with pytest.raises(StorageError, match="choose a folder with write permission"):
         extract_images(Scripted(), folder, tmp_path / "closed/set", workers=0)
 
 

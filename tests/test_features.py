@@ -152,7 +152,7 @@ def test_arrays_that_contradict_each_other_are_named(tmp_path: Path) -> None:
         with h5py.File(path / "part-000000.h5", "a") as file:
             del file[key]
             file[key] = value
-        with pytest.raises(DamagedError, match="not a whole feature part"):
+        with pytest.raises(DamagedError, match="not a complete feature part"):
             FeatureSet.open(path)
 
 

@@ -175,7 +175,7 @@ def test_broken_truths_are_refused(
         (b'{"imlist": ["\xff"]}', DamagedError, "not valid JSON"),
         (b"MATLAB 5.0 MAT-file", FormatError, "neither JSON nor a pickle; supported ground truths are"),
         (b"", FormatError, "neither JSON nor a pickle"),
-        (b"\x80\x04", DamagedError, "cut or altered"),
+        (b"\x80\x04", DamagedError, "truncated or altered"),
     ],
 )
 def test_files_of_another_kind_are_refused(tmp_path: Path, data: bytes, error: type[Exception], message: str) -> None:
@@ -186,9 +186,9 @@ def test_files_of_another_kind_are_refused(tmp_path: Path, data: bytes, error: t
 
 
 def test_what_is_not_there_or_no_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match=r"no\.json: no such file; a ground truth was expected there"):
+    with pytest.raises(NotFoundError, match=r"no\.json: no such file; expected a ground truth"):
         read_ground_truth(tmp_path / "no.json")
-    with pytest.raises(InputError, match="a folder, where a ground truth was expected"):
+    with pytest.raises(InputError, match="a folder, expected a ground truth"):
         read_ground_truth(tmp_path)
 
 

@@ -268,7 +268,7 @@ def test_of_several_pictures_the_first_is_taken(tmp_path: Path, form: str, optio
 def test_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> None:
     path = stored(tmp_path / "bomb.png", png(60_000, 60_000))
     begun = time.perf_counter()
-    with pytest.raises(InputError, match=r"bomb\.png: 3600 megapixels, more than the 179 that are decoded"):
+    with pytest.raises(InputError, match=r"bomb\.png: 3600 megapixels, the limit is 179"):
         load_image(path)
     assert time.perf_counter() - begun < 0.5
 
@@ -276,7 +276,7 @@ def test_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> None:
 def test_what_exceeds_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_PIXELS", 10_000_000)
     path = stored(tmp_path / "a.png", png(4000, 3000))
-    with pytest.raises(InputError, match="12 megapixels, more than the 10 that"):
+    with pytest.raises(InputError, match="12 megapixels, the limit is 10;"):
         load_image(path)
 
 
@@ -303,9 +303,9 @@ def test_a_truncated_file_is_called_so(tmp_path: Path, form: str, kept: float) -
         (b"", "the file is empty"),
         (
             b"Dear diary, this is not a photograph.\n" * 20,
-            "not an image that is read here; expected JPEG, PNG, WebP, TIFF",
+            "not an image of a supported kind; expected JPEG, PNG, WebP, TIFF",
         ),
-        (encoded(picture(), "PPM"), "not an image that is read here"),
+        (encoded(picture(), "PPM"), "not an image of a supported kind"),
         (encoded(picture(), "WEBP")[:200], "truncated: the file ends before the image does"),
         (b"\xff\xd8\xff\xe0" + b"\0" * 50, "a.jpg: "),
     ],
@@ -421,10 +421,10 @@ def test_a_box_is_rounded_to_whole_pixels_and_may_touch_the_edge() -> None:
         ((50, 10, 40, 60), "inverted or empty"),
         ((10, 60, 40, 10), "inverted or empty"),
         ((10, 10, 10, 60), "inverted or empty"),
-        ((10.1, 10, 10.3, 60), "holds no whole pixel"),
-        ((200, 200, 300, 300), "reaches outside"),
-        ((10, 10, 102, 60), "reaches outside"),
-        ((-5, 10, 50, 60), "reaches outside"),
+        ((10.1, 10, 10.3, 60), "contains no whole pixel"),
+        ((200, 200, 300, 300), "exceeds the image"),
+        ((10, 10, 102, 60), "exceeds the image"),
+        ((-5, 10, 50, 60), "exceeds the image"),
         ((float("nan"), 0, 5, 5), "not four finite numbers"),
         ((1, 2, 3), "not four finite numbers"),
     ],

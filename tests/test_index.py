@@ -651,7 +651,7 @@ def test_more_images_than_a_segment_holds_are_refused(
 def test_a_codebook_that_says_too_much_makes_no_index(tmp_path: Path) -> None:
     codebook = random_codebook(WORDS, DIM)
     codebook.training["story"] = "x" * (1 << 20)
-    with pytest.raises(InputError, match="header holds"):
+    with pytest.raises(InputError, match="header takes"):
         Index.create(tmp_path / "index", codebook)
     del codebook.training["story"]
     assert Index.create(tmp_path / "index", codebook).images == 0

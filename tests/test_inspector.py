@@ -54,9 +54,9 @@ HOSTILE = {
     "soft link": (link("group/here", h5py.SoftLink("/plain")), "'group/here' is a soft or external link"),
     "soft link to nothing": (link("here", h5py.SoftLink("/nowhere")), "soft or external link"),
     "external link": (link("here", h5py.ExternalLink("other.h5", "/a")), "soft or external link"),
-    "virtual dataset": (virtual, "group/view: its values lie in other files"),
-    "external storage": (outside, "view: its values lie in other files"),
-    "unknown filter": (unknown_filter, "strange: filter 32015 is none"),
+    "virtual dataset": (virtual, "group/view: its values are in other files"),
+    "external storage": (outside, "view: its values are in other files"),
+    "unknown filter": (unknown_filter, "strange: filter 32015 is not built into HDF5"),
     "a claim": (claims({}), "much: claims 140737488355328 bytes"),
     "a claim with a filter": (claims({"compression": "gzip"}), "much: claims"),
 }
@@ -152,7 +152,7 @@ def test_a_process_that_grows_is_refused_its_memory(path: Path, fresh: None, mon
     grow = "from asmk_engine.storage import hdf5_inspection as i\ndef grow(path): bytearray(4 << 30)\n"
     grow += "i.inspect = grow\ni.main()"
     monkeypatch.setattr(inspector, "_BOOTSTRAP", grow)
-    with pytest.raises(InputError, match="takes more than 2147483648 bytes of memory"):
+    with pytest.raises(InputError, match="needs more than 2147483648 bytes of memory"):
         open_hdf5(path)
 
 

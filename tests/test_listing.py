@@ -95,7 +95,7 @@ def test_links_into_a_locked_place_are_told_and_the_rest_is_listed(tmp_path: Pat
         found, failures, unlisted = listed_by_ordinary_user(tmp_path / "photos")
     assert found == ["a.jpg", "z.jpg"] and failures == {}
     assert unlisted == {
-        str(tmp_path / "photos" / name): "cannot be looked at: Permission denied" for name in ("b.jpg", "folder")
+        str(tmp_path / "photos" / name): "cannot be examined: Permission denied" for name in ("b.jpg", "folder")
     }
 
 
@@ -108,14 +108,14 @@ def test_a_locked_input_among_others_is_told_and_alone_is_an_error(tmp_path: Pat
             {},
             {
                 str(locked): "the folder cannot be listed: Permission denied",
-                str(below): "cannot be looked at: Permission denied",
+                str(below): "cannot be examined: Permission denied",
             },
         ]
         kind, message = listed_by_ordinary_user(locked)
         assert kind == "InputError"
         assert message.startswith(f"{locked}: no images found: the folder cannot be listed: Permission denied;")
         kind, message = listed_by_ordinary_user(below, locked)
-        assert kind == "InputError" and "cannot be looked at: Permission denied, and so 1 more;" in message
+        assert kind == "InputError" and "cannot be examined: Permission denied (and 1 more);" in message
 
 
 def test_what_a_list_names_in_a_locked_folder_is_told(tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def test_a_link_to_a_disk_that_is_away_is_told(tmp_path: Path) -> None:
     link(tmp_path / "loop", "loop")
     found = find_images(tmp_path)
     assert names(found) == ["a.jpg"]
-    assert found.unlisted == {str(tmp_path / name): "a link that leads nowhere" for name in ("nas", "loop")}
+    assert found.unlisted == {str(tmp_path / name): "a broken link" for name in ("nas", "loop")}
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(InputError, match=r": no images found: a link that leads nowhere, and so 1 more; check"):
+    with pytest.raises(InputError, match=r": no images found: a broken link \(and 1 more\); check"):
         find_images(tmp_path)
 
 
@@ -327,7 +327,7 @@ def test_different_files_of_one_name_are_told_at_once(tmp_path: Path, count: int
     message = str(caught.value)
     assert message.count(" would both be named ") == min(count, 3)
     assert f"{tmp_path}/one/00.jpg and {tmp_path}/two/00.jpg would both be named '00.jpg'" in message
-    assert f"'{more}; index the folders one after the other, the second with --prefix NAME, which keeps both" in message
+    assert f"'{more}; index the folders one after the other, the second with --prefix NAME, to keep both" in message
     assert "\n" not in message
 
 
@@ -358,7 +358,7 @@ def test_a_prefix_begins_all_names(tmp_path: Path, prefix: str) -> None:
 @pytest.mark.parametrize("prefix", ["/", "/card", "..", "a/../b", "a//b", "./a", "card//", "n\0l", "\ud800"])
 def test_a_prefix_that_cannot_begin_a_name_is_refused(tmp_path: Path, prefix: str) -> None:
     store(tmp_path, "a.jpg")
-    with pytest.raises(InputError, match="cannot begin the name of an image; expected a path such as card2") as caught:
+    with pytest.raises(InputError, match="cannot start the name of an image; expected a path such as card2") as caught:
         find_images(tmp_path, prefix=prefix)
     str(caught.value).encode()
 
@@ -432,7 +432,7 @@ def test_files_without_an_extension_are_taken_when_asked_for(tmp_path: Path) -> 
     store(tmp_path, "one", "s/two", content=JPEG)
     store(tmp_path, "three", "four.dat", content=b"no image")
     store(tmp_path, "five.dat", content=JPEG)
-    cure = "it holds 3 files without an extension: --all-files takes those that are images$"
+    cure = "it holds 3 files without an extension: --all-files accepts those that are images$"
     with pytest.raises(InputError, match=cure):
         find_images(tmp_path)
     found = find_images(tmp_path, every_file=True)
@@ -476,11 +476,11 @@ def test_big_endian_utf_16_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a.jpg\r\nb.jpg\r\n".encode("utf-16-le"), "zero bytes, as UTF-16 without its byte order mark"),
-        ("a.jpg\nä.jpg\n".encode("utf-16-be"), "zero bytes, as UTF-16 without its byte order mark"),
-        (b"\xff\xfea\0\n", "begins as UTF-16 and is broken at byte"),
-        ("ä.jpg\nö.jpg\n".encode("latin-1"), "2 of the 2 lines of the list, the first of them line 1, are not UTF-8"),
-        (JPEG + bytes(range(128, 256)), "1 of the 1 lines of the list, the first of them line 1, are not UTF-8"),
+        ("a.jpg\r\nb.jpg\r\n".encode("utf-16-le"), "zero bytes, like UTF-16 without its byte order mark"),
+        ("a.jpg\nä.jpg\n".encode("utf-16-be"), "zero bytes, like UTF-16 without its byte order mark"),
+        (b"\xff\xfea\0\n", "starts as UTF-16 but is invalid at byte"),
+        ("ä.jpg\nö.jpg\n".encode("latin-1"), "2 of the 2 lines of the list, first line 1, are not UTF-8"),
+        (JPEG + bytes(range(128, 256)), "1 of the 1 lines of the list, first line 1, are not UTF-8"),
     ],
     ids=["utf-16-le", "utf-16-be", "cut", "latin-1", "a photograph"],
 )
@@ -515,7 +515,7 @@ def test_paths_below_the_current_folder_are_told(tmp_path: Path, monkeypatch: py
     listed.write_text("photos/a.jpg\nc.jpg\ngone.jpg\n")
     found = find_images(listed)
     assert names(found) == ["c.jpg", "gone.jpg"]
-    assert "not beside the list, but below the current folder" in found.failures["photos/a.jpg"]
+    assert "not next to the list, but below the current folder" in found.failures["photos/a.jpg"]
     monkeypatch.chdir(tmp_path / "lists")
     assert names(find_images("list.txt")) == ["photos/a.jpg", "c.jpg", "gone.jpg"]
 
@@ -540,9 +540,9 @@ def test_lines_that_name_no_file_fail_each_for_its_reason(tmp_path: Path) -> Non
     found = find_images(tmp_path / "list.txt")
     assert names(found) == ["a.jpg", "dangling.jpg", "gone.jpg"]
     assert found.failures.keys() == {"folder", "pipe", long, "."}
-    assert found.failures["folder"].startswith("is a folder; a list names files")
+    assert found.failures["folder"].startswith("is a folder, but a list names files")
     assert found.failures["pipe"].startswith("is a pipe or a device")
-    assert found.failures[long] == "cannot be looked at: File name too long; correct the line"
+    assert found.failures[long] == "cannot be examined: File name too long; correct the line"
 
 
 def test_a_file_named_twice_in_a_list_is_taken_once(tmp_path: Path) -> None:
@@ -562,12 +562,12 @@ def test_inputs_that_are_no_files_are_refused_in_one_line(tmp_path: Path) -> Non
     link(tmp_path / "dangling", tmp_path / "away")
     link(tmp_path / "loop.jpg", "loop.jpg")
     for name, error, message in [
-        ("dangling", NotFoundError, r"dangling: a link to .*/away, where nothing is"),
-        ("loop.jpg", NotFoundError, r"loop\.jpg: a link to loop\.jpg, where nothing is"),
+        ("dangling", NotFoundError, r"dangling: a broken link to .*/away; correct it"),
+        ("loop.jpg", NotFoundError, r"loop\.jpg: a broken link to loop\.jpg; correct it"),
         ("pipe.jpg", InputError, r"pipe\.jpg: a pipe or a device; give a folder"),
         ("n\0l", NotFoundError, "no such folder or file"),
         ("a.jpg/b.jpg", NotFoundError, "no such folder or file"),
-        ("x" * 300, StorageError, "cannot be looked at: File name too long"),
+        ("x" * 300, StorageError, "cannot be examined: File name too long"),
     ]:
         with pytest.raises(error, match=message) as caught:
             find_images([tmp_path, tmp_path / name])

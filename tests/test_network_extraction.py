@@ -231,8 +231,8 @@ def test_broken_images_are_noted_where_they_stand(
     reports: list[tuple[int, int, int]] = []
     summary = extract(extractor, folder, workers, progress=lambda *report: reports.append(report))
     assert summary.extracted == 6 and list(summary.failed) == ["0a.png", "3.png", "6a.png"]
-    assert "not an image that is read here" in summary.failed["0a.png"]
-    assert "ends before the image does" in summary.failed["3.png"] or "broken or cut" in summary.failed["3.png"]
+    assert "not an image of a supported kind" in summary.failed["0a.png"]
+    assert "ends before the image does" in summary.failed["3.png"] or "damaged or truncated" in summary.failed["3.png"]
     assert "the file is empty" in summary.failed["6a.png"]
     photos = opened(folder)
     assert photos.failures == summary.failed

@@ -101,7 +101,7 @@ def test_what_cannot_be_written_is_refused(
 
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ground_truth, path = truth_of(2), tmp_path / "ranks.npy"
-    with pytest.raises(NotFoundError, match="an array of rankings was expected"):
+    with pytest.raises(NotFoundError, match="expected an array of rankings"):
         read_ranks(path, ground_truth)
     for array, error, message in (
         (np.zeros((3, 4), int), MismatchError, "4 columns, but the ground truth has 3 queries"),

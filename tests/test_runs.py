@@ -355,7 +355,7 @@ def test_distractors_in_a_run_are_taken_for_no_image_of_the_truth() -> None:
 
 
 def test_runs_that_are_not_there_are_said(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such file; a ranking file was expected"):
+    with pytest.raises(NotFoundError, match="no such file; expected a ranking file"):
         read_run(tmp_path / "no.trec")
     with pytest.raises(StorageError):
         write_run(tmp_path / "no folder" / "run.trec", {"q": [Hit("a", 1)]}, "trec")

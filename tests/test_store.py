@@ -36,7 +36,7 @@ def test_only_plain_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "folder" / "below").mkdir()
     folder = Folder(tmp_path / "folder")
     for name in ("link", "pipe", "below"):
-        with pytest.raises(DamagedError, match=f"{name}: not a plain file"):
+        with pytest.raises(DamagedError, match=f"{name}: not a regular file"):
             folder.map(name)
         assert folder.content(name) is None
 

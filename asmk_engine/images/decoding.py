@@ -254,7 +254,7 @@ def _decode_rare_tiff(file: BinaryIO, request: _DecodingRequest) -> tuple[np.nda
     _refuse_large(tiff_size(tags), request)
     pixels = rgb_of_rare_tiff(file, tags)
     if pixels is None:
-        raise UnusableImageError("an unsupported kind of TIFF; save it as PNG or as TIFF of 8 or 16 bits")
+        raise UnusableImageError("a TIFF of an unsupported kind; save it as PNG or as TIFF of 8 or 16 bits")
     return pixels, (pixels.shape[1], pixels.shape[0])
 
 
@@ -297,7 +297,7 @@ def _unreadable(file: BinaryIO, request: _DecodingRequest, error: Exception) -> 
     elif "truncated" in text.lower() or _ends_early(file, request.kind):
         reason = "truncated: the file ends before the image does; copy it again from its source"
     elif isinstance(error, UnidentifiedImageError) and request.kind not in ("HEIC", "AVIF"):
-        reason = f"not a supported image; expected {KINDS_READ}"
+        reason = f"not an image of a supported kind; expected {KINDS_READ}"
     else:
         reason = f"damaged or truncated image data ({text or type(error).__name__}); copy it again from its source"
     return InputError(f"{shown(request.path)}: {reason}")
