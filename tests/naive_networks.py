@@ -52,7 +52,7 @@ def rectified(x: np.ndarray) -> np.ndarray:
 
 
 def largest(x: np.ndarray, pad: int = 0, ceil: bool = False) -> np.ndarray:
-    """The largest of 3 × 3 locations at every second one; `ceil`: also of a window that begins inside and ends outside."""
+    """Max pooling over 3 × 3 locations with stride 2; with `ceil` also over partial windows at the far edges."""
     wide = padded(x, pad, -np.inf)
     sides = []
     for side in wide.shape[1:]:

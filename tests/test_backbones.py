@@ -231,10 +231,10 @@ def _least(holds: Callable[[int], bool], most: int) -> int:
 
 
 def test_what_there_is_not_is_refused_with_what_there_is() -> None:
-    with pytest.raises(InputError, match="no backbone 'lenet'; there are: resnet18, resnet34"):
+    with pytest.raises(InputError, match="unknown backbone 'lenet'; choose one of resnet18, resnet34"):
         build_backbone("lenet")
     for skip in (-1, 4):
-        with pytest.raises(InputError, match=rf"skip is {skip}; resnet18 can lose 0 to 3"):
+        with pytest.raises(InputError, match=rf"skip is {skip}; expected 0 to 3 for resnet18"):
             build_backbone("resnet18", skip)
 
 
@@ -332,7 +332,7 @@ def test_a_value_that_is_not_finite_is_refused(small: dict, value: float) -> Non
     backbone = build_backbone("squeezenet1_1", 10)
     bias = small["features.0.bias"].clone()
     bias[7] = value
-    with pytest.raises(InputError, match=r"here: features.0.bias holds a NaN or infinity"):
+    with pytest.raises(InputError, match=r"here: features.0.bias contains NaN or infinity"):
         load_tensors(backbone, small | {"features.0.bias": bias}, "here")
 
 
@@ -360,13 +360,13 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [{}, {"a": 1}, [1, 2], {"state_dict": {"a": "text"}}, torch.zeros(3)])
 def test_what_is_no_state_dict_is_told(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(FormatError, match="holds no state dict"):
+    with pytest.raises(FormatError, match="contains no state dict"):
         read_tensors(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.npz", "a.safetensors"])
 def test_what_is_no_file_of_weights_is_told(tmp_path: Path, name: str) -> None:
-    with pytest.raises(NotFoundError, match="no such file of weights"):
+    with pytest.raises(NotFoundError, match="no such weight file"):
         read_tensors(tmp_path / name)
     for content in (b"", b"PK\x03\x04", b"plain words, no weights", bytes(300)):
         (tmp_path / name).write_bytes(content)

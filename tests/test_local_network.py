@@ -183,13 +183,13 @@ def test_gradients_reach_the_backbone_and_the_learned_attention() -> None:
         ({"backbone": "lenet"}, "backbone is 'lenet'; choose one of resnet18"),
         ({"attention": "none"}, "attention is 'none'; choose one of norm, learned"),
         ({"reduction": "pca"}, "reduction is 'pca'; choose one of network, post, none"),
-        ({"smoothing": 2}, "smoothing is 2; give the odd side of a window"),
-        ({"smoothing": 0}, "smoothing is 0; squeezenet1_1 takes a whole number, 1 to"),
+        ({"smoothing": 2}, "smoothing is 2; expected an odd window side"),
+        ({"smoothing": 0}, "smoothing is 0; expected a whole number, 1 to"),
         ({"smoothing": 3.0}, "smoothing is 3.0"),
-        ({"skip": 11}, "skip is 11; squeezenet1_1 takes a whole number, 0 to 10"),
+        ({"skip": 11}, "skip is 11; expected a whole number, 0 to 10, for squeezenet1_1"),
         ({"skip": -1}, "skip is -1"),
         ({"skip": True}, "skip is True"),
-        ({"dim": 0}, "dim is 0; squeezenet1_1 takes a whole number, 1 to 4096"),
+        ({"dim": 0}, "dim is 0; expected a whole number, 1 to 4096, for squeezenet1_1"),
         ({"dim": 4097}, "dim is 4097"),
         ({"std": (0.2, 0.0, 0.2)}, "std is .0.2, 0.0, 0.2.; expected three numbers greater than 0"),
         ({"mean": (0.5, 0.5)}, "mean is .0.5, 0.5.; expected three numbers"),
@@ -237,6 +237,6 @@ GOOD = json.loads(LocalOptions("resnet18").to_json())
     ids=lambda text: text[:30],
 )
 def test_a_description_that_was_altered_is_told_with_its_file(text: str) -> None:
-    with pytest.raises(DamagedError, match=r"^here: its network is not described readably") as error:
+    with pytest.raises(DamagedError, match=r"^here: its network options are not readable") as error:
         LocalOptions.from_json(text, "here")
     assert "\n" not in str(error.value)

@@ -242,9 +242,9 @@ def test_a_projection_comes_last() -> None:
     vectors = network.descriptor(pixels, GEM_SCALES).double().numpy()
     expected = [naive_global.unit(matrix @ (vector - mean)) for vector in vectors]
     np.testing.assert_allclose(projected.descriptor(pixels, GEM_SCALES).detach(), expected, atol=1e-5)
-    with pytest.raises(InputError, match=r"here: the network has a projection already"):
+    with pytest.raises(InputError, match=r"here: the network already has a projection"):
         with_projection(projected, torch.zeros(6), torch.zeros(2, 6), "here")
-    with pytest.raises(MismatchError, match=r"are \[127\] and \[6, 127\], behind 128 dimensions"):
+    with pytest.raises(MismatchError, match=r"are \[127\] and \[6, 127\], but descriptors have 128 dimensions"):
         with_projection(network, torch.zeros(127), torch.zeros(6, 127), "here")
     with pytest.raises(InputError, match="NaN or infinity"):
         with_projection(network, torch.full((128,), math.nan), torch.zeros(6, 128), "here")
@@ -301,5 +301,5 @@ def test_options_that_there_are_not(change: dict[str, object], message: str) -> 
              '{"mean": [0,0,0], "std": [1,1,1], "scales": [], "backbone": "resnet18", "surplus": 1}', "[" * 100_000]
 )  # fmt: skip
 def test_json_that_describes_no_network(text: str) -> None:
-    with pytest.raises(DamagedError, match="here: its network is not described readably"):
+    with pytest.raises(DamagedError, match="here: its network options are not readable"):
         GlobalOptions.from_json(text, "here")

@@ -124,7 +124,7 @@ def test_the_published_addresses_of_how_and_torchvision() -> None:
 
 @pytest.mark.parametrize(("name", "near"), [("how-r50", "how-r50-"), ("Resnet18", "resnet18"), ("?", "how-r18")])
 def test_an_unknown_name_gets_the_near_ones(name: str, near: str) -> None:
-    with pytest.raises(NotFoundError, match="is not the name of published weights") as error:
+    with pytest.raises(NotFoundError, match="no published weights are called") as error:
         published_weights(name)
     assert near in one_line(error)
 
@@ -198,7 +198,7 @@ def test_a_hash_that_nobody_published_is_recorded(address: str, folder: Path) ->
 @pytest.mark.parametrize(
     ("file", "sha256", "kind", "said"),
     [
-        ("good.pth", "deadbeef", DamagedError, "deadbeef was published"),
+        ("good.pth", "deadbeef", DamagedError, "expected deadbeef"),
         ("cut.pth", SHA256[:8], DamagedError, f"ended after {len(CONTENT) // 2} of {len(CONTENT)} bytes"),
         ("missing.pth", SHA256[:8], NotFoundError, "404"),
         ("busy.pth", SHA256[:8], StorageError, "503"),
@@ -219,7 +219,7 @@ def test_offline_the_error_says_which_file_to_put_where(folder: Path) -> None:
     url = f"http://127.0.0.1:{closed.server_port}"
     with pytest.raises(StorageError, match="cannot be reached") as error:
         fetch_weights(entry(url))
-    assert f"fetch {url}/good.pth with another machine and put it here: {folder / 'good.pth'}" in one_line(error)
+    assert f"fetch {url}/good.pth on another machine and put it here: {folder / 'good.pth'}" in one_line(error)
     assert Folder(folder).names() == ["lock"]
 
 
@@ -249,7 +249,7 @@ def test_a_server_that_sends_for_ever_is_stopped(address: str, folder: Path, mon
 
 def test_only_addresses_of_the_web_are_fetched(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"x")
-    with pytest.raises(InputError, match="not an address"):
+    with pytest.raises(InputError, match="not a web address"):
         download(f"file://{tmp_path}/secret", Folder(tmp_path), "copy")
     assert not (tmp_path / "copy").exists()
 
@@ -284,7 +284,7 @@ def test_a_file_put_there_by_hand_is_taken_and_recorded(
     assert weights_path(entry(address)) == folder / "good.pth"
     assert json.loads((folder / "good.pth.json").read_text())["sha256"] == SHA256
     (folder / "other.pth").write_bytes(b"something else")
-    with pytest.raises(DamagedError, match=f"{SHA256[:8]} was published"):
+    with pytest.raises(DamagedError, match=f"expected {SHA256[:8]}"):
         fetch_weights(entry(address, "other.pth"))
     assert served.asked == []  # type: ignore[attr-defined]
 

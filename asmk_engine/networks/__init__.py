@@ -1,5 +1,5 @@
-"""Networks: the convolutional backbones, what is put upon them, and the files their weights stand in.
+"""Networks: convolutional backbones, local and global networks on top of them, and their weight files.
 
-The only room, with extractors, descriptors and training, that imports torch. Pixels of every network are RGB in [0, 1],
-less the mean and over the standard deviation of ImageNet, [B, 3, H, W] float32.
+Only this package, `extractors`, `flat`, `training` and `codebooks` import torch. The input of every network is RGB
+pixels [B, 3, H, W] float32: values in [0, 1], minus the ImageNet mean, divided by the ImageNet standard deviation.
 """

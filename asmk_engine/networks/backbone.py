@@ -1,4 +1,4 @@
-"""What every backbone is: a convolutional network without its classifier, cut where the options say."""
+"""The base class of all backbones: convolutional networks without classifier, truncated as the options say."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import nn
 
 
 class Backbone(nn.Module):
-    """A fully convolutional network from pixels to a non-negative map.
+    """A fully convolutional network from pixels to a non-negative feature map.
 
-    channels    of the map, C
-    stride      pixels from one location of the map to the next
-    offset      pixel, from the centre of the first one, at which the receptive field of the first location is centred
-    least_side  shorter side of the smallest image that has a location
+    channels    number of channels of the feature map, C
+    stride      distance in pixels between neighbouring locations of the feature map
+    offset      centre of the receptive field of the first location, in pixels from the centre of the first pixel
+    least_side  shorter side of the smallest image that yields a location
     """
 
     channels: int
@@ -23,11 +23,11 @@ class Backbone(nn.Module):
     least_side: int = 1
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
+        """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
         result: torch.Tensor = super().__call__(pixels)
         return result
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, **options: Any) -> nn.Conv2d:
-    """A convolution that keeps the size but for its stride, without bias, as residual networks have them."""
+    """Return a convolution with "same" padding and no bias, as residual networks use them."""
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False, **options)

@@ -1,4 +1,4 @@
-"""Every backbone by its name, and its published weights by the files they come in."""
+"""The backbones by name, and the loading of their published weights from files."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ CLASSIFIERS = {
     for layer in ("fc", "classifier.0", "classifier.1", "classifier.3", "classifier.6")
     for part in ("weight", "bias")
 }
-"""What torchvision's networks have behind their backbones."""
+"""The tensors that torchvision's networks have after their backbones."""
 
 
 @dataclass(frozen=True)
 class BackboneKind:
     """A family of backbones.
 
-    make        builds one from its name and `skip`
-    most_skip   how many trailing parts can be dropped
-    onnx        names of its published ONNX file: their prefix, and a function of `skip`; None where there is none
+    make       builds a backbone from its name and `skip`
+    most_skip  largest number of trailing parts that can be dropped
+    onnx       tensor names of its published ONNX file: their prefix, and a function of `skip`; None without such a file
     """
 
     make: Callable[[str, int], Backbone]
@@ -52,19 +52,22 @@ BACKBONES: dict[str, BackboneKind] = {
 
 
 def build_backbone(name: str, skip: int = 0) -> Backbone:
-    """A backbone with random weights, without its last `skip` parts; InputError names what there is."""
+    """Build a backbone with random weights, without its last `skip` parts.
+
+    Raises InputError, which lists the choices, for an unknown name or a `skip` out of range.
+    """
     if name not in BACKBONES:
-        raise InputError(f"there is no backbone {name!r}; there are: {', '.join(BACKBONES)}")
+        raise InputError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
     if not 0 <= skip <= BACKBONES[name].most_skip:
-        raise InputError(f"skip is {skip}; {name} can lose 0 to {BACKBONES[name].most_skip} of its last parts")
+        raise InputError(f"skip is {skip}; expected 0 to {BACKBONES[name].most_skip} for {name}")
     return BACKBONES[name].make(name, skip)
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: object, cure: str = "") -> None:
-    """Give a module these tensors, all of them and no others.
+    """Load tensors into a module, which must have exactly these.
 
-    MismatchError names every missing, surplus and misshapen tensor; InputError a value that is not finite. The counters
-    of batches that batch normalisation keeps are not asked for.
+    Raises MismatchError, which names every missing, surplus and misshapen tensor, and InputError for a value that is
+    not finite. The batch counters of batch normalisation are ignored.
     """
     wanted = {key: value for key, value in module.state_dict().items() if not _is_counter(key)}
     given = {key: value for key, value in tensors.items() if not _is_counter(key)}
@@ -78,7 +81,7 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: 
         raise MismatchError(f"{where}: {len(faults)} tensors do not fit: {'; '.join(sorted(faults))}; {cure}")
     for key, value in given.items():
         if not torch.isfinite(value.float()).all():
-            raise InputError(f"{where}: {key} holds a NaN or infinity; get the file again")
+            raise InputError(f"{where}: {key} contains NaN or infinity; get the file again")
     module.load_state_dict(given, strict=False)
 
 
@@ -87,9 +90,10 @@ def _is_counter(key: str) -> bool:
 
 
 def load_backbone(path: Path | str, name: str, skip: int = 0) -> Backbone:
-    """The backbone `name` with the ImageNet weights in a file; what `read_tensors` raises, and MismatchError.
+    """Return the backbone `name` with the ImageNet weights of a file.
 
-    Layers that the backbone does not use, the classifier and the stages cut off, may stand in the file.
+    The file may also hold layers that the backbone does not use: the classifier and the dropped stages.
+    Raises what `read_tensors` raises, and MismatchError if the tensors do not fit.
     """
     backbone = build_backbone(name, skip)
     used = backbone_tensors(read_tensors(path), name, skip)
@@ -98,7 +102,7 @@ def load_backbone(path: Path | str, name: str, skip: int = 0) -> Backbone:
 
 
 def backbone_tensors(tensors: Tensors, name: str, skip: int) -> Tensors:
-    """Those of the tensors that the backbone uses, under its own names; what it does not use is left out."""
+    """Return the tensors that the backbone uses, under its own names, without those it does not use."""
     onnx = BACKBONES[name].onnx
     if onnx is not None and any(key.startswith(onnx[0]) for key in tensors):
         names = onnx[1](skip)
@@ -109,14 +113,14 @@ def backbone_tensors(tensors: Tensors, name: str, skip: int) -> Tensors:
 
 
 def read_tensors(path: Path | str) -> Tensors:
-    """The tensors in a file of weights, as float32 where they are of another float type.
+    """Read the tensors of a weight file; other float types become float32.
 
-    .npz files hold plain arrays; .safetensors too; everything else is read by torch, with `weights_only=True`: a state
-    dict, or one under the key `state_dict`. NotFoundError, FormatError or DamagedError name what is wrong.
+    .npz and .safetensors files hold plain arrays; everything else is read by torch with `weights_only=True`: a state
+    dict, or one under the key `state_dict`. Raises NotFoundError, FormatError or DamagedError.
     """
     path = Path(path)
     if not path.is_file():
-        raise NotFoundError(f"{path}: no such file of weights; `asmk-engine weights list` says where to get them")
+        raise NotFoundError(f"{path}: no such weight file; `asmk-engine weights list` shows where to get one")
     if path.suffix == ".npz":
         return _read_npz(path)
     if path.suffix == SUFFIX:
@@ -125,9 +129,12 @@ def read_tensors(path: Path | str) -> Tensors:
 
 
 def read_torch(path: Path) -> Any:
-    """What a file of torch holds, read with `weights_only=True`; FormatError for what is no such file or runs code."""
+    """Return the content of a torch file, read with `weights_only=True`.
+
+    Raises FormatError for other files and for files that would run code.
+    """
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch doubts other pickle protocols, and reads them
+        with warnings.catch_warnings(action="ignore"):  # torch warns about other pickle protocols, but reads them
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an altered file makes torch fail in any way: IndexError, AssertionError, struct.error
         raise _not_weights(path, error) from None
@@ -139,10 +146,10 @@ def _not_weights(path: Path, error: Exception) -> FormatError:
 
 
 def plain_tensors(content: Any, path: Path) -> Tensors:
-    """The state dict in what `read_torch` returned; FormatError when there is none."""
+    """Return the state dict in the result of `read_torch`; raises FormatError if there is none."""
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise FormatError(f"{path}: holds no state dict; expected names and tensors, or those under `state_dict`")
+        raise FormatError(f"{path}: contains no state dict; expected names and tensors, or those under `state_dict`")
     return {str(key): value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
@@ -152,9 +159,9 @@ def _read_npz(path: Path) -> Tensors:
             arrays = {key: content[key] for key in content.files}
     except Exception as error:  # an altered file makes zipfile and numpy fail in any way: zlib.error, MemoryError
         said = " ".join(str(error).split())[:120]
-        raise DamagedError(f"{path}: not a sound .npz file ({said}); get it again") from None
+        raise DamagedError(f"{path}: damaged .npz file ({said}); get it again") from None
     for key, array in arrays.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-            raise FormatError(f"{path}: its {key[:80]!r} is no array of numbers; expected weights alone")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused where it is used
+            raise FormatError(f"{path}: {key[:80]!r} is not a numeric array; expected only weights")
+    with np.errstate(over="ignore"):  # values that become infinite are refused where they are used
         return {key: torch.from_numpy(np.array(array, np.float32)) for key, array in arrays.items()}

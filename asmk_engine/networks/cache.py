@@ -1,9 +1,9 @@
-"""The folder of weights on this machine: published files once fetched.
+"""The local cache of published weights.
 
-    <cache>/weights/resnet18-f37072fd.pth         as it was published, fetched or put there by hand
+    <cache>/weights/resnet18-f37072fd.pth         the published file, fetched or put there by hand
     <cache>/weights/resnet18-f37072fd.pth.json    its sha256 when it was first seen, and where it came from
 
-A file is compared with its record each time it is asked for: one that was altered is refused by name.
+Each time a file is used, it is compared with its record; an altered file is refused.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ RECORD = ".json"
 
 
 def cache_folder() -> Path:
-    """Where files that can be fetched again are kept; it need not exist.
+    """Return the folder for files that can be fetched again; it need not exist.
 
     $ASMK_ENGINE_CACHE, else $XDG_CACHE_HOME/asmk-engine, else the folder of the platform: ~/.cache/asmk-engine,
-    ~/Library/Caches/asmk-engine on macOS, %LOCALAPPDATA%\\asmk-engine\\Cache on Windows. A relative XDG_CACHE_HOME does
-    not count (XDG Base Directory Specification). InputError when the home folder is not known.
+    ~/Library/Caches/asmk-engine on macOS, %LOCALAPPDATA%\\asmk-engine\\Cache on Windows. A relative XDG_CACHE_HOME is
+    ignored (XDG Base Directory Specification). Raises InputError if the home folder is unknown.
     """
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen)
@@ -42,17 +42,17 @@ def cache_folder() -> Path:
 
 
 def weights_folder() -> Path:
-    """Where published weights lie, and where they can be put by hand; it need not exist."""
+    """Return the folder of published weights, where they can also be put by hand; it need not exist."""
     return cache_folder() / "weights"
 
 
 def fetch_weights(entry: PublishedWeights, *, progress: Progress | None = None) -> Path:
-    """The file of published weights, downloaded unless it is there; its sha256 is recorded beside it.
+    """Return the file of published weights; download it unless it exists, and record its sha256 next to it.
 
-    progress  called with (done, total) bytes; total is 0 where the server does not say
+    progress  called with (done, total) bytes; total is 0 if the server does not send the size
 
-    Raises InputError for weights that cannot be used here, DamagedError for a file that was altered or that is not the
-    one that was published, NotFoundError and StorageError when it cannot be had; see `downloads.download`.
+    Raises InputError for weights that cannot be used here, DamagedError for a file that was altered or is not the
+    published one, and NotFoundError or StorageError if the download fails; see `downloads.download`.
     """
     _check_usable(entry)
     folder = Folder(weights_folder())
@@ -66,10 +66,10 @@ def fetch_weights(entry: PublishedWeights, *, progress: Progress | None = None) 
 
 
 def weights_path(entry: PublishedWeights) -> Path:
-    """The file of published weights on this machine, compared with its record; nothing is fetched.
+    """Return the file of published weights on this machine, compared with its record; nothing is fetched.
 
-    Raises NotFoundError that says what to run, or which file to put where; InputError and DamagedError as for
-    `fetch_weights`.
+    Raises NotFoundError, which says what to run or where to put the file, and InputError and DamagedError as
+    `fetch_weights` does.
     """
     _check_usable(entry)
     folder = Folder(weights_folder())
@@ -88,7 +88,7 @@ def _check_usable(entry: PublishedWeights) -> None:
 
 
 def _checked(folder: Folder, entry: PublishedWeights) -> Path:
-    """The file of an entry; one without a record was put there by hand, and gets its record now."""
+    """Return the checked file of an entry. A file without a record was put there by hand; its record is written now."""
     place = folder.path / entry.file
     if _read_record(folder, entry.file) is not None:
         _check_recorded(folder, entry.file)
@@ -96,7 +96,7 @@ def _checked(folder: Folder, entry: PublishedWeights) -> Path:
     digest = file_sha256(place)
     if not digest.startswith(entry.sha256):
         raise DamagedError(
-            f"{place}: its sha256 begins with {digest[:8]}, {entry.sha256} was published; remove it and "
+            f"{place}: its sha256 begins with {digest[:8]}, expected {entry.sha256}; remove it and "
             f"{by_hand(entry.url, place)}"
         )
     _record(folder, entry.file, digest, entry.url)
@@ -110,7 +110,7 @@ def _record(folder: Folder, name: str, digest: str, origin: str) -> None:
 
 
 def _read_record(folder: Folder, name: str) -> str | None:
-    """The recorded sha256, or None where there is no record; DamagedError when it is not readable."""
+    """Return the recorded sha256, or None without a record; raises DamagedError if the record is not readable."""
     path = folder.path / f"{name}{RECORD}"
     if not path.exists():
         return None
@@ -134,9 +134,9 @@ def _check_recorded(folder: Folder, name: str) -> None:
 
 
 def find_weights(sha256: str) -> Path | None:
-    """A fetched file of exactly this sha256 (64 digits), or None.
+    """Return the fetched file of exactly this sha256 (64 digits), or None.
 
-    DamagedError when the file that was recorded under it has been altered since.
+    Raises DamagedError if the file recorded under it has been altered since.
     """
     folder = Folder(weights_folder())
     for name in folder.names():

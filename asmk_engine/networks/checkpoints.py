@@ -1,4 +1,4 @@
-"""Network files of our own: options, weights and checksums in one file of the safetensors layout."""
+"""asmk-engine's own network files: options, weights and checksums in one file of the safetensors layout."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ KIND = "asmk-engine network"
 
 
 def save_checkpoint(path: Path | str, network: LocalNetwork, origin: dict[str, Any]) -> str:
-    """Write a network atomically; returns the sha256 of the file. An existing file is replaced.
+    """Write a network atomically, replacing an existing file; return the sha256 of the file.
 
-    origin  where the weights came from, JSON values, for people and for `whiten`, which looks for its own work in it
+    origin  where the weights came from, as JSON values, for people and for `whiten`, which detects its own output
     """
     return write_network(path, KIND, network, network.options.to_json(), origin)
 
 
 def write_network(path: Path | str, kind: str, network: nn.Module, options: str, origin: dict[str, Any]) -> str:
-    """Write the tensors of a network atomically, with its kind, options and origin; returns the sha256 of the file."""
+    """Write the tensors of a network atomically, with its kind, options and origin; return the sha256 of the file."""
     path = Path(path)
     folder = Folder(path.parent)
     folder.make()
@@ -49,17 +49,17 @@ def _plain(value: torch.Tensor) -> np.ndarray:
 
 
 def open_checkpoint(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
-    """The network in a file, ready to describe, and where its weights came from.
+    """Return the network of a file, in evaluation mode, and the origin of its weights.
 
-    NotFoundError, FormatError for another kind of file, DamagedError when it was altered, MismatchError when its
-    tensors are not those of its options.
+    Raises NotFoundError, FormatError for another kind of file, DamagedError if it was altered, and MismatchError if
+    its tensors do not fit its options.
     """
     path = Path(path)
     tensors, metadata = read_safetensors(path)
     if metadata.get("kind") != KIND:
         raise FormatError(
-            f"{path}: not a network of asmk-engine; make one of ImageNet weights with `asmk-engine whiten`, or of a "
-            "published checkpoint with `asmk-engine weights convert`"
+            f"{path}: not a network of asmk-engine; make one from ImageNet weights with `asmk-engine whiten`, or from "
+            "a published checkpoint with `asmk-engine weights convert`"
         )
     network = LocalNetwork(LocalOptions.from_json(metadata.get("network", ""), path))
     load_tensors(network, from_stored(tensors), path, "the file was altered: get it again")
@@ -67,13 +67,13 @@ def open_checkpoint(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
 
 
 def read_origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
-    """Where the weights of a network file came from; DamagedError when it is not readable."""
+    """Return the origin of the weights of a network file; raises DamagedError if it is not readable."""
     try:
         return from_stored(json.loads(metadata.get("origin", "{}")))
     except (ValueError, TypeError, AttributeError, RecursionError):
-        raise DamagedError(f"{path}: what it says of its origin is not readable; the file was altered") from None
+        raise DamagedError(f"{path}: its origin is not readable: the file was altered; get it again") from None
 
 
 def is_checkpoint(path: Path | str) -> bool:
-    """Whether a file is a network of our own, whole or not."""
+    """Return whether a file is an asmk-engine network, complete or damaged."""
     return kind_of_network(Path(path)) == KIND

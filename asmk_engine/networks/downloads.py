@@ -1,4 +1,4 @@
-"""Getting a published file: whole, with the hash that was promised, or not at all."""
+"""Downloads of published files: complete and with the expected hash, or not at all."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from asmk_engine.version import __version__
 
 CHUNK = 1 << 20
 MOST_BYTES = 4 << 30
-"""The largest published network is a tenth of this; a server may send for ever."""
+"""The largest published network is a tenth of this; the limit stops a server that never ends its answer."""
 TIMEOUT = 30.0
-"""Seconds without a byte after which a server is given up."""
+"""Seconds without a byte after which a download fails."""
 
 
 def download(url: str, folder: Folder, name: str, *, sha256: str = "", progress: Progress | None = None) -> str:
-    """Write what `url` sends as the new file `name` of the folder, and return its sha256.
+    """Download `url` to the new file `name` of the folder, and return its sha256.
 
-    sha256    the first hexadecimal digits that are expected; empty where nothing is known
-    progress  called with (done, total) bytes; total is 0 where the server does not say
+    sha256    the first hexadecimal digits that are expected; empty if unknown
+    progress  called with (done, total) bytes; total is 0 if the server does not send the size
 
-    The file appears under its name when all of it is there, synced, and of the promised hash; a part of it never does.
-    Raises NotFoundError when the server does not have it, StorageError when the server cannot be reached or the disk
-    refuses, DamagedError when it was cut or is of another hash, InputError for an address that is not of the web.
+    The file appears under its name only when it is complete, synced, and has the expected hash.
+    Raises NotFoundError if the server does not have it, StorageError if the server cannot be reached or the disk
+    cannot be written, DamagedError if it was cut short or has another hash, InputError if `url` is not http or https.
     """
     if not url.startswith(("http://", "https://")):
-        raise InputError(f"{url}: not an address that is fetched; expected http:// or https://")
+        raise InputError(f"{url}: not a web address; expected http:// or https://")
     digest, place = hashlib.sha256(), folder.path / name
     with _Errors(url, place):
         response = _open(url)
@@ -46,8 +46,8 @@ def download(url: str, folder: Folder, name: str, *, sha256: str = "", progress:
 
 
 def by_hand(url: str, place: object) -> str:
-    """What a person without a network can do."""
-    return f"fetch {url} with another machine and put it here: {place}"
+    """Return the instruction for getting a file without a network connection, for error messages."""
+    return f"fetch {url} on another machine and put it here: {place}"
 
 
 def _open(url: str) -> Any:
@@ -58,34 +58,34 @@ def _open(url: str) -> Any:
 def _chunks(
     response: Any, url: str, place: object, total: int, digest: Any, sha256: str, progress: Progress | None
 ) -> Iterator[bytes]:
-    """The bytes of an answer; raises before the end is told, so that a wrong file is never given its name."""
+    """Yield the bytes of a response; raises before the iterator ends, so that a wrong file never gets its name."""
     done = 0
     while chunk := _read(response, url, place):
         done += len(chunk)
         if done > MOST_BYTES:
-            raise DamagedError(f"{url}: sends more than {MOST_BYTES} bytes, which no network has; the address is wrong")
+            raise DamagedError(f"{url}: sends more than {MOST_BYTES} bytes, too many for a network; check the address")
         digest.update(chunk)
         yield chunk
         if progress:
             progress(done, total)
     if total and done != total:
-        raise DamagedError(f"{url}: ended after {done} of {total} bytes, nothing is kept; run the same command again")
+        raise DamagedError(f"{url}: ended after {done} of {total} bytes, nothing was kept; run the same command again")
     if not digest.hexdigest().startswith(sha256):
         found = digest.hexdigest()[: max(len(sha256), 8)]
         raise DamagedError(
-            f"{url}: its sha256 begins with {found}, {sha256} was published: altered on its way or replaced, nothing "
-            "is kept; run the same command again"
+            f"{url}: its sha256 begins with {found}, expected {sha256}: altered in transit or replaced, nothing was "
+            "kept; run the same command again"
         )
 
 
 def _read(response: Any, url: str, place: object) -> bytes:
-    """The next bytes; an error of the network must not look like one of the disk that they are written to."""
+    """Return the next bytes; network errors are converted here, so that they do not look like disk errors."""
     with _Errors(url, place):
         return bytes(response.read(CHUNK))
 
 
 class _Errors:
-    """Turns what urllib raises into errors that name the address and what can be done."""
+    """Context that turns urllib's exceptions into errors that name the address and the cure."""
 
     def __init__(self, url: str, place: object) -> None:
         self._url, self._place = url, place
@@ -100,7 +100,7 @@ class _Errors:
             error.close()
             raise self._refused(error) from None
         if isinstance(error, http.client.IncompleteRead):
-            raise DamagedError(f"{self._url}: ended too early, nothing is kept; run the same command again") from None
+            raise DamagedError(f"{self._url}: ended too early, nothing was kept; run the same command again") from None
         if isinstance(error, OSError | http.client.HTTPException):
             reason = getattr(error, "reason", None) or error
             said = " ".join(str(reason).split()) or type(error).__name__
@@ -111,10 +111,10 @@ class _Errors:
     def _refused(self, error: urllib.error.HTTPError) -> AsmkError:
         said = f"{self._url}: the server answered {error.code} {error.reason}"
         if error.code in (404, 410):
-            return NotFoundError(f"{said}; the file has moved: find it elsewhere and put it here: {self._place}")
+            return NotFoundError(f"{said}: the file has moved; find it elsewhere and put it here: {self._place}")
         return StorageError(f"{said}; try later, or {by_hand(self._url, self._place)}")
 
 
 def mebibytes(progress: Progress) -> Progress:
-    """A progress callback in bytes that tells another one in MiB, rounded up."""
+    """Return a progress callback in bytes that calls `progress` in MiB, rounded up."""
     return lambda done, total: progress(math.ceil(done / CHUNK), math.ceil(total / CHUNK))

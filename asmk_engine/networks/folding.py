@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it: the same function in one layer fewer."""
+"""Folding of batch normalisation into the preceding convolution: the same function with one layer fewer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ FOLLOWS = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
 
 
 def folded(network: Module) -> Module:
-    """The network, its ResNets without batch normalisation; for evaluation only, results differ in the last digits.
+    """Fold the batch normalisation of the network's ResNets, in place; return the network.
 
-    Networks that normalise before they convolve, and those without batch normalisation, stay as they are.
+    For evaluation only; results differ in the last digits. Pre-activation networks and those without batch
+    normalisation stay as they are.
     """
     for module in network.modules():
         if isinstance(module, ResNet | BasicBlock | Bottleneck):

@@ -1,4 +1,4 @@
-"""Files of networks for global descriptors: our own, those of the GeM family, and backbones that a pooling completes."""
+"""Files of global networks: asmk-engine's own, those of the GeM family, and backbones completed by a pooling."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ _GIVE = "give a global network, a checkpoint of the GeM family, or ImageNet weig
 
 
 def save_global_checkpoint(path: Path | str, network: GlobalNetwork, origin: dict[str, Any]) -> str:
-    """Write a network atomically; returns the sha256 of the file. An existing file is replaced.
+    """Write a network atomically, replacing an existing file; return the sha256 of the file.
 
-    origin  where the weights came from, JSON values, for people
+    origin  where the weights came from, as JSON values, for people
     """
     return checkpoints.write_network(path, KIND, network, network.options.to_json(), origin)
 
 
 def open_global_checkpoint(path: Path | str) -> tuple[GlobalNetwork, dict[str, Any]]:
-    """The network in a file of our own, ready to describe, and where its weights came from.
+    """Return the network of an asmk-engine file, in evaluation mode, and the origin of its weights.
 
-    NotFoundError, FormatError for another kind of file, DamagedError when it was altered, MismatchError when its
-    tensors are not those of its options.
+    Raises NotFoundError, FormatError for another kind of file, DamagedError if it was altered, and MismatchError if
+    its tensors do not fit its options.
     """
     path = Path(path)
     tensors, metadata = read_safetensors(path)
     if metadata.get("kind") != KIND:
         raise FormatError(
-            f"{path}: not a global network of asmk-engine; make one with `asmk-engine whiten-global`, or of a "
+            f"{path}: not a global network of asmk-engine; make one with `asmk-engine whiten-global`, or from a "
             "published checkpoint with `asmk-engine weights convert`"
         )
     network = GlobalNetwork(GlobalOptions.from_json(metadata.get("network", ""), path))
     load_tensors(network, from_stored(tensors), path, "the file was altered: get it again")
     if network.exponent is not None and not (network.exponent > 0).all():
-        raise DamagedError(f"{path}: an exponent of GeM is not above 0; the file was altered: get it again")
+        raise DamagedError(f"{path}: a GeM exponent is not greater than 0; the file was altered: get it again")
     return network.eval(), checkpoints.read_origin(metadata, path)
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a file of a backbone alone leaves open.
+    """The options that turn a backbone into a global network.
 
     pooling   name in `POOLINGS`
-    skip      last parts of the backbone to leave out; more where the file lacks more
-    exponent  p of GeM
+    skip      number of last parts of the backbone to leave out; more if the file lacks more
+    exponent  GeM exponent p
     """
 
     pooling: str = "gem"
@@ -74,33 +74,36 @@ class Completion:
 
 
 def open_global_network(path: Path | str, completion: Completion) -> tuple[GlobalNetwork, bool]:
-    """The network in any file that has one, and whether it was complete there.
+    """Open a global network from any supported file; return it and whether the file holds a complete one.
 
-    A file may be our own, the GeM family's, a local network, whose backbone is taken, or weights of a backbone alone.
+    The file is an asmk-engine global network, a GeM-family checkpoint, a local network, whose backbone is used, or
+    backbone weights only.
 
-    completion  the pooling is asked of every file; the rest completes a backbone, and must not contradict a whole network
-    MismatchError for a network of another pooling and for tensors that fit no backbone; InputError for a completion
-    that contradicts; what `read_tensors` raises.
+    completion  its pooling must match every file; the rest completes a backbone, and must not contradict a complete
+                network
+
+    Raises MismatchError for a network with another pooling and for tensors that fit no backbone, InputError for a
+    contradicting completion, and what `read_tensors` raises.
     """
     path = Path(path)
     kind = kind_of_network(path)
     if kind == KIND:
         return _complete(open_global_checkpoint(path)[0], completion, path), True
     if kind == checkpoints.KIND:
-        return _upon_local(checkpoints.open_checkpoint(path)[0], completion, path), False
+        return _from_local(checkpoints.open_checkpoint(path)[0], completion, path), False
     if path.suffix in (".npz", SUFFIX):
-        return _upon_backbone(read_tensors(path), completion, path), False
+        return _from_backbone(read_tensors(path), completion, path), False
     content = read_content(path)
     if is_official_global(content):
         return _complete(network_of_official(content, path), completion, path), True
-    return _upon_backbone(plain_tensors(content, path), completion, path), False
+    return _from_backbone(plain_tensors(content, path), completion, path), False
 
 
 def _complete(network: GlobalNetwork, completion: Completion, path: Path) -> GlobalNetwork:
     found = network.options.pooling
     if found != completion.pooling:
         raise MismatchError(
-            f"{path}: a network with {found} pooling, {completion.pooling} was asked for; use --extractor {found}, or "
+            f"{path}: a network with {found} pooling, expected {completion.pooling}; use --extractor {found}, or "
             "other weights"
         )
     default, own = Completion(), network.exponent.tolist() if network.exponent is not None else []
@@ -113,16 +116,16 @@ def _complete(network: GlobalNetwork, completion: Completion, path: Path) -> Glo
     return network
 
 
-def _upon_local(local: LocalNetwork, completion: Completion, path: Path) -> GlobalNetwork:
-    """A pooling upon the backbone of a local network, which sees pixels as that one does."""
+def _from_local(local: LocalNetwork, completion: Completion, path: Path) -> GlobalNetwork:
+    """Return a pooling on the backbone of a local network, with the same normalisation of pixels."""
     seen = local.options
     skip = max(seen.skip, completion.skip)
     options = GlobalOptions(seen.backbone, skip, completion.pooling, mean=seen.mean, std=seen.std)
     return _pooled(options, local.backbone.state_dict(), completion, path)
 
 
-def _upon_backbone(tensors: Tensors, completion: Completion, path: Path) -> GlobalNetwork:
-    """A pooling upon the weights of a backbone, whichever it is."""
+def _from_backbone(tensors: Tensors, completion: Completion, path: Path) -> GlobalNetwork:
+    """Return a pooling on the backbone with these weights, which is recognised by its tensors."""
     name, skip = find_backbone(tensors, completion.skip, path)
     return _pooled(GlobalOptions(name, skip, completion.pooling), tensors, completion, path)
 
@@ -137,9 +140,9 @@ def _pooled(options: GlobalOptions, tensors: Tensors, completion: Completion, pa
 
 
 def find_backbone(tensors: Tensors, least_skip: int, where: object) -> tuple[str, int]:
-    """Name and skip of the backbone whose weights these are, with as few parts left out as `least_skip` and they allow.
+    """Return name and skip of the backbone that these weights fit, with the smallest skip from `least_skip` on.
 
-    MismatchError when they are of no backbone that is known.
+    Raises MismatchError if they fit no known backbone.
     """
     published = [name for name in BACKBONES if _is_onnx(tensors, name)]
     for name in published or (name for name in BACKBONES if _may_be_of(tensors, name)):
@@ -147,13 +150,13 @@ def find_backbone(tensors: Tensors, least_skip: int, where: object) -> tuple[str
             if _fits(tensors, name, skip):
                 return name, skip
     raise MismatchError(
-        f"{where}: its {len(tensors)} tensors fit no backbone that is known, less {least_skip} of its last parts; "
-        f"known are {', '.join(BACKBONES)}; {_GIVE}"
+        f"{where}: its {len(tensors)} tensors fit no known backbone without its last {least_skip} parts; known are "
+        f"{', '.join(BACKBONES)}; {_GIVE}"
     )
 
 
 def _may_be_of(tensors: Tensors, name: str) -> bool:
-    """Whether every tensor has a name in this backbone, or in its classifier."""
+    """Return whether every tensor has a name of this backbone or its classifier."""
     return all(key in CLASSIFIERS or key in _shapes(name, 0) or key.endswith(_COUNTER) for key in tensors)
 
 
@@ -172,7 +175,7 @@ def _is_onnx(tensors: Tensors, name: str) -> bool:
 
 @functools.cache
 def _shapes(name: str, skip: int) -> dict[str, torch.Size]:
-    """The shapes of a backbone's tensors by their names; nothing is given memory for it."""
+    """Return the shapes of a backbone's tensors by name, without allocating them."""
     with torch.device("meta"):
         state = build_backbone(name, skip).state_dict()
     return {key: value.shape for key, value in state.items() if not key.endswith(_COUNTER)}

@@ -1,9 +1,9 @@
-"""One vector for an image: a backbone, a pooling, and what whitens the result.
+"""Global descriptors, one vector per image: a backbone, a pooling and a whitening.
 
     pixels ──backbone──▶ map ──pooling──▶ unit vector ──whitening──▶ unit vector  ─┐ for each scale
                                                        combined over the scales ┴──projection──▶ descriptor
 
-The GeM family (Radenović, Tolias and Chum, TPAMI 2018) and what its code pools besides: MAC, SPoC, R-MAC; and CroW.
+The GeM family (Radenović, Tolias and Chum, TPAMI 2018), the other poolings of its code, MAC, SPoC and R-MAC, and CroW.
 """
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ POOLINGS: dict[str, Pool] = {"gem": gem, "spoc": spoc, "mac": mac, "rmac": rmac,
 REGIONAL = ("none", "sum", "whitened")
 EXPONENTS = ("one", "channels")
 GEM_SCALES = (1.0, 0.5**0.5, 0.5)
-"""The scales of the GeM family without a layer that whitens; the papers of the other poolings use the first alone."""
+"""The scales of the GeM family without a whitening layer; the papers of the other poolings use only the first."""
 WHITENED_SCALES = (1.0, 2.0**0.5, 0.5**0.5)
-"""The scales of the GeM family with a layer that whitens."""
+"""The scales of the GeM family with a whitening layer."""
 
 MOST_DIMENSIONS = 8192
 
 
 @dataclass(frozen=True)
 class GlobalOptions:
-    """What a global network is made of; InputError for values that there are not.
+    """The options of a global network; raises InputError for invalid values.
 
-    backbone            name in `BACKBONES`; the last `skip` parts of it are left out
+    backbone         name in `BACKBONES`
+    skip             number of last parts of the backbone that are left out
     pooling          name in `POOLINGS`
-    exponents        of GeM: `one` p for all channels, or one for each of the `channels`
-    local_whitening  whether a linear layer is applied to every location before it is pooled
-    regional         `none`; `sum`: the squares of R-MAC are pooled apart, each to unit length, and summed; `whitened`:
-                     a linear layer, and unit length again, before the sum
-    whitening        dimensions of the linear layer behind the pooling, 0 without
-    projection       dimensions of the projection of the finished descriptor, learned apart (PCA, pairs), 0 without
-    scales           at which the network is meant to look at images; none: those of the GeM family
-    mean, std        of the pixels, RGB
+    exponents        of GeM: `one` p for all channels, or `channels`: one p per channel
+    local_whitening  whether a linear layer is applied to every location before pooling
+    regional         `none`; `sum`: the squares of R-MAC are pooled separately, each to unit length, and summed;
+                     `whitened`: a linear layer and another normalisation to unit length before the sum
+    whitening        dimensions of the linear layer after the pooling, 0 for none
+    projection       dimensions of the projection of the final descriptor, learned separately (PCA, pairs), 0 for none
+    scales           image scales the network is meant for; empty: those of the GeM family
+    mean, std        mean and standard deviation of the pixels, RGB
     """
 
     backbone: str
@@ -85,28 +86,28 @@ class GlobalOptions:
 
     @property
     def own_scales(self) -> tuple[float, ...]:
-        """The scales meant for the network: its own, else those of the GeM family with or without a whitening layer."""
+        """The scales the network is meant for: its own, else those of the GeM family, with or without whitening."""
         return self.scales or (WHITENED_SCALES if self.whitening else GEM_SCALES)
 
     def to_json(self) -> str:
-        """The options as one line of JSON."""
+        """Return the options as one line of JSON."""
         return json.dumps(to_stored(asdict(self)), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, where: object) -> GlobalOptions:
-        """The options in a line of JSON; `where` names the file in a DamagedError."""
+        """Read the options from a line of JSON; raises DamagedError, in which `where` names the file."""
         try:
             content: dict[str, Any] = from_stored(json.loads(text))
             lists = {key: tuple(float(value) for value in content.pop(key)) for key in ("mean", "std", "scales")}
             if len(lists["mean"]) != 3 or len(lists["std"]) != 3:
-                raise ValueError("mean and std are not of three colours")
+                raise ValueError("mean and std do not have three values each")
             return cls(**content, **lists)  # type: ignore[arg-type]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:
-            raise DamagedError(f"{where}: its network is not described readably ({error}); get it again") from None
+            raise DamagedError(f"{where}: its network options are not readable ({error}); get it again") from None
 
 
 class GlobalNetwork(nn.Module):
-    """A backbone with pooling and whitening; see `GlobalOptions`. A new one has random layers and p = 3."""
+    """A backbone with pooling and whitening; see `GlobalOptions`. A new network has random weights and p = 3."""
 
     def __init__(self, options: GlobalOptions, backbone: Backbone | None = None) -> None:
         super().__init__()
@@ -123,21 +124,21 @@ class GlobalNetwork(nn.Module):
 
     @property
     def dim(self) -> int:
-        """Dimensions of a descriptor."""
+        """Number of dimensions of a descriptor."""
         return self.options.projection or self.options.whitening or self.backbone.channels
 
     @property
     def scale_power(self) -> float:
-        """The power of the mean over scales: p of GeM without whitening or regions, else 1. Source: the GeM code."""
+        """Power of the mean over scales: p of GeM without whitening or regions, else 1. Source: the GeM code."""
         plain = self.options.whitening == 0 and self.options.regional == "none" and self.options.exponents == "one"
         return self.exponent.item() if self.exponent is not None and plain else 1.0
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Unit vectors [B, D] of normalised pixels [B, 3, H, W] at one scale, not projected."""
+        """Return unit vectors [B, D] of normalised pixels [B, 3, H, W] at one scale, without projection."""
         return self.pooled(self.backbone(pixels))
 
     def pooled(self, maps: torch.Tensor) -> torch.Tensor:
-        """Unit vectors [B, D] of maps [B, C, h, w] of the backbone: pooled, over their norm, whitened, over it again."""
+        """Return unit vectors [B, D] of feature maps [B, C, h, w]: pooled, normalised, whitened, normalised again."""
         if self.local_whitening is not None:
             maps = self.local_whitening(maps.movedim(1, -1)).movedim(-1, 1)
         vectors = over_norm(self._pool(maps))
@@ -157,13 +158,13 @@ class GlobalNetwork(nn.Module):
     def descriptor(
         self, pixels: torch.Tensor, scales: Sequence[float] = (1.0,), precision: str = "fp32"
     ) -> torch.Tensor:
-        """Descriptors [B, D] float32 of unit length over several scales, projected.
+        """Return projected descriptors [B, D] float32 of unit length, combined over several scales.
 
         The vectors v of n scales become ((1/n) Σ v^p)^(1/p), with p = `scale_power`. Scales at which an image would
-        have no location are left out; an image that is too small at all of them is stretched until it has one.
+        have no location are skipped; an image too small at all of them is enlarged until it has one.
         Source: Radenović, Tolias and Chum, TPAMI 2018, §5.2 and its code.
 
-        precision  of the backbone: a name in `devices.PRECISIONS`
+        precision  precision of the backbone: a name in `devices.PRECISIONS`
         """
         found = []
         for resampled in rescaled(pixels, scales, self.backbone.least_side):
@@ -175,34 +176,35 @@ class GlobalNetwork(nn.Module):
 
 
 def _power_mean(vectors: torch.Tensor, power: float) -> torch.Tensor:
-    """((1/n) Σ v^p)^(1/p) of vectors [n, B, D], which are not negative unless p is 1."""
+    """Return ((1/n) Σ v^p)^(1/p) of vectors [n, B, D], which must be non-negative unless p is 1."""
     if power == 1:
         return vectors.mean(0)
-    greatest = vectors.amax(0).clamp(min=torch.finfo(vectors.dtype).tiny)  # without it high powers would vanish
+    greatest = vectors.amax(0).clamp(min=torch.finfo(vectors.dtype).tiny)  # without it high powers underflow to 0
     return ((vectors / greatest) ** power).mean(0) ** (1 / power) * greatest
 
 
 def with_projection(
     network: GlobalNetwork, mean: torch.Tensor, matrix: torch.Tensor, where: object, **changes: Any
 ) -> GlobalNetwork:
-    """A network that projects its descriptors x to P (x - m), at unit length; it shares the other layers.
+    """Return a network that projects its descriptors x to P (x - m), normalised; it shares the other layers.
 
     mean, matrix  m [C] and P [D, C], float64
-    where         what an error names
-    changes       options that become others
-    MismatchError for another number of dimensions; InputError when the network has a projection, or for a value that is
-    not finite.
+    where         name of the source in error messages
+    changes       options to replace
+
+    Raises MismatchError for another number of dimensions; InputError if the network already has a projection, or if
+    a value is not finite.
     """
     if network.projection is not None:
-        raise InputError(f"{where}: the network has a projection already; take the network without")
+        raise InputError(f"{where}: the network already has a projection; give the network without one")
     if matrix.ndim != 2 or matrix.shape[1] != network.dim or mean.shape != (network.dim,):
         found = f"{list(mean.shape)} and {list(matrix.shape)}"
         raise MismatchError(
-            f"{where}: a projection's mean and matrix are {found}, behind {network.dim} dimensions; learn it from "
-            "descriptors of this network"
+            f"{where}: the projection's mean and matrix are {found}, but descriptors have {network.dim} dimensions; "
+            "learn it from descriptors of this network"
         )
     if not (torch.isfinite(mean).all() and torch.isfinite(matrix).all()):
-        raise InputError(f"{where}: a projection holds a NaN or infinity; learn it again")
+        raise InputError(f"{where}: the projection contains NaN or infinity; learn it again")
     projected = GlobalNetwork(replace(network.options, projection=len(matrix), **changes), network.backbone)
     layer = {"projection.weight": matrix.float(), "projection.bias": (-matrix @ mean).float()}
     projected.load_state_dict({**network.state_dict(), **layer})
@@ -210,7 +212,7 @@ def with_projection(
 
 
 def rescaled(pixels: torch.Tensor, scales: Sequence[float], least_side: int) -> list[torch.Tensor]:
-    """Pixels [B, 3, H, W] at each scale at which the shorter side keeps `least_side`; stretched to it if at none."""
+    """Return pixels [B, 3, H, W] at each scale whose shorter side is at least `least_side`; if none, enlarged to it."""
     shorter = min(pixels.shape[-2:])
     usable = [scale for scale in scales if int(shorter * scale) >= least_side]
     if usable:
@@ -222,9 +224,9 @@ def rescaled(pixels: torch.Tensor, scales: Sequence[float], least_side: int) -> 
 def how_descriptor(
     network: LocalNetwork, pixels: torch.Tensor, scales: Sequence[float], precision: str = "fp32"
 ) -> torch.Tensor:
-    """HOW's own global descriptor [B, D] of unit length, over the scales at which there is a location.
+    """Return HOW's global descriptors [B, D] of unit length, over the scales at which there is a location.
 
-    Source: Tolias, Jenicek and Chum, ECCV 2020, §3.3: the sum over scales and positions of score times descriptor.
+    Source: Tolias, Jenicek and Chum, ECCV 2020, §3.3: the sum over scales and locations of score times descriptor.
     """
     total = torch.zeros((), device=pixels.device)
     for resampled in rescaled(pixels, scales, network.backbone.least_side):

@@ -1,10 +1,10 @@
-"""Local descriptors from a backbone: HOW, DELF, and what lies between them, as switches of one network.
+"""Local descriptors from a backbone: HOW, DELF and combinations of them, as options of one network.
 
     pixels ──backbone──▶ map U ──smoothing──▶ Ū ──reduction──▶ descriptors
                         └──attention──▶ scores
 
-HOW (Tolias, Jenicek and Chum, ECCV 2020, §4.1) takes the L2 norm of U as attention, smooths, and reduces in the
-network. DELF (Noh et al., ICCV 2017) learns its attention, does not smooth, and reduces unit vectors afterwards.
+HOW (Tolias, Jenicek and Chum, ECCV 2020, §4.1) uses the L2 norm of U as attention, smooths, and reduces in the
+network. DELF (Noh et al., ICCV 2017) learns its attention, does not smooth, and reduces unit vectors after training.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ ATTENTIONS = ("norm", "learned")
 REDUCTIONS = ("network", "post", "none")
 HIDDEN = 512  # channels between the two convolutions of a learned attention
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-NORM_SQUARED_FLOOR = 1e-10  # added under the root of the attention, as in the HOW code
+NORM_SQUARED_FLOOR = 1e-10  # added under the square root of the attention, as in the HOW code
 
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """What a local network is made of; InputError for values that there are not.
+    """The options of a local network; raises InputError for invalid values.
 
-    backbone      name in `BACKBONES`; the last `skip` parts of it are left out
+    backbone   name in `BACKBONES`
+    skip       number of last parts of the backbone that are left out
     attention  `norm`: the L2 norm of the map (HOW's w); `learned`: 1×1 to 512, ReLU, 1×1 to 1, softplus (DELF's ŵ)
-    smoothing  side of the average pooling, 3 in HOW; 1 is none (ĥ)
-    reduction  `network`: a 1×1 convolution in the network (HOW's o); `post`: of unit vectors, after training, to unit
-               vectors (DELF's ô); `none`: descriptors have all channels of the backbone
+    smoothing  window side of the average pooling, 3 in HOW; 1 means none (ĥ)
+    reduction  `network`: a 1×1 convolution in the network (HOW's o); `post`: a projection of unit vectors to unit
+               vectors, learned after training (DELF's ô); `none`: descriptors have all channels of the backbone
     dim        dimensions of a reduced descriptor
-    mean, std  of the pixels, RGB
+    mean, std  mean and standard deviation of the pixels, RGB
     """
 
     backbone: str
@@ -62,39 +63,39 @@ class LocalOptions:
         ):
             value = getattr(self, key)
             if type(value) is not int or not least <= value <= most:
-                raise InputError(f"{key} is {value!r}; {self.backbone} takes a whole number, {least} to {most}")
+                raise InputError(f"{key} is {value!r}; expected a whole number, {least} to {most}, for {self.backbone}")
         if self.smoothing % 2 == 0:
-            raise InputError(f"smoothing is {self.smoothing}; give the odd side of a window, 1 for none")
+            raise InputError(f"smoothing is {self.smoothing}; expected an odd window side, 1 for none")
         for key in ("mean", "std"):
             _check_rgb(key, getattr(self, key))
 
     def to_json(self) -> str:
-        """The options as one line of JSON."""
+        """Return the options as one line of JSON."""
         return json.dumps(to_stored(asdict(self)), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, where: object) -> LocalOptions:
-        """The options in a line of JSON; `where` names the file in a DamagedError."""
+        """Read the options from a line of JSON; raises DamagedError, in which `where` names the file."""
         try:
             content: dict[str, Any] = from_stored(json.loads(text))
             pixels: dict[str, Any] = {key: tuple(float(value) for value in content.pop(key)) for key in ("mean", "std")}
             return cls(**content, **pixels)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, InputError) as error:
-            raise DamagedError(f"{where}: its network is not described readably ({error}); get it again") from None
+            raise DamagedError(f"{where}: its network options are not readable ({error}); get it again") from None
 
 
 def _check_rgb(key: str, values: tuple[float, float, float]) -> None:
-    """InputError unless there are three finite numbers, greater than 0 for `std`."""
+    """Raise InputError unless `values` are three finite numbers, greater than 0 for `std`."""
     if len(values) != 3 or not all(math.isfinite(value) for value in values) or (key == "std" and min(values) <= 0):
         wanted = "three numbers greater than 0" if key == "std" else "three numbers"
-        raise InputError(f"{key} is {list(values)}; expected {wanted}, for red, green and blue")
+        raise InputError(f"{key} is {list(values)}; expected {wanted} for red, green and blue")
 
 
 HOW: dict[str, Any] = {"attention": "norm", "smoothing": 3, "reduction": "network"}
 
 
 class LearnedAttention(nn.Sequential):
-    """DELF's attention: 1×1 to 512, ReLU, 1×1 to 1, softplus; [B, C, h, w] to [B, 1, h, w]."""
+    """DELF's attention: 1×1 to 512, ReLU, 1×1 to 1, softplus; maps [B, C, h, w] to [B, 1, h, w]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(nn.Conv2d(channels, HIDDEN, 1), nn.ReLU(inplace=True), nn.Conv2d(HIDDEN, 1, 1), nn.Softplus())
@@ -113,17 +114,20 @@ class LocalNetwork(nn.Module):
 
     @property
     def dim(self) -> int:
-        """Dimensions of a descriptor."""
+        """Number of dimensions of a descriptor."""
         return self.backbone.channels if self.reduction is None else self.options.dim
 
     def maps(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The smoothed map [B, C, h, w], and the scores [B, h, w] of the map before it was smoothed."""
+        """Return the smoothed map [B, C, h, w] and the scores [B, h, w] of the map before smoothing."""
         found = self.backbone(pixels)
         scores = norm_attention(found) if self.attention is None else self.attention(found).squeeze(1)
         return smooth(found, self.options.smoothing), scores
 
     def reduce(self, locations: torch.Tensor) -> torch.Tensor:
-        """Descriptors [..., D] of locations [..., C] of the smoothed map: P c + b, or of and to unit length for `post`."""
+        """Return descriptors [..., D] of locations [..., C] of the smoothed map: P c + b.
+
+        With `post`, locations are normalised to unit length before, and descriptors after.
+        """
         if self.reduction is None:
             return locations
         weight, bias = self.reduction.weight.flatten(1), self.reduction.bias
@@ -133,32 +137,32 @@ class LocalNetwork(nn.Module):
         return unit_length(reduced)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Descriptors [B, D, h, w] and scores [B, h, w] at every location, at one scale."""
+        """Return descriptors [B, D, h, w] and scores [B, h, w] of all locations, at one scale."""
         found, scores = self.maps(pixels)
         return self.reduce(found.movedim(1, -1)).movedim(-1, 1), scores
 
 
 def norm_attention(found: torch.Tensor) -> torch.Tensor:
-    """sqrt(Σ_c u_c² + 1e-10) at each position of maps [B, C, h, w]: [B, h, w]. Source: HOW §4.1 and its code."""
+    """Return sqrt(Σ_c u_c² + 1e-10) at each location of maps [B, C, h, w]: [B, h, w]. Source: HOW §4.1 and its code."""
     return (found.float().square().sum(1) + NORM_SQUARED_FLOOR).sqrt()
 
 
 def smooth(found: torch.Tensor, side: int) -> torch.Tensor:
-    """The average of the side × side locations around each; over an edge, of those that are there. Source: HOW §4.1."""
+    """Return the average of the side × side locations around each one, without padding at edges. Source: HOW §4.1."""
     if side == 1:
         return found
     return functional.avg_pool2d(found, side, 1, side // 2, count_include_pad=False)
 
 
 def unit_length(vectors: torch.Tensor) -> torch.Tensor:
-    """Vectors [..., D] over their length; one of zeros stays zero."""
+    """Divide vectors [..., D] by their length; a zero vector stays zero."""
     return functional.normalize(vectors, dim=-1)
 
 
 def rescale(pixels: torch.Tensor, scale: float) -> torch.Tensor:
-    """Pixels [B, 3, H, W] resampled to floor(side · scale), at least 1: bilinear, corners not aligned, no antialias.
+    """Resample pixels [B, 3, H, W] to floor(side · scale), at least 1: bilinear, corners not aligned, no antialiasing.
 
-    Source: the HOW code, where a scale of 1 is the identity too.
+    Source: the HOW code, where a scale of 1 is the identity, too.
     """
     size = [max(1, int(side * scale)) for side in pixels.shape[-2:]]
     if size == list(pixels.shape[-2:]):

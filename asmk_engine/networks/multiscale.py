@@ -1,4 +1,4 @@
-"""Many scales of an image, and the strongest locations over all of them."""
+"""Extraction of the strongest locations of an image over many scales."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asmk_engine.networks.devices import automatic_precision
 from asmk_engine.networks.local import LocalNetwork, LocalOptions, rescale
 
 SCALES = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
-"""The scales of HOW at test time, in the order of its code, which settles ties."""
+"""The scales of HOW at test time, in the order of its code, which decides ties."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class LocalDescriptors:
     """The strongest locations of one image over all scales, strongest first.
 
     descriptors  [n, D] float32
-    scores    [n] float32
-    positions    [n, 2] float32: x and y in pixels of the image that was looked at; the centre of the first is 0, 0
+    scores       [n] float32
+    positions    [n, 2] float32: x and y in pixels of the described image; the centre of the first pixel is 0, 0
     sizes        [n] float32: side of the location in those pixels
     """
 
@@ -32,7 +32,7 @@ class LocalDescriptors:
 
 
 def normalise_pixels(pixels: torch.Tensor, options: LocalOptions) -> torch.Tensor:
-    """Pixels [B, H, W, 3] uint8 as [B, 3, H, W] float32, channels last in memory: over 255, less mean, over std."""
+    """Return (pixels / 255 - mean) / std of [B, H, W, 3] uint8, as [B, 3, H, W] float32, channels last in memory."""
     mean = torch.tensor(options.mean, device=pixels.device)
     std = torch.tensor(options.std, device=pixels.device)
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
@@ -46,13 +46,14 @@ def describe(
     least_score: float | None = None,
     precision: str = "fp32",
 ) -> list[LocalDescriptors]:
-    """The strongest `count` locations of each image of a batch, over all scales.
+    """Return the `count` strongest locations of each image of a batch, over all scales.
 
-    pixels          [B, 3, H, W] normalised, images of one size
-    least_score  leave out locations weaker than this, as they leave the attention (DELF's score threshold)
-    precision       of the backbone: a name in `devices.PRECISIONS`
-    Locations are ordered by score; equal ones by scale, then by row and column. Scores of the norm are divided by the
-    greatest of the image, as in the HOW code. Only the locations that are kept are reduced.
+    pixels       [B, 3, H, W] normalised, images of one size
+    least_score  drop locations whose attention is below this (DELF's score threshold)
+    precision    precision of the backbone: a name in `devices.PRECISIONS`
+
+    Locations are sorted by score; ties by scale, then by row and column. Scores of norm attention are divided by the
+    largest of the image, as in the HOW code. Only the locations that are kept are reduced.
     """
     found = [_at_scale(network, pixels, scale, precision) for scale in scales]
     maps = torch.cat([part.locations for part in found], 1)
@@ -85,9 +86,9 @@ def _at_scale(network: LocalNetwork, pixels: torch.Tensor, scale: float, precisi
 
 
 def _places(network: LocalNetwork, locations: torch.Size, resampled: torch.Size, whole: torch.Size) -> torch.Tensor:
-    """x, y and side of every location of a map in pixels of the image before it was resampled, [h · w, 3], row by row.
+    """Return x, y and side of every location in pixels of the image before resampling, [h · w, 3], row by row.
 
-    A location stands at the centre of its receptive field, which lies at offset + stride · location of the resampled image.
+    A location is at the centre of its receptive field: offset + stride · location, in pixels of the resampled image.
     """
     factors = [before / after for before, after in zip(whole, resampled, strict=True)]
     ys, xs = (

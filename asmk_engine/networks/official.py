@@ -1,9 +1,9 @@
-"""Checkpoints of the official HOW code (github.com/gtolias/how), of either of its formats.
+"""Checkpoints of the official HOW code (github.com/gtolias/how), in both of its formats.
 
-Since 2020 (`_version` is `how/2020`) the parts of the network stand under `net_params`; before, under `meta`, and the
-reduction was called `whiten`. Either way `features.{i}` are the children of torchvision's ResNet in their order.
-Nothing in the file is run: torch reads it with `weights_only=True`, and the numbers of numpy and the dictionaries
-that the scores of a training may hold are passed over, since nothing here needs them.
+Since 2020 (`_version` is `how/2020`) the parts of the network are under `net_params`; before, they were under `meta`,
+and the reduction was called `whiten`. In both, `features.{i}` are the children of torchvision's ResNet in their order.
+No code in the file is run: torch reads it with `weights_only=True`, and numpy numbers and dictionaries among the
+scores of a training are skipped, since they are not needed here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _OTHERS = {"dim_reduction": "reduction", "whiten": "reduction"}
 _CURE = "give how_r18.pth, how_r50-.pth, or what the training of HOW wrote"
 
 
-class _PassedOver:
-    """Stands for whatever a training noted beside its weights; it takes any arguments and keeps nothing of them."""
+class _Skipped:
+    """A stand-in for objects that a training stored next to its weights; it discards its arguments."""
 
     def __init__(self, *arguments: object) -> None:
         return None
@@ -37,35 +37,37 @@ class _PassedOver:
 
 
 def _empty_dict(*arguments: object) -> dict[Any, Any]:
-    """Stands for a defaultdict, whose items follow."""
+    """A stand-in for the constructor of defaultdict; unpickling adds the items afterwards."""
     return {}
 
 
-_BESIDE = (
+_SKIPPED_NAMES = (
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
     *("numpy.dtype", "numpy.ndarray", "_codecs.encode"),
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("list", "dict", "int", "float")),
 )
-STAND_INS: list[Any] = [*((_PassedOver, name) for name in _BESIDE), (_empty_dict, "collections.defaultdict")]
+STAND_INS: list[Any] = [*((_Skipped, name) for name in _SKIPPED_NAMES), (_empty_dict, "collections.defaultdict")]
 
 
 def read_official(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
-    """The network in an official checkpoint, in evaluation mode, and where it came from, as JSON values.
+    """Return the network of an official checkpoint, in evaluation mode, and its origin as JSON values.
 
-    The origin names the file, its sha256 and format, and under `runtime` the sizes, scales and number of features that
-    the checkpoint was made to be used with. Source: how/stages/evaluate.py, `_convert_checkpoint`, for both formats.
-    Raises NotFoundError, FormatError for another kind of file, InputError for a network that is not known here, and
-    MismatchError that names every tensor that is missing, surplus or of another shape.
+    The origin has the name, sha256 and format of the file, and under `runtime` the sizes, scales and number of features
+    that the checkpoint is meant to be used with. Source: how/stages/evaluate.py, `_convert_checkpoint`, for both
+    formats.
+
+    Raises NotFoundError, FormatError for another kind of file, InputError for an unknown network, and MismatchError,
+    which names every tensor that is missing, surplus or of another shape.
     """
     path = Path(path)
     digest = file_sha256(path)
     with torch.serialization.safe_globals(STAND_INS):
         content = read_torch(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise FormatError(f"{path}: no checkpoint of HOW: it has no state_dict; {_CURE}")
+        raise FormatError(f"{path}: not a checkpoint of HOW: it has no state_dict; {_CURE}")
     version = content.get("_version")
     if version not in (None, VERSION):
-        raise FormatError(f"{path}: its format is {str(version)[:40]!r}, {VERSION!r} is read; {_CURE}")
+        raise FormatError(f"{path}: its format is {str(version)[:40]!r}, expected {VERSION!r}; {_CURE}")
     parts = _parts(content, path) if version == VERSION else _old_parts(content, path)
     runtime, network = _plain(parts["runtime"], path), _network(parts, path)
     tensors = {_our_name(name): tensor for name, tensor in plain_tensors(content, path).items()}
@@ -75,15 +77,15 @@ def read_official(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
 
 
 def _parts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The arguments of the network as the format of 2020 keeps them."""
+    """Return the network's arguments from the format of 2020."""
     parts = content.get("net_params")
     if not isinstance(parts, dict) or not isinstance(parts.get("runtime"), dict):
-        raise FormatError(f"{path}: has no net_params with their runtime; {_CURE}")
+        raise FormatError(f"{path}: has no net_params with a runtime; {_CURE}")
     return parts
 
 
 def _old_parts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The same arguments out of the `meta` of the older format, which left out what never changed."""
+    """Return the same arguments from the `meta` of the older format, which omits what never changed."""
     meta = content.get("meta")
     wanted = ("architecture", "skip_layer", "dim", "feat_pool_k", "mean", "std")
     missing = [key for key in wanted if not isinstance(meta, dict) or key not in meta]
@@ -103,13 +105,13 @@ def _old_parts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def _network(parts: Mapping[str, Any], path: Path) -> LocalNetwork:
     backbone = str(parts.get("architecture"))
     if backbone not in DEPTHS:
-        raise InputError(f"{path}: a network upon {backbone[:40]!r}; known are {', '.join(DEPTHS)}; {_CURE}")
+        raise InputError(f"{path}: its backbone is {backbone[:40]!r}; known are {', '.join(DEPTHS)}; {_CURE}")
     try:
         return LocalNetwork(_options(backbone, parts))
     except InputError as error:
         raise InputError(f"{path}: {error}; {_CURE}") from None
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise FormatError(f"{path}: what it says of its network is not understood ({error}); {_CURE}") from None
+        raise FormatError(f"{path}: its description of the network cannot be read ({error}); {_CURE}") from None
 
 
 def _options(backbone: str, parts: Mapping[str, Any]) -> LocalOptions:
@@ -132,20 +134,20 @@ def _rgb(values: Any) -> tuple[float, float, float]:
 
 
 def _our_name(name: str) -> str:
-    """The name of a tensor here; a name that is not understood stays as it is."""
+    """Return the name of a tensor in `LocalNetwork`; unknown names stay as they are."""
     first, _, rest = name.partition(".")
     return f"{_OTHERS[first]}.{rest}" if first in _OTHERS else backbone_name(name)
 
 
 def backbone_name(name: str) -> str:
-    """`features.4.0.conv1.weight` as `backbone.layer1.0.conv1.weight`; a name that is not understood stays as it is."""
+    """Return `features.4.0.conv1.weight` as `backbone.layer1.0.conv1.weight`; unknown names stay as they are."""
     first, _, rest = name.partition(".")
     child, _, last = rest.partition(".")
     return f"backbone.{_CHILDREN[child]}.{last}" if first == "features" and child in _CHILDREN else name
 
 
 def _plain(runtime: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The runtime options that are numbers or lists of numbers."""
+    """Return the runtime options that are numbers or lists of numbers."""
     kept = {}
     for key in ("image_size", "features_num", "scales", "training_scales"):
         value = runtime.get(key)

@@ -1,6 +1,6 @@
-"""From a map to one vector: MAC, SPoC, GeM, R-MAC and CroW, as functions of maps [B, C, h, w].
+"""Global poolings: MAC, SPoC, GeM, R-MAC and CroW, as functions of feature maps [B, C, h, w].
 
-The maps are non-negative, as every backbone leaves them. What is returned is not of unit length, unless that is said.
+The maps must be non-negative, as every backbone makes them. Results do not have unit length unless stated.
 """
 
 from __future__ import annotations
@@ -12,52 +12,54 @@ import torch
 
 NORM_FLOOR = 1e-6  # added to a norm before dividing by it, as in the code of the GeM family
 VALUE_FLOOR = 1e-6  # least value that GeM raises to its power
-LEVELS = 3  # of regions
-OVERLAP = Fraction(2, 5)  # wished between neighbouring regions
-STEPS = range(2, 8)  # how many regions along the longer side may come in question
+LEVELS = 3  # number of levels of regions
+OVERLAP = Fraction(2, 5)  # desired overlap of neighbouring regions
+STEPS = range(2, 8)  # candidate numbers of regions along the longer side
 
 Region = tuple[int, int, int]
 """First row, first column, and side of a square of locations."""
 Pool = Callable[[torch.Tensor], torch.Tensor]
-"""From maps [B, C, h, w] to vectors [B, C]."""
+"""A function from maps [B, C, h, w] to vectors [B, C]."""
 
 
 def over_norm(vectors: torch.Tensor) -> torch.Tensor:
-    """Vectors [..., D] over their norm plus 1e-6; one of zeros stays zero."""
+    """Divide vectors [..., D] by their norm plus 1e-6; a zero vector stays zero."""
     return vectors / (vectors.norm(dim=-1, keepdim=True) + NORM_FLOOR)
 
 
 def mac(maps: torch.Tensor) -> torch.Tensor:
-    """The greatest value of each channel, [B, C]. Source: Tolias, Sicre and Jégou, ICLR 2016, §3.1."""
+    """Return the maximum of each channel, [B, C]. Source: Tolias, Sicre and Jégou, ICLR 2016, §3.1."""
     return maps.amax((-2, -1))
 
 
 def spoc(maps: torch.Tensor) -> torch.Tensor:
-    """The average of each channel, [B, C], without the prior for the centre.
+    """Return the average of each channel, [B, C], without the centre prior.
 
-    Source: Babenko and Lempitsky, ICCV 2015, whose sum is the same at unit length.
+    Source: Babenko and Lempitsky, ICCV 2015, whose sum is the same after normalisation.
     """
     return maps.mean((-2, -1))
 
 
 def gem(maps: torch.Tensor, exponent: torch.Tensor | float = 3.0) -> torch.Tensor:
-    """Generalised mean (mean of max(x, 1e-6)^p)^(1/p) of each channel, [B, C]; p = 1 is SPoC, p → ∞ is MAC.
+    """Return the generalised mean (mean of max(x, 1e-6)^p)^(1/p) of each channel, [B, C]; p = 1 is SPoC, p → ∞ is MAC.
 
-    exponent  p, greater than 0: a number, or a tensor [1] or [C]; gradients flow to it
+    exponent  p, greater than 0: a number, or a tensor [1] or [C], which receives gradients
+
     Source: Radenović, Tolias and Chum, TPAMI 2018, eq. 3.
     """
     power = torch.as_tensor(exponent, dtype=maps.dtype, device=maps.device)
     values = maps.clamp(min=VALUE_FLOOR)
-    greatest = values.detach().amax((-2, -1), keepdim=True)  # taken out before the power, which would overflow
+    greatest = values.detach().amax((-2, -1), keepdim=True)  # factored out, since the power would overflow
     mean = ((values / greatest) ** power.reshape(-1, 1, 1)).mean((-2, -1)) ** (1 / power)
     return mean * greatest[..., 0, 0]
 
 
 def crow(maps: torch.Tensor) -> torch.Tensor:
-    """Sum over positions of each channel, weighted by position and by channel, [B, C].
+    """Return the sum of each channel over all locations, weighted by location and by channel, [B, C].
 
-    A position weighs sqrt(S / |S|), S being the sum of its channels; a channel weighs log(Σ q / q), q being the share
-    of positions where it is above 0, and nothing where q is 0.
+    The weight of a location is sqrt(S / |S|), where S is the sum of its channels; the weight of a channel is
+    log(Σ q / q), where q is the share of locations with a value above 0, and 0 if q is 0.
+
     Source: Kalantidis, Mellina and Osindero, ECCV 2016 workshops, §3, with a = b = 2.
     """
     scores = maps.sum(1, keepdim=True)
@@ -70,12 +72,13 @@ def crow(maps: torch.Tensor) -> torch.Tensor:
 
 
 def regions(height: int, width: int) -> list[Region]:
-    """The squares of R-MAC in a map, without the whole map: levels 1 to 3, row by row; squares may repeat.
+    """Return the squares of R-MAC in a map, without the whole map: levels 1 to 3, row by row; squares may repeat.
 
-    At level l a side is floor(2 · shorter / (l + 1)) locations; l of them lie along the shorter side, some more along the
-    longer one, evenly apart. Where two numbers of squares come equally near to an overlap of 40 %, the smaller counts.
-    Source: Tolias, Sicre and Jégou, ICLR 2016, §3.2, as in the code of the GeM family; places are floors of exact
-    fractions.
+    At level l a side is floor(2 · shorter / (l + 1)) locations; there are l squares along the shorter side, and more
+    along the longer one, evenly spaced, with an overlap as close to 40 % as possible; of two equally good numbers, the
+    smaller is used. Positions are floors of exact fractions.
+
+    Source: Tolias, Sicre and Jégou, ICLR 2016, §3.2, as in the code of the GeM family.
     """
     shorter = min(height, width)
     more_rows, more_columns = _more_along(height, width), _more_along(width, height)
@@ -89,7 +92,7 @@ def regions(height: int, width: int) -> list[Region]:
 
 
 def _more_along(this: int, other: int) -> int:
-    """How many squares more lie along this side than the level says: 0 unless it is the longer one."""
+    """Return the number of squares along this side minus the level: 0 unless it is the longer side."""
     if this <= other:
         return 0
     overlaps = [1 - Fraction(this - other, other * (steps - 1)) for steps in STEPS]
@@ -102,12 +105,12 @@ def _starts(length: int, side: int, count: int) -> list[int]:
 
 
 def regional_vectors(maps: torch.Tensor, pool: Pool = mac) -> torch.Tensor:
-    """The pooled whole map and every square of `regions`, each over its norm: [B, 1 + R, C]."""
+    """Pool the whole map and every square of `regions`, and normalise each: [B, 1 + R, C]."""
     height, width = maps.shape[-2:]
     parts = [maps, *(maps[..., y : y + side, x : x + side] for y, x, side in regions(height, width))]
     return over_norm(torch.stack([pool(part) for part in parts], 1))
 
 
 def rmac(maps: torch.Tensor) -> torch.Tensor:
-    """The sum of the maxima of the whole map and of its squares, each over its norm, [B, C]; see `regions`."""
+    """Return the sum of the normalised maxima of the whole map and its squares, [B, C]; see `regions`."""
     return regional_vectors(maps).sum(1)

@@ -1,6 +1,6 @@
-"""Weights that others have published: their addresses, what they are for, and on what terms.
+"""The registry of published weights: their addresses, purpose and licence.
 
-Nothing is imported or downloaded here; `cache` fetches, `official` and `backbones` read.
+Nothing is imported or downloaded here: `cache` fetches the files, `official` and `backbones` read them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _SAVED_MODEL = "a TensorFlow SavedModel, which only TensorFlow can open; take ho
 class PublishedWeights:
     """One published file.
 
-    name      what it is called here
-    url       where it is published
-    sha256    the first hexadecimal digits of its sha256, as published; empty where nothing was published
+    name      name in this registry
+    url       address of the file
+    sha256    first hexadecimal digits of its sha256, as published; empty if none were published
     kind      `backbone` (ImageNet classification), `local` (local features), `global` (global descriptors)
     purpose   what it is for, in a few words
-    licence   the terms of the code and of the weights, as far as they are stated
-    obstacle  why it cannot be used here; empty when it can
+    licence   terms of the code and of the weights, as far as stated
+    obstacle  why it cannot be used here; empty if it can
     """
 
     name: str
@@ -52,7 +52,7 @@ class PublishedWeights:
 
 
 def _backbone(name: str, digits: str) -> PublishedWeights:
-    """A classifier of torchvision: the file's name ends in the first 8 digits of its sha256."""
+    """Return an entry for a torchvision classifier, whose file name ends in the first 8 digits of its sha256."""
     url = f"{_TORCHVISION}/{name}-{digits}.pth"
     return PublishedWeights(
         name, url, digits, "backbone", "ImageNet backbone, to be whitened on your photographs", _TORCHVISION_TERMS
@@ -94,12 +94,12 @@ _ALL = (
     _delf("delg-r50", "r50delg_gldv2clean_20200914", "DELG local and global features, ResNet-50"),
 )
 WEIGHTS: dict[str, PublishedWeights] = {entry.name: entry for entry in _ALL}
-"""Every published file that is known, by its name."""
+"""All known published files, by name."""
 
 
 def published_weights(name: str) -> PublishedWeights:
-    """The published file of this name; NotFoundError names those that are called nearly so, or all."""
+    """Return the published file of this name; raises NotFoundError, which lists similar names, or all."""
     if name in WEIGHTS:
         return WEIGHTS[name]
     near = difflib.get_close_matches(name, WEIGHTS, 3) or list(WEIGHTS)
-    raise NotFoundError(f"{name!r} is not the name of published weights; there are {', '.join(near)}")
+    raise NotFoundError(f"no published weights are called {name!r}; choose from {', '.join(near)}")

@@ -1,6 +1,6 @@
 """ResNet-18, -34, -50, -101 and -152 without the classifier (He et al., CVPR 2016); parameter names are torchvision's.
 
-The stride of a bottleneck is carried by its 3×3 convolution, as in torchvision ("v1.5").
+The stride of a bottleneck is at its 3×3 convolution, as in torchvision ("v1.5").
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(inputs, width, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, inputs, h, w] to [B, width, h / stride, w / stride]."""
+        """Map [B, inputs, h, w] to [B, width, h / stride, w / stride]."""
         found = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         found = self.bn2(self.conv2(found))
         return functional.relu(found + (x if self.downsample is None else self.downsample(x)), inplace=True)
@@ -53,7 +53,7 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, inputs, h, w] to [B, 4 width, h / stride, w / stride]."""
+        """Map [B, inputs, h, w] to [B, 4 width, h / stride, w / stride]."""
         found = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         found = functional.relu(self.bn2(self.conv2(found)), inplace=True)
         found = self.bn3(self.conv3(found))
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(Backbone):
-    """A residual network, without its last `skip` stages: skip 1 of resnet50 is the ⁻R50 of HOW, 1024 channels."""
+    """A residual network without its last `skip` stages; resnet50 with skip 1 is the ⁻R50 of HOW, 1024 channels."""
 
     offset = 0
 
@@ -80,7 +80,7 @@ class ResNet(Backbone):
         self._stages = STAGES - skip
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
+        """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
         found = functional.relu(self.bn1(self.conv1(pixels)), inplace=True)
         found = functional.max_pool2d(found, 3, 2, 1)
         for stage in range(self._stages):

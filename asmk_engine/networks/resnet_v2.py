@@ -1,7 +1,7 @@
-"""ResNet-50 v2, with batch normalisation and rectification before the convolutions (He et al., ECCV 2016).
+"""ResNet-50 v2, with batch normalisation and ReLU before the convolutions (He et al., ECCV 2016).
 
-The layout is that of the published ONNX file resnet50-v2-7: the input is normalised once more, and the map that leaves
-a stage is normalised and rectified by the layer that opens the next.
+The layout is that of the published ONNX file resnet50-v2-7: the input has a separate batch normalisation, and the
+output of a stage is normalised and rectified by the first layer of the next stage.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DEPTHS = (3, 4, 6, 3)
 
 
 class PreActivation(nn.Module):
-    """BN-ReLU-1×1, BN-ReLU-3×3, BN-ReLU-1×1 and the identity, or a projection of the rectified input."""
+    """BN-ReLU-1×1, BN-ReLU-3×3, BN-ReLU-1×1, plus the identity or a projection of the rectified input."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, project: bool) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class PreActivation(nn.Module):
         self.downsample = convolution(inputs, outputs, 1, stride) if project else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, inputs, h, w] to [B, outputs, h / stride, w / stride]."""
+        """Map [B, inputs, h, w] to [B, outputs, h / stride, w / stride]."""
         rectified = functional.relu(self.bn1(x), inplace=True)
         found = self.conv1(rectified)
         found = self.conv2(functional.relu(self.bn2(found), inplace=True))
@@ -36,7 +36,7 @@ class PreActivation(nn.Module):
 
 
 class ResNetV2(Backbone):
-    """The pre-activation ResNet-50, without its last `skip` stages; `norm` opens the stage that is cut off."""
+    """The pre-activation ResNet-50 without its last `skip` stages; `norm` is the first layer of the dropped stage."""
 
     offset = 0
 
@@ -55,7 +55,7 @@ class ResNetV2(Backbone):
         self._stages = len(DEPTHS) - skip
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
+        """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
         found = functional.relu(self.bn1(self.conv1(self.bn0(pixels))), inplace=True)
         found = functional.max_pool2d(found, 3, 2, 1)
         for stage in range(self._stages):
@@ -64,7 +64,7 @@ class ResNetV2(Backbone):
 
 
 def onnx_names(skip: int) -> dict[str, str]:
-    """Parameter → name in the published ONNX file, without its prefix, for the backbone without its last `skip` stages."""
+    """Map parameter names to names in the published ONNX file, without prefix, for a backbone with this `skip`."""
     names = {"conv1.weight": "conv0_weight"} | _norm("bn0", "batchnorm0") | _norm("bn1", "batchnorm1")
     for stage, depth in enumerate(DEPTHS[: len(DEPTHS) - skip], start=1):
         for block in range(depth):

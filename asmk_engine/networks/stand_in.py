@@ -1,4 +1,4 @@
-"""Small networks with random weights, for rehearsals: they describe a photograph in milliseconds, and not well."""
+"""Small networks with random weights, for rehearsals: they describe an image in milliseconds, with poor accuracy."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ ORIGIN = {"made": "at random, for a rehearsal"}
 
 
 def save_stand_in(path: Path, extractor: str, seed: int = 0) -> str:
-    """Write a random network for an extractor, `how`, `delf`, `how-global` or the name of a pooling; its sha256.
+    """Write a random network for an extractor and return the sha256 of the file.
 
-    The backbone is the beginning of SqueezeNet 1.1, 128 channels at stride 4; the same seed gives the same file.
+    extractor  `how`, `delf`, `how-global` or the name of a pooling
+
+    The backbone is the first part of SqueezeNet 1.1, 128 channels at stride 4; the same seed gives the same file.
     """
     if extractor in POOLINGS:
         whole = GlobalNetwork(GlobalOptions(BACKBONE, SKIP, pooling=extractor))
@@ -37,12 +39,12 @@ def save_stand_in(path: Path, extractor: str, seed: int = 0) -> str:
 
 @torch.no_grad()
 def _randomise(network: nn.Module, seed: int) -> None:
-    """Weights of convolutions that keep the size of a map, as He et al., ICCV 2015, draw them; biases of 0."""
+    """Draw the weights by the variance-preserving rule of He et al., ICCV 2015, and set the biases to 0."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.named_parameters():
         if tensor.ndim > 1:
             spread = (6 / tensor[0].numel()) ** 0.5
             tensor.copy_((2 * torch.rand(tensor.shape, generator=generator) - 1) * spread)
-        elif name != "exponent":  # GeM's keeps its 3
+        elif name != "exponent":  # GeM's exponent stays 3
             tensor.zero_()
     network.eval()

@@ -1,7 +1,7 @@
-"""The names that files keep for what the program calls otherwise today.
+"""Names in network files that differ from the current names in the code.
 
-Features name their network by the sha256 of its file, so a network written today must have the bytes that it had under
-the earlier names. Files with today's names are read as well.
+Features identify their network by the sha256 of its file, so a network must still be written with the same bytes as
+under the earlier names. Files with the current names can be read as well.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _CURRENT = {stored: current for current, stored in _STORED.items()}
 
 
 def to_stored(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping under the names of files, that of nested mappings included.
+    """Return the mapping, and those nested in it, with the names used in files.
 
-    A key may be the dotted name of a tensor; each of its parts is looked at.
+    A key may be the dotted name of a tensor; each of its parts is translated.
     """
     return _renamed(content, _STORED)
 
 
 def from_stored(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping of a file under the names of the program; undoes `to_stored`."""
+    """Return the mapping of a file with the current names; the inverse of `to_stored`."""
     return _renamed(content, _CURRENT)
 
 

@@ -1,4 +1,4 @@
-"""Files of tensors in the safetensors layout, our own and those of others."""
+"""Tensor files in the safetensors layout, asmk-engine's own and others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def kind_of_network(path: Path) -> str | None:
-    """The kind that a safetensors file says it is, whole or not; None for other files."""
+    """Return the `kind` in the metadata of a safetensors file, complete or damaged; None for other files."""
     try:
         return _mapped(path).metadata.get("kind") if path.is_file() and path.suffix == SUFFIX else None
     except AsmkError:
@@ -24,15 +24,15 @@ def kind_of_network(path: Path) -> str | None:
 
 
 def read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """The tensors of a safetensors file as float32, and its metadata; checksums are compared where it has some."""
+    """Return the tensors of a safetensors file as float32 and its metadata; checksums, if any, are verified."""
     file = _mapped(path)
     file.verify()
     names = (name for name in file.arrays if name != CHECKSUMS)
-    with np.errstate(over="ignore"):  # what becomes infinite is refused where it is used
+    with np.errstate(over="ignore"):  # values that become infinite are refused where they are used
         return {name: torch.from_numpy(np.array(file.arrays[name], np.float32)) for name in names}, file.metadata
 
 
 def _mapped(path: Path) -> ArrayFile:
     if not path.is_file():
-        raise NotFoundError(f"{path}: no such file of weights; `asmk-engine weights list` says where to get them")
+        raise NotFoundError(f"{path}: no such weight file; `asmk-engine weights list` shows where to get one")
     return map_arrays(Folder(path.parent), path.name, plain=True)

@@ -1,4 +1,4 @@
-"""VGG-16 without its last pool and the classifier (Simonyan and Zisserman, ICLR 2015); names are torchvision's."""
+"""VGG-16 without last pool and classifier (Simonyan and Zisserman, ICLR 2015); parameter names are torchvision's."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class Vgg16(Backbone):
-    """Thirteen 3×3 convolutions, each rectified, with four 2×2 pools between: 512 channels, stride 16.
+    """Thirteen 3×3 convolutions, each with ReLU, and four 2×2 pools between the stages: 512 channels, stride 16.
 
-    Source: the cut of the GeM family (Radenović et al., TPAMI 2018), which leaves out the pool after the last stage.
+    Source: the GeM family (Radenović et al., TPAMI 2018), which leaves out the pool after the last stage.
     """
 
     offset, least_side = 7.5, 16
@@ -32,6 +32,6 @@ class Vgg16(Backbone):
         self.channels, self.stride = inputs, 16
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
+        """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
         found: torch.Tensor = self.features(pixels)
         return found
