@@ -263,7 +263,7 @@ def test_a_step_that_fails_ends_the_demo_with_its_message(tmp_path: Path) -> Non
     [
         (["missing", "-o", "out"], "missing: no such folder or file"),
         (["own", "-o", "own/out"], "must not contain each other"),
-        (["own"], "none of 1 photographs can serve as a query"),
+        (["own"], "none of 1 photographs can be a query"),
         (["empty"], "no images found"),
     ],
 )

@@ -211,7 +211,7 @@ def test_another_network_or_option_is_refused(extractor: How, folder: Path, tmp_
 
 
 def test_weights_that_are_not_there_stop_the_run_before_it_begins(extractor: How, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such file of weights"):
+    with pytest.raises(NotFoundError, match="no such weight file"):
         extract(How(weights=str(tmp_path / "none.safetensors")), folder)
     assert not (folder.parent / "set").exists()
 

@@ -302,7 +302,7 @@ def test_a_recipe_makes_its_extractor_again_where_the_weights_are(
     assert_same(found.extract(picture(50, 50)), How(weights=weights, scales=[1.0]).extract(picture(50, 50)))
     other = tiny_checkpoint(tmp_path / "other.safetensors", seed=1)
     for candidate in (None, Path(other), tmp_path / "none"):
-        with pytest.raises(NotFoundError, match=r"need the network with the sha256 .*give its file with --weights"):
+        with pytest.raises(NotFoundError, match=r"need the network with sha256 .*give its file with --weights"):
             extractor_from_recipe(recipe, candidate)
 
 
@@ -313,7 +313,7 @@ def test_weights_are_asked_for() -> None:
 
 
 def test_weights_that_cannot_be_used_are_told(tmp_path: Path, weights: str) -> None:
-    with pytest.raises(NotFoundError, match="no such file of weights"):
+    with pytest.raises(NotFoundError, match="no such weight file"):
         _ = How(weights=str(tmp_path / "none")).recipe
     np.savez(tmp_path / "backbone.npz", a=np.zeros(3))
     with pytest.raises((FormatError, DamagedError), match=r"backbone\.npz"):
@@ -326,7 +326,7 @@ def test_weights_that_cannot_be_used_are_told(tmp_path: Path, weights: str) -> N
 
 
 def test_a_network_of_the_other_attention_is_refused_with_what_takes_it(weights: str, learned: str) -> None:
-    with pytest.raises(MismatchError, match=r"learned attention, how takes norm; use --extractor delf"):
+    with pytest.raises(MismatchError, match=r"learned attention, how needs norm; use --extractor delf"):
         _ = load_extractor("how", weights=learned).recipe
     with pytest.raises(MismatchError, match=r"norm attention, delf takes learned; use --extractor how"):
         _ = load_extractor("delf", weights=weights).recipe

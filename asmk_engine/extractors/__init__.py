@@ -1,6 +1,6 @@
-"""From an image to local features: one small file for each extractor, one protocol for all.
+"""Extractors, which turn an image into features: one file for each, one protocol for all.
 
-An extractor is a frozen dataclass of its options that follows the protocol `Extractor`; `EXTRACTORS` names them all.
+An extractor is a frozen dataclass of its options that implements the protocol `Extractor`; `EXTRACTORS` lists them.
 """
 
 from __future__ import annotations
@@ -43,18 +43,44 @@ EXTRACTORS = {
     "crow": "asmk_engine.extractors.global_descriptors:Crow",
     "how-global": "asmk_engine.extractors.how_global:HowGlobal",
 }
-"""Where each extractor is defined, as `module:class`; it is imported when it is asked for."""
+"""Where each extractor is defined, as `module:class`; modules are imported on first use."""
 
 
 def load_extractor(name: str = "rootsift", **options: Any) -> Extractor:
-    """The extractor or preset of that name with these options, the others at their defaults.
+    """Create an extractor by name.
 
-    InputError for an unknown name, an unknown option or a value out of range; it lists what there is. MismatchError
-    when the weights are not of the preset's network.
+    Parameters
+    ----------
+    name : str
+        Name of an extractor or a preset, see `EXTRACTORS` and `PRESETS`.
+    **options
+        Options of the extractor; the others have their defaults. Extractors with a network need `weights`, the path
+        of a weight file.
+
+    Returns
+    -------
+    Extractor
+        An object whose `extract` turns an image into `Features`, and `extract_folder` whole folders into a
+        `FeatureSet`.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, an unknown option or a value out of range; the message lists the choices.
+    MismatchError
+        If a preset is given weights of another network.
+    NotFoundError, FormatError, DamagedError
+        If a preset's weight file does not exist or cannot be read.
+
+    Examples
+    --------
+    >>> from asmk_engine import load_extractor
+    >>> load_extractor("rootsift", max_features=500).dim
+    128
     """
     preset = PRESETS.get(name)
     if preset is None and name not in EXTRACTORS:
-        raise InputError(f"there is no extractor {name!r}; there are: {', '.join(sorted([*EXTRACTORS, *PRESETS]))}")
+        raise InputError(f"unknown extractor {name!r}; choose one of {', '.join(sorted([*EXTRACTORS, *PRESETS]))}")
     module, attribute = EXTRACTORS[preset.extractor if preset else name].split(":")
     maker = getattr(import_module(module), attribute)
     known = {field.name for field in dataclasses.fields(maker)}
@@ -73,34 +99,36 @@ def _check_preset(extractor: Any, preset: Preset, name: str) -> None:
     found = extractor.network.options
     if (found.backbone, found.skip) != (preset.backbone, preset.skip):
         raise MismatchError(
-            f"{extractor.weights}: a network of {found.backbone} without {found.skip} parts, {name} is {preset.backbone} "
-            f"without {preset.skip}; use --extractor {preset.extractor}, which takes any, or other weights"
+            f"{extractor.weights}: its backbone is {found.backbone} with skip {found.skip}, {name} needs "
+            f"{preset.backbone} with skip {preset.skip}; use --extractor {preset.extractor}, which accepts any "
+            "network, or other weights"
         )
 
 
 def extractor_from_recipe(recipe: Recipe, network: Path | None = None, device: str = "auto") -> Extractor:
-    """The extractor that made features of this recipe, so that a query is described in the same way.
+    """Return the extractor that made features of this recipe, so that queries are described in the same way.
 
-    network  a network file to try first, such as the one an index carries
-    device   where a network runs
-    InputError when this version has no such extractor or option: the features came from elsewhere or from a newer one.
-    NotFoundError when the weights are not at hand.
+    network  network file to try first, such as the one stored in an index
+    device   device a network runs on
+
+    Raises InputError if this version has no such extractor or option (the features are from another program or a newer
+    version), and NotFoundError if the weights are not available.
     """
     if recipe.extractor == IMPORTED:
         raise InputError(
-            f"features of [{recipe}] were made by another program, which alone describes photographs that way: ask "
-            "with names of indexed images, or with its features of the queries: `asmk-engine import` and --features"
+            f"features of [{recipe}] were made by another program and cannot be extracted here; query with names of "
+            "indexed images, or with that program's features of the queries: `asmk-engine import` and --features"
         )
     apart = {} if recipe.weights is None else {"weights": str(_weights(recipe, network)), "device": device}
     try:
         return load_extractor(recipe.extractor, **recipe.options, **apart)
-    except (InputError, TypeError) as error:  # TypeError: an option of an untrusted recipe is called `name`
+    except (InputError, TypeError) as error:  # TypeError: an untrusted recipe has an option called `name`
         cure = "give the features of the queries instead of images"
         raise InputError(f"features of [{recipe}] cannot be extracted here ({error}); {cure}") from None
 
 
 def network_file(recipe: Recipe, candidate: Path | None = None) -> Path | None:
-    """The file of the network of a recipe: the candidate, when its sha256 is right, or one of the cache, or None."""
+    """Return the network file of a recipe: the candidate if its sha256 matches, else one of the cache, else None."""
     from asmk_engine.networks.cache import find_weights
     from asmk_engine.storage.user_files import file_sha256
 
@@ -113,14 +141,14 @@ def _weights(recipe: Recipe, network: Path | None) -> Path:
     found = network_file(recipe, network)
     if found is None:
         raise NotFoundError(
-            f"features of [{recipe}] need the network with the sha256 {(recipe.weights or '')[:16]}…, which is not at "
-            "hand; give its file with --weights, or give the features of the queries instead of images"
+            f"features of [{recipe}] need the network with sha256 {(recipe.weights or '')[:16]}…, which is not on this "
+            "machine; give its file with --weights, or give the features of the queries instead of images"
         )
     return found
 
 
 class FolderExtractor:
-    """What every extractor can do besides: extract whole folders."""
+    """Mix-in for extractors that adds the extraction of whole folders."""
 
     def extract_folder(
         self: Extractor,
@@ -132,6 +160,6 @@ class FolderExtractor:
         prune: bool = False,
         progress: FailureProgress | None = None,
     ) -> FeatureSet:
-        """Extract folders, files or lists into the feature set `output` and open it; see `extract_images`."""
+        """Extract folders, files or lists of images into the feature set `output` and open it; see `extract_images`."""
         extract_images(self, images, output, workers=workers, strict=strict, prune=prune, progress=progress)
         return FeatureSet.open(output)

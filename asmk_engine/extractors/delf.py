@@ -1,4 +1,4 @@
-"""DELF: locations chosen by a learned attention, reduced afterwards (Noh et al., ICCV 2017), as HOW's paper compares it."""
+"""DELF: locations selected by learned attention, reduced after training (Noh et al., ICCV 2017), as in HOW's paper."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from asmk_engine.networks.multiscale import SCALES
 
 @dataclass(frozen=True)
 class Delf(NetworkExtractor):
-    """DELF; the fields are its options, those of HOW and one more.
+    """DELF; the fields are its options, those of `How` and one more.
 
-    score_threshold  locations of weaker attention are left out; 100 for the published model of Google Landmarks, and
-                     another scale for every training
+    score_threshold  locations with a lower attention are dropped; 100 for the published model of Google Landmarks,
+                     other models have other ranges
     """
 
     name = "delf"
@@ -30,5 +30,5 @@ class Delf(NetworkExtractor):
 
     @property
     def least_score(self) -> float | None:
-        """The score threshold."""
+        """The score below which locations are dropped, the option `score_threshold`."""
         return self.score_threshold

@@ -1,7 +1,7 @@
-"""Extractors of one vector for a whole image: GeM, SPoC, MAC, R-MAC and CroW upon any backbone.
+"""Extractors of global descriptors, one vector per image: GeM, SPoC, MAC, R-MAC and CroW on any backbone.
 
-Weights are a global network (`asmk-engine whiten-global`, `weights convert`), a checkpoint of the GeM family, the
-weights of a backbone alone, which any pooling completes, or a local network, whose backbone is taken.
+Weights are a global network (`asmk-engine whiten-global`, `weights convert`), a checkpoint of the GeM family, backbone
+weights only, which are completed by the pooling, or a local network, whose backbone is used.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from asmk_engine.storage.user_files import file_sha256
 
 
 class WholeImageExtractor(BatchedExtractor):
-    """Extractors with exactly one descriptor for an image: [1, D] float32, of unit length.
+    """Base class of extractors with one descriptor per image: [1, D] float32, of unit length.
 
-    Its keypoint is the centre of what was looked at, its scale the longer side of that, its score 1.
+    Its keypoint is the centre of the described part of the image, its scale the longer side of that part, its score 1.
     """
 
     precision: str
@@ -40,29 +40,29 @@ class WholeImageExtractor(BatchedExtractor):
         if not self.weights:
             raise InputError(
                 f"{self.name} needs weights: give a network, or ImageNet weights of a backbone, with --weights; "
-                "`asmk-engine weights list` says what is published"
+                "`asmk-engine weights list` shows what is published"
             )
 
     @property
     def dim(self) -> int:
-        """Dimensions of a descriptor."""
+        """Number of dimensions of a descriptor."""
         return self.network.dim  # type: ignore[return-value]
 
     @property
     def own_scales(self) -> tuple[float, ...]:
-        """The scales that were asked for, else those that are meant for the network."""
+        """The scales at which images are described."""
         return self.scales
 
     @functools.cached_property
     def recipe(self) -> Recipe:
-        """The name, the options that change descriptors, with the scales that are used, and the weights' sha256."""
+        """The name, the options that affect descriptors, with the scales in use, and the sha256 of the weights."""
         options = {**recipe_options(self), "scales": list(self.own_scales)}
         kept = {key: value for key, value in options.items() if key not in self.without_effect}
         return Recipe(self.name, kept, file_sha256(self.weights))
 
     @property
     def without_effect(self) -> tuple[str, ...]:
-        """Options that change nothing with these weights, and so are not of the recipe."""
+        """Options that have no effect with these weights, and so are not in the recipe."""
         return ()
 
     @torch.inference_mode()
@@ -72,14 +72,14 @@ class WholeImageExtractor(BatchedExtractor):
         return [whole_image(vector, view) for vector, view in zip(vectors, views, strict=True)]
 
     def _vectors(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Unit vectors [B, D] float32 of pixels [B, H, W, 3] uint8."""
+        """Return unit vectors [B, D] float32 of pixels [B, H, W, 3] uint8."""
         normalised = normalise_pixels(pixels, self.network.options)  # type: ignore[arg-type]
         found: torch.Tensor = self.network.descriptor(normalised, self.own_scales, self.precision)  # type: ignore[operator]
         return found
 
 
 def whole_image(vector: np.ndarray, view: View) -> Features:
-    """The features of an image with one descriptor [D], which is of the whole view."""
+    """Return the features of an image with one descriptor [D] for the whole view."""
     height, width = view.pixels.shape[:2]
     centre = view.to_original(np.array([[(width - 1) / 2, (height - 1) / 2]]))
     side = max(width * view.factor[0], height * view.factor[1])
@@ -88,32 +88,32 @@ def whole_image(vector: np.ndarray, view: View) -> Features:
 
 
 class PooledExtractor(WholeImageExtractor):
-    """Extractors that pool the map of a backbone; options `weights`, `skip`, `max_side`, `scales`, `precision`, `device`.
+    """Base class of extractors that pool the feature map of a backbone; see `Gem` for the options.
 
-    The scales are those meant for the network unless some are given: 1, 1/√2, 1/2; with a layer that whitens 1, √2,
-    1/√2, as in the GeM family; for a network of `whiten-global`, those that its projection was learned at.
+    The default scales are those the network is meant for: 1, 1/√2, 1/2; with a whitening layer 1, √2, 1/√2, as in the
+    GeM family; for a network of `whiten-global`, those at which its projection was learned.
     """
 
     skip: int
 
     @property
     def completion(self) -> Completion:
-        """What completes the weights of a backbone."""
+        """The options that turn backbone weights into a global network."""
         return Completion(self.name, self.skip)
 
     @property
     def own_scales(self) -> tuple[float, ...]:
-        """The scales that were asked for, else those that are meant for the network."""
+        """The scales at which images are described: the option, else those the network is meant for."""
         return self.scales or self.network.options.own_scales
 
     @property
     def without_effect(self) -> tuple[str, ...]:
-        """What completes a backbone, where the weights are a whole network."""
+        """The options that complete a backbone, if the weights are a complete network."""
         return ("skip", "exponent") if self._opened[1] else ()
 
     @property
     def network(self) -> GlobalNetwork:
-        """The network, on its device; raises as `open_global_network`."""
+        """The network on its device; raises as `open_global_network`."""
         return self._opened[0]
 
     @functools.cached_property
@@ -130,13 +130,13 @@ class PooledExtractor(WholeImageExtractor):
 class Gem(PooledExtractor):
     """GeM, the generalised mean of each channel (Radenović, Tolias and Chum, TPAMI 2018); the fields are its options.
 
-    weights    see this module
-    skip       last parts of a backbone to leave out, where the weights are of a backbone alone
-    exponent   p, where the weights are of a backbone alone
+    weights    path of a weight file of one of the kinds listed in this module
+    skip       number of last parts of the backbone to leave out, if the weights are of a backbone only
+    exponent   GeM exponent p, if the weights are of a backbone only
     max_side   larger images are shrunk until their longer side is this many pixels
-    scales     at which an image is looked at, 1 being the size after `max_side`; none: those meant for the network
-    precision  of the convolutions; bf16 is faster on processors and GPUs that have it
-    device     where the network runs
+    scales     image scales, 1 being the size after `max_side`; empty: those the network is meant for
+    precision  precision of the convolutions; bf16 is faster on CPUs and GPUs that support it
+    device     device the network runs on
     """
 
     name = "gem"
@@ -151,13 +151,13 @@ class Gem(PooledExtractor):
 
     @property
     def completion(self) -> Completion:
-        """What completes the weights of a backbone: also the exponent."""
+        """The options that turn backbone weights into a global network, with the exponent."""
         return Completion(self.name, self.skip, self.exponent)
 
 
 @dataclass(frozen=True)
 class Spoc(PooledExtractor):
-    """SPoC, the average of each channel (Babenko and Lempitsky, ICCV 2015); options as of `Gem`."""
+    """SPoC, the average of each channel (Babenko and Lempitsky, ICCV 2015); options as in `Gem`."""
 
     name = "spoc"
 
@@ -171,20 +171,20 @@ class Spoc(PooledExtractor):
 
 @dataclass(frozen=True)
 class Mac(Spoc):
-    """MAC, the maximum of each channel (Tolias, Sicre and Jégou, ICLR 2016); options as of `Gem`."""
+    """MAC, the maximum of each channel (Tolias, Sicre and Jégou, ICLR 2016); options as in `Gem`."""
 
     name = "mac"
 
 
 @dataclass(frozen=True)
 class Rmac(Spoc):
-    """R-MAC, the sum of the maxima of squares (Tolias, Sicre and Jégou, ICLR 2016); options as of `Gem`."""
+    """R-MAC, the sum of the maxima of squares (Tolias, Sicre and Jégou, ICLR 2016); options as in `Gem`."""
 
     name = "rmac"
 
 
 @dataclass(frozen=True)
 class Crow(Spoc):
-    """CroW, a weighted sum (Kalantidis, Mellina and Osindero, ECCV 2016 workshops); options as of `Gem`."""
+    """CroW, a weighted sum (Kalantidis, Mellina and Osindero, ECCV 2016 workshops); options as in `Gem`."""
 
     name = "crow"

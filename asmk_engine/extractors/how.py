@@ -1,4 +1,4 @@
-"""HOW: the strongest locations of a network that was trained for retrieval (Tolias, Jenicek and Chum, ECCV 2020)."""
+"""HOW: the strongest locations of a network trained for retrieval (Tolias, Jenicek and Chum, ECCV 2020)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from asmk_engine.networks.multiscale import SCALES
 class How(NetworkExtractor):
     """HOW; the fields are its options.
 
-    weights       a network file, made by `asmk-engine whiten`, `weights convert` or `train-how`
-    max_features  the strongest over all scales are kept
+    weights       path of a network file, made by `asmk-engine whiten`, `weights convert` or `train-how`
+    max_features  number of features to keep, the strongest over all scales
     max_side      larger images are shrunk until their longer side is this many pixels
-    scales        at which an image is looked at, 1 being the size after `max_side`
-    precision     of the convolutions; bf16 is faster on processors and GPUs that have it
-    device        where the network runs
-    Descriptors are not normalised, as in the paper: the aggregation works on raw whitened vectors.
+    scales        image scales, 1 being the size after `max_side`
+    precision     precision of the convolutions; bf16 is faster on CPUs and GPUs that support it
+    device        device the network runs on
+
+    Descriptors are not normalised, as in the paper: the aggregation uses raw whitened vectors.
     """
 
     name = "how"

@@ -1,4 +1,4 @@
-"""HOW's own global descriptor, by which it is trained: the sum of its local ones, each by its score."""
+"""HOW's global descriptor, with which it is trained: the sum of its local descriptors, weighted by their scores."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from asmk_engine.networks.multiscale import SCALES, normalise_pixels
 
 @dataclass(frozen=True)
 class HowGlobal(WholeImageExtractor):
-    """HOW's global descriptor (Tolias, Jenicek and Chum, ECCV 2020, §3.3); options as of `How`, and its network files.
+    """HOW's global descriptor (Tolias, Jenicek and Chum, ECCV 2020, §3.3); options and network files as in `How`.
 
-    The scales of its local descriptors are simply summed before the vector gets unit length.
+    Local descriptors are summed over all scales before the vector is normalised to unit length.
     """
 
     name = "how-global"
@@ -35,19 +35,19 @@ class HowGlobal(WholeImageExtractor):
 
     @functools.cached_property
     def network(self) -> LocalNetwork:
-        """The network, on its device; MismatchError for one with learned attention, and as `open_checkpoint`."""
+        """The network on its device; raises MismatchError for learned attention, and as `open_checkpoint`."""
         device = choose_device(self.device)
         use_full_precision(device)
         network = open_checkpoint(self.weights)[0].requires_grad_(False)
         if network.options.attention != "norm":
             raise MismatchError(
-                f"{self.weights}: a network with {network.options.attention} attention, how-global takes norm; give a "
+                f"{self.weights}: a network with {network.options.attention} attention, how-global needs norm; give a "
                 "network of HOW"
             )
         moved: Any = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return moved
 
     def _vectors(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Unit vectors [B, D] float32 of pixels [B, H, W, 3] uint8."""
+        """Return unit vectors [B, D] float32 of pixels [B, H, W, 3] uint8."""
         normalised = normalise_pixels(pixels, self.network.options)
         return how_descriptor(self.network, normalised, self.scales, self.precision)

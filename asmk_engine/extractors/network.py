@@ -1,4 +1,4 @@
-"""What every extractor with a network does: open its weights, batch images of one size, and survive a full GPU."""
+"""Base classes of extractors with a network: open weights, batch images of one size, recover from a full GPU."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from asmk_engine.recipes import Recipe
 from asmk_engine.storage.user_files import file_sha256
 
 BATCH_PIXELS = 1 << 24
-"""Pixels of a batch at scale 1 on a GPU: some twenty images of 1024 × 768, and 3 GB of maps at seven scales."""
+"""Pixels of a batch at scale 1 on a GPU: about twenty images of 1024 × 768, and 3 GB of maps at seven scales."""
 WINDOWED = 96
-"""Images that wait on a GPU for others of their size."""
+"""Number of images among which batches of one size are formed on a GPU."""
 
 
 class BatchedExtractor(FolderExtractor, ABC):
-    """Extractors with a network whose images are decoded first and described together: `TwoStepExtractor`."""
+    """A `TwoStepExtractor` with a network: images are decoded first and described in batches."""
 
     name: ClassVar[str]
     weights: str
@@ -44,38 +44,38 @@ class BatchedExtractor(FolderExtractor, ABC):
     @property
     @abstractmethod
     def network(self) -> nn.Module:
-        """The network, on its device."""
+        """The network on its device."""
 
     @abstractmethod
     def _run(self, views: list[View]) -> list[Features]:
-        """The features of views of one size."""
+        """Return the features of views of one size."""
 
     @property
     def origin(self) -> Origin:
-        """How a worker process makes an equal extractor."""
+        """The function and options with which a worker process creates an equal extractor."""
         options = {"name": self.name, **all_options(self)}
         return Origin("asmk_engine.extractors:load_extractor", options)
 
     @property
     def viewer(self) -> Viewer:
-        """Decoding and shrinking, which worker processes do."""
+        """The decoding and shrinking of images, which worker processes do."""
         return Viewer(self.max_side)
 
     @property
     def batch_size(self) -> int:
-        """Images to have at hand before some are described: one on a processor.
+        """Number of images to decode before describing them: one on a CPU.
 
-        There a batch gains nothing, and processes of one thread each are twice as fast as threads that wait for each
+        On a CPU batches gain nothing, and single-threaded processes are twice as fast as threads that wait for each
         other after every layer.
         """
         return 1 if choose_device(self.device).type == "cpu" else WINDOWED
 
     def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
-        """The features of an image file or of [H, W, 3] uint8 RGB pixels; see `Extractor.extract`."""
+        """Return the features of an image file or of [H, W, 3] uint8 RGB pixels; see `Extractor.extract`."""
         return self.describe([self.viewer.view(image, box)])[0]
 
     def describe(self, views: Sequence[View]) -> list[Features]:
-        """The features of each view, in their order; views of one size pass through the network together."""
+        """Return the features of each view, in order; views of one size pass through the network together."""
         found: dict[int, Features] = {}
         groups: dict[tuple[int, ...], list[int]] = {}
         for number, view in enumerate(views):
@@ -88,7 +88,7 @@ class BatchedExtractor(FolderExtractor, ABC):
         return [found[number] for number in range(len(views))]
 
     def _describe_batch(self, views: list[View]) -> list[Features]:
-        """Views of one size; where they are too many for the device, half of them at a time."""
+        """Return the features of views of one size; if the device runs out of memory, in two halves."""
         try:
             return self._run(views)
         except torch.OutOfMemoryError:
@@ -100,15 +100,15 @@ class BatchedExtractor(FolderExtractor, ABC):
 
     @property
     def network_device(self) -> torch.device:
-        """Where the network is."""
+        """The device the network is on."""
         return next(self.network.parameters()).device
 
 
 class NetworkExtractor(BatchedExtractor):
-    """Extractors of local features; options `weights`, `device`, `precision`, `max_side`, `max_features`, `scales`.
+    """Base class of extractors of local features; see `How` for the options.
 
-    Features are strongest first; keypoints are the centres of receptive fields, their scale the side of a location of the
-    map, in original pixels.
+    Features are sorted by decreasing score; keypoints are the centres of receptive fields, their scale is the side of a
+    location of the feature map, in pixels of the original image.
     """
 
     attention: ClassVar[str]
@@ -121,23 +121,23 @@ class NetworkExtractor(BatchedExtractor):
         if not self.weights:
             raise InputError(
                 f"{self.name} needs weights: give a network file with --weights, made by `asmk-engine whiten`, "
-                "`weights convert` or `train-how`; `asmk-engine weights list` says what is published"
+                "`weights convert` or `train-how`; `asmk-engine weights list` shows what is published"
             )
 
     @functools.cached_property
     def recipe(self) -> Recipe:
-        """The name, the options that change descriptors, and the sha256 of the weights."""
+        """The name, the options that affect descriptors, and the sha256 of the weights."""
         self._check_kind()
         return Recipe(self.name, recipe_options(self), file_sha256(self.weights))
 
     @property
     def dim(self) -> int:
-        """Dimensions of a descriptor."""
+        """Number of dimensions of a descriptor."""
         return self.network.dim
 
     @functools.cached_property
     def network(self) -> LocalNetwork:
-        """The network, on its device; raises as `open_checkpoint`."""
+        """The network on its device; raises as `open_checkpoint`."""
         device = choose_device(self.device)
         use_full_precision(device)
         network = folded(open_checkpoint(self.weights)[0])
@@ -148,7 +148,7 @@ class NetworkExtractor(BatchedExtractor):
         if found != self.attention:
             other = {"norm": "how", "learned": "delf"}[found]
             raise MismatchError(
-                f"{self.weights}: a network with {found} attention, {self.name} takes {self.attention}; "
+                f"{self.weights}: a network with {found} attention, {self.name} needs {self.attention}; "
                 f"use --extractor {other}, or other weights"
             )
 
@@ -162,7 +162,7 @@ class NetworkExtractor(BatchedExtractor):
 
     @property
     def least_score(self) -> float | None:
-        """LocalDescriptors weaker than this are left out; None keeps all."""
+        """The score below which locations are dropped; None keeps all."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""Options of an extractor: the fields of its frozen dataclass, each with the values that are allowed and explained."""
+"""Options of extractors: the fields of their frozen dataclasses, with allowed values and descriptions."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from asmk_engine.errors import InputError
 
 
 def option(default: float, least: float, most: float) -> Any:
-    """A dataclass field for a number from `least` to `most`; an int option where the default is an int."""
+    """Return a dataclass field for a number from `least` to `most`; an int if the default is an int."""
     return dataclasses.field(default=default, metadata={"least": least, "most": most})
 
 
 def numbers(default: Sequence[float], least: float, most: float) -> Any:
-    """A dataclass field for one or more different numbers from `least` to `most`; by default none leaves the choice."""
+    """Return a dataclass field for distinct numbers from `least` to `most`; it may be empty only if the default is."""
     return dataclasses.field(default=tuple(default), metadata={"least": least, "most": most, "many": True})
 
 
 def choice(default: str, choices: Sequence[str]) -> Any:
-    """A dataclass field for one of some words."""
+    """Return a dataclass field for one of several words."""
     return dataclasses.field(default=default, metadata={"choices": tuple(choices)})
 
 
 def apart(default: str, meaning: str) -> Any:
-    """A dataclass field for text that changes no descriptor or is recorded otherwise, and so is not of the recipe."""
+    """Return a dataclass field for text outside the recipe: it affects no descriptor, or is recorded in another way."""
     return dataclasses.field(default=default, metadata={"apart": True, "meaning": meaning})
 
 
 def describe_options(extractor: type) -> str:
-    """Names, ranges and defaults of the options of an extractor, for a message."""
+    """Return the names, ranges and defaults of an extractor's options, for a message."""
     return ", ".join(f"{field.name} ({_described(field)})" for field in dataclasses.fields(extractor))
 
 
 def recipe_options(extractor: Any) -> dict[str, Any]:
-    """The options that belong to the recipe, as JSON values."""
+    """Return the options that belong to the recipe, as JSON values."""
     fields = (field.name for field in dataclasses.fields(extractor) if not field.metadata.get("apart"))
     return {name: _as_json(getattr(extractor, name)) for name in fields}
 
 
 def all_options(extractor: Any) -> dict[str, Any]:
-    """Every option as a JSON value."""
+    """Return all options as JSON values."""
     return {field.name: _as_json(getattr(extractor, field.name)) for field in dataclasses.fields(extractor)}
 
 
@@ -52,9 +52,9 @@ def _as_json(value: Any) -> Any:
 
 
 def check_options(extractor: Any) -> None:
-    """Raise InputError for an option that is of another kind or out of range; turn numbers into plain int and float.
+    """Raise InputError for an option of the wrong type or out of range; convert numbers to plain int and float.
 
-    Plain, because equal recipes must be written alike: 10 and 10.0 are not.
+    The conversion makes equal recipes identical when written: 10 and 10.0 would differ.
     """
     for field in dataclasses.fields(extractor):
         checked = _checker(field)(getattr(extractor, field.name), field)
@@ -107,7 +107,7 @@ def _check_one(value: Any, field: dataclasses.Field[Any], kind: Any) -> Any:
 def _is_finite(value: Any) -> bool:
     try:
         return math.isfinite(float(value))
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:  # an integer too large for a float
         return False
 
 

@@ -1,4 +1,4 @@
-"""Extractors by the network they are usually made of: `how-squeezenet` is `how` on SqueezeNet 1.1."""
+"""Presets, names for an extractor with a particular network: `how-squeezenet` is `how` on SqueezeNet 1.1."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """An extractor and the network its weights must belong to.
+    """An extractor and the backbone that its weights must have.
 
     extractor  name of the extractor
-    backbone      name of the backbone, without its last `skip` parts
-    published  the name under which `asmk-engine weights fetch` gets weights for it; empty where none are published
+    backbone   name of the backbone
+    skip       number of last parts of the backbone that are left out
+    published  name of weights for it, for `asmk-engine weights fetch`; empty if none are published
     """
 
     extractor: str
@@ -46,7 +47,8 @@ PRESETS = {
     "gem-squeezenet": Preset("gem", "squeezenet1_1", 0, "squeezenet1_1"),
     "gem-resnet50v2": Preset("gem", "resnet50v2", 1),
 }
-"""Published networks for retrieval are `how-r18`, `how-r50-`, `gem-vgg16`, `gem-resnet101` and `gem-w-…`.
+"""All presets by name.
 
-The others are ImageNet's: `how-…` and `delf-…` must be whitened or trained, `gem-…` can be used as they are.
+`how-r18`, `how-r50-`, `gem-vgg16`, `gem-resnet101` and `gem-w-…` are published networks trained for retrieval. The
+others have ImageNet weights: `how-…` and `delf-…` must be whitened or trained, `gem-…` can be used as they are.
 """

@@ -1,4 +1,4 @@
-"""RootSIFT: SIFT of OpenCV (Lowe, IJCV 2004) with the Hellinger kernel (Arandjelović and Zisserman, CVPR 2012)."""
+"""RootSIFT: OpenCV's SIFT (Lowe, IJCV 2004) with the Hellinger kernel (Arandjelović and Zisserman, CVPR 2012)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from asmk_engine.recipes import Recipe
 LAYERS = 3
 SIGMA = 1.6
 SMALLEST_SIDE = 16
-"""Images with a shorter side have no features: SIFT looks at nothing within 5 pixels of the border."""
+"""Images with a shorter side below this have no features: SIFT detects nothing within 5 pixels of the border."""
 
 
 @dataclass(frozen=True)
 class RootSift(FolderExtractor):
     """The strongest SIFT keypoints, described by RootSIFT; the fields are its options.
 
-    max_features        the strongest are kept, by absolute response
+    max_features        number of keypoints to keep, the strongest by absolute response
     max_side            larger images are shrunk until their longer side is this many pixels
-    contrast_threshold  least contrast of a keypoint: lower finds more in pale or dark images, and more noise
-    edge_threshold      greatest ratio of curvatures: higher keeps more keypoints that lie on edges
+    contrast_threshold  minimum contrast of a keypoint: lower finds more in pale or dark images, and more noise
+    edge_threshold      maximum ratio of curvatures: higher keeps more keypoints on edges
     """
 
     max_features: int = option(2000, 1, 1_000_000)
@@ -47,32 +47,36 @@ class RootSift(FolderExtractor):
 
     @property
     def dim(self) -> int:
-        """Dimensions of a descriptor."""
+        """Number of dimensions of a descriptor."""
         return 128
 
     @property
     def origin(self) -> Origin:
-        """How a worker process makes an equal extractor."""
+        """The function and options with which a worker process creates an equal extractor."""
         return Origin("asmk_engine.extractors:load_extractor", {"name": "rootsift", **all_options(self)})
 
     def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
-        """The features of an image file or of [H, W, 3] uint8 RGB pixels, strongest first.
+        """Return the features of an image file or of [H, W, 3] uint8 RGB pixels, strongest first.
 
-        box  x1, y1, x2, y2 in pixels of the upright original: only this part is looked at, at the scale of the whole
+        box  x1, y1, x2, y2 in pixels of the upright original: only this part is described, at the scale of the whole
+
         Descriptors are float16 [n, 128]; keypoints are in pixels of the whole upright original, their scale is SIFT's
-        diameter. An image without texture has no features. InputError when the image or the box cannot be used.
+        diameter. An image without texture has no features. Raises InputError if the image or the box cannot be used.
         """
         view = view_image(image, self.max_side, box)
         table, raw = self._detect(view.pixels)
         x, y, size, angle, response = table.T
-        # One place may hold several keypoints, of different angles and equal response: their order is fixed here.
+        # One position can have several keypoints of equal response and different angles; this makes their order unique.
         order = np.lexsort((angle, size, x, y, -response))[: self.max_features]
         scales = (size * view.scale_factor)[:, None]
         keypoints = np.concatenate([view.to_original(table[:, :2]), scales], axis=1).astype(np.float32)
         return Features(rootsift(raw[order]).astype(np.float16), keypoints[order], response[order], view.image_size)
 
     def _detect(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x, y, diameter, angle, response [n, 5] and raw SIFT [n, 128], float32; ties may exceed `max_features`."""
+        """Return x, y, diameter, angle, response [n, 5] and raw SIFT [n, 128], float32.
+
+        Ties in response may exceed `max_features`.
+        """
         if min(pixels.shape[:2]) < SMALLEST_SIDE:
             return np.zeros((0, 5), np.float32), np.zeros((0, 128), np.float32)
         sift = cv2.SIFT.create(
@@ -81,7 +85,7 @@ class RootSift(FolderExtractor):
             contrastThreshold=self.contrast_threshold,
             edgeThreshold=self.edge_threshold,
             sigma=SIGMA,
-            enable_precise_upscale=True,  # without it every keypoint lies a quarter of a pixel to the lower right
+            enable_precise_upscale=True,  # without it every keypoint is a quarter of a pixel too far to the lower right
         )
         found, raw = sift.detectAndCompute(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), None)
         if not found:
@@ -90,9 +94,9 @@ class RootSift(FolderExtractor):
 
 
 def rootsift(descriptors: np.ndarray) -> np.ndarray:
-    """RootSIFT [n, 128] of raw SIFT [n, 128]: each divided by its sum, then the square root of every component.
+    """Return RootSIFT [n, 128] of raw SIFT [n, 128]: L1 normalisation, then the square root of every component.
 
-    The results have unit Euclidean length; a descriptor of zeros stays zero. Arandjelović and Zisserman, CVPR 2012, §2.
+    The results have unit Euclidean length; a zero descriptor stays zero. Arandjelović and Zisserman, CVPR 2012, §2.
     """
     sums = descriptors.sum(axis=1, keepdims=True)
     return np.sqrt(descriptors / np.where(sums > 0, sums, 1))
