@@ -20,7 +20,7 @@ def contrastive(anchor: np.ndarray, others: np.ndarray, matches: list[bool], mar
 def mine(
     anchors: np.ndarray, anchor_groups: list[int], pool: np.ndarray, pool_groups: list[int], count: int, skip: int = 0
 ) -> list[list[int]]:
-    """Down the ranking of each anchor: not its own group, no group twice, the first `skip` passed over."""
+    """Walk down the ranking of each anchor: not its own group, no group twice, the first `skip` skipped."""
     chosen = []
     for anchor, own in zip(anchors.astype(np.float64), anchor_groups, strict=True):
         ranking = sorted(range(len(pool)), key=lambda place: (-float(anchor @ pool[place].astype(np.float64)), place))
@@ -35,7 +35,7 @@ def mine(
 
 
 def pooled(locations: np.ndarray, scores: np.ndarray, *, learned: bool, unit: bool) -> np.ndarray:
-    """Of locations [h, w, D]: the mean of score × location where attention is learned, else a mean weighted by score."""
+    """Mean of score × location over [h, w, D] if attention is learned, else the mean of locations weighted by score."""
     total, weight = np.zeros(locations.shape[-1]), 0.0
     for y in range(locations.shape[0]):
         for x in range(locations.shape[1]):

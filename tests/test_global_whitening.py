@@ -107,18 +107,18 @@ def test_the_repair_is_the_first_of_its_steps_that_helps() -> None:
 
 def test_what_cannot_be_learned_is_refused() -> None:
     rows = some_rows(4)
-    with pytest.raises(InputError, match="4 descriptors cannot teach a reduction to 4 dimensions"):
+    with pytest.raises(InputError, match="4 descriptors are too few for a reduction to 4 dimensions"):
         pca_projection(batches(rows), 4)
-    with pytest.raises(InputError, match=r"power is 2; expected 0 \(turn only\) to 1"):
+    with pytest.raises(InputError, match=r"power is 2; expected 0 \(rotate only\) to 1"):
         pca_projection(batches(rows), 2, 2.0)
     for dim in (0, 7):
         with pytest.raises(InputError, match=f"dim is {dim}; the descriptors have 6 dimensions"):
             pca_projection(batches(rows), dim)
         with pytest.raises(InputError, match=f"dim is {dim}; the descriptors have 6 dimensions"):
             pair_projection(batches(rows), torch.from_numpy(rows.reshape(2, 2, DIM)), dim)
-    with pytest.raises(InputError, match="there are no descriptors"):
+    with pytest.raises(InputError, match="no descriptors to learn from"):
         pca_projection([], 2)
-    with pytest.raises(InputError, match="there are no pairs"):
+    with pytest.raises(InputError, match="no pairs to learn a whitening from"):
         pair_projection(batches(rows), torch.zeros(0, 2, DIM), 2)
 
 
@@ -218,12 +218,12 @@ def test_the_command_refuses_what_does_not_belong_together(extracted: Path, phot
     other = Path(tiny_checkpoint(tmp_path / "other.safetensors", 1))
     with pytest.raises(MismatchError, match="not the weights of"):
         whitened_network(features, other)
-    with pytest.raises(NotFoundError, match=r"1 of 2 images of the pairs are not there: 'x\.png'"):
+    with pytest.raises(NotFoundError, match=r"1 of 2 images of the pairs are missing: 'x\.png'"):
         whitened_network(features, tmp_path / "gem.network.safetensors", pairs=[("0.png", "x.png")])
     for arguments, error, message in (
         (["-o", tmp_path / "white.pth"], InputError, "networks are written as .safetensors"),
-        (["-o", output, "--weights", tmp_path / "none"], NotFoundError, "no such file of weights"),
-        (["-o", output, "--dim", 8], InputError, "8 descriptors cannot teach a reduction to 8 dimensions"),
+        (["-o", output, "--weights", tmp_path / "none"], NotFoundError, "no such weight file"),
+        (["-o", output, "--dim", 8], InputError, "8 descriptors are too few for a reduction to 8 dimensions"),
     ):
         done = CliRunner().invoke(whiten_global, [str(extracted), *map(str, arguments)])
         assert isinstance(done.exception, error) and message in str(done.exception)

@@ -81,7 +81,7 @@ def test_faults_are_told_before_the_first_epoch(folder: Path, tmp_path: Path) ->
     (bad / "b" / "0.png").write_bytes(b"no photograph")
     weights = ["--weights", folder / "how.safetensors", *SMALL]
     result = run("train-how", bad, "-o", tmp_path / "run", *weights, "--negatives", 1)
-    assert "1 of 4 photographs cannot be trained with" in str(fault(result))
+    assert "1 of 4 photographs cannot be used for training" in str(fault(result))
     assert not (tmp_path / "run" / "state.safetensors").exists()
     missing = train(folder, tmp_path / "run", "--negatives", 1, "--validate", folder / "gnd.json")
     assert isinstance(fault(missing), InputError)

@@ -77,7 +77,7 @@ def test_a_table(tmp_path: Path) -> None:
         ("image,label\n", FormatError, "expected image,instance or image,instance,group"),
         ("image,instance\na/0.png\n", DamagedError, "line 2 has 1 fields"),
         ("image,instance\n,x\n", DamagedError, "line 2"),
-        ("image,instance\na/0.png,x\na/0.png,x\n", DamagedError, "stands in it twice"),
+        ("image,instance\na/0.png,x\na/0.png,x\n", DamagedError, "lists 'a/0.png' twice"),
         ("image,instance\na/9.png,x\n", NotFoundError, "1 of 1 photographs are not in"),
         ("image,instance,group\na/0.png,x,one\na/1.png,x,two\n", DamagedError, "in the groups 'one' and 'two'"),
     ],
@@ -91,7 +91,7 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, text: str, error: type[Exce
 
 def test_a_table_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_bytes(b"image,instance\n\xff\xfe\n")
-    with pytest.raises(DamagedError, match="not a table in UTF-8"):
+    with pytest.raises(DamagedError, match="not a UTF-8 CSV table"):
         read_instances(tmp_path / "data.csv")
 
 
@@ -108,7 +108,7 @@ def test_data_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="choose one of auto"):
         read_instances(tmp_path, "zip")
     Image.fromarray(photograph(0)).save(tmp_path / "lone.png")
-    with pytest.raises(InputError, match=r"no folder of photographs in it; .* --layout photos"):
+    with pytest.raises(InputError, match=r"contains no folder of photographs; .* --layout photos"):
         read_instances(tmp_path)
     with pytest.raises(NotFoundError, match="no such folder of photographs"):
         read_instances(tmp_path, "photos", background=[tmp_path / "nothing"])
@@ -143,14 +143,14 @@ def test_sfm120k(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"cids": "names"}, DamagedError, "cids is no list of names"),
-        ({"cids": [*CIDS[:3], "../../etc/passwd"]}, DamagedError, "cids is no list of names"),
+        ({"cids": "names"}, DamagedError, "cids is not a list of names"),
+        ({"cids": [*CIDS[:3], "../../etc/passwd"]}, DamagedError, "cids is not a list of names"),
         ({"cluster": [7, 7, 3]}, DamagedError, "cluster is int64 .*expected 4 whole numbers"),
         ({"cluster": [7.0, 7.5, 3, 3]}, DamagedError, "cluster is float64"),
         ({"qidxs": [0, 4]}, DamagedError, "qidxs .*expected some whole numbers below 4"),
         ({"pidxs": [1]}, DamagedError, "pidxs .*expected 2 whole numbers below 4"),
-        ({"pidxs": [2, 2]}, DamagedError, "a pair of train is not of two images of one model"),
-        ({"pidxs": [0, 2]}, DamagedError, "a pair of train is not of two images of one model"),
+        ({"pidxs": [2, 2]}, DamagedError, "a pair of train is not two different images of one model"),
+        ({"pidxs": [0, 2]}, DamagedError, "a pair of train is not two different images of one model"),
         ({"cids": [*CIDS[:3], "zyxwvu000000"]}, NotFoundError, "1 of 4 photographs are not in"),
     ],
 )
@@ -162,7 +162,7 @@ def test_sfm120k_that_cannot_be_used(
 
 
 def test_sfm120k_without_photographs_or_of_another_kind(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give their folder `ims` with --images"):
+    with pytest.raises(InputError, match="give it, `ims`, with --images"):
         read_instances(write_sfm(tmp_path))
     (tmp_path / "other.pkl").write_bytes(pickle.dumps({"train": [1]}))
     with pytest.raises(FormatError, match="no train with cids"):
@@ -230,9 +230,9 @@ def test_draws_follow_from_the_generator() -> None:
         (instances(["a", "a"], pairs=np.empty((0, 2), np.int64)), (1, 0.0, 9), "no positives"),
         (instances(["a", "a"]), (1, 0.0, 9), "all photographs show one instance"),
         (instances(["a", "a"]), (1, 1.0, 9), "all photographs show one instance"),
-        (instances(["a", "a", "b", ""]), (3, 0.0, 9), "3 instances and photographs of none, but 3 negatives"),
-        (instances(["a", "a", "b", ""]), (2, 0.0, 9, 1), "but 2 negatives of 1 passed over"),
-        (instances(["a", "a", "b"], ["g", "g", "g"]), (1, 0.0, 9), "1 instances and photographs of none"),
+        (instances(["a", "a", "b", ""]), (3, 0.0, 9), "3 instances and photographs without one, but 3 negatives"),
+        (instances(["a", "a", "b", ""]), (2, 0.0, 9, 1), "but 2 negatives, 1 to skip"),
+        (instances(["a", "a", "b"], ["g", "g", "g"]), (1, 0.0, 9), "1 instances and photographs without one"),
         (instances(["a", "a", "b", ""]), (2, 0.0, 2), "a pool of 2 photographs cannot give 2 negatives"),
         (instances(["", ""]), (1, 0.0, 9), "no positives: none of 0 instances"),
     ],
@@ -351,11 +351,11 @@ def test_photographs_are_checked_before_the_first_epoch(tmp_path: Path) -> None:
     data = files[1].path.read_bytes()
     files[1].path.write_bytes(data[: len(data) // 2])
     files[2].path.unlink()
-    with pytest.raises(InputError, match=r"2 of 3 photographs cannot be trained with: .*1.png: .*; .*2.png: "):
+    with pytest.raises(InputError, match=r"2 of 3 photographs cannot be used for training: .*1.png: .*; .*2.png: "):
         check_photographs(files, SIDE, 8)
 
 
 def test_many_faults_are_counted_not_listed(tmp_path: Path) -> None:
     files = [ImageFile(f"{place}.png", tmp_path / f"{place}.png") for place in range(9)]
-    with pytest.raises(InputError, match="and 4 more; take them out"):
+    with pytest.raises(InputError, match="and 4 more; remove them"):
         check_photographs(files, SIDE, 8)

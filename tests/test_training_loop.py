@@ -192,7 +192,7 @@ def test_other_data_are_refused(photographs: Path, tmp_path: Path) -> None:
 
 def test_networks_of_someone_else_are_not_overwritten(photographs: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / BEST, tiny_network(), {})
-    with pytest.raises(InputError, match=r"holds best.safetensors and no state.safetensors"):
+    with pytest.raises(InputError, match=r"contains best.safetensors but no state.safetensors"):
         make_run(tmp_path, photographs).run()
 
 
@@ -213,14 +213,14 @@ def test_a_damaged_state_is_noticed(photographs: Path, tmp_path: Path, where: fl
 
 def test_a_state_of_another_kind_is_no_state(photographs: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / STATE, tiny_network(), {})
-    with pytest.raises(DamagedError, match=r"no state of a training .*; remove it to begin anew"):
+    with pytest.raises(DamagedError, match=r"not the state of a training .*; remove it to start again"):
         make_run(tmp_path, photographs).run()
 
 
 def test_a_log_that_was_cut_is_noticed(photographs: Path, tmp_path: Path) -> None:
     make_run(tmp_path, photographs, LoopOptions(epochs=1)).run()
     (tmp_path / "log.jsonl").write_text("{}\n")
-    with pytest.raises(DamagedError, match="3 bytes, the state knows"):
+    with pytest.raises(DamagedError, match="3 bytes, expected at least"):
         make_run(tmp_path, photographs, LoopOptions(epochs=1)).run()
     (tmp_path / "log.jsonl").write_text('{"kind": "run"}\nno json\n{"half')
     with pytest.raises(DamagedError, match="line 2"):
@@ -228,7 +228,7 @@ def test_a_log_that_was_cut_is_noticed(photographs: Path, tmp_path: Path) -> Non
 
 
 def test_a_loss_that_is_no_number_stops_the_run(photographs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the loss is nan in epoch 1; begin anew with a lower"):
+    with pytest.raises(InputError, match=r"the loss is nan in epoch 1; start again in another folder with a lower"):
         make_run(tmp_path, photographs, LOOP, replace(OPTIONS, learning_rate=1e18)).run()
 
 
@@ -305,7 +305,7 @@ def test_a_validation_without_its_photographs_is_refused(evaluated: tuple[Path, 
     (other / "x").mkdir()
     for name in ("1.png", "2.png"):
         (other / "x" / name).write_bytes((folder / "x" / name).read_bytes())
-    with pytest.raises(NotFoundError, match=r"1 photographs of queries are not there, such as 'x/0.png'"):
+    with pytest.raises(NotFoundError, match=r"1 photographs of queries are missing, such as 'x/0.png'"):
         Validation(ground_truth, other)
 
 
@@ -313,7 +313,7 @@ def test_a_validation_that_finds_nothing_is_refused(evaluated: tuple[Path, Path]
     content = json.loads(evaluated[0].read_text())
     content["queries"] = [{**content["queries"][1], "easy": []}]
     (tmp_path / "gnd.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="no query has an image to find"):
+    with pytest.raises(InputError, match="no query has a positive image"):
         Validation(tmp_path / "gnd.json", evaluated[1])
 
 
@@ -351,7 +351,7 @@ def test_delf_begins_with_a_backbone_or_a_network(tmp_path: Path) -> None:
     assert (again.options, origin) == (one.options, {"from": "a test"})
     with pytest.raises(InputError, match="a map of 128 channels cannot be reduced to 129"):
         delf_network(tmp_path / "backbone.npz", "squeezenet1_1", 9, 129, seed=0)
-    with pytest.raises(InputError, match="name it with --backbone"):
+    with pytest.raises(InputError, match="give their name with --backbone"):
         delf_network(tmp_path / "backbone.npz", None, 0, 128, seed=0)
 
 

@@ -232,7 +232,7 @@ def test_an_epoch_of_classes_has_every_photograph_of_an_instance_once(tmp_path: 
         for item in items:
             loss = float(task.loss(item, task.load(1, 0, item)))
             assert loss == pytest.approx(100.0 * int(data.instances[item[0]]), abs=5)
-    with pytest.raises(InputError, match="1 instances; a classifier needs two"):
+    with pytest.raises(InputError, match="1 instances; a classifier needs at least two"):
         ClassTask(tiny_network(**DELF), replace(data, instances=np.minimum(data.instances, 0)), ClassOptions())
 
 

@@ -132,7 +132,7 @@ def test_moments_of_shifted_data_do_not_cancel(shift: float) -> None:
 def test_no_vectors_at_first_spoil_nothing() -> None:
     moments = Moments(2)
     moments.add(torch.zeros(0, 2))
-    with pytest.raises(InputError, match="no descriptors were seen"):
+    with pytest.raises(InputError, match="no descriptors to learn from"):
         moments.mean_and_covariance()
     moments.add(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
     mean, covariance = moments.mean_and_covariance()
@@ -163,7 +163,7 @@ def test_what_cannot_be_learned_is_told_before_any_photograph_is_read() -> None:
         raise AssertionError("a photograph was read")
         yield
 
-    with pytest.raises(InputError, match="without a reduction needs no photographs"):
+    with pytest.raises(InputError, match="the network has no reduction to learn"):
         learn_reduction(tiny_network(reduction="none"), never())
     with pytest.raises(InputError, match="128 channels cannot be whitened to 129 dimensions; give a dim up to 128"):
         learn_reduction(tiny_network(dim=129), never())
@@ -171,7 +171,7 @@ def test_what_cannot_be_learned_is_told_before_any_photograph_is_read() -> None:
 
 @pytest.mark.parametrize("photographs", [[], VIEWS[3:], [view(8, 12, 0)]], ids=["none", "too small", "few locations"])
 def test_too_few_photographs_are_told(photographs: list[View]) -> None:
-    with pytest.raises(InputError, match=r"[02] descriptors cannot teach a reduction to 8 dimensions; give more"):
+    with pytest.raises(InputError, match=r"[02] descriptors are too few for a reduction to 8 dimensions; give more"):
         learn_reduction(tiny_network(), photographs)
 
 

@@ -1,1 +1,1 @@
-"""Training: whitening from photographs, pairs and tuples, losses, hard negatives, and the loops that run them."""
+"""Training: whitening learned from images, pairs and tuples, losses, hard negatives, and the training loop."""

@@ -1,6 +1,6 @@
-"""Self-made positives: random views of one photograph, by a crop, a homography, and a change of colour.
+"""Augmented pairs: random views of one image as positives, by a crop, a homography and a change of colour.
 
-They let a network adapt to a collection of which nobody has said what shows the same thing.
+They adapt a network to an unlabelled collection.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How far a view may be from its photograph.
+    """Limits on how much a view may differ from its image.
 
-    least_area  of the crop, as a part of the photograph; its shape is that of the photograph
-    tilt        a corner of the crop moves by at most this part of its sides, inwards
-    shrink      the smallest factor a view is shrunk by
-    colour      the most that contrast, saturation and the gain of each channel differ from 1, and brightness from 0
-    least_side  no side of a view gets smaller, unless the photograph's is
+    least_area  minimum area of the crop, as a fraction of the image; it keeps the aspect ratio
+    tilt        maximum displacement of a corner of the crop, inwards, as a fraction of the crop's sides
+    shrink      smallest factor by which a view is shrunk
+    colour      maximum deviation of contrast, saturation and the gain of each channel from 1, and of brightness from 0
+    least_side  smallest side of a view, in pixels, unless the image is smaller
     """
 
     least_area: float = 0.4
@@ -32,9 +32,9 @@ class ViewOptions:
 
 
 def random_view(pixels: np.ndarray, rng: np.random.Generator, options: ViewOptions | None = None) -> np.ndarray:
-    """A view of a photograph: [H, W, 3] uint8 to [h, w, 3] uint8, no side longer than before.
+    """Return a random view of an image: [H, W, 3] uint8 to [h, w, 3] uint8, no side longer than before.
 
-    The view lies wholly inside the photograph. The same generator gives the same view.
+    The view is completely inside the image. The same generator state gives the same view.
     """
     options = options or ViewOptions()
     corners, (width, height) = random_corners(pixels.shape[1], pixels.shape[0], rng, options)
@@ -47,7 +47,7 @@ def random_view(pixels: np.ndarray, rng: np.random.Generator, options: ViewOptio
 def random_corners(
     width: int, height: int, rng: np.random.Generator, options: ViewOptions
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Corners [4, 2] in the photograph that become those of a view, clockwise from the upper left, and its size."""
+    """Return the corners [4, 2] of a view in the image, clockwise from the upper left, and the size of the view."""
     side = float(np.sqrt(rng.uniform(options.least_area, 1.0)))
     spans = np.array([(width - 1) * side, (height - 1) * side])
     begin = rng.uniform(0.0, 1.0, 2) * (np.array([width - 1, height - 1]) - spans)
@@ -70,10 +70,10 @@ def _random_colour(rng: np.random.Generator, most: float) -> tuple[float, float,
 def recolour(
     pixels: np.ndarray, contrast: float, saturation: float, brightness: float, gains: np.ndarray
 ) -> np.ndarray:
-    """Pixels [h, w, 3] uint8 with other colours, rounded and cut to uint8.
+    """Change the colours of pixels [h, w, 3] uint8; the result is rounded and clipped to uint8.
 
-    Each step follows the one before: gain of each channel; (x − grey) · saturation + grey of the pixel; (x − mean) ·
-    contrast + mean of the view; 255 · brightness is added.
+    The steps in order: multiply each channel by its gain; (x − grey) · saturation + grey, with the pixel's grey value;
+    (x − mean) · contrast + mean, with the mean of the view; add 255 · brightness.
     """
     values = pixels.astype(np.float32) * gains.astype(np.float32)
     grey = (values @ np.array(LUMA, np.float32))[:, :, None]

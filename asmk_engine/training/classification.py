@@ -1,7 +1,7 @@
-"""The training of DELF in one stage: cross-entropy over the instances, on descriptors pooled by the attention.
+"""Training of DELF in one stage: cross-entropy over the instances, on descriptors pooled by the attention.
 
 Source: Noh et al., ICCV 2017, and the ablation of HOW (Tolias et al., ECCV 2020, §5.3), which trains backbone and
-attention together, with batches of 64 photographs over 10 epochs.
+attention together, with batches of 64 images over 10 epochs.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class ClassOptions:
-    """How a network learns to tell instances apart; Raises InputError where options contradict each other.
+    """The options of the classification training; raises InputError for values out of range.
 
-    max_side       larger photographs are shrunk until their longer side is this many pixels
-    learning_rate  of the backbone in the first epoch
-    head_rate      of the attention and the classifier, which begin at random
-    freeze_backbone   let only these two learn
-    augment        look at a random view of each photograph, another one in each epoch
-    precision      of the convolutions
-    seed           of everything random
+    max_side         larger images are shrunk until their longer side is this many pixels
+    learning_rate    learning rate of the backbone in the first epoch
+    head_rate        learning rate of the attention and the classifier, which start from random weights
+    freeze_backbone  whether only the attention and the classifier are trained
+    augment          whether to train on a random view of each image, another one in each epoch
+    precision        precision of the convolutions
+    seed             seed of all random choices
     """
 
     max_side: int = 1024
@@ -55,22 +55,22 @@ class ClassOptions:
 
     def __post_init__(self) -> None:
         if self.max_side < 1 or self.seed < 0 or min(self.learning_rate, self.head_rate) <= 0:
-            raise InputError("max_side must be 1 or more, seed 0 or more, learning_rate and head_rate above 0")
+            raise InputError("max_side must be at least 1, seed at least 0, learning_rate and head_rate greater than 0")
 
 
 def delf_network(
     weights: Path, backbone: str | None, skip: int, dim: int, seed: int, smoothing: int = 1
 ) -> tuple[LocalNetwork, dict[str, Any]]:
-    """A network of our own from its file, or DELF on a backbone with ImageNet weights; and its origin.
+    """Return an asmk-engine network from its file, or DELF on a backbone with ImageNet weights, and its origin.
 
-    The attention and the reduction of the latter are drawn by the seed. InputError without the name of the backbone or for
-    more dimensions than it has channels, and what `open_checkpoint` and `load_backbone` raise.
+    Attention and reduction of the latter are drawn at random from the seed. Raises InputError if `backbone` is missing
+    or has fewer channels than `dim`, and what `open_checkpoint` and `load_backbone` raise.
     """
     if is_checkpoint(weights):
         return open_checkpoint(weights)
     if backbone is None:
         raise InputError(
-            f"{weights}: no network of asmk-engine; if it holds weights of a backbone, name it with --backbone"
+            f"{weights}: not a network of asmk-engine; if it contains backbone weights, give their name with --backbone"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -85,14 +85,14 @@ def delf_network(
 
 
 class ClassTask:
-    """Photographs and what they show; see `task.Task`. Photographs of no instance are left out."""
+    """Classification of images by instance; see `task.TrainingTask`. Images without an instance are left out."""
 
     noun = "images"
     averages = True
 
     def __init__(self, network: LocalNetwork, data: Instances, options: ClassOptions) -> None:
         if data.count < 2:
-            raise InputError(f"{data.count} instances; a classifier needs two or more to tell apart")
+            raise InputError(f"{data.count} instances; a classifier needs at least two: give more labelled images")
         self.network = freeze(network)
         network.backbone.requires_grad_(not options.freeze_backbone)
         self._classifier = make_classifier(network, data.count, options.seed)
@@ -103,7 +103,7 @@ class ClassTask:
         self.max_side = options.max_side
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
-        """The head at its rate, the backbone at its own."""
+        """Return the parameters of backbone and head, each with its learning rate."""
         attention = list(self.network.attention.parameters()) if self.network.attention is not None else []
         backbone = [one for one in self.network.backbone.parameters() if one.requires_grad]
         groups = [(backbone, self._options.learning_rate), (attention, self._options.head_rate)]
@@ -111,31 +111,31 @@ class ClassTask:
         return [(parameters, rate) for parameters, rate in groups if parameters]
 
     def described(self) -> dict[str, Any]:
-        """The options and the fingerprint of the data."""
+        """Return the options and the fingerprint of the data."""
         return {"training": "delf", **asdict(self._options), "data": self._data.fingerprint}
 
     def plan(self, epoch: int, reporter: Reporter) -> EpochPlan:
-        """Every photograph of an instance once, in random order; [n, 1]."""
+        """Return every image of an instance once, in random order; [n, 1]."""
         rng = np.random.default_rng([self._options.seed, epoch])
         numbers = np.flatnonzero(self._data.instances != NONE).astype(np.int64)
         return EpochPlan(rng.permutation(numbers)[:, None], {})
 
     def load(self, epoch: int, number: int, item: np.ndarray) -> list[np.ndarray]:
-        """The photograph, or a view of it."""
+        """Return the pixels of the image, or of a random view of it."""
         pixels = load_pixels(self.images[int(item[0])], self.max_side)
         if self._options.augment:
             pixels = random_view(pixels, np.random.default_rng([self._options.seed, epoch, number]))
         return [pixels]
 
     def loss(self, item: np.ndarray, photographs: list[np.ndarray]) -> torch.Tensor:
-        """The cross-entropy of one photograph."""
+        """Return the cross-entropy of one image."""
         pooled = pooled_vector(self.network, to_network(photographs[0], self.network), self._options.precision)
         label = torch.tensor([int(self._labels[item[0]])], device=pooled.device)
         return functional.cross_entropy(self._classifier(pooled), label)
 
 
 def make_classifier(network: LocalNetwork, classes: int, seed: int) -> nn.Linear:
-    """A linear classifier of pooled vectors, its weights drawn by the seed, on the device of the network."""
+    """Return a linear classifier of pooled vectors with random weights from the seed, on the network's device."""
     dim = network.backbone.channels if network.options.reduction == "post" else network.dim
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

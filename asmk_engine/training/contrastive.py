@@ -1,6 +1,6 @@
-"""The training of HOW: tuples of an anchor, a positive and hard negatives, under the contrastive loss.
+"""Training of HOW: tuples of an anchor, a positive and hard negatives, with the contrastive loss.
 
-Source: Tolias, Jenicek and Chum, ECCV 2020, §4.2 and §5.2, and their code where the paper is silent.
+Source: Tolias, Jenicek and Chum, ECCV 2020, §4.2 and §5.2, and their code for what the paper leaves open.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ SLOW_BACKBONES = ("resnet50", "resnet101", "resnet50v2")
 
 
 def default_rate(backbone: str) -> float:
-    """The learning rate of HOW's code: 5e-6 for ResNet-18, 1e-6 for ResNet-50 (where the paper says 1e-5)."""
+    """Return the learning rate of HOW's code: 5e-6 for ResNet-18, 1e-6 for ResNet-50 (1e-5 in the paper)."""
     return 1e-6 if backbone in SLOW_BACKBONES else 5e-6
 
 
 @dataclass(frozen=True)
 class TupleOptions:
-    """What tuples are made of; the defaults are HOW's. Raises InputError where options contradict each other.
+    """The options of the tuple training, by default HOW's; raises InputError for values out of range.
 
-    pairs          anchors and positives drawn in each epoch
-    pool           photographs among which negatives are looked for, drawn in each epoch
-    negatives      in a tuple
-    margin         µ of the loss
-    max_side       larger photographs are shrunk until their longer side is this many pixels
-    augmented_pairs      the part of the pairs, 0 to 1, that are two random views of one photograph
-    skip           nearest instances that are no negatives of an anchor: where nothing is labelled they may show it
-    learning_rate  of Adam in the first epoch
-    precision      of the convolutions
-    seed           of everything random
+    pairs            number of anchor-positive pairs drawn in each epoch
+    pool             number of images drawn in each epoch among which negatives are mined
+    negatives        number of negatives per tuple
+    margin           margin µ of the loss
+    max_side         larger images are shrunk until their longer side is this many pixels
+    augmented_pairs  fraction of the pairs, 0 to 1, that are two random views of one image
+    skip             number of nearest instances not used as negatives, since in unlabelled data they may match
+    learning_rate    learning rate of Adam in the first epoch
+    precision        precision of the convolutions
+    seed             seed of all random choices
     """
 
     pairs: int = 2000
@@ -62,17 +62,20 @@ class TupleOptions:
 
     def __post_init__(self) -> None:
         if min(self.pairs, self.negatives, self.max_side) < 1 or min(self.skip, self.seed) < 0:
-            raise InputError("pairs, negatives and max_side must be 1 or more, skip and seed 0 or more")
+            raise InputError("pairs, negatives and max_side must be at least 1, skip and seed at least 0")
         if not 0 <= self.augmented_pairs <= 1:
-            raise InputError(f"augmented_pairs is {self.augmented_pairs}; give the part of the pairs, 0 to 1")
+            raise InputError(f"augmented_pairs is {self.augmented_pairs}; expected a fraction of the pairs, 0 to 1")
         if not (0 < self.margin < 2 and self.learning_rate > 0):
-            raise InputError(f"margin is {self.margin}, learning_rate {self.learning_rate}; give 0 to 2, and above 0")
+            raise InputError(
+                f"margin is {self.margin}, learning_rate {self.learning_rate}; expected a margin between 0 and 2, and "
+                "a learning_rate greater than 0"
+            )
 
 
 class TupleTask:
-    """Tuples of photographs; see `task.Task`. The reduction does not learn, batch normalisation keeps its statistics.
+    """Training on tuples; see `task.TrainingTask`. The reduction and the statistics of batch normalisation are frozen.
 
-    An item is anchor, positive and negatives; where anchor and positive are one photograph, they are views of it.
+    An item is anchor, positive and negatives; if anchor and positive are the same image, they are two views of it.
     """
 
     noun = "tuples"
@@ -87,15 +90,15 @@ class TupleTask:
         self.max_side = options.max_side
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
-        """All parameters that learn, at one rate."""
+        """Return all trainable parameters with one learning rate."""
         return [([one for one in self.network.parameters() if one.requires_grad], self._options.learning_rate)]
 
     def described(self) -> dict[str, Any]:
-        """The options and the fingerprint of the data."""
+        """Return the options and the fingerprint of the data."""
         return {"training": "how", **asdict(self._options), "data": self._data.fingerprint}
 
     def plan(self, epoch: int, reporter: Reporter) -> EpochPlan:
-        """Pairs and pool are drawn, described by the network as it is, and negatives mined; see `mining`."""
+        """Draw pairs and pool, describe them with the current network, and mine negatives; see `mining`."""
         options, groups = self._options, self._data.groups
         rng = np.random.default_rng([options.seed, epoch])
         pairs = draw_pairs(self._data, options.pairs, options.augmented_pairs, rng)
@@ -108,12 +111,12 @@ class TupleTask:
     def _vectors(
         self, epoch: int, pairs: np.ndarray, pool: np.ndarray, reporter: Reporter
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors of the anchors and of the pool; a photograph that is in both passes through the network once."""
+        """Return the vectors of anchors and pool; an image in both passes through the network once."""
         viewed = np.flatnonzero(pairs[:, 0] == pairs[:, 1])
         whole = np.unique(np.concatenate([pool, np.delete(pairs[:, 0], viewed)]))
         loads = [partial(self._photograph, int(number)) for number in whole]
         loads += [partial(self._view, epoch, int(place), int(pairs[place, 0]), 0) for place in viewed]
-        with reporter.bar(f"epoch {epoch}: look for negatives", "images") as progress:
+        with reporter.bar(f"epoch {epoch}: mine negatives", "images") as progress:
             vectors = describe(self.network, loads, len(loads), self._options.precision, progress)
         rows = np.searchsorted(whole, pairs[:, 0])
         rows[viewed] = len(whole) + np.arange(len(viewed))
@@ -127,7 +130,7 @@ class TupleTask:
         return random_view(self._photograph(number), rng)
 
     def load(self, epoch: int, number: int, item: np.ndarray) -> list[np.ndarray]:
-        """Anchor, positive and negatives; two views where anchor and positive are the same."""
+        """Return the pixels of anchor, positive and negatives; two views if anchor and positive are the same image."""
         first, second, *others = (int(photograph) for photograph in item)
         if first == second:
             pair = [self._view(epoch, number, first, 0), self._view(epoch, number, first, 1)]
@@ -136,7 +139,7 @@ class TupleTask:
         return pair + [self._photograph(other) for other in others]
 
     def loss(self, item: np.ndarray, photographs: list[np.ndarray]) -> torch.Tensor:
-        """The contrastive loss; the photographs pass through the network one by one, as they differ in size."""
+        """Return the contrastive loss; images pass through the network one by one, because their sizes differ."""
         precision = self._options.precision
         vectors = [global_vector(self.network, to_network(one, self.network), precision) for one in photographs]
         others = torch.cat(vectors[1:])
@@ -145,7 +148,7 @@ class TupleTask:
 
 
 def freeze(network: LocalNetwork) -> LocalNetwork:
-    """The network as HOW trains it: statistics of batch normalisation as they are, a reduction that does not learn."""
+    """Freeze what HOW does not train, the statistics of batch normalisation and the reduction; return the network."""
     network.eval().requires_grad_(True)
     if network.reduction is not None:
         network.reduction.requires_grad_(False)

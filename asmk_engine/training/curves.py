@@ -1,4 +1,4 @@
-"""The curves of a training: loss and validation over the epochs, drawn from the log as a PNG."""
+"""Training curves: loss and validation score over the epochs, drawn from the log as a PNG."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CURVES = "curves.png"
 
 
 def draw_curves(folder: Path) -> Path:
-    """Write the curves of the log in a folder beside it; DependencyError where there is no matplotlib."""
+    """Draw the log of a run folder and write the PNG into it; raises DependencyError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise DependencyError(f"{folder / CURVES}: not drawn; pip install 'asmk-engine[plots]' draws it") from None
+        raise DependencyError(f"{folder / CURVES}: not drawn; to draw it, pip install 'asmk-engine[plots]'") from None
     entries = read_log(folder)
     figure = Figure(figsize=(8, 5), layout="constrained")
     _draw_losses(figure.add_subplot(), entries)

@@ -1,4 +1,4 @@
-"""The reduction of a network where it is learned after training, as DELF's is."""
+"""Learning of a network's reduction after training, as for DELF."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def finish_reduction(
     progress: Progress | None = None,
     most: int = IMAGES,
 ) -> dict[str, Any]:
-    """Learn the reduction of a network from photographs, in place; nothing else of it changes.
+    """Learn the reduction of a network from images, in place; its other weights do not change.
 
-    Returns how many photographs and descriptors were seen. InputError when they are too few for the dimensions.
+    Returns the numbers of images and descriptors used. Raises InputError if they are too few for the dimensions.
     """
     chosen = evenly(images, most)
-    finished = copy.deepcopy(network)  # learning moves the network to the processor
+    finished = copy.deepcopy(network)  # learning moves the network to the CPU
     seen = learn_reduction(finished, counted(views(chosen, max_side), len(chosen), progress))
     with torch.no_grad():
         for ours, learned in zip(_reduction(network), _reduction(finished), strict=True):

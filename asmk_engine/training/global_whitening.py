@@ -1,4 +1,4 @@
-"""Projections of whole-image descriptors, learned after training: PCA-whitening, and whitening from matching pairs."""
+"""Projections of global descriptors, learned after training: PCA whitening, and whitening from matching pairs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from asmk_engine.networks.global_network import POOLINGS, GlobalNetwork, with_pr
 from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training.whitening import Moments
 
-BATCH = 4096  # vectors that are taken in together
-SMALLEST_REPAIR = 1e-10  # first tried on the diagonal of a covariance without a Cholesky factor, then ten times as much
+BATCH = 4096  # number of vectors accumulated at a time
+SMALLEST_REPAIR = 1e-10  # first value added to the diagonal if a Cholesky factorisation fails; then tenfold each time
 HEADER = ("query", "positive")
 
 
 @dataclass(frozen=True)
 class Projection:
-    """What makes P (x - m) of a descriptor x.
+    """A projection of descriptors x to P (x - m).
 
     mean    m [C] float64
     matrix  P [D, C] float64
-    repair  what was added to the diagonal of a covariance that had no Cholesky factor; 0 where it had one
+    repair  value added to the diagonal of a covariance that has no Cholesky factor; 0 if it has one
     """
 
     mean: torch.Tensor
@@ -38,36 +38,39 @@ class Projection:
     repair: float = 0.0
 
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
-        """P (x - m) at unit length, [n, D] float64, of vectors [n, C]."""
+        """Return normalised P (x - m), [n, D] float64, of vectors [n, C]."""
         return torch.nn.functional.normalize((vectors.double() - self.mean) @ self.matrix.T, dim=1)
 
 
 def pca_projection(vectors: Iterable[torch.Tensor], dim: int, power: float = 1.0) -> Projection:
-    """PCA-whitening to `dim` dimensions, learned from batches of vectors [n, C].
+    """Learn PCA whitening to `dim` dimensions from batches of vectors [n, C].
 
-    power  1 divides every direction by its standard deviation, 0 only turns; 0.5 is what GeM-AP applies
-    Source: Jégou and Chum, ECCV 2012; GeM-AP (Revaud et al., ICCV 2019) for the power. InputError for a power outside 0
-    to 1, more dimensions than the vectors have, or no more vectors than dimensions.
+    power  1 divides every direction by its standard deviation, 0 only rotates; GeM-AP uses 0.5
+
+    Source: Jégou and Chum, ECCV 2012; GeM-AP (Revaud et al., ICCV 2019) for the power. Raises InputError for a power
+    outside 0 to 1, more dimensions than the vectors have, or no more vectors than dimensions.
     """
     if not 0 <= power <= 1:
-        raise InputError(f"power is {power:g}; expected 0 (turn only) to 1 (whiten)")
+        raise InputError(f"power is {power:g}; expected 0 (rotate only) to 1 (whiten)")
     moments = _moments(vectors)
     _check_dim(dim, len(moments.mean_and_covariance()[0]))
     return Projection(*moments.whitening(dim, power))
 
 
 def pair_projection(vectors: Iterable[torch.Tensor], pairs: torch.Tensor, dim: int) -> Projection:
-    """Whitening learned from pairs of images that show the same thing.
+    """Learn whitening from pairs of matching images.
 
-    vectors  batches [n, C] of all images, which order the dimensions
+    vectors  batches [n, C] of all images, which determine the order of the dimensions
     pairs    [n, 2, C]: a query and its positive
+
     m is the mean of the queries, S the mean of d dᵀ over the differences d of the pairs, P = Eᵀ L⁻¹ with S = L Lᵀ and E
-    the eigenvectors of the covariance of L⁻¹ (x - m), greatest first.
+    the eigenvectors of the covariance of L⁻¹ (x - m), largest eigenvalue first.
+
     Source: Mikolajczyk and Matas, ICCV 2007, as in Radenović, Tolias and Chum, TPAMI 2018, §3.3 and its code.
-    InputError for no pairs, or more dimensions than the vectors have.
+    Raises InputError for no pairs, or more dimensions than the vectors have.
     """
     if not len(pairs):
-        raise InputError("there are no pairs to learn a whitening from; give images that show the same thing")
+        raise InputError("no pairs to learn a whitening from; give pairs of images that show the same object")
     pairs = pairs.double()
     mean, differences = pairs[:, 0].mean(0), pairs[:, 0] - pairs[:, 1]
     _check_dim(dim, len(mean))
@@ -77,18 +80,18 @@ def pair_projection(vectors: Iterable[torch.Tensor], pairs: torch.Tensor, dim: i
     spread = covariance + torch.outer(centre - mean, centre - mean)
     projected = inverse @ spread @ inverse.T
     directions = torch.linalg.eigh((projected + projected.T) / 2)[1].flip(1)[:, :dim]
-    # An eigenvector's sign is arbitrary: fixed here, so that the same pairs give the same projection everywhere.
+    # The sign of an eigenvector is arbitrary; it is fixed so that the same pairs give the same projection everywhere.
     signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
     return Projection(mean, (directions * signs).T @ inverse, repair)
 
 
 def cholesky_factor(matrix: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """L with L Lᵀ = matrix + repair · I, and the repair: 0, or the first of 1e-10 · 10^k with which there is an L.
+    """Return L with L Lᵀ = matrix + repair · I, and the repair: 0, or the smallest 1e-10 · 10^k for which L exists.
 
-    Fewer pairs than dimensions leave no factor without it. Source: the GeM code. InputError for NaN and infinity.
+    With fewer pairs than dimensions a repair is needed. Source: the GeM code. Raises InputError for NaN and infinity.
     """
     if not torch.isfinite(matrix).all():
-        raise InputError("a covariance holds a NaN or infinity; check the descriptors")
+        raise InputError("a covariance contains NaN or infinity; check the descriptors")
     repair = 0.0
     while True:
         factor, fault = torch.linalg.cholesky_ex(matrix + repair * torch.eye(len(matrix), dtype=matrix.dtype))
@@ -108,14 +111,14 @@ def _moments(vectors: Iterable[torch.Tensor]) -> Moments:
         moments = moments or Moments(batch.shape[1])
         moments.add(batch)
     if moments is None:
-        raise InputError("there are no descriptors to learn from; give more photographs")
+        raise InputError("no descriptors to learn from; give more images")
     return moments
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Names of queries and positives, from a CSV file of two columns with or without the header `query,positive`.
+    """Read names of queries and positives from a CSV file of two columns, with or without header `query,positive`.
 
-    InputError that names the line when the file cannot be read or has another number of columns.
+    Raises InputError, with the line number, if the file cannot be read or has another number of columns.
     """
     found: list[tuple[str, str]] = []
     try:
@@ -129,7 +132,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot read the pairs ({error}); expected UTF-8 CSV, query,positive") from None
     if not found:
-        raise InputError(f"{path}: holds no pairs; expected CSV lines query,positive")
+        raise InputError(f"{path}: contains no pairs; expected CSV lines query,positive")
     return found
 
 
@@ -141,14 +144,16 @@ def whitened_network(
     dim: int | None = None,
     power: float = 1.0,
 ) -> tuple[GlobalNetwork, dict[str, Any]]:
-    """The network that made a feature set, with a projection learned from it, and its origin for the checkpoint.
+    """Return the network that made a feature set, with a projection learned from it, and its origin for the checkpoint.
 
-    features  of one of the poolings, one descriptor an image
-    weights   the file that they were made with
-    pairs     names of queries and positives, for whitening from pairs; None is PCA-whitening, with `power`
-    dim       dimensions to keep; None keeps all, or with PCA as many as the descriptors can teach
-    The network looks at images at the scales of the feature set. MismatchError when the weights did not make the
-    features, InputError for features of another kind, NotFoundError for names that are not there.
+    features  feature set of one of the poolings, one descriptor per image
+    weights   weight file with which it was extracted
+    pairs     names of queries and positives, for whitening from pairs; None for PCA whitening
+    dim       dimensions to keep; None keeps all, with PCA at most one less than there are descriptors
+    power     power of PCA whitening, see `pca_projection`
+
+    The scales of the network become those of the feature set. Raises MismatchError if the features were made with other
+    weights, InputError for features of another kind, NotFoundError for names that are not in the feature set.
     """
     recipe = features.recipe
     if recipe.extractor not in POOLINGS:
@@ -158,7 +163,7 @@ def whitened_network(
     if file_sha256(weights) != recipe.weights:
         raise MismatchError(
             f"{weights}: not the weights of {features.path}, whose sha256 begins with {(recipe.weights or '')[:16]}; "
-            "give the file that they were extracted with"
+            "give the file with which the features were extracted"
         )
     options = recipe.options
     completion = Completion(recipe.extractor, int(options.get("skip", 0)), float(options.get("exponent", 3.0)))
@@ -175,7 +180,7 @@ def whitened_network(
 
 
 def _batches(features: FeatureSet) -> Iterable[torch.Tensor]:
-    """The descriptors of a feature set, batch by batch [n, C] float64."""
+    """Yield the descriptors of a feature set in batches [n, C] float64."""
     gathered: list[np.ndarray] = []
     for _, found in features.images():
         gathered.append(found.descriptors)
@@ -191,12 +196,12 @@ def _stacked(descriptors: list[np.ndarray]) -> torch.Tensor:
 
 
 def _vectors_of(features: FeatureSet, pairs: Sequence[tuple[str, str]]) -> torch.Tensor:
-    """The descriptors [n, 2, C] of pairs; NotFoundError counts and names images that are not there."""
+    """Return the descriptors [n, 2, C] of pairs; raises NotFoundError, which lists missing images."""
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     missing = [name for name in names if name not in features]
     if missing:
         raise NotFoundError(
-            f"{features.path}: {len(missing)} of {len(names)} images of the pairs are not there: "
+            f"{features.path}: {len(missing)} of {len(names)} images of the pairs are missing: "
             f"{list_names(missing)}; extract them, or leave their pairs out"
         )
     found = {name: image.descriptors[0] for name, image in features.images(names)}

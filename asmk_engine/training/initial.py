@@ -1,8 +1,8 @@
-"""From the weights that are at hand to a network file that an extractor can use.
+"""Network files for extractors from weights of any kind.
 
-a network file of ours         is copied beside the features
-an official HOW checkpoint     is converted
-ImageNet weights of a backbone    get a reduction learned from the photographs at hand, or a pooling, which needs none
+an asmk-engine network file       is copied next to the features
+an official HOW checkpoint        is converted
+ImageNet weights of a backbone    get a reduction learned from the given images, or a pooling, which needs no images
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training.whitening import initial_network
 
 WHITENING_IMAGES = 1000
-"""Photographs that a reduction is learned from when nobody says more: a fifth of the paper's, a million descriptors."""
+"""Default number of images from which a reduction is learned: a fifth of the paper's, a million descriptors."""
 SUFFIX = ".network.safetensors"
 
 
 def network_beside(features: Path) -> Path:
-    """Where the network of a feature set is kept: photos.network.safetensors for photos.features."""
+    """Return the path of the network of a feature set: photos.network.safetensors for photos.features."""
     whole = features.resolve()
     return whole.with_name(whole.name.removesuffix(".features") + SUFFIX)
 
 
 @contextmanager
 def keeping(place: Path, sha256: str | None) -> Iterator[None]:
-    """While the network at `place` may be replaced: that of features which are there already is put back.
+    """Return a context in which the network at `place` may be written; that of existing features is restored.
 
-    sha256  what the recipe of those features names, or None
-    MismatchError when another network came to stand there.
+    sha256  sha256 of the network in the recipe of the existing features, or None
+
+    Raises MismatchError on exit if the network of existing features was replaced by another one.
     """
     known = place.is_file() and file_sha256(place) == sha256
     content = place.read_bytes() if known else b""
@@ -50,8 +51,8 @@ def keeping(place: Path, sha256: str | None) -> Iterator[None]:
     if known and file_sha256(place) != sha256:
         _write(place, content)
         raise MismatchError(
-            f"{place}: belongs to features that are there already, and other weights or options were given; "
-            "use those, or write the features elsewhere"
+            f"{place}: belongs to existing features, but other weights or options were given; "
+            "give the same ones, or write the features elsewhere"
         )
 
 
@@ -67,11 +68,14 @@ def complete_network(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Path:
-    """The network file at `place`, made of weights of any kind unless it was made of the same weights before.
+    """Return the network file at `place`, made from weights of any kind unless it already was made from them.
 
-    name    of the preset, for messages
-    images  the photographs, asked for only when a reduction must be learned from them
-    InputError for a learned attention, which photographs alone cannot teach; what reading the weights raises.
+    name        name of the preset, for messages
+    images      function that returns the images, called only if a reduction must be learned from them
+    max_side    larger images are shrunk until their longer side is this many pixels
+    max_images  number of images to learn from
+
+    Raises InputError for learned attention, which needs training, and what reading the weights raises.
     """
     if is_checkpoint(weights):
         return copy_network(weights, place)
@@ -81,7 +85,7 @@ def complete_network(
         return place
     if preset.extractor != "how":
         raise InputError(
-            f"{weights}: {name} has a learned attention, which ImageNet weights do not bring; train one with "
+            f"{weights}: {name} needs learned attention, which ImageNet weights do not contain; train it with "
             "`asmk-engine train-delf`, or use a how- extractor"
         )
     if not _is_made_of(place, weights, preset, max_side):
@@ -100,10 +104,12 @@ def complete_network(
 
 
 def complete_global(weights: Path, completion: Completion, place: Path) -> Path:
-    """The network file of a whole-image extractor at `place`, made of weights of any kind; no photographs are needed.
+    """Return the network file of a global extractor at `place`, made from weights of any kind, without images.
 
-    completion  the pooling, and what completes weights of a backbone; see `open_global_network` for what is raised. For
-                `how-global` the weights are a local network, which is copied; FormatError for others
+    completion  the pooling, and the options that complete backbone weights. For `how-global` the weights must be a
+                local network, which is copied
+
+    Raises FormatError for other weights with `how-global`, and what `open_global_network` raises.
     """
     if completion.pooling == "how-global":
         open_checkpoint(weights)
@@ -117,7 +123,7 @@ def complete_global(weights: Path, completion: Completion, place: Path) -> Path:
 
 
 def copy_network(weights: Path, place: Path) -> Path:
-    """The file at `place`, a copy of a network file."""
+    """Copy a network file to `place`, unless it is there already, and return `place`."""
     if not (place.is_file() and file_sha256(place) == file_sha256(weights)):
         _write(place, weights.read_bytes())
     return place
@@ -131,7 +137,7 @@ def _write(place: Path, content: bytes) -> None:
 
 
 def _is_made_of(place: Path, weights: Path, preset: Preset, max_side: int) -> bool:
-    """Whether an earlier run, perhaps stopped since, left a network of the same weights there."""
+    """Return whether an earlier run, possibly interrupted, left a network made from the same weights there."""
     if not is_checkpoint(place):
         return False
     network, origin = open_checkpoint(place)

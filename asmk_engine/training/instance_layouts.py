@@ -1,8 +1,8 @@
-"""Reading which photographs show the same thing, in the layouts that such data have.
+"""Reading of training data in several layouts: which images show the same instance.
 
-folders   one folder for each instance; photographs that lie beside the folders belong to none
-csv       a table with the header `image,instance` or `image,instance,group`; no instance: the field is empty
-photos    photographs without labels; each is an instance of its own
+folders   one folder for each instance; images next to the folders have no instance
+csv       a table with the header `image,instance` or `image,instance,group`; an empty field means no instance
+photos    images without labels; each is a separate instance
 sfm120k   the published pickle of SfM-120k (`sfm120k.py`)
 """
 
@@ -25,13 +25,15 @@ LAYOUTS = ("auto", "folders", "csv", "photos", "sfm120k")
 def read_instances(
     data: Path, layout: str = "auto", images: Path | None = None, background: Sequence[Path] = ()
 ) -> Instances:
-    """The photographs of a training.
+    """Read the images and instances of a training.
 
-    data        a folder, a .csv or a .pkl, as the layout asks; `auto` goes by that
-    images      the folder of the photographs that a table or a pickle names; that of the table itself by default
-    background  folders of photographs that show no instance; where they lie in `data`, they are not looked for there
-    NotFoundError for what is not there, FormatError and DamagedError for tables and pickles that are not understood,
-    InputError for photographs that cannot be listed.
+    data        a folder, a .csv or a .pkl, depending on the layout
+    layout      one of `LAYOUTS`; `auto` chooses by the kind of `data`
+    images      folder of the images in a table or pickle; default for a table: its own folder
+    background  folders of images without an instance; if they are inside `data`, they are excluded from it
+
+    Raises NotFoundError for missing files and folders, FormatError and DamagedError for tables and pickles that cannot
+    be read, InputError for images that cannot be listed.
     """
     layout = _chosen(data, layout)
     outside = [path.resolve() for path in background]
@@ -53,10 +55,10 @@ def _chosen(data: Path, layout: str) -> str:
     if layout == "auto":
         layout = "folders" if data.is_dir() else by_suffix
     if not layout:
-        raise FormatError(f"{shown(data)}: neither a folder nor .csv nor .pkl; say what it is with --layout")
+        raise FormatError(f"{shown(data)}: neither a folder nor .csv nor .pkl; choose its layout with --layout")
     if data.is_dir() != (layout in ("folders", "photos")):
         found, wanted = ("a folder", "a file") if data.is_dir() else ("a file", "a folder")
-        raise InputError(f"{shown(data)}: is {found}, layout {layout} takes {wanted}")
+        raise InputError(f"{shown(data)}: is {found}, layout {layout} needs {wanted}")
     return layout
 
 
@@ -68,7 +70,7 @@ def _read_folder(folder: Path, outside: Sequence[Path], *, labelled: bool) -> In
         names = [image.name for image in inside]
     elif not any(names):
         raise InputError(
-            f"{shown(folder)}: no folder of photographs in it; expected one folder for each instance, or give "
+            f"{shown(folder)}: contains no folder of photographs; expected one folder for each instance, or "
             "--layout photos for photographs without labels"
         )
     return make_instances(inside, names, [""] * len(inside))
@@ -89,7 +91,7 @@ def _listed(folder: Path) -> ImageList:
 
 
 def _with_background(found: Instances, folders: Sequence[Path]) -> Instances:
-    """The same, with the photographs of the folders that are not in it as ones of no instance, each its own group."""
+    """Add the images of the folders that are not included yet, without an instance and each in a separate group."""
     known = {image.path.resolve() for image in found.images}
     new = [image for folder in folders for image in _listed(folder).images if image.path.resolve() not in known]
     first = int(found.groups.max(initial=-1)) + 1
@@ -115,7 +117,7 @@ def _read_table(path: Path, root: Path) -> Instances:
     names = [row[0] for row in rows[1:]]
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise DamagedError(f"{shown(path)}: {twice!r} stands in it twice; list each photograph once")
+        raise DamagedError(f"{shown(path)}: lists {twice!r} twice; list each photograph once")
     files = [ImageFile(name, root / name) for name in names]
     check_present(files, root)
     return make_instances(files, [row[1] for row in rows[1:]], _groups_of(rows[1:], path))
@@ -126,13 +128,13 @@ def _rows(path: Path) -> list[list[str]]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return [row for row in csv.reader(file) if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DamagedError(f"{shown(path)}: not a table in UTF-8 ({error}); write it again") from None
+        raise DamagedError(f"{shown(path)}: not a UTF-8 CSV table ({error}); write it again") from None
     except OSError as error:
         raise StorageError(f"{shown(path)}: cannot be read: {error.strerror}; check its permissions") from None
 
 
 def _groups_of(rows: list[list[str]], path: Path) -> list[str]:
-    """The group of each row; DamagedError for an instance that lies in two."""
+    """Return the group of each row; raises DamagedError for an instance in two groups."""
     groups = [row[2] if len(row) == 3 else "" for row in rows]
     first: dict[str, str] = {}
     for row, group in zip(rows, groups, strict=True):

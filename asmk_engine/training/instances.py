@@ -1,4 +1,4 @@
-"""Which photographs show the same thing: the data of a training, in one form whatever it was read from."""
+"""Training data: images and the instance that each of them shows, independent of the layout they are read from."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NONE = -1
 
 @dataclass(frozen=True)
 class Instances:
-    """Photographs, and what each of them shows.
+    """Images and the instance that each of them shows.
 
-    images     photographs
-    instances  [n] int64: number of the instance, or -1 where a photograph shows none of them
-    groups     [n] int64: photographs of one group are never negatives of each other. An instance lies in one group;
-               a photograph without an instance is a group of its own
-    pairs      [m, 2] int64: anchors and positives that are given; None where any two of an instance are a pair
+    images     the images
+    instances  [n] int64: number of the instance, or -1 for an image without one
+    groups     [n] int64: images of one group are never negatives of each other. An instance is in one group; an image
+               without an instance is a separate group
+    pairs      [m, 2] int64: given anchors and positives; None if any two images of an instance are a pair
     """
 
     images: tuple[ImageFile, ...]
@@ -37,19 +37,19 @@ class Instances:
 
     @property
     def count(self) -> int:
-        """How many instances there are."""
+        """Number of instances."""
         return len(np.unique(self.instances[self.instances != NONE]))
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that change with the names, the labels and the pairs."""
+        """The sha256 of names, labels and pairs, 64 hexadecimal digits."""
         digest = hashlib.sha256("\0".join(image.name for image in self.images).encode())
         for array in (self.instances, self.groups, self.pairs):
             digest.update(b"none" if array is None else np.ascontiguousarray(array, np.int64).tobytes())
         return digest.hexdigest()
 
     def members(self) -> dict[int, np.ndarray]:
-        """Instance → numbers of its photographs, increasing."""
+        """Return the image numbers of each instance, in increasing order."""
         order = np.argsort(self.instances, kind="stable")
         labels, begins = np.unique(self.instances[order], return_index=True)
         parts = np.split(order, begins[1:])
@@ -59,9 +59,9 @@ class Instances:
 def make_instances(
     images: Iterable[ImageFile], labels: Iterable[str], groups: Iterable[str], pairs: np.ndarray | None = None
 ) -> Instances:
-    """Instances from names of what each photograph shows, empty for nothing, and of its group, empty for its own.
+    """Create instances from the names of each image's instance, empty for none, and group, empty for a separate one.
 
-    Numbers are given in the order in which names first appear.
+    Numbers are assigned in the order in which names first appear.
     """
     files = tuple(images)
     instances, grouped = np.full(len(files), NONE), np.empty(len(files), np.int64)
@@ -76,7 +76,7 @@ def make_instances(
 
 
 def check_present(files: Sequence[ImageFile], root: Path) -> None:
-    """NotFoundError that names the first photographs that are not there."""
+    """Raise NotFoundError, which names the first missing images, if any image does not exist."""
     missing = [image.name for image in files if not image.path.is_file()]
     if missing:
         raise NotFoundError(

@@ -1,4 +1,4 @@
-"""The log of a training: one JSON object a line, cut back to where a resumed run goes on."""
+"""The log of a training: one JSON object per line, truncated to the position at which a run resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOG = "log.jsonl"
 class TrainingLog:
     """Appends to the log of a run.
 
-    begin  bytes of an earlier log that belong to what is resumed; what follows them is cut off
+    begin  length in bytes of the existing log that belongs to the resumed state; the rest is truncated
     """
 
     def __init__(self, folder: Path, begin: int = 0) -> None:
@@ -24,7 +24,9 @@ class TrainingLog:
         with storage_errors(self._path, "open the log"), open(self._path, "ab") as file:
             size = os.fstat(file.fileno()).st_size
             if size < begin:
-                raise DamagedError(f"{self._path}: {size} bytes, the state knows {begin}; restore it, or begin anew")
+                raise DamagedError(
+                    f"{self._path}: {size} bytes, expected at least {begin}; restore it, or start in another folder"
+                )
             file.truncate(begin)
         self.size = begin
 
@@ -37,7 +39,7 @@ class TrainingLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a log; DamagedError for one that is not JSON, but for the last, which may be half written."""
+    """Return the entries of a log, without a partially written last line; raises DamagedError for invalid JSON."""
     path = folder / LOG
     with storage_errors(path, "read the log"):
         lines = path.read_bytes().split(b"\n")

@@ -1,12 +1,12 @@
-"""The training loop: epochs of planned items, steps of a few items each, and a folder that a killed run resumes from.
+"""The training loop: epochs of planned items, steps of a few items each, and a folder from which a run resumes.
 
-    state.safetensors   where the run stands (`state.py`)
-    log.jsonl           every step, epoch and validation (`journal.py`)
-    curves.png          the same drawn (`curves.py`)
-    last.safetensors    the network after the last epoch that was finished
-    best.safetensors    the network of the best validation; without one, of the lowest mean loss of an epoch
+    state.safetensors   the position of the run (`state.py`)
+    log.jsonl           every step, epoch and validation (`log.py`)
+    curves.png          plot of the log (`curves.py`)
+    last.safetensors    the network after the last finished epoch
+    best.safetensors    the network of the best validation; without validation, of the lowest mean loss of an epoch
 
-On a processor a resumed run is equal to an uninterrupted one, bit by bit: what is random follows from seed, epoch and
+On a CPU a resumed run is equal to an uninterrupted one, bit by bit: random choices depend only on seed, epoch and item
 number, and network, optimiser and the plan of the epoch are stored.
 """
 
@@ -42,14 +42,14 @@ _Loaded = tuple[int, list[np.ndarray]]
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How items become steps; the defaults are HOW's. Raises InputError where options contradict each other.
+    """The options of the training loop, by default HOW's; raises InputError for values out of range.
 
-    epochs        in all; a finished run goes on when it is asked for more
-    batch_size      items of a step
-    decay         the learning rate of each epoch is that of the one before times this
-    weight_decay  of Adam
-    every         epochs between two validations; the last epoch has one too
-    precision     of the convolutions; with fp16 gradients are scaled
+    epochs        total number of epochs; a finished run resumes if this is raised
+    batch_size    number of items per step
+    decay         factor by which the learning rate changes from one epoch to the next
+    weight_decay  weight decay of Adam
+    every         number of epochs between validations; the last epoch is always validated
+    precision     precision of the convolutions; with fp16 gradients are scaled
     """
 
     epochs: int = 20
@@ -63,15 +63,18 @@ class LoopOptions:
         check_precision(self.precision)
         if min(self.epochs, self.batch_size, self.every) < 1:
             raise InputError(
-                f"epochs {self.epochs}, batch_size {self.batch_size}, every {self.every}: give 1 or more each"
+                f"epochs is {self.epochs}, batch_size {self.batch_size}, every {self.every}; expected at least 1 each"
             )
         if not (0 < self.decay <= 1 and self.weight_decay >= 0):
-            raise InputError(f"decay is {self.decay}, weight_decay {self.weight_decay}; give 0 to 1, and 0 or more")
+            raise InputError(
+                f"decay is {self.decay}, weight_decay {self.weight_decay}; expected a decay greater than 0, at most 1, "
+                "and a weight_decay of at least 0"
+            )
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run ended with: the best score (None where nothing was validated), its epoch, and the network files."""
+    """The result of a run: the best score (None without validation), its epoch, and the network files."""
 
     score: float | None
     epoch: int
@@ -80,12 +83,12 @@ class TrainingResult:
 
 
 class TrainingRun:
-    """A training in a folder; `run` begins it, resumes it, or finds it finished.
+    """A training in a folder; `run` starts or resumes it, and returns at once if it is finished.
 
-    origin        what the network file says of where the weights came from before this training
-    start         the sha256 of that file
-    validation    how epochs are compared; None compares their losses
-    save_seconds  between two savings inside an epoch
+    origin        origin of the weights before this training, from their network file
+    start         sha256 of that file
+    validation    validation by which epochs are compared; None compares their losses
+    save_seconds  seconds between two saves within an epoch
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class TrainingRun:
 
     @cached_property
     def described(self) -> dict[str, Any]:
-        """Everything that decides how the run goes, JSON values; not the number of epochs, which may grow."""
+        """Everything that determines the run, as JSON values, except the number of epochs, which may be raised."""
         loop = {key: value for key, value in asdict(self.options).items() if key != "epochs"}
         validation = self._validation.described() if self._validation else None
         return {**self.task.described(), **loop, "weights": self._start, "validation": validation}
@@ -121,8 +124,9 @@ class TrainingRun:
         """Train to the last epoch.
 
         check  called before the first epoch of a new run
-        MismatchError when the folder holds a run of other options, StorageError when another process trains in it,
-        InputError when a loss is no number.
+
+        Raises MismatchError if the folder contains a run with other options, StorageError if another process trains in
+        it, InputError if a loss is not finite.
         """
         Folder(self.folder).make()
         with WriterLock(self.folder):
@@ -139,7 +143,7 @@ class TrainingRun:
             if check:
                 check()
         else:
-            self._reporter.say(f"{self.folder}: goes on in epoch {found.epoch}, after {found.done} {self.task.noun}")
+            self._reporter.say(f"{self.folder}: resumes in epoch {found.epoch}, after {found.done} {self.task.noun}")
         self._place = found or TrainingPosition()
         if self._place.scaler:
             self._scaler.load_state_dict(self._place.scaler)
@@ -153,7 +157,7 @@ class TrainingRun:
     def _check_vacant(self) -> None:
         taken = [name for name in (BEST, LAST) if (self.folder / name).exists()]
         if taken and not (self.folder / LOG).exists():
-            raise InputError(f"{self.folder}: holds {taken[0]} and no {STATE}; give another folder, or move it away")
+            raise InputError(f"{self.folder}: contains {taken[0]} but no {STATE}; give another folder, or move it away")
 
     def _save(self) -> None:
         self._place.log_bytes, self._place.scaler = self._journal.size, self._scaler.state_dict()
@@ -192,7 +196,7 @@ class TrainingRun:
                     saved = time.monotonic()
 
     def _batches(self) -> Iterator[list[_Loaded]]:
-        """The items that are left of the epoch with their photographs, as many together as a step takes."""
+        """Yield the remaining items of the epoch with their pixels, in batches of one step."""
         place, epoch = self._place, self._place.epoch
         numbers = range(place.done, len(place.plan))
         plan = place.plan
@@ -208,7 +212,7 @@ class TrainingRun:
                 batch = []
 
     def _step(self, batch: list[_Loaded]) -> float:
-        """One step of the optimiser; returns the mean loss of its items. Gradients are taken item by item."""
+        """Do one step of the optimiser and return the mean loss of its items; gradients are computed item by item."""
         self._optimizer.zero_grad(set_to_none=True)
         losses = []
         for number, photographs in batch:
@@ -222,8 +226,8 @@ class TrainingRun:
     def _finite(self, loss: float) -> float:
         if not math.isfinite(loss):
             raise InputError(
-                f"{self.folder}: the loss is {loss} in epoch {self._place.epoch}; begin anew with a lower "
-                "--learning-rate, or with --precision fp32"
+                f"{self.folder}: the loss is {loss} in epoch {self._place.epoch}; start again in another folder with a "
+                "lower --learning-rate, or with --precision fp32"
             )
         return loss
 
@@ -240,13 +244,13 @@ class TrainingRun:
                 self._consider(-mean, place.epoch)
         seconds = time.monotonic() - begun
         self._journal.write("epoch", epoch=place.epoch, loss=mean, rates=rates, seconds=round(seconds, 1))
-        self._tell(mean, seconds)
+        self._report(mean, seconds)
         self._place = TrainingPosition(epoch=place.epoch + 1, best=place.best, best_epoch=place.best_epoch)
         self._save()
         self._draw()
 
     def _evaluate(self, epoch: int) -> None:
-        """Write the network as it is and validate it; the best is kept."""
+        """Write the current network, validate it, and keep the best."""
         path = self._write(LAST, epoch)
         if self._validation is None:
             return
@@ -270,7 +274,7 @@ class TrainingRun:
         save_checkpoint(self.folder / name, network, {**self._origin, "training": about})
         return self.folder / name
 
-    def _tell(self, loss: float, seconds: float) -> None:
+    def _report(self, loss: float, seconds: float) -> None:
         left = (self.options.epochs - self._place.epoch) * seconds
         self._reporter.say(
             f"epoch {self._place.epoch} of {self.options.epochs}: loss {loss:.5f}, {_duration(seconds)}; "

@@ -1,4 +1,4 @@
-"""Losses, and the vectors they are computed from."""
+"""Losses and the vectors from which they are computed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from asmk_engine.networks.devices import automatic_precision
 from asmk_engine.networks.local import LocalNetwork, unit_length
 from asmk_engine.networks.pooling import NORM_FLOOR
 
-DIFFERENCE_FLOOR = 1e-6  # added to every difference, as in the published code, which keeps the root differentiable
+DIFFERENCE_FLOOR = 1e-6  # added to every difference, as in the published code, to keep the root differentiable
 
 
 def contrastive(anchor: torch.Tensor, others: torch.Tensor, matches: torch.Tensor, margin: float) -> torch.Tensor:
-    """½ y D² + ½ (1 − y) max(0, µ − D)², summed over the pairs of a tuple; D² = Σ (a − b + 1e-6)².
+    """Return the contrastive loss, ½ y D² + ½ (1 − y) max(0, µ − D)² summed over the pairs of a tuple.
 
-    anchor   [D]
-    others   [n, D], and for each whether it matches, [n] bool: y is 1 there
+    anchor   a, [D]
+    others   b, [n, D]; D² = Σ (a − b + 1e-6)²
+    matches  [n] bool: y is 1 for those that match the anchor
     margin   µ
-    Source: the code of Radenović et al. (PAMI 2018), which HOW trains with; the papers have no ½.
+
+    Source: the code of Radenović et al. (PAMI 2018), which HOW uses; the papers have no ½.
     """
     distances = (anchor - others + DIFFERENCE_FLOOR).square().sum(1).sqrt()
     pulled = distances.square()
@@ -26,12 +28,12 @@ def contrastive(anchor: torch.Tensor, others: torch.Tensor, matches: torch.Tenso
 
 
 def global_vector(network: LocalNetwork, pixels: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
-    """The global descriptor [B, D] at one scale, before a reduction that comes after training; its sums are in float32.
-
-    Source: HOW §3.3, the sum of score times descriptor, with the constant of its code: v / (|v| + 1e-6).
+    """Return global descriptors [B, D] at one scale, before a reduction learned after training; sums are in float32.
 
     pixels     [B, 3, H, W], normalised
-    precision  of the convolutions of the backbone and the attention
+    precision  precision of the convolutions of backbone and attention
+
+    Source: HOW §3.3, the sum of score times descriptor, with the constant of its code: v / (|v| + 1e-6).
     """
     locations, scores = _trained(network, pixels, precision)
     total = torch.einsum("bhwd,bhw->bd", locations, scores)
@@ -39,11 +41,11 @@ def global_vector(network: LocalNetwork, pixels: torch.Tensor, precision: str = 
 
 
 def pooled_vector(network: LocalNetwork, pixels: torch.Tensor, precision: str = "fp32") -> torch.Tensor:
-    """What a classifier sees of each image, [B, D].
+    """Return the input of the classifier for each image, [B, D].
 
-    Learned attention: the mean over the positions of attention times descriptor, of unit length where the reduction
-    comes afterwards (DELF, Noh et al., ICCV 2017). Attention by the norm: the mean weighted by it, since norms have no
-    scale of their own.
+    Learned attention: the mean over the locations of attention times descriptor, normalised first if the reduction is
+    learned after training (DELF, Noh et al., ICCV 2017). Norm attention: the mean weighted by the norms, because their
+    scale is arbitrary.
     """
     locations, scores = _trained(network, pixels, precision)
     if network.options.reduction == "post":
@@ -55,7 +57,7 @@ def pooled_vector(network: LocalNetwork, pixels: torch.Tensor, precision: str = 
 
 
 def _trained(network: LocalNetwork, pixels: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Locations [B, h, w, D] before a reduction that comes after training, and scores [B, h, w]."""
+    """Return locations [B, h, w, D] before a reduction learned after training, and scores [B, h, w]."""
     with automatic_precision(pixels.device, precision):
         found, scores = network.maps(pixels)
     locations = found.float().movedim(1, -1)

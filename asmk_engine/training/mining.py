@@ -1,6 +1,6 @@
-"""Hard negatives: the most similar photographs of other groups, at most one of each.
+"""Hard negative mining: the most similar images of other groups, at most one from each.
 
-Source: the code of Radenović et al. (PAMI 2018), which HOW trains with (Tolias et al., ECCV 2020, §5.2).
+Source: the code of Radenović et al. (PAMI 2018), which HOW uses (Tolias et al., ECCV 2020, §5.2).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 
 from asmk_engine.errors import InputError
 
-BATCH_SIZE = 256  # anchors whose similarities are in memory at a time
+BATCH_SIZE = 256  # number of anchors whose similarities are in memory at a time
 
 
 def mine(
@@ -20,13 +20,15 @@ def mine(
     count: int,
     skip: int = 0,
 ) -> np.ndarray:
-    """Places in the pool of the negatives of each anchor, [n, count] int64, the most similar first.
+    """Return the pool positions of each anchor's negatives, [n, count] int64, by decreasing similarity.
 
-    anchors, pool                [n, D] and [m, D] float32 vectors that are compared by their inner product
-    anchor_groups, pool_groups   [n] and [m] integers
-    skip                         so many groups that are nearest to an anchor are passed over
-    From the most similar photograph down, one of the anchor's group or of a group that was met before is left out;
-    equally similar ones are in the order of the pool. InputError when there are not enough groups.
+    anchors, pool               [n, D] and [m, D] float32 vectors, compared by their inner product
+    anchor_groups, pool_groups  [n] and [m] integers
+    count                       number of negatives per anchor
+    skip                        number of groups nearest to an anchor that are skipped
+
+    Images of the anchor's group, and all but the most similar image of every other group, are left out; ties are in the
+    order of the pool. Raises InputError if there are not enough groups.
     """
     found = np.empty((len(anchors), count), np.int64)
     for begin in range(0, len(anchors), BATCH_SIZE):
@@ -42,7 +44,7 @@ def _walk(order: np.ndarray, groups: np.ndarray, own: int, count: int, skip: int
     firsts = np.sort(np.unique(groups[others], return_index=True)[1])[skip : skip + count]
     if len(firsts) < count:
         raise InputError(
-            f"{len(firsts) + skip} other instances in the pool, {count} negatives and {skip} passed over are asked "
-            "for; give more instances, a --background of photographs, a larger --pool, or fewer --negatives"
+            f"{len(firsts) + skip} other instances in the pool, expected {count} negatives and {skip} to skip; "
+            "give more instances, a --background of photographs, a larger --pool, or fewer --negatives"
         )
     return others[firsts]

@@ -1,4 +1,4 @@
-"""Photographs as a training sees them: checked before the first epoch, decoded while the network works."""
+"""Images for training: checked before the first epoch, decoded while the network runs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Load = Callable[[], np.ndarray]
 def check_photographs(
     images: Sequence[ImageFile], max_side: int, least_side: int, progress: Progress | None = None
 ) -> None:
-    """Decode every photograph once; InputError names the first that cannot be read or are too small.
+    """Decode every image once; raises InputError, which names the first that cannot be read or are too small.
 
-    max_side    of a photograph as it will be looked at, in pixels
-    least_side  shorter side of the smallest image that the backbone makes a map of
+    max_side    larger images are shrunk until their longer side is this many pixels, as in training
+    least_side  shorter side of the smallest image that the backbone accepts, in pixels
     """
     viewer = Viewer(max_side)
     reasons = threads.stream(lambda image: _fault(viewer, image, least_side), images, threads.available_threads())
@@ -38,8 +38,8 @@ def check_photographs(
     if faults:
         listed = list_first(faults[:SHOWN], len(faults), "; ")
         raise InputError(
-            f"{len(faults)} of {len(images)} photographs cannot be trained with: {listed}; "
-            "take them out of the data or replace them"
+            f"{len(faults)} of {len(images)} photographs cannot be used for training: {listed}; "
+            "remove them from the data or replace them"
         )
 
 
@@ -52,19 +52,19 @@ def _fault(viewer: Viewer, image: ImageFile, least_side: int) -> str:
 
 
 def load_pixels(image: ImageFile, max_side: int) -> np.ndarray:
-    """[h, w, 3] uint8 RGB of a photograph, upright, its longer side at most `max_side`; InputError when unreadable."""
+    """Return [h, w, 3] uint8 RGB of an image, upright, its longer side at most `max_side`; raises InputError."""
     return Viewer(max_side).view(image.path).pixels
 
 
 def place_network(network: LocalNetwork, device: str) -> LocalNetwork:
-    """The network on a device, laid out as convolutions are fastest on it; raises as `choose_device`."""
+    """Move the network to a device, channels last in memory, and return it; raises as `choose_device`."""
     place = choose_device(device)
     use_full_precision(place)
     return network.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def to_network(pixels: np.ndarray, network: LocalNetwork) -> torch.Tensor:
-    """Pixels [h, w, 3] uint8 as the network takes them, [1, 3, h, w], on its device."""
+    """Return pixels [h, w, 3] uint8 as input of the network, [1, 3, h, w], on its device."""
     device = next(network.parameters()).device
     return normalise_pixels(torch.from_numpy(pixels)[None].to(device), network.options)
 
@@ -72,7 +72,7 @@ def to_network(pixels: np.ndarray, network: LocalNetwork) -> torch.Tensor:
 def describe(
     network: LocalNetwork, loads: Iterable[Load], total: int, precision: str, progress: Progress | None = None
 ) -> np.ndarray:
-    """The global descriptors of photographs, [n, D] float32; each is loaded by a thread shortly before its turn."""
+    """Return the global descriptors of images, [n, D] float32; threads load the images shortly before their turn."""
     loaded = threads.stream(lambda load: load(), loads, threads.available_threads())
     vectors = (_vector(network, pixels, precision) for pixels in loaded)
     return np.array(list(counted(vectors, total, progress)), np.float32)

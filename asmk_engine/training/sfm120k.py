@@ -1,7 +1,7 @@
 """The published training set SfM-120k, from its pickle `retrieval-SfM-120k.pkl`.
 
-The pickle holds, under `train` and `val`, the names of images `cids`, the number of the 3D model of each `cluster`, and
-anchors and positives `qidxs`, `pidxs`, places in `cids`. Source: Radenović, Tolias and Chum, PAMI 2018, and their code.
+Under `train` and `val`, the pickle has the names of images `cids`, their 3D model numbers `cluster`, and anchors and
+positives `qidxs`, `pidxs` as indices into `cids`. Source: Radenović, Tolias and Chum, PAMI 2018, and their code.
 """
 
 from __future__ import annotations
@@ -18,39 +18,46 @@ from asmk_engine.training.instances import Instances, check_present
 
 
 def read_sfm120k(path: Path, images: Path | None, split: str = "train") -> Instances:
-    """The photographs, 3D models and pairs of a part of SfM-120k; nothing in the pickle is run.
+    """Read the images, 3D models and pairs of a split of SfM-120k; no code in the pickle is run.
 
-    images  the folder `ims` of the published archive, or the folder it lies in
-    FormatError for another kind of pickle, DamagedError for lists that contradict each other, InputError without
-    `images`, NotFoundError for photographs that are not there.
+    images  the folder `ims` of the published archive, or its parent folder
+
+    Raises FormatError for another kind of pickle, DamagedError for lists that contradict each other, InputError without
+    `images`, NotFoundError for missing images.
     """
     if images is None:
-        raise InputError(f"{shown(path)}: names photographs that lie elsewhere; give their folder `ims` with --images")
+        raise InputError(f"{shown(path)}: the folder of its photographs is not known; give it, `ims`, with --images")
     content = read_plain_pickle(path)
     part = content.get(split) if isinstance(content, dict) else None
     if not isinstance(part, dict) or not {"cids", "cluster", "qidxs", "pidxs"} <= part.keys():
-        raise FormatError(f"{shown(path)}: no {split} with cids, cluster, qidxs and pidxs; expected SfM-120k's pickle")
+        raise FormatError(
+            f"{shown(path)}: has no {split} with cids, cluster, qidxs and pidxs; expected the pickle of SfM-120k"
+        )
     root = images / "ims" if (images / "ims").is_dir() else images
     files = [ImageFile(name, root / image_place(name)) for name in _names(part["cids"], path)]
     clusters = _numbers(part["cluster"], "cluster", len(files), None, path)
     anchors = _numbers(part["qidxs"], "qidxs", None, len(files), path)
     pairs = np.stack([anchors, _numbers(part["pidxs"], "pidxs", len(anchors), len(files), path)], 1)
     if (clusters[pairs[:, 0]] != clusters[pairs[:, 1]]).any() or (pairs[:, 0] == pairs[:, 1]).any():
-        raise DamagedError(f"{shown(path)}: a pair of {split} is not of two images of one model; fetch the file again")
+        raise DamagedError(
+            f"{shown(path)}: a pair of {split} is not two different images of one model; fetch the file again"
+        )
     check_present(files, root)
     numbers = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
     return Instances(tuple(files), numbers, numbers, pairs)
 
 
 def image_place(name: str) -> str:
-    """Where an image lies below `ims`: three folders by the last six characters of its name, last first."""
+    """Return the path of an image below `ims`: three folders from the last six characters of its name, last first."""
     return f"{name[-2:]}/{name[-4:-2]}/{name[-6:-4]}/{name}"
 
 
 def _names(value: Any, path: Path) -> list[str]:
     names = list(value) if isinstance(value, list | tuple | np.ndarray) else []
     if not names or not all(isinstance(name, str) and len(name) >= 6 and "/" not in name for name in names):
-        raise DamagedError(f"{shown(path)}: cids is no list of names of six characters or more; fetch the file again")
+        raise DamagedError(
+            f"{shown(path)}: cids is not a list of names of at least six characters; fetch the file again"
+        )
     return [str(name) for name in names]
 
 

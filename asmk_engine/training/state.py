@@ -1,8 +1,8 @@
-"""Where a training stands, in one file that is replaced atomically and holds nothing but arrays and JSON.
+"""The state of a training in one file, which is replaced atomically and contains only arrays and JSON.
 
-network/NAME      tensors of what is trained
-first/NAME, second/NAME, steps    Adam's moments, and how many steps each parameter took
-plan, losses      the items of the epoch under way, and the losses of its steps so far
+network/NAME                      tensors of the trained modules
+first/NAME, second/NAME, steps    Adam's moments, and the number of steps of each parameter
+plan, losses                      the items of the current epoch, and the losses of its steps so far
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ FORMAT = "1"
 
 @dataclass
 class TrainingPosition:
-    """Where a training stands.
+    """The position of a training.
 
-    epoch       under way, from 1
+    epoch       current epoch, from 1
     plan        [n, k] int64, the items of the epoch; no rows before it is planned
-    done        items that were trained on
+    done        number of items of the epoch that were trained on
     losses      mean loss of the items of each step of the epoch so far
-    best        the highest score so far, and in `best_epoch` when; None before the first
-    log_bytes   length of the log that belongs to this place
-    seconds     that the epoch took so far
-    scaler      of half precision: what `GradScaler.state_dict` says
+    best        highest score so far; None before the first
+    best_epoch  epoch of the highest score
+    log_bytes   length of the log at this position
+    seconds     duration of the epoch so far
+    scaler      `GradScaler.state_dict()`, for half precision
     """
 
     epoch: int = 1
@@ -55,7 +56,7 @@ class TrainingPosition:
 def save_state(
     folder: Path, trained: nn.Module, optimizer: torch.optim.Adam, place: TrainingPosition, described: dict[str, Any]
 ) -> None:
-    """Replace the state of a run: whenever the machine stops, the old one is there or the new one."""
+    """Replace the state of a run atomically: after a crash either the old or the new state exists."""
     arrays = {f"network/{key}": _plain(value) for key, value in to_stored(_tensors(trained)).items()}
     arrays |= _moments(trained, optimizer)
     if len(place.plan):
@@ -75,13 +76,13 @@ def save_state(
 
 
 def _learning(trained: nn.Module, optimizer: torch.optim.Adam) -> list[tuple[str, nn.Parameter]]:
-    """What the optimiser changes, in its order."""
+    """Return the parameters of the optimiser with their names, in its order."""
     names = {id(parameter): name for name, parameter in trained.named_parameters()}
     return [(names[id(one)], one) for group in optimizer.param_groups for one in group["params"]]
 
 
 def _moments(trained: nn.Module, optimizer: torch.optim.Adam) -> dict[str, np.ndarray]:
-    """The state of Adam as arrays; none before its first step."""
+    """Return the state of Adam as arrays; empty before its first step."""
     known = [(name, optimizer.state[one]) for name, one in _learning(trained, optimizer) if one in optimizer.state]
     if not known:
         return {}
@@ -103,9 +104,9 @@ def _plain(value: torch.Tensor) -> np.ndarray:
 def load_state(
     folder: Path, trained: nn.Module, optimizer: torch.optim.Adam, described: dict[str, Any]
 ) -> TrainingPosition | None:
-    """Put a stored state into network and optimiser; None where there is none.
+    """Load the stored state into network and optimiser and return the position, or None if there is no state.
 
-    MismatchError names every option that was another one; DamagedError for a state that is broken.
+    Raises MismatchError, which names every option that differs, and DamagedError for a damaged state.
     """
     if not (folder / STATE).exists():
         return None
@@ -114,7 +115,7 @@ def load_state(
     place = _place(file)
     _check_same(folder, from_stored(_json(file, "options")), described)
     tensors = {key.removeprefix("network/"): _tensor(file, key) for key in file.arrays if key.startswith("network/")}
-    load_tensors(trained, from_stored(tensors), file.path, "the state was altered; remove it to begin anew")
+    load_tensors(trained, from_stored(tensors), file.path, "the state was altered; remove it to start again")
     _load_moments(file, trained, optimizer)
     return place
 
@@ -125,14 +126,14 @@ def _json(file: ArrayFile, key: str) -> dict[str, Any]:
             raise ValueError(f"it is {file.metadata.get('kind')} {file.metadata.get('format')}")
         return dict(json.loads(file.metadata[key]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedError(f"{file.path}: no state of a training ({error}); remove it to begin anew") from None
+        raise DamagedError(f"{file.path}: not the state of a training ({error}); remove it to start again") from None
 
 
 def _place(file: ArrayFile) -> TrainingPosition:
     try:
         place = TrainingPosition(**_json(file, "place"))
     except TypeError as error:
-        raise DamagedError(f"{file.path}: no state of a training ({error}); remove it to begin anew") from None
+        raise DamagedError(f"{file.path}: not the state of a training ({error}); remove it to start again") from None
     if "plan" in file.arrays:
         place.plan = np.array(file.take("plan", "<i8", None, None))
     if "losses" in file.arrays:
@@ -144,8 +145,8 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> No
     now = json.loads(json.dumps(now))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     if changed:
-        told = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
-        raise MismatchError(f"{folder}: begun with other options: {told}; give the same, or another folder")
+        listed = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
+        raise MismatchError(f"{folder}: started with other options: {listed}; give the same, or another folder")
 
 
 def _tensor(file: ArrayFile, key: str) -> torch.Tensor:
@@ -153,7 +154,7 @@ def _tensor(file: ArrayFile, key: str) -> torch.Tensor:
 
 
 def _load_moments(file: ArrayFile, trained: nn.Module, optimizer: torch.optim.Adam) -> None:
-    """Give Adam its moments, each laid out in memory as its parameter is, so that every bit follows as before."""
+    """Load Adam's moments, with the memory layout of their parameters, so that results are equal bit by bit."""
     named = list(to_stored(dict(_learning(trained, optimizer))).items())
     if "steps" not in file.arrays:
         return

@@ -1,4 +1,4 @@
-"""What a training loop needs to know of a training: what an epoch consists of, and the loss of each part of it."""
+"""The protocols between the training loop and a training task: the items of an epoch and the loss of each."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from asmk_engine.networks.local import LocalNetwork
 
 
 class Reporter(Protocol):
-    """Who is told how a training goes."""
+    """Receiver of the messages and the progress of a training."""
 
     def say(self, message: str) -> None:
-        """One line."""
+        """Show a message of one line."""
         ...
 
     def bar(self, what: str, unit: str) -> AbstractContextManager[Progress]:
-        """A callback (done, total) for something that takes long."""
+        """Return a context with a callback (done, total) for a long operation."""
         ...
 
 
 class Silent:
-    """A reporter that keeps everything to itself."""
+    """A reporter that shows nothing."""
 
     def say(self, message: str) -> None:
-        """Nothing."""
+        """Ignore the message."""
 
     @contextlib.contextmanager
     def bar(self, what: str, unit: str) -> Iterator[Progress]:
-        """A callback that does nothing."""
+        """Return a context with a callback that does nothing."""
         yield lambda done, total: None
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """An epoch before it begins.
+    """The plan of an epoch.
 
-    items  [n, k] int64: numbers of the photographs of each item, in the order in which the items are trained on
-    facts  what is worth noting of it, by name
+    items  [n, k] int64: numbers of the images of each item, in training order
+    facts  numbers for the log, by name
     """
 
     items: np.ndarray
@@ -54,14 +54,14 @@ class EpochPlan:
 
 
 class TrainingTask(Protocol):
-    """A training, as the loop sees it. Everything random in it follows from seed, epoch and number of the item.
+    """A training task, as the loop uses it. Random choices must depend only on seed, epoch and item number.
 
-    network     the network that is trained and written
-    trained     all that learns: the network, and what stands on it in training only
-    noun        what an item is called
-    averages    whether the gradient of a step is the mean over its items, or the sum
-    images      the photographs, of which the reduction is learned where it comes after training
-    max_side    of a photograph as it is looked at
+    network   the network that is trained and written
+    trained   all trained modules: the network and heads used only in training
+    noun      name of the items, in the plural
+    averages  whether the gradient of a step is the mean over its items, or the sum
+    images    the images, from which a reduction is learned after training
+    max_side  larger images are shrunk until their longer side is this many pixels
     """
 
     network: LocalNetwork
@@ -72,21 +72,21 @@ class TrainingTask(Protocol):
     max_side: int
 
     def rates(self) -> list[tuple[list[nn.Parameter], float]]:
-        """What learns, and how fast in the first epoch."""
+        """Return the trainable parameters with their learning rates in the first epoch."""
         ...
 
     def plan(self, epoch: int, reporter: Reporter) -> EpochPlan:
-        """The items of an epoch, counted from 1; may depend on the network as it is."""
+        """Return the items of an epoch, counted from 1; they may depend on the current network."""
         ...
 
     def load(self, epoch: int, number: int, item: np.ndarray) -> list[np.ndarray]:
-        """The pixels of the photographs of an item, [h, w, 3] uint8 each; called by other threads."""
+        """Return the pixels of the images of an item, [h, w, 3] uint8 each; called by other threads."""
         ...
 
     def loss(self, item: np.ndarray, photographs: list[np.ndarray]) -> torch.Tensor:
-        """The loss of an item, a scalar that can be differentiated."""
+        """Return the loss of an item, a differentiable scalar."""
         ...
 
     def described(self) -> dict[str, Any]:
-        """Options and data, JSON values; a run is only continued where they are the same."""
+        """Return options and data as JSON values; a run is resumed only if they are the same."""
         ...

@@ -1,4 +1,4 @@
-"""Anchors and positives of an epoch, and whether the data can give them."""
+"""Sampling of anchors, positives and the pool of an epoch, and checks that the data suffice."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from asmk_engine.training.instances import NONE, Instances
 
 
 def draw_pairs(data: Instances, count: int, augmented_pairs: float, rng: np.random.Generator) -> np.ndarray:
-    """Pairs of an epoch, [n, 2] int64: numbers of anchor and positive; the same twice for two views of a photograph.
+    """Draw the pairs of an epoch, [n, 2] int64: image numbers of anchor and positive, equal for two views of an image.
 
-    count      how many; of given pairs no more than there are
-    augmented_pairs  the part of them, 0 to 1, that are views of any photograph of the data
-    Given pairs are drawn without repetition. Else every photograph that has a positive is an anchor as often as any
-    other, to within one, and its positive is any other photograph of its instance.
+    count            number of pairs; of given pairs at most all
+    augmented_pairs  fraction of them, 0 to 1, that are two views of any image of the data
+
+    Given pairs are drawn without replacement. Otherwise every image that has a positive is an anchor equally often, to
+    within one, and its positive is a random other image of its instance.
     """
     views = round(count * augmented_pairs)
     made = _cycled(np.arange(len(data)), views, rng)
@@ -39,7 +40,7 @@ def _drawn(data: Instances, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _cycled(numbers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """So many of the numbers, each as often as any other to within one, in random order."""
+    """Draw `count` of the numbers, each equally often to within one, in random order."""
     if not len(numbers):
         return np.empty(0, np.int64)
     rounds = [rng.permutation(numbers) for _ in range(-(-count // len(numbers)))]
@@ -47,23 +48,23 @@ def _cycled(numbers: np.ndarray, count: int, rng: np.random.Generator) -> np.nda
 
 
 def draw_pool(data: Instances, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of the photographs, at most `size`, among which negatives are looked for, [m] int64, in random order."""
+    """Draw at most `size` image numbers among which negatives are mined, [m] int64, in random order."""
     return rng.permutation(len(data))[:size].astype(np.int64)
 
 
 def check_tuples(data: Instances, negatives: int, augmented_pairs: float, pool: int, skip: int = 0) -> None:
-    """InputError when the data cannot give tuples: too few positives, or too few instances for negatives."""
+    """Raise InputError if the data do not suffice for tuples: too few positives, or too few instances for negatives."""
     if augmented_pairs < 1:
         _check_positives(data)
     groups = len(np.unique(data.groups))
     if data.count == 1 and groups == 1:
         raise InputError(
-            "all photographs show one instance; negatives must come from others: give more of them, or a --background"
+            "all photographs show one instance, but negatives need others; give more instances, or a --background"
         )
     if groups <= negatives + skip:
         raise InputError(
-            f"{groups} instances and photographs of none, but {negatives} negatives of {skip} passed over and the "
-            "anchor's own are needed; give more data, a --background, or fewer --negatives"
+            f"{groups} instances and photographs without one, but {negatives} negatives, {skip} to skip and the "
+            "anchor's instance are needed; give more data, a --background, or fewer --negatives"
         )
     if pool <= negatives:
         raise InputError(f"a pool of {pool} photographs cannot give {negatives} negatives; give a larger --pool")
@@ -77,6 +78,6 @@ def _check_positives(data: Instances) -> None:
         able = int((counts > 1).sum()) if len(labels) else 0
     if not able:
         raise InputError(
-            f"no positives: none of {data.count} instances has two photographs; give instances that have, or "
-            "--augmented-pairs 1, which makes pairs of single photographs"
+            f"no positives: none of {data.count} instances has two photographs; give instances with several, or "
+            "--augmented-pairs 1, which makes pairs from single photographs"
         )

@@ -1,6 +1,6 @@
-"""How good a network is for search: its ASMK mAP over a ground truth with photographs.
+"""Validation of a network: its ASMK mAP on a ground truth and its images.
 
-The words are learned from the database itself, which is small; the number serves to compare epochs with each other.
+The codebook is learned from the database itself, which is small; the mAP only serves to compare epochs with each other.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ EXTRACTOR_OF = {"norm": "how", "learned": "delf"}
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """How the photographs of a validation are described and indexed.
+    """How the images of a validation are described and indexed.
 
-    max_side, max_features, scales, precision   as of the extractors `how` and `delf`
-    words    of the codebook, or `auto`
+    max_side, max_features, scales, precision  as in the extractors `how` and `delf`
+    words                                      size of the codebook, or `auto`
     """
 
     max_side: int = 1024
@@ -49,12 +49,14 @@ class ValidationOptions:
 
 
 class Validation:
-    """A ground truth and the photographs it names, found before the first epoch.
+    """A ground truth and its images, which are located before the first epoch.
 
-    ground_truth   what `read_ground_truth` reads
-    images  the folder of all photographs, those of the queries too
-    NotFoundError for photographs that are not there, InputError for a ground truth with nothing to find, and what `read_ground_truth`
-    raises.
+    ground_truth  path of a ground truth, see `read_ground_truth`
+    images        folder of all images, including those of the queries
+    device        device the network runs on
+
+    Raises NotFoundError for missing images, InputError for a ground truth without positives, and what
+    `read_ground_truth` raises.
     """
 
     def __init__(
@@ -66,17 +68,17 @@ class Validation:
         self._root = str(images)
         self.ground_truth = resolve(read_ground_truth(ground_truth), self._files).ground_truth
         if not any((query.easy | query.hard) - {query.name} for query in self.ground_truth.queries):
-            raise InputError(f"{shown(ground_truth)}: no query has an image to find; give another ground truth")
+            raise InputError(f"{shown(ground_truth)}: no query has a positive image; give another ground truth")
         self._queries = _photographs(self.ground_truth, self._files, images)
 
     def shared(self, trained: Iterable[ImageFile]) -> int:
-        """How many of the photographs of images and queries are among those that are trained with."""
+        """Return the number of images and queries of the validation that are also in the training data."""
         ours = {self._files[name].path.resolve() for name in self.ground_truth.images}
         ours |= {image.path.resolve() for image in self._queries.values()}
         return len(ours & {image.path.resolve() for image in trained})
 
     def described(self) -> dict[str, Any]:
-        """Options and ground truth, JSON values."""
+        """Return the options and the sha256 of the ground truth, as JSON values."""
         queries = [
             (one.name, one.box, sorted(one.easy), sorted(one.hard), sorted(one.junk))
             for one in self.ground_truth.queries
@@ -85,7 +87,7 @@ class Validation:
         return {**asdict(self.options), "scales": list(self.options.scales), "ground_truth": digest}
 
     def report(self, weights: Path, attention: str, reporter: Reporter) -> Report:
-        """What the protocol says of the network in a file; its attention is `norm` or `learned`."""
+        """Evaluate the network of a file; its attention is `norm` or `learned`."""
         options = asdict(self.options)
         words = options.pop("words")
         extractor = load_extractor(EXTRACTOR_OF[attention], weights=str(weights), device=self._device, **options)
@@ -104,7 +106,7 @@ class Validation:
             def advance(done: int, total: int, failed: int) -> None:
                 progress(done, total)
 
-            alone = choose_device(self._device).type == "cpu"  # a GPU waits for photographs to be decoded
+            alone = choose_device(self._device).type == "cpu"  # a GPU would wait for images to be decoded
             workers = 0 if alone else None
             extract_images(extractor, wanted, output, workers=workers, strict=True, progress=advance)
         return FeatureSet.open(output)
@@ -116,18 +118,18 @@ class Validation:
 
 
 def _photographs(ground_truth: GroundTruth, files: dict[str, ImageFile], folder: Path) -> dict[str, ImageFile]:
-    """The photograph of each query; NotFoundError for one that is not there."""
+    """Return the image file of each query; raises NotFoundError if one is missing."""
     names = [query.name for query in ground_truth.queries]
     found = match_names(names, files)
     missing = [name for name in names if name not in found]
     if missing:
         raise NotFoundError(
-            f"{shown(folder)}: {len(missing)} photographs of queries are not there, such as {missing[0]!r}; "
+            f"{shown(folder)}: {len(missing)} photographs of queries are missing, such as {missing[0]!r}; "
             "give the folder of all photographs with --validate-images"
         )
     return {name: files[match] for name, match in found.items()}
 
 
 def main_score(report: Report) -> float:
-    """The number that epochs are compared by: mAP of the main row, 0 to 1."""
+    """Return the score by which epochs are compared: mAP of the main row, 0 to 1."""
     return report.scores[report.main].mean_average_precision

@@ -1,4 +1,4 @@
-"""The reduction of a network, learned from photographs: PCA-whitening of its smoothed, unreduced descriptors.
+"""The reduction of a network, learned from images: PCA whitening of its smoothed, unreduced descriptors.
 
 Source: the initialisation of HOW (Tolias et al., ECCV 2020, §4.1 and its code): the first 5000 training images, one
 scale, the 1000 strongest locations of each.
@@ -41,11 +41,13 @@ def initial_network(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> tuple[LocalNetwork, dict[str, Any]]:
-    """A network of ImageNet weights with a reduction learned from photographs, and its origin for the checkpoint.
+    """Return a network with ImageNet weights and a reduction learned from images, and its origin for the checkpoint.
 
-    weights     of the backbone, see `load_backbone`
-    images      photographs; of more than `max_images`, so many are taken at even distances
-    InputError when too few photographs can be read for the dimensions asked for; what `load_backbone` raises.
+    weights     weight file of the backbone, see `load_backbone`
+    images      images to learn from; if there are more than `max_images`, evenly spaced ones are used
+    max_side    larger images are shrunk until their longer side is this many pixels
+
+    Raises InputError if too few images can be read for the dimensions, and what `load_backbone` raises.
     """
     network = LocalNetwork(options)
     network.backbone = load_backbone(weights, options.backbone, options.skip)
@@ -59,7 +61,7 @@ def initial_network(
 
 
 def views(images: Iterable[ImageFile], max_side: int) -> Iterator[View]:
-    """The photographs that can be read, decoded by threads while the network works."""
+    """Yield the images that can be read, decoded by threads while the network runs."""
     viewer = Viewer(max_side)
     outcomes = threads.stream(lambda image: attempt(viewer, image.path), images, max(2, threads.available_threads()))
     return (outcome.view for outcome in outcomes if isinstance(outcome, Viewed))
@@ -67,10 +69,11 @@ def views(images: Iterable[ImageFile], max_side: int) -> Iterator[View]:
 
 @torch.inference_mode()
 def learn_reduction(network: LocalNetwork, photographs: Iterable[View]) -> dict[str, Any]:
-    """Set the reduction of a network from photographs, at one scale; returns what was seen, for the origin.
+    """Learn the reduction of a network from images, at one scale; return the numbers of images and descriptors.
 
-    `network` is whitened; `post` is turned only, and learned from locations of unit length, as DELF's PCA. InputError for a
-    network that has no reduction, or one to more dimensions than there are channels or photographs to teach them.
+    With reduction `network` descriptors are whitened; with `post` they are only rotated, learned from locations of unit
+    length, as DELF's PCA. Raises InputError for a network without reduction, or with more dimensions than channels or
+    than the images suffice for.
     """
     reduction = _reduction(network)
     moments = Moments(network.backbone.channels)
@@ -87,7 +90,7 @@ def learn_reduction(network: LocalNetwork, photographs: Iterable[View]) -> dict[
 
 
 def strongest_locations(network: LocalNetwork, pixels: torch.Tensor) -> torch.Tensor:
-    """The locations [n, C] of the smoothed map of one image that PCA is learned from; of unit length for `post`."""
+    """Return the locations [n, C] of one image from which PCA is learned; normalised with `post`."""
     maps, scores = network.maps(pixels)
     order = scores.flatten().sort(descending=True, stable=True)[1][:PER_IMAGE]
     locations = maps[0].flatten(1).T[order]
@@ -95,7 +98,7 @@ def strongest_locations(network: LocalNetwork, pixels: torch.Tensor) -> torch.Te
 
 
 class Moments:
-    """Count, mean and covariance of vectors that pass once, in float64."""
+    """Count, mean and covariance of vectors, accumulated in one pass in float64."""
 
     def __init__(self, dim: int) -> None:
         self.count = 0
@@ -104,7 +107,7 @@ class Moments:
         self._products = torch.zeros(dim, dim, dtype=torch.float64)
 
     def add(self, vectors: torch.Tensor) -> None:
-        """Take vectors [n, dim] in; sums are of differences to the first mean, against cancellation."""
+        """Add vectors [n, dim]; differences to the mean of the first batch are summed, to avoid cancellation."""
         vectors = vectors.to("cpu", torch.float64)
         if not len(vectors):
             return
@@ -116,34 +119,34 @@ class Moments:
         self._products += centred.T @ centred
 
     def whitening(self, dim: int, power: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean [C] and P [dim, C] = diag(λ)^(-power/2) Eᵀ, greatest eigenvalue first, λ at least 1e-14; float64.
+        """Return mean [C] and P [dim, C] = diag(λ)^(-power/2) Eᵀ, largest eigenvalue first, λ at least 1e-14; float64.
 
-        Source: the HOW code, with power 1. InputError when there are not more vectors than dimensions.
+        Source: the HOW code, with power 1. Raises InputError unless there are more vectors than dimensions.
         """
         if self.count <= dim:
             raise InputError(
-                f"{self.count} descriptors cannot teach a reduction to {dim} dimensions; give more photographs"
+                f"{self.count} descriptors are too few for a reduction to {dim} dimensions; give more images"
             )
         mean, covariance = self.mean_and_covariance()
         values, directions = torch.linalg.eigh(covariance)
         values, directions = values.flip(0)[:dim].clamp(min=EIGENVALUE_FLOOR), directions.flip(1)[:, :dim]
-        # An eigenvector's sign is arbitrary: fixed here, so that the same photographs give the same network everywhere.
+        # The sign of an eigenvector is arbitrary; it is fixed so that the same images give the same network everywhere.
         signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
         return mean, (directions * signs * values.pow(-power / 2)).T
 
     def mean_and_covariance(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean [C] and covariance [C, C], over the count, symmetric; float64. InputError when there were no vectors."""
+        """Return mean [C] and symmetric covariance [C, C], over the count, float64; raises InputError if empty."""
         if self._shift is None:
-            raise InputError("no descriptors were seen; give more photographs")
+            raise InputError("no descriptors to learn from; give more images")
         offset = self._sum / self.count
         covariance = self._products / self.count - torch.outer(offset, offset)
         return self._shift + offset, (covariance + covariance.T) / 2
 
 
 def _reduction(network: LocalNetwork) -> nn.Conv2d:
-    """The reduction to be learned; InputError when there is none, or the map has too few channels for it."""
+    """Return the reduction to learn; raises InputError if there is none, or the map has too few channels for it."""
     if network.reduction is None:
-        raise InputError("a network without a reduction needs no photographs; choose reduction network or post")
+        raise InputError("the network has no reduction to learn; choose reduction network or post")
     if network.options.dim > network.backbone.channels:
         dim, most = network.options.dim, network.backbone.channels
         raise InputError(f"a map of {most} channels cannot be whitened to {dim} dimensions; give a dim up to {most}")
