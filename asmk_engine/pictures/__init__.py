@@ -1,1 +1,1 @@
-"""Pictures of what a search found."""
+"""Contact sheets, pictures of search results."""

@@ -1,6 +1,6 @@
-"""The contact sheet: one row for each query, its photograph first, then the photographs that were found.
+"""The contact sheet: one row per query, with the query image first, then the images of its hits.
 
-A frame in green means right, in red wrong, where that is known; the query has a blue one.
+Queries have a blue frame; correct hits a green one and wrong hits a red one, if that is known.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from asmk_engine.pictures.lettering import Lettering, letter, shorten, wrap
 from asmk_engine.storage.folder import Folder
 
 Row = tuple[Path, Sequence[tuple[Path, Hit]]]
-"""The photograph of a query, and of each hit its photograph and the hit."""
+"""The image file of a query, and the image file and hit of each result."""
 IsCorrect = Callable[[Path, Hit], bool | None]
-"""Whether a hit is right for the photograph of a query; None where nobody knows."""
+"""A function that returns whether a hit is correct for a query image; None if unknown."""
 
 PAPER, INK, PALE_INK, RULE, GREY = "#ffffff", "#1f2328", "#6e7781", "#e4e7eb", "#f0f2f4"
 QUERY, RIGHT, WRONG, REGION = "#1f6feb", "#2da44e", "#cf222e", "#ffd33d"
@@ -36,7 +36,7 @@ CAPTION = 8 + 2 * LINE
 
 @dataclass(frozen=True)
 class _Thumbnail:
-    """A small picture, its size relative to the original, or the reason why there is none."""
+    """A thumbnail, and original pixels per thumbnail pixel along x and y; or the reason why there is none."""
 
     picture: Image.Image | None
     factor: tuple[float, float]
@@ -45,7 +45,7 @@ class _Thumbnail:
 
 @dataclass(frozen=True)
 class _ContactSheet:
-    """What all parts of a drawing share; sizes in pixels."""
+    """The state that all drawing functions share; sizes in pixels."""
 
     draw: ImageDraw.ImageDraw
     paper: Image.Image
@@ -65,20 +65,22 @@ def write_contact_sheet(
     title: str = "Queries and what was found",
     most_rows: int = 50,
 ) -> None:
-    """Write a PNG of queries, each with its first `columns` hits, whole or not at all.
+    """Write a PNG of queries and their first `columns` hits, atomically.
 
-    thumb      longest side of a photograph on the sheet, in pixels
-    correct    tells right hits from wrong ones; without it, and where it says None, hits have no coloured frame
-    box        the region that the queries asked with, in pixels of the upright originals
-    most_rows  further queries are left out, with a note at the foot
-    A photograph that cannot be read is a grey box with the reason. InputError for a file name that does not end in
-    .png, or a sheet without rows; StorageError.
+    thumb      longest side of an image on the sheet, in pixels
+    correct    function that marks hits as correct or wrong; without it, or if it returns None, hits have no frame
+    box        region of the query images that was searched for, in pixels of the upright originals
+    title      headline of the sheet
+    most_rows  maximum number of queries; a note at the bottom says if there are more
+
+    An image that cannot be read is shown as a grey box with the reason. Raises InputError for a file name that does not
+    end in .png or a sheet without rows, and StorageError if the file cannot be written.
     """
     path, rows = Path(path), list(rows)
     if path.suffix.lower() != ".png":
         raise InputError(f"{shown(path)}: a contact sheet is a PNG file; give a name that ends in .png")
     if not rows:
-        raise InputError(f"{shown(path)}: there is no query to show; ask with one photograph or more")
+        raise InputError(f"{shown(path)}: no query to show; give at least one query image")
     paper = draw_contact_sheet(rows, columns, thumb, correct=correct, box=box, title=title, most_rows=most_rows)
     data = io.BytesIO()
     paper.save(data, "PNG")
@@ -98,7 +100,7 @@ def draw_contact_sheet(
     title: str,
     most_rows: int,
 ) -> Image.Image:
-    """The picture that `write_contact_sheet` writes."""
+    """Draw the image that `write_contact_sheet` writes."""
     kept = [(query, list(hits[:columns])) for query, hits in rows[:most_rows]]
     note = f"The first {len(kept)} of {len(rows)} queries are shown." if len(rows) > len(kept) else ""
     thumbnails = _thumbnails(kept, thumb)
@@ -155,7 +157,7 @@ def _draw_row(
     correct: IsCorrect | None,
     box: Box | None,
 ) -> None:
-    """The photographs stand on the line `foot`, so that the captions of a row hang from one line."""
+    """Draw a row with the bottom edges of all images at `foot`, so that the captions are aligned."""
     _draw_photo(sheet, MARGIN, foot, query, QUERY, box)
     _draw_caption(sheet, MARGIN, foot, "query", query.name)
     begin = MARGIN + sheet.thumb + QUERY_GAP

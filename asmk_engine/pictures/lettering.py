@@ -1,4 +1,4 @@
-"""Letters for pictures: a font that can draw the names at hand, and text that fits into a given width."""
+"""Text for pictures: choice of a font that can draw given names, and fitting of text to a width."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asmk_engine.images.listing import shown
 
 REGULAR, LARGE = 13, 20
 SYSTEM_FONTS = ("Arial Unicode.ttf", "NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf")
-"""Fonts of common systems with many scripts; the font inside Pillow draws little more than English."""
+"""Fonts of common systems with many scripts; the font built into Pillow has little more than the Latin alphabet."""
 _NEVER_A_LETTER = "\U0010ffff"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -28,7 +28,7 @@ class Lettering:
 
 
 def letter(texts: Iterable[str]) -> Lettering:
-    """The font inside Pillow when it can draw the texts, else the font of the system that draws most of them."""
+    """Return the font built into Pillow if it can draw the texts, else the font that can draw most characters."""
     characters = frozenset("".join(map(shown, texts)))
     best = _built_in()
     if any(not draws(best.regular, character) for character in characters):
@@ -39,17 +39,17 @@ def letter(texts: Iterable[str]) -> Lettering:
 
 @functools.lru_cache(4096)
 def draws(font: Font, character: str) -> bool:
-    """Whether the font has a letter of its own for a character."""
+    """Return whether the font has a glyph for a character."""
     return character.isspace() or _picture(font, character) != _picture(font, _NEVER_A_LETTER)
 
 
 def drawable(letters: Lettering, text: str) -> str:
-    """The text on one line; letters the font lacks lose their accents, or become question marks."""
+    """Return the text on one line; characters missing in the font lose their accents or become question marks."""
     return "".join(_nearest(letters.regular, character) for character in shown(text))
 
 
 def shorten(letters: Lettering, text: str, width: float) -> str:
-    """The text, its middle replaced by dots where it is wider than `width` pixels: both ends of a name tell most."""
+    """Return the text, with dots in the middle if it is wider than `width` pixels: the ends identify a name best."""
     text = drawable(letters, text)
     if letters.regular.getlength(text) <= width:
         return text
@@ -61,7 +61,7 @@ def shorten(letters: Lettering, text: str, width: float) -> str:
 
 
 def wrap(letters: Lettering, text: str, width: float) -> list[str]:
-    """The text in lines of at most `width` pixels, broken at spaces; longer words are shortened."""
+    """Break the text at spaces into lines of at most `width` pixels; longer words are shortened."""
     lines: list[str] = []
     for word in drawable(letters, text).split():
         longer = f"{lines[-1]} {word}" if lines else word
