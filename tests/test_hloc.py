@@ -291,7 +291,7 @@ HOSTILE = [
     (link("a.jpg/loop", lambda file: file["/"]), InputError, "linked more than once"),
     (link("b.jpg", lambda file: file["a.jpg"]), InputError, "linked more than once"),
     (link("../b.jpg/keypoints", 1), InputError, r"has \.\. in its name"),
-    (link("keypoints", 1), FormatError, "'keypoints' stands outside any image"),
+    (link("keypoints", 1), FormatError, "'keypoints' is not inside an image group"),
     (empty_group, InputError, "'x/stopped.jpg' is empty"),
     (virtual, InputError, "scores: its values are in other files"),
     (external, InputError, "scores: its values are in other files"),
@@ -323,9 +323,9 @@ def test_files_that_are_no_hloc_file(tmp_path: Path) -> None:
     refuses(tmp_path, tmp_path / "f", FormatError, "not an HDF5 file")
     refuses(tmp_path / "absent.h5", tmp_path / "f", NotFoundError, "no such file")
     h5py.File(empty, "w").close()
-    refuses(empty, tmp_path / "f", FormatError, "holds no image")
+    refuses(empty, tmp_path / "f", FormatError, "contains no image")
     part = next(write_features(tmp_path / "own", random_images(3, 4)).path.glob("part-*"))
-    refuses(part, tmp_path / "f", FormatError, "already a part of a feature set")
+    refuses(part, tmp_path / "f", FormatError, "already part of a feature set")
 
 
 def test_a_file_of_images_without_features(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_float16_is_exported_as_it_is(tmp_path: Path) -> None:
 
 def test_half_refuses_what_float16_cannot_hold(tmp_path: Path) -> None:
     features = write_features(tmp_path / "f", {"a.jpg": make_features(np.full((2, 4), 70000.0))})
-    with pytest.raises(InputError, match=r"'a\.jpg' has descriptors beyond 65504"):
+    with pytest.raises(InputError, match=r"'a\.jpg' has descriptor values beyond 65504"):
         export_hloc(features, tmp_path / "a.h5", half=True)
     assert sorted(os.listdir(tmp_path)) == ["f"]
 
@@ -444,7 +444,7 @@ def test_half_refuses_what_float16_cannot_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["/abs.jpg", "a//b.jpg", "a/./b.jpg", "../b.jpg", "b/"])
 def test_names_that_are_no_path_of_a_group(tmp_path: Path, name: str) -> None:
     features = write_features(tmp_path / "f", {name: make_features(np.ones((2, 4)))})
-    with pytest.raises(InputError, match="cannot be the path of a group") as caught:
+    with pytest.raises(InputError, match="cannot be the path of an HDF5 group") as caught:
         export_hloc(features, tmp_path / "a.h5")
     assert repr(name) in str(caught.value)
 
@@ -453,7 +453,7 @@ def test_names_that_are_no_path_of_a_group(tmp_path: Path, name: str) -> None:
 def test_names_in_the_way_of_arrays(tmp_path: Path, name: str) -> None:
     images = {"x/a.jpg": make_features(np.ones((2, 4))), name: make_features(np.ones((1, 4)))}
     features = write_features(tmp_path / "f", images)
-    with pytest.raises(InputError, match=r"in the way of the arrays of 'x/a\.jpg'"):
+    with pytest.raises(InputError, match=r"conflicts with the arrays of 'x/a\.jpg'"):
         export_hloc(features, tmp_path / "a.h5")
     alone = write_features(tmp_path / "g", {name: make_features(np.ones((1, 4)))})
     export_hloc(alone, tmp_path / "a.h5")

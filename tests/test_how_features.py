@@ -130,8 +130,8 @@ def changed(**values: Any) -> dict[str, Any]:
 
 BROKEN: list[tuple[Any, type[AsmkError], str]] = [
     (Evil(), FormatError, "system"),
-    ([1, 2], FormatError, "lacks vecs"),
-    ({"imids": [1]}, FormatError, "lacks vecs"),
+    ([1, 2], FormatError, "expected vecs"),
+    ({"imids": [1]}, FormatError, "expected vecs"),
     (changed(vecs=[1.0]), DamagedError, "vecs is list"),
     (changed(vecs=np.zeros(30)), DamagedError, "expected descriptors"),
     (changed(vecs=np.zeros((30, 0))), DamagedError, "expected descriptors"),
@@ -143,13 +143,13 @@ BROKEN: list[tuple[Any, type[AsmkError], str]] = [
     (changed(imids=["a"] * 30), DamagedError, "the image numbers of 30 descriptors"),
     (changed(imids=[[1], [1, 2]]), DamagedError, "the image numbers of 30 descriptors"),
     (changed(imids="text"), DamagedError, "imids is str"),
-    (changed(imids=np.full(30, -1)), DamagedError, "begin with 0"),
-    (changed(imids=np.full(30, 0.5)), DamagedError, "begin with 0"),
-    (changed(imids=np.full(30, np.nan)), DamagedError, "begin with 0"),
-    (changed(imids=np.full(30, 1e300)), DamagedError, "begin with 0"),
-    (changed(imids=None), DamagedError, "one is missing"),
-    (changed(qimids=None), DamagedError, "one is missing"),
-    (changed(qvecs=None), DamagedError, "one is missing"),
+    (changed(imids=np.full(30, -1)), DamagedError, "counted from 0"),
+    (changed(imids=np.full(30, 0.5)), DamagedError, "counted from 0"),
+    (changed(imids=np.full(30, np.nan)), DamagedError, "counted from 0"),
+    (changed(imids=np.full(30, 1e300)), DamagedError, "counted from 0"),
+    (changed(imids=None), DamagedError, "one of qvecs, qimids and imids is missing"),
+    (changed(qimids=None), DamagedError, "one of qvecs, qimids and imids is missing"),
+    (changed(qvecs=None), DamagedError, "one of qvecs, qimids and imids is missing"),
     (changed(qvecs=np.zeros((8, DIM + 1), np.float32)), DamagedError, "4 dimensions, qvecs 5"),
     (changed(qimids=np.zeros(7, int)), DamagedError, "qimids is int64"),
 ]
@@ -172,7 +172,7 @@ def test_another_or_broken_file_is_refused_and_nothing_written(
     ("options", "said"),
     [
         ({"names": ["a"] * 9}, "same name"),
-        ({"names": ["a", "b"]}, "image of number 4, but 2 names"),
+        ({"names": ["a", "b"]}, "image number 4, but 2 names"),
         ({"names": ["a", "b", "c", "d", ""]}, "must not be empty"),
         ({"name": " "}, "need a name"),
         ({"queries": "q", "query_names": ["x"]}, "but 1 names"),
@@ -188,9 +188,9 @@ def test_names_that_cannot_be(tmp_path: Path, options: dict[str, Any], said: str
 
 def test_options_that_the_file_has_nothing_for(tmp_path: Path) -> None:
     path = write(tmp_path / "f.pkl", {"vecs": content()["vecs"]})
-    with pytest.raises(InputError, match="holds no queries"):
+    with pytest.raises(InputError, match="contains no queries"):
         import_how(path, tmp_path / "db", queries=tmp_path / "q")
-    with pytest.raises(InputError, match="does not say of which images"):
+    with pytest.raises(InputError, match="has no image numbers"):
         import_how(path, tmp_path / "db", names=["a"])
     with pytest.raises(NotFoundError):
         read_how_features(tmp_path / "none.pkl")

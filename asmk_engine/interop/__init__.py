@@ -1,1 +1,1 @@
-"""Reading and writing what other programs exchange."""
+"""Import and export of the file formats of other programs."""

@@ -1,19 +1,19 @@
 """Local features in the HDF5 layout of hloc (github.com/cvg/Hierarchical-Localization, extract_features.py).
 
-One file holds one group per image, named by its POSIX path below the folder of photographs, so that slashes make
-nested groups:
+A file has one group per image, named by the image's POSIX path below the image folder, so that slashes create nested
+groups:
 
     keypoints [N, 2]      x, y in pixels of the original; the centre of the first pixel is 0, 0
-    descriptors [D, N]    one column for each keypoint
-    scores [N]            scores; optional here
+    descriptors [D, N]    one column per keypoint
+    scores [N]            optional here
     scales [N]            in pixels of the original; optional
     image_size [2]        width, height of the original
     keypoints.attrs["uncertainty"]    standard deviation of a keypoint in pixels of the original; optional
 
-hloc computes a keypoint as (keypoint + 0.5) * scale - 0.5, and adds the half pixel of COLMAP only where it writes a
-COLMAP database: its convention is that of `Features.keypoints`, and values pass unchanged in both directions. What hloc
-calls the original is the image as it is stored, without its EXIF orientation. `scales` are whatever the detector calls
-scale: this package's RootSIFT writes SIFT's diameter.
+hloc computes a keypoint as (keypoint + 0.5) * scale - 0.5, and adds COLMAP's half pixel only when it writes a COLMAP
+database: its convention is that of `Features.keypoints`, and values are copied unchanged in both directions. hloc's
+original is the stored image, without its EXIF orientation. The meaning of `scales` depends on the detector: RootSIFT of
+this package writes SIFT's diameter.
 """
 
 from __future__ import annotations
@@ -45,23 +45,25 @@ def import_hloc(
     on_check: Progress | None = None,
     on_image: Progress | None = None,
 ) -> FeatureSet:
-    """Write the local features of an hloc file into the feature set `output`, made or added to, and open it.
+    """Import the local features of an hloc file into the feature set `output`, new or existing, and open it.
 
-    name      what the features are called in their recipe, `hloc dim=… features=…`; by default the stem of the file.
-              Only features of the same name and dimension fit one codebook.
-    on_check, on_image   called with (done, total) images: every image is checked before the first is written
+    name      name of the features in their recipe, `hloc dim=… features=…`; by default the stem of the file. Only
+              features of the same name and dimension can share a codebook.
+    on_check  called with (done, total) images; every image is checked before the first is written
+    on_image  called with (done, total) images as they are written
 
-    Features are sorted by score, highest first, equal scores in the order of the file. Missing scores become 1, missing
-    scales 1. Descriptors stay float16 where all of the file are, and are float32 otherwise. Images that `output` holds
-    with the same content are left alone. Nothing outside the file is ever read: soft and external links, virtual
-    datasets and external storage are refused, and so are names with `..`; HDF5 itself drops a leading slash and `.`.
+    Features are sorted by decreasing score, ties in the order of the file. Missing scores and scales become 1.
+    Descriptors stay float16 if all of the file are, and become float32 otherwise. Images that `output` already has with
+    the same content are skipped. Nothing outside the file is read: soft and external links, virtual datasets, external
+    storage and names with `..` are refused; HDF5 itself drops a leading slash and `.`.
+
     Raises NotFoundError, FormatError for another kind of file, DamagedError, InputError for values or names that cannot
     be used, MismatchError for descriptors of several dimensions, or an `output` of another recipe.
     """
     path = Path(h5_path)
     label = path.stem if name is None else name
     if not label.strip():
-        raise InputError(f"{path}: imported features need a name; give what made them, such as superpoint")
+        raise InputError(f"{path}: imported features need a name; give that of their extractor, such as superpoint")
     with hloc_reader.open_hloc(path) as file:
         outlines = hloc_reader.outline_images(file, path)
         dim, dtype = hloc_reader.common_dim(outlines, path), hloc_reader.common_dtype(outlines)
@@ -88,15 +90,16 @@ def _equal(a: Features, b: Features) -> bool:
 def export_hloc(
     features: FeatureSet, h5_path: Path | str, *, half: bool = False, on_image: Progress | None = None
 ) -> int:
-    """Write a feature set as one hloc file, atomically, replacing an older one; returns how many images it holds.
+    """Export a feature set as one hloc file, atomically, replacing an existing one; return the number of images.
 
-    half      descriptors as float16; otherwise they keep the type they are stored in. Keypoints stay float32, because
-              float16 counts in whole pixels from 1024 and in pairs of pixels from 2048 on.
-    on_image  called with (done, total)
+    half      whether to write descriptors as float16; otherwise they keep their stored type. Keypoints stay float32,
+              because the spacing of float16 is one pixel from 1024 and two pixels from 2048 on.
+    on_image  called with (done, total) images
 
-    `uncertainty` is one pixel of the image as the extractor saw it, and is left out when the recipe has no `max_side`.
-    InputError when a name cannot be the path of a group: with an empty, `.` or `..` component, or in the way of another
-    image's arrays (`a.jpg/keypoints` beside `a.jpg`); StorageError when the file cannot be written.
+    `uncertainty` is one pixel of the image as seen by the extractor; it is left out if the recipe has no `max_side`.
+
+    Raises InputError if a name cannot be the path of a group, because of an empty, `.` or `..` component or a conflict
+    with another image's arrays (`a.jpg/keypoints` and `a.jpg`); StorageError if the file cannot be written.
     """
     path = Path(h5_path)
     _check_names(features, path)
@@ -122,9 +125,9 @@ def export_hloc(
 
 
 class _Destination(io.FileIO):
-    """A file that HDF5 writes into, which takes an error of the disk for nothing and tells of it when it is asked.
+    """A file for HDF5 to write to, which stores disk errors until `check` is called instead of raising them.
 
-    HDF5 crashes the process when it closes a file whose last tables the disk refuses.
+    HDF5 crashes the process if it closes a file whose last tables cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -132,7 +135,7 @@ class _Destination(io.FileIO):
         self._error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write all of the data, as long as the disk takes any."""
+        """Write all data until the first disk error; return the size of the data in any case."""
         left = memoryview(data).cast("B")
         size = left.nbytes
         try:
@@ -143,15 +146,15 @@ class _Destination(io.FileIO):
         return size
 
     def flush(self) -> None:
-        """Nothing waits: the file has no buffer."""
+        """Do nothing: the file is unbuffered."""
 
     @property
     def is_refused(self) -> bool:
-        """Whether the disk gave an error."""
+        """Whether there was a disk error."""
         return self._error is not None
 
     def check(self) -> None:
-        """Raise the first error that the disk gave."""
+        """Raise the first disk error, if there was one."""
         if self._error is not None:
             raise self._error
 
@@ -160,24 +163,24 @@ def _check_names(features: FeatureSet, path: Path) -> None:
     for name in features.names:
         parts = name.split("/")
         if not {"", ".", ".."}.isdisjoint(parts):
-            raise InputError(f"{path}: image {name!r} cannot be the path of a group in HDF5; rename the image")
+            raise InputError(f"{path}: image name {name!r} cannot be the path of an HDF5 group; rename the image")
         above = PurePosixPath()
         for part, following in itertools.pairwise(parts):
             above /= part
             if following in hloc_reader.DATASETS and str(above) in features:
-                raise InputError(f"{path}: image {name!r} is in the way of the arrays of {str(above)!r}; rename one")
+                raise InputError(f"{path}: image {name!r} conflicts with the arrays of {str(above)!r}; rename one")
 
 
 @contextlib.contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """HDF5 tells of a full disk on several lines, by OSError while it writes and by RuntimeError when it closes."""
+    """Convert HDF5's multi-line errors on a full disk, OSError on writing and RuntimeError on closing."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         number = getattr(error, "errno", None)
         said = os.strerror(number) if number else " ".join(str(error).split())[:160]
         raise StorageError(
-            f"{path}: cannot write the file: {said}; free some space or choose another folder, an older file is kept"
+            f"{path}: cannot write the file: {said}; free some space or choose another folder, an existing file is kept"
         ) from error
 
 
@@ -197,5 +200,7 @@ def _halved(image: Features, name: str, path: Path) -> np.ndarray:
     with np.errstate(over="ignore"):
         halved = image.descriptors.astype(np.float16)
     if not np.isfinite(halved).all():
-        raise InputError(f"{path}: image {name!r} has descriptors beyond 65504, the end of float16; export it in full")
+        raise InputError(
+            f"{path}: image {name!r} has descriptor values beyond 65504, the limit of float16; export it without half"
+        )
     return halved

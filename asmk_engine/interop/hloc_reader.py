@@ -1,7 +1,7 @@
-"""Reading an HDF5 file of hloc: find the images, check what they claim, and only then read their arrays.
+"""Reader of hloc's HDF5 files: find the images, check their declared shapes and types, then read their arrays.
 
-The file may come from anybody. Nothing outside it is read, no array is read before its size was checked, and whatever
-HDF5 says of a broken file becomes an error that names the file and the image.
+The file is untrusted. Nothing outside it is read, no array is read before its size is checked, and HDF5's errors on
+damaged files become errors that name the file and the image.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from asmk_engine.storage.hdf5 import open_hdf5
 
 DATASETS = ("keypoints", "descriptors", "scores", "scales", "image_size")
 LARGEST_DATASET = 1 << 30
-"""Bytes of one array of one image: a few bytes of a hostile file can claim any size."""
+"""Maximum size of an array of one image in bytes, because a small malicious file can declare any size."""
 LONGEST_NAME = 4096
 
 
 @dataclass(frozen=True)
 class ImageOutline:
-    """What the shapes of an image say: its name, features, and dimensions (None where there are no features)."""
+    """An image by the shapes of its arrays: name, number of features, dimensions (None without features) and type."""
 
     name: str
     count: int
@@ -40,51 +40,53 @@ class ImageOutline:
 
 @contextlib.contextmanager
 def open_hloc(path: Path) -> Iterator[h5py.File]:
-    """An hloc file, opened for reading; NotFoundError, FormatError, DamagedError or StorageError when it cannot be."""
+    """Open an hloc file for reading; raises NotFoundError, FormatError, DamagedError or StorageError if it fails."""
     with _readable(path):
         if not path.exists():
-            raise NotFoundError(f"{path}: no such file; expected the HDF5 file of local features that hloc wrote")
+            raise NotFoundError(f"{path}: no such file; expected an HDF5 file of local features written by hloc")
         if not path.is_file() or not _has_signature(path):
-            raise FormatError(f"{path}: not an HDF5 file; expected the file of local features that hloc wrote")
+            raise FormatError(f"{path}: not an HDF5 file; expected a file of local features written by hloc")
         file = open_hdf5(path)
     with file:
         with _readable(path):
             kind = str(file.attrs.get("kind"))
         if kind == KIND:
-            raise FormatError(f"{path}: already a part of a feature set; use the folder it lies in as it is")
+            raise FormatError(f"{path}: already part of a feature set; use its folder without importing it")
         yield file
 
 
 def _has_signature(path: Path) -> bool:
-    """Whether a file begins like HDF5; h5py.is_hdf5 also says no to a whole file that another process has locked."""
+    """Return whether a file has the HDF5 signature; h5py.is_hdf5 also denies intact files locked by another process."""
     with path.open("rb") as file:
         return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 @contextlib.contextmanager
 def _readable(where: object) -> Iterator[None]:
-    """Turn what HDF5 says into an error that begins with `where`: the path, or the path and the image."""
+    """Convert HDF5's exceptions to errors that begin with `where`: the path, or the path and the image."""
     try:
         yield
     except UnicodeDecodeError as error:
-        raise InputError(f"{where}: the name {error.object!r} is not valid Unicode; let hloc name it anew") from None
+        raise InputError(
+            f"{where}: the name {error.object!r} is not valid Unicode; write it again with hloc, under other names"
+        ) from None
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         said = " ".join(str(error).split())[:160]
         if isinstance(error, OSError) and error.errno == errno.EAGAIN:
             raise StorageError(f"{where}: another program is writing this file; wait until it has finished") from None
         if isinstance(error, PermissionError):
             raise StorageError(f"{where}: permission denied; change the permissions of the file") from None
-        raise DamagedError(f"{where}: not whole ({said}); copy the file again, or let hloc write it again") from None
+        raise DamagedError(f"{where}: damaged ({said}); copy the file again, or write it again with hloc") from None
 
 
 def outline_images(file: h5py.File, path: Path) -> list[ImageOutline]:
-    """What the file holds, by the shapes alone, in byte order of the names; errors name the file and the image."""
+    """List the images of the file from the shapes of their arrays, in byte order of the names."""
     with _readable(path):
         return [_outline(group, name, path) for name, group in _image_groups(file, path)]
 
 
 def _image_groups(file: h5py.File, path: Path) -> list[tuple[str, h5py.Group]]:
-    """Names and groups of the images in byte order: every group that directly holds a dataset."""
+    """Return names and groups of the images in byte order: every group that directly contains a dataset."""
     found: list[tuple[str, h5py.Group]] = []
     waiting: list[tuple[str, h5py.Group]] = [("", file)]
     seen: set[int] = set()
@@ -98,10 +100,10 @@ def _image_groups(file: h5py.File, path: Path) -> list[tuple[str, h5py.Group]]:
         if len(below) < len(group):
             found.append((_image_name(name, group, path), group))
         elif not below and name:
-            raise InputError(f"{path}: the group of image {name!r} is empty; let hloc extract this image again")
+            raise InputError(f"{path}: the group of image {name!r} is empty; extract this image again with hloc")
         waiting.extend(below)
     if not found:
-        raise FormatError(f"{path}: holds no image; expected one group per image with keypoints and descriptors")
+        raise FormatError(f"{path}: contains no image; expected one group per image with keypoints and descriptors")
     return sorted(found, key=lambda item: item[0].encode())
 
 
@@ -111,8 +113,8 @@ def _groups_below(name: str, group: h5py.Group, path: Path) -> list[tuple[str, h
         place = f"{name}/{key}" if name else str(key)
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise InputError(
-                f"{path}: {place!r} is a soft or external link; it could lead anywhere and is not followed, "
-                "expected the data itself: copy it into the file"
+                f"{path}: {place!r} is a soft or external link, which is not followed for safety; "
+                "copy its data into the file"
             )
         if group.get(key, getclass=True) is h5py.Group:
             below.append((_checked_place(place, path), group[key]))
@@ -125,9 +127,9 @@ def _checked_place(place: str, path: Path) -> str:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if len(place.encode()) > LONGEST_NAME:
-        raise InputError(f"{path}: group {place[:40]!r}… is longer than {LONGEST_NAME} bytes; no file has such a name")
+        raise InputError(f"{path}: the name {place[:40]!r}… is longer than {LONGEST_NAME} bytes; shorten it")
     if ".." in place.split("/"):
-        raise InputError(f"{path}: image {place!r} has .. in its name; expected a path below the folder of photographs")
+        raise InputError(f"{path}: image {place!r} has .. in its name; expected a path below the image folder")
     return place
 
 
@@ -135,7 +137,8 @@ def _image_name(name: str, group: h5py.Group, path: Path) -> str:
     if not name:
         stray = next(key for key in group if group.get(key, getclass=True) is not h5py.Group)
         raise FormatError(
-            f"{path}: {stray!r} stands outside any image; expected one group per image with keypoints and descriptors"
+            f"{path}: {stray!r} is not inside an image group; expected one group per image with keypoints and "
+            "descriptors"
         )
     return name
 
@@ -156,7 +159,7 @@ def _outline(group: h5py.Group, name: str, path: Path) -> ImageOutline:
         turned = descriptors.ndim == 2 and descriptors.shape[0] == count
         raise FormatError(
             f"{where}: descriptors are {descriptors.shape}, keypoints {keypoints.shape}; expected [D, {count}]"
-            + (", one column for each keypoint: transpose them" if turned else "")
+            + (", one column per keypoint: transpose them" if turned else "")
         )
     return ImageOutline(name, count, int(descriptors.shape[0]), descriptors.dtype)
 
@@ -166,9 +169,9 @@ def _check_present(group: h5py.Group, where: str) -> None:
     if not missing:
         return
     if "global_descriptor" in group and "descriptors" in missing:
-        raise FormatError(f"{where}: holds a global descriptor; expected local features: keypoints and descriptors")
+        raise FormatError(f"{where}: contains a global descriptor; expected local features: keypoints and descriptors")
     found = list_first(sorted(map(str, group))[:5], len(group))
-    raise FormatError(f"{where}: holds {found}, but no {' and no '.join(missing)}; expected local features of hloc")
+    raise FormatError(f"{where}: contains {found}, but no {' and no '.join(missing)}; expected local features of hloc")
 
 
 def _check_dataset(dataset: object, where: str) -> None:
@@ -177,17 +180,17 @@ def _check_dataset(dataset: object, where: str) -> None:
     if dataset.shape is None or dataset.dtype.kind not in "fiu":
         raise FormatError(f"{where}: {dataset.dtype} {dataset.shape}; expected float16 or float32")
     if dataset.is_virtual or dataset.external:
-        raise InputError(f"{where}: its values lie in other files, which are not read; copy them into this one")
+        raise InputError(f"{where}: its values are in other files, which are not read; copy them into this one")
     size = math.prod(dataset.shape) * max(dataset.dtype.itemsize, 4)
     if size > LARGEST_DATASET:
-        raise InputError(f"{where}: {dataset.shape} takes {size} bytes; at most {LARGEST_DATASET} are read at once")
+        raise InputError(f"{where}: {dataset.shape} takes {size} bytes; expected at most {LARGEST_DATASET}")
 
 
 def common_dim(outlines: Sequence[ImageOutline], path: Path) -> int:
-    """Dimensions of all descriptors; MismatchError when they differ, InputError when no image has a feature."""
+    """Return the dimensions of all descriptors; raises MismatchError if they differ, InputError without features."""
     known = [(outline.name, outline.dim) for outline in outlines if outline.dim is not None]
     if not known:
-        raise InputError(f"{path}: none of its {len(outlines)} images has a feature; there is nothing to import")
+        raise InputError(f"{path}: none of its {len(outlines)} images has features; there is nothing to import")
     first, dim = known[0]
     for name, other in known:
         if other != dim:
@@ -199,13 +202,16 @@ def common_dim(outlines: Sequence[ImageOutline], path: Path) -> int:
 
 
 def common_dtype(outlines: Sequence[ImageOutline]) -> np.dtype:
-    """float16 where all descriptors are, float32 otherwise."""
+    """Return float16 if all descriptors have it, else float32."""
     half = all(outline.dtype == np.float16 for outline in outlines if outline.count)
     return np.dtype(np.float16 if half else np.float32)
 
 
 def read_image(file: h5py.File, outline: ImageOutline, dim: int, dtype: np.dtype, path: Path) -> Features:
-    """The features of one image, by falling score; InputError when a value is not finite, FormatError for shapes."""
+    """Read the features of one image, sorted by decreasing score.
+
+    Raises InputError for a value that is not finite and FormatError for wrong shapes.
+    """
     where = f"{path}: image {outline.name!r}"
     with _readable(where):
         found = _read(file[outline.name], outline.count, dim, dtype, where)
@@ -216,7 +222,7 @@ def read_image(file: h5py.File, outline: ImageOutline, dim: int, dtype: np.dtype
 def _read(group: h5py.Group, count: int, dim: int, dtype: np.dtype, where: str) -> Features:
     scores, scales = (_column(group, key, count, where) for key in ("scores", "scales"))
     order = np.argsort(-scores, kind="stable")
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused for that
+    with np.errstate(over="ignore"):  # values that overflow become infinite and are refused by check_features
         keypoints = np.concatenate([group["keypoints"][:].astype(np.float32), scales[:, None]], axis=1)
         descriptors = group["descriptors"][:].reshape(dim, count).T.astype(dtype)
     return Features(descriptors[order], keypoints[order], scores[order], _image_size(group, where))
@@ -226,7 +232,7 @@ def _column(group: h5py.Group, key: str, count: int, where: str) -> np.ndarray:
     if key not in group:
         return np.ones(count, np.float32)
     if group[key].shape != (count,):
-        raise FormatError(f"{where}: {key} are {group[key].shape}; expected ({count},), one for each keypoint")
+        raise FormatError(f"{where}: {key} are {group[key].shape}; expected ({count},), one per keypoint")
     with np.errstate(over="ignore"):
         return np.asarray(group[key][:].astype(np.float32))
 

@@ -1,9 +1,9 @@
-"""Local features in the pickles that the authors of HOW published, as `examples/demo_how.py` of asmk reads them.
+"""Local features in the pickles published by the authors of HOW, as read by `examples/demo_how.py` of asmk.
 
-    vecs [n, D], imids [n]      descriptors of the database, and the number of the image that each is of
-    qvecs [m, D], qimids [m]    the same of the queries; both are missing in files for codebooks, which hold vecs alone
+    vecs [n, D], imids [n]      descriptors of the database, and the image number of each
+    qvecs [m, D], qimids [m]    the same for the queries; files for codebooks have only vecs
 
-Image numbers are places in `imlist` and `qimlist` of the ground truth. Nothing in a pickle is run while it is read.
+Image numbers are indices into `imlist` and `qimlist` of the ground truth. No code in a pickle is run.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from asmk_engine.recipes import IMPORTED, Recipe
 from asmk_engine.storage.pickles.unpickle import read_plain_pickle
 
 MOST_BYTES = 64 << 30
-"""20 million descriptors of 128 float32, those of a codebook, take 10 GB; three times as much memory is needed."""
+"""Maximum file size. 20 million descriptors of 128 float32, for a codebook, are 10 GB and need 30 GB of memory."""
 PIECE = 1000
-"""Descriptors in each of the images that stand for a file whose images are not known."""
+"""Number of descriptors per artificial image, for a file without image numbers."""
 _TOO_MANY = 1 << 40
 _CURE = "fetch the file again"
 
 
 @dataclass(frozen=True)
 class HowFeatures:
-    """What stands in a published pickle: descriptors [n, D] and [m, D] float16 or float32, numbers [n] and [m] int64.
+    """The content of a published pickle.
 
-    numbers        the image of each descriptor; None in a file for codebooks
-    query_vectors, query_numbers   None where there are no queries
+    vectors        [n, D] float16 or float32, the descriptors of the database
+    numbers        [n] int64, the image of each descriptor; None in a file for codebooks
+    query_vectors  [m, D], as `vectors`; None without queries
+    query_numbers  [m] int64, the query of each descriptor; None without queries
     """
 
     path: Path
@@ -45,21 +47,21 @@ class HowFeatures:
 
 
 def read_how_features(path: Path | str) -> HowFeatures:
-    """The arrays of a published pickle of HOW features, checked against each other.
+    """Read the arrays of a published pickle of HOW features and check them against each other.
 
-    Raises NotFoundError, FormatError for another kind of pickle or one that needs anything but arrays, InputError for
+    Raises NotFoundError, FormatError for another kind of pickle or one with other objects than arrays, InputError for
     descriptors that are NaN or infinite, DamagedError for arrays that contradict each other.
     """
     path = Path(path)
     content = read_plain_pickle(path, MOST_BYTES)
     if not isinstance(content, dict) or "vecs" not in content:
-        raise FormatError(f"{path}: no published features of HOW: it lacks vecs, imids, qvecs and qimids")
+        raise FormatError(f"{path}: not published HOW features; expected vecs, imids, qvecs and qimids")
     vectors = _vectors(content["vecs"], "vecs", path)
     numbers = _numbers(content["imids"], "imids", len(vectors), path) if "imids" in content else None
     if "qvecs" not in content and "qimids" not in content:
         return HowFeatures(path, vectors, numbers, None, None)
     if "qvecs" not in content or "qimids" not in content or numbers is None:
-        raise DamagedError(f"{path}: qvecs, qimids and imids go together, and one is missing; {_CURE}")
+        raise DamagedError(f"{path}: one of qvecs, qimids and imids is missing; {_CURE}")
     queries = _vectors(content["qvecs"], "qvecs", path)
     if queries.shape[1] != vectors.shape[1]:
         raise DamagedError(f"{path}: vecs have {vectors.shape[1]} dimensions, qvecs {queries.shape[1]}; {_CURE}")
@@ -71,7 +73,7 @@ def _vectors(value: Any, key: str, path: Path) -> np.ndarray:
         found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
         raise DamagedError(f"{path}: {key} is {found}, expected descriptors [n, D]; {_CURE}")
     if value.size and not np.isfinite([value.min(), value.max()]).all():  # without a mask of the size of the file
-        raise InputError(f"{path}: {key} holds a NaN or infinity; every descriptor must be finite: {_CURE}")
+        raise InputError(f"{path}: {key} contains NaN or infinity, expected finite descriptors; {_CURE}")
     return value if value.dtype == np.float16 else value.astype(np.float32, copy=False)
 
 
@@ -82,7 +84,7 @@ def _numbers(value: Any, key: str, count: int, path: Path) -> np.ndarray:
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(value).__name__
         raise DamagedError(f"{path}: {key} is {found}, expected the image numbers of {count} descriptors; {_CURE}")
     if count and not ((array == np.floor(array)).all() and array.min() >= 0 and array.max() < _TOO_MANY):
-        raise DamagedError(f"{path}: {key} holds something else than numbers of images, which begin with 0; {_CURE}")
+        raise DamagedError(f"{path}: {key} contains other values than image numbers, counted from 0; {_CURE}")
     return array.astype(np.int64)
 
 
@@ -96,35 +98,37 @@ def import_how(
     query_names: Sequence[str] | None = None,
     on_image: Progress | None = None,
 ) -> tuple[FeatureSet, FeatureSet | None]:
-    """Write the features of a published pickle into feature sets, made or added to; returns (database, queries).
+    """Import the features of a published pickle into feature sets, new or existing; return (database, queries).
 
-    queries      the feature set of the queries; without it they are left out, and None is returned for them
-    name         what the features are called in their recipe; by default the stem of the file. Only features and
-                 codebooks that were imported under the same name, and are of the same dimension, go together.
-    names, query_names   of the images 0, 1, 2, ...: imlist and qimlist of the ground truth; their numbers by default.
-                 An image that is named and of which the file has no descriptor is kept, without features.
+    output       feature set of the database
+    queries      feature set of the queries; without it they are left out, and None is returned for them
+    name         name of the features in their recipe; by default the stem of the file. Only features and codebooks
+                 imported under the same name and with the same dimension can be used together.
+    names        names of the database images 0, 1, 2, ..., `imlist` of the ground truth; by default their numbers.
+                 A named image without descriptors in the file is kept, without features.
+    query_names  names of the queries, `qimlist` of the ground truth; by default their numbers
     on_image     called with (done, total) images
 
-    Descriptors stay in the order of the file. The file says nothing of keypoints: all are at 0, 0, of scale 1 and
-    score 1, in images of size 0, so that such features cannot be verified by geometry. A file for codebooks becomes
-    images of 1000 descriptors. Raises as `read_how_features`, and InputError for names that are too few or not unique.
+    Descriptors stay in the order of the file. The file has no keypoints: all are at 0, 0 with scale 1 and score 1, in
+    images of size 0, so that such features cannot be verified geometrically. A file for codebooks becomes images of
+    1000 descriptors. Raises as `read_how_features`, and InputError for too few names or names that are not unique.
     """
     found = read_how_features(path)
     label = found.path.stem if name is None else name
     if not label.strip():
-        raise InputError(f"{path}: imported features need a name; give what made them, such as how_r18_1000")
+        raise InputError(f"{path}: imported features need a name; give that of their network, such as how_r18_1000")
     if queries is not None and found.query_vectors is None:
-        raise InputError(f"{path}: holds no queries (no qvecs); leave the feature set of the queries out")
+        raise InputError(f"{path}: contains no queries (no qvecs); leave the feature set of the queries out")
     recipe = Recipe(IMPORTED, {"features": label, "dim": found.vectors.shape[1]})
     database = _images(found.vectors, found.numbers, names, "", found.path)
-    asked = []
+    query_images = []
     if queries is not None and found.query_vectors is not None:
-        asked = _images(found.query_vectors, found.query_numbers, query_names, "query-", found.path)
-    total = len(database) + len(asked)
+        query_images = _images(found.query_vectors, found.query_numbers, query_names, "query-", found.path)
+    total = len(database) + len(query_images)
     made = _write(output, recipe, found.vectors, database, 0, total, on_image)
     if queries is None or found.query_vectors is None:
         return made, None
-    return made, _write(queries, recipe, found.query_vectors, asked, len(database), total, on_image)
+    return made, _write(queries, recipe, found.query_vectors, query_images, len(database), total, on_image)
 
 
 _Rows = list[tuple[str, np.ndarray]]
@@ -133,10 +137,10 @@ _Rows = list[tuple[str, np.ndarray]]
 def _images(
     vectors: np.ndarray, numbers: np.ndarray | None, names: Sequence[str] | None, prefix: str, path: Path
 ) -> _Rows:
-    """The name of each image, and the rows of its descriptors in the order of the file."""
+    """Return the name of each image and the rows of its descriptors, in the order of the file."""
     if numbers is None:
         if names is not None:
-            raise InputError(f"{path}: does not say of which images its descriptors are; leave the names out")
+            raise InputError(f"{path}: has no image numbers for its descriptors; leave the names out")
         begins = range(0, len(vectors), PIECE)
         return [(f"descriptors-{begin:09d}", np.arange(begin, min(begin + PIECE, len(vectors)))) for begin in begins]
     order = np.argsort(numbers, kind="stable")
@@ -150,9 +154,9 @@ def _images(
 def _named(rows: dict[int, np.ndarray], names: Sequence[str], path: Path) -> _Rows:
     last = max(rows, default=-1)
     if last >= len(names):
-        raise InputError(f"{path}: has an image of number {last}, but {len(names)} names; give one for each, in order")
+        raise InputError(f"{path}: has image number {last}, but {len(names)} names; give one name per image, in order")
     if len(set(names)) < len(names):
-        raise InputError(f"{path}: two of its images were given the same name; names must be unique")
+        raise InputError(f"{path}: two images have the same name; expected unique names")
     none = np.empty(0, np.int64)
     return [(check_name(name), rows.get(number, none)) for number, name in enumerate(names)]
 
