@@ -114,7 +114,7 @@ def test_answers_do_not_depend_on_segments_order_blocks_threads_or_merging(
     expected = [GlobalSearcher(index).search(query, 9) for query in queries]
     everything = GlobalSearcher(index).search(queries, None)
     monkeypatch.setattr("asmk_engine.indexes.base.TIER_SEGMENTS", 100)
-    monkeypatch.setattr("asmk_engine.flat.index.TOGETHER", 3)
+    monkeypatch.setattr("asmk_engine.flat.index.BATCH_SIZE", 3)
     monkeypatch.setattr("asmk_engine.flat.products.BLOCK_BYTES", 500)
     monkeypatch.setattr("asmk_engine.flat.nearest.EXACT_BYTES", 700)
     monkeypatch.setattr("asmk_engine.flat.products.ProductScores.block_bytes", 100)
