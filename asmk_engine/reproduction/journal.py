@@ -45,7 +45,7 @@ class Journal:
             return {}
         try:
             content = dict(json.loads(bytes(self._folder.map(NAME))))
-            found = dict(content["key"])
+            found: dict[str, Any] = dict(content["key"])
             if [type(content[part]) for part in ("seconds", "notes", "facts")] != [dict, list, dict]:
                 raise ValueError("a part has another type")
         except (ValueError, KeyError, TypeError, RecursionError):
