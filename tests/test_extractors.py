@@ -154,7 +154,7 @@ def test_equal_options_give_equal_recipes_however_they_are_typed() -> None:
 
 
 def test_unknown_extractors_and_options_are_refused_with_what_there_is() -> None:
-    with pytest.raises(InputError, match=r"no extractor 'surf'; there are: .*how, .*rootsift"):
+    with pytest.raises(InputError, match=r"unknown extractor 'surf'; choose one of .*how, .*rootsift"):
         load_extractor("surf")
     with pytest.raises(
         InputError, match=r"no option 'max_feature'; it has: max_features \(1 to 1000000, default 2000\), max"

@@ -222,7 +222,7 @@ def test_the_command_refuses_what_does_not_belong_together(extracted: Path, phot
         whitened_network(features, tmp_path / "gem.network.safetensors", pairs=[("0.png", "x.png")])
     for arguments, error, message in (
         (["-o", tmp_path / "white.pth"], InputError, "networks are written as .safetensors"),
-        (["-o", output, "--weights", tmp_path / "none"], NotFoundError, "no such weight file"),
+        (["-o", output, "--weights", tmp_path / "none"], NotFoundError, "no such file of weights"),
         (["-o", output, "--dim", 8], InputError, "8 descriptors are too few for a reduction to 8 dimensions"),
     ):
         done = CliRunner().invoke(whiten_global, [str(extracted), *map(str, arguments)])

@@ -201,7 +201,7 @@ BAD_ARRAYS = [
     (changed(keypoints=None), FormatError, "no keypoints"),
     (changed(image_size=None), FormatError, "no image_size"),
     ({"global_descriptor": np.ones(9)}, FormatError, "global descriptor"),
-    ({"matches0": np.ones(9), "matching_scores0": np.ones(9)}, FormatError, "holds matches0, matching_scores0"),
+    ({"matches0": np.ones(9), "matching_scores0": np.ones(9)}, FormatError, "contains matches0, matching_scores0"),
     (changed(keypoints=NAN), InputError, "NaN or infinite"),
     (changed(descriptors=INFINITE), InputError, "NaN or infinite"),
     (changed(descriptors=np.full((DIM, 5), 1e300)), InputError, "NaN or infinite"),
@@ -380,7 +380,7 @@ def test_an_unreadable_array_names_its_image(tmp_path: Path) -> None:
     with path.open("r+b") as raw:
         raw.seek(place)
         raw.write(b"\xff" * 16)
-    refuses(path, tmp_path / "f", DamagedError, "not whole", "'x/a.jpg/descriptors'")
+    refuses(path, tmp_path / "f", DamagedError, "damaged", "'x/a.jpg/descriptors'")
 
 
 # ------------------------------------------------------------------------------------------ export
@@ -530,7 +530,7 @@ def test_imported_features_are_indexed_and_searched_by_name(tmp_path: Path) -> N
     assert {hit.name for hit in Searcher(index).search(query, 2)} == {"0.jpg", "0 again.jpg"}
     photograph = tmp_path / "new.jpg"
     photograph.write_bytes(b"any")
-    with pytest.raises(InputError, match=r"hloc dim=64 .*superpoint.*of the queries: `asmk-engine import`"):
+    with pytest.raises(InputError, match=r"imported dim=64 .*superpoint.*of the queries: `asmk-engine import`"):
         source.features(str(photograph))
     other = import_hloc(tmp_path / "a.h5", tmp_path / "g", name="disk")
     with pytest.raises(MismatchError, match=r"features=disk.*features=superpoint"):

@@ -232,7 +232,7 @@ GOOD = json.loads(LocalOptions("resnet18").to_json())
         json.dumps(GOOD | {"std": [1, 10**400, 1]}),
         json.dumps(GOOD | {"std": [1, 0, 1]}),
         json.dumps(GOOD | {"another": 1}),
-        json.dumps({key: value for key, value in GOOD.items() if key != "backbone"}),
+        json.dumps({key: value for key, value in GOOD.items() if key != "trunk"}),  # the stored name of the backbone
     ],
     ids=lambda text: text[:30],
 )

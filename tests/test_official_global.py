@@ -213,7 +213,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     for content in ({"state_dict": {}}, [1], {"meta": {"pooling": "gem"}}, {"meta": {}, "state_dict": {}}):
         with pytest.raises(FormatError, match="not a checkpoint of the GeM family"):
             read_official_global(saved(tmp_path / "a.pth", content))  # type: ignore[arg-type]
-    with pytest.raises(NotFoundError, match="no such file"):
+    with pytest.raises(NotFoundError, match="no such weight file"):
         read_official_global(tmp_path / "none.pth")
 
 

@@ -101,9 +101,9 @@ def test_data_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "file.txt").touch()
     with pytest.raises(FormatError, match="neither a folder nor"):
         read_instances(tmp_path / "file.txt")
-    with pytest.raises(InputError, match="is a file, layout folders takes a folder"):
+    with pytest.raises(InputError, match="is a file, layout folders needs a folder"):
         read_instances(tmp_path / "file.txt", "folders")
-    with pytest.raises(InputError, match="is a folder, layout csv takes a file"):
+    with pytest.raises(InputError, match="is a folder, layout csv needs a file"):
         read_instances(tmp_path, "csv")
     with pytest.raises(InputError, match="choose one of auto"):
         read_instances(tmp_path, "zip")

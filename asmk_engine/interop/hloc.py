@@ -47,7 +47,7 @@ def import_hloc(
 ) -> FeatureSet:
     """Import the local features of an hloc file into the feature set `output`, new or existing, and open it.
 
-    name      name of the features in their recipe, `hloc dim=… features=…`; by default the stem of the file. Only
+    name      name of the features in their recipe, `imported dim=… features=…`; by default the stem of the file. Only
               features of the same name and dimension can share a codebook.
     on_check  called with (done, total) images; every image is checked before the first is written
     on_image  called with (done, total) images as they are written
