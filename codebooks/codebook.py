@@ -274,10 +274,8 @@ class Codebook:
             Kind of assignment; `auto` is `graph` from 16 384 words on.
         training_per_word : int, default 80
             Descriptors in the sample per word.
-        on_sample : callable, optional
-            Receives progress of the sampling as (done, total) in images.
-        on_round : callable, optional
-            Receives the `Round` after each round of k-means.
+        on_sample, on_round : callable, optional
+            Receive progress of the sampling as (done, total) in images, and the `Round` after each round of k-means.
 
         Returns
         -------
@@ -285,10 +283,8 @@ class Codebook:
 
         Raises
         ------
-        InputError
-            If an option is invalid, or there are too few descriptors for the number of words.
-        DependencyError
-            If the backend is not installed.
+        InputError, DependencyError
+            If an option is invalid or there are too few descriptors, or if the backend is not installed.
         """
         if assignment not in ASSIGNMENTS:
             raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")

@@ -359,7 +359,7 @@ def test_photographs_are_described_side_by_side(tmp_path: Path) -> None:
     made = extractor.origin.make()
     assert isinstance(made, ConcatenatedExtractor) and made.recipe == extractor.recipe
     for parts_said in ("none", [{"extractor": "rootsift"}], [3]):
-        with pytest.raises(InputError, match="nothing of its parts"):
+        with pytest.raises(InputError, match="the parts in .* are missing or invalid"):
             concatenated_extractor(Recipe("concatenation", {"parts": parts_said}))
 
 
@@ -407,8 +407,8 @@ def test_what_cannot_be_concatenated_is_refused(tmp_path: Path) -> None:
         ([few, one], None, "missing, but in .*: 'image 002.jpg'; extract"),
         ([one, one], None, "with itself"),
         ([one, local], None, "many descriptors per image"),
-        ([one, few], [1.0], "one above 0 for each"),
-        ([one, few], [1.0, 0.0], "one above 0 for each"),
+        ([one, few], [1.0], "one weight above 0 for each"),
+        ([one, few], [1.0, 0.0], "one weight above 0 for each"),
     ):
         with pytest.raises((InputError, MismatchError), match=error):
             concatenate(sets, tmp_path / "both", weights)
@@ -480,7 +480,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path) -> Non
     searcher = GlobalSearcher(index)
     with pytest.raises(MismatchError, match="2 descriptors"):
         searcher.search(make_features(np.ones((2, DIM))))
-    with pytest.raises(MismatchError, match="takes"):
+    with pytest.raises(MismatchError, match="the codec expects"):
         searcher.search(make_features(np.ones((1, 5))))
     with pytest.raises(InputError, match="NaN"):
         searcher.search(make_features(np.full((1, DIM), np.nan)))

@@ -114,7 +114,7 @@ def test_another_codec_is_refused_by_its_own_name(tmp_path: Path) -> None:
     features = write_global(tmp_path / "f", global_images(40))
     codecs = [train_codec(features, CodecOptions(pca=pca)) for pca in (8, 9)]
     one, other = (GlobalIndex.create(tmp_path / str(place), codec) for place, codec in enumerate(codecs))
-    with pytest.raises(MismatchError, match=r"1: its codec is [0-9a-f]{12}, that of .*0 is .* one codec: .*--train-on"):
+    with pytest.raises(MismatchError, match=r"1: its codec is [0-9a-f]{12}, that of .*0 is .*same codec: .*--train-on"):
         JointIndex([one], [other])
 
 
