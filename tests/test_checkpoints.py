@@ -113,7 +113,7 @@ def test_the_tensors_can_be_read_by_anyone(path: Path, network: LocalNetwork) ->
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
     assert header["__metadata__"]["kind"] == "asmk-engine network"
-    assert json.loads(header["__metadata__"]["network"])["backbone"] == "squeezenet1_1"
+    assert json.loads(header["__metadata__"]["network"])["trunk"] == "squeezenet1_1"
     begin, end = header["reduction.weight"]["data_offsets"]
     found = np.frombuffer(raw[8 + length :][begin:end], "<f4").reshape(header["reduction.weight"]["shape"])
     np.testing.assert_array_equal(found, network.reduction.weight.detach().numpy())

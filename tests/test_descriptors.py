@@ -359,7 +359,7 @@ def test_photographs_are_described_side_by_side(tmp_path: Path) -> None:
     made = extractor.origin.make()
     assert isinstance(made, ConcatenatedExtractor) and made.recipe == extractor.recipe
     for parts_said in ("none", [{"extractor": "rootsift"}], [3]):
-        with pytest.raises(InputError, match="the parts in .* are missing or invalid"):
+        with pytest.raises(InputError, match=r"the parts in .* are missing or invalid"):
             concatenated_extractor(Recipe("concatenation", {"parts": parts_said}))
 
 

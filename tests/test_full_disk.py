@@ -137,7 +137,7 @@ def test_the_number_is_found_in_what_hdf5_says(tmp_path: Path, error: Exception)
 
 def test_other_errors_keep_their_words(tmp_path: Path) -> None:
     with (
-        pytest.raises(StorageError, match="it: HDF5 said no, errno = 0; nothing"),
+        pytest.raises(StorageError, match="it: HDF5 said no, errno = 0; previously stored data is unchanged"),
         storage_errors(tmp_path, "write it"),
     ):
         raise OSError("HDF5 said\nno, errno = 0")

@@ -328,7 +328,7 @@ def test_weights_that_cannot_be_used_are_told(tmp_path: Path, weights: str) -> N
 def test_a_network_of_the_other_attention_is_refused_with_what_takes_it(weights: str, learned: str) -> None:
     with pytest.raises(MismatchError, match=r"learned attention, how needs norm; use --extractor delf"):
         _ = load_extractor("how", weights=learned).recipe
-    with pytest.raises(MismatchError, match=r"norm attention, delf takes learned; use --extractor how"):
+    with pytest.raises(MismatchError, match=r"norm attention, delf needs learned; use --extractor how"):
         _ = load_extractor("delf", weights=weights).recipe
 
 
@@ -374,7 +374,9 @@ def _names(entries: object) -> Sequence[str]:
 
 
 def test_a_preset_takes_its_own_network_only(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MismatchError, match=r"squeezenet1_1 without 8 parts, how-squeezenet is squeezenet1_1 wi"):
+    with pytest.raises(
+        MismatchError, match=r"squeezenet1_1 with skip 8, how-squeezenet needs squeezenet1_1 with skip 0"
+    ):
         load_extractor("how-squeezenet", weights=weights)
     monkeypatch.setitem(PRESETS, "how-tiny", Preset("how", "squeezenet1_1", 8))
     extractor = load_extractor("how-tiny", weights=weights)

@@ -65,7 +65,7 @@ def test_three_memory_cards(tmp_path: Path) -> None:
     shutil.rmtree(reader)
     shutil.copytree(cards["two"], reader)
     told = index(reader, to, code=1)
-    assert "0 added" in told and "4 photographs replaced" in told and "--prefix" in told
+    assert "0 added" in told and "4 photographs whose file was replaced" in told and "--prefix" in told
     assert "4 added" in index(reader, to, "--prefix", "two")
     shutil.rmtree(reader)
     told = index(cards["three"], to, code=1)  # from a folder of its own
@@ -79,7 +79,7 @@ def test_three_memory_cards(tmp_path: Path) -> None:
     (cards["three"] / "private").chmod(0o000)  # locked
     told = index_as_ordinary_user(cards["three"], to, "--prefix", "three", "--prune")
     assert "--prune removes 1 of 12 images: 'three/DCIM/IMG_2.jpg'" in told and "private" in told
-    assert "1 photograph replaced" in told
+    assert "1 photograph whose file was replaced" in told
     del kept["three/DCIM/IMG_2.jpg"]
     kept["three/DCIM/IMG_1.jpg"] = Path(was)
     (cards["three"] / "private").chmod(0o755)
