@@ -263,7 +263,7 @@ def whiten(
         network, origin = initial_network(
             options,
             weights,
-            find_images(images).images,
+            find_images(images, every_file=True).images,
             max_side=max_side,
             max_images=max_images,
             device=device,

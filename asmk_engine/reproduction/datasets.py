@@ -77,14 +77,18 @@ class Published:
             return _first(ImageList(list(files), str(folder / "ims"), {}), first)
         if dataset_of(name).kind == "revisited":
             return _first(self.task(name, False).database, first)
-        return _first(find_images([folder / ("train" if dataset_of(name).kind == "landmarks" else "jpg")]), first)
+        return _first(
+            find_images([folder / ("train" if dataset_of(name).kind == "landmarks" else "jpg")], every_file=True), first
+        )
 
     def task(self, name: str, recognition: bool) -> RetrievalTask:
         """See `Datasets`."""
         folder = self.data / name
         if recognition:
             return few_landmarks(read_labels(folder / "train_clean.csv"), folder / "train")
-        return revisited_task(read_ground_truth(folder / f"gnd_{name}.pkl"), find_images([folder / "jpg"]))
+        return revisited_task(
+            read_ground_truth(folder / f"gnd_{name}.pkl"), find_images([folder / "jpg"], every_file=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,11 @@ class Rehearsed:
 
     def photographs(self, name: str, first: int = 0) -> ImageList:
         """See `Datasets`."""
-        return _first(find_images([self.photos]), first)
+        return _first(find_images([self.photos], every_file=True), first)
 
     def task(self, name: str, recognition: bool) -> RetrievalTask:
         """See `Datasets`; the label of an image is the name of the query that should find it."""
-        task = revisited_task(read_ground_truth(self.ground_truth), find_images([self.photos]))
+        task = revisited_task(read_ground_truth(self.ground_truth), find_images([self.photos], every_file=True))
         return labelled_task(task) if recognition else task
 
 

@@ -83,7 +83,7 @@ def _below(path: Path, folders: Sequence[Path]) -> bool:
 def _listed(folder: Path) -> ImageList:
     if not folder.is_dir():
         raise NotFoundError(f"{shown(folder)}: no such folder of photographs; check the path")
-    found = find_images(folder)
+    found = find_images(folder, every_file=True)
     if unusable := {**found.failures, **found.unlisted}:
         name, reason = next(iter(unusable.items()))
         raise InputError(f"{shown(folder)}: {len(unusable)} entries cannot be listed: {name!r}: {reason}")

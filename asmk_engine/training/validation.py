@@ -52,7 +52,7 @@ class Validation:
     """A ground truth and its images, which are located before the first epoch.
 
     ground_truth  path of a ground truth, see `read_ground_truth`
-    images        folder of all images, including those of the queries
+    images        folder of all images, including those of the queries; whatever their extension, as SfM-120k has none
     device        device the network runs on
 
     Raises NotFoundError for missing images, InputError for a ground truth without positives, and what
@@ -64,7 +64,7 @@ class Validation:
     ) -> None:
         self.options = options or ValidationOptions()
         self._device = device
-        self._files = {image.name: image for image in find_images(images).images}
+        self._files = {image.name: image for image in find_images(images, every_file=True).images}
         self._root = str(images)
         self.ground_truth = resolve(read_ground_truth(ground_truth), self._files).ground_truth
         if not any((query.easy | query.hard) - {query.name} for query in self.ground_truth.queries):
