@@ -89,6 +89,18 @@ def test_descriptors_of_a_network_are_not_projected_again(world: Path, backbone:
     assert Codebook.train(FeatureSet.open("photos.features"), 4, rounds=1, whitening="pca").mean.any()
 
 
+def test_whiten_learns_from_photographs_without_an_extension(world: Path, backbone: Path) -> None:
+    Path("bare").mkdir()
+    for number, path in enumerate(sorted(Path("photos").iterdir())):
+        shutil.copy(path, f"bare/{number:032x}")
+    options = ("--max-side", 128, "--dim", 16, "-q", "--skip", 9, "--reduction", "post-whitening")
+    for photos, output in (("photos", "one.safetensors"), ("bare", "other.safetensors")):
+        run("whiten", photos, "--weights", backbone, "-o", output, *options)
+    one, other = (open_checkpoint(path)[0] for path in ("one.safetensors", "other.safetensors"))
+    assert one.options == other.options and one.options.skip == 9 and one.options.reduction == "post-whitening"
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(one.parameters(), other.parameters(), strict=True))
+
+
 def test_whiten_writes_a_network_that_extract_takes(world: Path, backbone: Path) -> None:
     run("whiten", "photos", "--weights", backbone, "-o", "my.safetensors", "--max-side", 128, "--dim", 16, "-q")
     network, origin = open_checkpoint("my.safetensors")

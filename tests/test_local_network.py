@@ -52,7 +52,7 @@ def twin(network: LocalNetwork, image: np.ndarray) -> tuple[np.ndarray, np.ndarr
     descriptors = np.zeros((options.dim, *scores.shape))
     for row, column in np.ndindex(scores.shape):
         location = smoothed[:, row, column]
-        if options.reduction == "post":
+        if options.reduction in ("post", "post-whitening"):
             descriptors[:, row, column] = naive.unit(naive.reduced(naive.unit(location), weight, bias))
         else:
             descriptors[:, row, column] = naive.reduced(location, weight, bias)
@@ -65,6 +65,7 @@ SWITCHES = [
     {"smoothing": 5, "dim": 3},
     {"reduction": "none"},
     {"reduction": "post"},
+    {"reduction": "post-whitening"},
     {"attention": "learned"},
     {"attention": "learned", "smoothing": 1, "reduction": "post", "dim": 4},
 ]
@@ -182,7 +183,7 @@ def test_gradients_reach_the_backbone_and_the_learned_attention() -> None:
     [
         ({"backbone": "lenet"}, "backbone is 'lenet'; choose one of resnet18"),
         ({"attention": "none"}, "attention is 'none'; choose one of norm, learned"),
-        ({"reduction": "pca"}, "reduction is 'pca'; choose one of network, post, none"),
+        ({"reduction": "pca"}, "reduction is 'pca'; choose one of network, post, post-whitening, none"),
         ({"smoothing": 2}, "smoothing is 2; expected an odd window side"),
         ({"smoothing": 0}, "smoothing is 0; expected a whole number, 1 to"),
         ({"smoothing": 3.0}, "smoothing is 3.0"),

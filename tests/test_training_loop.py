@@ -23,6 +23,7 @@ from asmk_engine.training.curves import draw_curves
 from asmk_engine.training.instance_layouts import read_instances
 from asmk_engine.training.log import read_log
 from asmk_engine.training.loop import BEST, LAST, LoopOptions, TrainingRun
+from asmk_engine.training.sfm120k import image_place
 from asmk_engine.training.state import STATE
 from asmk_engine.training.task import Silent
 from asmk_engine.training.validation import Validation, ValidationOptions
@@ -307,6 +308,29 @@ def test_a_validation_without_its_photographs_is_refused(evaluated: tuple[Path, 
         (other / "x" / name).write_bytes((folder / "x" / name).read_bytes())
     with pytest.raises(NotFoundError, match=r"1 photographs of queries are missing, such as 'x/0.png'"):
         Validation(ground_truth, other)
+
+
+def test_a_validation_takes_photographs_without_an_extension(
+    evaluated: tuple[Path, Path], whole: dict[str, Path], tmp_path: Path
+) -> None:
+    """As those of SfM-120k: 32 hexadecimal digits, three folders deep, and nothing behind them."""
+    content, renamed = json.loads(evaluated[0].read_text()), {}
+    for number, path in enumerate(sorted(evaluated[1].rglob("*.png"))):
+        name = f"{number:032x}"
+        place = tmp_path / "ims" / image_place(name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+        renamed[path.relative_to(evaluated[1]).as_posix()] = name
+    content["imlist"] = [renamed[name] for name in content["imlist"]]
+    for query in content["queries"]:
+        query |= {"query": renamed[query["query"]]}
+        query |= {kind: [renamed[name] for name in query[kind]] for kind in ("easy", "hard", "junk")}
+    (tmp_path / "gnd.json").write_text(json.dumps(content))
+    options = ValidationOptions(max_side=SIDE, scales=(1.0,), words=4)
+    found = Validation(tmp_path / "gnd.json", tmp_path / "ims", options)
+    expected = Validation(*evaluated, options)
+    one, other = (each.report(whole["how"] / BEST, "norm", Silent()) for each in (found, expected))
+    assert one.scores["medium"].mean_average_precision == other.scores["medium"].mean_average_precision
 
 
 def test_a_validation_that_finds_nothing_is_refused(evaluated: tuple[Path, Path], tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def locations_of(network: LocalNetwork, photographs: list[View], most: int) -> n
         scores, smoothed = naive.norm_attention(locations), naive.smoothed(locations, network.options.smoothing)
         order = sorted(np.ndindex(scores.shape), key=lambda place, s=scores: (-s[place], place))[:most]
         found += [smoothed[:, row, column] for row, column in order]
-    if network.options.reduction == "post":
+    if network.options.reduction in ("post", "post-whitening"):
         found = [naive.unit(location) for location in found]
     return np.array(found)
 
@@ -52,7 +52,7 @@ def learned(network: LocalNetwork) -> tuple[np.ndarray, np.ndarray]:
     return weight[:, :, 0, 0], bias
 
 
-@pytest.mark.parametrize(("reduction", "power"), [("network", 1.0), ("post", 0.0)])
+@pytest.mark.parametrize(("reduction", "power"), [("network", 1.0), ("post", 0.0), ("post-whitening", 1.0)])
 @pytest.mark.parametrize("most", [50, 1000])
 def test_the_reduction_is_that_of_a_naive_pca(
     reduction: str, power: float, most: int, monkeypatch: pytest.MonkeyPatch
@@ -90,6 +90,19 @@ def test_a_reduction_after_training_turns_without_stretching() -> None:
     np.testing.assert_allclose(projection @ projection.T, np.eye(8), atol=1e-5)
     found = _descriptors(network, VIEWS[0])
     np.testing.assert_allclose(found.norm(dim=1), 1, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_whitening_after_training_gives_unit_vectors_equal_variance() -> None:
+    """The ô of HOW's Table 1: PCA-whitening of unit vectors, and unit length again."""
+    network = tiny_network(reduction="post-whitening", dim=8)
+    learn_reduction(network, VIEWS)
+    projection, bias = learned(network)
+    units = np.array([naive.unit(one) for one in locations_of(network, VIEWS, 10**6)])
+    whitened = units @ projection.T + bias
+    np.testing.assert_allclose(whitened.mean(0), 0, atol=2e-3)
+    np.testing.assert_allclose(np.cov(whitened.T, bias=True), np.eye(8), atol=5e-3)
+    np.testing.assert_allclose(_descriptors(network, VIEWS[0]).norm(dim=1), 1, rtol=1e-5)
 
 
 def test_the_same_photographs_give_the_same_network_and_signs_are_fixed() -> None:

@@ -198,11 +198,17 @@ def network_of(features: FeatureSet, weights: Path | None, console: Console) -> 
 )
 @click.option(
     "--reduction",
-    type=click.Choice(["network", "post"]),
+    type=click.Choice(["network", "post-whitening", "post"]),
     default="network",
     show_default=True,
-    help="network: PCA-whitening as a layer of the network (HOW). post: PCA rotation of unit vectors, applied after "
-    "training (DELF).",
+    help="network: PCA-whitening as a layer of the network (HOW). post-whitening: PCA-whitening of unit vectors, "
+    "learned after training (the post-reduction of HOW's paper). post: the same without whitening, a rotation (DELF).",
+)
+@click.option(
+    "--skip",
+    type=click.IntRange(min=0),
+    help="Number of final backbone stages (ResNet) or layers (SqueezeNet) to leave out.  "
+    "[default: that of --extractor]",
 )
 @click.option(
     "--images",
@@ -231,6 +237,7 @@ def whiten(
     dim: int,
     smoothing: int,
     reduction: str,
+    skip: int | None,
     max_images: int,
     max_side: int,
     device: str,
@@ -257,7 +264,8 @@ def whiten(
         choices = ", ".join(name for name, known in PRESETS.items() if known.extractor == "how")
         raise InputError(f"no backbone is known for extractor {extractor!r}; choose one of {choices}")
     check_network_name(output)
-    options = LocalOptions(preset.backbone, preset.skip, smoothing=smoothing, reduction=reduction, dim=dim)
+    left_out = preset.skip if skip is None else skip
+    options = LocalOptions(preset.backbone, left_out, smoothing=smoothing, reduction=reduction, dim=dim)
     console = Console(quiet)
     with console.bar("whiten", "images") as progress:
         network, origin = initial_network(

@@ -203,6 +203,14 @@ def train_how(
     show_default=True,
     help="Window size of the average pooling of the feature map; 1 for none.",
 )
+@click.option(
+    "--reduction",
+    type=click.Choice(["post", "post-whitening"]),
+    default="post",
+    show_default=True,
+    help="PCA of unit vectors that reduces the descriptors, learned at the end of each epoch. post: a rotation (DELF). "
+    "post-whitening: with whitening (the post-reduction of HOW's paper).",
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Total number of epochs.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Number of images per step.")
 @click.option(
@@ -239,6 +247,7 @@ def train_delf(
     backbone_skip: int,
     dim: int,
     smoothing: int,
+    reduction: str,
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -259,7 +268,7 @@ def train_delf(
     from asmk_engine.training.photographs import place_network
 
     found = read_instances(data, layout, images, background)
-    network, origin = delf_network(weights, backbone, backbone_skip, dim, options["seed"], smoothing)
+    network, origin = delf_network(weights, backbone, backbone_skip, dim, options["seed"], smoothing, reduction)
     chosen = ("max_side", "learning_rate", "head_rate", "freeze_backbone", "augment", "precision", "seed")
     made = ClassOptions(**{key: options[key] for key in chosen})
     task = ClassTask(place_network(network, options["device"]), found, made)

@@ -25,8 +25,10 @@ PRESETS = {
     "how-r18": Preset("how", "resnet18", 0, "how-r18"),
     "how-r50-": Preset("how", "resnet50", 1, "how-r50-"),
     "how-resnet18": Preset("how", "resnet18", 0, "resnet18"),
+    "how-resnet18-": Preset("how", "resnet18", 1, "resnet18"),
     "how-resnet34": Preset("how", "resnet34", 0, "resnet34"),
     "how-resnet50": Preset("how", "resnet50", 1, "resnet50"),
+    "how-resnet50-full": Preset("how", "resnet50", 0, "resnet50"),
     "how-resnet101": Preset("how", "resnet101", 1, "resnet101"),
     "how-squeezenet": Preset("how", "squeezenet1_1", 0, "squeezenet1_1"),
     "how-resnet50v2": Preset("how", "resnet50v2", 1),
@@ -50,5 +52,6 @@ PRESETS = {
 """All presets by name.
 
 `how-r18`, `how-r50-`, `gem-vgg16`, `gem-resnet101` and `gem-w-…` are published networks trained for retrieval. The
-others have ImageNet weights: `how-…` and `delf-…` must be whitened or trained, `gem-…` can be used as they are.
+others have ImageNet weights (`how-resnet18-` without its last stage, `how-resnet50-full` with all): `how-…` and
+`delf-…` must be whitened or trained, `gem-…` can be used as they are.
 """

@@ -23,7 +23,8 @@ from asmk_engine.networks.backbones import BACKBONES, build_backbone
 from asmk_engine.networks.stored_names import from_stored, to_stored
 
 ATTENTIONS = ("norm", "learned")
-REDUCTIONS = ("network", "post", "none")
+POST_REDUCTIONS = ("post", "post-whitening")
+REDUCTIONS = ("network", *POST_REDUCTIONS, "none")
 HIDDEN = 512  # channels between the two convolutions of a learned attention
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NORM_SQUARED_FLOOR = 1e-10  # added under the square root of the attention, as in the HOW code
@@ -37,8 +38,9 @@ class LocalOptions:
     skip       number of last parts of the backbone that are left out
     attention  `norm`: the L2 norm of the map (HOW's w); `learned`: 1×1 to 512, ReLU, 1×1 to 1, softplus (DELF's ŵ)
     smoothing  window side of the average pooling, 3 in HOW; 1 means none (ĥ)
-    reduction  `network`: a 1×1 convolution in the network (HOW's o); `post`: a projection of unit vectors to unit
-               vectors, learned after training (DELF's ô); `none`: descriptors have all channels of the backbone
+    reduction  `network`: a 1×1 convolution in the network (HOW's o). `post-whitening`: PCA-whitening of unit vectors to
+               unit vectors, learned after training (the ô of HOW's Table 1). `post`: the same with a rotation by PCA,
+               without whitening (DELF's code). `none`: descriptors have all channels of the backbone
     dim        dimensions of a reduced descriptor
     mean, std  mean and standard deviation of the pixels, RGB
     """
@@ -68,6 +70,11 @@ class LocalOptions:
             raise InputError(f"smoothing is {self.smoothing}; expected an odd window side, 1 for none")
         for key in ("mean", "std"):
             _check_rgb(key, getattr(self, key))
+
+    @property
+    def is_reduced_afterwards(self) -> bool:
+        """Whether the reduction is learned after training, from unit vectors."""
+        return self.reduction in POST_REDUCTIONS
 
     def to_json(self) -> str:
         """Return the options as one line of JSON."""
@@ -126,7 +133,7 @@ class LocalNetwork(nn.Module):
     def reduce(self, locations: torch.Tensor) -> torch.Tensor:
         """Return descriptors [..., D] of locations [..., C] of the smoothed map: P c + b.
 
-        With `post`, locations are normalised to unit length before, and descriptors after.
+        With a reduction of unit vectors, locations are normalised before, and descriptors after.
         """
         if self.reduction is None:
             return locations

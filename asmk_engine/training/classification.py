@@ -59,7 +59,13 @@ class ClassOptions:
 
 
 def delf_network(
-    weights: Path, backbone: str | None, skip: int, dim: int, seed: int, smoothing: int = 1
+    weights: Path,
+    backbone: str | None,
+    skip: int,
+    dim: int,
+    seed: int,
+    smoothing: int = 1,
+    reduction: str = "post",
 ) -> tuple[LocalNetwork, dict[str, Any]]:
     """Return an asmk-engine network from its file, or DELF on a backbone with ImageNet weights, and its origin.
 
@@ -74,7 +80,7 @@ def delf_network(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        options = LocalOptions(backbone, skip, "learned", smoothing, "post", dim)
+        options = LocalOptions(backbone, skip, "learned", smoothing, reduction, dim)
         network = LocalNetwork(options)
     if dim > network.backbone.channels:
         raise InputError(
@@ -136,7 +142,7 @@ class ClassTask:
 
 def make_classifier(network: LocalNetwork, classes: int, seed: int) -> nn.Linear:
     """Return a linear classifier of pooled vectors with random weights from the seed, on the network's device."""
-    dim = network.backbone.channels if network.options.reduction == "post" else network.dim
+    dim = network.backbone.channels if network.options.is_reduced_afterwards else network.dim
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = nn.Linear(dim, classes)

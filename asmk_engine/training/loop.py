@@ -267,7 +267,7 @@ class TrainingRun:
 
     def _write(self, name: str, epoch: int, *, finish: bool = True) -> Path:
         network = self.task.network
-        if finish and network.options.reduction == "post":
+        if finish and network.options.is_reduced_afterwards:
             with self._reporter.bar("learn the reduction", "images") as progress:
                 finish_reduction(network, self.task.images, self.task.max_side, progress)
         about = {"epoch": epoch, **self.described}

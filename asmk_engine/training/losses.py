@@ -48,7 +48,7 @@ def pooled_vector(network: LocalNetwork, pixels: torch.Tensor, precision: str = 
     scale is arbitrary.
     """
     locations, scores = _trained(network, pixels, precision)
-    if network.options.reduction == "post":
+    if network.options.is_reduced_afterwards:
         locations = unit_length(locations)
     total = torch.einsum("bhwd,bhw->bd", locations, scores)
     if network.options.attention == "learned":
@@ -61,4 +61,4 @@ def _trained(network: LocalNetwork, pixels: torch.Tensor, precision: str) -> tup
     with automatic_precision(pixels.device, precision):
         found, scores = network.maps(pixels)
     locations = found.float().movedim(1, -1)
-    return locations if network.options.reduction == "post" else network.reduce(locations), scores.float()
+    return locations if network.options.is_reduced_afterwards else network.reduce(locations), scores.float()

@@ -71,9 +71,9 @@ def views(images: Iterable[ImageFile], max_side: int) -> Iterator[View]:
 def learn_reduction(network: LocalNetwork, photographs: Iterable[View]) -> dict[str, Any]:
     """Learn the reduction of a network from images, at one scale; return the numbers of images and descriptors.
 
-    With reduction `network` descriptors are whitened; with `post` they are only rotated, learned from locations of unit
-    length, as DELF's PCA. Raises InputError for a network without reduction, or with more dimensions than channels or
-    than the images suffice for.
+    Descriptors are whitened, except with reduction `post`, which only rotates them, as DELF's PCA. With `post` and
+    `post-whitening` the reduction is learned from locations of unit length. Raises InputError for a network without
+    reduction, or with more dimensions than channels or than the images suffice for.
     """
     reduction = _reduction(network)
     moments = Moments(network.backbone.channels)
@@ -84,17 +84,17 @@ def learn_reduction(network: LocalNetwork, photographs: Iterable[View]) -> dict[
             moments.add(strongest_locations(network, normalise_pixels(pixels, network.options)))
             images += 1
     network.to("cpu")
-    whitens = network.options.reduction == "network"
-    _set_reduction(reduction, *moments.whitening(network.options.dim, 1.0 if whitens else 0.0))
+    rotates = network.options.reduction == "post"
+    _set_reduction(reduction, *moments.whitening(network.options.dim, 0.0 if rotates else 1.0))
     return {"images": images, "descriptors": moments.count}
 
 
 def strongest_locations(network: LocalNetwork, pixels: torch.Tensor) -> torch.Tensor:
-    """Return the locations [n, C] of one image from which PCA is learned; normalised with `post`."""
+    """Return the locations [n, C] of one image from which PCA is learned, normalised where unit vectors are reduced."""
     maps, scores = network.maps(pixels)
     order = scores.flatten().sort(descending=True, stable=True)[1][:PER_IMAGE]
     locations = maps[0].flatten(1).T[order]
-    return unit_length(locations) if network.options.reduction == "post" else locations
+    return unit_length(locations) if network.options.is_reduced_afterwards else locations
 
 
 class Moments:
@@ -146,7 +146,7 @@ class Moments:
 def _reduction(network: LocalNetwork) -> nn.Conv2d:
     """Return the reduction to learn; raises InputError if there is none, or the map has too few channels for it."""
     if network.reduction is None:
-        raise InputError("the network has no reduction to learn; choose reduction network or post")
+        raise InputError("the network has no reduction to learn; choose reduction network, post-whitening or post")
     if network.options.dim > network.backbone.channels:
         dim, most = network.options.dim, network.backbone.channels
         raise InputError(f"a map of {most} channels cannot be whitened to {dim} dimensions; give a dim up to {most}")
