@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import naive
-from asmk_engine.errors import InputError
+from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.extractors import EXTRACTORS, Extractor, extractor_from_recipe, load_extractor
 from asmk_engine.extractors.rootsift import RootSift, rootsift
 from asmk_engine.features import Features, FeatureSet, check_features
@@ -60,6 +60,24 @@ def test_features_have_the_promised_form_and_order() -> None:
     assert features.image_size == (320, 240)
     norms = np.linalg.norm(features.descriptors.astype(np.float32), axis=1)
     np.testing.assert_allclose(norms, 1, atol=2e-3)
+
+
+def test_descriptors_in_single_precision_are_those_that_are_rounded_otherwise(tmp_path: Path) -> None:
+    """And only then does the recipe name the type, so that earlier recipes stay equal."""
+    half, single = RootSift(max_features=150), RootSift(max_features=150, dtype="float32")
+    assert "dtype" not in half.recipe.options and single.recipe.options == {**half.recipe.options, "dtype": "float32"}
+    assert extractor_from_recipe(single.recipe) == single and extractor_from_recipe(half.recipe) == half
+    image = textured(240, 320)
+    exact = single.extract(image).descriptors
+    assert exact.dtype == np.float32
+    np.testing.assert_array_equal(exact.astype(np.float16), half.extract(image).descriptors)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    stored = single.extract_folder(tmp_path / "a.png", tmp_path / "f", workers=1)
+    np.testing.assert_array_equal(stored.read("a.png").descriptors, exact)
+    with pytest.raises(MismatchError):
+        half.extract_folder(tmp_path / "a.png", tmp_path / "f", workers=0)
+    with pytest.raises(InputError, match="dtype is 'float64'; choose one of float16, float32"):
+        RootSift(dtype="float64")
 
 
 def test_fewer_features_are_the_first_of_more() -> None:

@@ -360,6 +360,18 @@ def test_a_device_that_there_is_not_is_told(device: str, weights: str) -> None:
 # ---------------------------------------------------------------------------------------------------------- presets
 
 
+@pytest.mark.parametrize("name", ["how", "delf"])
+def test_descriptors_in_single_precision_are_those_that_are_rounded_otherwise(
+    name: str, weights: str, learned: str
+) -> None:
+    made = {"how": weights, "delf": learned}[name]
+    half, single = (load_extractor(name, weights=made, dtype=dtype) for dtype in ("float16", "float32"))
+    assert single.recipe.options == {**half.recipe.options, "dtype": "float32"} != half.recipe.options
+    one, other = (extractor.extract(picture(90, 70)) for extractor in (half, single))
+    assert other.descriptors.dtype == np.float32 and (other.descriptors != one.descriptors).any()
+    np.testing.assert_array_equal(other.descriptors.astype(np.float16), one.descriptors)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_names_an_extractor_a_network_and_weights_that_there_are(name: str) -> None:
     preset = PRESETS[name]

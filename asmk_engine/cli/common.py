@@ -121,6 +121,11 @@ extraction_options = option_group(
         "slightly.  [default: fp32]",
     ),
     click.option(
+        "--dtype",
+        type=click.Choice(["float16", "float32"]),
+        help="Type of the stored descriptors of local features.  [default: float16, which takes half the space]",
+    ),
+    click.option(
         "--exponent",
         type=click.FloatRange(0.1, 100),
         help="Exponent p of GeM pooling when --weights is a backbone.  [default: 3]",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asmk_engine.extractors.network import NetworkExtractor
-from asmk_engine.extractors.options import apart, choice, numbers, option
+from asmk_engine.extractors.options import apart, choice, numbers, option, stored_as
 from asmk_engine.networks.multiscale import SCALES
 
 
@@ -26,6 +26,7 @@ class Delf(NetworkExtractor):
     scales: tuple[float, ...] = numbers(SCALES, 0.01, 8.0)
     score_threshold: float = option(0.0, 0.0, 1e6)
     precision: str = choice("fp32", ("fp32", "bf16", "fp16"))
+    dtype: str = stored_as()
     device: str = apart("auto", "auto, cpu, cuda or cuda:0")
 
     @property

@@ -115,6 +115,7 @@ class NetworkExtractor(BatchedExtractor):
     precision: str
     max_features: int
     scales: tuple[float, ...]
+    dtype: str
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -158,7 +159,7 @@ class NetworkExtractor(BatchedExtractor):
         pixels = torch.from_numpy(np.stack([view.pixels for view in views])).to(device, non_blocking=True)
         normalised = normalise_pixels(pixels, self.network.options)
         locations = describe(self.network, normalised, self.scales, self.max_features, self.least_score, self.precision)
-        return [_features(found, view) for found, view in zip(locations, views, strict=True)]
+        return [_features(found, view, self.dtype) for found, view in zip(locations, views, strict=True)]
 
     @property
     def least_score(self) -> float | None:
@@ -166,13 +167,11 @@ class NetworkExtractor(BatchedExtractor):
         return None
 
 
-def _features(locations: LocalDescriptors, view: View) -> Features:
+def _features(locations: LocalDescriptors, view: View, dtype: str) -> Features:
     positions = view.to_original(_array(locations.positions))
     sizes = _array(locations.sizes)[:, None] * np.float32(view.scale_factor)
     keypoints = np.concatenate([positions, sizes], axis=1).astype(np.float32)
-    return Features(
-        _array(locations.descriptors).astype(np.float16), keypoints, _array(locations.scores), view.image_size
-    )
+    return Features(_array(locations.descriptors).astype(dtype), keypoints, _array(locations.scores), view.image_size)
 
 
 def _array(tensor: torch.Tensor) -> Any:

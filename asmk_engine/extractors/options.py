@@ -26,6 +26,14 @@ def choice(default: str, choices: Sequence[str]) -> Any:
     return dataclasses.field(default=default, metadata={"choices": tuple(choices)})
 
 
+def stored_as() -> Any:
+    """Return the dataclass field for the type of stored descriptors: float16, half the size, or float32.
+
+    The recipe names it only if it is float32, so that recipes from before there was a choice stay equal.
+    """
+    return dataclasses.field(default="float16", metadata={"choices": ("float16", "float32"), "named_if_chosen": True})
+
+
 def apart(default: str, meaning: str) -> Any:
     """Return a dataclass field for text outside the recipe: it affects no descriptor, or is recorded in another way."""
     return dataclasses.field(default=default, metadata={"apart": True, "meaning": meaning})
@@ -38,8 +46,12 @@ def describe_options(extractor: type) -> str:
 
 def recipe_options(extractor: Any) -> dict[str, Any]:
     """Return the options that belong to the recipe, as JSON values."""
-    fields = (field.name for field in dataclasses.fields(extractor) if not field.metadata.get("apart"))
-    return {name: _as_json(getattr(extractor, name)) for name in fields}
+    return {
+        field.name: _as_json(value)
+        for field in dataclasses.fields(extractor)
+        if not field.metadata.get("apart")
+        and ((value := getattr(extractor, field.name)) != field.default or not field.metadata.get("named_if_chosen"))
+    }
 
 
 def all_options(extractor: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from asmk_engine.extraction.attempts import Origin
 from asmk_engine.extractors import FolderExtractor
-from asmk_engine.extractors.options import all_options, check_options, option, recipe_options
+from asmk_engine.extractors.options import all_options, check_options, option, recipe_options, stored_as
 from asmk_engine.features import Features
 from asmk_engine.images.boxes import Box
 from asmk_engine.images.decoding import view_image
@@ -30,19 +30,21 @@ class RootSift(FolderExtractor):
     max_side            larger images are shrunk until their longer side is this many pixels
     contrast_threshold  minimum contrast of a keypoint: lower finds more in pale or dark images, and more noise
     edge_threshold      maximum ratio of curvatures: higher keeps more keypoints on edges
+    dtype               type of the stored descriptors, `float16` or `float32`
     """
 
     max_features: int = option(2000, 1, 1_000_000)
     max_side: int = option(1024, SMALLEST_SIDE, 16384)
     contrast_threshold: float = option(0.02, 0.0, 1.0)
     edge_threshold: float = option(10.0, 1.0, 1000.0)
+    dtype: str = stored_as()
 
     def __post_init__(self) -> None:
         check_options(self)
 
     @property
     def recipe(self) -> Recipe:
-        """The name and all options."""
+        """The name and all options, the type only if it is not the default."""
         return Recipe("rootsift", recipe_options(self))
 
     @property
@@ -60,8 +62,9 @@ class RootSift(FolderExtractor):
 
         box  x1, y1, x2, y2 in pixels of the upright original: only this part is described, at the scale of the whole
 
-        Descriptors are float16 [n, 128]; keypoints are in pixels of the whole upright original, their scale is SIFT's
-        diameter. An image without texture has no features. Raises InputError if the image or the box cannot be used.
+        Descriptors are [n, 128] of type `dtype`; keypoints are in pixels of the whole upright original, their scale is
+        SIFT's diameter. An image without texture has no features. Raises InputError if the image or the box cannot be
+        used.
         """
         view = view_image(image, self.max_side, box)
         table, raw = self._detect(view.pixels)
@@ -70,7 +73,7 @@ class RootSift(FolderExtractor):
         order = np.lexsort((angle, size, x, y, -response))[: self.max_features]
         scales = (size * view.scale_factor)[:, None]
         keypoints = np.concatenate([view.to_original(table[:, :2]), scales], axis=1).astype(np.float32)
-        return Features(rootsift(raw[order]).astype(np.float16), keypoints[order], response[order], view.image_size)
+        return Features(rootsift(raw[order]).astype(self.dtype), keypoints[order], response[order], view.image_size)
 
     def _detect(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return x, y, diameter, angle, response [n, 5] and raw SIFT [n, 128], float32.
