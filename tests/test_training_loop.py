@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import DamagedError, InputError, MismatchError, StorageError
 from asmk_engine.extractors import load_extractor
+from asmk_engine.iteration import evenly
 from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint
 from asmk_engine.storage.arrays import CHECKSUMS, map_arrays
 from asmk_engine.storage.folder import Folder, WriterLock
@@ -278,6 +280,28 @@ def test_a_validated_run_keeps_the_best(photographs: Path, evaluated: tuple[Path
     assert open_checkpoint(outcome.best)[1]["training"]["epoch"] == outcome.epoch
     report = validation.report(outcome.best, "norm", Silent())
     assert report.scores["medium"].mean_average_precision == outcome.score
+
+
+def test_the_codebook_of_a_validation_from_training_images(
+    evaluated: tuple[Path, Path], whole: dict[str, Path], photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in HOW's paper: the words know nothing of the database."""
+    trained, seen, train = read_instances(photographs).images, [], Codebook.train
+    monkeypatch.setattr(
+        Codebook, "train", lambda features, *a, **k: (seen.append(features.names), train(features, *a, **k))[1]
+    )
+    options = ValidationOptions(max_side=SIDE, scales=(1.0,), words=4)
+    own = Validation(*evaluated, options)
+    other = Validation(*evaluated, replace(options, codebook_images=5), trained=trained)
+    scores = [one.report(whole["how"] / BEST, "norm", Silent()).scores["medium"] for one in (own, other)]
+    assert all(0 < score.mean_average_precision <= 1 for score in scores)
+    assert set(seen[0]) == set(own.ground_truth.images)
+    assert sorted(seen[1]) == [f"{n}/{image.name}" for n, image in enumerate(evenly(trained, 5))]
+    assert other.described() == {**own.described(), "codebook_images": 5}
+    with pytest.raises(InputError, match="no training images"):
+        Validation(*evaluated, replace(options, codebook_images=5))
+    with pytest.raises(InputError, match="codebook_images is -1; give 0 or more"):
+        replace(options, codebook_images=-1)
 
 
 def test_queries_of_a_validation_are_cut_out_first(

@@ -58,6 +58,14 @@ run_options = option_group(
         help="Scales of the validation images; fewer are faster.",
     ),
     click.option(
+        "--validate-codebook-images",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Learn the codebook of the validation from this number of training images, 20000 in HOW's paper, and not "
+        "from the validation images.",
+    ),
+    click.option(
         "--every", type=click.IntRange(min=1), default=5, show_default=True, help="Epochs between two validations."
     ),
     click.option(
@@ -297,7 +305,7 @@ def _run(
     from asmk_engine.training.photographs import check_photographs
 
     console.say(f"{len(data)} images, {data.count} instances")
-    validation = _validation(options)
+    validation = _validation(options, data)
     if validation and (shared := validation.shared(data.images)):
         console.say(f"{shared} validation images are also training images; the validation mAP will be too high")
     run = TrainingRun(output, task, loop, origin, start, validation, console)
@@ -309,7 +317,7 @@ def _run(
     return run.run(check)
 
 
-def _validation(options: dict[str, Any]) -> Validation | None:
+def _validation(options: dict[str, Any], data: Instances) -> Validation | None:
     from asmk_engine.training.validation import Validation, ValidationOptions
 
     if options["validate"] is None:
@@ -317,8 +325,13 @@ def _validation(options: dict[str, Any]) -> Validation | None:
     if options["validate_images"] is None:
         raise InputError(f"{options['validate']}: give the folder of its images with --validate-images")
     side = options["validate_side"] or options["max_side"]
-    chosen = ValidationOptions(side, scales=_scales(options["validate_scales"]), precision=options["precision"])
-    return Validation(options["validate"], options["validate_images"], chosen, options["device"])
+    chosen = ValidationOptions(
+        side,
+        scales=_scales(options["validate_scales"]),
+        precision=options["precision"],
+        codebook_images=options["validate_codebook_images"],
+    )
+    return Validation(options["validate"], options["validate_images"], chosen, options["device"], data.images)
 
 
 def _scales(text: str) -> tuple[float, ...]:

@@ -1,13 +1,14 @@
 """Validation of a network: its ASMK mAP on a ground truth and its images.
 
-The codebook is learned from the database itself, which is small; the mAP only serves to compare epochs with each other.
+By default the codebook is learned from the database itself, which is small; the mAP then only serves to compare epochs
+with each other. HOW's paper (Tolias et al., ECCV 2020, §5.1) learns 65 536 words from 20 000 training images instead.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from asmk_engine.features import Features, FeatureSet
 from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
+from asmk_engine.iteration import evenly
 from asmk_engine.networks.devices import choose_device
 from asmk_engine.search.evaluation import evaluate_index
 from asmk_engine.training.task import Reporter
@@ -39,6 +41,7 @@ class ValidationOptions:
 
     max_side, max_features, scales, precision  as in the extractors `how` and `delf`
     words                                      size of the codebook, or `auto`
+    codebook_images                            number of training images to learn it from; 0 for the database instead
     """
 
     max_side: int = 1024
@@ -46,6 +49,11 @@ class ValidationOptions:
     scales: tuple[float, ...] = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
     precision: str = "fp32"
     words: int | str = "auto"
+    codebook_images: int = 0
+
+    def __post_init__(self) -> None:
+        if self.codebook_images < 0:
+            raise InputError(f"codebook_images is {self.codebook_images}; give 0 or more (the paper uses 20000)")
 
 
 class Validation:
@@ -54,13 +62,19 @@ class Validation:
     ground_truth  path of a ground truth, see `read_ground_truth`
     images        folder of all images, including those of the queries; whatever their extension, as SfM-120k has none
     device        device the network runs on
+    trained       training images, of which `codebook_images` evenly spread ones are used for the codebook
 
     Raises NotFoundError for missing images, InputError for a ground truth without positives, and what
     `read_ground_truth` raises.
     """
 
     def __init__(
-        self, ground_truth: Path, images: Path, options: ValidationOptions | None = None, device: str = "auto"
+        self,
+        ground_truth: Path,
+        images: Path,
+        options: ValidationOptions | None = None,
+        device: str = "auto",
+        trained: Sequence[ImageFile] = (),
     ) -> None:
         self.options = options or ValidationOptions()
         self._device = device
@@ -70,6 +84,11 @@ class Validation:
         if not any((query.easy | query.hard) - {query.name} for query in self.ground_truth.queries):
             raise InputError(f"{shown(ground_truth)}: no query has a positive image; give another ground truth")
         self._queries = _photographs(self.ground_truth, self._files, images)
+        self._database = [self._files[name] for name in self.ground_truth.images]
+        chosen = evenly(trained, self.options.codebook_images) if self.options.codebook_images else []
+        if self.options.codebook_images and not chosen:
+            raise InputError("no training images to learn the codebook of the validation from; give some")
+        self._for_codebook = [ImageFile(f"{place}/{image.name}", image.path) for place, image in enumerate(chosen)]
 
     def shared(self, trained: Iterable[ImageFile]) -> int:
         """Return the number of images and queries of the validation that are also in the training data."""
@@ -84,23 +103,29 @@ class Validation:
             for one in self.ground_truth.queries
         ]
         digest = hashlib.sha256(repr((self.ground_truth.images, queries)).encode()).hexdigest()
-        return {**asdict(self.options), "scales": list(self.options.scales), "ground_truth": digest}
+        options = {**asdict(self.options), "scales": list(self.options.scales), "ground_truth": digest}
+        if not self.options.codebook_images:
+            del options["codebook_images"]  # as runs from before there was a choice describe themselves
+        return options
 
     def report(self, weights: Path, attention: str, reporter: Reporter) -> Report:
         """Evaluate the network of a file; its attention is `norm` or `learned`."""
         options = asdict(self.options)
-        words = options.pop("words")
+        words, _ = options.pop("words"), options.pop("codebook_images")
         extractor = load_extractor(EXTRACTOR_OF[attention], weights=str(weights), device=self._device, **options)
         with tempfile.TemporaryDirectory(prefix="asmk-engine-") as folder:
-            features = self._extract(extractor, Path(folder) / "features", reporter)
-            index = Index.create(Path(folder) / "index", Codebook.train(features, words, whitening="none"))
+            features = self._extract(extractor, self._database, Path(folder) / "features", reporter)
+            sample = features
+            if self._for_codebook:
+                sample = self._extract(extractor, self._for_codebook, Path(folder) / "sample", reporter)
+            index = Index.create(Path(folder) / "index", Codebook.train(sample, words, whitening="none"))
             index.add(features)
             return evaluate_index(
                 self.ground_truth, Searcher(index), partial(self._query_features, extractor, features)
             )
 
-    def _extract(self, extractor: Extractor, output: Path, reporter: Reporter) -> FeatureSet:
-        wanted = ImageList([self._files[name] for name in self.ground_truth.images], self._root, {})
+    def _extract(self, extractor: Extractor, images: list[ImageFile], output: Path, reporter: Reporter) -> FeatureSet:
+        wanted = ImageList(images, self._root if images is self._database else "", {})
         with reporter.bar("validate", "images") as progress:
 
             def advance(done: int, total: int, failed: int) -> None:
