@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NoReturn, TextIO, cast
 import click
 
 from asmk_engine.cli import (
+    ablation,
     benchmark,
     check,
     classify,
@@ -88,6 +89,7 @@ for command in (
     weights.weights,
     train.train_how,
     train.train_delf,
+    ablation.train_ablation,
     reproduce.reproduce,
     demo.demo,
     doctor.doctor,

@@ -176,9 +176,9 @@ def train_how(
         seed=options["seed"],
     )
     task = TupleTask(place_network(network, options["device"]), found, made)
-    loop = _loop(options, options["epochs"], options["tuples"])
-    result = _run(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
-    _print(result, as_json)
+    loop = loop_options(options, options["epochs"], options["tuples"])
+    result = run_training(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
+    print_result(result, as_json)
 
 
 @click.command("train-delf")
@@ -280,18 +280,19 @@ def train_delf(
     chosen = ("max_side", "learning_rate", "head_rate", "freeze_backbone", "augment", "precision", "seed")
     made = ClassOptions(**{key: options[key] for key in chosen})
     task = ClassTask(place_network(network, options["device"]), found, made)
-    loop = _loop(options, options["epochs"], options["batch"])
-    result = _run(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
-    _print(result, as_json)
+    loop = loop_options(options, options["epochs"], options["batch"])
+    result = run_training(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
+    print_result(result, as_json)
 
 
-def _loop(options: dict[str, Any], epochs: int, items: int) -> LoopOptions:
+def loop_options(options: dict[str, Any], epochs: int, items: int) -> LoopOptions:
+    """Return the options of the training loop that a command was given."""
     from asmk_engine.training.loop import LoopOptions
 
     return LoopOptions(epochs, items, options["decay"], options["weight_decay"], options["every"], options["precision"])
 
 
-def _run(
+def run_training(
     output: Path,
     task: TrainingTask,
     data: Instances,
@@ -301,6 +302,7 @@ def _run(
     options: dict[str, Any],
     console: Console,
 ) -> TrainingResult:
+    """Start or resume a training, with its validation and a check of its images first."""
     from asmk_engine.training.loop import TrainingRun
     from asmk_engine.training.photographs import check_photographs
 
@@ -341,7 +343,8 @@ def _scales(text: str) -> tuple[float, ...]:
         raise InputError(f"--validate-scales {text!r}: expected numbers such as 1,0.707,0.5") from None
 
 
-def _print(result: TrainingResult, as_json: bool) -> None:
+def print_result(result: TrainingResult, as_json: bool) -> None:
+    """Print where the best network is, or one JSON object."""
     if as_json:
         content = {"kind": "training", "best": str(result.best), "last": str(result.last)}
         click.echo(json.dumps({**content, "score": result.score, "epoch": result.epoch}))

@@ -78,15 +78,22 @@ def delf_network(
         raise InputError(
             f"{weights}: not a network of asmk-engine; if it contains backbone weights, give their name with --backbone"
         )
+    return random_network(LocalOptions(backbone, skip, "learned", smoothing, reduction, dim), weights, seed)
+
+
+def random_network(options: LocalOptions, weights: Path, seed: int) -> tuple[LocalNetwork, dict[str, Any]]:
+    """Return a network with ImageNet weights, and attention and reduction drawn at random from the seed; its origin.
+
+    Raises InputError if the backbone has fewer channels than the reduction, and what `load_backbone` raises.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        options = LocalOptions(backbone, skip, "learned", smoothing, reduction, dim)
         network = LocalNetwork(options)
-    if dim > network.backbone.channels:
+    if options.dim > network.backbone.channels:
         raise InputError(
-            f"a map of {network.backbone.channels} channels cannot be reduced to {dim}; give a lower --dim"
+            f"a map of {network.backbone.channels} channels cannot be reduced to {options.dim}; give a lower --dim"
         )
-    network.backbone = load_backbone(weights, backbone, skip)
+    network.backbone = load_backbone(weights, options.backbone, options.skip)
     return network, {**asdict(network.options), "backbone_sha256": file_sha256(weights)}
 
 

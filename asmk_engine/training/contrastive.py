@@ -47,6 +47,7 @@ class TupleOptions:
     learning_rate    learning rate of Adam in the first epoch
     precision        precision of the convolutions
     seed             seed of all random choices
+    learn_reduction  train the reduction, too, which HOW learns by PCA and keeps
     """
 
     pairs: int = 2000
@@ -59,6 +60,7 @@ class TupleOptions:
     learning_rate: float = 5e-6
     precision: str = "fp32"
     seed: int = 0
+    learn_reduction: bool = False
 
     def __post_init__(self) -> None:
         if min(self.pairs, self.negatives, self.max_side) < 1 or min(self.skip, self.seed) < 0:
@@ -73,7 +75,7 @@ class TupleOptions:
 
 
 class TupleTask:
-    """Training on tuples; see `task.TrainingTask`. The reduction and the statistics of batch normalisation are frozen.
+    """Training on tuples; see `task.TrainingTask`. The statistics of batch normalisation are frozen.
 
     An item is anchor, positive and negatives; if anchor and positive are the same image, they are two views of it.
     """
@@ -84,6 +86,8 @@ class TupleTask:
     def __init__(self, network: LocalNetwork, data: Instances, options: TupleOptions) -> None:
         check_tuples(data, options.negatives, options.augmented_pairs, options.pool, options.skip)
         self.network = freeze(network)
+        if options.learn_reduction and network.reduction is not None and not network.options.is_reduced_afterwards:
+            network.reduction.requires_grad_(True)
         self.trained: nn.Module = self.network
         self._data, self._options = data, options
         self.images: Sequence[ImageFile] = data.images
@@ -95,7 +99,10 @@ class TupleTask:
 
     def described(self) -> dict[str, Any]:
         """Return the options and the fingerprint of the data."""
-        return {"training": "how", **asdict(self._options), "data": self._data.fingerprint}
+        options = asdict(self._options)
+        if not self._options.learn_reduction:
+            del options["learn_reduction"]  # as runs from before there was a choice describe themselves
+        return {"training": "how", **options, "data": self._data.fingerprint}
 
     def plan(self, epoch: int, reporter: Reporter) -> EpochPlan:
         """Draw pairs and pool, describe them with the current network, and mine negatives; see `mining`."""
