@@ -26,6 +26,7 @@ __all__ = [
     "Searcher",
     "SelectiveMatch",
     "load_extractor",
+    "register_extractor",
 ]
 
 _homes = {
@@ -38,12 +39,14 @@ _homes = {
     "Searcher": "asmk_engine.inverted.search",
     "SelectiveMatch": "asmk_engine.inverted.search",
     "load_extractor": "asmk_engine.extractors",
+    "register_extractor": "asmk_engine.extractors.registry",
 }
 
 if TYPE_CHECKING:
     from asmk_engine.codebooks import Codebook
     from asmk_engine.errors import AsmkError
     from asmk_engine.extractors import load_extractor
+    from asmk_engine.extractors.registry import register_extractor
     from asmk_engine.features import Features, FeatureSet
     from asmk_engine.indexes.answers import Hit
     from asmk_engine.inverted.index import Index

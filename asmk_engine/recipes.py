@@ -10,7 +10,7 @@ from typing import Any
 from asmk_engine.errors import DamagedError
 
 GLOBAL_EXTRACTORS = frozenset({"gem", "spoc", "mac", "rmac", "crow", "how-global", "concatenation"})
-"""The extractors that make one descriptor per image."""
+"""The extractors of this package that make one descriptor per image; files do not repeat it for them."""
 
 
 IMPORTED = "imported"
@@ -26,21 +26,33 @@ class Recipe:
     extractor  name of the extractor, such as `rootsift`
     options    every option that affects the descriptors or their selection, JSON values only
     weights    sha256 of the network's weights, or None
+    is_global  whether there is one descriptor per image, rather than many of its parts
     """
 
     extractor: str
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    is_global: bool = False
+
+    def __post_init__(self) -> None:
+        if self.extractor in GLOBAL_EXTRACTORS:
+            object.__setattr__(self, "is_global", True)
 
     @property
     def is_reduced(self) -> bool:
         """Whether a network whitened or reduced the descriptors, so that a codebook uses them unchanged."""
         return self.weights is not None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return extractor, options and weights for `info`."""
+        return {"extractor": self.extractor, "options": self.options, "weights": self.weights}
+
     def to_json(self) -> str:
         """Return the recipe as one canonical line of JSON: equal recipes give equal text."""
         extractor = _STORED_IMPORTED if self.extractor == IMPORTED else self.extractor
-        content = {"extractor": extractor, "options": self.options, "weights": self.weights}
+        content: dict[str, Any] = {"extractor": extractor, "options": self.options, "weights": self.weights}
+        if self.is_global and self.extractor not in GLOBAL_EXTRACTORS:
+            content["is_global"] = True
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -50,7 +62,8 @@ class Recipe:
             content = json.loads(text)
             weights = None if content["weights"] is None else str(content["weights"])
             extractor = str(content["extractor"])
-            return cls(IMPORTED if extractor == _STORED_IMPORTED else extractor, dict(content["options"]), weights)
+            extractor = IMPORTED if extractor == _STORED_IMPORTED else extractor
+            return cls(extractor, dict(content["options"]), weights, content.get("is_global") is True)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedError(f"{where}: the recipe is not readable ({error}); extract the features again") from None
 
@@ -64,11 +77,6 @@ class Recipe:
     def fingerprint(self) -> str:
         """The first 16 hexadecimal digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
-
-    @property
-    def is_global(self) -> bool:
-        """Whether the extractor makes one descriptor per image, rather than local ones."""
-        return self.extractor in GLOBAL_EXTRACTORS
 
     def __str__(self) -> str:
         options = " ".join(f"{key}={value}" for key, value in sorted(self.options.items()))

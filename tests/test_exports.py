@@ -22,6 +22,7 @@ PUBLIC = [
     "Searcher",
     "SelectiveMatch",
     "load_extractor",
+    "register_extractor",
 ]
 
 

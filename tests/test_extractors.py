@@ -178,7 +178,7 @@ def test_unknown_extractors_and_options_are_refused_with_what_there_is() -> None
         InputError, match=r"no option 'max_feature'; it has: max_features \(1 to 1000000, default 2000\), max"
     ):
         load_extractor("rootsift", max_feature=10)
-    with pytest.raises(InputError, match=r"\[superpoint\] cannot be extracted here \(unknown extractor 'superpoint'"):
+    with pytest.raises(InputError, match=r"\[superpoint\] cannot be extracted here \(there is no extractor 'sup"):
         extractor_from_recipe(Recipe("superpoint"))
 
 

@@ -16,6 +16,7 @@ from asmk_engine.cli.common import (
     Failures,
     images_option,
     match_options,
+    own_extractor_option,
     plural,
     quiet_option,
     read_name_list,
@@ -71,6 +72,7 @@ BATCH_SIZE = 8  # queries that are searched together, as in `query`
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Output format.")
 @click.option("--features", "features_path", type=PATH, help="Feature set with the features of named queries.")
 @images_option
+@own_extractor_option
 @click.option("--allow-missing", is_flag=True, help="Allow indexed images without a label; they do not vote.")
 @quiet_option
 def classify(

@@ -144,6 +144,21 @@ extraction_options = option_group(
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
 )
 
+
+def _register(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        from asmk_engine.extractors.registry import import_extractor
+
+        import_extractor(value)
+
+
+own_extractor_option = click.option(
+    "--extractor",
+    metavar="MODULE:CLASS",
+    expose_value=False,
+    callback=_register,
+    help="Class of the extractor that made the index, if it is neither built in nor installed.",
+)
 images_option = click.option(
     "--images",
     "images_roots",

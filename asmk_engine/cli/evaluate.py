@@ -18,6 +18,7 @@ from asmk_engine.cli.common import (
     images_option,
     json_option,
     match_options,
+    own_extractor_option,
     quiet_option,
 )
 from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, searcher_of
@@ -62,6 +63,7 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
     "be repeated.",
 )
 @images_option
+@own_extractor_option
 @click.option(
     "--features",
     "features_path",

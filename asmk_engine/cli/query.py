@@ -17,6 +17,7 @@ from asmk_engine.cli.common import (
     as_written,
     images_option,
     match_options,
+    own_extractor_option,
     parse_box,
     quiet_option,
 )
@@ -63,6 +64,7 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
     help="Feature set with the features of queries given by name.  [default: the one recorded in the index]",
 )
 @images_option
+@own_extractor_option
 @click.option(
     "--contact-sheet",
     cls=RenamedOption,

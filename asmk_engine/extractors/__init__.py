@@ -14,8 +14,10 @@ from typing import Any
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.extraction.attempts import Extractor, Origin
 from asmk_engine.extraction.run import extract_images
+from asmk_engine.extractors.builtin import EXTRACTORS
 from asmk_engine.extractors.options import describe_options
 from asmk_engine.extractors.presets import PRESETS, Preset
+from asmk_engine.extractors.registry import custom_names, find_extractor, import_extractor
 from asmk_engine.features import FeatureSet
 from asmk_engine.images.listing import ImageList, PathLike
 from asmk_engine.iteration import FailureProgress
@@ -32,19 +34,6 @@ __all__ = [
     "network_file",
 ]
 
-EXTRACTORS = {
-    "rootsift": "asmk_engine.extractors.rootsift:RootSift",
-    "how": "asmk_engine.extractors.how:How",
-    "delf": "asmk_engine.extractors.delf:Delf",
-    "gem": "asmk_engine.extractors.global_descriptors:Gem",
-    "spoc": "asmk_engine.extractors.global_descriptors:Spoc",
-    "mac": "asmk_engine.extractors.global_descriptors:Mac",
-    "rmac": "asmk_engine.extractors.global_descriptors:Rmac",
-    "crow": "asmk_engine.extractors.global_descriptors:Crow",
-    "how-global": "asmk_engine.extractors.how_global:HowGlobal",
-}
-"""Where each extractor is defined, as `module:class`; modules are imported on first use."""
-
 
 def load_extractor(name: str = "rootsift", **options: Any) -> Extractor:
     """Create an extractor by name.
@@ -52,7 +41,8 @@ def load_extractor(name: str = "rootsift", **options: Any) -> Extractor:
     Parameters
     ----------
     name : str
-        Name of an extractor or a preset, see `EXTRACTORS` and `PRESETS`.
+        Name of an extractor or a preset, see `EXTRACTORS` and `PRESETS`, of an extractor that was registered (see
+        `register_extractor`) or installed, or `package.module:Class`.
     **options
         Options of the extractor; the others have their defaults. Extractors with a network need `weights`, the path
         of a weight file.
@@ -79,13 +69,9 @@ def load_extractor(name: str = "rootsift", **options: Any) -> Extractor:
     128
     """
     preset = PRESETS.get(name)
-    if preset is None and name not in EXTRACTORS:
-        raise InputError(f"unknown extractor {name!r}; choose one of {', '.join(sorted([*EXTRACTORS, *PRESETS]))}")
-    module, attribute = EXTRACTORS[preset.extractor if preset else name].split(":")
-    maker = getattr(import_module(module), attribute)
-    known = {field.name for field in dataclasses.fields(maker)}
-    unknown = options.keys() - known
-    if unknown:
+    maker = _class_of(preset.extractor if preset else name)
+    known = _options_of(maker)
+    if unknown := options.keys() - known:
         raise InputError(f"{name} has no option {min(unknown)!r}; it has: {describe_options(maker)}")
     if preset and preset.skip and "skip" in known:
         options.setdefault("skip", preset.skip)
@@ -93,6 +79,23 @@ def load_extractor(name: str = "rootsift", **options: Any) -> Extractor:
     if preset:
         _check_preset(extractor, preset, name)
     return extractor
+
+
+def _class_of(name: str) -> Any:
+    """Return the class of an extractor; raises InputError, with all names, for an unknown one."""
+    if name in EXTRACTORS:
+        module, attribute = EXTRACTORS[name].split(":")
+        return getattr(import_module(module), attribute)
+    found = import_extractor(name) if ":" in name else find_extractor(name)
+    if found is None:
+        names = ", ".join(sorted([*EXTRACTORS, *PRESETS, *custom_names()]))
+        raise InputError(f"unknown extractor {name!r}; choose one of {names}, or give package.module:Class")
+    return found
+
+
+def _options_of(maker: Any) -> set[str]:
+    fields = dataclasses.fields(maker) if dataclasses.is_dataclass(maker) else ()
+    return {field.name for field in fields}
 
 
 def _check_preset(extractor: Any, preset: Preset, name: str) -> None:
@@ -119,12 +122,43 @@ def extractor_from_recipe(recipe: Recipe, network: Path | None = None, device: s
             f"features of [{recipe}] were made by another program and cannot be extracted here; query with names of "
             "indexed images, or with that program's features of the queries: `asmk-engine import` and --features"
         )
-    apart = {} if recipe.weights is None else {"weights": str(_weights(recipe, network)), "device": device}
     try:
+        if recipe.extractor not in EXTRACTORS:
+            return _custom_from_recipe(recipe, network, device)
+        apart = {} if recipe.weights is None else {"weights": str(_weights(recipe, network)), "device": device}
         return load_extractor(recipe.extractor, **recipe.options, **apart)
     except (InputError, TypeError) as error:  # TypeError: an untrusted recipe has an option called `name`
         cure = "give the features of the queries instead of images"
         raise InputError(f"features of [{recipe}] cannot be extracted here ({error}); {cure}") from None
+
+
+def _custom_from_recipe(recipe: Recipe, network: Path | None, device: str) -> Extractor:
+    """Return a registered or installed extractor, with its own weights if they are those of the recipe.
+
+    The name comes from a recipe, perhaps an untrusted one: nothing is imported that was not registered, installed or
+    given as `module:Class` before.
+    """
+    maker: Any = find_extractor(recipe.extractor)
+    if maker is None:
+        raise InputError(
+            f"there is no extractor {recipe.extractor!r} here: register it, or give --extractor package.module:Class"
+        )
+    known = _options_of(maker)
+    apart: dict[str, Any] = {"device": device} if "device" in known else {}
+    made: Extractor = maker(**recipe.options, **apart)
+    if recipe.weights is not None and "weights" in known and not _has_weights(made, recipe):
+        made = maker(**recipe.options, **apart, weights=str(_weights(recipe, network)))
+    if made.recipe != recipe:
+        raise InputError(f"the extractor of that name makes features of [{made.recipe}]")
+    return made
+
+
+def _has_weights(extractor: Any, recipe: Recipe) -> bool:
+    """Return whether the weights that an extractor has by default are those of a recipe."""
+    from asmk_engine.storage.user_files import file_sha256
+
+    path = Path(extractor.weights)
+    return path.is_file() and file_sha256(path) == recipe.weights
 
 
 def network_file(recipe: Recipe, candidate: Path | None = None) -> Path | None:

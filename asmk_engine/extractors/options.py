@@ -128,6 +128,8 @@ def _described(field: dataclasses.Field[Any]) -> str:
         return str(field.metadata["meaning"])
     if "choices" in field.metadata:
         return f"{' or '.join(field.metadata['choices'])}, default {field.default}"
+    if "least" not in field.metadata:
+        return "any value" if field.default is dataclasses.MISSING else f"default {_as_json(field.default)}"
     default = "the network's own" if field.default == () else _as_json(field.default)
     return f"{_range(field)}, default {default}"
 

@@ -21,7 +21,6 @@ from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.maintenance.flat_description import describe_global
-from asmk_engine.recipes import Recipe
 from asmk_engine.search.opening import open_index
 from asmk_engine.storage.folder import Folder, storage_errors
 from asmk_engine.storage.hdf5 import open_hdf5
@@ -166,7 +165,7 @@ def describe_features(found: FeatureSet) -> dict[str, Any]:
         "dim": found.dim,
         "dtype": str(found.read(first).descriptors.dtype) if first is not None else None,
         "parts": len(part_names(found.path)),
-        "recipe": _recipe(found.recipe),
+        "recipe": found.recipe.as_dict(),
         "images_roots": list(dict.fromkeys(root.folder for root in found.roots())),
         "roots": listed_roots(found.root_counts()),
         "failed": len(found.failures),
@@ -199,14 +198,10 @@ def _codebook(codebook: Codebook) -> dict[str, Any]:
         "dim": codebook.dim,
         "input_dim": codebook.input_dim,
         "assignment": codebook.assignment,
-        "recipe": _recipe(codebook.recipe),
+        "recipe": codebook.recipe.as_dict(),
         "training": codebook.training if isinstance(codebook.training, dict) else {},
         "fingerprint": codebook.fingerprint,
     }
-
-
-def _recipe(recipe: Recipe) -> dict[str, Any]:
-    return {"extractor": recipe.extractor, "options": recipe.options, "weights": recipe.weights}
 
 
 def describe_index(index: Index) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def describe_global(index: GlobalIndex) -> dict[str, Any]:
         "precision": codec.precision,
         "sub_space": None if codec.centroids is None else codec.centroids.shape[2],
         "augmentation": codec.augmentation,
-        "recipe": vars(codec.recipe),
+        "recipe": codec.recipe.as_dict(),
         "training": codec.training,
         "fingerprint": codec.fingerprint,
         **{key: getattr(manifest, key) for key in ("identity", "commit", "made_by")},
