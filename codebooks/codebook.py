@@ -14,10 +14,12 @@ import h5py
 import numpy as np
 
 from asmk_engine.codebooks.assign import nearest_words
-from asmk_engine.codebooks.graph import GRAPH_ARRAYS, Graph, Navigator, build_graph, check_graph, is_linked
+from asmk_engine.codebooks.checks import check_codebook
+from asmk_engine.codebooks.graph import Graph, Navigator, arrays_of_graph, build_graph, check_graph, stored_graph
 from asmk_engine.codebooks.kmeans import Round, choose_backend, kmeans
-from asmk_engine.codebooks.sample import sample_descriptors
-from asmk_engine.codebooks.whitening import learn_whitening
+from asmk_engine.codebooks.recall import HELD_OUT, GraphRecall, choose_beam, recall_from_json, spaced
+from asmk_engine.codebooks.sample import sample_and_hold_out
+from asmk_engine.codebooks.whitening import learn_projection, project_in_place
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.features import FeatureSet
 from asmk_engine.iteration import Progress
@@ -32,13 +34,10 @@ DESCRIPTORS_PER_WORD = 200  # least number per word with `auto`
 LEAST_PER_WORD = 39  # with fewer, a centroid fits only its own few descriptors (the bound below which faiss warns)
 TRAINING_PER_WORD = 80  # more take longer and change mAP by less than another seed does
 MAX_WORDS = 65_536
-MOST_BITS = 32_768  # in a code: Hamming distances are counted in 16 bits
 WHITENING = ("auto", "pca", "none")
 ASSIGNMENTS = ("auto", "exact", "graph")
 GRAPH_WORDS = 16_384  # `auto` uses the graph from this number of words on: 4 times as fast there, 10 times at 65 536
 GRAPH_MOST = 64  # most words per descriptor found through the graph; more are found by exact comparison
-WHITENING_SAMPLE = 1_000_000
-PROJECTED_ROWS = 1 << 16
 # OpenBLAS computes products up to this size in the calling thread. After a larger product its own threads keep spinning
 # for some 20 ms, and would compete for the processors with the graph search that follows, which takes half as long.
 SMALL_PRODUCT = 1 << 18
@@ -63,6 +62,9 @@ class Codebook:
         How it was trained, as JSON values; informative only.
     graph : Graph, optional
         The neighbour graph used for assignment; without one, descriptors are compared with all words.
+    graph_recall : GraphRecall, optional
+        How many of the nearest words the graph was measured to find; informative only. Without a graph, the
+        measurement for which it was given up.
     """
 
     mean: np.ndarray
@@ -71,6 +73,7 @@ class Codebook:
     recipe: Recipe
     training: dict[str, Any] = field(default_factory=dict)
     graph: Graph | None = None
+    graph_recall: GraphRecall | None = None
 
     def __post_init__(self) -> None:
         check_codebook(self.mean, self.projection, self.centroids, "codebook")
@@ -97,7 +100,7 @@ class Codebook:
         """sha256 of the recipe, all arrays and the kind of assignment, as 64 hexadecimal digits."""
         digest = hashlib.sha256(self.recipe.to_json().encode())
         if self.graph is not None:
-            digest.update(f"{self.assignment} {self.graph.beam}".encode())
+            digest.update(" ".join([self.assignment, *map(str, self.graph.settings().values())]).encode())
         for array in self.arrays().values():
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -217,13 +220,21 @@ class Codebook:
     def _navigator(self) -> Navigator | None:
         return None if self.graph is None else Navigator(self.centroids, self.graph)
 
-    def with_assignment(self, assignment: str) -> Codebook:
+    def with_assignment(self, assignment: str, sample: np.ndarray | None = None) -> Codebook:
         """Return a codebook of the same words with another kind of assignment.
+
+        With a sample, the recall of the graph is measured, and its beam is the smallest that finds the nearest word of
+        99 % of the descriptors and 98 % of their five nearest words. Beams are tried up to a hundredth of the words,
+        which takes about as long as comparing with all words. If none finds enough, `auto` compares with all words,
+        and `graph` uses the largest; `graph_recall` has the measurement.
 
         Parameters
         ----------
         assignment : {"auto", "exact", "graph"}
             `graph` builds a new neighbour graph; `auto` does so from 16 384 words on.
+        sample : ndarray of shape (n, D0), optional
+            Raw descriptors that the words were not trained on, of which at most 10 000 are used. Without any, the graph
+            keeps the default beam.
 
         Returns
         -------
@@ -232,12 +243,18 @@ class Codebook:
         Raises
         ------
         InputError
-            If the assignment is unknown.
+            If the assignment is unknown, or a value of the sample is not finite.
+        MismatchError
+            If the shape of the sample is not (n, D0).
         """
-        if assignment not in ASSIGNMENTS:
-            raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")
-        linked = assignment == "graph" or (assignment == "auto" and self.words >= GRAPH_WORDS)
-        return replace(self, graph=build_graph(self.centroids) if linked else None)
+        if not is_linked_for(assignment, self.words):
+            return replace(self, graph=None, graph_recall=None)
+        linked = replace(self, graph=build_graph(self.centroids), graph_recall=None)
+        if linked.graph is None or sample is None or not len(sample):
+            return linked
+        graph, recall = choose_beam(self.centroids, linked.graph, linked.project(spaced(sample)))
+        kept = graph if recall.is_enough or assignment == "graph" else None
+        return replace(self, graph=kept, graph_recall=recall)
 
     @classmethod
     def train(
@@ -271,7 +288,8 @@ class Codebook:
         backend : {"auto", "faiss", "torch", "graph"}, default "auto"
             Implementation of k-means; `auto` is `graph` from 16 384 words on, else `faiss` if installed, else `torch`.
         assignment : {"auto", "exact", "graph"}, default "auto"
-            Kind of assignment; `auto` is `graph` from 16 384 words on.
+            Kind of assignment; `auto` is `graph` from 16 384 words on, if that finds enough of the nearest words of
+            descriptors held out from the sample (see `with_assignment`).
         training_per_word : int, default 80
             Descriptors in the sample per word.
         on_sample, on_round : callable, optional
@@ -286,8 +304,7 @@ class Codebook:
         InputError, DependencyError
             If an option is invalid or there are too few descriptors, or if the backend is not installed.
         """
-        if assignment not in ASSIGNMENTS:
-            raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")
+        is_linked_for(assignment, 1)
         if whitening not in WHITENING:
             raise InputError(f"whitening {whitening!r} is unknown; choose one of {', '.join(WHITENING)}")
         if whitening == "auto":
@@ -296,9 +313,11 @@ class Codebook:
             raise InputError(f"rounds is {rounds} and training_per_word {training_per_word}; both must be 1 or more")
         count = choose_words(words, features.descriptor_count, features.path)
         backend = choose_backend(backend, count)
-        sample = sample_descriptors(features, count * training_per_word, np.random.default_rng(seed), on_sample)
-        mean, projection = _learn_projection(sample, whitening)
-        _project_in_place(sample, mean, projection)
+        apart = HELD_OUT if is_linked_for(assignment, count) else 0
+        rng = np.random.default_rng(seed)
+        sample, held_out = sample_and_hold_out(features, count * training_per_word, apart, rng, on_sample)
+        mean, projection = learn_projection(sample, whitening)
+        project_in_place(sample, mean, projection)
         centroids, history = kmeans(sample, count, rounds=rounds, seed=seed, backend=backend, on_round=on_round)
         training = {
             "images": len(features),
@@ -309,7 +328,7 @@ class Codebook:
             "backend": backend,
             "distortion": history[-1].distortion,
         }
-        return cls(mean, projection, centroids, features.recipe, training).with_assignment(assignment)
+        return cls(mean, projection, centroids, features.recipe, training).with_assignment(assignment, held_out)
 
     def save(self, path: Path | str) -> None:
         """Write the codebook as one HDF5 file, atomically; an existing file is replaced.
@@ -332,7 +351,9 @@ class Codebook:
             file.attrs["fingerprint"] = self.fingerprint
             file.attrs["assignment"] = self.assignment
             if self.graph is not None:
-                file.attrs["graph_beam"] = self.graph.beam
+                file.attrs.update(self.graph.settings())
+            if self.graph_recall is not None:
+                file.attrs["graph_recall"] = self.graph_recall.to_json()
             for key, array in self.arrays().items():
                 file[key] = array
             file.flush()
@@ -377,20 +398,26 @@ class Codebook:
             raise FormatError(f"{path}: not a codebook; expected a file from `asmk-engine build-codebook`")
         if int(file.attrs["format"]) != FORMAT:
             raise FormatError(f"{path}: codebook format {file.attrs['format']}, this version reads {FORMAT}")
-        linked = is_linked(str(file.attrs.get("assignment", "exact")), path)
-        keys = ["mean", "projection", "centroids", *(GRAPH_ARRAYS if linked else ())]
+        links = arrays_of_graph(str(file.attrs.get("assignment", "exact")), path)
+        keys = ["mean", "projection", "centroids", *links]
         if any(file[key].nbytes > path.stat().st_size for key in keys):
             raise ValueError("an array is declared larger than the file")
-        mean, projection, centroids, *links = (file[key][:] for key in keys)
+        mean, projection, centroids, *linked = (file[key][:] for key in keys)
         check_codebook(mean, projection, centroids, path)
-        graph = Graph(links[0], links[1], int(file.attrs["graph_beam"])) if linked else None
-        if graph is not None:
-            check_graph(graph, len(centroids), path)
+        graph = stored_graph(*linked, file.attrs, len(centroids), path) if linked else None
         recipe = Recipe.from_json(str(file.attrs["recipe"]), path)
-        codebook = cls(mean, projection, centroids, recipe, dict(json.loads(file.attrs["training"])), graph)
+        recall = recall_from_json(file.attrs.get("graph_recall"), path)
+        codebook = cls(mean, projection, centroids, recipe, dict(json.loads(file.attrs["training"])), graph, recall)
         if codebook.fingerprint != file.attrs["fingerprint"]:
             raise DamagedError(f"{path}: its fingerprint does not match its content; the file was altered")
         return codebook
+
+
+def is_linked_for(assignment: str, words: int) -> bool:
+    """Return whether an assignment, as in `Codebook.train`, asks for a graph; raises InputError if it is unknown."""
+    if assignment not in ASSIGNMENTS:
+        raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")
+    return assignment == "graph" or (assignment == "auto" and words >= GRAPH_WORDS)
 
 
 def choose_words(words: int | str, descriptors: int, path: Path) -> int:
@@ -411,33 +438,3 @@ def choose_words(words: int | str, descriptors: int, path: Path) -> int:
             f"each; give at most {max(1, descriptors // LEAST_PER_WORD)}, or auto, which takes {chosen}"
         )
     return words
-
-
-def check_codebook(mean: np.ndarray, projection: np.ndarray, centroids: np.ndarray, where: object) -> None:
-    """Raise DamagedError unless the three arrays are finite float32 of matching shapes."""
-    shapes = f"mean {mean.shape}, projection {projection.shape}, centroids {centroids.shape}"
-    fits = mean.ndim == 1 and projection.ndim == centroids.ndim == 2 and len(centroids) > 0
-    if not fits or projection.shape != (centroids.shape[1], len(mean)) or not projection.size:
-        raise DamagedError(f"{where}: {shapes} do not match; expected [D0], [D, D0], [K, D]")
-    if centroids.shape[1] > MOST_BITS:
-        raise DamagedError(f"{where}: centroids of {centroids.shape[1]} dimensions; expected at most {MOST_BITS}")
-    for name, array in (("mean", mean), ("projection", projection), ("centroids", centroids)):
-        if array.dtype != np.float32 or not np.isfinite(array).all():
-            raise DamagedError(
-                f"{where}: {name} must be finite float32, found {array.dtype} with a NaN or infinity in it"
-            )
-
-
-def _project_in_place(sample: np.ndarray, mean: np.ndarray, projection: np.ndarray) -> None:
-    """Project the sample block by block in place, since a second copy of it may not fit in memory."""
-    for begin in range(0, len(sample), PROJECTED_ROWS):
-        rows = slice(begin, begin + PROJECTED_ROWS)
-        with forks_wait():
-            sample[rows] = (sample[rows] - mean) @ projection.T
-
-
-def _learn_projection(sample: np.ndarray, whitening: str) -> tuple[np.ndarray, np.ndarray]:
-    dim = sample.shape[1]
-    if whitening == "none":
-        return np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32)
-    return learn_whitening(sample[:: max(1, len(sample) // WHITENING_SAMPLE)])

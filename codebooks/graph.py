@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from asmk_engine.errors import DamagedError
 from asmk_engine.kernels.graph import BLOCK, LARGEST, quantise, reach, search, thin
 
 BEAM = 72  # candidates kept during a search: more give a higher recall and take longer
-SPREAD = 1.11  # a search stops at a word whose squared distance exceeds this multiple of that of the k-th nearest
+SPREAD = 1.11  # larger ones find more of the nearest words and take longer
 WIDER = 8  # candidates per requested word, if that is more than the beam
 MOST_IN_VIEW = 1 << 16
 ENTRIES = 256  # read sequentially, so that many of them cost less than the steps they save
@@ -37,15 +39,23 @@ class Graph:
     neighbours  [K, R] int32, the words linked to each word, nearest first; -1 after the last
     entries     [E] int32, the words at which every search starts
     beam        candidates kept during a search, or 8 per requested word if that is more
+    spread      a search stops at a word whose squared distance exceeds this multiple of that of the k-th nearest, for
+                k less than 5 of the fifth nearest
     """
 
     neighbours: np.ndarray
     entries: np.ndarray
     beam: int = BEAM
+    spread: float = SPREAD
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays by the names under which they are stored."""
         return dict(zip(GRAPH_ARRAYS, (self.neighbours, self.entries), strict=True))
+
+    def settings(self) -> dict[str, int | float]:
+        """Return the numbers by the names under which they are stored; the usual spread is not, as in older files."""
+        usual: dict[str, int | float] = {"graph_beam": self.beam}
+        return usual if self.spread == SPREAD else usual | {"graph_spread": self.spread}
 
 
 class Navigator:
@@ -83,11 +93,11 @@ class Navigator:
         Rows depend neither on the number of threads nor on each other.
 
         queries  [n, D] float32, contiguous
-        beam     if given, it is searched exhaustively; the beam of the graph (0) only as far as SPREAD
+        beam     if given, it is searched exhaustively; the beam of the graph (0) only as far as its spread
         """
         codes = self._quantised(queries)
         words = np.empty((len(queries), k), np.int32)
-        spread = np.inf if beam else SPREAD
+        spread = np.inf if beam else self.graph.spread
         beam = beam or max(self.graph.beam, WIDER * k)
         graph = (self._labels, self._starts, self._links, self._entries)
 
@@ -183,11 +193,31 @@ def _completed(navigator: Navigator, centroids: np.ndarray, candidates: int) -> 
     return Graph(neighbours, np.concatenate([entries, np.array(added, np.int32)]))
 
 
-def is_linked(assignment: str, where: object) -> bool:
-    """Return whether a stored codebook assigns through a graph; raises DamagedError if the assignment is unknown."""
+def arrays_of_graph(assignment: str, where: object) -> tuple[str, ...]:
+    """Return the names of the arrays that a codebook stores for its assignment; none if that is exact.
+
+    Raises DamagedError if the assignment is unknown.
+    """
     if assignment not in ("exact", "graph"):
         raise DamagedError(f"{where}: assignment is {assignment!r}, expected exact or graph; the file was altered")
-    return assignment == "graph"
+    return GRAPH_ARRAYS if assignment == "graph" else ()
+
+
+def stored_graph(
+    neighbours: np.ndarray, entries: np.ndarray, settings: Mapping[str, Any], words: int, where: object
+) -> Graph:
+    """Return the graph of a file, checked; raises DamagedError as `check_graph`.
+
+    settings  what `Graph.settings` returned, as numbers or as text; files of earlier versions have no spread
+    """
+    try:
+        beam, spread = int(settings["graph_beam"]), float(settings.get("graph_spread", SPREAD))
+    except (KeyError, ValueError, TypeError):
+        found = {key: settings[key] for key in ("graph_beam", "graph_spread") if key in settings}
+        raise DamagedError(f"{where}: the settings of the graph are {found}, expected numbers") from None
+    graph = Graph(neighbours, entries, beam, spread)
+    check_graph(graph, words, where)
+    return graph
 
 
 def check_graph(graph: Graph, words: int, where: object) -> None:
@@ -207,6 +237,8 @@ def check_graph(graph: Graph, words: int, where: object) -> None:
             raise DamagedError(
                 f"{where}: {name} holds {array.min()} to {array.max()}, expected {least} to {words - 1}; {cure}"
             )
+    if not 1 <= graph.spread < np.inf:
+        raise DamagedError(f"{where}: the spread of the graph is {graph.spread}, expected 1 or more; {cure}")
     if not 1 <= beam <= MOST_IN_VIEW:
         raise DamagedError(f"{where}: the beam of the graph is {beam}, expected 1 to {MOST_IN_VIEW}; {cure}")
 

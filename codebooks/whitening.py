@@ -9,6 +9,8 @@ from asmk_engine.threads import forks_wait
 # Directions with a smaller share of the largest variance hold only rounding noise, which whitening must not amplify.
 FLOOR = 1e-6
 LEAST = 1e-12
+WHITENING_SAMPLE = 1_000_000
+PROJECTED_ROWS = 1 << 16
 
 
 def learn_whitening(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -38,3 +40,19 @@ def _covariance(descriptors: np.ndarray, mean: np.ndarray) -> np.ndarray:
         with forks_wait():
             covariance += centred.T @ centred
     return covariance / len(descriptors)
+
+
+def project_in_place(sample: np.ndarray, mean: np.ndarray, projection: np.ndarray) -> None:
+    """Project the sample block by block in place, since a second copy of it may not fit in memory."""
+    for begin in range(0, len(sample), PROJECTED_ROWS):
+        rows = slice(begin, begin + PROJECTED_ROWS)
+        with forks_wait():
+            sample[rows] = (sample[rows] - mean) @ projection.T
+
+
+def learn_projection(sample: np.ndarray, whitening: str) -> tuple[np.ndarray, np.ndarray]:
+    """Learn m and P as `learn_whitening` does, from part of a large sample; `none` is mean 0 and the identity."""
+    dim = sample.shape[1]
+    if whitening == "none":
+        return np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32)
+    return learn_whitening(sample[:: max(1, len(sample) // WHITENING_SAMPLE)])

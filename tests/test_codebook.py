@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import naive
 from asmk_engine.codebooks import Codebook, choose_words
-from asmk_engine.codebooks.codebook import MOST_BITS
+from asmk_engine.codebooks.checks import MOST_BITS
 from asmk_engine.codebooks.kmeans import kmeans
 from asmk_engine.codebooks.sample import sample_descriptors
 from asmk_engine.codebooks.whitening import learn_whitening

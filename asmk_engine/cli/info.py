@@ -110,6 +110,8 @@ def _codebook_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _codebook_origin(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "projection", f"{content['input_dim']} to {content['dim']} dimensions"
     yield "assignment", content["assignment"]
+    if content["graph"] is not None:
+        yield "graph", _graph(content["graph"])
     yield "features of", _recipe(content["recipe"])
     yield "trained", ", ".join(f"{key} {value}" for key, value in content["training"].items()) or "unknown"
     yield "fingerprint", content["fingerprint"]
@@ -160,6 +162,17 @@ def _global_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "features in", ", ".join(content["features"]) or "unknown"
     yield "images from", _roots(content)
     yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
+
+
+def _graph(graph: dict[str, Any]) -> str:
+    """Return the beam of a graph and the recall measured with it."""
+    used = "not used" if graph["beam"] is None else f"beam {graph['beam']}, spread {graph['spread']:g}"
+    if graph["measured_beam"] is None:
+        return f"{used}, recall not measured"
+    at = f" at beam {graph['measured_beam']}" if graph["beam"] is None else ""
+    recall = f"recall@1 {graph['recall_at_1']:.4f}, recall@5 {graph['recall_at_5']:.4f}{at}"
+    low = "" if graph["enough"] else ", too low"
+    return f"{used}, {recall} on {_number(graph['descriptors'])} held-out descriptors{low}"
 
 
 def _roots(content: dict[str, Any]) -> str:

@@ -8,8 +8,9 @@ import json
 import numpy as np
 
 from asmk_engine.codebooks import Codebook
-from asmk_engine.codebooks.codebook import check_codebook
-from asmk_engine.codebooks.graph import Graph, check_graph, is_linked
+from asmk_engine.codebooks.checks import check_codebook
+from asmk_engine.codebooks.graph import Graph, arrays_of_graph, stored_graph
+from asmk_engine.codebooks.recall import recall_from_json
 from asmk_engine.errors import DamagedError
 from asmk_engine.indexes.manifest import FileEntry, Manifest, SegmentEntry
 from asmk_engine.indexes.snapshot import Commit, check_sizes, mapped_parts, read_deleted, read_moved
@@ -59,7 +60,10 @@ def write_codebook(folder: Folder, codebook: Codebook) -> FileEntry:
     name = f"codebook-{codebook.fingerprint[:12]}.safetensors"
     metadata = {"recipe": codebook.recipe.to_json(), "training": json.dumps(codebook.training)}
     if codebook.graph is not None:
-        metadata |= {"assignment": codebook.assignment, "graph_beam": str(codebook.graph.beam)}
+        metadata["assignment"] = codebook.assignment
+        metadata |= {key: str(value) for key, value in codebook.graph.settings().items()}
+    if codebook.graph_recall is not None:
+        metadata["graph_recall"] = codebook.graph_recall.to_json()
     checksum = write_arrays(folder, name, codebook.arrays(), {"kind": "asmk-engine codebook", **metadata})
     return FileEntry.of(folder, name, checksum)
 
@@ -79,18 +83,13 @@ def read_codebook(folder: Folder, entry: FileEntry) -> Codebook:
         raise DamagedError(f"{file.path}: its training metadata is not readable; the file was altered") from None
     recipe = Recipe.from_json(file.metadata.get("recipe", ""), file.path)
     check_codebook(*arrays, file.path)
-    return Codebook(*arrays, recipe, training, _read_graph(file, len(arrays[2])))
+    recall = recall_from_json(file.metadata.get("graph_recall"), file.path)
+    return Codebook(*arrays, recipe, training, _read_graph(file, len(arrays[2])), recall)
 
 
 def _read_graph(file: ArrayFile, words: int) -> Graph | None:
     """Read the graph of a codebook, if it has one; older codebooks do not store the assignment, which is exact."""
-    if not is_linked(file.metadata.get("assignment", "exact"), file.path):
+    if not arrays_of_graph(file.metadata.get("assignment", "exact"), file.path):
         return None
-    beam = file.metadata.get("graph_beam", "")
-    graph = Graph(
-        file.take("graph_neighbours", "i4", words, None),
-        file.take("graph_entries", "i4", None),
-        int(beam) if beam.isdecimal() and len(beam) < 10 else 0,
-    )
-    check_graph(graph, words, file.path)
-    return graph
+    neighbours, entries = file.take("graph_neighbours", "i4", words, None), file.take("graph_entries", "i4", None)
+    return stored_graph(neighbours, entries, file.metadata, words, file.path)

@@ -178,7 +178,14 @@ def _sorted_failures(found: FeatureSet) -> dict[str, str]:
 
 
 def describe_codebook(codebook: Codebook, path: Path) -> dict[str, Any]:
-    """Describe a codebook: words, dim, input_dim, assignment (`exact` or `graph`), recipe, training, fingerprint."""
+    """Describe a codebook: words, dim, input_dim, assignment (`exact`, `graph`), graph, recipe, training, fingerprint.
+
+    graph is None without graph and measurement, else
+    beam, spread           of the graph; None if it was given up because it finds too few of the nearest words
+    measured_beam          with which it was measured; None, with the following, if it was not measured
+    descriptors            the number of held-out descriptors it was measured on
+    recall_at_1, recall_at_5, enough
+    """
     with storage_errors(path, "read the size"):
         size = path.stat().st_size
     return {
@@ -198,9 +205,25 @@ def _codebook(codebook: Codebook) -> dict[str, Any]:
         "dim": codebook.dim,
         "input_dim": codebook.input_dim,
         "assignment": codebook.assignment,
+        "graph": _graph(codebook),
         "recipe": codebook.recipe.as_dict(),
         "training": codebook.training if isinstance(codebook.training, dict) else {},
         "fingerprint": codebook.fingerprint,
+    }
+
+
+def _graph(codebook: Codebook) -> dict[str, Any] | None:
+    graph, recall = codebook.graph, codebook.graph_recall
+    if graph is None and recall is None:
+        return None
+    return {
+        "beam": graph.beam if graph else None,
+        "spread": graph.spread if graph else None,
+        "measured_beam": recall.beam if recall else None,
+        "descriptors": recall.descriptors if recall else None,
+        "recall_at_1": recall.recall_at_1 if recall else None,
+        "recall_at_5": recall.recall_at_5 if recall else None,
+        "enough": recall.is_enough if recall else None,
     }
 
 

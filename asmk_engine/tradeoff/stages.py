@@ -19,8 +19,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from asmk_engine.codebooks import Codebook, choose_words
+from asmk_engine.codebooks.codebook import is_linked_for
 from asmk_engine.codebooks.kmeans import kmeans
-from asmk_engine.codebooks.sample import sample_descriptors
+from asmk_engine.codebooks.recall import HELD_OUT
+from asmk_engine.codebooks.sample import sample_and_hold_out
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.flat.codec import CodecOptions
 from asmk_engine.flat.codec_training import learn_projection, train_codec
@@ -37,7 +39,7 @@ from asmk_engine.tradeoff.configurations import Configuration, GlobalConfigurati
 from asmk_engine.tradeoff.extrapolate import dense_bytes_per_image
 from asmk_engine.tradeoff.sources import FeatureSupply, StrongestFeatures, ground_truth_key, queries_key
 
-VERSION = 2  # of the measurements
+VERSION = 3  # of the measurements
 CODEBOOK, INDEX, COPIES = "codebook.h5", "index", "copies"
 
 SearcherType = TypeVar("SearcherType")
@@ -116,12 +118,14 @@ def train_codebook(features: FeatureSet, words: int, bits: int, seed: int, sweep
         rounds, per_word = sweep.rounds, sweep.training_per_word
         return Codebook.train(features, words, seed=seed, rounds=rounds, training_per_word=per_word)
     count = choose_words(words, features.descriptor_count, features.path)
-    sample = sample_descriptors(features, count * sweep.training_per_word, np.random.default_rng(seed))
+    apart = HELD_OUT if is_linked_for("auto", count) else 0
+    rng = np.random.default_rng(seed)
+    sample, held_out = sample_and_hold_out(features, count * sweep.training_per_word, apart, rng)
     mean, projection = learn_projection(sample, bits, whiten=not features.recipe.is_reduced)
     projected = np.ascontiguousarray((sample - mean) @ projection.T)
     centroids, history = kmeans(projected, count, rounds=sweep.rounds, seed=seed)
     training = {"descriptors": len(sample), "seed": seed, "distortion": history[-1].distortion}
-    return Codebook(mean, projection, centroids, features.recipe, training).with_assignment("auto")
+    return Codebook(mean, projection, centroids, features.recipe, training).with_assignment("auto", held_out)
 
 
 def _index(cache: StageCache, source: FeatureSupply, configuration: LocalConfiguration, learned: Stage) -> Stage:
