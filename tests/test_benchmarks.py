@@ -17,7 +17,7 @@ KEYS = {
     "memory": {"bytes_per_posting", "id_bytes_per_posting", "heap_mb"},
     "opening": {"seconds", "first_query_cold_s", "first_query_warm_s"},
     "query": {"images", "median_ms", "p95_ms"},
-    "assignment": {"exact_ms", "graph_ms", "speedup", "recall_at_1", "recall_at_5", "words", "descriptors"},
+    "assignment": {"exact_ms", "graph_ms", "speedup", "recall_at_1", "recall_at_5", "words", "descriptors", "beam"},
     "flat": {"share_of_bandwidth", "share_of_arithmetic", "half_one_ms", "product_quantised_one_ms"},
     "evaluation": {
         "images",

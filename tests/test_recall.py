@@ -304,8 +304,6 @@ def test_the_command_says_what_was_measured(features: FeatureSet, tmp_path: Path
     said = CliRunner().invoke(build_codebook, [*command, "--assignment", "graph"])
     assert said.exit_code == 0
     count = features.descriptor_count // 20
-    line = (
-        f"graph assignment: the graph of words has recall@1 1.0000, recall@5 1.0000 at beam 40 on {count} descriptors"
-    )
+    measured = f"recall@1 1.0000, recall@5 1.0000 at beam 40 on {count} descriptors"
     assert f"graph assignment: the graph of words has {measured}" in said.output.splitlines()
     assert "graph of words" not in CliRunner().invoke(build_codebook, command).output
