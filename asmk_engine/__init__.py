@@ -20,26 +20,38 @@ __all__ = [
     "AsmkError",
     "Codebook",
     "FeatureSet",
+    "FeatureSource",
     "Features",
+    "GlobalIndex",
+    "GlobalSearcher",
     "Hit",
     "Index",
     "Searcher",
     "SelectiveMatch",
+    "Signature",
     "load_extractor",
     "register_extractor",
+    "scores",
+    "similarity",
 ]
 
 _homes = {
     "AsmkError": "asmk_engine.errors",
     "Codebook": "asmk_engine.codebooks",
     "FeatureSet": "asmk_engine.features",
+    "FeatureSource": "asmk_engine.features",
     "Features": "asmk_engine.features",
+    "GlobalIndex": "asmk_engine.flat.index",
+    "GlobalSearcher": "asmk_engine.flat.search",
     "Hit": "asmk_engine.indexes.answers",
     "Index": "asmk_engine.inverted.index",
     "Searcher": "asmk_engine.inverted.search",
     "SelectiveMatch": "asmk_engine.inverted.search",
+    "Signature": "asmk_engine.inverted.signatures",
     "load_extractor": "asmk_engine.extractors",
     "register_extractor": "asmk_engine.extractors.registry",
+    "scores": "asmk_engine.inverted.pairwise",
+    "similarity": "asmk_engine.inverted.pairwise",
 }
 
 if TYPE_CHECKING:
@@ -47,10 +59,14 @@ if TYPE_CHECKING:
     from asmk_engine.errors import AsmkError
     from asmk_engine.extractors import load_extractor
     from asmk_engine.extractors.registry import register_extractor
-    from asmk_engine.features import Features, FeatureSet
+    from asmk_engine.features import Features, FeatureSet, FeatureSource
+    from asmk_engine.flat.index import GlobalIndex
+    from asmk_engine.flat.search import GlobalSearcher
     from asmk_engine.indexes.answers import Hit
     from asmk_engine.inverted.index import Index
+    from asmk_engine.inverted.pairwise import scores, similarity
     from asmk_engine.inverted.search import Searcher, SelectiveMatch
+    from asmk_engine.inverted.signatures import Signature
 else:  # hidden from type checkers, which would otherwise accept any attribute of the package
 
     def __getattr__(name: str) -> object:

@@ -9,7 +9,11 @@ from typing import Any
 
 from asmk_engine.errors import DamagedError
 
-GLOBAL_EXTRACTORS = frozenset({"gem", "spoc", "mac", "rmac", "crow", "how-global", "concatenation"})
+ARRAYS = "arrays"
+"""The extractor in the recipes of descriptors that a caller gave as arrays, any number per image."""
+GLOBAL_ARRAYS = "global-arrays"
+"""The extractor in the recipes of descriptors that a caller gave as arrays, one per image."""
+GLOBAL_EXTRACTORS = frozenset({"gem", "spoc", "mac", "rmac", "crow", "how-global", "concatenation", GLOBAL_ARRAYS})
 """The extractors of this package that make one descriptor per image; files do not repeat it for them."""
 
 
@@ -77,6 +81,11 @@ class Recipe:
     def fingerprint(self) -> str:
         """The first 16 hexadecimal digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    @property
+    def is_of_arrays(self) -> bool:
+        """Whether a caller gave the descriptors as arrays, so that no extractor can make more of them."""
+        return self.extractor in (ARRAYS, GLOBAL_ARRAYS)
 
     def __str__(self) -> str:
         options = " ".join(f"{key}={value}" for key, value in sorted(self.options.items()))

@@ -15,13 +15,20 @@ import numpy as np
 
 from asmk_engine.codebooks.assign import nearest_words
 from asmk_engine.codebooks.checks import check_codebook
-from asmk_engine.codebooks.graph import Graph, Navigator, arrays_of_graph, build_graph, check_graph, stored_graph
-from asmk_engine.codebooks.kmeans import Round, choose_backend, kmeans
-from asmk_engine.codebooks.recall import HELD_OUT, GraphRecall, choose_beam, recall_from_json, spaced
-from asmk_engine.codebooks.sample import sample_and_hold_out
-from asmk_engine.codebooks.whitening import learn_projection, project_in_place
+from asmk_engine.codebooks.graph import (
+    Graph,
+    Navigator,
+    arrays_of_graph,
+    build_graph,
+    check_graph,
+    is_linked_for,
+    stored_graph,
+)
+from asmk_engine.codebooks.kmeans import Round
+from asmk_engine.codebooks.recall import GraphRecall, choose_beam, recall_from_json, spaced
+from asmk_engine.codebooks.training import TRAINING_PER_WORD, TrainingOptions, learn_words
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
-from asmk_engine.features import FeatureSet
+from asmk_engine.features import FeatureSource, ImageArrays, source_of_descriptors
 from asmk_engine.iteration import Progress
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.folder import Folder
@@ -30,13 +37,6 @@ from asmk_engine.threads import forks_wait, thread_count
 
 KIND = "asmk-engine codebook"
 FORMAT = 1
-DESCRIPTORS_PER_WORD = 200  # least number per word with `auto`
-LEAST_PER_WORD = 39  # with fewer, a centroid fits only its own few descriptors (the bound below which faiss warns)
-TRAINING_PER_WORD = 80  # more take longer and change mAP by less than another seed does
-MAX_WORDS = 65_536
-WHITENING = ("auto", "pca", "none")
-ASSIGNMENTS = ("auto", "exact", "graph")
-GRAPH_WORDS = 16_384  # `auto` uses the graph from this number of words on: 4 times as fast there, 10 times at 65 536
 GRAPH_MOST = 64  # most words per descriptor found through the graph; more are found by exact comparison
 # OpenBLAS computes products up to this size in the calling thread. After a larger product its own threads keep spinning
 # for some 20 ms, and would compete for the processors with the graph search that follows, which takes half as long.
@@ -259,9 +259,10 @@ class Codebook:
     @classmethod
     def train(
         cls,
-        features: FeatureSet,
+        features: FeatureSource | ImageArrays,
         words: int | str = "auto",
         *,
+        recipe: Recipe | str | None = None,
         seed: int = 0,
         rounds: int = 10,
         whitening: str = "auto",
@@ -271,14 +272,17 @@ class Codebook:
         on_sample: Progress | None = None,
         on_round: Callable[[Round], None] | None = None,
     ) -> Codebook:
-        """Learn mean and PCA-whitening, then centroids by k-means, from a uniform sample of a feature set.
+        """Learn mean and PCA-whitening, then centroids by k-means, from a uniform sample of some features.
 
         Parameters
         ----------
-        features : FeatureSet
-            The feature set to sample.
+        features : FeatureSource, ndarray, or iterable of ndarray or Features
+            The features to sample, such as a `FeatureSet`; or one array of shape (n, D0) or (images, n, D0),
+            or several, one for each image.
         words : int or "auto", default "auto"
             Number of words; `auto` is the largest power of two with 200 descriptors per word, at most 65 536.
+        recipe : Recipe or str, optional
+            Recipe of arrays, or a name for it. Only arrays of an equal recipe can be added to an index of the codebook.
         seed : int, default 0
             Seed of the sample and of k-means.
         rounds : int, default 10
@@ -301,34 +305,24 @@ class Codebook:
 
         Raises
         ------
-        InputError, DependencyError
-            If an option is invalid or there are too few descriptors, or if the backend is not installed.
+        InputError
+            If an option or an array is invalid, or there are too few descriptors for the number of words.
+        DependencyError
+            If the backend is not installed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from asmk_engine import Codebook
+        >>> descriptors = np.random.default_rng(0).normal(size=(400, 8))
+        >>> Codebook.train(descriptors, words=2).words
+        2
         """
-        is_linked_for(assignment, 1)
-        if whitening not in WHITENING:
-            raise InputError(f"whitening {whitening!r} is unknown; choose one of {', '.join(WHITENING)}")
-        if whitening == "auto":
-            whitening = "none" if features.recipe.is_reduced else "pca"
-        if rounds < 1 or training_per_word < 1:
-            raise InputError(f"rounds is {rounds} and training_per_word {training_per_word}; both must be 1 or more")
-        count = choose_words(words, features.descriptor_count, features.path)
-        backend = choose_backend(backend, count)
-        apart = HELD_OUT if is_linked_for(assignment, count) else 0
-        rng = np.random.default_rng(seed)
-        sample, held_out = sample_and_hold_out(features, count * training_per_word, apart, rng, on_sample)
-        mean, projection = learn_projection(sample, whitening)
-        project_in_place(sample, mean, projection)
-        centroids, history = kmeans(sample, count, rounds=rounds, seed=seed, backend=backend, on_round=on_round)
-        training = {
-            "images": len(features),
-            "descriptors": len(sample),
-            "seed": seed,
-            "rounds": rounds,
-            "whitening": whitening,
-            "backend": backend,
-            "distortion": history[-1].distortion,
-        }
-        return cls(mean, projection, centroids, features.recipe, training).with_assignment(assignment, held_out)
+        source = source_of_descriptors(features, recipe)
+        options = TrainingOptions(words, seed, rounds, whitening, backend, training_per_word, assignment)
+        learned = learn_words(source, options, on_sample, on_round)
+        arrays = learned.mean, learned.projection, learned.centroids
+        return cls(*arrays, source.recipe, learned.training).with_assignment(assignment, learned.held_out)
 
     def save(self, path: Path | str) -> None:
         """Write the codebook as one HDF5 file, atomically; an existing file is replaced.
@@ -411,30 +405,3 @@ class Codebook:
         if codebook.fingerprint != file.attrs["fingerprint"]:
             raise DamagedError(f"{path}: its fingerprint does not match its content; the file was altered")
         return codebook
-
-
-def is_linked_for(assignment: str, words: int) -> bool:
-    """Return whether an assignment, as in `Codebook.train`, asks for a graph; raises InputError if it is unknown."""
-    if assignment not in ASSIGNMENTS:
-        raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")
-    return assignment == "graph" or (assignment == "auto" and words >= GRAPH_WORDS)
-
-
-def choose_words(words: int | str, descriptors: int, path: Path) -> int:
-    """Return the number of words, resolving `auto` for this number of descriptors.
-
-    Raises InputError, with the maximum and the choice of `auto`, if there are too few descriptors.
-    """
-    chosen = 1
-    while 2 * chosen * DESCRIPTORS_PER_WORD <= descriptors and 2 * chosen <= MAX_WORDS:
-        chosen *= 2
-    if words == "auto":
-        return chosen
-    if not isinstance(words, int) or words < 1:
-        raise InputError(f"words is {words!r}; give a whole number of 1 or more, or auto")
-    if words > 1 and words * LEAST_PER_WORD > descriptors:
-        raise InputError(
-            f"{path}: {descriptors} descriptors are too few for {words} words, which need at least {LEAST_PER_WORD} "
-            f"each; give at most {max(1, descriptors // LEAST_PER_WORD)}, or auto, which takes {chosen}"
-        )
-    return words

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from asmk_engine import threads
-from asmk_engine.errors import DamagedError
+from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.kernels.graph import BLOCK, LARGEST, quantise, reach, search, thin
 
 BEAM = 72  # candidates kept during a search: more give a higher recall and take longer
@@ -30,6 +30,8 @@ COVERED, MARGIN = 0.999, 1.25
 ROWS = 64  # queries per task
 LINE = 64
 GRAPH_ARRAYS = ("graph_neighbours", "graph_entries")
+ASSIGNMENTS = ("auto", "exact", "graph")
+GRAPH_WORDS = 16_384  # `auto` uses the graph from this number of words on: 4 times as fast there, 10 times at 65 536
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +193,13 @@ def _completed(navigator: Navigator, centroids: np.ndarray, candidates: int) -> 
             added.append(word)
         reach(neighbours, int(word), reached, queue)
     return Graph(neighbours, np.concatenate([entries, np.array(added, np.int32)]))
+
+
+def is_linked_for(assignment: str, words: int) -> bool:
+    """Return whether an assignment, as in `Codebook.train`, asks for a graph; raises InputError if it is unknown."""
+    if assignment not in ASSIGNMENTS:
+        raise InputError(f"assignment {assignment!r} is unknown; choose {', '.join(ASSIGNMENTS)}")
+    return assignment == "graph" or (assignment == "auto" and words >= GRAPH_WORDS)
 
 
 def arrays_of_graph(assignment: str, where: object) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Uniform sampling of the descriptors of a feature set, in one pass and bounded memory."""
+"""Uniform sampling of the descriptors of a source of features, in one pass and bounded memory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from asmk_engine.codebooks.recall import HELD_OUT_SHARE
 from asmk_engine.errors import InputError
-from asmk_engine.features import FeatureSet
+from asmk_engine.features import FeatureSource, label
 from asmk_engine.iteration import Progress
 
 
 def sample_descriptors(
-    features: FeatureSet, count: int, rng: np.random.Generator, progress: Progress | None = None
+    features: FeatureSource, count: int, rng: np.random.Generator, progress: Progress | None = None
 ) -> np.ndarray:
     """Draw `count` descriptors uniformly without replacement; all of them if there are no more.
 
@@ -26,7 +26,7 @@ def sample_descriptors(
 
 
 def sample_and_hold_out(
-    features: FeatureSet, count: int, apart: int, rng: np.random.Generator, progress: Progress | None = None
+    features: FeatureSource, count: int, apart: int, rng: np.random.Generator, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw `count` descriptors as `sample_descriptors` does, and up to `apart` of the others.
 
@@ -37,7 +37,7 @@ def sample_and_hold_out(
     """
     total = sum(features.count(name) for name in features.names)
     if total == 0:
-        raise InputError(f"{features.path}: no image has a feature; a codebook needs photographs with some texture")
+        raise InputError(f"{label(features)}: no image has a feature; a codebook needs photographs with some texture")
     apart = min(apart, total // HELD_OUT_SHARE)
     places = _draw(total, min(count, total - apart), rng)
     others = _draw(total - len(places), apart, rng)
@@ -52,7 +52,7 @@ def _draw(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _read(
-    features: FeatureSet, wanted: tuple[np.ndarray, np.ndarray], progress: Progress | None
+    features: FeatureSource, wanted: tuple[np.ndarray, np.ndarray], progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read the descriptors at two lists of increasing places, numbered over all images in the order of the names."""
     names = features.names

@@ -11,17 +11,17 @@ import pytest
 
 import naive_descriptors as naive
 from asmk_engine.errors import DependencyError, FormatError, InputError, MismatchError
-from asmk_engine.features import Features, FeatureSet, Source
-from asmk_engine.flat import Codec, CodecOptions, Expansion, GlobalIndex, GlobalSearcher
-from asmk_engine.flat.augmentation import augment
-from asmk_engine.flat.codec_training import train_codec, train_on
-from asmk_engine.flat.concatenation import (
+from asmk_engine.extractors.concatenation import (
     ConcatenatedExtractor,
-    concatenate,
     concatenated_extractor,
     concatenated_recipe,
     joined,
 )
+from asmk_engine.features import Features, FeatureSet, Source
+from asmk_engine.flat import Codec, CodecOptions, Expansion, GlobalIndex, GlobalSearcher
+from asmk_engine.flat.augmentation import augment
+from asmk_engine.flat.codec_training import train_codec, train_on
+from asmk_engine.flat.concatenation import concatenate
 from asmk_engine.flat.cuda import CudaScores
 from asmk_engine.flat.products import rounding_margin
 from asmk_engine.flat.search import _cuda_scores
@@ -370,7 +370,7 @@ def test_the_network_of_a_part_is_told_by_its_sha256(tmp_path: Path, monkeypatch
     right = hashlib.sha256(b"b.safetensors").hexdigest()
     parts = [Recipe("gem", {}, right), Recipe("spoc", {}, "00" * 32), Recipe("mac")]
     asked: list[object] = []
-    made = "asmk_engine.flat.concatenation.extractor_from_recipe"
+    made = "asmk_engine.extractors.concatenation.extractor_from_recipe"
     monkeypatch.setattr(made, lambda part, network, device: asked.append((part, network)))
     concatenated_extractor(concatenated_recipe(parts, [1.0, 1.0, 1.0]), files)
     assert asked == [(parts[0], files[1]), (parts[1], None), (parts[2], None)]

@@ -16,13 +16,19 @@ PUBLIC = [
     "AsmkError",
     "Codebook",
     "FeatureSet",
+    "FeatureSource",
     "Features",
+    "GlobalIndex",
+    "GlobalSearcher",
     "Hit",
     "Index",
     "Searcher",
     "SelectiveMatch",
+    "Signature",
     "load_extractor",
     "register_extractor",
+    "scores",
+    "similarity",
 ]
 
 

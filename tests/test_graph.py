@@ -253,7 +253,7 @@ def test_assignment_is_chosen_by_name_or_by_the_number_of_words(
     features = write_features(tmp_path / "f", random_images(40, DIM, features=40))
     assert Codebook.train(features, 8, rounds=1).assignment == "exact"
     assert Codebook.train(features, 8, rounds=1, assignment="graph").assignment == "graph"
-    monkeypatch.setattr("asmk_engine.codebooks.codebook.GRAPH_WORDS", 8)
+    monkeypatch.setattr("asmk_engine.codebooks.graph.GRAPH_WORDS", 8)
     assert Codebook.train(features, 8, rounds=1).assignment == "graph"
     assert Codebook.train(features, 8, rounds=1, assignment="exact").assignment == "exact"
     assert Codebook.train(features, 7, rounds=1).assignment == "exact"

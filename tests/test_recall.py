@@ -124,7 +124,7 @@ def test_the_beam_does_not_depend_on_the_threads() -> None:
 
 
 def test_where_no_beam_finds_enough_auto_compares_with_all_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asmk_engine.codebooks.codebook.GRAPH_WORDS", 1000)
+    monkeypatch.setattr("asmk_engine.codebooks.graph.GRAPH_WORDS", 1000)
     centroids, descriptors = uniform(3000, 64)
     stated = plain(centroids).with_assignment("graph", descriptors)
     assert stated.assignment == "graph" and stated.graph.beam == BEAM and stated.graph.spread == SPREADS[-1]
@@ -209,7 +209,7 @@ def test_training_holds_out_only_for_a_graph_and_learns_the_same_words(features:
 
 
 def test_training_gives_a_graph_up_that_finds_too_little(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asmk_engine.codebooks.codebook.GRAPH_WORDS", 8)
+    monkeypatch.setattr("asmk_engine.codebooks.graph.GRAPH_WORDS", 8)
     monkeypatch.setattr("asmk_engine.codebooks.recall.LEAST_AT_1", 1.01)
     given_up = Codebook.train(features, 16, rounds=1)
     assert given_up.assignment == "exact" and given_up.graph_recall is not None

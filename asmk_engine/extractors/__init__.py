@@ -122,6 +122,11 @@ def extractor_from_recipe(recipe: Recipe, network: Path | None = None, device: s
             f"features of [{recipe}] were made by another program and cannot be extracted here; query with names of "
             "indexed images, or with that program's features of the queries: `asmk-engine import` and --features"
         )
+    if recipe.is_of_arrays:
+        raise InputError(
+            f"descriptors of [{recipe}] were given as arrays and cannot be extracted here; query with arrays, as "
+            "`Features.from_descriptors` takes them"
+        )
     try:
         if recipe.extractor not in EXTRACTORS:
             return _custom_from_recipe(recipe, network, device)

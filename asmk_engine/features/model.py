@@ -38,6 +38,60 @@ class Features:
     def __len__(self) -> int:
         return len(self.descriptors)
 
+    @classmethod
+    def from_descriptors(
+        cls,
+        descriptors: np.ndarray,
+        keypoints: np.ndarray | None = None,
+        scores: np.ndarray | None = None,
+        image_size: tuple[int, int] = (0, 0),
+    ) -> Features:
+        """Make features of arrays; float16 and float32 arrays are not copied.
+
+        Parameters
+        ----------
+        descriptors : numpy.ndarray
+            Shape [n, D], float16, float32 or float64, which becomes float32.
+        keypoints : numpy.ndarray, optional
+            Shape [n, 2] or [n, 3]: x, y and scale in pixels; the scale is 0 if missing. All 0 by default.
+        scores : numpy.ndarray, optional
+            Shape [n]; the features are sorted by them, strongest first, equal ones in the given order. All 1 by
+            default.
+        image_size : tuple of int, default (0, 0)
+            Width and height of the image in pixels; (0, 0) if unknown.
+
+        Returns
+        -------
+        Features
+
+        Raises
+        ------
+        InputError
+            If an array has another shape, is not of floating-point numbers, or holds a NaN or an infinity.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from asmk_engine import Features
+        >>> len(Features.from_descriptors(np.eye(4)))
+        4
+        """
+        matrix = float_matrix(descriptors, "descriptors")
+        count = len(matrix)
+        points = np.zeros((count, 3), np.float32)
+        if keypoints is not None:
+            given = float_matrix(keypoints, "keypoints")
+            if given.shape not in ((count, 2), (count, 3)):
+                raise InputError(f"keypoints are {given.shape}; expected ({count}, 2) or ({count}, 3)")
+            points[:, : given.shape[1]] = given
+        if scores is None:
+            return cls(matrix, points, np.ones(count, np.float32), image_size)
+        strengths = _floats(scores, "scores").astype(np.float32)
+        if strengths.shape != (count,):
+            raise InputError(f"scores are {strengths.shape}; expected ({count},)")
+        order = np.argsort(-strengths, kind="stable")
+        return cls(matrix[order], points[order], strengths[order], image_size)
+
     def strongest(self, count: int) -> Features:
         """Return the strongest features.
 
@@ -66,6 +120,33 @@ class Source:
     size: int
     mtime: int
     fingerprint: int
+
+
+def float_matrix(given: object, what: str) -> np.ndarray:
+    """Return a matrix [n, D] of finite float16 or float32 numbers; float64 becomes float32, others are not copied.
+
+    Raises InputError, which calls the matrix `what`, for anything else.
+    """
+    array = _floats(given, what)
+    if array.ndim != 2 or not array.shape[1]:
+        raise InputError(f"{what}: found {array.dtype} {array.shape}; expected a matrix [n, D]")
+    return array
+
+
+def _floats(given: object, what: str) -> np.ndarray:
+    """Return an array of finite float16 or float32 numbers; raises InputError as `float_matrix`."""
+    try:
+        array = np.asarray(given)
+    except Exception as error:  # an object may refuse in any way, such as a tensor on a GPU
+        raise InputError(f"{what}: no array can be made of it ({' '.join(str(error).split())[:150]})") from None
+    if array.dtype.kind != "f":
+        raise InputError(f"{what}: found {array.dtype} {array.shape}; expected float16, float32 or float64")
+    if array.dtype not in (np.float16, np.float32):
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise InputError(f"{what}: a value is NaN, infinite, or too large for float32; every value must be finite")
+    return array
 
 
 def fingerprint_bytes(*chunks: bytes | memoryview) -> int:

@@ -12,17 +12,9 @@ import numpy as np
 from asmk_engine.errors import FormatError, MismatchError, NotFoundError
 from asmk_engine.features.model import Features, Source
 from asmk_engine.features.parts import OpenedPart, Part, images_of_part, part_names, read_features, read_part, root_of
+from asmk_engine.features.source import Identities
 from asmk_engine.images.roots import UNKNOWN, Root
 from asmk_engine.recipes import Recipe
-
-
-@dataclass(frozen=True)
-class Identities:
-    """The identities of some images: fingerprints [n] uint64, and numbers [n] in a table of roots, 0 for unknown."""
-
-    fingerprints: np.ndarray
-    roots: tuple[Root, ...]
-    numbers: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -246,6 +238,9 @@ class FeatureSet:
     def names(self) -> list[str]:
         """The names of the images (list of str), in byte order."""
         return sorted(self._places, key=str.encode)
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     def __len__(self) -> int:
         return len(self._places)

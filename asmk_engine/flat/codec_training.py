@@ -10,28 +10,41 @@ import numpy as np
 from asmk_engine.codebooks.sample import sample_descriptors
 from asmk_engine.codebooks.whitening import learn_whitening
 from asmk_engine.errors import DependencyError, InputError, MismatchError
-from asmk_engine.features import FeatureSet
+from asmk_engine.features import ArrayFeatures, FeatureSource, descriptor_count, label, recipe_of_arrays
 from asmk_engine.flat.codec import CENTROIDS, Codec, CodecOptions
 from asmk_engine.iteration import Progress
-from asmk_engine.recipes import Recipe
+from asmk_engine.recipes import GLOBAL_ARRAYS, Recipe
 from asmk_engine.threads import call_library
 
 SAMPLE = 100_000
 ROUNDS = 25
 
 
-def train_codec(features: FeatureSet, options: CodecOptions, progress: Progress | None = None) -> Codec:
+def train_codec(
+    features: FeatureSource | np.ndarray,
+    options: CodecOptions,
+    progress: Progress | None = None,
+    *,
+    recipe: Recipe | str | None = None,
+) -> Codec:
     """Make a codec for the descriptors of a feature set, trained on a sample of them if the options require it.
+
+    features  a source of global descriptors, or a matrix [n, D0] of them
+    recipe    recipe of a matrix, or its name, as for `GlobalIndex.add_matrix`
 
     Raises InputError for too few descriptors, MismatchError for options that do not fit their dimension, and
     DependencyError if `pq` is given and faiss is not installed.
 
     progress  receives (done, total) in images while the sample is drawn
     """
+    if isinstance(features, np.ndarray):
+        features = ArrayFeatures.of_matrix(None, features, recipe_of_arrays(recipe, GLOBAL_ARRAYS))
+    elif recipe is not None:
+        raise InputError(f"{label(features)}: has its own recipe [{features.recipe}]; leave out the one for a matrix")
     check_global(features)
     if not options.is_trained:
         return Codec(features.recipe, features.dim, options.precision)
-    check_trainable(options, features.dim, features.descriptor_count, str(features.path))
+    check_trainable(options, features.dim, descriptor_count(features), label(features))
     sample = sample_descriptors(features, SAMPLE, np.random.default_rng(options.seed), progress)
     return train_on(sample, features.recipe, options)
 
@@ -51,11 +64,11 @@ def train_on(sample: np.ndarray, recipe: Recipe, options: CodecOptions) -> Codec
     return replace(codec, precision=options.precision)
 
 
-def check_global(features: FeatureSet) -> None:
-    """Raise MismatchError unless a feature set holds global descriptors."""
+def check_global(features: FeatureSource) -> None:
+    """Raise MismatchError unless a source holds global descriptors."""
     if not features.recipe.is_global:
         raise MismatchError(
-            f"{features.path}: features of [{features.recipe}], with many descriptors per image; expected global "
+            f"{label(features)}: features of [{features.recipe}], with many descriptors per image; expected global "
             "descriptors, one per image, such as those of `asmk-engine extract --extractor gem`"
         )
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.features import Features, FeatureSet
+from asmk_engine.features import (
+    ArrayFeatures,
+    Features,
+    FeatureSource,
+    NamedArrays,
+    label,
+    recipe_of_arrays,
+    source_of_images,
+)
 from asmk_engine.flat.codec import Codec
 from asmk_engine.flat.segment import (
     CHUNK_BYTES,
@@ -21,9 +29,10 @@ from asmk_engine.flat.segment import (
 from asmk_engine.flat.snapshot import GlobalSnapshot, map_global_snapshot, write_codec
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.base import Collection, Facts
-from asmk_engine.indexes.creation import make_empty
+from asmk_engine.indexes.creation import in_temporary_folder, make_empty
 from asmk_engine.indexes.manifest import GLOBAL_KIND, Manifest, Written
 from asmk_engine.iteration import Progress, counted
+from asmk_engine.recipes import GLOBAL_ARRAYS, Recipe
 
 # A segment is written and committed when this many bytes of vectors are in memory.
 SEGMENT_BYTES = 256 << 20
@@ -31,19 +40,66 @@ BATCH_SIZE = 256  # images encoded by the codec at a time
 
 
 class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
-    """A persistent index of one vector per image; see `create`, `open`, `add`, `delete` and `merge`."""
+    """A persistent index of one vector per image; see `create`, `open`, `add`, `delete` and `merge`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from asmk_engine import GlobalIndex, GlobalSearcher
+    >>> vectors = np.random.default_rng(0).normal(size=(100, 16))
+    >>> index = GlobalIndex.in_memory(16)
+    >>> index.add_matrix([f"image {number}" for number in range(100)], vectors).added
+    100
+    >>> names, scores = GlobalSearcher(index).search_matrix(vectors[:2], top=1)
+    >>> names.tolist()
+    [['image 0'], ['image 1']]
+    """
 
     kind = GLOBAL_KIND
     small_segment = 1 << 12
     merge_chunk = CHUNK_BYTES
 
     @classmethod
-    def create(cls, path: Path | str, codec: Codec, network: Path | None = None) -> GlobalIndex:
-        """Make an empty index in a new or empty folder; raises InputError if the path is taken.
+    def create(cls, path: Path | str, codec: Codec | int, network: Path | None = None) -> GlobalIndex:
+        """Create an empty index in a new or empty folder.
 
-        network  the file of the network that makes the descriptors, copied into the index; as for `Index.create`
+        Parameters
+        ----------
+        path : path-like
+            The folder of the index.
+        codec : Codec or int
+            How vectors are transformed and stored; a number is the dimension of arrays, stored in single precision.
+        network : Path, optional
+            The file of the network that makes the descriptors, which is copied into the index.
+
+        Returns
+        -------
+        GlobalIndex
+
+        Raises
+        ------
+        InputError
+            If the path is a file or a folder that is not empty.
+        MismatchError
+            If the dimension is not from 1 to 65 536.
         """
-        return cls(make_empty(path, cls.kind, lambda folder: write_codec(folder, codec), network))
+        used = codec if isinstance(codec, Codec) else Codec(recipe_of_arrays(None, GLOBAL_ARRAYS), int(codec))
+        return cls(make_empty(path, cls.kind, lambda folder: write_codec(folder, used), network))
+
+    @classmethod
+    def in_memory(cls, codec: Codec | int) -> GlobalIndex:
+        """Create an empty temporary index, in a folder that is removed as that of `Index.in_memory`.
+
+        Parameters
+        ----------
+        codec : Codec or int
+            As for `create`.
+
+        Returns
+        -------
+        GlobalIndex
+        """
+        return in_temporary_folder(lambda path: cls.create(path, codec))
 
     @property
     def codec(self) -> Codec:
@@ -52,22 +108,63 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
 
     def add(
         self,
-        features: FeatureSet,
+        features: FeatureSource | NamedArrays,
         *,
+        recipe: Recipe | str | None = None,
         existing: str = "refuse",
         prune: bool = False,
         remove: Iterable[str] = (),
         segment_bytes: int = SEGMENT_BYTES,
         on_image: Progress | None = None,
     ) -> AddSummary:
-        """Add the images of a feature set of global descriptors; options and commits as for `Index.add`.
+        """Add the images of a feature set of global descriptors, or arrays [1, D0]; options as for `Index.add`.
 
         Raises InputError if an image does not have exactly one descriptor or the vectors of the index are augmented,
         and MismatchError if recipe or dimension differ from those of the codec; then nothing is changed.
 
         segment_bytes  size of the vectors in memory at which a segment is written and committed
         """
-        return self._add(features, existing, prune, remove, segment_bytes, on_image)
+        source = source_of_images(features, recipe, GLOBAL_ARRAYS, self.codec.input_dim)
+        return self._add(source, existing, prune, remove, segment_bytes, on_image)
+
+    def add_matrix(
+        self,
+        names: Sequence[str],
+        matrix: np.ndarray,
+        *,
+        recipe: Recipe | str | None = None,
+        existing: str = "refuse",
+        segment_bytes: int = SEGMENT_BYTES,
+        on_image: Progress | None = None,
+    ) -> AddSummary:
+        """Add images by the rows of a matrix.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names of the images, each once.
+        matrix : ndarray of shape (n, D0), float16, float32 or float64
+            One descriptor for each image, as the codec expects them; they need not be normalised.
+        recipe : Recipe or str, optional
+            Recipe of the descriptors, or its name; `index.recipe` asserts that they were made exactly as the others.
+        existing, segment_bytes, on_image
+            As for `add`.
+
+        Returns
+        -------
+        AddSummary
+            Numbers and names of images by what was done.
+
+        Raises
+        ------
+        InputError
+            If a name is given twice or is already in the index, if there is not one name for each row, or if the matrix
+            is not of finite floating-point numbers; nothing is changed.
+        MismatchError
+            If recipe or dimension differ from those of the codec; nothing is changed.
+        """
+        source = ArrayFeatures.of_matrix(names, matrix, recipe_of_arrays(recipe, GLOBAL_ARRAYS))
+        return self._add(source, existing, False, (), segment_bytes, on_image)
 
     def add_vectors(self, contents: VectorContents) -> None:
         """Add vectors encoded by this codec as one segment.
@@ -92,11 +189,11 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
     def _map(self, manifest: Manifest, known: GlobalSnapshot | None) -> GlobalSnapshot:
         return map_global_snapshot(self._folder, manifest, known)
 
-    def _check_fits(self, features: FeatureSet) -> None:
+    def _check_fits(self, features: FeatureSource) -> None:
         check_fits(features, self.codec, self.path)
 
     def _batches(
-        self, features: FeatureSet, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
+        self, features: FeatureSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
     ) -> Iterator[VectorContents]:
         _check_single(features, wanted)
         images = counted(features.images(wanted), len(wanted), on_image)
@@ -122,16 +219,18 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
         return merge_global_segments(self._folder, name, joined, chunk)
 
 
-def check_fits(features: FeatureSet, codec: Codec, path: Path) -> None:
+def check_fits(features: FeatureSource, codec: Codec, path: Path) -> None:
     """Raise MismatchError or InputError unless the descriptors can be added to the index at `path`."""
     if features.recipe != codec.recipe:
+        cure = "extract with the same options, or make another index"
+        if features.recipe.is_of_arrays:
+            cure = "give the recipe of the index if they were made in exactly this way, else make another index"
         raise MismatchError(
-            f"{features.path}: descriptors of [{features.recipe}], but {path} is for [{codec.recipe}]; "
-            "extract with the same options, or make another index"
+            f"{label(features)}: descriptors of [{features.recipe}], but {path} is for [{codec.recipe}]; {cure}"
         )
     if features.dim != codec.input_dim:
         raise MismatchError(
-            f"{features.path}: descriptors have {features.dim} dimensions, the codec of {path} was made for "
+            f"{label(features)}: descriptors have {features.dim} dimensions, the codec of {path} was made for "
             f"{codec.input_dim}; make another index for these descriptors"
         )
     if codec.augmentation is not None:
@@ -147,10 +246,10 @@ def _contents(names: Sequence[str], vectors: np.ndarray, facts: Facts) -> Vector
     return VectorContents(encoded, np.array(prints, np.uint64), vectors, np.array(roots, np.uint32))
 
 
-def _check_single(features: FeatureSet, names: Sequence[str]) -> None:
+def _check_single(features: FeatureSource, names: Sequence[str]) -> None:
     for name in names:
         if (count := features.count(name)) != 1:
             raise InputError(
-                f"{features.path}: {name!r} has {count} descriptors, a global index takes exactly one per image; "
+                f"{label(features)}: {name!r} has {count} descriptors, a global index takes exactly one per image; "
                 "extract it again with a global extractor"
             )

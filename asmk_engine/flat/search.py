@@ -6,18 +6,20 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.features import Features
+from asmk_engine.features import Features, float_matrix
 from asmk_engine.flat.index import GlobalIndex
 from asmk_engine.flat.nearest import all_scores, nearest
 from asmk_engine.flat.products import VectorScores, scores_for
 from asmk_engine.flat.snapshot import GlobalSnapshot
+from asmk_engine.indexes.answers import decoded
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.ranking import BestImages, Part
-from asmk_engine.indexes.searcher import IndexSearcher
+from asmk_engine.indexes.searcher import IndexSearcher, check_top
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -54,15 +56,44 @@ class Expansion:
         return np.asarray(total / length if length else total, np.float32)
 
 
-class GlobalSearcher(IndexSearcher[GlobalSnapshot, Features]):
-    """Ranks the images of a global index or a joint index for queries, which are features with exactly one descriptor.
+class RankedMatrix(NamedTuple):
+    """The best images of several queries, best first.
 
+    Attributes
+    ----------
+    names : ndarray of shape (q, k), str objects
+        Names of the images.
+    scores : ndarray of shape (q, k), float64
+        Their similarities to the queries.
+    """
+
+    names: np.ndarray
+    scores: np.ndarray
+
+
+class GlobalSearcher(IndexSearcher[GlobalSnapshot, Features]):
+    """Ranks the images of a global index or a joint index for photographs, or features with exactly one descriptor.
+
+    Parameters
+    ----------
+    index : GlobalIndex or JointIndex
+        The index to search.
+    expansion : Expansion, optional
+        Expand each query by its nearest images and search again; not by default.
+    device : {"auto", "cpu", "cuda"}, default "auto"
+        Device of the matrix products; `auto` is CUDA if available.
+    threads : int, optional
+        Threads of a search, except in matrix products; all available by default.
+
+    Raises
+    ------
+    InputError
+        If the device is unknown.
+
+    Notes
+    -----
     Scores are cosines, or estimates of them for quantised vectors; images with a score of 0 or less are also returned.
     A search runs on the current commit of `index`. Results depend neither on the device nor on the threads.
-
-    expansion  expand each query by its nearest images and search again; None for no expansion
-    device     device of the matrix products: `cuda`, `cpu`, or `auto` for CUDA if available
-    threads    threads of a search, except in matrix products; all available by default
     """
 
     group_size = 64
@@ -94,6 +125,45 @@ class GlobalSearcher(IndexSearcher[GlobalSnapshot, Features]):
         snapshot, count = snapshot or self.index.snapshot, self._count(threads)
         return nearest(snapshot, self._scores(snapshot, vectors), len(vectors), top, count) if len(vectors) else []
 
+    def search_matrix(self, queries: np.ndarray, top: int | None = 10, *, threads: int | None = None) -> RankedMatrix:
+        """Find the best images for the rows of a matrix.
+
+        Parameters
+        ----------
+        queries : ndarray of shape (q, D0), float16, float32 or float64
+            One descriptor for each query, as the codec expects them; they need not be normalised.
+        top : int or None, default 10
+            Number of images, all if None.
+        threads : int, optional
+            Replaces the `threads` of the searcher.
+
+        Returns
+        -------
+        RankedMatrix
+            A tuple of `names` of shape (q, k), str objects, and `scores` of shape (q, k), float64, where k is `top`, or
+            the number of images if there are fewer. Each row is what `search` finds for this query.
+
+        Raises
+        ------
+        InputError
+            If `top` is less than 1, or the matrix is not of finite floating-point numbers.
+        MismatchError
+            If the dimension differs from that of the codec.
+        """
+        check_top(top)
+        matrix, snapshot, count = float_matrix(queries, "the queries"), self.index.snapshot, self._count(threads)
+        size = self.group_size if top is not None else 1
+        best = [
+            found
+            for begin in range(0, len(matrix), size)
+            for found in self._nearest_of(snapshot, matrix[begin : begin + size], top, count)
+        ]
+        kept = snapshot.images if top is None else min(top, snapshot.images)
+        names, scores = np.empty((len(matrix), kept), object), np.empty((len(matrix), kept))
+        for row, found in enumerate(best):
+            names[row], scores[row] = [decoded(name) for name in found.names], found.scores
+        return RankedMatrix(names, scores)
+
     def _scores(self, snapshot: GlobalSnapshot, vectors: np.ndarray) -> VectorScores:
         codec = snapshot.encoder
         if codec.centroids is None and (on_cuda := _cuda_scores(self._device)) is not None:
@@ -103,15 +173,20 @@ class GlobalSearcher(IndexSearcher[GlobalSnapshot, Features]):
     def _best(
         self, snapshot: GlobalSnapshot, queries: Sequence[Features], top: int | None, count: int
     ) -> list[BestImages]:
-        vectors = self._vectors(snapshot, queries, count)
-        return self.nearest(vectors, top, snapshot=snapshot, threads=count)
+        return self._nearest_of(snapshot, np.concatenate([_descriptor(query) for query in queries]), top, count)
+
+    def _nearest_of(
+        self, snapshot: GlobalSnapshot, descriptors: np.ndarray, top: int | None, count: int
+    ) -> list[BestImages]:
+        return self.nearest(self._vectors(snapshot, descriptors, count), top, snapshot=snapshot, threads=count)
 
     def _all(self, snapshot: GlobalSnapshot, query: Features, count: int) -> list[Part]:
-        return all_scores(snapshot, self._scores(snapshot, self._vectors(snapshot, [query], count)), count)
+        vectors = self._vectors(snapshot, _descriptor(query), count)
+        return all_scores(snapshot, self._scores(snapshot, vectors), count)
 
-    def _vectors(self, snapshot: GlobalSnapshot, queries: Sequence[Features], count: int) -> np.ndarray:
-        """Transform the queries by the codec and expand them if configured, [q, D] float32."""
-        vectors = snapshot.encoder.apply(np.concatenate([_descriptor(query) for query in queries]))
+    def _vectors(self, snapshot: GlobalSnapshot, descriptors: np.ndarray, count: int) -> np.ndarray:
+        """Transform descriptors [q, D0] by the codec and expand them if configured, [q, D] float32."""
+        vectors = snapshot.encoder.apply(descriptors)
         if self.expansion is None:
             return vectors
         found = self.nearest(vectors, self.expansion.neighbours, snapshot=snapshot, threads=count)

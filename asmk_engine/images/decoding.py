@@ -91,6 +91,25 @@ def view_image(image: PathLike | np.ndarray, max_side: int, box: Box | None = No
     return View(shrunk, size, (x1, y1), ((x2 - x1) / width, (y2 - y1) / height))
 
 
+def pixels_of_image(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an image of Pillow as those of a file: upright [H, W, 3] uint8, RGB.
+
+    Transparent parts become white; of a deep image, what Pillow keeps is used. Raises InputError for an image that
+    cannot be decoded, is wholly transparent, or is larger than MAX_PIXELS.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large("the image", image.width * image.height)
+    try:
+        with _QUIET:
+            image.load()
+            return rgb_of_image(image, TURNS.get(_orientation(image), UPRIGHT))
+    except UnusableImageError as error:
+        raise InputError(f"the image: {error}") from None
+    except Exception as error:  # it may be of a damaged file, or closed
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        raise InputError(f"the image cannot be decoded ({reason}); open it again from a complete file") from None
+
+
 def _check_pixels(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
         found = f"{image.dtype} {image.shape}"
@@ -274,12 +293,12 @@ def _opened(path: Path) -> BinaryIO:
 
 def _refuse_large(size: Size, request: _DecodingRequest) -> None:
     if size[0] * size[1] > MAX_PIXELS:
-        raise _too_large(request.path, size[0] * size[1])
+        raise _too_large(shown(request.path), size[0] * size[1])
 
 
-def _too_large(path: Path, pixels: int) -> InputError:
+def _too_large(where: str, pixels: int) -> InputError:
     found, limit = f"{pixels / 1e6:.4g} megapixels", f"{MAX_PIXELS / 1e6:.4g}"
-    return InputError(f"{shown(path)}: {found}, the limit is {limit}; make the image smaller")
+    return InputError(f"{where}: {found}, the limit is {limit}; make the image smaller")
 
 
 def _unreadable(file: BinaryIO, request: _DecodingRequest, error: Exception) -> AsmkError:
@@ -287,7 +306,7 @@ def _unreadable(file: BinaryIO, request: _DecodingRequest, error: Exception) -> 
     text = " ".join(str(error).split())[:150]
     if isinstance(error, Image.DecompressionBombError):
         count = re.search(r"(\d+) pixels", text)
-        return _too_large(request.path, int(count[1]) if count else MAX_PIXELS)
+        return _too_large(shown(request.path), int(count[1]) if count else MAX_PIXELS)
     if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not the decoder
         return _unread(request.path, error)
     if isinstance(error, MemoryError):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.extraction.intake import is_elsewhere
-from asmk_engine.features import FeatureSet
+from asmk_engine.features import IdentifiedSource
 from asmk_engine.images.roots import Root, is_other
 from asmk_engine.indexes.snapshot import Commit
 
@@ -72,13 +72,13 @@ class AdditionPlan:
         return AddSummary(*counts, tuple(self.changed), tuple(self.taken), self.same, self.duplicates)
 
 
-def plan_addition(view: View, features: FeatureSet, existing: str, removed: Iterable[str]) -> AdditionPlan:
-    """Plan the action for each image of a feature set.
+def plan_addition(view: View, features: IdentifiedSource, existing: str, removed: Iterable[str]) -> AdditionPlan:
+    """Plan the action for each image of a source of features.
 
     existing  `skip`, `update` or `replace`, see `Index.add`
     removed   names of the images to be removed
     """
-    names = features.names
+    names = list(features.names)
     known = view.find_all(names)
     plan = AdditionPlan(removed=list(removed))
     if existing == "replace":
@@ -90,7 +90,7 @@ def plan_addition(view: View, features: FeatureSet, existing: str, removed: Iter
 
 
 def _compare(
-    plan: AdditionPlan, view: View, features: FeatureSet, known: dict[str, tuple[int, int]], existing: str
+    plan: AdditionPlan, view: View, features: IdentifiedSource, known: dict[str, tuple[int, int]], existing: str
 ) -> None:
     """Plan the names that the index has; arrays find the unchanged ones at once, usually nearly all of them."""
     there, found = view.identities(list(known.values())), features.identities(list(known))
@@ -106,7 +106,7 @@ def _compare(
 
 
 def _decide(
-    plan: AdditionPlan, name: str, known: Root, is_same: bool, view: View, features: FeatureSet, existing: str
+    plan: AdditionPlan, name: str, known: Root, is_same: bool, view: View, features: IdentifiedSource, existing: str
 ) -> None:
     root = features.root(name)
     if is_same:
@@ -121,7 +121,7 @@ def _decide(
         (plan.taken if is_other(known, root, name) else plan.changed).append(name)
 
 
-def _twin(view: View, features: FeatureSet, name: str) -> str | None:
+def _twin(view: View, features: IdentifiedSource, name: str) -> str | None:
     """Return another name under which the index has the same file with the same content, or None."""
     file, fingerprint = features.root(name).file(name), features.source(name).fingerprint
     names = (root.name(file) for root in view.manifest.roots) if file is not None else ()
@@ -132,7 +132,7 @@ def _twin(view: View, features: FeatureSet, name: str) -> str | None:
     return None
 
 
-def _place_new(plan: AdditionPlan, view: View, features: FeatureSet, new: Sequence[str]) -> None:
+def _place_new(plan: AdditionPlan, view: View, features: IdentifiedSource, new: Sequence[str]) -> None:
     """Separate new images from files indexed under another name, and record equal contents."""
     prints = {name: print_of(features, name) for name in new}
     there = _by_fingerprint(view, np.array([value for value in prints.values() if value], np.uint64), plan.removed)
@@ -150,7 +150,7 @@ def _place_new(plan: AdditionPlan, view: View, features: FeatureSet, new: Sequen
         first.setdefault(value, name)
 
 
-def print_of(features: FeatureSet, name: str) -> int:
+def print_of(features: IdentifiedSource, name: str) -> int:
     """Return the content fingerprint of an image; 0 if it is meaningless, with neither a file nor a feature."""
     return features.source(name).fingerprint if features.root(name).is_known or features.count(name) else 0
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.escape import list_names
-from asmk_engine.features import FeatureSet
+from asmk_engine.features import FeatureSource, IdentifiedSource, identified
 from asmk_engine.images.roots import Root
 from asmk_engine.indexes import image_table
 from asmk_engine.indexes.additions import EXISTING, AdditionPlan, AddSummary, plan_addition
@@ -61,12 +61,12 @@ class Collection(IndexReader[View], Generic[View, Held]):
     merge_chunk: ClassVar[int]
 
     @abc.abstractmethod
-    def _check_fits(self, features: FeatureSet) -> None:
+    def _check_fits(self, features: FeatureSource) -> None:
         """Raise MismatchError or InputError unless the features can be added to this index."""
 
     @abc.abstractmethod
     def _batches(
-        self, features: FeatureSet, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
+        self, features: FeatureSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
     ) -> Iterator[Held]:
         """Yield the contents of new segments, each as soon as it fills `room`; raises InputError before the first."""
 
@@ -80,20 +80,21 @@ class Collection(IndexReader[View], Generic[View, Held]):
 
     def _add(
         self,
-        features: FeatureSet,
+        features: FeatureSource,
         existing: str,
         prune: bool,
         remove: Iterable[str],
         room: int,
         on_image: Progress | None,
     ) -> AddSummary:
-        """Add the images of a feature set, see `Index.add`; a segment is committed when it fills `room`."""
+        """Add the images of a source of features, see `Index.add`; a segment is committed when it fills `room`."""
         if existing not in EXISTING:
             raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
+        self._check_fits(features)
+        source = identified(features)
         with self._writing():
-            self._check_fits(features)
-            plan, origins = self._plan(features, existing, prune, remove), self._origins(features)
-            batches = self._batches(features, plan.wanted, _facts(features, origins), room, on_image)
+            plan, origins = self._plan(source, existing, prune, remove), self._origins(source)
+            batches = self._batches(source, plan.wanted, _facts(source, origins), room, on_image)
             last = self._commit_full(batches, len(plan.wanted), origins)
             if last is not None or self._is_due(plan, origins):
                 self._commit(last, [*_names(last), *plan.removed], origins, plan.moved)
@@ -195,11 +196,12 @@ class Collection(IndexReader[View], Generic[View, Held]):
         """Remove files that belong to no commit: leftovers of a killed writer, and replaced files."""
         self._folder.remove_leftovers(OURS, keep={entry.name for entry in self._snapshot.manifest.files()} | {*NAMES})
 
-    def _plan(self, features: FeatureSet, existing: str, prune: bool, remove: Iterable[str]) -> AdditionPlan:
+    def _plan(self, features: IdentifiedSource, existing: str, prune: bool, remove: Iterable[str]) -> AdditionPlan:
         """Plan an addition; raises InputError if a name is already in the index and `existing` is `refuse`."""
         if existing == "refuse" and (known := list(self._snapshot.find_all(features.names))):
             raise InputError(f"{self.path}: already in the index: {list_names(known)}; use skip, update or replace")
-        vanished = [name for name in self._snapshot.names() if name not in features] if prune else []
+        given = set(features.names) if prune else set()
+        vanished = [name for name in self._snapshot.names() if name not in given] if prune else []
         removed = dict.fromkeys([*vanished, *self._snapshot.find_all(remove)])
         return plan_addition(self._snapshot, features, existing, removed)
 
@@ -290,10 +292,11 @@ class Collection(IndexReader[View], Generic[View, Held]):
             number += 1
         return number
 
-    def _origins(self, features: FeatureSet) -> Origins:
+    def _origins(self, features: IdentifiedSource) -> Origins:
         """Return the manifest fields that record features and images once a set is added, the last added at the end."""
         manifest, roots = self._snapshot.manifest, features.roots()
-        sets, folders = [str(features.path.resolve())], list(dict.fromkeys(root.folder for root in roots))
+        sets = [] if features.path is None else [str(features.path.resolve())]
+        folders = list(dict.fromkeys(root.folder for root in roots))
         return {
             "features": (*(path for path in manifest.features if path not in sets), *sets),
             "images_roots": (*(root for root in manifest.images_roots if root not in folders), *folders),
@@ -320,7 +323,7 @@ def _names(contents: Named | None) -> list[str]:
     return [name.decode() for name in contents.names] if contents is not None else []
 
 
-def _facts(features: FeatureSet, origins: Origins) -> Facts:
+def _facts(features: IdentifiedSource, origins: Origins) -> Facts:
     """Return a function from a name to the fingerprint and the root number in the new manifest, 0 for no root."""
     numbers = {root: number for number, root in enumerate(origins["roots"], start=1)}
     return lambda name: (features.source(name).fingerprint, numbers.get(features.root(name), 0))

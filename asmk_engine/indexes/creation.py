@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 import uuid
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from asmk_engine.errors import InputError
 from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest
 from asmk_engine.indexes.snapshot import copy_network, map_network
-from asmk_engine.storage.folder import LOCK, TEMPORARY, Folder, WriterLock
+from asmk_engine.storage.folder import LOCK, TEMPORARY, Folder, WriterLock, storage_errors
 from asmk_engine.version import __version__
 
+IndexT = TypeVar("IndexT")
 OURS = re.compile(
     r"(?:(?:segment|deleted|moved)-\d+|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
 )
@@ -51,3 +56,28 @@ def check_vacant(folder: Folder) -> None:
     foreign = [name for name in names if name != LOCK and not OURS.fullmatch(name.removesuffix(TEMPORARY))]
     if foreign or set(names) & {*NAMES}:
         raise InputError(f"{folder.path}: the folder is not empty; open the index in it, or give another folder")
+
+
+def in_temporary_folder(create: Callable[[Path], IndexT]) -> IndexT:
+    """Create an index in a temporary folder, which is removed with the object, at the latest when the process ends.
+
+    Only the process that created it removes it, not a forked child. A process that is killed leaves it behind, below
+    the system's folder for temporary files (`TMPDIR`). Raises StorageError if no folder can be made.
+
+    create  creates the index in a folder that does not exist yet
+    """
+    with storage_errors(Path(tempfile.gettempdir()), "make a temporary folder"):
+        folder = tempfile.mkdtemp(prefix="asmk-engine-")
+    process = os.getpid()
+    try:
+        index = create(Path(folder) / "index")
+    except BaseException:
+        _remove(folder, process)
+        raise
+    weakref.finalize(index, _remove, folder, process)
+    return index
+
+
+def _remove(folder: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -8,6 +8,7 @@ and so on, so that none can be confused with an image of a database.
 from __future__ import annotations
 
 import bisect
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,9 +17,11 @@ from typing import Any, Generic, TypeVar
 
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.escape import list_names
+from asmk_engine.extractors import Extractor
 from asmk_engine.indexes.base import Collection
 from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.indexes.manifest import GLOBAL_KIND, KIND
+from asmk_engine.indexes.photographs import extractor_of
 from asmk_engine.indexes.snapshot import Commit, Identity
 from asmk_engine.recipes import Recipe
 
@@ -78,6 +81,11 @@ class JointIndex(Generic[View]):
         """The network file in the first index that contains one, or None."""
         found = (index.network for index in (*self._indexes, *self._distractors))
         return next((path for path in found if path), None)
+
+    @functools.cached_property
+    def extractor(self) -> Extractor:
+        """The extractor that describes a photograph as those of the indexes were described; see `Index.extractor`."""
+        return extractor_of(self.recipe, self.network, self.feature_places)
 
     @property
     def snapshot(self) -> View:

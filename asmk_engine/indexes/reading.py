@@ -6,13 +6,16 @@ Readers never wait for writers: a snapshot maps all files it needs when it is op
 from __future__ import annotations
 
 import abc
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from asmk_engine.extractors import Extractor
 from asmk_engine.images.roots import Root
 from asmk_engine.indexes.manifest import Manifest
+from asmk_engine.indexes.photographs import extractor_of
 from asmk_engine.indexes.snapshot import Commit, Identity, open_commit
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.folder import Folder
@@ -80,6 +83,15 @@ class IndexReader(abc.ABC, Generic[View]):
         """The network file in the index, or None; its checksums are not compared here."""
         entry = self._snapshot.manifest.network
         return self._folder.path / entry.name if entry else None
+
+    @functools.cached_property
+    def extractor(self) -> Extractor:
+        """The extractor that describes a photograph as those of the index were described, made when first used.
+
+        Raises InputError if the features were made by another program or given as arrays, and NotFoundError if the
+        weights of its network are neither in the index nor in the cache.
+        """
+        return extractor_of(self.recipe, self.network, self.feature_places)
 
     @property
     def images(self) -> int:

@@ -6,16 +6,20 @@ import abc
 import itertools
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Generic, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, overload
 
 import numpy as np
 
-from asmk_engine.errors import InputError
+from asmk_engine.errors import InputError, NotFoundError
+from asmk_engine.features import Features
+from asmk_engine.images.boxes import Box
 from asmk_engine.indexes.answers import Hit, RankedImages, decoded
+from asmk_engine.indexes.base import Collection
 from asmk_engine.indexes.joint import JointIndex
+from asmk_engine.indexes.named_images import NamedImages
 from asmk_engine.indexes.numbering import image_numbers, image_starts, name_ranks
+from asmk_engine.indexes.photographs import Photograph, described, is_photograph
 from asmk_engine.indexes.ranking import BestImages, Part, ordered
-from asmk_engine.indexes.reading import IndexReader
 from asmk_engine.indexes.snapshot import Commit
 from asmk_engine.threads import thread_count
 
@@ -27,37 +31,55 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
     """Ranks the images of an index or a joint index for a query; a subclass implements `_best` and `_all`.
 
     group_size  number of queries that are scored together
-    kinds     types of a query
+    kinds       types of a query besides photographs
     """
 
     group_size: ClassVar[int]
     kinds: ClassVar[tuple[type, ...]]
 
-    def __init__(self, index: IndexReader[View] | JointIndex[View], threads: int | None) -> None:
+    def __init__(self, index: Collection[View, Any] | JointIndex[View], threads: int | None) -> None:
         self.index = index
         self._requested_threads = threads
         self._name_ranks: weakref.WeakKeyDictionary[View, np.ndarray] = weakref.WeakKeyDictionary()
+        self._named: weakref.WeakKeyDictionary[View, NamedImages] = weakref.WeakKeyDictionary()
         self._count(None)
 
     @overload
-    def search(self, query: QueryT, top: int | None = 10, *, threads: int | None = None) -> list[Hit]: ...
+    def search(
+        self, query: QueryT | Photograph, top: int | None = 10, *, box: Box | None = None, threads: int | None = None
+    ) -> list[Hit]: ...
 
     @overload
     def search(
-        self, query: Iterable[QueryT], top: int | None = 10, *, threads: int | None = None
+        self,
+        query: Iterable[QueryT | Photograph],
+        top: int | None = 10,
+        *,
+        box: Box | None = None,
+        threads: int | None = None,
     ) -> list[list[Hit]]: ...
 
     def search(
-        self, query: QueryT | Iterable[QueryT], top: int | None = 10, *, threads: int | None = None
+        self,
+        query: QueryT | Photograph | Iterable[QueryT | Photograph],
+        top: int | None = 10,
+        *,
+        box: Box | None = None,
+        threads: int | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Find the best images for one or several queries.
 
         Parameters
         ----------
-        query : query or iterable of queries
-            Of the types that the class accepts; several at once keep all threads busy.
+        query : photograph, Features, Signature, or iterable of these
+            A photograph is described as the images of the index were, by `index.extractor`: a `str` or `Path`, which is
+            always a file and never the name of an indexed image; an image of Pillow; or a uint8 array of shape
+            (H, W, 3), RGB, or (H, W), upright. A `GlobalSearcher` takes no signatures, and features of one descriptor.
+            Several queries, of any of these types, keep all threads busy.
         top : int or None, default 10
             Number of images, all that the class returns if None.
+        box : tuple of float, optional
+            x1, y1, x2, y2 in pixels of the upright photograph: only this region is described. For one photograph only.
         threads : int, optional
             Replaces the `threads` of the searcher.
 
@@ -69,25 +91,78 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         Raises
         ------
         InputError
-            If `top` is less than 1.
+            If `top` is less than 1, a query is of another type, a photograph cannot be decoded, the box is not inside
+            it or given for features, or photographs cannot be described because the index is of arrays or of features
+            of another program.
+        NotFoundError
+            If a file, or the weights of the network, do not exist.
+        StorageError
+            If a file cannot be read.
+
+        Examples
+        --------
+        >>> from asmk_engine import Index, Searcher
+        >>> searcher = Searcher(Index.open("photos.index"))  # doctest: +SKIP
+        >>> hits = searcher.search("query.jpg", top=5, box=(100, 50, 400, 380))  # doctest: +SKIP
         """
-        if top is not None and top < 1:
-            raise InputError(f"top is {top}; give 1 or more, or leave it out for all")
+        check_top(top)
         count = self._count(threads)
-        if isinstance(query, self.kinds):
-            return self._search_group([cast(QueryT, query)], top, count)[0]
-        waiting = iter(cast(Iterable[QueryT], query))
+        if self._is_query(query) or is_photograph(query):
+            return self._search_group([self._taken(query, box)], top, count)[0]
+        if not isinstance(query, Iterable) or isinstance(query, bytes):
+            raise self._other(query)
+        if box is not None:
+            raise InputError("a box is a region of one photograph; search for photographs with boxes one by one")
+        waiting = (self._taken(one, None) for one in query)
         size = self.group_size if top is not None else 1  # rankings of all images are large: one at a time
         groups = iter(lambda: list(itertools.islice(waiting, size)), [])
         return [hits for group in groups for hits in self._search_group(group, top, count)]
 
-    def scores(self, query: QueryT) -> dict[str, float]:
+    def search_name(
+        self, name: str, top: int | None = 10, *, box: Box | None = None, threads: int | None = None
+    ) -> list[Hit]:
+        """Find the best images for an image of the index, which is usually the first of them.
+
+        Its features are those of the recorded feature set, or extracted again from the photograph; in both cases only
+        if the content is that of the indexed image.
+
+        Parameters
+        ----------
+        name : str
+            Name of an image of the index.
+        top, box, threads
+            As for `search`.
+
+        Returns
+        -------
+        list of Hit
+            The images, best first.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no image of this name, or neither its features nor its photograph are found.
+        MismatchError
+            If the photograph changed since it was indexed.
+        InputError
+            As for `search`.
+        """
+        check_top(top)
+        snapshot = self.index.snapshot
+        if snapshot not in self._named:
+            self._named[snapshot] = NamedImages(self.index)
+        query = self._named[snapshot].named(name, box)
+        if not self._is_query(query):
+            raise self._other(query)
+        return self._search_group([query], top, self._count(threads))[0]
+
+    def scores(self, query: QueryT | Photograph) -> dict[str, float]:
         """Return the score of every live image.
 
         Parameters
         ----------
-        query : query
-            Of a type that the class accepts.
+        query : photograph, Features or Signature
+            As for `search`.
 
         Returns
         -------
@@ -97,15 +172,15 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         found = {hit.name: hit.score for hit in self.search(query, None)}
         return {name: found.get(name, 0.0) for name in self.index.snapshot.names()}
 
-    def rank(self, query: QueryT, *, threads: int | None = None) -> RankedImages:
+    def rank(self, query: QueryT | Photograph, *, threads: int | None = None) -> RankedImages:
         """Rank all images of `search(query, None)`, in its order, as numbers.
 
         Much faster for large indexes, because no name is read.
 
         Parameters
         ----------
-        query : query
-            Of a type that the class accepts.
+        query : photograph, Features or Signature
+            As for `search`.
         threads : int, optional
             Replaces the `threads` of the searcher.
 
@@ -115,7 +190,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             Numbers, which `image_numbers` maps from names, and scores.
         """
         snapshot = self.index.snapshot
-        parts = self._all(snapshot, query, self._count(threads))
+        parts = self._all(snapshot, self._taken(query, None), self._count(threads))
         if snapshot not in self._name_ranks:
             self._name_ranks[snapshot] = name_ranks(snapshot.segments)
         return ordered(parts, image_starts(snapshot.segments), self._name_ranks[snapshot])
@@ -143,6 +218,34 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
     def _all(self, snapshot: View, query: QueryT, count: int) -> list[Part]:
         """Find all images that a search returns, in any order, with `count` threads."""
 
+    def _is_query(self, given: object) -> TypeGuard[QueryT]:
+        return isinstance(given, self.kinds)
+
+    def _taken(self, query: object, box: Box | None) -> QueryT:
+        """Return a query as it is, or the features of a photograph."""
+        if is_photograph(query):
+            query = self._described(query, box)
+        elif box is not None and self._is_query(query):
+            raise InputError("a box is a region of a photograph, not of features; extract the features of the region")
+        if not self._is_query(query):
+            raise self._other(query)
+        return query
+
+    def _described(self, photograph: Photograph, box: Box | None) -> Features:
+        try:
+            return described(photograph, self.index.extractor, box)
+        except NotFoundError as error:
+            if isinstance(photograph, str) and photograph in self.index:
+                raise NotFoundError(f"{error}; for the indexed image of this name use search_name") from None
+            raise
+
+    def _other(self, query: object) -> InputError:
+        kinds = ", ".join(kind.__name__ for kind in self.kinds)
+        return InputError(
+            f"a query is a {type(query).__name__}; expected {kinds}, a file, an image of Pillow, uint8 pixels, or an "
+            "iterable of these"
+        )
+
     def _count(self, threads: int | None) -> int:
         return thread_count(self._requested_threads if threads is None else threads)
 
@@ -152,3 +255,9 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             [Hit(decoded(name), score) for name, score in zip(best.names, best.scores.tolist(), strict=True)]
             for best in found
         ]
+
+
+def check_top(top: int | None) -> None:
+    """Raise InputError if the number of images to return is less than 1."""
+    if top is not None and top < 1:
+        raise InputError(f"top is {top}; give 1 or more, or leave it out for all")

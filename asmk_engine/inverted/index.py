@@ -7,10 +7,10 @@ from pathlib import Path
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.features import FeatureSet, check_name
+from asmk_engine.features import FeatureSource, NamedArrays, check_name, label, source_of_images
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.base import Collection, Facts
-from asmk_engine.indexes.creation import make_empty
+from asmk_engine.indexes.creation import in_temporary_folder, make_empty
 from asmk_engine.indexes.manifest import KIND, Manifest, Written
 from asmk_engine.inverted.batch import Batch
 from asmk_engine.inverted.merging import merge_segments
@@ -19,6 +19,7 @@ from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, Contents, write_
 from asmk_engine.inverted.signatures import Signature, code_width, sign_many
 from asmk_engine.inverted.snapshot import Snapshot, map_snapshot, write_codebook
 from asmk_engine.iteration import Progress, counted
+from asmk_engine.recipes import Recipe
 
 # A segment is written and committed when this many postings are in memory: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
@@ -69,6 +70,41 @@ class Index(Collection[Snapshot, Contents]):
         """
         return cls(make_empty(path, cls.kind, lambda folder: write_codebook(folder, codebook), network))
 
+    @classmethod
+    def in_memory(cls, codebook: Codebook) -> Index:
+        """Create an empty temporary index, for images that need not be kept.
+
+        Its files are in a temporary folder (`TMPDIR`), which is removed when the object is collected, and at the latest
+        when the process ends; a forked child does not remove it. A process that is killed leaves it behind.
+
+        Parameters
+        ----------
+        codebook : Codebook
+            The codebook.
+
+        Returns
+        -------
+        Index
+
+        Raises
+        ------
+        StorageError
+            If the folder cannot be made or written.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from asmk_engine import Codebook, Features, Index, Searcher
+        >>> images = np.random.default_rng(0).normal(size=(5, 100, 16))
+        >>> index = Index.in_memory(Codebook.train(images, words=2))
+        >>> index.add((f"image {number}", image) for number, image in enumerate(images)).added
+        5
+        >>> searcher = Searcher(index, multiple_assignment=1)
+        >>> searcher.search(Features.from_descriptors(images[3]), top=1)[0].name
+        'image 3'
+        """
+        return in_temporary_folder(lambda path: cls.create(path, codebook))
+
     @property
     def codebook(self) -> Codebook:
         """The codebook with which all images of the index are encoded."""
@@ -81,22 +117,27 @@ class Index(Collection[Snapshot, Contents]):
 
     def add(
         self,
-        features: FeatureSet,
+        features: FeatureSource | NamedArrays,
         *,
+        recipe: Recipe | str | None = None,
         existing: str = "refuse",
         prune: bool = False,
         remove: Iterable[str] = (),
         segment_postings: int = SEGMENT_POSTINGS,
         on_image: Progress | None = None,
     ) -> AddSummary:
-        """Add the images of a feature set.
+        """Add the images of a feature set, or arrays.
 
         Each full segment is committed; replacements and removals are committed with the last one.
 
         Parameters
         ----------
-        features : FeatureSet
-            The images to add.
+        features : FeatureSource, or iterable of (str, ndarray or Features)
+            The images to add, such as a `FeatureSet`; or names with descriptors of shape (n, D0), which are held in
+            memory. An image of arrays is identified by the fingerprint of its features.
+        recipe : Recipe or str, optional
+            Recipe of arrays, or its name, as given to `Codebook.train`; `index.recipe` asserts that they were made
+            exactly as the features that the codebook was trained on.
         existing : {"refuse", "skip", "update", "replace"}, default "refuse"
             What to do if a name is already in the index: refuse the whole call, skip the image, update it if its
             content changed, or replace it. The summary lists the images that were skipped although their content
@@ -118,11 +159,13 @@ class Index(Collection[Snapshot, Contents]):
         Raises
         ------
         InputError
-            If `existing` is unknown, or is `refuse` and a name is already in the index; nothing is changed.
+            If `existing` is unknown, or is `refuse` and a name is already in the index; if a name is given twice or an
+            array is no matrix of finite floating-point numbers; nothing is changed.
         MismatchError
             If recipe or dimension differ from those of the codebook; nothing is changed.
         """
-        return self._add(features, existing, prune, remove, segment_postings, on_image)
+        source = source_of_images(features, recipe, dim=self.codebook.input_dim)
+        return self._add(source, existing, prune, remove, segment_postings, on_image)
 
     def add_signatures(
         self, images: Iterable[tuple[str, Signature]], *, segment_postings: int = SEGMENT_POSTINGS
@@ -207,11 +250,11 @@ class Index(Collection[Snapshot, Contents]):
     def _map(self, manifest: Manifest, known: Snapshot | None) -> Snapshot:
         return map_snapshot(self._folder, manifest, known)
 
-    def _check_fits(self, features: FeatureSet) -> None:
+    def _check_fits(self, features: FeatureSource) -> None:
         check_fits(features, self.codebook, self.path)
 
     def _batches(
-        self, features: FeatureSet, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
+        self, features: FeatureSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
     ) -> Iterator[Contents]:
         signed = counted(sign_many(features.images(wanted), self.codebook), len(wanted), on_image)
         return self._gathered(((name, signature, *facts(name)) for name, signature in signed), room)
@@ -234,15 +277,18 @@ class Index(Collection[Snapshot, Contents]):
         return merge_segments(self._folder, name, joined, self.codebook.words, chunk_postings=chunk)
 
 
-def check_fits(features: FeatureSet, codebook: Codebook, path: Path) -> None:
+def check_fits(features: FeatureSource, codebook: Codebook, path: Path) -> None:
     """Raise MismatchError unless recipe and dimension of the features match the codebook of the index at `path`."""
     if features.recipe != codebook.recipe:
+        cure = "extract with the same options, or build another index"
+        if features.recipe.is_of_arrays:
+            cure = "give the recipe of the codebook if they were made in exactly this way, else build another index"
         raise MismatchError(
-            f"{features.path}: features of [{features.recipe}], but the codebook of {path} was trained on "
-            f"[{codebook.recipe}]; extract with the same options, or build another index"
+            f"{label(features)}: features of [{features.recipe}], but the codebook of {path} was trained on "
+            f"[{codebook.recipe}]; {cure}"
         )
     if features.dim != codebook.input_dim:
         raise MismatchError(
-            f"{features.path}: descriptors have {features.dim} dimensions, the codebook of {path} expects "
+            f"{label(features)}: descriptors have {features.dim} dimensions, the codebook of {path} expects "
             f"{codebook.input_dim}; build a codebook for these features"
         )

@@ -112,7 +112,7 @@ class _Weights:
 
 
 class Searcher(IndexSearcher[Snapshot, Query]):
-    """Ranks the images of an index or a joint index for queries, which are features or signatures.
+    """Ranks the images of an index or a joint index for queries: photographs, features or signatures.
 
     Parameters
     ----------

@@ -15,14 +15,25 @@ from asmk_engine.threads import stream, thread_count
 
 @dataclass(frozen=True)
 class Signature:
-    """An image after aggregation.
+    """An image after aggregation, as made by `Searcher.sign`.
 
-    words  [m] uint32, the distinct words of the image, increasing
-    codes  [m, ceil(D / 64)] uint64; bit d of a code is set if component d of the aggregate is greater than 0
+    Parameters
+    ----------
+    words : ndarray of shape (m,), uint32
+        The distinct words of the image, increasing.
+    codes : ndarray of shape (m, ceil(D / 64)), uint64
+        One code for each word; bit d is set if component d of the aggregate is greater than 0.
+    dim : int, default 0
+        D, the number of bits of a code; 0 if it is not known.
+
+    Notes
+    -----
+    `len(signature)` is the number of words.
     """
 
     words: np.ndarray
     codes: np.ndarray
+    dim: int = 0
 
     def __len__(self) -> int:
         return len(self.words)
@@ -51,7 +62,8 @@ def make_signature(projected: np.ndarray, words: np.ndarray, codebook: Codebook)
     out_words = np.empty(words.size, np.uint32)
     out_codes = np.empty((words.size, code_width(codebook.dim)), np.uint64)
     count = aggregate_codes(projected, words, codebook.centroids, out_words, out_codes)
-    return Signature(out_words[:count].copy(), out_codes[:count].copy())  # copies, to free the unused rows
+    words, codes = out_words[:count].copy(), out_codes[:count].copy()  # copies, to free the unused rows
+    return Signature(words, codes, codebook.dim)
 
 
 def sign(features: Features, codebook: Codebook, multiple_assignment: int = 1) -> Signature:

@@ -12,9 +12,10 @@ from asmk_engine.errors import DamagedError
 from asmk_engine.extraction.attempts import Extractor, read_source
 from asmk_engine.extraction.run import ExtractionSummary, extract_images
 from asmk_engine.extractors import load_extractor
+from asmk_engine.extractors.concatenation import ConcatenatedExtractor
 from asmk_engine.extractors.presets import PRESETS
 from asmk_engine.features import FeatureSet, FeatureWriter, part_names
-from asmk_engine.flat.concatenation import ConcatenatedExtractor, concatenate
+from asmk_engine.flat.concatenation import concatenate
 from asmk_engine.images.listing import ImageList
 from asmk_engine.iteration import Bar
 from asmk_engine.networks.cache import weights_folder, weights_path

@@ -1,38 +1,25 @@
-"""Features of a query, which is the name of an indexed image or an image file."""
+"""Features of a query, which is the name of an indexed image, an image file, or the query of a ground truth."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asmk_engine.errors import AsmkError, FormatError, InputError, MismatchError, NotFoundError
-from asmk_engine.escape import spellings
+from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.evaluation.names import match_names
-from asmk_engine.extraction.attempts import file_fingerprint
-from asmk_engine.extractors import Extractor, extractor_from_recipe
-from asmk_engine.features import Features, FeatureSet
-from asmk_engine.flat.concatenation import EXTRACTOR as CONCATENATION
-from asmk_engine.flat.concatenation import concatenated_extractor
+from asmk_engine.features import Features
 from asmk_engine.images.boxes import Box
-from asmk_engine.images.listing import find_images, shown
+from asmk_engine.images.listing import find_images
 from asmk_engine.indexes.base import Collection
 from asmk_engine.indexes.joint import JointIndex
-from asmk_engine.indexes.snapshot import Identity
+from asmk_engine.indexes.named_images import NamedImages, looked_in
 from asmk_engine.recipes import IMPORTED
 
 
-class QuerySource:
-    """Finds or extracts the features of queries to an index.
-
-    Features of a query are never derived from stored codes, which have one assignment per descriptor, and never taken
-    from another photograph of the same name: the fingerprints of the contents are compared.
-
-    features      the feature set of named queries; by default those recorded in the index
-    images_roots  folders of the indexed photographs; by default those recorded in the index
-    """
+class QuerySource(NamedImages):
+    """Finds or extracts the features of queries to an index, those of a ground truth among them; see `NamedImages`."""
 
     def __init__(
         self,
@@ -41,178 +28,29 @@ class QuerySource:
         features: Path | str | None = None,
         images_roots: Sequence[Path | str] = (),
     ) -> None:
-        self.index = index
-        self._roots = [Path(root) for root in images_roots]
-        self._given = features is not None
-        self._places = [(Path(features),)] if features else index.feature_places
-        self._sets: list[FeatureSet] | None = None
+        super().__init__(index, features=features, images_roots=images_roots)
         self._photographs: dict[Path, list[str]] = {}
-        self._extractor: Extractor | None = None
-
-    def indexed_name(self, query: str) -> str | None:
-        """Return the name of the indexed image that a query denotes, or None if it is a file or neither.
-
-        A query is tried as a name, as a file, as an escaped name (`%XX`), and in the other canonically equivalent forms
-        of Unicode, between which file systems and archives convert.
-        """
-        if query in self.index:
-            return query
-        if os.path.lexists(query):
-            return None
-        return next((name for name in spellings(query) if name in self.index), None)
-
-    def features(self, query: str, box: Box | None = None) -> tuple[Features, bool]:
-        """Return the features of a query, and whether it is the name of an indexed image.
-
-        A region is always extracted from the photograph itself. Raises NotFoundError, with the folders searched, if
-        there are neither features nor a photograph.
-        """
-        name = self.indexed_name(query)
-        if name is None:
-            return self._of_file(query, box), False
-        if box is None and (found := self._of_set(name)) is not None:
-            return found, True
-        return self.extractor.extract(self.image_path(name), box=box), True
 
     def ground_truth_features(self, name: str, box: Box | None) -> Features:
         """Return the features of a ground truth query, whose name may lack the extension of the photograph."""
         if name in self.index:
             return self.features(name, box)[0]
         # There is no extractor for imported features: those of a query are already of its region.
-        if self.index.recipe.extractor == IMPORTED and (found := self._of_set(name)) is not None:
+        if self.index.recipe.extractor == IMPORTED and (found := self.of_set(name)) is not None:
             return found
         return self.extractor.extract(self._photograph(name), box=box)
 
     def _photograph(self, name: str) -> Path:
         """Find the photograph of a query that is not indexed, in the image folders."""
-        roots = [root for root in self._folders if os.path.isdir(root) and str(root) != root.anchor]
+        roots = [root for root in self.folders if os.path.isdir(root) and str(root) != root.anchor]
         for root in roots:
             if root not in self._photographs:  # listed once: there may be a hundred thousand
                 self._photographs[root] = _names_below(root)
             if match := match_names([name], self._photographs[root]):
                 return root / match[name]
         raise NotFoundError(
-            f"the photograph of query {name!r} is not indexed and not {_looked_in(roots)}; "
-            "give its folder with --images"
+            f"the photograph of query {name!r} is not indexed and not {looked_in(roots)}; give its folder with --images"
         )
-
-    @property
-    def _folders(self) -> list[Path]:
-        """The given folders of photographs, or else those recorded in the index."""
-        return self._roots or self.index.photograph_folders
-
-    def _of_file(self, query: str, box: Box | None) -> Features:
-        if os.path.isdir(query):
-            raise InputError(f"{shown(query)}: is a folder; a query is one photograph: give the files in it one by one")
-        if not os.path.lexists(query):
-            raise NotFoundError(
-                f"{query!r} is neither an image of {self.index.path} nor a file; "
-                f"`asmk-engine info {self.index.path} --names` lists the images"
-            )
-        return self.extractor.extract(Path(query), box=box)
-
-    def _of_set(self, name: str) -> Features | None:
-        """Return the features of this photograph from a feature set, or None.
-
-        Raises MismatchError if the given set has features of another photograph of this name.
-        """
-        known = self.index.identity(name)
-        for features in self._opened():
-            if name not in features:
-                continue
-            if known is None or known.fingerprint in (0, features.source(name).fingerprint):
-                return features.read(name)
-            # The fingerprint of imported features is computed from the features, which may differ.
-            if self._given and not (known.root.is_known and features.root(name).is_known):
-                return features.read(name)
-            if self._given:
-                raise MismatchError(
-                    f"{features.path}: has another photograph named {name!r} than {self.index.path}; give the "
-                    "feature set the index was made from"
-                )
-        return None
-
-    def _opened(self) -> list[FeatureSet]:
-        """Open the feature sets that exist."""
-        if self._sets is None:
-            opened = (self._open(places[0]) if self._given else self._remembered(places) for places in self._places)
-            self._sets = [features for features in opened if features is not None]
-        return self._sets
-
-    def _remembered(self, places: Sequence[Path]) -> FeatureSet | None:
-        """Open a recorded feature set at the first possible path with a set of the same recipe, or return None."""
-        for path in places:
-            with contextlib.suppress(NotFoundError, FormatError, MismatchError):
-                return self._open(path)
-        return None
-
-    def _open(self, path: Path) -> FeatureSet:
-        features, recipe = FeatureSet.open(path), self.index.recipe
-        if features.recipe != recipe:
-            raise MismatchError(
-                f"{path}: features of [{features.recipe}], but the index {self.index.path} has features of "
-                f"[{recipe}]; give the feature set the index was made from"
-            )
-        return features
-
-    @property
-    def extractor(self) -> Extractor:
-        """The extractor that made the indexed features."""
-        if self._extractor is None:
-            recipe = self.index.recipe
-            if recipe.extractor == CONCATENATION:
-                folders = dict.fromkeys(path.parent for places in self._places for path in places)
-                beside = [network for folder in folders for network in sorted(folder.glob("*.safetensors"))]
-                self._extractor = concatenated_extractor(recipe, beside)
-            else:
-                self._extractor = extractor_from_recipe(recipe, self.index.network)
-        return self._extractor
-
-    def likely_path(self, name: str) -> Path:
-        """Return the actual or expected path of the photograph of an indexed image or a query, for a contact sheet."""
-        indexed = self.indexed_name(name)
-        if indexed is None:
-            return Path(name)
-        try:
-            return self.image_path(indexed)
-        except MismatchError:
-            return Path(f"{indexed} (changed since it was indexed)")
-        except AsmkError:
-            return next(self._candidates(indexed), Path(indexed))
-
-    def image_path(self, name: str) -> Path:
-        """Return the path of the photograph of an indexed image, or the file that a query names.
-
-        Raises MismatchError if the file at its path is another photograph, and NotFoundError, with the folders
-        searched, if there is none.
-        """
-        known = self.index.identity(name)
-        if known is None:
-            return Path(name)
-        there = [path for path in self._candidates(name) if os.path.isfile(path)]
-        found = next((path for path in there if _holds(path, known)), None)
-        if found is not None:
-            return found
-        if there and not known.root.is_known:  # its fingerprint may be that of features, so it proves nothing
-            return there[0]
-        if there:
-            raise MismatchError(
-                f"{shown(there[0])}: not the photograph that was indexed as {name!r}; index it again with "
-                "`asmk-engine index --update`, or give the folder of the old one with --images"
-            )
-        raise NotFoundError(
-            f"the photograph of {name!r} is not {_looked_in(self._folders)}; "
-            "give its folder with --images, or a feature set with --features"
-        )
-
-    def _candidates(self, name: str) -> Iterator[Path]:
-        """Iterate over possible paths of the photograph of an indexed image."""
-        known = self.index.identity(name)
-        prefix = known.root.prefix if known else ""
-        for root in self._roots:
-            yield from dict.fromkeys([root / name, root / name.removeprefix(prefix)])
-        if not self._roots:
-            yield from self.index.photograph_places(name)
 
 
 def _names_below(folder: Path) -> list[str]:
@@ -221,15 +59,3 @@ def _names_below(folder: Path) -> list[str]:
         return [image.name for image in find_images([folder], every_file=True).images]
     except InputError:
         return []
-
-
-def _holds(path: Path, known: Identity) -> bool:
-    """Return whether a file has the indexed content, or that content is unknown."""
-    try:
-        return known.fingerprint == 0 or file_fingerprint(path) == known.fingerprint
-    except OSError:
-        return False
-
-
-def _looked_in(roots: Sequence[Path]) -> str:
-    return f"below {', '.join(map(shown, roots))}" if roots else "in any folder recorded in the index"

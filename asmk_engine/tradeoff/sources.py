@@ -2,43 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.names import match_names, resolve
-from asmk_engine.features import Features, FeatureSet
+from asmk_engine.features import Features, FeatureSet, Identities, Source
+from asmk_engine.images.roots import Root
+from asmk_engine.recipes import Recipe
 from asmk_engine.storage.stage_cache import key_of
 from asmk_engine.tradeoff.configurations import Supply
 
 
-class StrongestFeatures(FeatureSet):
-    """A feature set that yields only the strongest features of each image."""
+@dataclass(frozen=True)
+class StrongestFeatures:
+    """A source of the strongest features of each image of a feature set.
 
-    most = 0
-    """Maximum number of features per image."""
+    features  the feature set
+    most      maximum number of features per image
+    """
+
+    features: FeatureSet
+    most: int
 
     @classmethod
     def of(cls, path: Path, most: int) -> StrongestFeatures:
         """Open the set at `path`, limited to the `most` strongest features per image; raises as `FeatureSet.open`."""
-        found = cast(StrongestFeatures, cls.open(path))
-        found.most = most
-        return found
+        return cls(FeatureSet.open(path), most)
+
+    def __str__(self) -> str:
+        return str(self.features)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.features
+
+    @property
+    def path(self) -> Path:
+        """The folder of the feature set."""
+        return self.features.path
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the feature set."""
+        return self.features.recipe
+
+    @property
+    def dim(self) -> int:
+        """The dimension of a descriptor."""
+        return self.features.dim
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the images, in byte order."""
+        return self.features.names
 
     def count(self, name: str) -> int:
         """Return the number of features of an image, within the limit."""
-        return min(super().count(name), self.most)
+        return min(self.features.count(name), self.most)
 
     def read(self, name: str) -> Features:
         """Read the strongest features of an image; raises NotFoundError for an unknown name."""
-        return super().read(name).strongest(self.most)
+        return self.features.read(name).strongest(self.most)
 
     def images(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, Features]]:
         """Yield names and strongest features, in the order of the whole set."""
-        return ((name, found.strongest(self.most)) for name, found in super().images(names))
+        return ((name, found.strongest(self.most)) for name, found in self.features.images(names))
+
+    def identities(self, names: Sequence[str]) -> Identities:
+        """Return fingerprints and roots of some images, those of the whole images."""
+        return self.features.identities(names)
+
+    def source(self, name: str) -> Source:
+        """Return the file of an image."""
+        return self.features.source(name)
+
+    def root(self, name: str) -> Root:
+        """Return the root of an image."""
+        return self.features.root(name)
+
+    def roots(self) -> tuple[Root, ...]:
+        """Return all known roots of images."""
+        return self.features.roots()
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from asmk_engine.codebooks import Codebook, choose_words
-from asmk_engine.codebooks.codebook import is_linked_for
+from asmk_engine.codebooks.graph import is_linked_for
 from asmk_engine.codebooks.kmeans import kmeans
 from asmk_engine.codebooks.recall import HELD_OUT
 from asmk_engine.codebooks.sample import sample_and_hold_out
-from asmk_engine.features import Features, FeatureSet
+from asmk_engine.features import Features, FeatureSet, FeatureSource, descriptor_count, label
 from asmk_engine.flat.codec import CodecOptions
 from asmk_engine.flat.codec_training import learn_projection, train_codec
 from asmk_engine.flat.index import GlobalIndex
@@ -108,7 +108,7 @@ def _codebook(
     return cache.stage("codebook", inputs, make)
 
 
-def train_codebook(features: FeatureSet, words: int, bits: int, seed: int, sweep: Sweep) -> Codebook:
+def train_codebook(features: FeatureSource, words: int, bits: int, seed: int, sweep: Sweep) -> Codebook:
     """Train a codebook for codes of `bits` bits, after projection on as many principal directions of the descriptors.
 
     Raw descriptors are whitened, as in `Codebook.train`; descriptors that a network has reduced are only rotated, and
@@ -117,7 +117,7 @@ def train_codebook(features: FeatureSet, words: int, bits: int, seed: int, sweep
     if bits == features.dim:
         rounds, per_word = sweep.rounds, sweep.training_per_word
         return Codebook.train(features, words, seed=seed, rounds=rounds, training_per_word=per_word)
-    count = choose_words(words, features.descriptor_count, features.path)
+    count = choose_words(words, descriptor_count(features), label(features))
     apart = HELD_OUT if is_linked_for("auto", count) else 0
     rng = np.random.default_rng(seed)
     sample, held_out = sample_and_hold_out(features, count * sweep.training_per_word, apart, rng)
