@@ -13,11 +13,12 @@ SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name '*.t
 PIP     := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow torture demo lint wheel-test wheel-test-all clean
+.PHONY: help setup test test-slow torture demo docs lint wheel-test wheel-test-all clean
 
 help:
 	@echo "make test        run the tests"
 	@echo "make demo        search a small collection of real photographs; pictures and files go to demo/"
+	@echo "make docs        build the documentation into site/"
 	@echo "make test-slow   run the tests that take minutes"
 	@echo "make torture     kill, cut, fail and flip an index in every way there is: half an hour"
 	@echo "make lint        ruff on the tree, mypy on the installed wheel"
@@ -34,7 +35,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt asmk_engine/version.py
 	@echo "Installing into $(VENV): the first time this downloads a few hundred megabytes and takes some minutes ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) setuptools wheel
-	@$(PIP) --no-build-isolation --editable '.[test]'
+	@$(PIP) --no-build-isolation --editable '.[test,docs]'
 	@touch $@
 	@echo "Installed."
 
@@ -55,6 +56,12 @@ torture: $(READY)
 
 demo: $(READY)
 	@$(BIN)/asmk-engine demo
+
+# The reference is read from the wheel, where kernels/ and codebooks/ have the names that they are imported by.
+docs: $(WHEEL_READY)
+	@PACKAGE="$$($(WHEEL)/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	    NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Written: site/index.html"
 
 lint: $(READY) $(WHEEL_READY)
 	@$(BIN)/ruff check .
@@ -86,5 +93,5 @@ $(WHEEL_READY): $(READY) $(SOURCES) MANIFEST.in
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(WHEEL) build dist demo asmk_engine.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find asmk_engine kernels codebooks benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(WHEEL) build dist demo site asmk_engine.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find asmk_engine kernels codebooks benchmarks docs tests -name __pycache__ -prune -exec rm -rf {} +
