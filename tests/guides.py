@@ -3,7 +3,8 @@
     python guides.py PAGE
 
 Python blocks share their names, shell blocks run in bash. `test="skip: REASON"` after the language leaves a block out.
-A comment `<!-- test: … -->` right below a block is Python that checks the block: `output` is what the block printed.
+A comment `<!-- test: … -->` right below a block is Python that checks the block: `output` is what the block printed,
+`PAGE` the path of the page.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,15 +49,27 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def run(path: Path) -> None:
-    """Run a page; the first block or check that fails raises, with the line of the page in the traceback."""
-    names: dict[str, Any] = {"__name__": "guide", "Path": Path}
+    """Run a page; the first block or check that fails raises, with the line of the page in the traceback.
+
+    What a check defines is there for later checks, and not for the blocks: a reader does not see the checks.
+    """
+    names = _module("guide")
+    checked: dict[str, Any] = {"Path": Path, "PAGE": path}
     for block in blocks(path.read_text(encoding="utf-8")):
         if block.skip is not None or block.language == "text":
             continue
         print(f"{path.name}:{block.line}", file=sys.stderr, flush=True)
-        names["output"] = _run_python(block, path, names) if block.language == "python" else _run_shell(block.code)
+        output = _run_python(block, path, names) if block.language == "python" else _run_shell(block.code)
         if block.check is not None:
-            exec(_compiled(block.check, block.check_line, path), names)
+            scope = checked | names | {"output": output}
+            exec(_compiled(block.check, block.check_line, path), scope)
+            checked |= {name: value for name, value in scope.items() if name not in names}
+
+
+def _module(name: str) -> dict[str, Any]:
+    """The names of a new module, which dataclasses look up by its name."""
+    sys.modules[name] = types.ModuleType(name)
+    return vars(sys.modules[name])
 
 
 def _run_python(block: Block, path: Path, names: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Photographs for the guides: of the shared collection where it is, else rendered views of textured corners of rooms."""
+"""Photographs for the guides: of the shared collection where it is, else rendered views of corners of rooms."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from asmk_engine.images.decoding import view_image
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared/data/photos/images"
-SIDE = 640
+SIDE, CHURCH_SIDE = 512, 640  # the longer side of the photographs in pixels; those that are reconstructed are larger
 CHURCH = "herz_jesu"
-SCENES = {CHURCH: 6, "sceaux_castle": 6, "groc_arla_sour_milk": 5, "kermit": 5}
-OTHERS = 10
+SCENES = {CHURCH: 12, "sceaux_castle": 5, "groc_arla_sour_milk": 4, "kermit": 4}
+OTHERS = 6
 
 # A floor and two walls of a room, each by its corners in metres: x to the right, y down, z away from the first camera.
 _PLANES = (
@@ -42,7 +42,7 @@ def write_photographs(folder: Path, *, shared: bool) -> None:
         scene = Path(name).parent.as_posix()
         count[scene] = count.get(scene, 0) + 1
         if scene == church:
-            _save(folder / "church" / Path(name).name, pixels)
+            _save(folder / "church" / Path(name).name, pixels, CHURCH_SIDE)
         if scene == church and count[scene] == 8:
             _save(folder / "query.jpg", pixels)
         if scene == church and count[scene] > 8:
@@ -53,16 +53,16 @@ def write_photographs(folder: Path, *, shared: bool) -> None:
 
 def _shared() -> Iterator[tuple[str, np.ndarray]]:
     for scene, most in SCENES.items():
-        for path in sorted((SHARED / scene).iterdir())[: 12 if scene == CHURCH else most]:
-            yield f"{scene}/{path.name}", view_image(path, SIDE).pixels
+        for path in sorted((SHARED / scene).iterdir())[:most]:
+            yield f"{scene}/{path.name}", view_image(path, CHURCH_SIDE).pixels
     for path in sorted((SHARED / "_distractors").iterdir())[:: 1200 // OTHERS][:OTHERS]:
         yield f"others/{path.name}", view_image(path, SIDE).pixels
 
 
 def _rendered() -> Iterator[tuple[str, np.ndarray]]:
-    textures = [view_image(photo.path, SIDE).pixels for photo in bundled_photos()]
+    textures = [view_image(photo.path, CHURCH_SIDE).pixels for photo in bundled_photos()]
     for number in range(4):
-        for view in range(12 if number == 0 else 5):
+        for view in range(12 if number == 0 else 4):
             chosen = [textures[(3 * number + place) % len(textures)] for place in range(3)]
             yield f"room-{number}/view-{view:02d}.jpg", render(chosen, view)
     for number, texture in enumerate(textures[12:]):
@@ -87,6 +87,8 @@ def render(textures: list[np.ndarray], view: int) -> np.ndarray:
     return picture
 
 
-def _save(path: Path, pixels: np.ndarray) -> None:
+def _save(path: Path, pixels: np.ndarray, side: int = SIDE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, quality=92)
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side))
+    picture.save(path, quality=92)

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import guides
 import pytest
+
+import guides
 import scenes
 from samples import ENVIRONMENT, ROOT
 
 DOCS = scenes.ROOT / "docs"
-PAGES = [DOCS / "start.md", *sorted((DOCS / "guides").glob("*.md"))]
+PAGES = [DOCS / "start.md", *sorted((DOCS / "guides").glob("*.md")), DOCS / "formats.md"]
 # What a guide imports besides the package and what it requires.
 NEEDS = {"sfm": "pycolmap"}
 SHARED = pytest.param("shared", marks=pytest.mark.skipif(not scenes.has_shared(), reason="no shared photographs"))
