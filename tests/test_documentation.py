@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -77,6 +77,11 @@ def test_the_reference_has_every_command_and_option() -> None:
     assert "\b" not in text and "Sentinel" not in text
 
 
-def test_readers_do_not_get_the_checks() -> None:
-    page = "a\n```sh\nb\n```\n<!-- test:\nassert c\n-->\n\n<!-- api: d -->\n\n<!-- e -->\n"
-    assert tool("checks", "re").on_page_markdown(page) == "a\n```sh\nb\n```\n\n\n<!-- e -->\n"
+def test_readers_do_not_get_the_checks(caplog: pytest.LogCaptureFixture) -> None:
+    page, checks = SimpleNamespace(file=SimpleNamespace(src_uri="a.md")), tool("checks", "re")
+    text = "a\n```sh\nb\n```\n<!-- test:\nassert c\n-->\n\n<!-- api: d -->\n\n<!-- e -->\n"
+    text += '```python test="skip: f"\n```\n'
+    assert checks.on_page_markdown(text, page) == "a\n```sh\nb\n```\n\n\n<!-- e -->\n```python\n```\n"
+    assert not caplog.records
+    checks.on_page_markdown("```sh linenums\n```\n", page)
+    assert "a.md: a fenced block begins with '```sh linenums'" in caplog.text
