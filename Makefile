@@ -57,10 +57,11 @@ torture: $(READY)
 demo: $(READY)
 	@$(BIN)/asmk-engine demo
 
-# The reference is read from the wheel, where kernels/ and codebooks/ have the names that they are imported by.
+# The reference is read from the wheel, where kernels/ and codebooks/ have the names that they are imported by. With
+# --quiet mkdocs would not count warnings, and --strict would mean nothing.
 docs: $(WHEEL_READY)
 	@PACKAGE="$$($(WHEEL)/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-	    NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	    NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "Written: site/index.html"
 
 lint: $(READY) $(WHEEL_READY)

@@ -55,7 +55,7 @@ def _examples(paragraph: str) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    for sign in "\\*_|":
+    for sign in "\\*_|[]":
         text = text.replace(sign, f"\\{sign}")
     return text.replace("<", "&lt;")
 
