@@ -18,6 +18,7 @@ if not (_here / "kernels" / "__init__.py").is_file():
 
 __all__ = [
     "AsmkError",
+    "AsmkWarning",
     "Codebook",
     "FeatureSet",
     "FeatureSource",
@@ -29,7 +30,10 @@ __all__ = [
     "Searcher",
     "SelectiveMatch",
     "Signature",
+    "extract_folder",
+    "index_folder",
     "load_extractor",
+    "open_index",
     "register_extractor",
     "scores",
     "similarity",
@@ -37,6 +41,7 @@ __all__ = [
 
 _homes = {
     "AsmkError": "asmk_engine.errors",
+    "AsmkWarning": "asmk_engine.errors",
     "Codebook": "asmk_engine.codebooks",
     "FeatureSet": "asmk_engine.features",
     "FeatureSource": "asmk_engine.features",
@@ -48,7 +53,10 @@ _homes = {
     "Searcher": "asmk_engine.inverted.search",
     "SelectiveMatch": "asmk_engine.inverted.search",
     "Signature": "asmk_engine.inverted.signatures",
+    "extract_folder": "asmk_engine.pipeline.folders",
+    "index_folder": "asmk_engine.pipeline.folders",
     "load_extractor": "asmk_engine.extractors",
+    "open_index": "asmk_engine.search.opening",
     "register_extractor": "asmk_engine.extractors.registry",
     "scores": "asmk_engine.inverted.pairwise",
     "similarity": "asmk_engine.inverted.pairwise",
@@ -56,7 +64,7 @@ _homes = {
 
 if TYPE_CHECKING:
     from asmk_engine.codebooks import Codebook
-    from asmk_engine.errors import AsmkError
+    from asmk_engine.errors import AsmkError, AsmkWarning
     from asmk_engine.extractors import load_extractor
     from asmk_engine.extractors.registry import register_extractor
     from asmk_engine.features import Features, FeatureSet, FeatureSource
@@ -67,6 +75,8 @@ if TYPE_CHECKING:
     from asmk_engine.inverted.pairwise import scores, similarity
     from asmk_engine.inverted.search import Searcher, SelectiveMatch
     from asmk_engine.inverted.signatures import Signature
+    from asmk_engine.pipeline.folders import extract_folder, index_folder
+    from asmk_engine.search.opening import open_index
 else:  # hidden from type checkers, which would otherwise accept any attribute of the package
 
     def __getattr__(name: str) -> object:

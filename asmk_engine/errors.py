@@ -9,9 +9,15 @@
     ├── StorageError      the operating system refused: read-only, full, locked
     └── DependencyError   an optional package is needed but not installed
 
+    AsmkWarning           what was left out of a result that is returned nevertheless
+
 Every message is one line: what was found, what was expected, the cure, and the path if there is one.
 Any other exception is a bug.
 """
+
+
+class AsmkWarning(UserWarning):
+    """What was left out of a result that is returned all the same, such as images that cannot be read."""
 
 
 class AsmkError(Exception):

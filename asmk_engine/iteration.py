@@ -1,9 +1,10 @@
-"""Helpers for loops over many items: progress reports and evenly spaced samples."""
+"""Helpers for loops over many items: progress reports, displays of them, and evenly spaced samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
 
@@ -13,6 +14,33 @@ FailureProgress = Callable[[int, int, int], None]
 """Receives progress as (done, total, failed); `failed` counts among `done`."""
 Bar = Callable[..., None]
 """A progress bar; it can be called as either of the two above."""
+
+
+class Display(Protocol):
+    """Where a run shows messages and progress; the ones that there are stand in `pipeline.display`."""
+
+    def say(self, message: str) -> None:
+        """Show one line of text."""
+        ...
+
+    def bar(self, what: str, unit: str, *, by_last: bool = False) -> AbstractContextManager[Bar]:
+        """Show the progress of a stage, which the callback receives as (done, total) or (done, total, failed).
+
+        by_last  estimate the remaining time from the last unit alone, because the first units take longer
+        """
+        ...
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def say(self, message: str) -> None:
+        """Do nothing."""
+
+    @contextmanager
+    def bar(self, what: str, unit: str, *, by_last: bool = False) -> Iterator[Bar]:
+        """Yield a callback that does nothing."""
+        yield lambda done, total, failed=0: None
 
 
 def counted(items: Iterable[Item], total: int, progress: Progress | None) -> Iterator[Item]:

@@ -14,6 +14,7 @@ from test_house import package_sources
 
 PUBLIC = [
     "AsmkError",
+    "AsmkWarning",
     "Codebook",
     "FeatureSet",
     "FeatureSource",
@@ -25,7 +26,10 @@ PUBLIC = [
     "Searcher",
     "SelectiveMatch",
     "Signature",
+    "extract_folder",
+    "index_folder",
     "load_extractor",
+    "open_index",
     "register_extractor",
     "scores",
     "similarity",

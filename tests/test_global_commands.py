@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from asmk_engine.cli import commands
-from asmk_engine.cli.global_index import segment_bytes
 from asmk_engine.errors import AsmkError, InputError
 from asmk_engine.features import FeatureSet
 from asmk_engine.flat import Expansion, GlobalIndex, GlobalSearcher
 from asmk_engine.indexes.answers import Hit
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
+from asmk_engine.pipeline.global_indexing import segment_bytes
 from asmk_engine.recipes import Recipe
 from asmk_engine.search.fusion import fuse
 from disks import fast_disk

@@ -25,7 +25,7 @@ ROOMS = [
     *["storage", "images", "features", "codebooks", "networks", "extraction", "extractors"],
     *["indexes", "inverted", "flat", "evaluation", "search", "maintenance"],
     *["training", "pictures", "serve", "interop", "compat", "doctor", "demo"],
-    *["tradeoff", "reproduction", "cli", "__main__"],
+    *["tradeoff", "reproduction", "pipeline", "cli", "__main__"],
 ]
 # Packages of others that only some rooms may import, not even inside a function.
 WALLS = {

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asmk_engine.cli.common import parse_size
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError
 from asmk_engine.inverted.batch import BESIDE, CODEBOOK_COPIES, LEAST_POSTINGS, MEBIBYTE, Batch, postings_within
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.signatures import Signature
+from asmk_engine.pipeline.wording import parse_size
 from samples import random_codebook
 
 WORDS, POSTINGS = 2000, 600

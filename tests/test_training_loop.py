@@ -15,7 +15,7 @@ from PIL import Image
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import DamagedError, InputError, MismatchError, StorageError
 from asmk_engine.extractors import load_extractor
-from asmk_engine.iteration import evenly
+from asmk_engine.iteration import Silent, evenly
 from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint
 from asmk_engine.storage.arrays import CHECKSUMS, map_arrays
 from asmk_engine.storage.folder import Folder, WriterLock
@@ -27,7 +27,6 @@ from asmk_engine.training.log import read_log
 from asmk_engine.training.loop import BEST, LAST, LoopOptions, TrainingRun
 from asmk_engine.training.sfm120k import image_place
 from asmk_engine.training.state import STATE
-from asmk_engine.training.task import Silent
 from asmk_engine.training.validation import Validation, ValidationOptions
 from tiny_networks import DELF
 from trainings import SIDE, tiny_network, write_photographs

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import naive_networks as naive
 import naive_training
 from asmk_engine.errors import InputError
+from asmk_engine.iteration import Silent
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
 from asmk_engine.training.classification import ClassOptions, ClassTask
 from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate, freeze
@@ -21,7 +22,7 @@ from asmk_engine.training.instances import Instances
 from asmk_engine.training.loop import LoopOptions, TrainingRun
 from asmk_engine.training.losses import contrastive, global_vector, pooled_vector
 from asmk_engine.training.photographs import load_pixels, place_network, to_network
-from asmk_engine.training.task import Silent, TrainingTask
+from asmk_engine.training.task import TrainingTask
 from tiny_networks import DELF
 from trainings import SIDE, tiny_network, write_photographs
 

@@ -20,6 +20,7 @@ from asmk_engine.cli.common import (
     plural,
     quiet_option,
     read_name_list,
+    tell,
 )
 from asmk_engine.cli.searching import (
     SearchOptions,
@@ -126,7 +127,7 @@ def classify(
         predictions = _counted(predictions, labels, console)
     for line in _lines(predictions, form, top):
         click.echo(line)
-    failed.tell()
+    tell(failed)
 
 
 def _predictions(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, option_group, plural, quiet_option
-
-if TYPE_CHECKING:
-    from asmk_engine.codebooks import Codebook, Round
-    from asmk_engine.features import FeatureSet
+from asmk_engine.cli.common import PATH, Console, option_group, quiet_option
 
 
 class WordCount(click.ParamType):
@@ -73,58 +69,12 @@ training_options = option_group(
 )
 
 
-def train(
-    features: FeatureSet,
-    console: Console,
-    words: int | str,
-    seed: int,
-    rounds: int,
-    whitening: str,
-    backend: str,
-    assignment: str,
-) -> Codebook:
-    """Train a codebook and report the sampling and each round with its distortion."""
-    from asmk_engine.codebooks import Codebook
-
-    with console.bar("sample", "images") as on_sample, console.bar("k-means", "rounds", by_last=True) as bar:
-
-        def on_round(done: Round) -> None:
-            bar(done.number, done.rounds)
-            note = f", {plural(done.reseeded, 'empty word')} re-seeded" if done.reseeded else ""
-            console.say(f"round {done.number}/{done.rounds}: distortion {done.distortion:.4f}{note}")
-
-        codebook = Codebook.train(
-            features,
-            words,
-            seed=seed,
-            rounds=rounds,
-            whitening=whitening,
-            backend=backend,
-            assignment=assignment,
-            on_sample=on_sample,
-            on_round=on_round,
-        )
-    if codebook.graph_recall is not None:
-        console.say(f"{codebook.assignment} assignment: the graph of words has {codebook.graph_recall}")
-    return codebook
-
-
 @click.command("build-codebook")
 @click.argument("features", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Codebook file to write.")
 @training_options
 @quiet_option
-def build_codebook(
-    features: Path,
-    output: Path,
-    words: int | str,
-    seed: int,
-    rounds: int,
-    whitening: str,
-    backend: str,
-    assignment: str,
-    quiet: bool,
-) -> None:
+def build_codebook(features: Path, output: Path, quiet: bool, **options: Any) -> None:
     """Learn a codebook of visual words from FEATURES.
 
     FEATURES is a feature set of local features, as `extract` writes it. `index` trains a codebook by itself if none is
@@ -135,8 +85,9 @@ def build_codebook(
       asmk-engine build-codebook photos.features -o my.codebook.h5
     """
     from asmk_engine.features import FeatureSet
+    from asmk_engine.pipeline.codebook_training import CodebookOptions, train_codebook
 
     console = Console(quiet)
-    codebook = train(FeatureSet.open(features), console, words, seed, rounds, whitening, backend, assignment)
+    codebook = train_codebook(FeatureSet.open(features), CodebookOptions(**options), console)
     codebook.save(output)
     console.say(f"{output}: {codebook}")

@@ -1,21 +1,23 @@
-"""Options, progress bars, messages and parsers that several commands share."""
+"""Options, messages and parsers that several commands share."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO, TypeVar, cast
 
 import click
 
-from asmk_engine.errors import AsmkError, InputError, StorageError
+from asmk_engine.errors import InputError
 from asmk_engine.escape import unencodable, unescape_name
 from asmk_engine.images.boxes import Box
-from asmk_engine.iteration import Bar
+from asmk_engine.pipeline.display import Console as Console
+from asmk_engine.pipeline.failures import Failures as Failures
+from asmk_engine.pipeline.wording import plural as plural
+
+if TYPE_CHECKING:
+    from asmk_engine.pipeline.extractor_choice import ExtractionOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path, readable=False)  # not checked here: the code that opens a path reports errors
@@ -89,8 +91,9 @@ extraction_options = option_group(
     click.option(
         "--extractor",
         help="Extractor of the features: rootsift, how-r18, how-r50-, how-squeezenet and others for local features; "
-        "gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists all.  "
-        "[default: a how- network whose weights were fetched, else rootsift]",
+        "gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists all. auto: "
+        "that of the index, codebook or feature set if there is one, else a how- network whose weights were fetched, "
+        "else rootsift.  [default: auto]",
     ),
     click.option(
         "--weights",
@@ -159,6 +162,16 @@ own_extractor_option = click.option(
     callback=_register,
     help="Class of the extractor that made the index, if it is neither built in nor installed.",
 )
+
+
+def extraction_of(options: dict[str, Any]) -> ExtractionOptions:
+    """Return the values of `extraction_options` as the pipeline takes them."""
+    from asmk_engine.pipeline.extractor_choice import ExtractionOptions
+
+    run = {key: options[key] for key in ("extractor", "weights", "device", "workers", "strict")}
+    return ExtractionOptions(**run, others={key: value for key, value in options.items() if key not in run})
+
+
 images_option = click.option(
     "--images",
     "images_roots",
@@ -214,75 +227,12 @@ def was_given(option: str) -> bool:
     return source is not None and source is not click.core.ParameterSource.DEFAULT
 
 
-class Failures:
-    """Errors of parts of a command, collected so that the other parts still run and are reported."""
-
-    def __init__(self) -> None:
-        self._errors: dict[str, AsmkError] = {}
-
-    @contextmanager
-    def noting(self, what: str) -> Iterator[None]:
-        """Record an error of this package or of the system raised inside the block, and suppress it."""
-        try:
-            yield
-        except AsmkError as error:
-            self._errors[what] = error
-        except OSError as error:
-            self._errors[what] = StorageError(f"{error.filename or what}: {error.strerror or error}")
-
-    def add(self, reason: str) -> None:
-        """Record a reason."""
-        self._errors[reason] = InputError(reason)
-
-    def __len__(self) -> int:
-        return len(self._errors)
-
-    @property
-    def reasons(self) -> list[str]:
-        """The messages of the errors, in their order."""
-        return [str(error) for error in self._errors.values()]
-
-    def tell(self) -> None:
-        """Raise the error, if there is one; print several, also under --quiet, and raise InputError."""
-        if len(self) == 1:
-            raise next(iter(self._errors.values()))
-        for reason in self.reasons:
+def tell(failures: Failures) -> None:
+    """Raise the error, if there is one; print several, also under --quiet, and raise InputError."""
+    if len(failures) > 1:
+        for reason in failures.reasons:
             click.echo(reason, err=True)
-        if self._errors:
-            raise InputError(f"{len(self)} errors; the first: {self.reasons[0]}")
-
-
-class Console:
-    """Messages and progress bars on standard error; none if `quiet`."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-
-    def say(self, message: str) -> None:
-        """Print one line for the user."""
-        if not self.quiet:
-            click.echo(message, err=True)
-
-    @contextmanager
-    def bar(self, what: str, unit: str, *, by_last: bool = False) -> Iterator[Bar]:
-        """Show a progress bar with rate and ETA, on terminals only; yields a callback (done, total).
-
-        by_last  estimate the remaining time from the last unit alone, because the first units take longer
-        """
-        from tqdm import tqdm
-
-        hidden, smoothing = self.quiet or None, 1.0 if by_last else 0.3
-        with tqdm(
-            desc=what, unit=f" {unit}", disable=hidden, smoothing=smoothing, file=sys.stderr, dynamic_ncols=True
-        ) as bar:
-
-            def advance(done: int, total: int, failed: int = 0) -> None:
-                bar.total = total
-                if failed:
-                    bar.set_postfix(skipped=failed, refresh=False)
-                bar.update(done - bar.n)
-
-            yield advance
+    failures.check()
 
 
 def as_written(line: str, stream: TextIO) -> str:
@@ -295,11 +245,6 @@ def unprintable(names: Iterable[str], stream: TextIO) -> list[str]:
     return unencodable(names, getattr(stream, "encoding", None) or "utf-8")
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 image`, `1 234 images`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", " ")
-
-
 def human_bytes(count: float) -> str:
     """Return bytes in the largest unit that gives a number of at least 1."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
@@ -307,14 +252,6 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1024
     raise ValueError(count)
-
-
-def parse_size(text: str) -> int:
-    """Return `800M` or `1.5G` as bytes, with units of powers of 1024; raises InputError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE | re.ASCII)
-    if found is None:
-        raise InputError(f"{text!r} is not a size: give a number with K, M, G or T, such as 800M or 1.5G")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def parse_numbers(text: str | None) -> tuple[float, ...] | None:

@@ -20,6 +20,7 @@ from asmk_engine.cli.common import (
     match_options,
     own_extractor_option,
     quiet_option,
+    tell,
 )
 from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, searcher_of
 from asmk_engine.errors import InputError
@@ -239,7 +240,7 @@ def _features_or_none(source: QuerySource, queries: int, failed: Failures, query
 def _report_failed(failed: Failures, queries: int, console: Console) -> None:
     """Report the queries that could not be searched and count as not found; raises InputError if all failed."""
     if len(failed) == queries:
-        failed.tell()
+        tell(failed)
     for reason in failed.reasons:
         console.say(f"counts as not found: {reason}")
 

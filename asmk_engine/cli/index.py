@@ -8,36 +8,30 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from asmk_engine.cli.codebook import train, training_options
+from asmk_engine.cli.codebook import training_options
 from asmk_engine.cli.common import (
     PATH,
     Console,
     SectionedCommand,
+    extraction_of,
     extraction_options,
     human_bytes,
     intake_options,
     names_of,
-    parse_size,
     plural,
     quiet_option,
     read_name_list,
+    tell,
     was_given,
 )
-from asmk_engine.cli.global_index import KEYS, GlobalIndexOptions, add_global, concatenated, global_options
-from asmk_engine.cli.networks import network_of
-from asmk_engine.cli.preparation import Call, Prepared, features_beside, prepare, prepare_set
-from asmk_engine.cli.reports import told
-from asmk_engine.errors import InputError, MismatchError, NotFoundError
+from asmk_engine.cli.global_index import global_options, global_options_of
+from asmk_engine.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from asmk_engine.codebooks import Codebook
     from asmk_engine.flat import GlobalIndex
-    from asmk_engine.indexes.additions import AddSummary
     from asmk_engine.inverted.index import Index
 
-_TRAINING = ("words", "seed", "rounds", "whitening", "backend", "assignment")
-
-
+_TRAINING = names_of(training_options)
 _FEATURES = [name for name in names_of(extraction_options) if name != "extractor"]
 
 
@@ -107,80 +101,24 @@ def index(
       asmk-engine index gem.features -o gem.index --pca 512 --half
       asmk-engine index gem.features spoc.features --concatenate -o both.index
     """
-    from asmk_engine.flat import GlobalIndex
-    from asmk_engine.inverted.index import Index, check_fits
+    from asmk_engine.pipeline.codebook_training import CodebookOptions
+    from asmk_engine.pipeline.extraction import IntakeOptions, existing
+    from asmk_engine.pipeline.indexing import index_images
 
-    console = Console(quiet)
-    allowed = None if memory is None else parse_size(memory)
-    training = {key: options.pop(key) for key in _TRAINING}
-    smaller = GlobalIndexOptions(**{key: options.pop(key) for key in KEYS})
-    target, book = _existing(output, codebook)
-    if book is not None and any(was_given(key) for key in _TRAINING):
-        console.say("the codebook exists already: --words and the other training options are ignored")
-    if book is not None:
-        _segment_postings(allowed, book)  # report a memory limit that is too low before any work
-    call = Call(inputs, output, features_path, prefix, all_files, update or replace, prune, yes)
-    if smaller.concatenate:
-        features = concatenated(inputs, features_path or features_beside(output), smaller, console)
-        prepared = prepare_set(features, call, target, console)
-    else:
-        prepared = prepare(call, target, book, console, options)
-    existing = "replace" if replace else "update" if update else "skip"
-    changes: dict[str, Any] = {"existing": existing, "remove": prepared.removed}
-    features = prepared.features
-    if isinstance(target, GlobalIndex) or (target is None and features.recipe.is_global):
-        network = network_of(features, options["weights"], console) if target is None else None
-        made = {"network": network, "seed": training["seed"], "memory": allowed, "codebook": codebook}
-        summary = add_global(features, target, output, smaller, console, **made, **changes, left=prepared.left)
-    else:
-        smaller.refuse(features)
-        book = book or train(features, console, **training)
-        if target is None:
-            check_fits(features, book, output)
-            target = Index.create(output, book, network_of(features, options["weights"], console))
-        summary = _add(prepared, target, _segment_postings(allowed, book), console, changes)
-    prepared.report(summary, output, console)
-
-
-def _add(prepared: Prepared, target: Index, room: int, console: Console, changes: dict[str, Any]) -> AddSummary:
-    """Add local features to an index and report the counts."""
-    with console.bar("index", "images") as on_image:
-        summary = target.add(prepared.features, segment_postings=room, on_image=on_image, **changes)
-    counts = f"{plural(target.images, 'image')}, {plural(target.postings, 'posting')}"
-    console.say(f"{target.path}: {counts}: {told(summary, prepared.left)}")
-    return summary
-
-
-def _segment_postings(memory: int | None, book: Codebook) -> int:
-    """Return the number of postings of a segment under a memory limit."""
-    from asmk_engine.inverted.batch import postings_within
-    from asmk_engine.inverted.index import SEGMENT_POSTINGS
-
-    return SEGMENT_POSTINGS if memory is None else postings_within(memory, book)
-
-
-def _existing(output: Path, path: Path | None) -> tuple[Index | GlobalIndex | None, Codebook | None]:
-    """Return the index at `output`, if there is one, and the codebook, if it is known; checked before any work."""
-    from asmk_engine.codebooks import Codebook
-    from asmk_engine.flat import GlobalIndex
-    from asmk_engine.indexes.creation import check_vacant
-    from asmk_engine.indexes.manifest import NAMES
-    from asmk_engine.search.opening import open_index
-    from asmk_engine.storage.folder import Folder
-
-    given = Codebook.open(path) if path else None
-    if not any((output / name).exists() for name in NAMES):
-        check_vacant(Folder(output))
-        return None, given
-    target = open_index(output)
-    if isinstance(target, GlobalIndex):
-        return target, given
-    if given and given.fingerprint != target.codebook.fingerprint:
-        raise MismatchError(
-            f"{output}: its codebook ({target.codebook}) differs from {path} ({given}); "
-            "leave --codebook out, or create another index"
-        )
-    return target, target.codebook
+    training = CodebookOptions(**{key: options.pop(key) for key in _TRAINING})
+    report = index_images(
+        inputs,
+        output,
+        intake=IntakeOptions(prefix, all_files, existing(update, replace), prune, yes),
+        training=training if any(was_given(key) for key in _TRAINING) else None,
+        smaller=global_options_of(options),
+        extraction=extraction_of(options),
+        codebook=codebook,
+        features=features_path,
+        memory=memory,
+        display=Console(quiet),
+    )
+    tell(report.failures)
 
 
 @click.command()

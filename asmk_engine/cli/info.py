@@ -95,6 +95,7 @@ def _feature_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "descriptors", f"{_number(content['descriptors'])}, {per_image} per image"
     yield "descriptor", f"{content['dim']} dimensions, {content['dtype'] or 'none yet'}"
     yield "size", f"{human_bytes(content['bytes'])} in {plural(content['parts'], 'part')}"
+    yield "extractor", _extractor(content)
     yield "made by", _recipe(content["recipe"])
     yield "images from", _roots(content)
     yield "skipped", plural(content["failed"], "image") + (": see --failures" if content["failed"] else "")
@@ -137,6 +138,7 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{_decimals(content['bytes_per_posting'], 2)} without the codebook, {ids} of them image numbers",
     )
     yield "code", f"{content['bits']} bits"
+    yield "extractor", _extractor(content)
     yield from _codebook_origin(content)
     yield "features in", ", ".join(content["features"]) or "unknown"
     yield "images from", _roots(content)
@@ -156,6 +158,7 @@ def _global_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "vector", f"{content['input_dim']} to {content['dim']} dimensions, {precision}"
     if content["augmentation"]:
         yield "augmented", ", ".join(f"{key} {value}" for key, value in content["augmentation"].items())
+    yield "extractor", _extractor(content)
     yield "descriptors of", _recipe(content["recipe"])
     yield "trained", ", ".join(f"{key} {value}" for key, value in content["training"].items()) or "not"
     yield "fingerprint", content["fingerprint"]
@@ -185,6 +188,21 @@ def _roots(content: dict[str, Any]) -> str:
         texts.append(f"{root['folder']} ({_number(root['images'])}{named})")
     unknown = content["images"] - sum(root["images"] for root in content["roots"])
     return ", ".join([*texts, *([f"unknown ({_number(unknown)})"] if unknown else [])])
+
+
+def _extractor(content: dict[str, Any]) -> str:
+    """Return the extractor and where its network came from."""
+    facts = content["extractor"]
+    parts = [f"{facts['preset']} ({facts['name']})" if facts["preset"] else facts["name"]]
+    if facts["backbone"]:
+        parts.append(f"network on {facts['backbone']}")
+    source, digest = facts["published"] or facts["weights"]["file"], facts["weights"]["sha256"]
+    if source or digest:
+        known = [str(source or ""), f"sha256 {str(digest)[:16]}" if digest else ""]
+        parts.append(f"made of weights {' '.join(filter(None, known))}")
+    if isinstance(facts["whitened"], int):
+        parts.append(f"whitened on {plural(facts['whitened'], 'image')}")
+    return ", ".join(parts)
 
 
 def _recipe(recipe: dict[str, Any]) -> str:

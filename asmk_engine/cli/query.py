@@ -20,6 +20,7 @@ from asmk_engine.cli.common import (
     own_extractor_option,
     parse_box,
     quiet_option,
+    tell,
 )
 from asmk_engine.cli.searching import (
     SearchOptions,
@@ -130,7 +131,7 @@ def query(
     if contact_sheet and shown:
         with failed.noting(f"the contact sheet {contact_sheet}"):
             _write_contact_sheet(shown, source, contact_sheet, region)
-    failed.tell()
+    tell(failed)
 
 
 def _answers(

@@ -65,7 +65,7 @@ def whiten_global(
 
 def _weights(features: FeatureSet, weights: Path | None) -> Path:
     from asmk_engine.extractors import network_file
-    from asmk_engine.training.initial import network_beside
+    from asmk_engine.features.network_place import network_beside
 
     if weights is not None:
         if not weights.is_file():

@@ -13,6 +13,7 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.codebooks.codebook import KIND as CODEBOOK
 from asmk_engine.errors import FormatError, InputError, NotFoundError
 from asmk_engine.features import FeatureSet, part_names
+from asmk_engine.features.network_place import network_beside
 from asmk_engine.features.parts import KIND as FEATURES
 from asmk_engine.flat import GlobalIndex
 from asmk_engine.images.roots import listed_roots
@@ -20,10 +21,12 @@ from asmk_engine.indexes.manifest import NAMES
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.snapshot import Snapshot
+from asmk_engine.maintenance.extractor_facts import describe_extractor
 from asmk_engine.maintenance.flat_description import describe_global
 from asmk_engine.search.opening import open_index
 from asmk_engine.storage.folder import Folder, storage_errors
 from asmk_engine.storage.hdf5 import open_hdf5
+from asmk_engine.storage.user_files import file_sha256
 
 # Arrays of a segment by the part under which their size is reported; the others count as `other`.
 PARTS_OF_SEGMENT = {
@@ -147,7 +150,8 @@ def _hdf5_kind(path: Path) -> str:
 
 
 def describe_features(found: FeatureSet) -> dict[str, Any]:
-    """Describe a feature set: images, descriptors, dim, dtype, recipe, parts, empty images, failures by name."""
+    """Describe a feature set: images, descriptors, dim, dtype, recipe, extractor, parts, empty images, failures
+    by name."""
     counts = [found.count(name) for name in found.names]
     descriptors = sum(counts)
     first = next((name for name, count in zip(found.names, counts, strict=True) if count), None)
@@ -166,11 +170,18 @@ def describe_features(found: FeatureSet) -> dict[str, Any]:
         "dtype": str(found.read(first).descriptors.dtype) if first is not None else None,
         "parts": len(part_names(found.path)),
         "recipe": found.recipe.as_dict(),
+        "extractor": describe_extractor(found.recipe, _network_of(found)),
         "images_roots": list(dict.fromkeys(root.folder for root in found.roots())),
         "roots": listed_roots(found.root_counts()),
         "failed": len(found.failures),
         "failures": _sorted_failures(found),
     }
+
+
+def _network_of(found: FeatureSet) -> Path | None:
+    """Return the network next to a feature set, if it is the one that made the features."""
+    place = network_beside(found.path)
+    return place if found.recipe.weights and place.is_file() and file_sha256(place) == found.recipe.weights else None
 
 
 def _sorted_failures(found: FeatureSet) -> dict[str, str]:
@@ -256,6 +267,7 @@ def describe_index(index: Index) -> dict[str, Any]:
         "segments": len(snapshot.segments),
         "bits": index.codebook.dim,
         **_codebook(index.codebook),
+        "extractor": describe_extractor(index.recipe, index.network),
         **_origin(snapshot),
     }
 

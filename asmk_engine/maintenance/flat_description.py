@@ -7,6 +7,7 @@ from typing import Any
 from asmk_engine.flat.index import GlobalIndex
 from asmk_engine.images.roots import listed_roots
 from asmk_engine.indexes.manifest import NAMES
+from asmk_engine.maintenance.extractor_facts import describe_extractor
 from asmk_engine.storage.folder import Folder
 
 
@@ -39,6 +40,7 @@ def describe_global(index: GlobalIndex) -> dict[str, Any]:
         "sub_space": None if codec.centroids is None else codec.centroids.shape[2],
         "augmentation": codec.augmentation,
         "recipe": codec.recipe.as_dict(),
+        "extractor": describe_extractor(codec.recipe, index.network),
         "training": codec.training,
         "fingerprint": codec.fingerprint,
         **{key: getattr(manifest, key) for key in ("identity", "commit", "made_by")},

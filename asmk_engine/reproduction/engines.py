@@ -18,8 +18,9 @@ from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.manifest import NAMES
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher, SelectiveMatch
+from asmk_engine.iteration import Display
 from asmk_engine.reproduction.experiment import Codes, PublishedRow
-from asmk_engine.reproduction.extraction import Describer, Display, Settings
+from asmk_engine.reproduction.extraction import Describer, Settings
 
 CODEBOOK, CODEC = "codebook.h5", "codec.index"
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from asmk_engine.errors import DamagedError
 from asmk_engine.extraction.attempts import Extractor, read_source
@@ -17,7 +16,7 @@ from asmk_engine.extractors.presets import PRESETS
 from asmk_engine.features import FeatureSet, FeatureWriter, part_names
 from asmk_engine.flat.concatenation import concatenate
 from asmk_engine.images.listing import ImageList
-from asmk_engine.iteration import Bar
+from asmk_engine.iteration import Display
 from asmk_engine.networks.cache import weights_folder, weights_path
 from asmk_engine.networks.registry import published_weights
 from asmk_engine.networks.tensor_files import SUFFIX
@@ -25,18 +24,6 @@ from asmk_engine.reproduction.datasets import Query
 from asmk_engine.reproduction.experiment import Describe, PublishedRow
 from asmk_engine.reproduction.files import weights_place
 from asmk_engine.storage.user_files import file_sha256
-
-
-class Display(Protocol):
-    """Where a run shows messages and progress."""
-
-    def say(self, message: str) -> None:
-        """Show one line of text."""
-        ...
-
-    def bar(self, what: str, unit: str) -> AbstractContextManager[Bar]:
-        """Show progress, which the callback receives as (done, total) or (done, total, failed)."""
-        ...
 
 
 @dataclass(frozen=True)

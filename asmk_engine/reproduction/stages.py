@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.features import FeatureSet
+from asmk_engine.iteration import Display
 from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, RetrievalTask
 from asmk_engine.reproduction.engines import Engine, make_engine
 from asmk_engine.reproduction.evaluation import Measured, evaluate_task
 from asmk_engine.reproduction.experiment import PublishedRow, Test
 from asmk_engine.reproduction.extraction import (
     Describer,
-    Display,
     Settings,
     describe_images,
     describe_queries,

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from asmk_engine.errors import InputError
 from asmk_engine.images.listing import ImageFile
+from asmk_engine.iteration import Display
 from asmk_engine.networks.backbones import load_backbone
 from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint
 from asmk_engine.networks.local import LocalNetwork, LocalOptions
@@ -27,7 +28,7 @@ from asmk_engine.training.contrastive import freeze
 from asmk_engine.training.instances import NONE, Instances
 from asmk_engine.training.losses import pooled_vector
 from asmk_engine.training.photographs import load_pixels, to_network
-from asmk_engine.training.task import EpochPlan, Reporter
+from asmk_engine.training.task import EpochPlan
 
 BATCH_SIZE = 64
 
@@ -127,7 +128,7 @@ class ClassTask:
         """Return the options and the fingerprint of the data."""
         return {"training": "delf", **asdict(self._options), "data": self._data.fingerprint}
 
-    def plan(self, epoch: int, reporter: Reporter) -> EpochPlan:
+    def plan(self, epoch: int, reporter: Display) -> EpochPlan:
         """Return every image of an instance once, in random order; [n, 1]."""
         rng = np.random.default_rng([self._options.seed, epoch])
         numbers = np.flatnonzero(self._data.instances != NONE).astype(np.int64)

@@ -16,13 +16,14 @@ from torch import nn
 
 from asmk_engine.errors import InputError
 from asmk_engine.images.listing import ImageFile
+from asmk_engine.iteration import Display
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.training.augmented_pairs import random_view
 from asmk_engine.training.instances import Instances
 from asmk_engine.training.losses import contrastive, global_vector
 from asmk_engine.training.mining import mine
 from asmk_engine.training.photographs import describe, load_pixels, to_network
-from asmk_engine.training.task import EpochPlan, Reporter
+from asmk_engine.training.task import EpochPlan
 from asmk_engine.training.tuples import check_tuples, draw_pairs, draw_pool
 
 SLOW_BACKBONES = ("resnet50", "resnet101", "resnet50v2")
@@ -104,7 +105,7 @@ class TupleTask:
             del options["learn_reduction"]  # as runs from before there was a choice describe themselves
         return {"training": "how", **options, "data": self._data.fingerprint}
 
-    def plan(self, epoch: int, reporter: Reporter) -> EpochPlan:
+    def plan(self, epoch: int, reporter: Display) -> EpochPlan:
         """Draw pairs and pool, describe them with the current network, and mine negatives; see `mining`."""
         options, groups = self._options, self._data.groups
         rng = np.random.default_rng([options.seed, epoch])
@@ -116,7 +117,7 @@ class TupleTask:
         return EpochPlan(np.concatenate([pairs, pool[chosen]], 1), {"negative_distance": float(distances.mean())})
 
     def _vectors(
-        self, epoch: int, pairs: np.ndarray, pool: np.ndarray, reporter: Reporter
+        self, epoch: int, pairs: np.ndarray, pool: np.ndarray, reporter: Display
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the vectors of anchors and pool; an image in both passes through the network once."""
         viewed = np.flatnonzero(pairs[:, 0] == pairs[:, 1])

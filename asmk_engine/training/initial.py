@@ -7,13 +7,13 @@ ImageNet weights of a backbone    get a reduction learned from the given images,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from asmk_engine.errors import InputError, MismatchError
+from asmk_engine.errors import InputError
 from asmk_engine.extractors.presets import Preset
+from asmk_engine.features.network_place import write_whole
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Progress
 from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint, save_checkpoint
@@ -22,38 +22,11 @@ from asmk_engine.networks.global_checkpoints import Completion, open_global_netw
 from asmk_engine.networks.local import HOW, LocalOptions
 from asmk_engine.networks.official import read_official
 from asmk_engine.networks.tensor_files import kind_of_network
-from asmk_engine.storage.folder import Folder
 from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training.whitening import initial_network
 
 WHITENING_IMAGES = 1000
 """Default number of images from which a reduction is learned: a fifth of the paper's, a million descriptors."""
-SUFFIX = ".network.safetensors"
-
-
-def network_beside(features: Path) -> Path:
-    """Return the path of the network of a feature set: photos.network.safetensors for photos.features."""
-    whole = features.resolve()
-    return whole.with_name(whole.name.removesuffix(".features") + SUFFIX)
-
-
-@contextmanager
-def keeping(place: Path, sha256: str | None) -> Iterator[None]:
-    """Return a context in which the network at `place` may be written; that of existing features is restored.
-
-    sha256  sha256 of the network in the recipe of the existing features, or None
-
-    Raises MismatchError on exit if the network of existing features was replaced by another one.
-    """
-    known = place.is_file() and file_sha256(place) == sha256
-    content = place.read_bytes() if known else b""
-    yield
-    if known and file_sha256(place) != sha256:
-        _write(place, content)
-        raise MismatchError(
-            f"{place}: belongs to existing features, but other weights or options were given; "
-            "give the same ones, or write the features elsewhere"
-        )
 
 
 def complete_network(
@@ -125,15 +98,8 @@ def complete_global(weights: Path, completion: Completion, place: Path) -> Path:
 def copy_network(weights: Path, place: Path) -> Path:
     """Copy a network file to `place`, unless it is there already, and return `place`."""
     if not (place.is_file() and file_sha256(place) == file_sha256(weights)):
-        _write(place, weights.read_bytes())
+        write_whole(place, weights.read_bytes())
     return place
-
-
-def _write(place: Path, content: bytes) -> None:
-    folder = Folder(place.parent)
-    folder.make()
-    folder.write(place.name, [content])
-    folder.sync()
 
 
 def _is_made_of(place: Path, weights: Path, preset: Preset, max_side: int) -> bool:

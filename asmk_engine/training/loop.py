@@ -25,6 +25,7 @@ import torch
 
 from asmk_engine import threads
 from asmk_engine.errors import DependencyError, InputError
+from asmk_engine.iteration import Display, Silent
 from asmk_engine.networks.checkpoints import save_checkpoint
 from asmk_engine.networks.devices import check_precision
 from asmk_engine.storage.folder import Folder, WriterLock
@@ -32,7 +33,7 @@ from asmk_engine.training.curves import draw_curves
 from asmk_engine.training.finishing import finish_reduction
 from asmk_engine.training.log import LOG, TrainingLog
 from asmk_engine.training.state import STATE, TrainingPosition, load_state, save_state
-from asmk_engine.training.task import Reporter, Silent, TrainingTask
+from asmk_engine.training.task import TrainingTask
 from asmk_engine.training.validation import Validation, main_score
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -99,7 +100,7 @@ class TrainingRun:
         origin: dict[str, Any],
         start: str = "",
         validation: Validation | None = None,
-        reporter: Reporter | None = None,
+        reporter: Display | None = None,
         save_seconds: float = SAVE_SECONDS,
     ) -> None:
         self.folder, self.task, self.options = folder, task, options

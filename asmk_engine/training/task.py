@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,32 +11,8 @@ import torch
 from torch import nn
 
 from asmk_engine.images.listing import ImageFile
-from asmk_engine.iteration import Progress
+from asmk_engine.iteration import Display
 from asmk_engine.networks.local import LocalNetwork
-
-
-class Reporter(Protocol):
-    """Receiver of the messages and the progress of a training."""
-
-    def say(self, message: str) -> None:
-        """Show a message of one line."""
-        ...
-
-    def bar(self, what: str, unit: str) -> AbstractContextManager[Progress]:
-        """Return a context with a callback (done, total) for a long operation."""
-        ...
-
-
-class Silent:
-    """A reporter that shows nothing."""
-
-    def say(self, message: str) -> None:
-        """Ignore the message."""
-
-    @contextlib.contextmanager
-    def bar(self, what: str, unit: str) -> Iterator[Progress]:
-        """Return a context with a callback that does nothing."""
-        yield lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -75,7 +49,7 @@ class TrainingTask(Protocol):
         """Return the trainable parameters with their learning rates in the first epoch."""
         ...
 
-    def plan(self, epoch: int, reporter: Reporter) -> EpochPlan:
+    def plan(self, epoch: int, reporter: Display) -> EpochPlan:
         """Return the items of an epoch, counted from 1; they may depend on the current network."""
         ...
 

@@ -27,10 +27,9 @@ from asmk_engine.features import Features, FeatureSet
 from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
-from asmk_engine.iteration import evenly
+from asmk_engine.iteration import Display, evenly
 from asmk_engine.networks.devices import choose_device
 from asmk_engine.search.evaluation import evaluate_index
-from asmk_engine.training.task import Reporter
 
 EXTRACTOR_OF = {"norm": "how", "learned": "delf"}
 
@@ -108,7 +107,7 @@ class Validation:
             del options["codebook_images"]  # as runs from before there was a choice describe themselves
         return options
 
-    def report(self, weights: Path, attention: str, reporter: Reporter) -> Report:
+    def report(self, weights: Path, attention: str, reporter: Display) -> Report:
         """Evaluate the network of a file; its attention is `norm` or `learned`."""
         options = asdict(self.options)
         words, _ = options.pop("words"), options.pop("codebook_images")
@@ -124,7 +123,7 @@ class Validation:
                 self.ground_truth, Searcher(index), partial(self._query_features, extractor, features)
             )
 
-    def _extract(self, extractor: Extractor, images: list[ImageFile], output: Path, reporter: Reporter) -> FeatureSet:
+    def _extract(self, extractor: Extractor, images: list[ImageFile], output: Path, reporter: Display) -> FeatureSet:
         wanted = ImageList(images, self._root if images is self._database else "", {})
         with reporter.bar("validate", "images") as progress:
 

@@ -1,0 +1,45 @@
+"""Where the network of a feature set is kept: in one file next to it, under its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from asmk_engine.errors import MismatchError
+from asmk_engine.storage.folder import Folder
+from asmk_engine.storage.user_files import file_sha256
+
+SUFFIX = ".network.safetensors"
+
+
+def network_beside(features: Path) -> Path:
+    """Where the network of a feature set is kept: photos.network.safetensors for photos.features."""
+    whole = features.resolve()
+    return whole.with_name(whole.name.removesuffix(".features") + SUFFIX)
+
+
+@contextmanager
+def keeping(place: Path, sha256: str | None) -> Iterator[None]:
+    """While the network at `place` may be replaced: that of features which are there already is put back.
+
+    sha256  what the recipe of those features names, or None
+    MismatchError when another network came to stand there.
+    """
+    known = place.is_file() and file_sha256(place) == sha256
+    content = place.read_bytes() if known else b""
+    yield
+    if known and file_sha256(place) != sha256:
+        write_whole(place, content)
+        raise MismatchError(
+            f"{place}: belongs to features that are there already, and other weights or options were given; "
+            "use those, or write the features elsewhere"
+        )
+
+
+def write_whole(place: Path, content: bytes) -> None:
+    """Write a file whole or not at all; missing folders are made."""
+    folder = Folder(place.parent)
+    folder.make()
+    folder.write(place.name, [content])
+    folder.sync()

@@ -1,0 +1,53 @@
+"""Training of a codebook with its progress shown."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from asmk_engine.codebooks import Codebook, Round
+from asmk_engine.codebooks.codebook import ASSIGNMENTS, WHITENING
+from asmk_engine.codebooks.kmeans import BACKENDS
+from asmk_engine.errors import InputError
+from asmk_engine.features import FeatureSet
+from asmk_engine.iteration import Display
+from asmk_engine.pipeline.wording import plural
+
+
+@dataclass(frozen=True)
+class CodebookOptions:
+    """How a codebook is trained; see `Codebook.train`. The seed is also that of the codec of a global index."""
+
+    words: int | str = "auto"
+    seed: int = 0
+    rounds: int = 10
+    whitening: str = "auto"
+    backend: str = "auto"
+    assignment: str = "auto"
+
+    def check(self) -> None:
+        """Raise InputError for a value that there is not, before anything is extracted."""
+        choices = {"whitening": WHITENING, "backend": ("auto", *BACKENDS), "assignment": ASSIGNMENTS}
+        for key, known in choices.items():
+            if getattr(self, key) not in known:
+                raise InputError(f"{key} {getattr(self, key)!r} is unknown; choose one of {', '.join(known)}")
+        for key, least in (("words", 1), ("rounds", 1), ("seed", 0)):
+            value = getattr(self, key)
+            is_count = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            if not is_count and (key, value) != ("words", "auto"):
+                auto = "auto or " if key == "words" else ""
+                raise InputError(f"{key} is {value!r}; expected {auto}a whole number, {least} or more")
+
+
+def train_codebook(features: FeatureSet, options: CodebookOptions, display: Display) -> Codebook:
+    """Train a codebook and show the sampling and each round with its distortion."""
+    with display.bar("sample", "images") as on_sample, display.bar("k-means", "rounds", by_last=True) as bar:
+
+        def on_round(done: Round) -> None:
+            bar(done.number, done.rounds)
+            note = f", {plural(done.reseeded, 'empty word')} re-seeded" if done.reseeded else ""
+            display.say(f"round {done.number}/{done.rounds}: distortion {done.distortion:.4f}{note}")
+
+        codebook = Codebook.train(features, **asdict(options), on_sample=on_sample, on_round=on_round)
+    if codebook.graph_recall is not None:
+        display.say(f"{codebook.assignment} assignment: the graph of words has {codebook.graph_recall}")
+    return codebook

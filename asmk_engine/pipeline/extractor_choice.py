@@ -1,0 +1,202 @@
+"""Which extractor a run uses and why, and the file of its network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asmk_engine.errors import InputError, NotFoundError
+from asmk_engine.escape import list_first
+from asmk_engine.extractors import Extractor, extractor_from_recipe, load_extractor, network_file
+from asmk_engine.extractors.presets import PRESETS, Preset
+from asmk_engine.features import FeatureSet
+from asmk_engine.features.network_place import network_beside
+from asmk_engine.images.listing import ImageFile
+from asmk_engine.iteration import Display
+from asmk_engine.recipes import GLOBAL_EXTRACTORS, Recipe
+
+AUTO = "auto"
+FETCHED = ("how-r18", "how-squeezenet", "how-resnet18")
+"""The extractors that are tried, in this order, if none is given; the first whose weights have been fetched is used."""
+FETCHED_GPU = ("how-r50-", "how-resnet50", *FETCHED)
+NETWORKS = ("how", "delf")
+
+
+@dataclass(frozen=True)
+class ExtractionOptions:
+    """How images are described.
+
+    extractor  name of an extractor or preset; None and `auto` leave the choice to `choose_extractor`
+    weights    weights of its network
+    device     device that runs the network; None is `auto`
+    workers    worker processes; None is one per processor
+    strict     stop at the first image that cannot be read
+    others     further options of the extractor by name; values that are None are left out
+    """
+
+    extractor: str | None = None
+    weights: Path | None = None
+    device: str | None = None
+    workers: int | None = None
+    strict: bool = False
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str | None:
+        """The extractor that was asked for, None if it is to be chosen."""
+        return None if self.extractor == AUTO else self.extractor
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options of the extractor that were given."""
+        return {key: value for key, value in self.others.items() if value is not None}
+
+
+def choose_extractor(
+    images: Sequence[ImageFile],
+    output: Path,
+    options: ExtractionOptions,
+    display: Display,
+    *,
+    recipe: Recipe | None = None,
+    network: Path | None = None,
+) -> Extractor:
+    """Return the extractor that the options ask for; its network is created if needed.
+
+    If no extractor and none of its options is given, it is that of the recipe. Else, if no extractor is given, it is
+    that of the network in `weights`; without weights the first of FETCHED (FETCHED_GPU with `device` cuda) whose
+    published weights are in the cache, or RootSIFT if there are none, and the display is told which, and why.
+
+    images           images on which a network without whitening is whitened
+    output           the feature set, next to which the network is kept
+    recipe, network  recipe that is used if no option is given, and the network file that may belong to it
+    """
+    name, weights, device, named = options.name, options.weights, options.device, options.given
+    if recipe and not name and not named:
+        return extractor_from_recipe(recipe, weights or network, device or "auto")
+    name = name or (_of_checkpoint(weights) if weights else _fetched(device, display))
+    if (PRESETS[name].extractor if name in PRESETS else name) in GLOBAL_EXTRACTORS:
+        return _global_extractor(name, PRESETS.get(name), weights, output, device, named)
+    if name not in PRESETS:
+        beside = _copied(weights, output) if weights and name in NETWORKS else weights
+        apart = {"weights": beside and str(beside), "device": device}
+        return load_extractor(name, **named, **{key: value for key, value in apart.items() if value})
+    place = _network(name, weights, images, output, display, named.get("max_side", 1024), device)
+    return load_extractor(name, weights=str(place), device=device or "auto", **named)
+
+
+def _copied(weights: Path, output: Path) -> Path:
+    """Copy a network file next to the features; InputError for other weights, which only a preset can complete."""
+    from asmk_engine.networks.checkpoints import open_checkpoint
+    from asmk_engine.training.initial import copy_network
+
+    open_checkpoint(weights)
+    return copy_network(weights, network_beside(output))
+
+
+def _global_extractor(
+    name: str, preset: Preset | None, weights: Path | None, output: Path, device: str | None, named: dict[str, Any]
+) -> Extractor:
+    """Return an extractor of global descriptors, with its complete network in a file next to the features."""
+    from asmk_engine.networks.global_checkpoints import Completion
+    from asmk_engine.training.initial import complete_global
+
+    if preset and weights is None:
+        weights = _published(name, preset)
+    apart: dict[str, Any] = {"weights": str(weights or ""), "device": device or "auto"}
+    pooling = preset.extractor if preset else name
+    if weights is None:
+        return load_extractor(name, **named, **apart)
+    skip = 0 if pooling == "how-global" else named.pop("skip", preset.skip if preset else 0)
+    left_open = {"exponent": named.pop("exponent")} if pooling == "gem" and "exponent" in named else {}
+    place = complete_global(weights, Completion(pooling, skip, **left_open), network_beside(output))
+    return load_extractor(name, **named, **apart | {"weights": str(place)})
+
+
+def _of_checkpoint(weights: Path) -> str:
+    from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint
+    from asmk_engine.networks.global_checkpoints import KIND as GLOBAL_KIND
+    from asmk_engine.networks.global_checkpoints import open_global_checkpoint
+    from asmk_engine.networks.tensor_files import kind_of_network
+
+    if kind_of_network(weights) == GLOBAL_KIND:
+        return open_global_checkpoint(weights)[0].options.pooling
+    if not is_checkpoint(weights):
+        raise InputError(
+            f"{weights}: these are weights of a backbone, which fit several extractors; give one too, such as "
+            "--extractor how-squeezenet"
+        )
+    return {"norm": "how", "learned": "delf"}[open_checkpoint(weights)[0].options.attention]
+
+
+def _fetched(device: str | None, display: Display) -> str:
+    """Return the extractor whose weights are on this machine, else RootSIFT, which needs none; report which and why."""
+    from asmk_engine.networks.cache import weights_folder
+    from asmk_engine.networks.registry import WEIGHTS
+
+    wanted = FETCHED_GPU if (device or "").startswith("cuda") else FETCHED
+    files = {name: weights_folder() / WEIGHTS[PRESETS[name].published].file for name in wanted}
+    for name, file in files.items():
+        if file.is_file():
+            display.say(f"extractor: {name}, whose weights have been fetched ({file}); --extractor selects another")
+            return name
+    missing = list_first([file.name for file in files.values()], len(files))
+    display.say(
+        f"extractor: rootsift, since no weights of a network have been fetched (none of {missing} in "
+        f"{weights_folder()}); `asmk-engine weights fetch how-r18` downloads some, which give higher accuracy"
+    )
+    return "rootsift"
+
+
+def _network(
+    name: str,
+    weights: Path | None,
+    images: Sequence[ImageFile],
+    output: Path,
+    display: Display,
+    max_side: int,
+    device: str | None,
+) -> Path:
+    """Create the network file of a preset next to the features, from the given or the fetched weights."""
+    from asmk_engine.training.initial import complete_network
+
+    preset = PRESETS[name]
+    with display.bar("whiten", "images") as progress:
+        return complete_network(
+            name,
+            preset,
+            weights or _published(name, preset),
+            lambda: images,
+            network_beside(output),
+            max_side=max_side,
+            device=device or "auto",
+            progress=progress,
+        )
+
+
+def _published(name: str, preset: Preset) -> Path:
+    from asmk_engine.networks.cache import weights_path
+    from asmk_engine.networks.registry import published_weights
+
+    if not preset.published:
+        raise NotFoundError(f"{name} needs weights, and none are published for it; give a file with --weights")
+    return weights_path(published_weights(preset.published))
+
+
+def network_of(features: FeatureSet, weights: Path | None, remark: Callable[[str], None]) -> Path | None:
+    """Return the network file of a feature set, for its copy in the index; None if there is none or it is missing.
+
+    remark  is told if it is missing
+    """
+    if features.recipe.weights is None:
+        return None
+    for candidate in (weights, network_beside(features.path)):
+        if (found := network_file(features.recipe, candidate)) is not None:
+            return found
+    remark(
+        f"the network of [{features.recipe}] was not found, so the index is created without it and can be queried "
+        "with features, but not with new photographs; give the file with --weights"
+    )
+    return None

@@ -1,0 +1,220 @@
+"""From images or features to an index: extracted, encoded, added, in one call that resumes and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asmk_engine.codebooks import Codebook
+from asmk_engine.errors import MismatchError
+from asmk_engine.extraction.run import ExtractionSummary
+from asmk_engine.features import FeatureSet
+from asmk_engine.flat import GlobalIndex
+from asmk_engine.images.listing import PathLike
+from asmk_engine.indexes.additions import AddSummary
+from asmk_engine.indexes.creation import check_vacant
+from asmk_engine.indexes.manifest import NAMES
+from asmk_engine.inverted.batch import postings_within
+from asmk_engine.inverted.index import SEGMENT_POSTINGS, Index, check_fits
+from asmk_engine.iteration import Display, Silent
+from asmk_engine.pipeline.codebook_training import CodebookOptions, train_codebook
+from asmk_engine.pipeline.extraction import IntakeOptions
+from asmk_engine.pipeline.extractor_choice import ExtractionOptions, network_of
+from asmk_engine.pipeline.failures import Failures
+from asmk_engine.pipeline.global_indexing import GlobalIndexOptions, add_global, concatenated
+from asmk_engine.pipeline.preparation import Inputs, Prepared, features_beside, prepare, prepare_set
+from asmk_engine.pipeline.reports import Reporter
+from asmk_engine.pipeline.wording import parse_size, plural
+from asmk_engine.search.opening import open_index
+from asmk_engine.storage.folder import Folder
+
+
+@dataclass(frozen=True)
+class IndexingReport:
+    """What a run of `index_images` did, and what it could not do.
+
+    index             the index, at the commit of this run
+    features          the features of the images of this run
+    addition          its images by what became of them in the index, in numbers and names
+    extraction        its images by what became of them in the feature set; None if the input was one
+    removed           names of indexed images whose files are gone, which were removed
+    without_features  names of images in which nothing was found, and which no query can find
+    remarks           what may be unexpected, one line each: options without effect, a missing network, broken links
+    failures          what has to be acted upon, such as images left out because their names are in use;
+                      `failures.reasons` lists it, `failures.check()` raises it
+    """
+
+    index: Index | GlobalIndex
+    features: FeatureSet
+    addition: AddSummary
+    extraction: ExtractionSummary | None = None
+    removed: tuple[str, ...] = ()
+    without_features: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    failures: Failures = field(default_factory=Failures)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """The names of images that could not be read, with the reasons."""
+        return {} if self.extraction is None else self.extraction.failed
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The arguments of one call of `index_images`; `room` is its memory limit in bytes."""
+
+    output: Path
+    intake: IntakeOptions
+    extraction: ExtractionOptions
+    training: CodebookOptions
+    smaller: GlobalIndexOptions
+    codebook: Codebook | PathLike | None
+    room: int | None
+    reporter: Reporter
+
+
+def index_images(
+    images: PathLike | FeatureSet | Iterable[PathLike | FeatureSet],
+    index: PathLike,
+    *,
+    intake: IntakeOptions | None = None,
+    extraction: ExtractionOptions | None = None,
+    training: CodebookOptions | None = None,
+    smaller: GlobalIndexOptions | None = None,
+    codebook: Codebook | PathLike | None = None,
+    features: PathLike | None = None,
+    memory: int | str | None = None,
+    display: Display | None = None,
+) -> IndexingReport:
+    """Add images to the index at `index`, which is created if it is missing; `index_folder` is the short form.
+
+    Another run adds what is new; one that was interrupted resumes.
+
+    Parameters
+    ----------
+    images : path-like or FeatureSet, or iterable of them
+        Folders, image files and lists of images; or one feature set, or several to be concatenated.
+    index : path-like
+        Folder of the index.
+    intake : IntakeOptions, optional
+        Which images are taken, and which replace others.
+    extraction : ExtractionOptions, optional
+        How images are described; by default as those of the index or the codebook.
+    training : CodebookOptions, optional
+        How a codebook is trained; a remark says so if there is one already.
+    smaller : GlobalIndexOptions, optional
+        How global descriptors are stored in a new index.
+    codebook : Codebook or path-like, optional
+        Codebook of a new index of local features.
+    features : path-like, optional
+        Feature set in which the features of the images are kept; by default next to the index.
+    memory : int or str, optional
+        Memory limit of indexing in bytes, or a text such as ``"4G"``.
+    display : Display, optional
+        Where messages and progress are shown; by default nowhere.
+
+    Returns
+    -------
+    IndexingReport
+        Images that could not be read are in `skipped`; locked folders and images left out because their names are in
+        use are in `failures`. Neither is raised.
+
+    Raises
+    ------
+    AsmkError
+        For what stops the run: no images, none that can be read, options that do not fit, a full disk.
+    """
+    room = parse_size(memory) if isinstance(memory, str) else memory
+    job = _Job(
+        Path(index), intake or IntakeOptions(), extraction or ExtractionOptions(), training or CodebookOptions(),
+        smaller or GlobalIndexOptions(), codebook, room, Reporter(display or Silent()),
+    )  # fmt: skip
+    target, book = _existing(job.output, codebook)
+    if book is not None and training is not None:
+        job.reporter.remark("the codebook exists already: --words and the other training options are ignored")
+    if book is not None:
+        _segment_postings(room, book)  # report a memory limit that is too low before any work
+    inputs: Inputs = [images] if isinstance(images, PathLike | FeatureSet) else list(images)
+    prepared = _prepared(job, inputs, None if features is None else Path(features), target, book)
+    changes: dict[str, Any] = {"existing": job.intake.existing, "remove": prepared.removed}
+    if isinstance(target, GlobalIndex) or (target is None and prepared.features.recipe.is_global):
+        return _reported(job, prepared, *_add_global(job, prepared.features, target, changes))
+    return _reported(job, prepared, *_add_local(job, prepared.features, target, book, changes))
+
+
+def _prepared(
+    job: _Job, inputs: Inputs, features: Path | None, target: Index | GlobalIndex | None, book: Codebook | None
+) -> Prepared:
+    if job.smaller.concatenate:
+        place = features or features_beside(job.output)
+        whole = concatenated(inputs, place, job.smaller, job.reporter.display)
+        return prepare_set(whole, target, job.intake, job.reporter)
+    return prepare(inputs, job.output, features, target, book, job.intake, job.extraction, job.reporter)
+
+
+def _add_global(
+    job: _Job, features: FeatureSet, target: GlobalIndex | None, changes: dict[str, Any]
+) -> tuple[GlobalIndex, AddSummary]:
+    network = network_of(features, job.extraction.weights, job.reporter.remark) if target is None else None
+    return add_global(
+        features, target, job.output, job.smaller, job.reporter,
+        codebook=job.codebook, network=network, seed=job.training.seed, memory=job.room, **changes,
+    )  # fmt: skip
+
+
+def _add_local(
+    job: _Job, features: FeatureSet, target: Index | None, book: Codebook | None, changes: dict[str, Any]
+) -> tuple[Index, AddSummary]:
+    """Add local features to the index, which is created, with its codebook, if missing, and report the counts."""
+    job.smaller.refuse(features)
+    book = book or train_codebook(features, job.training, job.reporter.display)
+    if target is None:
+        check_fits(features, book, job.output)
+        target = Index.create(job.output, book, network_of(features, job.extraction.weights, job.reporter.remark))
+    room = _segment_postings(job.room, book)
+    with job.reporter.display.bar("index", "images") as on_image:
+        summary = target.add(features, segment_postings=room, on_image=on_image, **changes)
+    counts = f"{plural(target.images, 'image')}, {plural(target.postings, 'posting')}"
+    job.reporter.say(f"{target.path}: {counts}: {job.reporter.counts(summary)}")
+    return target, summary
+
+
+def _reported(job: _Job, prepared: Prepared, target: Index | GlobalIndex, summary: AddSummary) -> IndexingReport:
+    """Report what was left out, duplicate or empty."""
+    reporter, features = job.reporter, prepared.features
+    if prepared.extraction is not None:
+        reporter.report_found(prepared.extraction.found)
+    reporter.left.note(summary)
+    reporter.report_left()
+    reporter.report_duplicates(summary)
+    empty = [name for name in features.names if features.count(name) == 0]
+    reporter.report_without_features(empty, job.output)
+    return IndexingReport(
+        target, features, summary, prepared.extraction, tuple(prepared.removed), tuple(empty),
+        tuple(reporter.remarks), reporter.failures,
+    )  # fmt: skip
+
+
+def _segment_postings(memory: int | None, book: Codebook) -> int:
+    """Return the number of postings of a segment under a memory limit."""
+    return SEGMENT_POSTINGS if memory is None else postings_within(memory, book)
+
+
+def _existing(output: Path, codebook: Codebook | PathLike | None) -> tuple[Index | GlobalIndex | None, Codebook | None]:
+    """Return the index at `output`, if there is one, and the codebook, if it is known; checked before any work."""
+    given = codebook if codebook is None or isinstance(codebook, Codebook) else Codebook.open(codebook)
+    if not any((output / name).exists() for name in NAMES):
+        check_vacant(Folder(output))
+        return None, given
+    target = open_index(output)
+    if isinstance(target, GlobalIndex):
+        return target, given
+    if given and given.fingerprint != target.codebook.fingerprint:
+        name = "the given one" if isinstance(codebook, Codebook) else codebook
+        raise MismatchError(
+            f"{output}: its codebook ({target.codebook}) differs from {name} ({given}); "
+            "leave --codebook out, or create another index"
+        )
+    return target, target.codebook
