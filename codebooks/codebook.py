@@ -170,7 +170,7 @@ class Codebook:
         exact : bool, default False
             Compare with all words even if the codebook has a graph.
         threads : int, optional
-            Threads of the graph search, all available by default.
+            Threads that compare descriptors with words, all available by default.
 
         Returns
         -------
@@ -208,12 +208,12 @@ class Codebook:
                 f"{k} assignments were requested; a codebook of {self.words} words supports 1 to {self.words}"
             )
         if exact or self._navigator is None or k > GRAPH_MOST:
-            return nearest_words(projected, self.centroids, k)
+            return nearest_words(projected, self.centroids, k, workers=threads)
         projected = np.ascontiguousarray(projected, np.float32)
         words = self._navigator.nearest(projected, k, workers=thread_count(threads))
         lost = np.flatnonzero(words[:, -1] < 0)  # too few words reached, in a damaged graph
         if len(lost):
-            words[lost] = nearest_words(projected[lost], self.centroids, k)
+            words[lost] = nearest_words(projected[lost], self.centroids, k, workers=threads)
         return words
 
     @functools.cached_property

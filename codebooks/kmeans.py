@@ -57,12 +57,18 @@ def choose_backend(backend: str = "auto", words: int = 1) -> str:
     if backend == "auto":
         if words >= GRAPH_FROM:
             return "graph"
-        return "faiss" if importlib.util.find_spec("faiss") else "torch"
+        return "faiss" if is_installed("faiss") else "torch"
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r} is unknown; choose auto, {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
-    if backend in EXACT_BACKENDS and not importlib.util.find_spec(backend):
+    if backend in EXACT_BACKENDS and not is_installed(backend):
         raise DependencyError(f"{backend} is not installed; `pip install 'asmk-engine[cpu]'`, or use --backend graph")
     return backend
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is there; a single module of its name, as the drop-in for `asmk` has one for faiss, is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.submodule_search_locations is not None
 
 
 def exact_nearest(descriptors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

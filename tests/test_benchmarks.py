@@ -18,6 +18,13 @@ KEYS = {
     "opening": {"seconds", "first_query_cold_s", "first_query_warm_s"},
     "query": {"images", "median_ms", "p95_ms"},
     "assignment": {"exact_ms", "graph_ms", "speedup", "recall_at_1", "recall_at_5", "words", "descriptors", "beam"},
+    "dropin": {
+        "exact_images_per_second",
+        "graph_images_per_second",
+        "assignment_over_product",
+        "build_over_product",
+        "graph_recall",
+    },
     "flat": {"share_of_bandwidth", "share_of_arithmetic", "half_one_ms", "product_quantised_one_ms"},
     "evaluation": {
         "images",

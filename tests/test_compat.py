@@ -258,9 +258,10 @@ def test_metadata_shapes_and_arrays_of_the_caller(capsys: pytest.CaptureFixture[
 def test_names_of_the_package() -> None:
     assert asmk.ASMKMethod is asmk_method.ASMKMethod
     assert asmk.index is index_package
-    assert {"codebook", "kernel", "inverted_file"} <= {*dir(asmk)}
-    with pytest.raises(AttributeError, match="hamming"):
-        _ = asmk.hamming  # type: ignore[attr-defined]
+    assert {"codebook", "kernel", "inverted_file", "hamming", "functional"} <= {*dir(asmk)}
+    assert asmk.hamming.binarize_and_pack(np.ones(3, np.float32)).tolist() == [0xE0000000]
+    with pytest.raises(AttributeError, match="distances"):
+        _ = asmk.distances  # type: ignore[attr-defined]
 
 
 def test_a_gpu_that_is_asked_for_gives_a_warning(tmp_path: Path) -> None:

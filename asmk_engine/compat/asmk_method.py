@@ -65,7 +65,7 @@ class ASMKMethod:
         step_params  override the parameters of this step
         """
         step = step_parameters(self.params, "train_codebook", step_params)
-        factory = initialize_index(section(self.params, "index", ("gpu_id",)).get("gpu_id"))
+        factory = initialize_index(**section(self.params, "index", ("gpu_id", "assignment")))
         codebook = Codebook(factory, **{"size": "64k", **section(step, "codebook", ("size",))})
         metadata: dict[str, Any] = {"index_class": type(factory).__name__}
         watch = _Watch()

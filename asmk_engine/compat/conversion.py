@@ -10,7 +10,7 @@ import numpy as np
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.compat.codebook import plain_codebook
-from asmk_engine.compat.kernel import packed_width
+from asmk_engine.compat.hamming import packed_width
 from asmk_engine.compat.state_checks import Postings, kind_of, read_centroids, read_postings
 from asmk_engine.compat.states import HDF5, read_state
 from asmk_engine.errors import InputError, MismatchError

@@ -1,8 +1,9 @@
 """Nearest centroids and clustering under the names of the original, which requires faiss for them.
 
-This module does not import faiss: assignment is exact and uses the engine's kernels, clustering uses faiss or torch.
-A subclass may override `_faiss_index_flat` or `create_index` to search the centroids otherwise; the returned object is
-called as `search(queries, k)` and returns (distances, numbers), each of shape [n, k].
+Nothing here imports faiss: assignment is exact and runs on the engine's own kernels, clustering takes faiss or torch.
+A subclass may override `_faiss_index_flat` or `create_index` to search the centroids with something else; whatever it
+returns is called as `search(queries, k)` and gives (distances, numbers), each of shape [n, k]. Only the exact index of
+faiss for the CPU is replaced by that of this module, which finds the same.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from asmk_engine.codebooks.assign import nearest_words
 from asmk_engine.codebooks.kmeans import kmeans
+from asmk_engine.compat.assignment import GraphIndex, check_assignment, chosen_assignment, squared_distances
 from asmk_engine.compat.checks import check_descriptors
 from asmk_engine.compat.parameters import positive
 from asmk_engine.errors import InputError
@@ -22,7 +24,6 @@ from asmk_engine.errors import InputError
 ROUNDS = 10  # like the two numbers below, the default of faiss
 MOST_PER_WORD = 256
 SEED = 1234
-_BLOCK = 4096
 
 
 class SearchIndex(Protocol):
@@ -58,17 +59,18 @@ class IndexFlatL2:
             raise InputError(f"{k} nearest points were requested; the index has {self.ntotal}")
         wanted = check_descriptors(queries, self.d)
         numbers = nearest_words(wanted, self._points, k)
-        distances = np.empty(numbers.shape, np.float32)
-        for begin in range(0, len(wanted), _BLOCK):
-            rows = slice(begin, begin + _BLOCK)
-            for column in range(k):
-                difference = wanted[rows] - self._points[numbers[rows, column]]
-                distances[rows, column] = np.einsum("nd,nd->n", difference, difference)
-        return distances, numbers.astype(np.int64)
+        return squared_distances(wanted, self._points, numbers), numbers.astype(np.int64)
 
 
 class FaissL2Index:
-    """Clusters descriptors and searches centroids on the CPU; does not require faiss."""
+    """Clusters descriptors, and searches centroids, on the CPU; faiss need not be installed.
+
+    assignment  `exact`, `graph` (`_faiss_index_flat` is not asked then), or None for what the process chose, see
+                `assignment.choose_assignment`
+    """
+
+    def __init__(self, *, assignment: str | None = None) -> None:
+        self.assignment = None if assignment is None else check_assignment(assignment)
 
     def _faiss_index_flat(self, dim: int) -> Any:
         return IndexFlatL2(dim)
@@ -76,8 +78,13 @@ class FaissL2Index:
     def create_index(self, points: np.ndarray, **index_kwargs: Any) -> SearchIndex:
         """Return an index of the points [K, D] float32 for nearest-point search."""
         if index_kwargs:
-            raise InputError(f"an index has no options; found {', '.join(index_kwargs)}")
+            raise InputError(f"an index takes no option; found {', '.join(index_kwargs)}")
+        # A class of another program may not have called `__init__`, which the original does not have.
+        if (getattr(self, "assignment", None) or chosen_assignment()) == "graph":
+            return GraphIndex(points)
         index: Any = self._faiss_index_flat(points.shape[1])
+        if _is_flat_of_faiss(index):
+            index = IndexFlatL2(points.shape[1])  # the same points in the same order, several times as fast
         index.add(np.ascontiguousarray(points, np.float32))
         searchable: SearchIndex = index
         return searchable
@@ -96,6 +103,12 @@ class FaissL2Index:
         return kmeans(descriptors, size, rounds=rounds, seed=seed)[0]
 
 
+def _is_flat_of_faiss(index: object) -> bool:
+    """Whether an index is the exact one of faiss for the CPU, and nothing derived from it."""
+    kind = type(index)
+    return kind.__name__ == "IndexFlatL2" and kind.__module__.partition(".")[0] == "faiss"
+
+
 class FaissGpuL2Index(FaissL2Index):
     """The result of requesting a GPU: the same index on the CPU, with a warning.
 
@@ -111,12 +124,15 @@ class FaissGpuL2Index(FaissL2Index):
         )
 
 
-def initialize_index(gpu_id: int | Mapping[str, Any] | None = None) -> FaissL2Index:
-    """Make the object that clusters and searches: `FaissL2Index`, or `FaissGpuL2Index` if a GPU is requested.
+def initialize_index(gpu_id: int | Mapping[str, Any] | None = None, *, assignment: str | None = None) -> FaissL2Index:
+    """The class that clusters and searches: for the CPU, or `FaissGpuL2Index` when a GPU is asked for.
 
-    `FaissGpuL2Index` is looked up in this module at each call, so that a program may replace it by its own class.
-
-    gpu_id  a number, None, or the section `index` of the parameters
+    gpu_id      a number, None, or the section `index` of the parameters, which holds it
+    assignment  `exact`, `graph`, or None for what the process chose
+    `FaissGpuL2Index` is looked up in this module at the call, so that a program may put a class of its own there.
     """
     wanted = gpu_id.get("gpu_id") if isinstance(gpu_id, Mapping) else gpu_id
-    return FaissL2Index() if wanted is None else FaissGpuL2Index(wanted)
+    factory = FaissL2Index() if wanted is None else FaissGpuL2Index(wanted)
+    if assignment is not None:
+        factory.assignment = check_assignment(assignment)
+    return factory

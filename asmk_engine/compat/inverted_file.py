@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.compat.checks import check_image_ids, check_range, check_words
-from asmk_engine.compat.kernel import packed_width
+from asmk_engine.compat.hamming import packed_width
 from asmk_engine.compat.lists import BinaryLists, Columns, Lists, RealLists, Similarity, join
 from asmk_engine.compat.parameters import positive
 from asmk_engine.compat.state_checks import Postings, read_postings

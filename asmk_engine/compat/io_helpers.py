@@ -1,10 +1,13 @@
-"""Runs of equal image ids, progress, parameter files and stored states."""
+"""Runs of equal image ids, progress, logs, downloads, parameter files and stored states."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
+import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,12 +16,15 @@ import numpy as np
 
 from asmk_engine.compat.checks import check_image_ids
 from asmk_engine.compat.states import read_state, write_state
-from asmk_engine.errors import DependencyError, FormatError, InputError
+from asmk_engine.errors import DependencyError, FormatError, InputError, StorageError
+from asmk_engine.networks.downloads import download
+from asmk_engine.storage.folder import Folder
 from asmk_engine.storage.user_files import read_file
 
 Item = TypeVar("Item")
 
 TEMPLATE = "__template__"
+_HANDLERS = ("asmk-engine stdout", "asmk-engine file")
 _MAX_PARAMETERS = 1 << 20
 _MOST_TEMPLATES = 16
 
@@ -33,14 +39,75 @@ def slice_unique(ids: object) -> Iterator[tuple[int, slice]]:
         yield int(array[begin]), slice(int(begin), int(end))
 
 
-def progress(items: Sequence[Item], *, frequency: int | None = None, header: str = "") -> Iterable[Item]:
-    """Return the items, with a progress bar on standard error that is updated every `frequency` items, unless None."""
-    if frequency is None:
+def progress(
+    items: Iterable[Item], *, size: int | None = None, frequency: int | None = 1, header: str = ""
+) -> Iterable[Item]:
+    """The items, with a progress bar on standard error unless `frequency` is 0 or None; it moves every so many items.
+
+    size  how many there are, where `len` does not say
+    """
+    if not frequency:
         return items
     from tqdm import tqdm
 
-    shown: Iterable[Item] = tqdm(items, desc=header, miniters=frequency, file=sys.stderr)
+    shown: Iterable[Item] = tqdm(items, desc=header, total=size, miniters=frequency, file=sys.stderr)
     return shown
+
+
+def init_logger(log_path: Path | str | None) -> logging.Logger:
+    """The logger `ASMK`: messages from INFO on go to standard output, and all of them to a file where one is named.
+
+    Called again it tells nothing twice: the file of the last call counts.
+    """
+    logger = logging.getLogger("ASMK")
+    logger.setLevel(logging.DEBUG)
+    for handler in [handler for handler in logger.handlers if handler.get_name() in _HANDLERS]:
+        logger.removeHandler(handler)
+        handler.close()
+    _add_handler(logger, logging.StreamHandler(sys.stdout), _HANDLERS[0], logging.INFO, "%(message)s")
+    if log_path:
+        try:
+            file = logging.FileHandler(log_path, encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{log_path}: cannot write a log there: {error.strerror}; give another file") from None
+        _add_handler(logger, file, _HANDLERS[1], logging.DEBUG, "%(asctime)s %(message)s")
+    return logger
+
+
+def _add_handler(logger: logging.Logger, handler: logging.Handler, name: str, level: int, line: str) -> None:
+    handler.set_name(name)
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter(line.replace("%(message)s", "%(name)s %(levelname)s: %(message)s")))
+    logger.addHandler(handler)
+
+
+def capture_stdout(func: Callable[[], object], logger: logging.Logger) -> None:
+    """Call a function, and tell the logger line by line what it printed, also where it raises."""
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            func()
+    finally:
+        for line in text.getvalue().strip().splitlines():
+            logger.info(line)
+
+
+def download_files(
+    names: Iterable[str], root_path: Path | str, base_url: str, logfunc: Callable[[str], object] | None = None
+) -> None:
+    """Fetch those of the files that are not below `root_path` yet, each whole or not at all.
+
+    base_url  what a name is appended to; logfunc is told of every file before it is fetched
+    Raises NotFoundError, StorageError, DamagedError as the answer of the server says, InputError for another address.
+    """
+    for name in names:
+        path = Path(root_path) / name
+        if not path.exists():
+            if logfunc:
+                logfunc(f"Downloading file '{name}'")
+            folder = Folder(path.parent)
+            folder.make()
+            download(base_url + name, folder, path.name)
 
 
 def load_pickle(path: Path | str) -> Any:
@@ -65,10 +132,10 @@ def load_params(path: Path | str) -> dict[str, Any]:
             raise InputError(f"{path}: more than {_MOST_TEMPLATES} nested templates; are they circular?")
         layers.append(_read_yaml(here))
         template = layers[-1].pop(TEMPLATE, None)
-        here = here.parent / str(template) if template is not None else None
+        here = here.parent / Path(str(template)).expanduser() if template is not None else None
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
-        merged = _overlay(merged, layer)
+        merged = dict_deep_overlay(merged, layer)
     return merged
 
 
@@ -86,9 +153,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _overlay(merged[key], value) if both else value
-    return merged
+def dict_deep_overlay(defaults: Any, params: Any) -> Any:
+    """`params` laid over `defaults`, key by key where both are dictionaries; neither of them is changed."""
+    if not (isinstance(defaults, dict) and isinstance(params, dict)):
+        return params
+    return {**defaults, **{key: dict_deep_overlay(defaults.get(key), value) for key, value in params.items()}}

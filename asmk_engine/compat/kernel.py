@@ -8,13 +8,16 @@ agreement if D is not a multiple of 32.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from asmk_engine.compat import io_helpers
 from asmk_engine.compat.checks import check_descriptors, check_image_ids, check_words
 from asmk_engine.compat.codebook import Codebook
+from asmk_engine.compat.functional import asmk_kernel
+from asmk_engine.compat.hamming import hamming_cdist_packed, pack_bits
 from asmk_engine.errors import InputError
 from asmk_engine.inverted.comparison import EPSILON
 from asmk_engine.inverted.search import SelectiveMatch
@@ -24,14 +27,18 @@ from asmk_engine.inverted.signatures import aggregate_residuals
 class ASMKKernel:
     """Aggregates descriptors into one vector per word and image.
 
-    binary  one bit per dimension, set if the summed residual is greater than 0; otherwise the L2-normalised sum
+    binary  one bit per dimension, set where the summed residual is greater than 0; otherwise the sum over its L2 norm.
+            `bin` and `nobin` stand for True and False.
     """
 
-    def __init__(self, codebook: Codebook, *, binary: bool = True) -> None:
-        if not isinstance(binary, bool | np.bool_):
+    binary_shortcuts: ClassVar[dict[str, bool]] = {"bin": True, "nobin": False}
+
+    def __init__(self, codebook: Codebook, *, binary: bool | str = True) -> None:
+        wanted = self.binary_shortcuts.get(binary) if isinstance(binary, str) else binary
+        if not isinstance(wanted, bool | np.bool_):
             raise InputError(f"binary is {binary!r}; give True or False")
         self.codebook = codebook
-        self.binary = bool(binary)
+        self.binary = bool(wanted)
         self.params = {"binary": self.binary}
 
     def aggregate_image(self, des: np.ndarray, word_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -63,27 +70,46 @@ class ASMKKernel:
         return columns[0], columns[1], columns[2]
 
     def similarity(
-        self, similarities: np.ndarray, *, similarity_threshold: float = 0.0, alpha: float = 3.0
-    ) -> np.ndarray:
-        """Apply the selectivity function to similarities in [-1, 1]: s ** alpha if s reaches the threshold, else 0."""
-        return SelectiveMatch(alpha=alpha, threshold=similarity_threshold).apply(np.asarray(similarities, np.float64))
+        self,
+        qvec: np.ndarray,
+        vecs: np.ndarray | None = None,
+        image_ids: np.ndarray | None = None,
+        *,
+        similarity_threshold: float = 0.0,
+        alpha: float = 3.0,
+    ) -> Any:
+        """What similarities in [-1, 1] are worth: their power alpha where they reach the threshold, else 0.
+
+        qvec   similarities of any shape, as `IVF.search` of this package asks; or, as that of the original does, a
+               vector of the query, then with
+        vecs   the vectors of a list, [m, W], and image_ids [m]; returned are the ids and values of those that reach it
+        """
+        match = SelectiveMatch(alpha=alpha, threshold=similarity_threshold)
+        if vecs is None or image_ids is None:
+            return match.apply(np.asarray(qvec, np.float64))
+        if self.binary:
+            table = hamming_cdist_packed(qvec[None], vecs, self.codebook.engine.dim)
+            similarities = 1.0 - 2.0 * table[0]
+        else:
+            similarities = np.matmul(vecs, qvec)
+        return asmk_kernel(similarities, image_ids, alpha=match.alpha, similarity_threshold=match.threshold)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the kernel as plain values."""
         return {"type": "ASMKKernel", "params": dict(self.params)}
 
+    @classmethod
+    def initialize_from_state(cls, state: Mapping[str, Any], codebook: Codebook) -> ASMKKernel:
+        """The kernel in a state, for a codebook; InputError for what is no such state."""
+        params = state.get("params") if isinstance(state, Mapping) and state.get("type") == "ASMKKernel" else None
+        if not isinstance(params, Mapping) or params.keys() != {"binary"}:
+            raise InputError(f"{str(state)[:60]!r}: expected the state of an ASMKKernel, as `state_dict` gives it")
+        return cls(codebook, binary=params["binary"])
+
 
 def pack_signs(sums: np.ndarray) -> np.ndarray:
-    """Pack one bit per component of [m, D], set if greater than 0, into [m, ceil(D / 32)] uint32."""
-    packed = np.packbits(sums > 0, axis=1)
-    padded = np.zeros((len(sums), 4 * packed_width(sums.shape[1])), np.uint8)
-    padded[:, : packed.shape[1]] = packed
-    return padded.view(">u4").astype(np.uint32)
-
-
-def packed_width(dim: int) -> int:
-    """Return the number of 32-bit words of a packed code."""
-    return (dim + 31) // 32
+    """One bit for each component of [m, D] greater than 0, as [m, ceil(D / 32)] uint32."""
+    return pack_bits(sums > 0)
 
 
 def _normalised(sums: np.ndarray) -> np.ndarray:

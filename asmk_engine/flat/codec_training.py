@@ -112,7 +112,8 @@ def learn_centroids(vectors: np.ndarray, width: int, seed: int) -> np.ndarray:
 
     vectors  [n, D] float32, n at least 256 and D a multiple of the width
     """
-    if find_spec("faiss") is None:
+    found = find_spec("faiss")
+    if found is None or found.submodule_search_locations is None:  # a single module is the stand-in of `compat`
         raise DependencyError("faiss, which trains product quantisation, is missing: pip install 'asmk-engine[cpu]'")
     import faiss
 

@@ -88,5 +88,5 @@ def sign_many(
     def signed(image: tuple[str, Features]) -> tuple[str, Signature]:
         return image[0], sign(image[1], codebook, multiple_assignment)
 
-    # Exact assignment is one large matrix product, which uses all processors itself.
+    # Comparing with all words takes all processors by itself.
     return stream(signed, images, thread_count(threads) if codebook.assignment == "graph" else 1)
