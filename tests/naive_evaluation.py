@@ -54,16 +54,26 @@ def published_average_precision(numbers, positives, junk):
     return total
 
 
+def class_weight(label, labels):
+    """HOW paper, 5.1: "the logarithm of the number of classes divided by the class frequency".
+
+    The frequency of a class is the share of the labelled images {image: label} that belong to it.
+    """
+    classes = set(labels.values())
+    members = [image for image in labels if labels[image] == label]
+    frequency = len(members) / len(labels)
+    return math.log(len(classes) / frequency)
+
+
 def vote(hits, labels, neighbours, power, weighted):
-    """{label: confidence} from hits [(image, similarity)] and labels {image: label}."""
-    counts = {}
-    for label in labels.values():
-        counts[label] = counts.get(label, 0) + 1
-    confidence, taken = {}, 0
-    for image, similarity in hits:
-        if image in labels and taken < neighbours:
-            taken += 1
-            label = labels[image]
-            weight = max(0.0, math.log(len(counts)) - math.log(counts[label])) if weighted else 1.0
-            confidence[label] = confidence.get(label, 0.0) + weight * similarity**power
+    """{label: confidence} from hits [(image, similarity)] and labels {image: label}.
+
+    HOW paper, 5.1: the N top-ranked images are accumulated per class, by their similarity (or its root, power 0.5),
+    multiplied by the weight of the class where `weighted`.
+    """
+    nearest = [(image, similarity) for image, similarity in hits if image in labels][:neighbours]
+    confidence = {}
+    for wanted in {labels[image] for image, _ in nearest}:
+        total = sum(similarity**power for image, similarity in nearest if labels[image] == wanted)
+        confidence[wanted] = total * class_weight(wanted, labels) if weighted else total
     return confidence

@@ -56,13 +56,40 @@ def test_votes_by_hand() -> None:
         Prediction("tower", 0.5),
         Prediction("gate", 0.2),
     ]
-    # Three labels with 1, 2 and 3 images: weights ln 3, ln 3/2 and ln 1.
+    # Three labels with 1, 2 and 3 of six images, frequencies 1/6, 1/3 and 1/2: weights ln 18, ln 9 and ln 6.
     assert classify(HITS, LABELS, CLASSIFIERS["cls3"]) == [
-        Prediction("tower", pytest.approx(math.log(3) * math.sqrt(0.5))),
-        Prediction("bridge", pytest.approx(math.log(1.5) * (math.sqrt(0.4) + math.sqrt(0.3)))),
-        Prediction("gate", 0.0),
+        Prediction("bridge", pytest.approx(2.5931163040, abs=1e-9)),  # 2.1972245773 * (0.6324555320 + 0.5477225575)
+        Prediction("tower", pytest.approx(2.0438014702, abs=1e-9)),  # 2.8903717579 * 0.7071067812
+        Prediction("gate", pytest.approx(0.8012991945, abs=1e-9)),  # 1.7917594692 * 0.4472135955
     ]
     assert classify(HITS, LABELS, Classifier(2)) == [Prediction("tower", 0.5), Prediction("bridge", 0.4)]
+
+
+def test_the_weights_of_the_set_of_the_paper() -> None:
+    """Tiny-GLD2: 50 landmarks with 200 images each, so each has a frequency of 1/50, and 50 / (1/50) = 2500."""
+    labels = Labels({f"{landmark} {number}": str(landmark) for landmark in range(50) for number in range(200)})
+    assert [labels.weight(label) for label in labels.counts] == pytest.approx([7.8240460109] * 50, abs=1e-9)  # ln 2500
+    hits = [Hit("3 0", 0.25), Hit("4 0", 0.16), Hit("4 1", 0.09)]
+    assert classify(hits, labels, CLASSIFIERS["cls3"]) == [
+        Prediction("4", pytest.approx(0.7 * 7.8240460109)),
+        Prediction("3", pytest.approx(0.5 * 7.8240460109)),
+    ]
+
+
+def test_a_very_frequent_label_still_counts() -> None:
+    labels = Labels({**{f"common {number}": "common" for number in range(9)}, "rare": "rare"})
+    # 2 labels with frequencies 9/10 and 1/10: ln(20/9) and ln 20.
+    assert labels.weight("common") == pytest.approx(0.7985076962, abs=1e-9)
+    assert labels.weight("rare") == pytest.approx(2.9957322736, abs=1e-9)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.sampled_from("abcd"), min_size=1))
+def test_rarer_labels_weigh_more_and_only_a_single_one_nothing(of: dict[str, str]) -> None:
+    labels = Labels(of)
+    weights = {label: labels.weight(label) for label in labels.counts}
+    assert all((weight == 0) == (len(labels.counts) == 1) and weight >= 0 for weight in weights.values())
+    for one, other in zip(labels.counts, list(labels.counts)[1:], strict=False):
+        assert (weights[one] > weights[other]) == (labels.counts[one] < labels.counts[other])
 
 
 def test_nothing_found_is_no_label() -> None:
@@ -100,12 +127,15 @@ def test_classifiers_that_mean_nothing_are_refused(neighbours: int, power: float
         Classifier(neighbours, power)
 
 
-def test_weights_that_could_never_tell_anything_are_refused() -> None:
-    labels = Labels({name: "left" if name < "g" else "right" for name in NAMES})
-    with pytest.raises(InputError, match=r"2 labels, and the rarest, 'left', has 6 images.*use cls1 or cls2"):
+def test_a_single_label_cannot_be_weighted() -> None:
+    labels = Labels(dict.fromkeys(NAMES, "all"))
+    with pytest.raises(InputError, match=r"1 label, .all., for all 12 labelled images, expected 2 .*cls1 or") as no:
         check_weights(labels, CLASSIFIERS["cls3"])
+    assert "\n" not in str(no.value)
     check_weights(labels, CLASSIFIERS["cls2"])
     check_weights(LABELS, CLASSIFIERS["cls3"])
+    check_weights(Labels({name: "left" if name < "g" else "right" for name in NAMES}), CLASSIFIERS["cls3"])
+    check_weights(Labels({}), CLASSIFIERS["cls3"])
 
 
 def test_labels_are_told_in_the_names_of_the_index() -> None:

@@ -192,6 +192,16 @@ def test_names_in_a_list_are_classified(world: Path, tmp_path: Path) -> None:
     assert [json.loads(line)["query"] for line in lines] == ["scene1/1-0.jpg", "scene2/2-0.jpg"]
 
 
+def test_a_single_label_cannot_be_weighted(world: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    rows = (world / "labels.csv").read_text().splitlines()
+    labels.write_text("\n".join([rows[0], *(f"{row.split(',')[0]},same" for row in rows[1:])]))
+    arguments = ["classify", world / "photos.index", "scene1/1-0.jpg", "--labels", labels]
+    message = fails(InputError, *arguments, "--method", "cls3")
+    assert message.startswith("1 label, 'same', for all 24 labelled images, expected 2 or more")
+    assert "same" in run(*arguments, "--method", "cls2", "-q")
+
+
 def test_images_without_a_label(world: Path, tmp_path: Path) -> None:
     rows = (world / "labels.csv").read_text().splitlines()
     labels = tmp_path / "labels.csv"

@@ -60,7 +60,7 @@ BATCH_SIZE = 8  # queries that are searched together, as in `query`
     default="cls2",
     show_default=True,
     help="cls1: the nearest image; cls2: the ten nearest, sum of similarities; cls3: sum of their square roots, "
-    "frequent labels weighted down.",
+    "times ln(labels * labelled images / images of the label), so that frequent labels count less.",
 )
 @click.option(
     "--neighbours", type=click.IntRange(min=1), help="Number of images that vote.  [default: 1 or 10, by method]"

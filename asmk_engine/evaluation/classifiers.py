@@ -2,11 +2,15 @@
 
     cls1   the label of the nearest image
     cls2   the ten nearest, sum of similarities per label
-    cls3   the ten nearest, sum of square roots of similarities, weighted by ln(labels / images of the label)
+    cls3   the ten nearest, sum of square roots of similarities, weighted by ln(labels / frequency of the label)
+
+The frequency of a label is the number of its images divided by that of all labelled images, so the weight is
+ln(labels * labelled images / images of the label): positive as soon as there are two labels.
 
 Source: Tolias, Jenicek, Chum, "Learning and aggregating deep local descriptors for instance-level recognition", ECCV
-2020, section 5.1. Its description of the last weight is ambiguous; here it is the logarithm of that quotient, and 0
-for a label that has more images than there are labels.
+2020, section 5.1: "the logarithm of the number of classes divided by the class frequency". The frequency has to be the
+relative one: divided by the number of images, the logarithm would be negative for most of the labels of the database
+of that paper, 50 landmarks with about 200 images each.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ class Classifier:
 
     neighbours  number of best ranked labelled images that vote
     power       a vote counts as the similarity to this power; similarities below 0 count as 0
-    weighted    multiply by ln(labels / images of the label), so that frequent labels count less
+    weighted    multiply by ln(labels * labelled images / images of the label), so that frequent labels count less
     """
 
     neighbours: int = 10
@@ -57,8 +61,8 @@ class Labels:
         object.__setattr__(self, "counts", Counter(self.of.values()))
 
     def weight(self, label: str) -> float:
-        """Return ln(labels / images of the label), or 0 if that is below 0."""
-        return max(0.0, math.log(len(self.counts) / self.counts[label]))
+        """Return ln(labels * labelled images / images of the label): at least 0, and 0 only for a single label."""
+        return math.log(len(self.counts) * len(self.of) / self.counts[label])
 
 
 def resolve_labels(labels: Mapping[str, str], available: Iterable[str], *, allow_missing: bool = False) -> Labels:
@@ -79,12 +83,12 @@ def resolve_labels(labels: Mapping[str, str], available: Iterable[str], *, allow
 
 
 def check_weights(labels: Labels, classifier: Classifier) -> None:
-    """Raise InputError if every label is so frequent that a weighted classifier would never predict any."""
-    if classifier.weighted and labels.counts and not any(labels.weight(label) > 0 for label in labels.counts):
-        label, count = min(labels.counts.items(), key=lambda item: item[1])
+    """Raise InputError if a weighted classifier has a single label, whose weight is 0: no confidence would differ."""
+    if classifier.weighted and len(labels.counts) == 1:
+        ((label, count),) = labels.counts.items()
         raise InputError(
-            f"{len(labels.counts)} labels, and the rarest, {label!r}, has {count} images: ln(labels / images) is above "
-            "0 for none of them; use cls1 or cls2"
+            f"1 label, {label!r}, for all {count} labelled images, expected 2 or more: the weight of a single label is "
+            "ln 1 = 0; use cls1 or cls2, or give images of other labels"
         )
 
 

@@ -12,12 +12,12 @@ from typing import Protocol
 
 from asmk_engine.errors import NotFoundError
 from asmk_engine.evaluation.ground_truth import GroundTruth, read_ground_truth
-from asmk_engine.evaluation.landmarks import read_labels
+from asmk_engine.evaluation.landmarks import Recognition, read_labels, read_recognition
 from asmk_engine.evaluation.names import match_names, resolve
 from asmk_engine.images.boxes import Box
 from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
-from asmk_engine.reproduction.files import dataset_of
-from asmk_engine.training.sfm120k import read_sfm120k
+from asmk_engine.reproduction.files import dataset_of, is_recognition
+from asmk_engine.training.sfm120k import image_place, read_sfm120k
 
 LANDMARKS = 50
 DATABASE_OF_LANDMARK = 200
@@ -75,17 +75,21 @@ class Published:
         if dataset_of(name).kind == "sfm120k":
             files = read_sfm120k(folder / "retrieval-SfM-120k.pkl", folder / "ims").images
             return _first(ImageList(list(files), str(folder / "ims"), {}), first)
-        if dataset_of(name).kind == "revisited":
+        if dataset_of(name).kind in ("revisited", "validation"):
             return _first(self.task(name, False).database, first)
-        return _first(
-            find_images([folder / ("train" if dataset_of(name).kind == "landmarks" else "jpg")], every_file=True), first
-        )
+        return _first(find_images([folder / ("train" if is_recognition(name) else "jpg")], every_file=True), first)
 
     def task(self, name: str, recognition: bool) -> RetrievalTask:
         """See `Datasets`."""
-        folder = self.data / name
+        folder, kind = self.data / name, dataset_of(name).kind
+        if kind == "recognition":
+            solution = read_recognition(folder / "recognition_solution_v2.1.csv")
+            return all_landmarks(read_labels(folder / "train.csv"), solution, folder)
         if recognition:
             return few_landmarks(read_labels(folder / "train_clean.csv"), folder / "train")
+        if kind == "validation":
+            ground_truth = read_ground_truth(folder / "retrieval-SfM-120k-val-eccv2020.pkl")
+            return revisited_task(ground_truth, _sfm_images(ground_truth, folder / "ims"))
         return revisited_task(
             read_ground_truth(folder / f"gnd_{name}.pkl"), find_images([folder / "jpg"], every_file=True)
         )
@@ -106,6 +110,13 @@ class Rehearsed:
         """See `Datasets`; the label of an image is the name of the query that should find it."""
         task = revisited_task(read_ground_truth(self.ground_truth), find_images([self.photos], every_file=True))
         return labelled_task(task) if recognition else task
+
+
+def _sfm_images(ground_truth: GroundTruth, root: Path) -> ImageList:
+    """Return the images of a ground truth over SfM-120k, whose files have no suffix that a listing would find."""
+    files = [ImageFile(name, root / image_place(name)) for name in ground_truth.images]
+    _check_files(files)
+    return ImageList(files, str(root), {})
 
 
 def _first(images: ImageList, first: int) -> ImageList:
@@ -179,6 +190,26 @@ def few_landmarks(labels: Mapping[str, str], root: Path) -> RetrievalTask:
         named,
         {image: frozenset([label]) for image, label in queried.items()},
     )
+
+
+def all_landmarks(labels: Mapping[str, str], solution: Recognition, root: Path) -> RetrievalTask:
+    """Return the recognition task of Google Landmarks v2: the private test images, among all training images.
+
+    Source: Tolias et al., ECCV 2020, section 5.1: 4 132 914 images with a label, 76 627 private queries.
+
+    labels    training image → landmark
+    solution  the recognition solution, which has a private part
+    root      folder with `train` and `test`
+    raises    NotFoundError without a private part, and for missing photographs
+    """
+    if "private" not in solution.parts:
+        raise NotFoundError(f"{shown(root)}: the recognition solution has no private images; give the published file")
+    answers = solution.parts["private"]
+    database = [_landmark_file(image, root / "train") for image in labels]
+    queries = tuple(Query(image, _landmark_file(image, root / "test").path, None) for image in answers)
+    _check_files([*database, *(ImageFile(query.name, query.path) for query in queries)])
+    named = {file.name: label for file, label in zip(database, labels.values(), strict=True)}
+    return RetrievalTask(ImageList(database, str(root / "train"), {}), queries, None, named, answers)
 
 
 def _by_number(label: str) -> tuple[int, str]:

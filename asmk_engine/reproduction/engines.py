@@ -19,8 +19,9 @@ from asmk_engine.indexes.manifest import NAMES
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher, SelectiveMatch
 from asmk_engine.iteration import Display
-from asmk_engine.reproduction.experiment import Codes, PublishedRow
+from asmk_engine.reproduction.experiment import Codes, PublishedRow, Test
 from asmk_engine.reproduction.extraction import Describer, Settings
+from asmk_engine.reproduction.variants import Variant
 
 CODEBOOK, CODEC = "codebook.h5", "codec.index"
 
@@ -31,10 +32,14 @@ class Engine(ABC):
     The codebook or codec that was learned is stored in a separate folder, the argument `kept`.
 
     adaptations  how a rehearsal deviates from the experiment
+    variant      the seed that it learns with, and which features it indexes
     """
 
-    def __init__(self, row: PublishedRow, describer: Describer, settings: Settings, display: Display) -> None:
+    def __init__(
+        self, row: PublishedRow, describer: Describer, settings: Settings, display: Display, variant: Variant
+    ) -> None:
         self.row, self.describer, self.settings, self.display = row, describer, settings, display
+        self.variant = variant
         self.adaptations: list[str] = []
 
     @property
@@ -59,13 +64,13 @@ class Engine(ABC):
         """Index those features of a dataset that are not indexed yet; returns facts for the report."""
 
     @abstractmethod
-    def open(self, dataset: str, distractors: str, learned: str) -> Any:
-        """Return a searcher of an index, joined with the index of `distractors` if that is not empty."""
+    def open(self, test: Test, learned: str) -> Any:
+        """Return a searcher of the index of a test, joined with that of its distractors if there are any."""
 
     def place(self, dataset: str, learned: str) -> Path:
         """Return the path of the index of a dataset."""
         by = f"-by-{learned}" if learned else ""
-        return self.settings.work / f"{dataset}{by}.index"
+        return self.settings.work / f"{dataset}{by}{self.variant.suffix}.index"
 
 
 class LocalEngine(Engine):
@@ -113,7 +118,7 @@ class LocalEngine(Engine):
             return Codebook.train(
                 features,
                 words,
-                seed=wanted.seed,
+                seed=wanted.seed + self.variant.seed,
                 rounds=wanted.rounds,
                 whitening=wanted.whitening,
                 backend=wanted.backend,
@@ -134,16 +139,17 @@ class LocalEngine(Engine):
             index = Index.create(place, Codebook.open(kept / CODEBOOK), self.describer.network)
         with self.display.bar("index", "images") as on_image:
             index.add(features, existing="update", prune=True, on_image=on_image)
-        return {"images": index.images, "postings": index.postings}
+        return {"images": index.images, "postings": index.postings, "bytes": _bytes(index)}
 
-    def open(self, dataset: str, distractors: str, learned: str) -> Searcher:
-        """Return a searcher with the match parameters of the experiment."""
+    def open(self, test: Test, learned: str) -> Searcher:
+        """Return a searcher with the match parameters of the experiment, and the assignments of the test if any."""
         wanted = self.row.search
-        index = Index.open(self.place(dataset, learned))
-        others = [Index.open(self.place(distractors, learned))] if distractors else []
+        index = Index.open(self.place(test.dataset, learned))
+        others = [Index.open(self.place(test.distractors, learned))] if test.distractors else []
         match = SelectiveMatch(wanted.alpha, wanted.threshold, wanted.idf)
         joint = JointIndex([index], others) if others else index
-        return Searcher(joint, match, multiple_assignment=wanted.multiple_assignment, threads=self.settings.threads)
+        assignment = test.multiple_assignment or wanted.multiple_assignment
+        return Searcher(joint, match, multiple_assignment=assignment, threads=self.settings.threads)
 
 
 class GlobalEngine(Engine):
@@ -165,7 +171,7 @@ class GlobalEngine(Engine):
         """Train the codec, and store it in an index without images."""
         options, notes = fitted(self.row.codec, features, self.settings.rehearsal)
         self.adaptations += notes
-        GlobalIndex.create(kept / CODEC, train_codec(features, options))
+        GlobalIndex.create(kept / CODEC, train_codec(features, replace(options, seed=self.variant.seed)))
 
     def facts(self, kept: Path) -> dict[str, Any]:
         """Describe the training of the codec."""
@@ -180,19 +186,25 @@ class GlobalEngine(Engine):
         with self.display.bar("index", "images") as on_image:
             index.add(features, existing="update", prune=True, on_image=on_image)
         codec = index.codec
-        return {"images": index.images, "bytes an image": codec.width * codec.dtype.itemsize}
+        each = codec.width * codec.dtype.itemsize
+        return {"images": index.images, "bytes an image": each, "bytes": _bytes(index)}
 
     def _codec(self, features: FeatureSet, kept: Path | None) -> Codec:
         if kept:
             return GlobalIndex.open(kept / CODEC).codec
         return train_codec(features, CodecOptions(half=self.row.codec.half))
 
-    def open(self, dataset: str, distractors: str, learned: str) -> GlobalSearcher:
+    def open(self, test: Test, learned: str) -> GlobalSearcher:
         """Return a searcher that compares the query with every vector."""
-        index: Any = GlobalIndex.open(self.place(dataset, learned))
-        if distractors:
-            index = JointIndex([index], [GlobalIndex.open(self.place(distractors, learned))])
+        index: Any = GlobalIndex.open(self.place(test.dataset, learned))
+        if test.distractors:
+            index = JointIndex([index], [GlobalIndex.open(self.place(test.distractors, learned))])
         return GlobalSearcher(index, device=_product_device(self.settings.device), threads=self.settings.threads)
+
+
+def _bytes(index: Index | GlobalIndex) -> int:
+    """Return the bytes of the segments of an index, without its codebook or codec."""
+    return sum(entry.file.bytes for entry in index.snapshot.manifest.segments)
 
 
 def _is_index(place: Path) -> bool:
@@ -218,6 +230,8 @@ def fitted(codes: Codes, features: FeatureSet, rehearsal: bool) -> tuple[CodecOp
     return CodecOptions(pca or None, codes.whiten, pq or None, codes.half and not pq), notes
 
 
-def make_engine(row: PublishedRow, describer: Describer, settings: Settings, display: Display) -> Engine:
+def make_engine(
+    row: PublishedRow, describer: Describer, settings: Settings, display: Display, variant: Variant
+) -> Engine:
     """Return the engine for the kind of an experiment."""
-    return (LocalEngine if row.kind == "local" else GlobalEngine)(row, describer, settings, display)
+    return (LocalEngine if row.kind == "local" else GlobalEngine)(row, describer, settings, display, variant)

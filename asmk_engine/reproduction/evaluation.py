@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.evaluation.bootstrap import CONFIDENCE, bootstrap
-from asmk_engine.evaluation.classifiers import CLASSIFIERS, Labels, classify
+from asmk_engine.evaluation.classifiers import CLASSIFIERS, Labels, check_weights, classify
 from asmk_engine.evaluation.model import Prediction
 from asmk_engine.features import FeatureSet
 from asmk_engine.iteration import Bar
@@ -19,6 +19,7 @@ from asmk_engine.search.evaluation import evaluate_index
 
 BATCH = 32
 ROUNDS = 2000
+CHUNK = 1 << 22  # drawn images in memory at a time
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,13 @@ def _percent(values: list[float], queries: int) -> Measured:
 
 
 def evaluate_labels(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
-    """Return µAP by classifier, `cls1` to `cls3`, of the labels predicted from the nearest images of every query."""
+    """Return µAP by classifier, `cls1` to `cls3`, of the labels predicted from the nearest images of every query.
+
+    raises  InputError if all images have one label, which `cls3` cannot weigh
+    """
     labels, ground_truth = Labels(task.labels or {}), task.answers or {}
+    for classifier in CLASSIFIERS.values():
+        check_weights(labels, classifier)
     guesses: dict[str, dict[str, Prediction | None]] = {name: {} for name in CLASSIFIERS}
     depth = max(classifier.neighbours for classifier in CLASSIFIERS.values())
     for name, hits in _found(task, features, searcher, depth, progress):
@@ -86,8 +92,12 @@ def micro_interval(
         return Measured(math.nan, math.nan, math.nan, len(names))
     whole = np.arange(len(names))[None]
     value = float(_micro(whole, correct, labelled)[0])
-    draws = np.random.Generator(np.random.PCG64(seed)).integers(0, len(names), (rounds, len(names)))
-    found = _micro(np.sort(draws, axis=1), correct, labelled)
+    generator, chunk = np.random.Generator(np.random.PCG64(seed)), max(1, CHUNK // len(names))
+    parts = [
+        _micro(np.sort(generator.integers(0, len(names), (count, len(names))), axis=1), correct, labelled)
+        for count in (min(chunk, rounds - begin) for begin in range(0, rounds, chunk))
+    ]
+    found = np.concatenate(parts)
     low, high = np.nanquantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Measured(100 * value, 100 * float(low), 100 * float(high), len(names))
 

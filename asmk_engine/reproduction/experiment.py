@@ -1,13 +1,15 @@
 """Experiments: how one published row is reproduced, read strictly from a TOML file; some are part of the package.
 
 name, title, source, kind     kind is `local` (ASMK on local features) or `global` (one vector per image)
-differences                   how the experiment deviates from the published one
+differences                   how the experiment deviates from the published one in details
+incomparable                  why its scores cannot be compared with the published ones: another method or data set
+memory, means                 published GiB of the largest index, and published means over tests
 earlier                       fingerprints of the same experiment with other texts, see `PublishedRow`
 [[describe]]                  extractor, weights, projection, options; several (only `global`) are concatenated
 [train]                       dataset, images, options: what the codebook or the projection is learned from
 [codebook] or [codec]         for `local`, for `global`
 [search]                      for `local`: alpha, threshold, idf, assignments
-[[tests]]                     dataset, distractors, train, published
+[[tests]]                     dataset, distractors, train, assignments, published, deviations, words, words_deviation
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from asmk_engine.errors import DamagedError, InputError, NotFoundError
 from asmk_engine.images.listing import shown
 
 KINDS = ("local", "global")
-ROWS = ("easy", "medium", "hard", "cls1", "cls2", "cls3")
+ROWS = ("easy", "medium", "hard", "all", "cls1", "cls2", "cls3")
+MEANS = ("all", "distractors")
 SUFFIX = ".toml"
 MOST_BYTES = 1 << 20
 
@@ -40,7 +43,8 @@ class Describe:
     """How features are extracted.
 
     extractor   name of an extractor or preset
-    weights     name of its published weights, see `networks.registry`; empty for an extractor without weights
+    weights     name of its published weights, see `networks.registry`; empty for an extractor without weights, and for
+                a network that was not published and has to be given
     projection  post-hoc whitening in a checkpoint of the GeM family, such as `retrieval-SfM-120k/ms`; empty for none
     options     options of the extractor; the others have their defaults
     """
@@ -108,13 +112,22 @@ class Test:
     dataset      name of a dataset with queries
     distractors  name of a dataset that is added to the database, or empty
     train        name of the dataset to learn from, if it is not that of `train`
-    published    row (`easy`, `medium`, `hard`; `cls1`, `cls2`, `cls3`) → percent
+    multiple_assignment  nearest words of a query descriptor in this test, `assignments` in the TOML file; 0 for those
+                         of the search
+    published    row (`easy`, `medium`, `hard`; `all` of a validation set; `cls1`, `cls2`, `cls3`) → percent
+    deviations   row → published standard deviation over several runs
+    words        published mean number of words per image of `dataset`, 0 for none
+    words_deviation  its published standard deviation over several runs
     """
 
     dataset: str
     distractors: str = ""
     train: str = ""
+    multiple_assignment: int = field(default=0, metadata={"key": "assignments"})
     published: dict[str, float] = field(default_factory=dict)
+    deviations: dict[str, float] = field(default_factory=dict)
+    words: float = 0.0
+    words_deviation: float = 0.0
 
     @property
     def name(self) -> str:
@@ -126,7 +139,11 @@ class Test:
 class PublishedRow:
     """A published row and how it is reproduced; see the module for the layout of its file.
 
-    earlier  values of `fingerprint` with other texts (title, source, differences): their work folders can be resumed
+    incomparable  why no score may be compared with the published ones, whatever weights and data are given
+    memory        published GiB of the index of the largest database, 0 for none
+    means         published means in percent: `all` over all tests and rows, `distractors` over those with distractors
+    earlier       values of `fingerprint` with other texts (title, source, differences): their work folders can be
+                  resumed
     """
 
     name: str
@@ -140,13 +157,25 @@ class PublishedRow:
     codec: Codes = Codes()
     search: SearchSettings = SearchSettings()
     differences: tuple[str, ...] = ()
+    incomparable: tuple[str, ...] = ()
+    memory: float = 0.0
+    means: dict[str, float] = field(default_factory=dict)
     earlier: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that change with anything in the experiment; work folders store them."""
+        """64 hexadecimal digits that change with what is run, and with most texts; work folders store them.
+
+        What only the report shows beside the scores is not part of it.
+        """
         content = dataclasses.asdict(self)
-        del content["earlier"]
+        for key in ("earlier", "incomparable", "memory", "means"):
+            del content[key]
+        for test in content["tests"]:
+            for key in ("deviations", "words", "words_deviation"):
+                del test[key]
+            if not test["multiple_assignment"]:
+                del test["multiple_assignment"]
         content["search"]["assignments"] = content["search"].pop("multiple_assignment")  # as in the TOML file
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -250,9 +279,16 @@ def _check(row: PublishedRow, where: str) -> None:
     if row.kind == "global" and row.train is not None and row.train.options:
         raise DamagedError(f"{where}: options under train; a global experiment has the same options for all images")
     for test in row.tests:
-        for key, value in test.published.items():
-            if key not in ROWS or type(value) not in (int, float):
-                raise DamagedError(f"{where}: published {key} = {value!r}, expected a number under {', '.join(ROWS)}")
+        _check_numbers(test.published, "published", ROWS, where)
+        _check_numbers(test.deviations, "deviations", tuple(test.published), where)
+    _check_numbers(row.means, "means", MEANS, where)
     names = [test.name for test in row.tests]
     if len(set(names)) < len(names):
         raise DamagedError(f"{where}: two tests are {max(names, key=names.count)!r}; keep one")
+
+
+def _check_numbers(found: Mapping[str, Any], what: str, keys: tuple[str, ...], where: str) -> None:
+    for key, value in found.items():
+        if key not in keys or type(value) not in (int, float):
+            expected = ", ".join(keys) or "no key, since nothing is published"
+            raise DamagedError(f"{where}: {what} {key} = {value!r}, expected a number under {expected}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asmk_engine.errors import DamagedError
+from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.extraction.attempts import Extractor, read_source
 from asmk_engine.extraction.run import ExtractionSummary, extract_images
 from asmk_engine.extractors import load_extractor
@@ -22,7 +22,7 @@ from asmk_engine.networks.registry import published_weights
 from asmk_engine.networks.tensor_files import SUFFIX
 from asmk_engine.reproduction.datasets import Query
 from asmk_engine.reproduction.experiment import Describe, PublishedRow
-from asmk_engine.reproduction.files import weights_place
+from asmk_engine.reproduction.files import NOT_PUBLISHED, WITHOUT_NETWORK, weights_place
 from asmk_engine.storage.user_files import file_sha256
 
 
@@ -37,6 +37,7 @@ class Settings:
     device       device of the networks
     workers      worker processes, see `extract_images`
     threads      threads of a search
+    seeds        how many seeds codebooks and codecs are learned with, from that of the experiment on
     """
 
     work: Path
@@ -46,6 +47,7 @@ class Settings:
     device: str = "auto"
     workers: int | None = None
     threads: int | None = None
+    seeds: int = 1
 
     @property
     def rehearsal(self) -> bool:
@@ -116,7 +118,7 @@ def _network(
     part: Describe, number: int, settings: Settings, images: Callable[[], ImageList], display: Display
 ) -> Path | None:
     """Return the network file of an extractor, or None if it has no network."""
-    if part.extractor == "rootsift":
+    if part.extractor == WITHOUT_NETWORK:
         return None
     place = settings.work / f"network-{number + 1}.safetensors"
     given = settings.weights[number] if number < len(settings.weights) else None
@@ -126,6 +128,8 @@ def _network(
         if not place.is_file():
             save_stand_in(place, _family(part.extractor), seed=number)
         return place
+    if given is None and not part.weights:
+        raise InputError(f"{part.extractor}: {NOT_PUBLISHED}")
     weights = given or weights_file(part.weights, settings.data)
     if part.projection and weights.suffix != SUFFIX:
         return _projected(weights, part.projection, place)

@@ -2,7 +2,9 @@
 
     DIR/roxford5k/{jpg/, gnd_roxford5k.pkl}     DIR/sfm120k/{ims/, retrieval-SfM-120k.pkl}
     DIR/rparis6k/{jpg/, gnd_rparis6k.pkl}       DIR/gldv2/{train/, train_clean.csv}
-    DIR/revisitop1m/jpg/                        DIR/weights/
+    DIR/revisitop1m/jpg/                        DIR/gldv2-recognition/{train/, train.csv, test/,
+    DIR/sfm120k-val/{ims/, retrieval-SfM-120k-        recognition_solution_v2.1.csv}
+        val-eccv2020.pkl}                       DIR/weights/
 
 Folders and files may be links, and images may be in subfolders. Sources of the addresses: the pages of Revisited
 Oxford and Paris, of cnnimageretrieval-pytorch, of Google Landmarks v2.
@@ -22,6 +24,7 @@ from asmk_engine.reproduction.experiment import PublishedRow, Test
 _REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 _SFM = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/train"
+_HOW = "http://ptak.felk.cvut.cz/personal/toliageo/share/how/dataset"
 _LANDMARKS = "https://s3.amazonaws.com/google-landmark"
 
 
@@ -29,16 +32,21 @@ _LANDMARKS = "https://s3.amazonaws.com/google-landmark"
 class Dataset:
     """A published dataset.
 
-    kind    `revisited` (images, queries and a ground truth), `photographs`, `sfm120k` or `landmarks`
+    kind    `revisited` (images, queries and a ground truth), `photographs`, `sfm120k`, `validation` (a ground truth
+            with images of SfM-120k), `landmarks` (a few of Google Landmarks v2) or `recognition` (all of them)
     parts   (file or folder inside the folder of the dataset, address where it is published)
     note    a remark for the report
+    images  how many images its database has, 0 where that depends on the choice of a part
     """
 
     kind: str
     parts: tuple[tuple[str, str], ...]
     note: str = ""
+    images: int = 0
 
 
+WITHOUT_NETWORK = "rootsift"
+NOT_PUBLISHED = "the network of this row was not published; give one that you trained with --weights"
 _BLURRED = "the images were published again in 2022 with faces blurred: earlier scores may differ slightly"
 DATASETS = {
     "roxford5k": Dataset(
@@ -46,20 +54,36 @@ DATASETS = {
         (("jpg/", f"{_OXFORD}/oxbuildings/oxbuild_images-v1.tgz"),
          ("gnd_roxford5k.pkl", f"{_REVISITED}/roxford5k/gnd_roxford5k.pkl")),
         _BLURRED,
+        4993,
     ),
     "rparis6k": Dataset(
         "revisited",
         (("jpg/", f"{_OXFORD}/parisbuildings/paris_1-v1.tgz and paris_2-v1.tgz"),
          ("gnd_rparis6k.pkl", f"{_REVISITED}/rparis6k/gnd_rparis6k.pkl")),
         _BLURRED,
+        6322,
     ),
     "revisitop1m": Dataset(
         "photographs",
         (("jpg/", "http://ptak.felk.cvut.cz/revisitop/revisitop1m/jpg/revisitop1m.{1..100}.tar.gz"),),
+        images=1_001_001,
     ),
     "sfm120k": Dataset(
         "sfm120k", (("ims/", f"{_SFM}/ims/ims.tar.gz"),
                     ("retrieval-SfM-120k.pkl", f"{_SFM}/dbs/retrieval-SfM-120k.pkl")),
+    ),
+    "sfm120k-val": Dataset(
+        "validation",
+        (("ims/", f"{_SFM}/ims/ims.tar.gz"),
+         ("retrieval-SfM-120k-val-eccv2020.pkl", f"{_HOW}/retrieval-SfM-120k-val-eccv2020.pkl")),
+        images=12_441,
+    ),
+    "gldv2-recognition": Dataset(
+        "recognition",
+        (("train/", f"{_LANDMARKS}/train/images_{{000..499}}.tar"), ("train.csv", f"{_LANDMARKS}/metadata/train.csv"),
+         ("test/", f"{_LANDMARKS}/test/images_{{000..019}}.tar"),
+         ("recognition_solution_v2.1.csv", f"{_LANDMARKS}/ground_truth/recognition_solution_v2.1.csv")),
+        images=4_132_914,
     ),
     "gldv2": Dataset(
         "landmarks", (("train/", f"{_LANDMARKS}/train/images_{{000..499}}.tar"),
@@ -85,6 +109,11 @@ class Need:
     address: str
     there: bool
     note: str = ""
+
+
+def is_recognition(name: str) -> bool:
+    """Return whether a dataset asks for the labels of images instead of images."""
+    return dataset_of(name).kind in ("landmarks", "recognition")
 
 
 def dataset_of(name: str) -> Dataset:
@@ -128,7 +157,12 @@ def needs(row: PublishedRow, data: Path, distractors: bool = False, weights: Seq
 
 def _weights_needed(row: PublishedRow, data: Path, given: Sequence[Path]) -> Iterator[Need]:
     for number, part in enumerate(row.describe):
-        if number >= len(given) and part.weights:
+        if number < len(given) or part.extractor == WITHOUT_NETWORK:
+            continue
+        if not part.weights:
+            place = data / "weights"
+            yield Need(f"weights for {part.extractor}", place, "none, they were not published", False, NOT_PUBLISHED)
+        else:
             entry = published_weights(part.weights)
             path = weights_place(entry, data)
             there = path.is_file() and not entry.obstacle

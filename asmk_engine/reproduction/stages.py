@@ -6,6 +6,9 @@
     index          DATASET-by-DATASET.index
     search         search-<16 hex>/
 
+Further seeds and numbers of strongest features have their own folders (`DATASET-by-DATASET-seed-1.index`) and share the
+feature sets.
+
 Feature sets and indexes are updated image by image in every run; codebooks, codecs and scores are kept by a
 `StageCache`. Times, notes and facts for the report are in `journal.json`.
 """
@@ -13,13 +16,18 @@ Feature sets and indexes are updated image by image in every run; codebooks, cod
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asmk_engine.features import FeatureSet
+from asmk_engine.errors import InputError
+from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.iteration import Display
+from asmk_engine.reproduction.comparison import obstacles
 from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, RetrievalTask
 from asmk_engine.reproduction.engines import Engine, make_engine
 from asmk_engine.reproduction.evaluation import Measured, evaluate_task
@@ -31,21 +39,25 @@ from asmk_engine.reproduction.extraction import (
     describe_queries,
     make_describer,
 )
-from asmk_engine.reproduction.files import chosen_tests, dataset_of
+from asmk_engine.reproduction.files import chosen_tests, is_recognition
 from asmk_engine.reproduction.journal import Journal
+from asmk_engine.reproduction.variants import Variant, combined, deviation
 from asmk_engine.storage.folder import WriterLock
 from asmk_engine.storage.stage_cache import StageCache
 from asmk_engine.storage.user_files import file_sha256
+from asmk_engine.tradeoff.sources import StrongestFeatures
 
 
 @dataclass(frozen=True)
 class ReproductionResult:
     """The result of a run.
 
-    measured  test → row → score
+    measured  test → row → score, the mean of all seeds
     seconds   stage → seconds, summed over all runs into this folder
     notes     deviations from the experiment, and images that could not be read
     facts     recipes of features, codebooks, sizes of indexes
+    by_seed   the scores of every seed, 0 for that of the experiment
+    obstacles  test → why its scores are not compared with the published ones; empty if they are
     """
 
     row: PublishedRow
@@ -55,18 +67,35 @@ class ReproductionResult:
     seconds: dict[str, float]
     notes: tuple[str, ...]
     facts: dict[str, Any]
+    obstacles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    by_seed: dict[int, dict[str, dict[str, Measured]]] = field(default_factory=dict)
+
+    def deviation(self, test: str, row: str) -> float | None:
+        """Return the sample standard deviation of a score over the seeds; None for one seed."""
+        return deviation([scores[test][row].value for scores in self.by_seed.values()])
 
 
 def run(row: PublishedRow, datasets: Datasets, settings: Settings, display: Display) -> ReproductionResult:
     """Run every stage of an experiment that is not done yet.
 
-    raises  MismatchError if the folder belongs to another run, StorageError if another process works in it, and
-            the errors of the stages: see `extract_images`, `Codebook.train`, `Index.add`
+    raises  MismatchError if the folder belongs to another run, StorageError if another process works in it,
+            InputError for several seeds where nothing is learned, and the errors of the stages: see `extract_images`,
+            `Codebook.train`, `Index.add`
     """
-    key = _key(row, datasets, settings)
-    journal = Journal(settings.work, key, [{**key, "recipe": fingerprint} for fingerprint in row.earlier])
+    with started(row, datasets, settings, display) as going:
+        return going.all()
+
+
+@contextmanager
+def started(row: PublishedRow, datasets: Datasets, settings: Settings, display: Display) -> Iterator[ReproductionRun]:
+    """Open the work folder of a run, for this process only; raises as `run`."""
+    journal = Journal(
+        settings.work,
+        _key(row, datasets, settings),
+        [{**_key(row, datasets, settings), "recipe": fingerprint} for fingerprint in row.earlier],
+    )
     with WriterLock(settings.work):
-        return _ReproductionRun(row, datasets, settings, display, journal).all()
+        yield ReproductionRun(row, datasets, settings, display, journal)
 
 
 def _key(row: PublishedRow, datasets: Datasets, settings: Settings) -> dict[str, Any]:
@@ -79,7 +108,7 @@ def _key(row: PublishedRow, datasets: Datasets, settings: Settings) -> dict[str,
     return {"recipe": row.fingerprint, "folder of photographs": place, "file of weights": weights}
 
 
-class _ReproductionRun:
+class ReproductionRun:
     """A run in progress."""
 
     def __init__(
@@ -89,18 +118,58 @@ class _ReproductionRun:
         self.journal, self.cache = journal, StageCache(settings.work)
         self._tasks: dict[str, RetrievalTask] = {}
 
-    def all(self) -> ReproductionResult:
-        """Run every stage, and return the result."""
+        self._features: dict[str, FeatureSet] = {}
+
+    @functools.cached_property
+    def describer(self) -> Describer:
+        """The extractors, with their networks."""
         with self._stage("network"):
             describer = make_describer(self.row, self.settings, self._training_images, self.display)
         self._note_describer(describer)
-        engine = make_engine(self.row, describer, self.settings, self.display)
-        tests = chosen_tests(self.row, self.settings.distractors, self.settings.rehearsal)
-        measured = {test.name: self._test(test, describer, engine) for test in tests}
-        journal = self.journal
+        return describer
+
+    @property
+    def tests(self) -> tuple[Test, ...]:
+        """The tests to run."""
+        return chosen_tests(self.row, self.settings.distractors, self.settings.rehearsal)
+
+    def all(self) -> ReproductionResult:
+        """Run every stage with every seed, and return the result."""
+        self._check_seeds()
+        by_seed = {seed: self.scores(Variant(seed)) for seed in range(self.settings.seeds)}
+        measured = {
+            test: {row: combined([scores[test][row] for scores in by_seed.values()]) for row in rows}
+            for test, rows in by_seed[0].items()
+        }
         self.journal.write()
-        return ReproductionResult(self.row, self.settings.rehearsal, tests, measured, dict(journal.seconds),
-                       tuple(journal.notes), dict(journal.facts))  # fmt: skip
+        facts = dict(self.journal.facts)
+        return ReproductionResult(
+            self.row,
+            self.settings.rehearsal,
+            self.tests,
+            measured,
+            dict(self.journal.seconds),
+            tuple(self.journal.notes),
+            facts,
+            {test.name: obstacles(self.row, test, self.settings, facts) for test in self.tests},
+            by_seed,
+        )
+
+    def _check_seeds(self) -> None:
+        if self.settings.seeds > 1 and not self.engine(Variant()).learns:
+            raise InputError(
+                f"{self.row.name} learns nothing, so {self.settings.seeds} seeds would all measure the same; "
+                "leave --seeds out"
+            )
+
+    def engine(self, variant: Variant) -> Engine:
+        """Return the engine of a variant."""
+        return make_engine(self.row, self.describer, self.settings, self.display, variant)
+
+    def scores(self, variant: Variant) -> dict[str, dict[str, Measured]]:
+        """Return test → row → score of one variant, after the stages before it."""
+        engine = self.engine(variant)
+        return {test.name: self._test(test, engine) for test in self.tests}
 
     def _stage(self, name: str) -> Any:
         self.display.say(f"{self.row.name}: {name}")
@@ -116,54 +185,70 @@ class _ReproductionRun:
         names = [train.dataset if train else self.row.tests[0].dataset]
         return self.datasets.photographs(names[0], train.images if train else 0)
 
-    def _test(self, test: Test, describer: Describer, engine: Engine) -> dict[str, Measured]:
-        learned = self._learned(test, engine)
-        kept = self._learn(learned, describer, engine) if learned else None
+    def _test(self, test: Test, engine: Engine) -> dict[str, Measured]:
+        learned = self.learned(test, engine)
+        kept = self._learn(learned, engine) if learned else None
         for dataset in filter(None, (test.dataset, test.distractors)):
-            self._index(dataset, learned, kept, describer, engine)
+            self._index(dataset, learned, kept, engine)
         with self._stage(f"describe the queries of {test.dataset}"):
             place = self.settings.work / f"{test.dataset}.queries.features"
-            queries = describe_queries(describer.whole, self._task(test.dataset).queries, place, self.display)
-        with self._stage(f"search {test.name}"):
-            return self._evaluated(test, learned, queries, engine)
+            queries = describe_queries(self.describer.whole, self._task(test.dataset).queries, place, self.display)
+        with self._stage(f"search {test.name}{engine.variant.words}"):
+            return self._evaluated(test, learned, _strongest(queries, engine.variant), engine)
 
-    def _learned(self, test: Test, engine: Engine) -> str:
+    def learned(self, test: Test, engine: Engine) -> str:
         """Return the name of the dataset to learn from, or an empty string."""
         if not engine.learns or self.row.train is None:
             return ""
         return test.train or self.row.train.dataset
 
-    def _learn(self, learned: str, describer: Describer, engine: Engine) -> Path:
+    def _learn(self, learned: str, engine: Engine) -> Path:
         """Return the folder of the codebook or codec learned from a dataset."""
+        seed = engine.variant.seed
+        inputs = {"run": self.journal.key, "dataset": learned, **({"seed": seed} if seed else {})}
+        name = f"learned from {learned}{engine.variant.of_seed(', seed ')}"
 
         def make(folder: Path) -> dict[str, Any]:
-            if not engine.take_over(learned, folder):
-                engine.learn(self._training_features(learned, describer), folder)
+            if seed or not engine.take_over(learned, folder):
+                engine.learn(self._training_features(learned), folder)
             return {"facts": engine.facts(folder), "notes": engine.adaptations}
 
-        with self._stage(f"learn from {learned}"):
-            done = self.cache.stage("learn", {"run": self.journal.key, "dataset": learned}, make)
+        with self._stage(name.replace("learned", "learn")):
+            done = self.cache.stage("learn", inputs, make)
             self.journal.note(*done.numbers["notes"])
-            self.journal.facts[f"learned from {learned}"] = done.numbers["facts"]
+            self.journal.facts[name] = done.numbers["facts"]
+        place = self._training_place(learned)
+        if part_names(place):  # not where the codebook is that of an earlier version
+            self.journal.facts[f"images of {learned} to learn from"] = len(FeatureSet.open(place))
         return done.path
 
-    def _training_features(self, learned: str, describer: Describer) -> FeatureSet:
-        train = self.row.train
+    def _training_place(self, learned: str) -> Path:
+        return self.settings.work / f"{learned}.training.features"
+
+    def _training_features(self, learned: str) -> FeatureSet:
+        train, describer = self.row.train, self.describer
         images = self.datasets.photographs(learned, train.images if train else 0)
         parts = [describer.training] if describer.training else describer.parts
-        place = self.settings.work / f"{learned}.training.features"
+        place = self._training_place(learned)
         features, failed = describe_images(parts, images, place, self.settings.workers, self.display)
         self._note_failed(learned, failed)
         return features
 
-    def _index(self, dataset: str, learned: str, kept: Path | None, describer: Describer, engine: Engine) -> None:
-        with self._stage(f"describe {dataset}"):
-            images = self._database(dataset)
-            place = self.settings.work / f"{dataset}.features"
-            features, failed = describe_images(describer.parts, images, place, self.settings.workers, self.display)
-            self._note_failed(dataset, failed)
-        with self._stage(f"index {dataset}"):
-            self.journal.facts[f"index of {dataset}"] = engine.index(features, dataset, learned, kept)
+    def _described(self, dataset: str) -> FeatureSet:
+        """Return the features of the images of a dataset, extracting missing ones; once in a run."""
+        if dataset not in self._features:
+            with self._stage(f"describe {dataset}"):
+                images, place = self._database(dataset), self.settings.work / f"{dataset}.features"
+                parts, workers = self.describer.parts, self.settings.workers
+                self._features[dataset], failed = describe_images(parts, images, place, workers, self.display)
+                self._note_failed(dataset, failed)
+        return self._features[dataset]
+
+    def _index(self, dataset: str, learned: str, kept: Path | None, engine: Engine) -> None:
+        features, words = self._described(dataset), engine.variant.words
+        with self._stage(f"index {dataset}{words}"):
+            facts = engine.index(_strongest(features, engine.variant), dataset, learned, kept)
+            self.journal.facts[f"index of {dataset}{words}"] = facts
 
     def _note_failed(self, dataset: str, failed: dict[str, str]) -> None:
         if failed:
@@ -177,12 +262,12 @@ class _ReproductionRun:
 
     def _task(self, dataset: str) -> RetrievalTask:
         if dataset not in self._tasks:
-            self._tasks[dataset] = self.datasets.task(dataset, dataset_of(dataset).kind == "landmarks")
+            self._tasks[dataset] = self.datasets.task(dataset, is_recognition(dataset))
         return self._tasks[dataset]
 
     def _evaluated(self, test: Test, learned: str, queries: FeatureSet, engine: Engine) -> dict[str, Measured]:
         def make(folder: Path) -> dict[str, Any]:
-            searcher = engine.open(test.dataset, test.distractors, learned)
+            searcher = engine.open(test, learned)
             with self.display.bar("search", "queries") as progress:
                 return _as_json(evaluate_task(self._task(test.dataset), queries, searcher, progress))
 
@@ -193,7 +278,16 @@ class _ReproductionRun:
             "indexes": [_commit(place) for place in places],
             "queries": [[name, queries.source(name).fingerprint] for name in queries.names],
         }
+        if self._task(test.dataset).labels is not None:  # scores that were kept before had other weights in cls3
+            inputs["frequency of a label"] = "relative"
         return _from_json(self.cache.stage("search", inputs, make).numbers)
+
+
+def _strongest(features: FeatureSet, variant: Variant) -> FeatureSet:
+    """Return the strongest features of the same images, or all for a variant without a limit."""
+    if not variant.strongest:
+        return features
+    return StrongestFeatures.of(features.path, variant.strongest).selected(features.names)
 
 
 def _commit(place: Path) -> tuple[str, int]:

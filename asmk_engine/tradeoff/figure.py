@@ -7,7 +7,7 @@ the extra `plots` installs.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +33,24 @@ def draw(results: Sequence[Result], title: str) -> dict[str, bytes]:
     Each configuration is a point, a line joins the Pareto front of each source, and error bars on the overall Pareto
     front are the 95 % intervals. Raises DependencyError without matplotlib, InputError if there are no results.
     """
-    if find_spec("matplotlib") is None:
-        raise DependencyError("matplotlib, which draws the figure, is missing: pip install 'asmk-engine[plots]'")
+    check_matplotlib()
     if not results:
         raise InputError("no results to draw, since every configuration failed; see failed.txt in the work folder")
+    return drawn(lambda: _figure(results, title))
+
+
+def check_matplotlib() -> None:
+    """Raise DependencyError if matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        raise DependencyError("matplotlib, which draws the figure, is missing: pip install 'asmk-engine[plots]'")
+
+
+def drawn(make: Callable[[], Figure]) -> dict[str, bytes]:
+    """Return the figure that `make` draws as `png` and `svg`, with the same bytes for the same drawing."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "asmk-engine", "font.family": "DejaVu Sans", "font.size": 10}):
-        figure = _figure(results, title)
+        figure = make()
         return {form: _saved(figure, form) for form in ("png", "svg")}
 
 
