@@ -1,5 +1,27 @@
 """Image retrieval with the Aggregated Selective Match Kernel (ASMK): find images that show the same object.
 
+From a folder to an index in one call, and a query:
+
+    index = asmk_engine.index_folder("photos/", "photos.index", progress=True)
+    hits = asmk_engine.Searcher(index).search("query.jpg", top=10)      # described as the index's own photographs
+
+The same step by step:
+
+    extractor = load_extractor("rootsift", max_features=2000)
+    photos = extractor.extract_folder("photos/", "photos.features")     # resumable; skips and records broken images
+    codebook = Codebook.train(photos, words="auto", seed=0)
+    codebook.save("my.codebook.h5")
+    index = Index.create("photos.index", codebook)
+    index.add(photos)
+    index.delete(["old.jpg"])
+    index.merge()
+    searcher = Searcher(index, SelectiveMatch(alpha=3.0, threshold=0.0), multiple_assignment=5)
+    hits = searcher.search("query.jpg", top=10, box=(100, 50, 400, 380))
+    rankings = searcher.search((features for _, features in photos.images()), top=20)    # many queries
+
+`FeatureSet.open`, `Codebook.open` and `open_index` open what was stored. Every expected failure is an `AsmkError` with
+a message of one line: what was found, what was expected, the cure.
+
 Public names are imported on first use, so that `import asmk_engine` stays fast and loads neither torch nor Numba nor
 HDF5.
 """

@@ -60,8 +60,9 @@ def index_folder(
     features : path-like, optional
         Where the features of images are kept; by default ``photos.features`` next to ``photos.index``.
     prefix, all_files, update, replace, prune, yes
-        Which images are taken, replaced and removed: `prefix` is put before their names, `update` replaces changed ones
-        and others of the same name, `replace` all, `prune` removes those whose files are gone.
+        Which images are taken, replaced and removed: `prefix` is put before their names, `all_files` includes images
+        without an image extension, `update` replaces changed ones and others of the same name, `replace` all, `prune`
+        removes those whose files are gone, if they are no more than half or `yes` is given.
     memory : int or str, optional
         Memory limit of indexing, in bytes or as a text such as ``"4G"``.
     pca, whiten, pq, half, train_on, concatenate, part_weights
