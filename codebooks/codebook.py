@@ -396,9 +396,11 @@ class Codebook:
         keys = ["mean", "projection", "centroids", *links]
         if any(file[key].nbytes > path.stat().st_size for key in keys):
             raise ValueError("an array is declared larger than the file")
-        mean, projection, centroids, *linked = (file[key][:] for key in keys)
+        arrays = {key: file[key][:] for key in keys}
+        mean, projection, centroids = (arrays[key] for key in ("mean", "projection", "centroids"))
         check_codebook(mean, projection, centroids, path)
-        graph = stored_graph(*linked, file.attrs, len(centroids), path) if linked else None
+        linked = [arrays[key] for key in links]
+        graph = stored_graph(linked[0], linked[1], file.attrs, len(centroids), path) if linked else None
         recipe = Recipe.from_json(str(file.attrs["recipe"]), path)
         recall = recall_from_json(file.attrs.get("graph_recall"), path)
         codebook = cls(mean, projection, centroids, recipe, dict(json.loads(file.attrs["training"])), graph, recall)

@@ -125,5 +125,6 @@ def _task(
         counts = {key: options[key] for key in ("pairs", "pool", "negatives")}
         made = TupleOptions(**counts, **common, learning_rate=rate, learn_reduction=row.learn_reduction)
         return TupleTask(placed, data, made)
-    rates = {} if learning_rate is None else {"learning_rate": learning_rate}
-    return ClassTask(placed, data, ClassOptions(**common, **rates))
+    if learning_rate is not None:
+        common["learning_rate"] = learning_rate
+    return ClassTask(placed, data, ClassOptions(**common))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from asmk_engine.codebooks import Codebook, Round
-from asmk_engine.codebooks.codebook import ASSIGNMENTS, WHITENING
+from asmk_engine.codebooks.graph import ASSIGNMENTS
 from asmk_engine.codebooks.kmeans import BACKENDS
+from asmk_engine.codebooks.training import WHITENING
 from asmk_engine.errors import InputError
 from asmk_engine.features import FeatureSet
 from asmk_engine.iteration import Display

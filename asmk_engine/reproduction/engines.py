@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.codebooks import Codebook, Round
-from asmk_engine.features import FeatureSet
+from asmk_engine.features import FeatureSet, FeatureSource
 from asmk_engine.flat.codec import CENTROIDS, Codec, CodecOptions
 from asmk_engine.flat.codec_training import train_codec
 from asmk_engine.flat.index import GlobalIndex
@@ -60,7 +60,7 @@ class Engine(ABC):
         """Describe what was learned, for the report."""
 
     @abstractmethod
-    def index(self, features: FeatureSet, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
+    def index(self, features: FeatureSource, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
         """Index those features of a dataset that are not indexed yet; returns facts for the report."""
 
     @abstractmethod
@@ -128,7 +128,7 @@ class LocalEngine(Engine):
                 on_round=on_round,
             )
 
-    def index(self, features: FeatureSet, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
+    def index(self, features: FeatureSource, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
         """Add new images to the index, which is created if it does not exist."""
         if kept is None:
             raise ValueError("an ASMK index needs a codebook")
@@ -177,7 +177,7 @@ class GlobalEngine(Engine):
         """Describe the training of the codec."""
         return {"codec": GlobalIndex.open(kept / CODEC).codec.training}
 
-    def index(self, features: FeatureSet, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
+    def index(self, features: FeatureSource, dataset: str, learned: str, kept: Path | None) -> dict[str, Any]:
         """Add new images to the index, which is created if it does not exist."""
         place = self.place(dataset, learned)
         if not _is_index(place):
@@ -189,7 +189,7 @@ class GlobalEngine(Engine):
         each = codec.width * codec.dtype.itemsize
         return {"images": index.images, "bytes an image": each, "bytes": _bytes(index)}
 
-    def _codec(self, features: FeatureSet, kept: Path | None) -> Codec:
+    def _codec(self, features: FeatureSource, kept: Path | None) -> Codec:
         if kept:
             return GlobalIndex.open(kept / CODEC).codec
         return train_codec(features, CodecOptions(half=self.row.codec.half))

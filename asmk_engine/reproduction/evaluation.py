@@ -16,8 +16,10 @@ from asmk_engine.features import FeatureSet
 from asmk_engine.iteration import Bar
 from asmk_engine.reproduction.datasets import RetrievalTask
 from asmk_engine.search.evaluation import evaluate_index
+from asmk_engine.tradeoff.sources import StrongestFeatures
 
 BATCH = 32
+QueryFeatures = FeatureSet | StrongestFeatures
 ROUNDS = 2000
 CHUNK = 1 << 22  # drawn images in memory at a time
 
@@ -32,7 +34,7 @@ class Measured:
     queries: int
 
 
-def evaluate_ranking(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+def evaluate_ranking(task: RetrievalTask, features: QueryFeatures, searcher: Any, progress: Bar) -> dict[str, Measured]:
     """Return mAP by row of the protocol, from full rankings of the database for every query."""
     if task.ground_truth is None:
         raise ValueError("a task without a ground truth has no rankings to evaluate")
@@ -45,7 +47,7 @@ def _percent(values: list[float], queries: int) -> Measured:
     return Measured(100 * found.mean, 100 * found.low, 100 * found.high, queries)
 
 
-def evaluate_labels(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+def evaluate_labels(task: RetrievalTask, features: QueryFeatures, searcher: Any, progress: Bar) -> dict[str, Measured]:
     """Return µAP by classifier, `cls1` to `cls3`, of the labels predicted from the nearest images of every query.
 
     raises  InputError if all images have one label, which `cls3` cannot weigh
@@ -63,7 +65,7 @@ def evaluate_labels(task: RetrievalTask, features: FeatureSet, searcher: Any, pr
 
 
 def _found(
-    task: RetrievalTask, features: FeatureSet, searcher: Any, depth: int, progress: Bar
+    task: RetrievalTask, features: QueryFeatures, searcher: Any, depth: int, progress: Bar
 ) -> Iterator[tuple[str, list[Any]]]:
     """Yield queries and their nearest images, without the query itself."""
     for begin in range(0, len(task.queries), BATCH):
@@ -119,6 +121,6 @@ def _micro(draws: np.ndarray, correct: np.ndarray, labelled: np.ndarray) -> np.n
     return np.divide(gained, count, out=np.full(len(draws), math.nan), where=count > 0)
 
 
-def evaluate_task(task: RetrievalTask, features: FeatureSet, searcher: Any, progress: Bar) -> dict[str, Measured]:
+def evaluate_task(task: RetrievalTask, features: QueryFeatures, searcher: Any, progress: Bar) -> dict[str, Measured]:
     """Return the scores of a task by row: mAP for retrieval, µAP for recognition."""
     return (evaluate_ranking if task.ground_truth is not None else evaluate_labels)(task, features, searcher, progress)

@@ -30,7 +30,7 @@ from asmk_engine.iteration import Display
 from asmk_engine.reproduction.comparison import obstacles
 from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, RetrievalTask
 from asmk_engine.reproduction.engines import Engine, make_engine
-from asmk_engine.reproduction.evaluation import Measured, evaluate_task
+from asmk_engine.reproduction.evaluation import Measured, QueryFeatures, evaluate_task
 from asmk_engine.reproduction.experiment import PublishedRow, Test
 from asmk_engine.reproduction.extraction import (
     Describer,
@@ -265,7 +265,7 @@ class ReproductionRun:
             self._tasks[dataset] = self.datasets.task(dataset, is_recognition(dataset))
         return self._tasks[dataset]
 
-    def _evaluated(self, test: Test, learned: str, queries: FeatureSet, engine: Engine) -> dict[str, Measured]:
+    def _evaluated(self, test: Test, learned: str, queries: QueryFeatures, engine: Engine) -> dict[str, Measured]:
         def make(folder: Path) -> dict[str, Any]:
             searcher = engine.open(test, learned)
             with self.display.bar("search", "queries") as progress:
@@ -283,11 +283,11 @@ class ReproductionRun:
         return _from_json(self.cache.stage("search", inputs, make).numbers)
 
 
-def _strongest(features: FeatureSet, variant: Variant) -> FeatureSet:
+def _strongest(features: FeatureSet, variant: Variant) -> QueryFeatures:
     """Return the strongest features of the same images, or all for a variant without a limit."""
     if not variant.strongest:
         return features
-    return StrongestFeatures.of(features.path, variant.strongest).selected(features.names)
+    return StrongestFeatures(features, variant.strongest)
 
 
 def _commit(place: Path) -> tuple[str, int]:
