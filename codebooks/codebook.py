@@ -224,9 +224,9 @@ class Codebook:
         """Return a codebook of the same words with another kind of assignment.
 
         With a sample, the recall of the graph is measured, and its beam is the smallest that finds the nearest word of
-        99 % of the descriptors and 98 % of their five nearest words. Beams are tried up to a hundredth of the words,
-        which takes about as long as comparing with all words. If none finds enough, `auto` compares with all words,
-        and `graph` uses the largest; `graph_recall` has the measurement.
+        99 % of the descriptors and 98 % of their five nearest words. Beams are tried up to the number of words / 128
+        or 72, which takes about as long as comparing with all words. If none finds enough, `auto` compares with all
+        words, and `graph` uses the largest; `graph_recall` has the measurement.
 
         Parameters
         ----------

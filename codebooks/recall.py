@@ -23,10 +23,11 @@ DEPTH = 5  # words of a query descriptor, as in the paper
 HELD_OUT = 10_000  # descriptors to measure with: the standard error of a recall of 0.99 is 0.001
 HELD_OUT_SHARE = 20  # at most one in so many descriptors is held out
 LEAST_BEAM = WIDER * DEPTH  # a narrower beam would be widened to this for DEPTH words
-# A beam of one hundredth of the words takes about as long as comparing a descriptor with all words, on one thread: with
-# 16 384 words and 128 dimensions, beams of 128 and 256 were 1.2 and 0.5 times as fast.
-WORDS_PER_BEAM = 100
-SPREADS = (SPREAD, 1.25)  # with the usual one alone, descriptors between many equally far words stop short of 0.99
+# The largest beam takes as long as comparing a descriptor with all words, on one thread: with 16 384 words and 128
+# dimensions, a beam of 128 took 0.8 (spread 1.25) to 1.1 times that, a beam of 256 twice.
+WORDS_PER_BEAM = 128
+# With the usual spread, searches among many equally far words end too early: 0.863 at any beam where 2 reached 0.992.
+SPREADS = (SPREAD, 1.25, 2.0)
 RERANKED = 2  # words compared in double precision for each of the DEPTH words
 BLOCK = 512  # descriptors compared in double precision at a time
 
@@ -109,7 +110,7 @@ def choose_beam(
 
 
 def beams(words: int) -> Iterator[int]:
-    """Yield the beams to try: multiples of 8, in steps of an eighth, up to a hundredth of the words or BEAM."""
+    """Yield the beams to try: multiples of 8, in steps of an eighth or less, up to BEAM or a share of the words."""
     beam, most = LEAST_BEAM, min(max(BEAM, words // WORDS_PER_BEAM), MOST_IN_VIEW)
     while beam <= most:
         yield beam

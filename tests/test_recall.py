@@ -100,8 +100,8 @@ def test_no_smaller_beam_and_no_smaller_spread_would_do(data: Callable[..., tupl
     assert (recall.beam, recall.spread) == (enough[0] if enough else tried[-1])
 
 
-def test_the_beams_start_with_that_of_five_words_and_end_with_a_hundredth_of_the_words() -> None:
-    for words, most in ((1, BEAM), (7200, 72), (16_384, 163), (65_536, 655)):
+def test_the_beams_start_with_that_of_five_words_and_end_where_comparing_all_is_as_fast() -> None:
+    for words, most in ((1, BEAM), (9216, 72), (16_384, 128), (65_536, 512)):
         tried = list(beams(words))
         assert tried[0] == LEAST_BEAM and BEAM in tried and all(beam % 8 == 0 for beam in tried)
         assert tried == sorted(set(tried)) and most * 0.85 < tried[-1] <= most
