@@ -39,6 +39,8 @@ from asmk_engine.pipeline.display import Console, Forwarding, display_of
 from asmk_engine.pipeline.failures import Failures
 from asmk_engine.recipes import Recipe
 from asmk_engine.search.query_features import QuerySource
+from asmk_engine.storage.arrays import write_arrays
+from asmk_engine.storage.folder import Folder
 from asmk_engine.storage.user_files import file_sha256
 from disks import fast_disk
 from global_samples import global_images, write_global
@@ -46,6 +48,7 @@ from samples import ENVIRONMENT, random_images, write_features
 
 NAMES = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket", "motorcycle_left", "motorcycle_right")
 SIDE = 240
+RESNET18 = WEIGHTS["resnet18"].sha256
 SIFT: dict[str, Any] = {"extractor": "rootsift", "max_features": 150, "workers": 0}
 SIFT_TYPED = ("--extractor", "rootsift", "--max-features", 150, "--workers", 0)
 
@@ -210,7 +213,7 @@ def test_a_run_that_was_stopped_is_resumed(stage: str, world: Path) -> None:
     kept = len(FeatureSet.open("photos.features"))
     assert kept == (len(NAMES) if stage != "extract" else 3)
     report = pipeline.index_images(
-        "photos", "photos.index", training=pipeline.TrainingOptions(16) if stage != "index" else None,
+        "photos", "photos.index", training=pipeline.CodebookOptions(16) if stage != "index" else None,
         extraction=pipeline.ExtractionOptions("rootsift", workers=0, others={"max_features": 150}),
     )  # fmt: skip
     assert (report.extraction.extracted, report.extraction.intake.unchanged.__len__()) == (len(NAMES) - kept, kept)
@@ -380,7 +383,7 @@ def test_options_without_effect_and_a_missing_network_are_warned_of(world: Path,
 
 def test_a_link_that_leads_nowhere_is_warned_of(world: Path) -> None:
     Path("photos/away").symlink_to(world / "disk")
-    with pytest.warns(AsmkWarning, match=r"not searched: .*away: a link that leads nowhere") as record:
+    with pytest.warns(AsmkWarning, match=r"not searched: .*away: a broken link") as record:
         asmk_engine.extract_folder("photos", "a.features", **SIFT)
     assert len(caught(record)) == 1
 
@@ -414,12 +417,12 @@ CONTRADICTIONS: list[tuple[dict[str, Any], type[AsmkError], str]] = [
     ({"pq": 3}, InputError, "pq is 3"),
     ({"progress": 3}, InputError, "progress is 3"),
     ({"memory": "much"}, InputError, "'much' is not a size"),
-    ({"extractor": "surf"}, InputError, "there is no extractor 'surf'"),
+    ({"extractor": "surf"}, InputError, "unknown extractor 'surf'"),
     ({"extractor": "rootsift", "word": 3}, InputError, "rootsift has no option 'word'; it has: max_features"),
     ({"extractor": "rootsift", "scales": [1, 0.5]}, InputError, "rootsift has no option 'scales'"),
-    ({"weights": "none.pth", "extractor": "how-squeezenet"}, NotFoundError, "none.pth: no such file of weights"),
+    ({"weights": "none.pth", "extractor": "how-squeezenet"}, NotFoundError, "none.pth: no such weight file"),
     ({"codebook": "none.h5"}, NotFoundError, "none.h5"),
-    ({"prefix": "/two"}, InputError, "the prefix '/two' cannot begin the name"),
+    ({"prefix": "/two"}, InputError, "the prefix '/two' cannot start the name"),
     ({"workers": -1, "extractor": "rootsift"}, InputError, "workers is -1"),
 ]
 
@@ -558,6 +561,23 @@ def test_the_facts_of_an_extractor_come_from_its_network_as_far_as_it_can_be_rea
         assert describe_extractor(Recipe("gem"), tmp_path / f"{number}.safetensors") == {"name": "gem", **unknown}
 
 
+@pytest.mark.parametrize(("origin", "published", "preset"), [
+    ({"file": "how_r18.pth", "sha256": "ab" * 32}, "how-r18", "how-r18"),
+    ({"file": "mine.pth", "sha256": "ab" * 32}, None, None),  # how-r18 and how-resnet18 have the same backbone
+    ({"trunk_sha256": f"{RESNET18:0<64}", "images": 9, "descriptors": 900}, "resnet18", "how-resnet18"),
+    (["no", "mapping"], None, None),
+])  # fmt: skip
+def test_presets_of_one_backbone_are_told_apart_by_their_weights(
+    origin: Any, published: str | None, preset: str | None, tmp_path: Path
+) -> None:
+    options = {"trunk": "resnet18", "skip": 0}  # as files name the backbone
+    metadata = {"kind": "asmk-engine network", "network": json.dumps(options), "origin": json.dumps(origin)}
+    write_arrays(Folder(tmp_path), "n.safetensors", {"x": np.zeros(1, np.float32)}, metadata)
+    found = describe_extractor(Recipe("how"), tmp_path / "n.safetensors")
+    assert (found["published"], found["preset"]) == (published, preset)
+    assert found["whitened"] == (9 if published == "resnet18" else None)
+
+
 def test_whiten_takes_auto_for_its_default(fetched: Path) -> None:
     for name, extractor in (("a", ()), ("b", ("--extractor", "auto"))):
         told = typed(
@@ -572,7 +592,7 @@ def test_features_without_anything_are_reported(tmp_path: Path) -> None:
     images |= {"flat.png": dataclasses.replace(next(iter(images.values())), descriptors=np.zeros((0, 8), np.float32),
                keypoints=np.zeros((0, 3), np.float32), scores=np.zeros(0, np.float32))}  # fmt: skip
     features = write_features(tmp_path / "a.features", images)
-    report = pipeline.index_images(features, tmp_path / "a.index", training=pipeline.TrainingOptions(2))
+    report = pipeline.index_images(features, tmp_path / "a.index", training=pipeline.CodebookOptions(2))
     empty = sorted(name for name, found in images.items() if not len(found))
     assert sorted(report.without_features) == empty and "flat.png" in empty
     assert report.extraction is None and report.skipped == {} and report.index.images == len(images)

@@ -14,7 +14,7 @@ line, or without any, its command being `python SCRIPT` or `python -m MODULE` be
 Parameters, methods, return values and scores are those of the original, except that
 
 - binary similarities are divided by the dimension itself, not by the next multiple of 32; the functions of `hamming`
-  divide as they are told, as the original's do;
+  divide by the given number, as the original's do;
 - the inverse document frequency always counts all images there are, whatever was added when;
 - equal scores are ordered by image id, and no array of the caller is ever changed;
 - words are assigned on the CPU, with or without faiss; a `gpu_id` is answered by a warning;

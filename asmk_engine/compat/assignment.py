@@ -37,7 +37,7 @@ def choose_assignment(assignment: str) -> None:
 
 
 def chosen_assignment() -> str:
-    """The way that `choose_assignment` was told last; `exact` in the beginning."""
+    """Return the assignment last given to `choose_assignment`; `exact` at the start."""
     return _chosen
 
 

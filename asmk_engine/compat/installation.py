@@ -13,7 +13,7 @@ from asmk_engine.compat.names import MODULES, NAME
 from asmk_engine.errors import InputError
 
 ASSIGNMENT_VARIABLE = "ASMK_ENGINE_ASSIGNMENT"
-"""The environment variable that tells processes started from here what was chosen."""
+"""The environment variable that passes the choice to processes started from here."""
 
 _PACKAGE = __name__.rpartition(".")[0]
 _STAND_INS = Path(__file__).resolve().parent / "stand_ins"

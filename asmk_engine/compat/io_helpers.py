@@ -82,7 +82,7 @@ def _add_handler(logger: logging.Logger, handler: logging.Handler, name: str, le
 
 
 def capture_stdout(func: Callable[[], object], logger: logging.Logger) -> None:
-    """Call a function, and tell the logger line by line what it printed, also where it raises."""
+    """Call a function and log what it prints line by line, even if it raises."""
     text = io.StringIO()
     try:
         with contextlib.redirect_stdout(text):
@@ -97,7 +97,7 @@ def download_files(
 ) -> None:
     """Fetch those of the files that are not below `root_path` yet, each whole or not at all.
 
-    base_url  what a name is appended to; logfunc is told of every file before it is fetched
+    base_url  what a name is appended to; logfunc receives the name of every file before it is fetched
     Raises NotFoundError, StorageError, DamagedError as the answer of the server says, InputError for another address.
     """
     for name in names:

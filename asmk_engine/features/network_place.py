@@ -1,4 +1,4 @@
-"""Where the network of a feature set is kept: in one file next to it, under its name."""
+"""The place of the network of a feature set: one file next to it, under its name."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ SUFFIX = ".network.safetensors"
 
 
 def network_beside(features: Path) -> Path:
-    """Where the network of a feature set is kept: photos.network.safetensors for photos.features."""
+    """Return the path of the network of a feature set: photos.network.safetensors for photos.features."""
     whole = features.resolve()
     return whole.with_name(whole.name.removesuffix(".features") + SUFFIX)
 
 
 @contextmanager
 def keeping(place: Path, sha256: str | None) -> Iterator[None]:
-    """While the network at `place` may be replaced: that of features which are there already is put back.
+    """Return a context in which the network at `place` may be written; that of existing features is restored.
 
-    sha256  what the recipe of those features names, or None
-    MismatchError when another network came to stand there.
+    sha256  sha256 of the network in the recipe of the existing features, or None
+
+    Raises MismatchError on exit if the network of existing features was replaced by another one.
     """
     known = place.is_file() and file_sha256(place) == sha256
     content = place.read_bytes() if known else b""
@@ -32,8 +33,8 @@ def keeping(place: Path, sha256: str | None) -> Iterator[None]:
     if known and file_sha256(place) != sha256:
         write_whole(place, content)
         raise MismatchError(
-            f"{place}: belongs to features that are there already, and other weights or options were given; "
-            "use those, or write the features elsewhere"
+            f"{place}: belongs to existing features, but other weights or options were given; "
+            "give the same ones, or write the features elsewhere"
         )
 
 
