@@ -32,6 +32,7 @@ import numpy as np
 from asmk_engine.errors import InputError, StorageError
 from asmk_engine.features import Features, FeatureSet, FeatureWriter, part_names
 from asmk_engine.interop import hloc_reader
+from asmk_engine.interop.hloc_pairs import pairs_from_retrieval as pairs_from_retrieval
 from asmk_engine.iteration import Progress, counted
 from asmk_engine.recipes import IMPORTED, Recipe
 from asmk_engine.storage.folder import Folder

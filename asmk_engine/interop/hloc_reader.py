@@ -85,6 +85,12 @@ def outline_images(file: h5py.File, path: Path) -> list[ImageOutline]:
         return [_outline(group, name, path) for name, group in _image_groups(file, path)]
 
 
+def image_names(file: h5py.File, path: Path) -> list[str]:
+    """The names of the images in the file, whatever it holds of them, in byte order."""
+    with _readable(path):
+        return [name for name, _ in _image_groups(file, path)]
+
+
 def _image_groups(file: h5py.File, path: Path) -> list[tuple[str, h5py.Group]]:
     """Return names and groups of the images in byte order: every group that directly contains a dataset."""
     found: list[tuple[str, h5py.Group]] = []
