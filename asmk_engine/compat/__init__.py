@@ -37,7 +37,19 @@ if TYPE_CHECKING:
 
 _HOMES = {"ASMKMethod": "asmk_method", "install": "installation", "uninstall": "installation"}
 
-__all__ = ["ASMKMethod", "install", "uninstall", *MODULES]
+__all__ = [
+    "ASMKMethod",
+    "asmk_method",
+    "codebook",
+    "functional",
+    "hamming",
+    "index",
+    "install",
+    "inverted_file",
+    "io_helpers",
+    "kernel",
+    "uninstall",
+]
 
 
 def __getattr__(name: str) -> object:
