@@ -220,7 +220,8 @@ ENDS = [
     "x = (",
     "import os; os._exit(9)",
     "import sys\nsys.excepthook = lambda kind, error, where: print('mine', kind.__name__, where.tb_lineno)\n1 // 0",
-    "import signal, os; os.kill(os.getpid(), signal.SIGINT)",
+    # A background job of a shell ignores SIGINT.
+    "import signal, os; signal.signal(2, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT)",
     "import threading, time, sys\n"
     "def later():\n    time.sleep(0.3); import __main__; print(__main__.begun)\n"
     "begun = 5; threading.Thread(target=later).start(); import atexit; atexit.register(lambda: print(begun))",
