@@ -148,6 +148,8 @@ def kernel_faults(file: Source) -> Iterator[str]:
 
 def pickle_faults(file: Source) -> Iterator[str]:
     """Ways to execute what a file says while reading it."""
+    if not file.module.startswith(PICKLE_READER.rpartition(".")[0]):  # it reads opcodes and runs none
+        yield from (f"{file.at(line)}: imports {name}" for line, name in imports(file) if "pickletools" in name)
     if file.module != PICKLE_READER:
         for line, name in imports(file):
             if name.split(".")[0] in PICKLES:
@@ -315,6 +317,8 @@ BREAKS = [
     (kernel_faults, "asmk_engine.kernels.match", "from .bits import popcount", "a kernel imports"),
     (kernel_faults, "asmk_engine.kernels.match", "import scipy", "a kernel imports scipy"),
     (pickle_faults, "asmk_engine.storage.a", "from pickle import loads", "imports pickle.loads"),
+    (pickle_faults, "asmk_engine.storage.pickles.machine", "import pickle", "imports pickle"),
+    (pickle_faults, "asmk_engine.storage.a", "import pickletools", "imports pickletools"),
     (pickle_faults, "asmk_engine.storage.a", "np.load(path, allow_pickle=True)", "allow_pickle"),
     (pickle_faults, "asmk_engine.networks.a", "torch.load(path, weights_only=False)", "weights_only"),
     (error_faults, "asmk_engine.storage.a", "assert x", "assert in the package"),

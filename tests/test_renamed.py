@@ -28,6 +28,7 @@ EARLIER = {
     "import": {"--truth": "--ground-truth"},
     "query": {"--sheet": "--contact-sheet"},
     "reproduce": {"--truth": "--ground-truth"},
+    "train-ablation": {"--trunk-skip": "--backbone-skip"},
     "train-delf": {"--freeze-trunk": "--freeze-backbone", "--trunk": "--backbone", "--trunk-skip": "--backbone-skip"},
     "train-how": {"--self-made": "--augmented-pairs"},
 }

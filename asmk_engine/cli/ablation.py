@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asmk_engine.cli.common import PATH, Console
-from asmk_engine.cli.train import data_options, loop_options, print_result, run_options, run_training
+from asmk_engine.cli.train import (
+    backbone_skip_option,
+    data_options,
+    loop_options,
+    print_result,
+    run_options,
+    run_training,
+    tuple_options,
+)
 
 if TYPE_CHECKING:
     from asmk_engine.networks.local import LocalNetwork
@@ -25,32 +33,10 @@ _ROW_NAMES = (*"123456789", "star")
 @data_options
 @click.option("--weights", type=PATH, required=True, help="ImageNet weights of the backbone.")
 @click.option("--backbone", default="resnet18", show_default=True, help="Backbone of the weights.")
-@click.option(
-    "--backbone-skip",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Number of final backbone stages (ResNet) or layers (SqueezeNet) to leave out.",
-)
+@backbone_skip_option
 @click.option("--dim", type=click.IntRange(min=1), default=128, show_default=True, help="Dimensions of a descriptor.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.  [default: 20 contrastive, 10 otherwise]")
-@click.option(
-    "--pairs",
-    type=click.IntRange(min=1),
-    default=2000,
-    show_default=True,
-    help="Number of tuples per epoch (rows 1-4).",
-)
-@click.option(
-    "--pool",
-    type=click.IntRange(min=1),
-    default=20000,
-    show_default=True,
-    help="Number of images among which hard negatives are mined (rows 1-4).",
-)
-@click.option(
-    "--negatives", type=click.IntRange(min=1), default=5, show_default=True, help="Negatives per tuple (rows 1-4)."
-)
+@tuple_options
 @click.option(
     "--learning-rate",
     type=float,
@@ -77,9 +63,10 @@ def train_ablation(
     """Train a row of the ablation of HOW's paper.
 
     ROW is 1 to 9 of Table 1 (Tolias et al., ECCV 2020), or star, the curve of Fig. 4 whose projection is random at the
-    start and learned. Rows 1 to 4 and star are trained with tuples, 5 to 9 by classification. The start network is made
-    from ImageNet weights, with a whitening learned from the training images where the row has one in the network. DATA
-    is as for `train-how`, the output folder too; the same command resumes an interrupted run.
+    start and learned. Rows 1 to 4 and star are trained with tuples (--pairs, --pool, --negatives), 5 to 9 by
+    classification. The start network is made from ImageNet weights, with a whitening learned from the training images
+    where the row has one in the network. DATA is as for `train-how`, the output folder too; the same command resumes an
+    interrupted run.
 
     \b
     Example:
@@ -89,7 +76,7 @@ def train_ablation(
     from asmk_engine.training.ablation import CONTRASTIVE, ablation_row, start_network
     from asmk_engine.training.instance_layouts import read_instances
 
-    made, found, console = ablation_row(row, backbone, backbone_skip, dim), None, Console(quiet)
+    made, console = ablation_row(row, backbone, backbone_skip, dim), Console(quiet)
     found = read_instances(data, layout, images, background)
     with console.bar("start network", "images") as progress:
         network, origin = start_network(

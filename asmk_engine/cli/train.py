@@ -83,24 +83,38 @@ run_options = option_group(
     quiet_option,
 )
 
+tuple_options = option_group(
+    click.option(
+        "--pairs", type=click.IntRange(min=1), default=2000, show_default=True, help="Number of tuples per epoch."
+    ),
+    click.option(
+        "--pool",
+        type=click.IntRange(min=1),
+        default=20000,
+        show_default=True,
+        help="Number of images among which hard negatives are mined in each epoch.",
+    ),
+    click.option(
+        "--negatives", type=click.IntRange(min=1), default=5, show_default=True, help="Number of negatives per tuple."
+    ),
+)
+
+backbone_skip_option = click.option(
+    "--backbone-skip",
+    cls=RenamedOption,
+    earlier="--trunk-skip",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Number of final backbone stages (ResNet) or layers (SqueezeNet) to leave out.",
+)
+
 
 @click.command("train-how")
 @data_options
 @click.option("--weights", type=PATH, required=True, help="Network to start from, .safetensors.")
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Total number of epochs.")
-@click.option(
-    "--pairs", type=click.IntRange(min=1), default=2000, show_default=True, help="Number of tuples per epoch."
-)
-@click.option(
-    "--pool",
-    type=click.IntRange(min=1),
-    default=20000,
-    show_default=True,
-    help="Number of images among which hard negatives are mined in each epoch.",
-)
-@click.option(
-    "--negatives", type=click.IntRange(min=1), default=5, show_default=True, help="Number of negatives per tuple."
-)
+@tuple_options
 @click.option("--tuples", type=click.IntRange(min=1), default=5, show_default=True, help="Number of tuples per step.")
 @click.option(
     "--margin", type=float, default=0.8, show_default=True, help="Distance beyond which negatives have no loss."
@@ -192,15 +206,7 @@ def train_how(
     earlier="--trunk",
     help="Backbone of the ImageNet weights, such as resnet18; not needed for a network file.",
 )
-@click.option(
-    "--backbone-skip",
-    cls=RenamedOption,
-    earlier="--trunk-skip",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Number of final backbone stages (ResNet) or layers (SqueezeNet) to leave out.",
-)
+@backbone_skip_option
 @click.option(
     "--dim", type=click.IntRange(min=1), default=128, show_default=True, help="Dimensions of the reduced descriptors."
 )
