@@ -216,6 +216,18 @@ def test_topk_cuts_the_ranking_and_keeps_the_order_of_ties(tmp_path: Path) -> No
     assert dataset.query_ivf(*queries)[2].shape == (3, 3)
 
 
+def test_scores_accumulate_from_the_parts_of_a_method(tmp_path: Path) -> None:
+    """As programs call it that keep codebook, kernel and inverted file apart, by place or by name."""
+    database, queries = random_descriptors(12), random_descriptors(4, seed=1)
+    dataset = trained(tmp_path, parameters(threshold=0.3)).build_ivf(*database)
+    parts = dataset.codebook, dataset.kernel, dataset.inverted_file
+    found = ASMKMethod.accumulate_scores(*parts, *queries, params=dataset.params["query_ivf"], progress=None)
+    for mine, expected in zip(found, dataset.query_ivf(*queries)[1:], strict=True):
+        np.testing.assert_array_equal(mine, expected)
+    again = dataset.accumulate_scores(*parts, *queries, dataset.params["query_ivf"])
+    np.testing.assert_array_equal(again[2], found[2])
+
+
 @pytest.mark.parametrize("dim", [1, 32, 33, 40, 64, 100, 1024])
 def test_codes_are_packed_as_the_original_packs_them(dim: int) -> None:
     sums = np.random.default_rng(dim).normal(size=(5, dim)).astype(np.float32)

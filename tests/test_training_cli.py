@@ -100,3 +100,10 @@ def test_a_validation_from_the_command_line(folder: Path, tmp_path: Path) -> Non
     assert "7 validation images are also training images" in result.stderr
     wrong = train(folder, tmp_path / "other", "--negatives", 1, *options[:-1], "one")
     assert "expected numbers such as 1,0.707,0.5" in str(fault(wrong))
+    both = train(folder, tmp_path / "both", "--pairs", 2, "--negatives", 1, *options, "--validate-global")
+    assert both.exit_code == 0, both.output
+    assert ", of the global descriptor " in both.stderr
+    alone = train(folder, tmp_path / "alone", "--negatives", 1, "--validate-global")
+    assert "--validate-global without --validate; give the ground truth" in str(fault(alone))
+    learned = train(folder, tmp_path / "learned", *options, "--validate-global", command="train-delf")
+    assert "--validate-global with learned attention" in str(fault(learned))

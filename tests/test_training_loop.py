@@ -281,6 +281,40 @@ def test_a_validated_run_keeps_the_best(photographs: Path, evaluated: tuple[Path
     assert report.scores["medium"].mean_average_precision == outcome.score
 
 
+def test_a_validation_of_the_global_descriptor_beside(
+    photographs: Path, evaluated: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As Fig. 5 of HOW's paper: nearest neighbours of the multi-scale descriptor that the loss optimises."""
+    options = ValidationOptions(max_side=SIDE, scales=(1.0, 0.5), words=4, with_global=True)
+    validation, plain = Validation(*evaluated, options), Validation(*evaluated, replace(options, with_global=False))
+    outcome = make_run(tmp_path, photographs, LoopOptions(epochs=2, every=2), validation=validation).run()
+    entries = [entry for entry in read_log(tmp_path) if entry["kind"] == "validation"]
+    assert outcome.score == max(entry["score"] for entry in entries)
+    extractor = load_extractor("how-global", weights=str(tmp_path / LAST), max_side=SIDE, scales=(1.0, 0.5))
+    described = {
+        path.relative_to(evaluated[1]).as_posix(): extractor.extract(path).descriptors[0]
+        for path in evaluated[1].rglob("*.png")
+    }
+    found = []
+    for query in validation.ground_truth.queries:
+        photograph = evaluated[1] / query.name
+        vector = extractor.extract(photograph, box=query.box).descriptors[0]
+        others = [name for name in validation.ground_truth.images if name not in query.junk | {query.name}]
+        ranked = sorted(others, key=lambda name: (-float(described[name] @ vector), name))
+        found.append(average_precision([ranked.index(name) for name in query.easy | query.hard]))
+    assert entries[-1]["global_score"] == pytest.approx(sum(found) / len(found), abs=1e-6)
+    assert validation.described() == {**plain.described(), "with_global": True}
+
+
+def average_precision(ranks: list[int]) -> float:
+    """The trapezoid of the Revisited Oxford protocol, from the ranks of the positives, counted from 0."""
+    total = 0.0
+    for seen, rank in enumerate(sorted(ranks)):
+        before = 1.0 if rank == 0 else seen / rank
+        total += (before + (seen + 1) / (rank + 1)) / 2
+    return total / len(ranks)
+
+
 def test_the_codebook_of_a_validation_from_training_images(
     evaluated: tuple[Path, Path], whole: dict[str, Path], photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,12 +441,18 @@ def test_curves_are_drawn_from_the_log(tmp_path: Path) -> None:
     entries = [
         {"kind": "run"},
         {"kind": "step", "at": 0.5, "loss": 1.0, "epoch": 1},
+        {"kind": "validation", "epoch": 0, "score": 0.25},
         {"kind": "validation", "epoch": 1, "score": 0.5},
         {"kind": "epoch", "epoch": 1, "loss": 1.0},
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     with Image.open(draw_curves(tmp_path)) as drawn:
         assert drawn.size == (960, 600)
+        plain = np.array(drawn)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"kind": "validation", "epoch": 2, "score": 0.5, "global_score": 0.4}) + "\n")
+    with Image.open(draw_curves(tmp_path)) as drawn:
+        assert not np.array_equal(np.array(drawn), plain)
 
 
 def test_without_matplotlib_there_are_no_curves_but_a_run(

@@ -99,9 +99,10 @@ def benchmark(
     title: str,
     quiet: bool,
 ) -> None:
-    """Measure accuracy, memory and time of many index configurations for the same images.
+    """Measure accuracy, memory and time of many indexes.
 
-    Each NAME=FEATURES is a feature set of the images of the ground truth, with local features or global descriptors.
+    They differ in one option or several and contain the same images, so that figures can be compared. Each
+    NAME=FEATURES is a feature set of the images of the ground truth, with local features or global descriptors.
     Finished stages are kept in the work folder: the same command resumes an interrupted run, and retries failures.
 
     \b

@@ -92,10 +92,11 @@ def classify(
     quiet: bool,
     **search: Any,
 ) -> None:
-    """Predict the label of each QUERY, with a confidence, from the most similar images of INDEX.
+    """Predict the label of each QUERY, with a confidence.
 
-    A QUERY is an image file or the name of an indexed image, which does not vote for itself. `gldv2` is the submission
-    format of the recognition task of Google Landmarks v2, which `evaluate --run` evaluates.
+    The most similar images of INDEX vote with their labels. A QUERY is an image file or the name of an indexed
+    image, which does not vote for itself. `gldv2` is the submission format of the recognition task of Google
+    Landmarks v2, which `evaluate --run` evaluates.
 
     \b
     Examples:

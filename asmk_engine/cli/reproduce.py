@@ -76,9 +76,10 @@ def reproduce(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Reproduce a published result: run all stages of EXPERIMENT and compare the measured with the published scores.
+    """Reproduce a published result and compare the scores.
 
-    Scores are compared only where weights, method and data are the published ones; else the report says what differs.
+    Runs all stages of EXPERIMENT, from the photographs to the ranking. Scores are compared only where weights,
+    method and data are the published ones; else the report says what differs.
 
     Without arguments, list the experiments; with EXPERIMENT alone, list the files it needs and where they are
     published. Nothing is downloaded. EXPERIMENT may also be your own .toml file. An interrupted run resumes.

@@ -66,6 +66,11 @@ run_options = option_group(
         "from the validation images.",
     ),
     click.option(
+        "--validate-global",
+        is_flag=True,
+        help="Also validate HOW's multi-scale global descriptor, as in Fig. 5 of its paper; takes twice as long.",
+    ),
+    click.option(
         "--every", type=click.IntRange(min=1), default=5, show_default=True, help="Epochs between two validations."
     ),
     click.option(
@@ -313,7 +318,7 @@ def run_training(
     from asmk_engine.training.photographs import check_photographs
 
     console.say(f"{len(data)} images, {data.count} instances")
-    validation = _validation(options, data)
+    validation = _validation(options, data, task.network.options.attention)
     if validation and (shared := validation.shared(data.images)):
         console.say(f"{shared} validation images are also training images; the validation mAP will be too high")
     run = TrainingRun(output, task, loop, origin, start, validation, console)
@@ -325,11 +330,18 @@ def run_training(
     return run.run(check)
 
 
-def _validation(options: dict[str, Any], data: Instances) -> Validation | None:
+def _validation(options: dict[str, Any], data: Instances, attention: str) -> Validation | None:
     from asmk_engine.training.validation import Validation, ValidationOptions
 
     if options["validate"] is None:
+        if unused := [name for name in ("images", "side", "codebook_images", "global") if options[f"validate_{name}"]]:
+            raise InputError(f"--validate-{unused[0].replace('_', '-')} without --validate; give the ground truth")
         return None
+    if options["validate_global"] and attention != "norm":
+        raise InputError(
+            f"--validate-global with {attention} attention: the global descriptor of HOW is that of a network whose "
+            "attention is the norm; leave the option out"
+        )
     if options["validate_images"] is None:
         raise InputError(f"{options['validate']}: give the folder of its images with --validate-images")
     side = options["validate_side"] or options["max_side"]
@@ -338,6 +350,7 @@ def _validation(options: dict[str, Any], data: Instances) -> Validation | None:
         scales=_scales(options["validate_scales"]),
         precision=options["precision"],
         codebook_images=options["validate_codebook_images"],
+        with_global=options["validate_global"],
     )
     return Validation(options["validate"], options["validate_images"], chosen, options["device"], data.images)
 

@@ -145,21 +145,45 @@ class ASMKMethod:
         """
         if self.codebook is None or self.kernel is None or self.inverted_file is None:
             raise InputError("the method has no inverted file; call build_ivf first")
-        step = step_parameters(self.params, "query_ivf", step_params)
-        section(step, "aggregate", ())
-        worth = partial(self.kernel.similarity, **section(step, "similarity", ("similarity_threshold", "alpha")))
-        search = section(step, "search", ("topk",))
         watch = _Watch()
-        vectors, words = self.codebook.quantize(qvecs, **section(step, "quantize", ("multiple_assignment",)))
+        ids, ranks, scores = self.accumulate_scores(
+            self.codebook,
+            self.kernel,
+            self.inverted_file,
+            qvecs,
+            qimids,
+            params=step_parameters(self.params, "query_ivf", step_params),
+            progress=progress,
+        )
+        return {"query_avg_time": watch.total() / max(len(ids), 1), "queries": len(ids)}, ids, ranks, scores
+
+    @staticmethod
+    def accumulate_scores(
+        cdb: Codebook,
+        kern: ASMKKernel,
+        ivf: IVF,
+        qvecs: np.ndarray,
+        qimids: np.ndarray,
+        params: Parameters,
+        progress: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rank the images of an inverted file for each query image; what `query_ivf` does with the method's own.
+
+        params   the parameters of the step `query_ivf`
+        returns  the query ids [Q], ranks [Q, r] int64 and scores [Q, r] float64, as `query_ivf`
+        """
+        section(params, "aggregate", ())
+        worth = partial(kern.similarity, **section(params, "similarity", ("similarity_threshold", "alpha")))
+        search = section(params, "search", ("topk",))
+        vectors, words = cdb.quantize(qvecs, **section(params, "quantize", ("multiple_assignment",)))
         queries = list(io_helpers.slice_unique(check_image_ids(qimids, len(vectors))))
         answers = []
         for _, rows in io_helpers.progress(queries, frequency=progress, header="Query"):
-            aggregated = self.kernel.aggregate_image(vectors[rows], words[rows])
-            answers.append(self.inverted_file.search(*aggregated, similarity_func=worth, **search))
-        metadata = {"query_avg_time": watch.total() / max(len(queries), 1), "queries": len(queries)}
+            aggregated = kern.aggregate_image(vectors[rows], words[rows])
+            answers.append(ivf.search(*aggregated, similarity_func=worth, **search))
         ids = np.array([image for image, _ in queries], np.int64)
         ranks, scores = ([answer[place] for answer in answers] for place in (0, 1))
-        return metadata, ids, _stacked(ranks, np.int64), _stacked(scores, np.float64)
+        return ids, _stacked(ranks, np.int64), _stacked(scores, np.float64)
 
 
 class IvfBuilder:

@@ -42,5 +42,14 @@ def _draw_losses(axes: Any, entries: list[dict[str, Any]]) -> None:
 
 
 def _draw_scores(axes: Any, validations: list[dict[str, Any]]) -> None:
-    axes.plot([one["epoch"] for one in validations], [100 * one["score"] for one in validations], "s-", color="tab:red")
+    _draw_score(axes, validations, "score", "s-", "ASMK")
+    beside = [one for one in validations if "global_score" in one]
+    if beside:  # as Fig. 5 of HOW's paper: the same network, used in two ways
+        _draw_score(axes, beside, "global_score", "^--", "global descriptor")
+        axes.legend(loc="lower right")
     axes.set_ylabel("validation mAP, %", color="tab:red")
+
+
+def _draw_score(axes: Any, validations: list[dict[str, Any]], name: str, style: str, label: str) -> None:
+    epochs, scores = [one["epoch"] for one in validations], [100 * one[name] for one in validations]
+    axes.plot(epochs, scores, style, color="tab:red", label=label)

@@ -256,10 +256,14 @@ class TrainingRun:
         if self._validation is None:
             return
         report = self._validation.report(path, self.task.network.options.attention, self._reporter)
-        score = main_score(report)
+        score, beside, said = main_score(report), {}, ""
         self._consider(score, epoch)
-        self._journal.write("validation", epoch=epoch, score=score, rows=report.as_dict())
-        self._reporter.say(f"epoch {epoch}: validation mAP {100 * score:.2f} (best in epoch {self._place.best_epoch})")
+        if self._validation.options.with_global:
+            beside["global_score"] = main_score(self._validation.global_report(path, self._reporter))
+            said = f", of the global descriptor {100 * beside['global_score']:.2f}"
+        self._journal.write("validation", epoch=epoch, score=score, rows=report.as_dict(), **beside)
+        best = f"(best in epoch {self._place.best_epoch})"
+        self._reporter.say(f"epoch {epoch}: validation mAP {100 * score:.2f}{said} {best}")
 
     def _consider(self, score: float, epoch: int) -> None:
         if self._place.best is None or score > self._place.best:

@@ -24,6 +24,9 @@ from asmk_engine.extraction.attempts import Extractor
 from asmk_engine.extraction.run import extract_images
 from asmk_engine.extractors import load_extractor
 from asmk_engine.features import Features, FeatureSet
+from asmk_engine.flat.codec import Codec
+from asmk_engine.flat.index import GlobalIndex
+from asmk_engine.flat.search import GlobalSearcher
 from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
@@ -41,6 +44,7 @@ class ValidationOptions:
     max_side, max_features, scales, precision  as in the extractors `how` and `delf`
     words                                      size of the codebook, or `auto`
     codebook_images                            number of training images to learn it from; 0 for the database instead
+    with_global                                also measure HOW's global descriptor, as Fig. 5 of the paper does
     """
 
     max_side: int = 1024
@@ -49,6 +53,7 @@ class ValidationOptions:
     precision: str = "fp32"
     words: int | str = "auto"
     codebook_images: int = 0
+    with_global: bool = False
 
     def __post_init__(self) -> None:
         if self.codebook_images < 0:
@@ -103,25 +108,42 @@ class Validation:
         ]
         digest = hashlib.sha256(repr((self.ground_truth.images, queries)).encode()).hexdigest()
         options = {**asdict(self.options), "scales": list(self.options.scales), "ground_truth": digest}
-        if not self.options.codebook_images:
-            del options["codebook_images"]  # as runs from before there was a choice describe themselves
+        for added in ("codebook_images", "with_global"):
+            if not options[added]:
+                del options[added]  # as runs from before there was a choice describe themselves
         return options
 
     def report(self, weights: Path, attention: str, reporter: Display) -> Report:
         """Evaluate the network of a file; its attention is `norm` or `learned`."""
-        options = asdict(self.options)
-        words, _ = options.pop("words"), options.pop("codebook_images")
-        extractor = load_extractor(EXTRACTOR_OF[attention], weights=str(weights), device=self._device, **options)
+        extractor = self._extractor(EXTRACTOR_OF[attention], weights, max_features=self.options.max_features)
         with tempfile.TemporaryDirectory(prefix="asmk-engine-") as folder:
             features = self._extract(extractor, self._database, Path(folder) / "features", reporter)
             sample = features
             if self._for_codebook:
                 sample = self._extract(extractor, self._for_codebook, Path(folder) / "sample", reporter)
-            index = Index.create(Path(folder) / "index", Codebook.train(sample, words, whitening="none"))
+            index = Index.create(Path(folder) / "index", Codebook.train(sample, self.options.words, whitening="none"))
             index.add(features)
             return evaluate_index(
                 self.ground_truth, Searcher(index), partial(self._query_features, extractor, features)
             )
+
+    def global_report(self, weights: Path, reporter: Display) -> Report:
+        """Evaluate the multi-scale global descriptor of a file's network, which a training by pairs optimises.
+
+        Raises MismatchError for a network with learned attention.
+        """
+        extractor = self._extractor("how-global", weights)
+        with tempfile.TemporaryDirectory(prefix="asmk-engine-") as folder:
+            features = self._extract(extractor, self._database, Path(folder) / "features", reporter)
+            index = GlobalIndex.create(Path(folder) / "index", Codec(features.recipe, features.dim))
+            index.add(features)
+            query_features = partial(self._query_features, extractor, features)
+            return evaluate_index(self.ground_truth, GlobalSearcher(index), query_features)
+
+    def _extractor(self, name: str, weights: Path, **options: Any) -> Extractor:
+        chosen = self.options
+        shared = {"max_side": chosen.max_side, "scales": chosen.scales, "precision": chosen.precision}
+        return load_extractor(name, weights=str(weights), device=self._device, **shared, **options)
 
     def _extract(self, extractor: Extractor, images: list[ImageFile], output: Path, reporter: Display) -> FeatureSet:
         wanted = ImageList(images, self._root if images is self._database else "", {})
