@@ -13,7 +13,8 @@ class Backbone(nn.Module):
 
     channels    number of channels of the feature map, C
     stride      distance in pixels between neighbouring locations of the feature map
-    offset      centre of the receptive field of the first location, in pixels from the centre of the first pixel
+    offset      centre of the receptive field of the first location, in pixels from the centre of the first pixel; where
+                it depends on the size of the image, `offset_of` is right and this is that of a side of one stride
     least_side  shorter side of the smallest image that yields a location
     """
 
@@ -21,6 +22,10 @@ class Backbone(nn.Module):
     stride: int
     offset: float
     least_side: int = 1
+
+    def offset_of(self, side: int) -> float:
+        """Return the offset along a side of this many pixels."""
+        return self.offset
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""

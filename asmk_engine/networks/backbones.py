@@ -15,6 +15,7 @@ from torch import nn
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.networks import resnet_v2, squeezenet
 from asmk_engine.networks.backbone import Backbone
+from asmk_engine.networks.efficientnet_lite import ENDS, SCALING, EfficientNetLite
 from asmk_engine.networks.resnet import DEPTHS, ResNet
 from asmk_engine.networks.resnet_v2 import ResNetV2
 from asmk_engine.networks.squeezenet import SqueezeNet
@@ -25,8 +26,8 @@ CLASSIFIERS = {
     f"{layer}.{part}"
     for layer in ("fc", "classifier.0", "classifier.1", "classifier.3", "classifier.6")
     for part in ("weight", "bias")
-}
-"""The tensors that torchvision's networks have after their backbones."""
+} | {"_fc.weight", "_fc.bias"}
+"""The tensors that the published networks have after their backbones."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ BACKBONES: dict[str, BackboneKind] = {
     "squeezenet1_1": BackboneKind(SqueezeNet, 10, ("squeezenet0_", squeezenet.onnx_names)),
     "vgg16": BackboneKind(Vgg16, 0),
     "resnet50v2": BackboneKind(ResNetV2, 3, ("resnetv24_", resnet_v2.onnx_names)),
+    **{name: BackboneKind(EfficientNetLite, len(ENDS) - 1) for name in SCALING},
 }
 
 

@@ -92,8 +92,8 @@ def _places(network: LocalNetwork, locations: torch.Size, resampled: torch.Size,
     """
     factors = [before / after for before, after in zip(whole, resampled, strict=True)]
     ys, xs = (
-        (network.backbone.offset + network.backbone.stride * torch.arange(count) + 0.5) * factor - 0.5
-        for count, factor in zip(locations, factors, strict=True)
+        (network.backbone.offset_of(side) + network.backbone.stride * torch.arange(count) + 0.5) * factor - 0.5
+        for side, count, factor in zip(resampled, locations, factors, strict=True)
     )
     y, x = torch.meshgrid(ys, xs, indexing="ij")
     side = torch.full_like(x, network.backbone.stride * math.sqrt(factors[0] * factors[1]))
