@@ -93,7 +93,7 @@ def whiten(
     from asmk_engine.extractors.presets import PRESETS
     from asmk_engine.images.listing import find_images
     from asmk_engine.networks.checkpoints import save_checkpoint
-    from asmk_engine.networks.local import LocalOptions
+    from asmk_engine.networks.local_options import LocalOptions
     from asmk_engine.training.whitening import initial_network
 
     extractor = DEFAULT if extractor == "auto" else extractor

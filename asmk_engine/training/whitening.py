@@ -22,7 +22,8 @@ from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Progress, counted, evenly
 from asmk_engine.networks.backbones import load_backbone
 from asmk_engine.networks.devices import choose_device, use_full_precision
-from asmk_engine.networks.local import LocalNetwork, LocalOptions, unit_length
+from asmk_engine.networks.local import LocalNetwork, unit_length
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.networks.multiscale import normalise_pixels
 from asmk_engine.storage.user_files import file_sha256
 
