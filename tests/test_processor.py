@@ -16,7 +16,7 @@ from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint, w
 from asmk_engine.networks.efficientnet_lite_plan import ENDS, PIXELS, LitePlan
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.local_options import LocalOptions
-from asmk_engine.networks.locations import SCALES
+from asmk_engine.networks.locations import SCALES, LocalDescriptors
 from asmk_engine.networks.multiscale import describe, normalise_pixels
 from asmk_engine.networks.processor import ProcessorNetwork, runs_on_processor
 from asmk_engine.networks.processor_multiscale import describe_on_processor
@@ -34,6 +34,10 @@ def options(**changes: Any) -> LocalOptions:
 def write(path: Path, **changes: Any) -> Path:
     save_checkpoint(path, randomised(LocalNetwork(options(**changes))), {"from": "a test"})
     return path
+
+
+def parts(found: LocalDescriptors) -> tuple[np.ndarray, ...]:
+    return found.positions, found.sizes, found.descriptors
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -70,7 +74,7 @@ def test_descriptors_are_those_of_torch(
     assert len(found.scores) == len(expected.scores) == min(count, len(expected.scores))
     assert (np.diff(found.scores) <= 0).all() and found.scores[0] == 1
     ours, theirs = (
-        {(*map(float, place), float(size)): row for place, size, row in zip(one.positions, one.sizes, one.descriptors)}
+        {(*map(float, place), float(size)): row for place, size, row in zip(*parts(one), strict=True)}
         for one in (found, expected)
     )
     assert len(ours.keys() & theirs.keys()) >= 0.98 * len(theirs)  # scores that nearly tie change places

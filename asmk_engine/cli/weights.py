@@ -46,21 +46,30 @@ def list_(as_json: bool) -> None:
     click.echo(f"Folder: {folder}", err=True)
 
 
+def _place(entry: PublishedWeights, folder: Path) -> Path:
+    """Return where the file is, or would be."""
+    from asmk_engine.networks.cache import find_packaged
+
+    return (find_packaged(entry) if entry.package else None) or folder / entry.file
+
+
 def _state(entry: PublishedWeights, folder: Path) -> str:
-    path = folder / entry.file
+    path = _place(entry, folder)
     if entry.obstacle:
         return "unusable"
-    return human_bytes(path.stat().st_size) if path.is_file() else "not fetched"
+    missing = "not installed" if entry.package else "not fetched"
+    return human_bytes(path.stat().st_size) if path.is_file() else missing
 
 
 def _described(entry: PublishedWeights, folder: Path) -> dict[str, str | None]:
-    path = folder / entry.file
+    path = _place(entry, folder)
     return {
         "name": entry.name,
         "kind": entry.kind,
         "purpose": entry.purpose,
         "licence": entry.licence,
-        "url": entry.url,
+        "url": None if entry.package else entry.url,
+        "package": entry.package or None,
         "file": entry.file,
         "sha256": entry.sha256 or None,
         "obstacle": entry.obstacle or None,

@@ -74,8 +74,8 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: 
     """
     wanted = {key: value for key, value in module.state_dict().items() if not _is_counter(key)}
     given = {key: value for key, value in tensors.items() if not _is_counter(key)}
-    shapes = [{key: tuple(value.shape) for key, value in tensors.items()} for tensors in (wanted, given)]
-    check_tensors(*shapes, where, cure or "give the weights of this network")
+    needed, found = ({key: tuple(value.shape) for key, value in one.items()} for one in (wanted, given))
+    check_tensors(needed, found, where, cure or "give the weights of this network")
     check_finite({key: value.float().numpy() for key, value in given.items()}, where)
     module.load_state_dict(given, strict=False)
 

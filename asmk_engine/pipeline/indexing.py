@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.codebooks import Codebook
+from asmk_engine.codebooks.shipped import vocabulary_of
 from asmk_engine.errors import MismatchError
 from asmk_engine.extraction.run import ExtractionSummary
+from asmk_engine.extractors.presets import DEFAULT
 from asmk_engine.features import FeatureSet
 from asmk_engine.flat import GlobalIndex
 from asmk_engine.images.listing import PathLike
@@ -19,7 +21,7 @@ from asmk_engine.indexes.manifest import NAMES
 from asmk_engine.inverted.batch import postings_within
 from asmk_engine.inverted.index import SEGMENT_POSTINGS, Index, check_fits
 from asmk_engine.iteration import Display, Silent
-from asmk_engine.pipeline.codebook_training import CodebookOptions, train_codebook
+from asmk_engine.pipeline.codebook_training import CodebookOptions, opened_codebook, train_codebook
 from asmk_engine.pipeline.extraction import IntakeOptions
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions, network_of
 from asmk_engine.pipeline.failures import Failures
@@ -73,6 +75,7 @@ class _Job:
     codebook: Codebook | PathLike | None
     room: int | None
     reporter: Reporter
+    trains: bool
 
 
 def index_images(
@@ -103,7 +106,8 @@ def index_images(
     extraction : ExtractionOptions, optional
         How images are described; by default as those of the index or the codebook.
     training : CodebookOptions, optional
-        How a codebook is trained; a remark says so if there is one already.
+        How a codebook is trained, instead of taking the words that come with the package for the default extractor;
+        a remark says so if there is a codebook already.
     smaller : GlobalIndexOptions, optional
         How global descriptors are stored in a new index.
     codebook : Codebook or path-like, optional
@@ -130,6 +134,7 @@ def index_images(
     job = _Job(
         Path(index), intake or IntakeOptions(), extraction or ExtractionOptions(), training or CodebookOptions(),
         smaller or GlobalIndexOptions(), codebook, room, Reporter(display or Silent()),
+        training is not None or (extraction is not None and extraction.train),
     )  # fmt: skip
     target, book = _existing(job.output, codebook)
     if book is not None and training is not None:
@@ -169,7 +174,7 @@ def _add_local(
 ) -> tuple[Index, AddSummary]:
     """Add local features to the index, which is created, with its codebook, if missing, and report the counts."""
     job.smaller.refuse(features)
-    book = book or train_codebook(features, job.training, job.reporter.display)
+    book = book or _shipped(job, features) or train_codebook(features, job.training, job.reporter.display)
     if target is None:
         check_fits(features, book, job.output)
         target = Index.create(job.output, book, network_of(features, job.extraction.weights, job.reporter.remark))
@@ -179,6 +184,16 @@ def _add_local(
     counts = f"{plural(target.images, 'image')}, {plural(target.postings, 'posting')}"
     job.reporter.say(f"{target.path}: {counts}: {job.reporter.counts(summary)}")
     return target, summary
+
+
+def _shipped(job: _Job, features: FeatureSet) -> Codebook | None:
+    """Return the vocabulary of the package for the default extractor, unless training was asked for."""
+    if job.trains:
+        return None
+    book = vocabulary_of(features.recipe, DEFAULT)
+    if book is not None:
+        job.reporter.say(f"codebook: {book.words} words that come with the package; --train learns others")
+    return book
 
 
 def _reported(job: _Job, prepared: Prepared, target: Index | GlobalIndex, summary: AddSummary) -> IndexingReport:
@@ -204,7 +219,7 @@ def _segment_postings(memory: int | None, book: Codebook) -> int:
 
 def _existing(output: Path, codebook: Codebook | PathLike | None) -> tuple[Index | GlobalIndex | None, Codebook | None]:
     """Return the index at `output`, if there is one, and the codebook, if it is known; checked before any work."""
-    given = codebook if codebook is None or isinstance(codebook, Codebook) else Codebook.open(codebook)
+    given = codebook if codebook is None or isinstance(codebook, Codebook) else opened_codebook(codebook)
     if not any((output / name).exists() for name in NAMES):
         check_vacant(Folder(output))
         return None, given

@@ -62,7 +62,7 @@ def complete_network(
             "`asmk-engine train-delf`, or use a how- extractor"
         )
     if not _is_made_of(place, weights, preset, max_side):
-        options = LocalOptions(preset.backbone, preset.skip, **HOW)
+        options = LocalOptions(preset.backbone, preset.skip, **{**HOW, **preset.network})
         network, origin = initial_network(
             options,
             weights,
