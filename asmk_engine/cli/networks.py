@@ -26,7 +26,7 @@ DEFAULT = "how-squeezenet"
 @click.option(
     "--dim",
     type=click.IntRange(1, 4096),
-    help="Dimensions of the descriptors.  [default: 112 for how-efficientnet-lite, else 128]",
+    help="Dimensions of the descriptors.  [default: 128]",
 )
 @click.option(
     "--smoothing",

@@ -154,7 +154,7 @@ class NetworkExtractor(BatchedExtractor):
         """The network as it runs on processors; None where torch runs it: on a GPU, and for other backbones."""
         if not (uses_cpu(self.device) and runs_on_processor(self.options, self.precision)):
             return None
-        return ProcessorNetwork(self.weights, self.precision)
+        return ProcessorNetwork.open(self.weights, self.precision)
 
     @functools.cached_property
     def network(self) -> LocalNetwork:

@@ -29,16 +29,19 @@ class Preset:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
-LITE_SKIP, LITE_DIM = 2, 112
+LITE_SKIP, LITE_DIM = 1, 128
+LITE_SCALES = (1.25, 0.884, 0.625, 0.442, 0.3125, 0.221, 0.15625)
+"""Seven scales as HOW's, of an image of 1024 pixels as those are of one of 640: the same work, on pixels that exist."""
 DEFAULT = "how-efficientnet-lite0"
 """The extractor of a new index if none is chosen; its network and vocabulary come with the package."""
+
 
 def _lite(number: int) -> Preset:
     """Return the preset of an EfficientNet-Lite; its options were chosen on photographs, see docs/halves.md."""
     name = f"efficientnet_lite{number}"
     network = {"dim": LITE_DIM, "mean": PIXELS[0], "std": PIXELS[1], "side_multiple": 16}
     published = name if number < 3 else ""
-    return Preset("how", name, LITE_SKIP, published, network, {"max_side": 640, "precision": "bf16"})
+    return Preset("how", name, LITE_SKIP, published, network, {"scales": LITE_SCALES, "precision": "bf16"})
 
 
 PRESETS = {

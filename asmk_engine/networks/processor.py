@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from asmk_engine.threads import available_threads
 Arrays = dict[str, np.ndarray]
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 BACKBONE = "backbone."
+TELEMETRY = "openvino_telemetry"
 _CURE = "the file was altered: get it again"
 
 
@@ -34,21 +36,26 @@ def runs_on_processor(options: LocalOptions, precision: str) -> bool:
 
 
 class ProcessorNetwork:
-    """A network file that runs on the processors of this machine.
+    """A network that runs on the processors of this machine.
 
     options        the options of the network
     plan           the plan of its backbone: stride, channels, and where locations lie
     weight, bias   the reduction [D, C] and [D] float32; None without one
     """
 
-    def __init__(self, path: Path | str, precision: str = "fp32") -> None:
+    @classmethod
+    def open(cls, path: Path | str, precision: str = "fp32") -> ProcessorNetwork:
+        """Open a network file; raises as `read_checkpoint`, and MismatchError if its tensors do not fit its options."""
         arrays, metadata = read_checkpoint(path)
-        self.options = LocalOptions.from_json(metadata.get("network", ""), path)
+        return cls(LocalOptions.from_json(metadata.get("network", ""), path), arrays, path, precision)
+
+    def __init__(self, options: LocalOptions, arrays: Arrays, where: object, precision: str = "fp32") -> None:
+        self.options = options
         self.plan = LitePlan.of(self.options.backbone, self.options.skip)
         check_tensors(
-            _shapes(self.plan, self.options), {name: array.shape for name, array in arrays.items()}, path, _CURE
+            _shapes(self.plan, self.options), {name: array.shape for name, array in arrays.items()}, where, _CURE
         )
-        check_finite(arrays, path)
+        check_finite(arrays, where)
         backbone = {name.removeprefix(BACKBONE): array for name, array in arrays.items() if name.startswith(BACKBONE)}
         self._compiled = _compile(_LiteGraph(backbone, self.plan).model(), PRECISIONS[precision])
         self._requests = threading.local()
@@ -85,21 +92,38 @@ def _shapes(plan: LitePlan, options: LocalOptions) -> dict[str, tuple[int, ...]]
 
 
 def _compile(model: Any, precision: str) -> Any:
-    """Compile for few threads and low latency; a precision that the processor lacks becomes float32 in OpenVINO."""
+    """Compile for few threads and low latency; a precision that the processor lacks becomes float32 in OpenVINO.
+
+    Threads are not pinned: each worker process would pin its thread to the first processor.
+    """
     options = {
         "INFERENCE_NUM_THREADS": _threads(),
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": precision,
     }
     return _core().compile_model(model, "CPU", options)
 
 
 @functools.cache
-def _core() -> Any:
-    import openvino
+def _openvino() -> Any:
+    """Import OpenVINO without the part that reports usage to its makers; it works without."""
+    blocked = TELEMETRY not in sys.modules
+    if blocked:
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        import openvino
+        import openvino.opset13
+    finally:
+        if blocked:
+            del sys.modules[TELEMETRY]
+    return openvino
 
-    return openvino.Core()
+
+@functools.cache
+def _core() -> Any:
+    return _openvino().Core()
 
 
 def _threads() -> int:
@@ -112,15 +136,12 @@ class _LiteGraph:
     """Builds the graph of an EfficientNet-Lite from its tensors: [1, H, W, 3] to [1, h, w, C]."""
 
     def __init__(self, arrays: Arrays, plan: LitePlan) -> None:
-        import openvino.opset13 as operations
-
-        self._arrays, self._plan, self._operations = arrays, plan, operations
+        self._arrays, self._plan, self._operations = arrays, plan, _openvino().opset13
 
     def model(self) -> Any:
         """Return the graph, for images of any size."""
-        from openvino import Dimension, Model, PartialShape
-
-        any_size = PartialShape([Dimension(1), Dimension(-1), Dimension(-1), Dimension(3)])
+        openvino = _openvino()
+        any_size = openvino.PartialShape([1, -1, -1, 3])
         pixels = self._operations.parameter(any_size, np.float32, "pixels")
         found = self._clamped(self._convolution(self._turned(pixels, [0, 3, 1, 2]), "_conv_stem", "_bn0", 2))
         for place, block in enumerate(self._plan.blocks):
@@ -129,7 +150,7 @@ class _LiteGraph:
             found = self._expanded(found, f"_blocks.{len(self._plan.blocks)}.")
         if self._plan.has_head:
             found = self._clamped(self._convolution(found, "_conv_head", "_bn1"))
-        return Model([self._turned(found, [0, 2, 3, 1])], [pixels], "backbone")
+        return openvino.Model([self._turned(found, [0, 2, 3, 1])], [pixels], "backbone")
 
     def _block(self, x: Any, plan: BlockPlan, prefix: str) -> Any:
         found = self._expanded(x, prefix) if plan.expansion > 1 else x

@@ -30,8 +30,8 @@ def index_folder(
     images: PathLike | FeatureSet | Iterable[PathLike | FeatureSet], index: PathLike, *,
     extractor: str = AUTO, weights: PathLike | None = None, max_features: int | None = None,
     max_side: int | None = None, scales: Sequence[float] | None = None, device: str | None = None,
-    workers: int | None = None, strict: bool = False, train: bool = False, words: int | str = "auto", seed: int = 0, rounds: int = 10,
-    whitening: str = "auto", backend: str = "auto", assignment: str = "auto",
+    workers: int | None = None, strict: bool = False, train: bool = False, words: int | str = "auto", seed: int = 0,
+    rounds: int = 10, whitening: str = "auto", backend: str = "auto", assignment: str = "auto",
     codebook: Codebook | PathLike | None = None, features: PathLike | None = None, prefix: str = "",
     all_files: bool = False, update: bool = False, replace: bool = False, prune: bool = False, yes: bool = False,
     memory: int | str | None = None, pca: int | None = None, whiten: bool = False, pq: int | None = None,
@@ -88,7 +88,9 @@ def index_folder(
     training = CodebookOptions(words, seed, rounds, whitening, backend, assignment)
     parts = None if part_weights is None else tuple(part_weights)
     smaller = GlobalIndexOptions(pca, whiten, pq, half, train_on, concatenate, parts)
-    extraction = _extraction(extractor, weights, max_features, max_side, scales, device, workers, strict, train, options)
+    extraction = _extraction(
+        extractor, weights, max_features, max_side, scales, device, workers, strict, train, options
+    )
     inputs = _checked([images] if isinstance(images, PathLike | FeatureSet) else images, extraction, training, smaller)
     report = index_images(
         inputs, index, intake=IntakeOptions(prefix, all_files, existing(update, replace), prune, yes),
@@ -103,8 +105,8 @@ def extract_folder(
     images: PathLike | Iterable[PathLike], features: PathLike, *,
     extractor: str = AUTO, weights: PathLike | None = None, max_features: int | None = None,
     max_side: int | None = None, scales: Sequence[float] | None = None, device: str | None = None,
-    workers: int | None = None, strict: bool = False, train: bool = False, prefix: str = "", all_files: bool = False, update: bool = False,
-    prune: bool = False, yes: bool = False, progress: StageProgress | bool | None = None, **options: Any,
+    workers: int | None = None, strict: bool = False, train: bool = False, prefix: str = "", all_files: bool = False,
+    update: bool = False, prune: bool = False, yes: bool = False, progress: StageProgress | bool | None = None, **options: Any,
 ) -> FeatureSet:  # fmt: skip
     """Extract the features of photographs into a feature set.
 
@@ -142,7 +144,9 @@ def extract_folder(
     >>> import asmk_engine
     >>> features = asmk_engine.extract_folder("photos/", "photos.features", max_features=2000)  # doctest: +SKIP
     """
-    extraction = _extraction(extractor, weights, max_features, max_side, scales, device, workers, strict, train, options)
+    extraction = _extraction(
+        extractor, weights, max_features, max_side, scales, device, workers, strict, train, options
+    )
     intake = IntakeOptions(prefix, all_files, existing(update), prune, yes)
     report = extract_features(images, features, intake=intake, extraction=extraction, display=display_of(progress))
     _tell(report, features, progress)
@@ -163,7 +167,9 @@ def _extraction(
 ) -> ExtractionOptions:
     numbers = None if scales is None else tuple(scales)
     others = {"max_features": max_features, "max_side": max_side, "scales": numbers, **options}
-    return ExtractionOptions(extractor, None if weights is None else Path(weights), device, workers, strict, train, others)
+    return ExtractionOptions(
+        extractor, None if weights is None else Path(weights), device, workers, strict, train, others
+    )
 
 
 def _checked(
