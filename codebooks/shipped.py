@@ -29,6 +29,7 @@ class VocabularyCard:
     purpose       the features it is for, in a few words
     words         number of words
     sha256        sha256 of its file
+    recipe        the recipe of the features it was learned from, one line of JSON
     learned_from  the photographs it was learned from, and their terms
     licence       terms of the vocabulary
     made_by       how it is made again
@@ -38,6 +39,7 @@ class VocabularyCard:
     purpose: str
     words: int
     sha256: str
+    recipe: str
     learned_from: str
     licence: str
     made_by: str
@@ -73,9 +75,10 @@ def vocabulary_of(recipe: Recipe, name: str) -> Codebook | None:
     It fits features of the same extractor, network and descriptors, however many there are of an image and at
     whatever size: the options of SELECTION may differ.
     """
-    codebook = open_vocabulary(name)
-    if _essence(codebook.recipe) != _essence(recipe):
+    card = vocabularies().get(name)
+    if card is None or _essence(Recipe.from_json(card.recipe, card.path)) != _essence(recipe):
         return None
+    codebook = open_vocabulary(name)
     return codebook if codebook.recipe == recipe else replace(codebook, recipe=recipe)
 
 

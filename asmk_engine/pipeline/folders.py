@@ -106,7 +106,8 @@ def extract_folder(
     extractor: str = AUTO, weights: PathLike | None = None, max_features: int | None = None,
     max_side: int | None = None, scales: Sequence[float] | None = None, device: str | None = None,
     workers: int | None = None, strict: bool = False, train: bool = False, prefix: str = "", all_files: bool = False,
-    update: bool = False, prune: bool = False, yes: bool = False, progress: StageProgress | bool | None = None, **options: Any,
+    update: bool = False, prune: bool = False, yes: bool = False, progress: StageProgress | bool | None = None,
+    **options: Any,
 ) -> FeatureSet:  # fmt: skip
     """Extract the features of photographs into a feature set.
 
@@ -121,7 +122,9 @@ def extract_folder(
         Folder of the feature set, which is created or extended.
     extractor : str, default "auto"
         ``"auto"`` is that of the feature set if there is one, else as for `index_folder`.
-    weights, max_features, max_side, scales, device, workers, strict, train, prefix, all_files, prune, yes, progress, **options
+    weights, max_features, max_side, scales, device, workers, strict, train
+        As for `index_folder`.
+    prefix, all_files, prune, yes, progress, **options
         As for `index_folder`.
     update : bool, default False
         Replace images by images of the same name from another folder.
