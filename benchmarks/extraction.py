@@ -1,6 +1,7 @@
 """How fast is the extraction of deep features, and which steps take the time?
 
     python benchmarks/extraction.py --data DIR [--photos PHOTOS] [--weights NETWORK.safetensors] [--images 32]
+        [--max-side 1024] [--scales 1.25,0.884,0.625,0.442,0.3125,0.221,0.15625] [--precision bf16]
 
 Measures extraction end to end, and then each step alone: decoding and resizing, the network and its convolutions,
 selecting and reducing the strongest locations, writing. Without PHOTOS, images are noise of 1024 × 768 pixels; without
@@ -18,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -31,7 +33,9 @@ from asmk_engine.networks.checkpoints import save_checkpoint
 from asmk_engine.networks.devices import automatic_precision
 from asmk_engine.networks.local import LocalNetwork, rescale
 from asmk_engine.networks.local_options import LocalOptions
+from asmk_engine.networks.locations import scaled_sides
 from asmk_engine.networks.multiscale import normalise_pixels
+from asmk_engine.networks.processor_multiscale import normalised_pixels
 
 HALVES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -46,6 +50,7 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--max-side", type=int, default=1024)
+    parser.add_argument("--scales", default="2,1.414,1,0.707,0.5,0.353,0.25")
     parser.add_argument("--precision", default="fp32", choices=HALVES)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--small", action="store_true", help="a few tiny images, for a trial in seconds")
@@ -62,9 +67,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     """Return all measurements; times are milliseconds per image."""
     options.data.mkdir(parents=True, exist_ok=True)
     weights = options.weights or random_network(options)
+    scales = tuple(float(scale) for scale in options.scales.split(","))
     extractor: Any = load_extractor(
-        "how", weights=str(weights), max_side=options.max_side, precision=options.precision, device=options.device
-    )
+        "how", weights=str(weights), max_side=options.max_side, scales=scales, precision=options.precision,
+        device=options.device,
+    )  # fmt: skip
     images = find_images(options.photos or noise(options)).images[: options.images]
     paths = [image.path for image in images]
     extractor.extract(paths[0])  # the first image loads the network
@@ -88,19 +95,21 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 def alone(extractor: Any, paths: list[Path], output: Path) -> dict[str, Any]:
     """Measure each step alone, in milliseconds per image."""
     decode, views = timed(lambda: [extractor.viewer.view(path) for path in paths])
-    convolutions = Convolutions(extractor.network)
     with torch.inference_mode():
         network, _ = timed(lambda: [forward(extractor, view) for view in views], extractor.network_device)
-        with convolutions:
-            for view in views:
-                forward(extractor, view)
+        convolutions = network  # OpenVINO runs nothing else
+        if extractor.processor is None:
+            with Convolutions(extractor.network) as layers:
+                for view in views:
+                    forward(extractor, view)
+            convolutions = layers.seconds
     described, features = timed(lambda: extractor.describe(views), extractor.network_device)
     write, _ = timed(lambda: write_features(extractor, features, output.with_suffix(".alone.features")))
     count = len(paths)
     return {
         "decode_ms": 1000 * decode / count,
         "network_ms": 1000 * network / count,
-        "convolutions_ms": 1000 * convolutions.seconds / count,
+        "convolutions_ms": 1000 * convolutions / count,
         "select_ms": max(1e-3, 1000 * (described - network) / count),
         "write_ms": 1000 * write / count,
         "views": views,
@@ -124,11 +133,21 @@ def synchronise(device: torch.device | None) -> None:
 
 def forward(extractor: Any, view: Any) -> None:
     """Run the network at every scale, without selecting features."""
+    if (network := extractor.processor) is None:
+        return forward_by_torch(extractor, view)
+    normalised = normalised_pixels(view.pixels, network.options)
+    for scale in extractor.scales:
+        sides = scaled_sides(view.pixels.shape[:2], scale, network.options.side_multiple)
+        network.map(cv2.resize(normalised, sides[::-1]))
+
+
+def forward_by_torch(extractor: Any, view: Any) -> None:
+    """Run the network of torch at every scale."""
     pixels = torch.from_numpy(view.pixels)[None].to(extractor.network_device)
     normalised = normalise_pixels(pixels, extractor.network.options)
     with automatic_precision(extractor.network_device, extractor.precision):
         for scale in extractor.scales:
-            resampled = rescale(normalised, scale)
+            resampled = rescale(normalised, scale, extractor.network.options.side_multiple)
             if min(resampled.shape[-2:]) >= extractor.network.backbone.least_side:
                 extractor.network.maps(resampled)
 
@@ -170,7 +189,7 @@ def count_operations(extractor: Any, view: Any) -> float:
     layers = [layer for layer in extractor.network.backbone.modules() if isinstance(layer, nn.Conv2d)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     with torch.inference_mode():
-        forward(extractor, view)
+        forward_by_torch(extractor, view)
     for hook in hooks:
         hook.remove()
     return total

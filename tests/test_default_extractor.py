@@ -160,7 +160,7 @@ def test_an_altered_vocabulary_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     content = bytearray(place.read_bytes())
     content[len(content) // 2] ^= 1
     place.write_bytes(content)
-    with pytest.raises(DamagedError, match="its sha256 begins with .*; install asmk-engine again"):
+    with pytest.raises(DamagedError, match=r"its sha256 begins with .*; install asmk-engine again"):
         open_vocabulary(DEFAULT)
     with pytest.raises(NotFoundError, match=rf"no vocabulary is called 'x'; there are .*{DEFAULT}"):
         open_vocabulary("x")
@@ -168,7 +168,7 @@ def test_an_altered_vocabulary_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_words_in_half_precision_take_half_the_file(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    book = Codebook.train(random.normal(size=(3000, 64)).astype(np.float32), 256, recipe="mine", rounds=1)
+    book = Codebook.train(random.normal(size=(12_000, 64)).astype(np.float32), 256, recipe="mine", rounds=1)
     book.save(tmp_path / "a.codebook.h5")
     rounded = book.rounded()
     rounded.save(tmp_path / "b.codebook.h5")
@@ -177,3 +177,11 @@ def test_words_in_half_precision_take_half_the_file(tmp_path: Path) -> None:
     again = Codebook.open(tmp_path / "b.codebook.h5")
     assert again.fingerprint == rounded.fingerprint and again.centroids.dtype == np.float32
     np.testing.assert_allclose(again.centroids, book.centroids, rtol=2**-10)
+
+
+def test_build_codebook_rounds_words(world: Path) -> None:
+    typed("extract", "photos", "-o", "a.features", "--extractor", "rootsift", "--max-features", 200, "--workers", 0)
+    for name, options in (("plain", ()), ("half", ("--half",))):
+        typed("build-codebook", "a.features", "-o", f"{name}.h5", "--words", 16, *options)
+    plain, half = (Codebook.open(f"{name}.h5").centroids for name in ("plain", "half"))
+    np.testing.assert_array_equal(half, plain.astype(np.float16).astype(np.float32))

@@ -72,9 +72,10 @@ training_options = option_group(
 @click.command("build-codebook")
 @click.argument("features", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Codebook file to write.")
+@click.option("--half", is_flag=True, help="Round the words to half precision; the file takes half the space.")
 @training_options
 @quiet_option
-def build_codebook(features: Path, output: Path, quiet: bool, **options: Any) -> None:
+def build_codebook(features: Path, output: Path, half: bool, quiet: bool, **options: Any) -> None:
     """Learn a codebook of visual words from FEATURES.
 
     FEATURES is a feature set of local features, as `extract` writes it. `index` trains a codebook by itself if none is
@@ -89,5 +90,6 @@ def build_codebook(features: Path, output: Path, quiet: bool, **options: Any) ->
 
     console = Console(quiet)
     codebook = train_codebook(FeatureSet.open(features), CodebookOptions(**options), console)
+    codebook = codebook.rounded() if half else codebook
     codebook.save(output)
     console.say(f"{output}: {codebook}")
