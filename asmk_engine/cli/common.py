@@ -91,9 +91,10 @@ extraction_options = option_group(
     click.option(
         "--extractor",
         help="Extractor of the features: rootsift, how-r18, how-r50-, how-squeezenet and others for local features; "
-        "gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists all. auto: "
-        "that of the index, codebook or feature set if there is one, else a how- network whose weights were fetched, "
-        "else rootsift.  [default: auto]",
+        "gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists all. `index` "
+        "takes several, separated by commas, for an index of several kinds of features. auto: that of the index, "
+        "codebook or feature set if there is one, else a how- network whose weights were fetched, else rootsift.  "
+        "[default: auto]",
     ),
     click.option(
         "--weights",
@@ -152,12 +153,13 @@ def _register(context: click.Context, parameter: click.Parameter, value: str | N
     if value is not None:
         from asmk_engine.extractors.registry import import_extractor
 
-        import_extractor(value)
+        for name in value.split(","):
+            import_extractor(name)
 
 
 own_extractor_option = click.option(
     "--extractor",
-    metavar="MODULE:CLASS",
+    metavar="MODULE:CLASS,...",
     expose_value=False,
     callback=_register,
     help="Class of the extractor that made the index, if it is neither built in nor installed.",

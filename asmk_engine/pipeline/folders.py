@@ -11,16 +11,14 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import AsmkWarning, InputError
 from asmk_engine.escape import list_first
 from asmk_engine.features import FeatureSet
-from asmk_engine.flat import GlobalIndex
 from asmk_engine.images.listing import PathLike
-from asmk_engine.inverted.index import Index
 from asmk_engine.pipeline.codebook_training import CodebookOptions
 from asmk_engine.pipeline.display import StageProgress, display_of
 from asmk_engine.pipeline.extraction import ExtractionReport, IntakeOptions, existing, extract_features
 from asmk_engine.pipeline.extractor_choice import AUTO, ExtractionOptions
 from asmk_engine.pipeline.global_indexing import GlobalIndexOptions
 from asmk_engine.pipeline.indexing import IndexingReport, index_images
-from asmk_engine.pipeline.preparation import sets_among
+from asmk_engine.pipeline.preparation import AnyIndex, sets_among
 from asmk_engine.pipeline.wording import plural
 
 NAMED = 3
@@ -36,8 +34,9 @@ def index_folder(
     all_files: bool = False, update: bool = False, replace: bool = False, prune: bool = False, yes: bool = False,
     memory: int | str | None = None, pca: int | None = None, whiten: bool = False, pq: int | None = None,
     half: bool = False, train_on: PathLike | FeatureSet | None = None, concatenate: bool = False,
-    part_weights: Sequence[float] | None = None, progress: StageProgress | bool | None = None, **options: Any,
-) -> Index | GlobalIndex:  # fmt: skip
+    part_weights: Sequence[float] | None = None, kind_weights: Sequence[float] | None = None,
+    progress: StageProgress | bool | None = None, **options: Any,
+) -> AnyIndex:  # fmt: skip
     """Create an index of photographs or add to one: extract, whiten, train a codebook, index, carry the network.
 
     Another call adds what is new; one that was interrupted resumes. Options are those of ``asmk-engine index``.
@@ -50,7 +49,8 @@ def index_folder(
         Folder of the index.
     extractor : str, default "auto"
         Such as ``"how-r18"``, or ``"gem-resnet50"`` for one global descriptor per image. ``"auto"`` is that of the
-        index or codebook if there is one, else a HOW network whose weights were fetched, else RootSIFT.
+        index or codebook if there is one, else a HOW network whose weights were fetched, else RootSIFT. Several,
+        separated by commas, make an index of several kinds of features, which `FusedSearcher` searches.
     weights, max_features, max_side, scales, device, workers, strict, **options
         Weights (a file), options and device of the extractor; worker processes; whether to stop at an unreadable image.
     words, seed, rounds, whitening, backend, assignment
@@ -67,13 +67,15 @@ def index_folder(
         Memory limit of indexing, in bytes or as a text such as ``"4G"``.
     pca, whiten, pq, half, train_on, concatenate, part_weights
         Storage of the global descriptors of a new index.
+    kind_weights : sequence of float, optional
+        Weights of several kinds of features in the fused score, in the order of the extractors.
     progress : bool or callable, optional
         True shows bars and messages on standard error; a callable receives the stage (such as ``"extract"``), how many
         of its units are done, and how many there are. If it raises, the run ends, and the next call resumes it.
 
     Returns
     -------
-    Index or GlobalIndex
+    Index, GlobalIndex or FusedIndex
         At the commit of this call. `AsmkWarning` names what was skipped or had no effect, unless `progress` is True.
 
     Raises
@@ -90,7 +92,7 @@ def index_folder(
     report = index_images(
         inputs, index, intake=IntakeOptions(prefix, all_files, existing(update, replace), prune, yes),
         extraction=extraction, training=None if training == CodebookOptions() else training, smaller=smaller,
-        codebook=codebook, features=features, memory=memory, display=display_of(progress),
+        codebook=codebook, features=features, memory=memory, kind_weights=kind_weights, display=display_of(progress),
     )  # fmt: skip
     _tell(report, index, progress)
     return report.index
@@ -188,6 +190,12 @@ def _tell(report: IndexingReport | ExtractionReport, output: PathLike, progress:
         reasons = [f"{name!r}: {reason}" for name, reason in list(report.skipped.items())[:NAMED]]
         listed = list_first(reasons, len(report.skipped), "; ")
         text = f"{output}: {plural(len(report.skipped), 'image')} could not be read and left out: {listed}"
+        warnings.warn(text, AsmkWarning, stacklevel=3)
+    incomplete = report.incomplete if isinstance(report, IndexingReport) and progress is not True else {}
+    if incomplete:
+        reasons = [f"{name!r}: {reason}" for name, reason in list(incomplete.items())[:NAMED]]
+        listed = list_first(reasons, len(incomplete), "; ")
+        text = f"{output}: {plural(len(incomplete), 'image')} kept without some kinds of features: {listed}"
         warnings.warn(text, AsmkWarning, stacklevel=3)
     for remark in report.remarks if progress is not True else ():
         warnings.warn(f"{output}: {remark}", AsmkWarning, stacklevel=3)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from asmk_engine.codebooks import Codebook
-from asmk_engine.errors import MismatchError
+from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.extraction.run import ExtractionSummary
 from asmk_engine.features import FeatureSet
 from asmk_engine.flat import GlobalIndex
+from asmk_engine.fused.index import FusedIndex
 from asmk_engine.images.listing import PathLike
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.creation import check_vacant
@@ -23,8 +24,9 @@ from asmk_engine.pipeline.codebook_training import CodebookOptions, train_codebo
 from asmk_engine.pipeline.extraction import IntakeOptions
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions, network_of
 from asmk_engine.pipeline.failures import Failures
+from asmk_engine.pipeline.fused_indexing import FusedJob, index_fused, several_kinds
 from asmk_engine.pipeline.global_indexing import GlobalIndexOptions, add_global, concatenated
-from asmk_engine.pipeline.preparation import Inputs, Prepared, features_beside, prepare, prepare_set
+from asmk_engine.pipeline.preparation import AnyIndex, Inputs, Prepared, features_beside, prepare, prepare_set
 from asmk_engine.pipeline.reports import Reporter
 from asmk_engine.pipeline.wording import parse_size, plural
 from asmk_engine.search.opening import open_index
@@ -36,22 +38,24 @@ class IndexingReport:
     """What a run of `index_images` did, and what it could not do.
 
     index             the index, at the commit of this run
-    features          the features of the images of this run
+    features          the features of the images of this run; of several kinds, those of the first
     addition          its images by what became of them in the index, in numbers and names
     extraction        its images by what became of them in the feature set; None if the input was one
     removed           names of indexed images whose files are gone, which were removed
     without_features  names of images in which nothing was found, and which no query can find
+    incomplete        names of images that are kept without some of several kinds of features, with the reasons
     remarks           what may be unexpected, one line each: options without effect, a missing network, broken links
     failures          what has to be acted upon, such as images left out because their names are in use;
                       `failures.reasons` lists it, `failures.check()` raises it
     """
 
-    index: Index | GlobalIndex
+    index: AnyIndex
     features: FeatureSet
     addition: AddSummary
     extraction: ExtractionSummary | None = None
     removed: tuple[str, ...] = ()
     without_features: tuple[str, ...] = ()
+    incomplete: dict[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     failures: Failures = field(default_factory=Failures)
 
@@ -73,6 +77,7 @@ class _Job:
     codebook: Codebook | PathLike | None
     room: int | None
     reporter: Reporter
+    kind_weights: Sequence[float] | None = None
 
 
 def index_images(
@@ -86,6 +91,7 @@ def index_images(
     codebook: Codebook | PathLike | None = None,
     features: PathLike | None = None,
     memory: int | str | None = None,
+    kind_weights: Sequence[float] | None = None,
     display: Display | None = None,
 ) -> IndexingReport:
     """Add images to the index at `index`, which is created if it is missing; `index_folder` is the short form.
@@ -101,7 +107,8 @@ def index_images(
     intake : IntakeOptions, optional
         Which images are taken, and which replace others.
     extraction : ExtractionOptions, optional
-        How images are described; by default as those of the index or the codebook.
+        How images are described; by default as those of the index or the codebook. Several extractors, separated by
+        commas, make an index of several kinds of features.
     training : CodebookOptions, optional
         How a codebook is trained; a remark says so if there is one already.
     smaller : GlobalIndexOptions, optional
@@ -109,9 +116,13 @@ def index_images(
     codebook : Codebook or path-like, optional
         Codebook of a new index of local features.
     features : path-like, optional
-        Feature set in which the features of the images are kept; by default next to the index.
+        Feature set in which the features of the images are kept; by default next to the index. Those of several kinds
+        are in sets of their own, photos.rootsift.features for photos.features.
     memory : int or str, optional
         Memory limit of indexing in bytes, or a text such as ``"4G"``.
+    kind_weights : sequence of float, optional
+        Weights of the kinds of features in the fused score, in the order of the extractors, or of the index; all equal
+        in a new index by default.
     display : Display, optional
         Where messages and progress are shown; by default nowhere.
 
@@ -129,19 +140,64 @@ def index_images(
     room = parse_size(memory) if isinstance(memory, str) else memory
     job = _Job(
         Path(index), intake or IntakeOptions(), extraction or ExtractionOptions(), training or CodebookOptions(),
-        smaller or GlobalIndexOptions(), codebook, room, Reporter(display or Silent()),
+        smaller or GlobalIndexOptions(), codebook, room, Reporter(display or Silent()), kind_weights,
     )  # fmt: skip
+    inputs: Inputs = [images] if isinstance(images, PathLike | FeatureSet) else list(images)
+    kept = None if features is None else Path(features)
+    if (fused := _fused_target(job)) is not None or several_kinds(job.extraction.name):
+        return _index_several(job, inputs, kept, fused, is_trained=training is not None)
+    if kind_weights is not None:
+        raise InputError("weights were given for one kind of features; leave them out, or give several extractors")
     target, book = _existing(job.output, codebook)
     if book is not None and training is not None:
         job.reporter.remark("the codebook exists already: --words and the other training options are ignored")
     if book is not None:
         _segment_postings(room, book)  # report a memory limit that is too low before any work
-    inputs: Inputs = [images] if isinstance(images, PathLike | FeatureSet) else list(images)
-    prepared = _prepared(job, inputs, None if features is None else Path(features), target, book)
+    prepared = _prepared(job, inputs, kept, target, book)
     changes: dict[str, Any] = {"existing": job.intake.existing, "remove": prepared.removed}
     if isinstance(target, GlobalIndex) or (target is None and prepared.features.recipe.is_global):
         return _reported(job, prepared, *_add_global(job, prepared.features, target, changes))
     return _reported(job, prepared, *_add_local(job, prepared.features, target, book, changes))
+
+
+def _fused_target(job: _Job) -> FusedIndex | None:
+    """Return the index at the output if it is one of several kinds; InputError if one of one kind shall get several."""
+    if not any((job.output / name).exists() for name in NAMES):
+        return None
+    opened = open_index(job.output)
+    if isinstance(opened, FusedIndex):
+        return opened
+    if several_kinds(job.extraction.name):
+        raise MismatchError(f"{job.output}: has one kind of features, not {job.extraction.name}; create another index")
+    return None
+
+
+def _index_several(
+    job: _Job, inputs: Inputs, features: Path | None, target: FusedIndex | None, *, is_trained: bool
+) -> IndexingReport:
+    """Do `index_images` for several kinds of features."""
+    if target is None:
+        check_vacant(Folder(job.output))
+    elif is_trained or job.codebook is not None:
+        job.reporter.remark("the codebooks exist already: --codebook and the training options are ignored")
+    given = job.codebook
+    book = given if given is None or isinstance(given, Codebook) else Codebook.open(given)
+    done = index_fused(inputs, target, FusedJob(
+        job.output, job.intake, job.extraction, job.training, job.smaller, book, job.kind_weights, features, job.room,
+        job.reporter,
+    ))  # fmt: skip
+    reporter = job.reporter
+    reporter.report_found(done.extraction.found)
+    reporter.left.note(done.addition)
+    reporter.report_left()
+    reporter.report_duplicates(done.addition)
+    empty = sorted((name for name in done.extraction.names if not any(
+        name in one and one.count(name) for one in done.features)), key=str.encode)  # fmt: skip
+    reporter.report_without_features(empty, job.output)
+    return IndexingReport(
+        done.index, done.features[0], done.addition, done.extraction, tuple(done.removed), tuple(empty),
+        done.incomplete, tuple(reporter.remarks), reporter.failures,
+    )  # fmt: skip
 
 
 def _prepared(
@@ -192,7 +248,7 @@ def _reported(job: _Job, prepared: Prepared, target: Index | GlobalIndex, summar
     empty = [name for name in features.names if features.count(name) == 0]
     reporter.report_without_features(empty, job.output)
     return IndexingReport(
-        target, features, summary, prepared.extraction, tuple(prepared.removed), tuple(empty),
+        target, features, summary, prepared.extraction, tuple(prepared.removed), tuple(empty), {},
         tuple(reporter.remarks), reporter.failures,
     )  # fmt: skip
 
@@ -209,6 +265,8 @@ def _existing(output: Path, codebook: Codebook | PathLike | None) -> tuple[Index
         check_vacant(Folder(output))
         return None, given
     target = open_index(output)
+    if isinstance(target, FusedIndex):  # which `_fused_target` found: it is indexed another way
+        return None, given
     if isinstance(target, GlobalIndex):
         return target, given
     if given and given.fingerprint != target.codebook.fingerprint:
