@@ -46,6 +46,7 @@ class Repair:
     lost        number of images lost with damaged segments
     lost_names  their names, as far as they are readable
     returned    number of deleted images that reappear; their names are lost with the damaged file
+    without     in a fused index, number of images by kind of features that lose it, with a damaged file of this kind
     rewritten   copies of the manifest that are rewritten
     done        whether the repair was carried out
     """
@@ -58,6 +59,7 @@ class Repair:
     lost: int = 0
     lost_names: tuple[str, ...] = ()
     returned: int = 0
+    without: dict[str, int] = field(default_factory=dict)
     rewritten: tuple[str, ...] = ()
     done: bool = False
 
@@ -100,8 +102,8 @@ class _Draft:
 
     @property
     def loss(self) -> tuple[int, int]:
-        """The sort key of drafts: the number of lost images and deletions, then the later commit."""
-        return self.lost + sum(self.forgotten.values()), -self.manifest.commit
+        """The sort key of drafts: the number of images, of their kinds and of deletions lost, then the later commit."""
+        return self.lost + sum(self.without().values()) + sum(self.forgotten.values()), -self.manifest.commit
 
     def files(self) -> set[str]:
         """Return the names of the files that are kept."""
@@ -115,6 +117,16 @@ class _Draft:
         networks = [self.network, *(kind.network for kind in self.kinds)]
         whole = [*self.manifest.encoders, *(entry for entry in networks if entry)]
         return {entry.name for entry in (*whole, *entries, *parts)}
+
+    def without(self) -> dict[str, int]:
+        """Count by kind of features the images that lose it, those that are kept."""
+        counts: dict[str, int] = {}
+        for place, kinds in self.emptied.items():
+            live = self.segments[place][1].live - len(self.clashes.get(place, ()))
+            for number in kinds:
+                name = self.manifest.kinds[number].name
+                counts[name] = counts.get(name, 0) + live
+        return counts
 
     def returned(self) -> int:
         """Count the deleted images that reappear: those with damaged deletions, except where a newer version exists."""
@@ -253,6 +265,7 @@ def _planned(folder: Folder, drafts: list[_Draft], problems: list[Finding]) -> t
         lost=draft.lost,
         lost_names=tuple(draft.lost_names),
         returned=draft.returned(),
+        without=draft.without(),
         rewritten=tuple(stale),
     )
     return repair, draft
