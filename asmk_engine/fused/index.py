@@ -67,7 +67,7 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
     >>> import numpy as np
     >>> from asmk_engine import Codebook, FusedIndex, FusedSearcher
     >>> from asmk_engine.flat import Codec
-    >>> from asmk_engine.fused.queries import FusedFeatures
+    >>> from asmk_engine.fused import FusedFeatures
     >>> from asmk_engine.recipes import GLOBAL_ARRAYS, Recipe
     >>> rng = np.random.default_rng(0)
     >>> local = {f"image {number}": rng.normal(size=(100, 16)) for number in range(5)}

@@ -157,7 +157,7 @@ class LocalKind:
 
 
 @dataclass(frozen=True)
-class Vectors:
+class StoredVectors:
     """The vectors of a segment in memory: [I, W] as stored, and which images have none, [I] bool."""
 
     stored: np.ndarray
@@ -202,7 +202,7 @@ class GlobalKind:
         """Return the bytes of a vector in postings."""
         return -(-self.encoder.width * self.encoder.dtype.itemsize // POSTING_BYTES)
 
-    def load(self, features: FeatureSource, names: Sequence[str], held: frozenset[str]) -> Vectors:
+    def load(self, features: FeatureSource, names: Sequence[str], held: frozenset[str]) -> StoredVectors:
         """Encode the descriptors, `BATCH_SIZE` images at a time."""
         rows = {name: row for row, name in enumerate(names)}
         empty = self.nothing(len(names))
@@ -216,9 +216,9 @@ class GlobalKind:
         self._encode(waiting, stored, absent)
         return empty
 
-    def nothing(self, images: int) -> Vectors:
+    def nothing(self, images: int) -> StoredVectors:
         """Return zeros for vectors that are missing."""
-        return Vectors(np.zeros((images, self.encoder.width), self.encoder.dtype), np.ones(images, bool))
+        return StoredVectors(np.zeros((images, self.encoder.width), self.encoder.dtype), np.ones(images, bool))
 
     def _encode(self, waiting: list[tuple[int, np.ndarray]], stored: np.ndarray, absent: np.ndarray) -> None:
         if waiting:
@@ -227,7 +227,7 @@ class GlobalKind:
             absent[rows] = False
             waiting.clear()
 
-    def write(self, folder: Folder, name: str, contents: Vectors) -> Written:
+    def write(self, folder: Folder, name: str, contents: StoredVectors) -> Written:
         """Write vectors."""
         return write_vectors(folder, name, contents.stored, _absent_array(contents.absent))
 

@@ -65,10 +65,8 @@ def index_folder(
         removes those whose files are gone, if they are no more than half or `yes` is given.
     memory : int or str, optional
         Memory limit of indexing, in bytes or as a text such as ``"4G"``.
-    pca, whiten, pq, half, train_on, concatenate, part_weights
-        Storage of the global descriptors of a new index.
-    kind_weights : sequence of float, optional
-        Weights of several kinds of features in the fused score, in the order of the extractors.
+    pca, whiten, pq, half, train_on, concatenate, part_weights, kind_weights
+        Storage of the global descriptors of a new index; weights of several kinds of features in the fused score.
     progress : bool or callable, optional
         True shows bars and messages on standard error; a callable receives the stage (such as ``"extract"``), how many
         of its units are done, and how many there are. If it raises, the run ends, and the next call resumes it.

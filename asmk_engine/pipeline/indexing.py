@@ -146,14 +146,19 @@ def index_images(
     kept = None if features is None else Path(features)
     if (fused := _fused_target(job)) is not None or several_kinds(job.extraction.name):
         return _index_several(job, inputs, kept, fused, is_trained=training is not None)
-    if kind_weights is not None:
+    return _index_one(job, inputs, kept, is_trained=training is not None)
+
+
+def _index_one(job: _Job, inputs: Inputs, features: Path | None, *, is_trained: bool) -> IndexingReport:
+    """Do `index_images` for one kind of features."""
+    if job.kind_weights is not None:
         raise InputError("weights were given for one kind of features; leave them out, or give several extractors")
-    target, book = _existing(job.output, codebook)
-    if book is not None and training is not None:
+    target, book = _existing(job.output, job.codebook)
+    if book is not None and is_trained:
         job.reporter.remark("the codebook exists already: --words and the other training options are ignored")
     if book is not None:
-        _segment_postings(room, book)  # report a memory limit that is too low before any work
-    prepared = _prepared(job, inputs, kept, target, book)
+        _segment_postings(job.room, book)  # report a memory limit that is too low before any work
+    prepared = _prepared(job, inputs, features, target, book)
     changes: dict[str, Any] = {"existing": job.intake.existing, "remove": prepared.removed}
     if isinstance(target, GlobalIndex) or (target is None and prepared.features.recipe.is_global):
         return _reported(job, prepared, *_add_global(job, prepared.features, target, changes))
