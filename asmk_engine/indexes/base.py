@@ -1,4 +1,4 @@
-"""A durable collection, the base of both kinds of index: a folder of immutable segments, changed by commits.
+"""A durable collection, the base of all kinds of index: a folder of immutable segments, changed by commits.
 
 A change writes new files and then replaces the manifest; until then all readers see the old commit.
 """

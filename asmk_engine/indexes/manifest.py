@@ -180,7 +180,7 @@ def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
     return {
         "file": vars(segment.file),
         "images": segment.images,
-        "postings": segment.entries,  # the name in the file for both kinds
+        "postings": segment.entries,  # the name in the file for all kinds
         "deleted": vars(segment.deleted) if segment.deleted else None,
         "deleted_images": segment.deleted_images,
         **({"moved": vars(segment.moved)} if segment.moved else {}),
