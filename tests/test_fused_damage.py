@@ -82,10 +82,8 @@ def recorded(root: Path, sets: Sets) -> list[Event]:
     return disk.events
 
 
-def test_a_kill_or_a_power_cut_leaves_all_kinds_at_one_commit(
-    tmp_path: Path, sets: Sets, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is seen of both kinds, and of each alone, is that of one commit: the last, or the one that was made."""
+def torture(tmp_path: Path, sets: Sets, monkeypatch: pytest.MonkeyPatch, kill: int, cut: int) -> int:
+    """Kill after each `kill`-th request, cut the power after each `cut`-th; returns how often."""
     root, target = tmp_path / "recorded", tmp_path / "crashed"
     root.mkdir()
     events = recorded(root, sets)
@@ -96,22 +94,36 @@ def test_a_kill_or_a_power_cut_leaves_all_kinds_at_one_commit(
         if event.kind.startswith("done")
     }
     assert len(states) > 10 and len(set(states.values())) > 6
-    cases = [(place, None) for place in range(1, len(events), 8)]
-    cases += [(place, random.Random(place)) for place in range(0, len(events) + 1, 9)]  # type: ignore[misc]
+    cases = [(place, None) for place in range(1, len(events), kill)]
+    cases += [(place, random.Random(place)) for place in range(0, len(events) + 1, cut)]  # type: ignore[misc]
     for count, (end, rng) in enumerate(cases):
-        path, cut = laid_out(events[:end], root, target, rng), events[:end]
-        done = commits(cut, "done")
+        path, before = laid_out(events[:end], root, target, rng), events[:end]
+        done = commits(before, "done")
         try:
             commit = FusedIndex.open(path).snapshot.manifest.commit
         except (NotFoundError, FormatError):
             assert not done
             create(path)
         else:
-            assert commit in {*done[-1:], *commits(cut, "begun")[-1:]}
+            assert commit in {*done[-1:], *commits(before, "begun")[-1:]}
             assert observe(path) == states[commit] and check_index(path).clean
         if count % 5 == 0:
             write_on(path, sets["next"])
-    assert len(cases) > 100
+    return len(cases)
+
+
+def test_a_kill_or_a_power_cut_leaves_all_kinds_at_one_commit(
+    tmp_path: Path, sets: Sets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is seen of both kinds, and of each alone, is that of one commit: the last, or the one that was made."""
+    assert torture(tmp_path, sets, monkeypatch, 13, 17) > 60
+
+
+@pytest.mark.slow
+def test_a_kill_after_any_request_leaves_all_kinds_at_one_commit(
+    tmp_path: Path, sets: Sets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert torture(tmp_path, sets, monkeypatch, 1, 1) > 1000
 
 
 def states_of(step: Step, path: Path) -> dict[int, Answer]:
@@ -140,7 +152,7 @@ def test_any_request_may_fail(tmp_path: Path, sets: Sets, monkeypatch: pytest.Mo
         if path.exists():
             shutil.copytree(path, before)
         states = states_of(step, path)
-        number, there = 1 + cases % 17, True
+        number, there = 1 + cases % 31, True
         while there:
             shutil.rmtree(broken, ignore_errors=True)
             if before.exists():
@@ -154,9 +166,9 @@ def test_any_request_may_fail(tmp_path: Path, sets: Sets, monkeypatch: pytest.Mo
             else:
                 assert observe(broken) == states[commit] and check_index(broken).clean
             write_on(broken, sets["next"])
-            cases, number = cases + 1, number + 17
+            cases, number = cases + 1, number + 31
         shutil.rmtree(before, ignore_errors=True)
-    assert cases > 50
+    assert cases > 30
 
 
 def fails(step: Step, path: Path, number: int) -> bool:

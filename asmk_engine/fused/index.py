@@ -216,8 +216,9 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
     ) -> AddSummary:
         """Add images by their features of each kind; every commit has the same images of all kinds.
 
-        An image that is missing from the source of a kind, or has no features in it, is found by the other kinds. One
-        that the index has without features of a kind which are now there is replaced, unless `existing` is "refuse".
+        An image that is missing from the source of a kind, or has no features in it, is found by the other kinds. If
+        the index has an image of the same content without features of a kind, and they are there now, together with
+        those of all kinds that it has, it is replaced, unless `existing` is "refuse".
 
         Parameters
         ----------
@@ -294,11 +295,12 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
 
     def _incomplete(self, source: FusedSource, known: dict[str, tuple[int, int]], others: set[str]) -> list[str]:
         """Return the indexed images of the same content that now have features of a kind they lacked, and no fewer."""
-        there, found = self._snapshot.identities(list(known.values())), source.identities(list(known))
         lacking = _lacking(self._snapshot)
+        places = {name: place for name, place in known.items() if lacking[place[0]][:, place[1]].any()}
+        there, found = self._snapshot.identities(list(places.values())), source.identities(list(places))
         late = []
-        for (name, place), same in zip(known.items(), there.fingerprints == found.fingerprints, strict=True):
-            has = {number for number, lacks in enumerate(lacking[place[0]]) if not lacks[place[1]]}
+        for (name, place), same in zip(places.items(), there.fingerprints == found.fingerprints, strict=True):
+            has = set(np.flatnonzero(~lacking[place[0]][:, place[1]]).tolist())
             if same and name not in others and has < set(source.kinds_of(name)):
                 late.append(name)
         return late
@@ -369,12 +371,11 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
         return replace(table, entries=sum(part.entries for part in parts), kinds=tuple(parts))
 
 
-def _lacking(snapshot: FusedSnapshot) -> list[list[np.ndarray]]:
-    """Return for each segment and each kind which images have no features of it."""
+def _lacking(snapshot: FusedSnapshot) -> list[np.ndarray]:
+    """Return for each segment which images have no features of each kind, [kinds, images] bool."""
     kinds = snapshot.encoder.kinds
-    return [
-        [kind.lacks(part) for kind, part in zip(kinds, segment.parts, strict=True)] for segment in snapshot.segments
-    ]
+    pairs = [zip(kinds, segment.parts, strict=True) for segment in snapshot.segments]
+    return [np.array([kind.lacks(part) for kind, part in each]) for each in pairs]
 
 
 def _check_kinds(path: Path | str, kinds: Mapping[str, FeatureKind]) -> None:

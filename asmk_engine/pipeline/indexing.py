@@ -16,7 +16,7 @@ from asmk_engine.fused.index import FusedIndex
 from asmk_engine.images.listing import PathLike
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.creation import check_vacant
-from asmk_engine.indexes.manifest import NAMES
+from asmk_engine.indexes.manifest import FUSED_KIND, NAMES, read_manifest
 from asmk_engine.inverted.batch import postings_within
 from asmk_engine.inverted.index import SEGMENT_POSTINGS, Index, check_fits
 from asmk_engine.iteration import Display, Silent
@@ -169,9 +169,8 @@ def _fused_target(job: _Job) -> FusedIndex | None:
     """Return the index at the output if it is one of several kinds; InputError if one of one kind shall get several."""
     if not any((job.output / name).exists() for name in NAMES):
         return None
-    opened = open_index(job.output)
-    if isinstance(opened, FusedIndex):
-        return opened
+    if read_manifest(Folder(job.output)).kind == FUSED_KIND:
+        return FusedIndex.open(job.output)
     if several_kinds(job.extraction.name):
         raise MismatchError(f"{job.output}: has one kind of features, not {job.extraction.name}; create another index")
     return None
