@@ -393,6 +393,26 @@ def test_an_index_keeps_its_kinds(world: Path) -> None:
     assert "an index of several kinds" in fails(FormatError, "augment", "p.index", "-o", "x.index")
 
 
+def test_an_index_imports_no_module_that_it_names(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("index", "photos", "-o", "p.index", *OPTIONS)
+    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.delitem(sys.modules, "their_colours")
+    for command in (("index", "photos", "-o", "p.index", "--workers", 0), ("query", "p.index", "query.png")):
+        message = fails(InputError, *command)
+        assert "there is no extractor 'colours' here" in message and "their_colours" not in sys.modules
+    message = fails(InputError, "index", "photos", "-o", "p.index", "--max-features", 50)
+    assert "add --extractor rootsift,their_colours:Colours" in message and "their_colours" not in sys.modules
+    run("info", "p.index"), run("check", "p.index"), run("delete", "p.index", "0-0.png"), run("merge", "p.index")
+    assert "their_colours" not in sys.modules
+
+
+def test_a_folder_of_broken_files_makes_no_index(world: Path) -> None:
+    (world / "broken").mkdir()
+    (world / "broken/a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    message = fails(InputError, "index", "broken", "-o", "p.index", *OPTIONS)
+    assert message.startswith("none of 1 images could be read: a.png: ") and not Path("p.index").exists()
+
+
 def test_features_of_one_kind_may_be_given_for_queries(world: Path) -> None:
     run("index", "photos", "-o", "p.index", *OPTIONS)
     index = FusedIndex.open("p.index")

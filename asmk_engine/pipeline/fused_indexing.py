@@ -155,7 +155,7 @@ def _extracted(
         number = list(target.weights).index(name)
         network, recipe = target.kind_network(number), target.snapshot.encoder.kinds[number].recipe
     summary = run_extraction(
-        found, place, job.intake, _options_of(name, target, job.extraction), job.reporter.display,
+        found, place, job.intake, _options_of(name, job.extraction), job.reporter.display,
         prune=prune, held=held_by(target), recipe=recipe, network=network, allow_none=True,
     )  # fmt: skip
     job.reporter.report_extraction(summary, place)
@@ -163,19 +163,24 @@ def _extracted(
     return summary
 
 
-def _options_of(name: str, target: FusedIndex | None, given: ExtractionOptions) -> ExtractionOptions:
-    """Return the options for one extractor: those of the given ones that it has.
-
-    Without an extractor and options for it, the images are described as those of the index were.
-    """
+def _options_of(name: str, given: ExtractionOptions) -> ExtractionOptions:
+    """Return the options for one extractor: those of the given ones that it has; all as they are if none was named."""
+    if not given.name:  # the index says how; the name in it may be that of a module, which is never imported
+        return replace(given, extractor=None)
     others = {key: value for key, value in given.given.items() if _takes(name, key)}
     weights = given.weights if given.weights is not None and _takes(name, "weights") else None
-    chosen = name if target is None or given.name or others or weights else None
-    return replace(given, extractor=chosen, weights=weights, others=others)
+    return replace(given, extractor=name, weights=weights, others=others)
 
 
 def _check_options(names: Sequence[str], given: ExtractionOptions) -> None:
     """Raise InputError for an option that none of the extractors has, and for weights that several would take."""
+    if not given.name:
+        if named_options := [*given.given, *(["weights"] if given.weights is not None else [])]:
+            raise InputError(
+                f"{named_options[0]} was given without extractors, and the images are described as those of the index; "
+                f"leave it out, or add --extractor {SEPARATOR.join(names)}"
+            )
+        return
     unused = [key for key in given.given if not any(_takes(name, key) for name in names)]
     if unused:
         raise InputError(f"none of the extractors {', '.join(names)} has the option {unused[0]!r}; leave it out")

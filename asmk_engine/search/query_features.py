@@ -39,9 +39,9 @@ class QuerySource(NamedImages):
         # There is no extractor for imported features: those of a query are already of its region.
         if self.index.recipe.extractor == IMPORTED and (found := self.of_set(name)) is not None:
             return found
-        return self.extractor.extract(self.photograph(name), box=box)
+        return self.extractor.extract(self._photograph(name), box=box)
 
-    def photograph(self, name: str) -> Path:
+    def _photograph(self, name: str) -> Path:
         """Find the photograph of a query that is not indexed, in the image folders; raises NotFoundError."""
         roots = [root for root in self.folders if os.path.isdir(root) and str(root) != root.anchor]
         for root in roots:
@@ -72,7 +72,7 @@ class FusedQuerySource(FusedNamedImages):
         sources: list[Any] = self.sources
         each = [partial(source.ground_truth_features, name, box) for source in sources]
         try:
-            return gathered(each, content_of(sources[0].photograph(name)))
+            return gathered(each, content_of(sources[0]._photograph(name)))
         except NotFoundError:  # imported features of the query, or none, as the sources say
             return gathered(each, 0)
 
