@@ -21,6 +21,7 @@ from asmk_engine.errors import AsmkError, FormatError, InputError, MismatchError
 from asmk_engine.extraction.attempts import file_fingerprint
 from asmk_engine.extractors import registry
 from asmk_engine.interop.hloc_pairs import pairs_from_retrieval
+from asmk_engine.networks.stand_in import save_stand_in
 from asmk_engine.search.query_features import FusedQuerySource
 from disks import fast_disk
 from naive_fused import fused
@@ -391,6 +392,31 @@ def test_an_index_keeps_its_kinds(world: Path) -> None:
         InputError, "index", "p.rootsift.features", "-o", "p.index"
     )
     assert "an index of several kinds" in fails(FormatError, "augment", "p.index", "-o", "x.index")
+
+
+def test_the_network_of_a_kind_is_in_the_index(world: Path) -> None:
+    """Weights go to the one extractor with a network, and options to those that have them."""
+    save_stand_in(Path("net.safetensors"), "gem")
+    few = [f"photos/{scene}-{view}.png" for scene in range(3) for view in range(2)]
+    options = ("--max-side", 120, "--max-features", 80, "--half", "--workers", 0)
+    run("index", *few, "-o", "g.index", "--extractor", "rootsift,gem", "--weights", "net.safetensors", *options)
+    index = FusedIndex.open("g.index")
+    network = index.kind_network(1)
+    assert index.kind_network(0) is None and network is not None and network.parent == Path("g.index")
+    recipes = [kind.recipe.options for kind in index.snapshot.encoder.kinds]
+    assert recipes[0]["max_features"] == 80 and recipes[0]["max_side"] == recipes[1]["max_side"] == 120
+    hits = FusedSearcher(index).search("query.png")
+    for place in (*world.glob("g.*.features"), *world.glob("*.safetensors")):  # nothing but the index is left
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    assert FusedSearcher(FusedIndex.open("g.index")).search("query.png") == hits
+    data = bytearray(network.read_bytes())
+    data[len(data) // 2] ^= 4
+    network.write_bytes(data)
+    assert network.name in run("repair", "g.index", "--yes").stdout
+    again = FusedIndex.open("g.index")
+    assert again.kind_network(1) is None and again.images == index.images and run("check", "g.index").exit_code == 0
+    with pytest.raises(NotFoundError, match="which is not on this machine"):
+        FusedSearcher(again).search("query.png")
 
 
 def test_an_index_imports_no_module_that_it_names(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
