@@ -9,7 +9,7 @@ WHEEL  := .wheel
 WHEEL_READY := $(WHEEL)/.ready
 
 # Folders are included because their time changes when a file is removed.
-SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name '*.toml' -o -name py.typed -o -type d ! -name __pycache__)
+SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name '*.toml' -o -path '*/shipped/*' -o -name py.typed -o -type d ! -name __pycache__)
 PIP     := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help

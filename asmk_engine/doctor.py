@@ -58,6 +58,7 @@ PARTS = (
     Package("tqdm", "tqdm", "tqdm", "progress bars"),
     Package("platformdirs", "platformdirs", "platformdirs", "the folder of fetched weights"),
     Package("faiss", "faiss", "'asmk-engine[cpu]'", "training codebooks faster", required=False),
+    Package("OpenVINO", "openvino", "'asmk-engine[cpu]'", "running networks on processors faster", required=False),
     Package("matplotlib", "matplotlib", "'asmk-engine[plots]'", "plots", required=False),
     Package("pillow-heif", "pillow_heif", "'asmk-engine[heif]'", "reading HEIC photographs", required=False),
     Package("scikit-image", "skimage", "'asmk-engine[demo]'", "the photographs of `asmk-engine demo`", required=False),

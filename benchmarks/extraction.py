@@ -29,7 +29,8 @@ from asmk_engine.features import FeatureWriter
 from asmk_engine.images.listing import find_images
 from asmk_engine.networks.checkpoints import save_checkpoint
 from asmk_engine.networks.devices import automatic_precision
-from asmk_engine.networks.local import LocalNetwork, LocalOptions, rescale
+from asmk_engine.networks.local import LocalNetwork, rescale
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.networks.multiscale import normalise_pixels
 
 HALVES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

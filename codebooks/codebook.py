@@ -324,6 +324,10 @@ class Codebook:
         arrays = learned.mean, learned.projection, learned.centroids
         return cls(*arrays, source.recipe, learned.training).with_assignment(assignment, learned.held_out)
 
+    def rounded(self) -> Codebook:
+        """Return the codebook with words of half precision, whose file takes half the space."""
+        return replace(self, centroids=self.centroids.astype(np.float16).astype(np.float32))
+
     def save(self, path: Path | str) -> None:
         """Write the codebook as one HDF5 file, atomically; an existing file is replaced.
 
@@ -349,7 +353,7 @@ class Codebook:
             if self.graph_recall is not None:
                 file.attrs["graph_recall"] = self.graph_recall.to_json()
             for key, array in self.arrays().items():
-                file[key] = array
+                file[key] = _smallest(array)
             file.flush()
             return bytes(file.id.get_file_image())
 
@@ -396,7 +400,7 @@ class Codebook:
         keys = ["mean", "projection", "centroids", *links]
         if any(file[key].nbytes > path.stat().st_size for key in keys):
             raise ValueError("an array is declared larger than the file")
-        arrays = {key: file[key][:] for key in keys}
+        arrays = {key: _widened(file[key][:]) for key in keys}
         mean, projection, centroids = (arrays[key] for key in ("mean", "projection", "centroids"))
         check_codebook(mean, projection, centroids, path)
         linked = [arrays[key] for key in links]
@@ -407,3 +411,16 @@ class Codebook:
         if codebook.fingerprint != file.attrs["fingerprint"]:
             raise DamagedError(f"{path}: its fingerprint does not match its content; the file was altered")
         return codebook
+
+
+def _smallest(array: np.ndarray) -> np.ndarray:
+    """Return a matrix of floats in half precision if that loses nothing, as after `Codebook.rounded`."""
+    if array.dtype != np.float32 or array.ndim != 2:
+        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), array) else array
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float16 else array

@@ -16,6 +16,7 @@ from torch import nn
 import naive_networks as naive
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.networks.backbone import Backbone
+from asmk_engine.networks.backbone_names import MOST_SKIP
 from asmk_engine.networks.backbones import BACKBONES, build_backbone, load_backbone, load_tensors, read_tensors
 from asmk_engine.networks.resnet import BasicBlock, Bottleneck
 from asmk_engine.networks.resnet_v2 import PreActivation
@@ -172,7 +173,7 @@ def locations(backbone: Backbone, height: int, width: int) -> tuple[int, ...]:
     return tuple(backbone(torch.empty(1, 3, height, width, device="meta")).shape)
 
 
-EVERY_CUT = [(name, skip) for name in BACKBONES for skip in range(BACKBONES[name].most_skip + 1)]
+EVERY_CUT = [(name, skip) for name in BACKBONES for skip in range(MOST_SKIP[name] + 1)]
 
 
 @pytest.mark.parametrize(("name", "skip"), EVERY_CUT)
@@ -201,11 +202,31 @@ def test_the_least_side_is_that_of_the_smallest_image_with_a_location(name: str,
 def test_the_receptive_field_of_a_location_is_centred_at_offset_plus_stride(
     name: str, skip: int, location: int
 ) -> None:
-    """With positive weights a location grows when any pixel of its field does: its edges are found by halving."""
+    check_receptive_field(name, skip, location)
+
+
+@pytest.mark.parametrize(
+    ("skip", "location", "further"),
+    [(0, 18, 13), (1, 13, 0), (1, 13, 7), (2, 13, 1), (3, 8, 0), (3, 8, 5), (4, 8, 2), (4, 8, 1)],
+)
+def test_the_receptive_field_depends_on_the_size_where_the_padding_does(
+    skip: int, location: int, further: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clamp at 6 would hide what grows, so it is taken away here."""
+    relu = torch.nn.functional.relu
+    monkeypatch.setattr("asmk_engine.networks.efficientnet_lite.functional.relu6", relu)
+    check_receptive_field("efficientnet_lite0", skip, location, further)
+
+
+def check_receptive_field(name: str, skip: int, location: int, further: int = 0) -> None:
+    """With positive weights a location grows when any pixel of its field does: its edges are found by halving.
+
+    further  pixels by which the image is wider than twice the location
+    """
     backbone = build_backbone(name, skip).double().eval()
     for parameter in backbone.parameters():
         parameter.data = torch.full_like(parameter, 1 / parameter[0].numel() if parameter.ndim == 4 else 1.0)
-    height, width = backbone.least_side, (2 * location + 1) * backbone.stride
+    height, width = backbone.least_side, (2 * location + 1) * backbone.stride + further
     plain = torch.ones(1, 3, height, width, dtype=torch.float64)
 
     def grows(begin: int, end: int) -> bool:
@@ -218,7 +239,7 @@ def test_the_receptive_field_of_a_location_is_centred_at_offset_plus_stride(
         first = _least(lambda pixel: grows(0, pixel + 1), width)
         last = width - 1 - _least(lambda pixel: grows(width - 1 - pixel, width), width)
     assert first > 0 and last < width - 1
-    assert (first + last) / 2 == backbone.offset + backbone.stride * location
+    assert (first + last) / 2 == backbone.offset_of(width) + backbone.stride * location
 
 
 def _least(holds: Callable[[int], bool], most: int) -> int:

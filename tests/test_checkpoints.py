@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, MismatchError, NotFoundError, StorageError
-from asmk_engine.networks.checkpoints import KIND, is_checkpoint, open_checkpoint, save_checkpoint
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.checkpoint_files import KIND
+from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint, save_checkpoint
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.networks.tensor_files import read_safetensors
 from asmk_engine.storage.arrays import CHECKSUMS, write_arrays
 from asmk_engine.storage.folder import Folder

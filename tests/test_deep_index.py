@@ -138,24 +138,6 @@ def test_the_network_of_features_that_are_there_is_not_replaced(world: Path, bac
     assert network.read_bytes() == before
 
 
-def test_without_weights_rootsift_is_taken_and_said(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run("extract", "photos", "-o", "a.features", "--workers", 0)
-    assert "extractor: rootsift, since no weights of a network have been fetched" in capsys.readouterr().err
-    assert FeatureSet.open("a.features").recipe.extractor == "rootsift"
-
-
-def test_weights_that_were_fetched_are_taken_and_said(
-    world: Path, backbone: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from asmk_engine.networks.cache import weights_folder
-
-    weights_folder().mkdir(parents=True)
-    shutil.copy(backbone, weights_folder() / "squeezenet1_1-b8a52dc0.pth")
-    with pytest.raises(Exception, match="expected b8a52dc0"):
-        run("extract", "photos", "-o", "a.features", "--workers", 0)
-    assert "extractor: how-squeezenet, whose weights have been fetched" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -227,7 +227,7 @@ def test_the_whole_way_on_a_folder_of_ones_own(tmp_path: Path) -> None:
     done = run_demo(tmp_path, "own", "-o", "out", "--queries", "2")
     assert done.returncode == 0, done.stderr
     commands = [line.split()[2] for line in done.stderr.splitlines() if line.startswith("$ asmk-engine ")]
-    assert commands == ["extract", "build-codebook", "index", "query", "query", "evaluate"]
+    assert commands == ["index", "query", "query", "evaluate"]
     assert "$ asmk-engine query out/photos.index --top 5 -- -a.png" in done.stderr
     assert "skipped 'broken.png'" in done.stderr and "out/sheet.png" in done.stderr
     table = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
@@ -255,7 +255,7 @@ def test_a_step_that_fails_ends_the_demo_with_its_message(tmp_path: Path) -> Non
     done = run_demo(tmp_path, "own", "-o", "out")
     assert done.returncode == 1
     assert "photos.features" in done.stderr and "Traceback" not in done.stderr
-    assert done.stderr.rstrip().endswith("The demo ends here: `asmk-engine extract` failed.")
+    assert done.stderr.rstrip().endswith("The demo ends here: `asmk-engine index` failed.")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from torch import nn
 import naive_networks as naive
 from asmk_engine.networks.backbones import build_backbone
 from asmk_engine.networks.folding import folded
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 from tiny_networks import arrays, randomised
 
 

@@ -19,7 +19,8 @@ from asmk_engine.extractors.network import BatchedExtractor
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.images.decoding import View, view_image
 from asmk_engine.networks import checkpoints
-from asmk_engine.networks.backbones import BACKBONES, build_backbone
+from asmk_engine.networks.backbone_names import MOST_SKIP
+from asmk_engine.networks.backbones import build_backbone
 from asmk_engine.networks.global_checkpoints import (
     Completion,
     find_backbone,
@@ -264,7 +265,7 @@ def test_a_complete_network_is_not_completed_otherwise(tmp_path: Path) -> None:
 def test_every_backbone_is_found_by_its_tensors() -> None:
     with torch.device("meta"):
         for name in ("resnet18", "resnet50", "resnet101", "squeezenet1_1", "vgg16", "resnet50v2"):
-            for skip in {0, min(1, BACKBONES[name].most_skip)}:
+            for skip in {0, min(1, MOST_SKIP[name])}:
                 state = build_backbone(name, skip).state_dict()
                 assert find_backbone({**state, "fc.bias": torch.zeros(5)}, 0, "here") == (name, skip)
         whole = build_backbone("resnet18").state_dict()

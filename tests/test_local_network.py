@@ -11,14 +11,8 @@ import torch
 import naive_networks as naive
 from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.networks.global_network import how_descriptor
-from asmk_engine.networks.local import (
-    LocalNetwork,
-    LocalOptions,
-    norm_attention,
-    rescale,
-    smooth,
-    unit_length,
-)
+from asmk_engine.networks.local import LocalNetwork, norm_attention, rescale, smooth, unit_length
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.training.losses import global_vector
 from tiny_networks import arrays, tiny_network, tiny_options
 

@@ -13,7 +13,8 @@ import torch
 import naive_networks as naive
 from asmk_engine.errors import InputError
 from asmk_engine.networks.local import LocalNetwork
-from asmk_engine.networks.multiscale import SCALES, LocalDescriptors, describe, normalise_pixels
+from asmk_engine.networks.locations import SCALES, LocalDescriptors
+from asmk_engine.networks.multiscale import describe, normalise_pixels
 from tiny_networks import picture, tiny_network, tiny_options
 
 Field = Callable[[int, int], torch.Tensor]
@@ -33,8 +34,10 @@ def constructed(
         locations = torch.stack([rows, columns, torch.full_like(rows, height)]).float()
         return locations.expand(len(pixels), 3, height, width), field(height, width).expand(len(pixels), height, width)
 
-    backbone = SimpleNamespace(stride=stride, offset=offset, least_side=least_side, channels=3)
-    options = SimpleNamespace(attention=attention)
+    backbone = SimpleNamespace(
+        stride=stride, offset=offset, least_side=least_side, channels=3, offset_of=lambda side: offset
+    )
+    options = SimpleNamespace(attention=attention, side_multiple=1)
     return SimpleNamespace(maps=maps, backbone=backbone, options=options, reduce=lambda locations: locations)
 
 
@@ -61,9 +64,9 @@ def assert_equal(found: LocalDescriptors, twin: list) -> None:
     assert len(found.scores) == len(twin)
     for number, (location, score, x, y, side) in enumerate(twin):
         np.testing.assert_array_equal(found.descriptors[number], location)
-        assert found.scores[number].item() == pytest.approx(score, rel=1e-6)
+        assert found.scores[number] == pytest.approx(score, rel=1e-6)
         np.testing.assert_allclose(found.positions[number], [x, y], rtol=1e-6, atol=1e-4)
-        assert found.sizes[number].item() == pytest.approx(side, rel=1e-6)
+        assert found.sizes[number] == pytest.approx(side, rel=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------ constructed maps
@@ -200,11 +203,10 @@ def test_half_precision_is_near_and_an_unknown_one_is_refused() -> None:
     with torch.inference_mode():
         exact = describe(network, pixels, (1.0,), 1000)[0]
         rough = describe(network, pixels, (1.0,), 1000, precision="bf16")[0]
-    assert exact.descriptors.dtype == rough.descriptors.dtype == rough.scores.dtype == torch.float32
+    assert exact.descriptors.dtype == rough.descriptors.dtype == rough.scores.dtype == np.float32
 
     def by_place(locations: LocalDescriptors) -> torch.Tensor:
-        order = np.lexsort(locations.positions.numpy().T)
-        return locations.descriptors[torch.from_numpy(order)]
+        return torch.from_numpy(locations.descriptors[np.lexsort(locations.positions.T)])
 
     one, other = by_place(exact), by_place(rough)
     assert not torch.equal(one, other)

@@ -22,7 +22,8 @@ from asmk_engine.features import Features
 from asmk_engine.images.decoding import View
 from asmk_engine.networks.backbones import build_backbone, load_backbone
 from asmk_engine.networks.checkpoints import save_checkpoint
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.networks.multiscale import describe, normalise_pixels
 from asmk_engine.networks.registry import WEIGHTS
 from asmk_engine.recipes import Recipe

@@ -18,7 +18,7 @@ import naive_how
 from asmk_engine.cli.weights import weights
 from asmk_engine.errors import AsmkError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.networks.checkpoints import open_checkpoint
-from asmk_engine.networks.local import LocalOptions
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.networks.official import read_official
 from asmk_engine.storage.user_files import file_sha256
 

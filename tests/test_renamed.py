@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from asmk_engine.cli import commands
 from asmk_engine.cli.common import RenamedOption
 from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.networks.stored_names import from_stored, to_stored
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.arrays import map_arrays

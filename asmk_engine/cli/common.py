@@ -90,11 +90,11 @@ def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], 
 extraction_options = option_group(
     click.option(
         "--extractor",
-        help="Extractor of the features: rootsift, how-r18, how-r50-, how-squeezenet and others for local features; "
-        "gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists all. `index` "
-        "takes several, separated by commas, for an index of several kinds of features. auto: that of the index, "
-        "codebook or feature set if there is one, else a how- network whose weights were fetched, else rootsift.  "
-        "[default: auto]",
+        help="Extractor of the features: how-efficientnet-lite0, rootsift, how-r18, how-r50- and others for local "
+        "features; gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists "
+        "all. `index` takes several, separated by commas, for an index of several kinds of features. auto: that of the "
+        "index, codebook or feature set if there is one, else $ASMK_ENGINE_EXTRACTOR, else how-efficientnet-lite0, or "
+        "rootsift where its network is not installed.  [default: auto]",
     ),
     click.option(
         "--weights",
@@ -116,13 +116,14 @@ extraction_options = option_group(
     click.option(
         "--scales",
         callback=lambda c, p, value: parse_numbers(value),
-        help="Image scales at which a network runs, such as 1.414,1,0.707.  [default: seven scales from 2 to 0.25]",
+        help="Image scales at which a network runs, such as 1.414,1,0.707.  [default: seven scales from 2 "
+        "to 0.25, for how-efficientnet-lite from 1.25 to 0.156]",
     ),
     click.option(
         "--precision",
         type=click.Choice(["fp32", "bf16", "fp16"]),
         help="Precision of a network's convolutions. bf16 is faster on hardware that supports it and changes features "
-        "slightly.  [default: fp32]",
+        "slightly.  [default: bf16 for how-efficientnet-lite, else fp32]",
     ),
     click.option(
         "--dtype",
@@ -146,6 +147,12 @@ extraction_options = option_group(
         "--workers", type=click.IntRange(min=0), help="Number of worker processes.  [default: one per processor]"
     ),
     click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read."),
+    click.option(
+        "--train",
+        is_flag=True,
+        help="Learn the whitening of the network, and for an index the visual words, from these images, instead of "
+        "taking those that come with the package.",
+    ),
 )
 
 
@@ -170,7 +177,7 @@ def extraction_of(options: dict[str, Any]) -> ExtractionOptions:
     """Return the values of `extraction_options` as the pipeline takes them."""
     from asmk_engine.pipeline.extractor_choice import ExtractionOptions
 
-    run = {key: options[key] for key in ("extractor", "weights", "device", "workers", "strict")}
+    run = {key: options[key] for key in ("extractor", "weights", "device", "workers", "strict", "train")}
     return ExtractionOptions(**run, others={key: value for key, value in options.items() if key not in run})
 
 

@@ -41,7 +41,7 @@ def demo(photos: Path | None, output: Path, queries: int, seed: int, quiet: bool
 
     PHOTOS is a folder of your own, which is only read; by default, the photographs that come with scikit-image are
     used. Altered views (warped, cropped, re-lit) of some photographs are added, and a query for the original should
-    find them. Extraction, training, indexing, search and evaluation are run and timed.
+    find them. Indexing, search and evaluation are run and timed; RootSIFT is evaluated beside the default extractor.
 
     \b
     Examples:
@@ -144,30 +144,29 @@ def _own_photos(photos: Path, say: Callable[[str], None]) -> list[ImageFile]:
 
 
 def _search(output: Path, queries: Sequence[QueryViews], steps: _Steps) -> None:
+    """Index, query and evaluate with the default extractor, and evaluate RootSIFT beside it."""
     from asmk_engine.demo import write_ground_truth
-    from asmk_engine.features import FeatureSet
+    from asmk_engine.search.opening import open_index
 
-    root, features, index = output / "photos", output / "photos.features", output / "photos.index"
-    codebook, ground_truth, seen_before = output / "photos.codebook.h5", output / "gnd.json", features.exists()
-    steps.run("extract", root, "-o", features, *(["--prune", "--yes"] if seen_before else []))
-    write_ground_truth(ground_truth, FeatureSet.open(features).names, queries)
-    steps.run("build-codebook", features, "-o", codebook)
-    _forget(index)
-    steps.run("index", features, "--codebook", codebook, "-o", index)
+    index, ground_truth = output / "photos.index", output / "gnd.json"
+    _index(output, "photos", steps)
+    write_ground_truth(ground_truth, open_index(index).names, queries)
     names = [query.name for query in queries]
     few = names[:: -(-len(names) // RANKINGS_PRINTED)]
     steps.run("query", index, "--top", "5", *_as_arguments(few))
     more = ("--top", str(SHEET_COLUMNS), "--format", "jsonl")
     steps.run("query", index, *more, *_as_arguments(names), into=output / "answers.jsonl")
     steps.run("evaluate", index, "--ground-truth", ground_truth)
+    if open_index(index).recipe.extractor != "rootsift":
+        _index(output, "rootsift", steps, "--extractor", "rootsift")
+        steps.run("evaluate", output / "rootsift.index", "--ground-truth", ground_truth)
 
 
-def _forget(index: Path) -> None:
-    """Empty the index folder of an earlier demo, which may have another codebook."""
-    from asmk_engine.storage.folder import Folder
-
-    for name in Folder(index).names():
-        Folder(index).remove(name)
+def _index(output: Path, name: str, steps: _Steps, *options: str) -> None:
+    """Index the photographs; in a folder of an earlier demo, those that are gone are removed."""
+    index = output / f"{name}.index"
+    removal = ("--prune", "--yes") if (index / "manifest.json").exists() else ()
+    steps.run("index", output / "photos", "-o", index, *options, *removal)
 
 
 def _as_arguments(names: Sequence[str]) -> list[str]:

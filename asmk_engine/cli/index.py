@@ -47,7 +47,12 @@ class _IndexCommand(SectionedCommand):
 @click.command(cls=_IndexCommand)
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="FEATURES|IMAGES...")
 @click.option("-o", "--output", type=PATH, required=True, help="Index (a folder) to create or extend.")
-@click.option("--codebook", type=PATH, help="Codebook of a new index.  [default: train one]")
+@click.option(
+    "--codebook",
+    type=PATH,
+    help="Codebook of a new index: a file, or the name of one that comes with the package, such as rootsift.  "
+    "[default: that of how-efficientnet-lite0, else train one]",
+)
 @click.option(
     "--features",
     "features_path",

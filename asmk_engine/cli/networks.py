@@ -24,7 +24,9 @@ DEFAULT = "how-squeezenet"
     help="Extractor that will use the network; determines the backbone. auto: how-squeezenet.  [default: auto]",
 )
 @click.option(
-    "--dim", type=click.IntRange(1, 4096), default=128, show_default=True, help="Dimensions of the descriptors."
+    "--dim",
+    type=click.IntRange(1, 4096),
+    help="Dimensions of the descriptors.  [default: 128]",
 )
 @click.option(
     "--smoothing",
@@ -71,7 +73,7 @@ def whiten(
     weights: Path,
     output: Path,
     extractor: str,
-    dim: int,
+    dim: int | None,
     smoothing: int,
     reduction: str,
     skip: int | None,
@@ -93,7 +95,7 @@ def whiten(
     from asmk_engine.extractors.presets import PRESETS
     from asmk_engine.images.listing import find_images
     from asmk_engine.networks.checkpoints import save_checkpoint
-    from asmk_engine.networks.local import LocalOptions
+    from asmk_engine.networks.local_options import LocalOptions
     from asmk_engine.training.whitening import initial_network
 
     extractor = DEFAULT if extractor == "auto" else extractor
@@ -103,7 +105,8 @@ def whiten(
         raise InputError(f"no backbone is known for extractor {extractor!r}; choose one of {choices}")
     check_network_name(output)
     left_out = preset.skip if skip is None else skip
-    options = LocalOptions(preset.backbone, left_out, smoothing=smoothing, reduction=reduction, dim=dim)
+    chosen = {**preset.network, "smoothing": smoothing, "reduction": reduction}
+    options = LocalOptions(preset.backbone, left_out, **(chosen if dim is None else {**chosen, "dim": dim}))
     console = Console(quiet)
     with console.bar("whiten", "images") as progress:
         network, origin = initial_network(

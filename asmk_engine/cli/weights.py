@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,41 +27,56 @@ def weights() -> None:
 @weights.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the known published weights.
+    """List the known published weights, and the vocabularies of this package.
 
     Shows for each its purpose, and whether it is on this machine.
     """
+    from asmk_engine.codebooks.shipped import vocabularies
     from asmk_engine.networks.cache import weights_folder
     from asmk_engine.networks.registry import WEIGHTS
 
     folder = weights_folder()
     if as_json:
         entries = [_described(entry, folder) for entry in WEIGHTS.values()]
-        click.echo(json.dumps({"kind": "weights", "folder": str(folder), "weights": entries}))
+        cards = [{**asdict(card), "path": str(card.path)} for card in vocabularies().values()]
+        content = {"kind": "weights", "folder": str(folder), "weights": entries, "vocabularies": cards}
+        click.echo(json.dumps(content))
         return
-    width = max(map(len, WEIGHTS))
+    width = max(map(len, [*WEIGHTS, *vocabularies()]))
     for entry in WEIGHTS.values():
         click.echo(f"{entry.name:<{width}}  {_state(entry, folder):<13} {entry.purpose}")
         if entry.obstacle:
             click.echo(f"{'':<{width}}  {'':<13} {entry.obstacle}")
+    for card in vocabularies().values():
+        size = human_bytes(card.path.stat().st_size)
+        click.echo(f"{card.name:<{width}}  {size:<13} vocabulary of {card.words} words: {card.purpose}")
     click.echo(f"Folder: {folder}", err=True)
 
 
+def _place(entry: PublishedWeights, folder: Path) -> Path:
+    """Return where the file is, or would be."""
+    from asmk_engine.networks.cache import find_packaged
+
+    return (find_packaged(entry) if entry.package else None) or folder / entry.file
+
+
 def _state(entry: PublishedWeights, folder: Path) -> str:
-    path = folder / entry.file
+    path = _place(entry, folder)
     if entry.obstacle:
         return "unusable"
-    return human_bytes(path.stat().st_size) if path.is_file() else "not fetched"
+    missing = "not installed" if entry.package else "not fetched"
+    return human_bytes(path.stat().st_size) if path.is_file() else missing
 
 
 def _described(entry: PublishedWeights, folder: Path) -> dict[str, str | None]:
-    path = folder / entry.file
+    path = _place(entry, folder)
     return {
         "name": entry.name,
         "kind": entry.kind,
         "purpose": entry.purpose,
         "licence": entry.licence,
-        "url": entry.url,
+        "url": None if entry.package else entry.url,
+        "package": entry.package or None,
         "file": entry.file,
         "sha256": entry.sha256 or None,
         "obstacle": entry.obstacle or None,
@@ -101,14 +117,16 @@ def fetch(name: str, quiet: bool) -> None:
 @weights.command("path")
 @click.argument("name")
 def path_(name: str) -> None:
-    """Print the path of weights on this machine.
+    """Print the path of weights, or of a vocabulary, on this machine.
 
     NAME is one that `weights list` shows. If the file is missing, the error describes how to get it.
     """
+    from asmk_engine.codebooks.shipped import vocabularies
     from asmk_engine.networks.cache import weights_path
     from asmk_engine.networks.registry import published_weights
 
-    click.echo(weights_path(published_weights(name)))
+    card = vocabularies().get(name)
+    click.echo(card.path if card else weights_path(published_weights(name)))
 
 
 @weights.command()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from asmk_engine.extractors.network import NetworkExtractor
 from asmk_engine.extractors.options import apart, choice, numbers, option, stored_as
-from asmk_engine.networks.multiscale import SCALES
+from asmk_engine.networks.locations import SCALES
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from asmk_engine.networks.checkpoints import open_checkpoint
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.global_network import how_descriptor
 from asmk_engine.networks.local import LocalNetwork
-from asmk_engine.networks.multiscale import SCALES, normalise_pixels
+from asmk_engine.networks.locations import SCALES
+from asmk_engine.networks.multiscale import normalise_pixels
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import nn
 
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.extraction.attempts import Origin, Viewer
@@ -19,13 +17,20 @@ from asmk_engine.features import Features
 from asmk_engine.images.boxes import Box
 from asmk_engine.images.decoding import View
 from asmk_engine.images.listing import PathLike
-from asmk_engine.networks.checkpoints import open_checkpoint
-from asmk_engine.networks.devices import choose_device, use_full_precision
-from asmk_engine.networks.folding import folded
-from asmk_engine.networks.local import LocalNetwork
-from asmk_engine.networks.multiscale import LocalDescriptors, describe, normalise_pixels
+from asmk_engine.networks.checkpoint_files import read_checkpoint
+from asmk_engine.networks.drivers import uses_cpu
+from asmk_engine.networks.local_options import LocalOptions
+from asmk_engine.networks.locations import LocalDescriptors
+from asmk_engine.networks.processor import ProcessorNetwork, runs_on_processor
+from asmk_engine.networks.processor_multiscale import describe_on_processor
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.user_files import file_sha256
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from asmk_engine.networks.local import LocalNetwork
 
 BATCH_PIXELS = 1 << 24
 """Pixels of a batch at scale 1 on a GPU: about twenty images of 1024 × 768, and 3 GB of maps at seven scales."""
@@ -68,7 +73,7 @@ class BatchedExtractor(FolderExtractor, ABC):
         On a CPU batches gain nothing, and single-threaded processes are twice as fast as threads that wait for each
         other after every layer.
         """
-        return 1 if choose_device(self.device).type == "cpu" else WINDOWED
+        return 1 if uses_cpu(self.device) else WINDOWED
 
     def extract(self, image: PathLike | np.ndarray, box: Box | None = None) -> Features:
         """Return the features of an image file or of [H, W, 3] uint8 RGB pixels; see `Extractor.extract`."""
@@ -89,11 +94,14 @@ class BatchedExtractor(FolderExtractor, ABC):
 
     def _describe_batch(self, views: list[View]) -> list[Features]:
         """Return the features of views of one size; if the device runs out of memory, in two halves."""
+        if len(views) == 1:
+            return self._run(views)
+        import torch
+
         try:
             return self._run(views)
         except torch.OutOfMemoryError:
-            if len(views) == 1:
-                raise
+            pass
         torch.cuda.empty_cache()
         half = len(views) // 2
         return [*self._describe_batch(views[:half]), *self._describe_batch(views[half:])]
@@ -134,18 +142,37 @@ class NetworkExtractor(BatchedExtractor):
     @property
     def dim(self) -> int:
         """Number of dimensions of a descriptor."""
-        return self.network.dim
+        return self.network.dim if self.processor is None else self.processor.dim
+
+    @functools.cached_property
+    def options(self) -> LocalOptions:
+        """The options of the network, without its weights."""
+        return LocalOptions.from_json(read_checkpoint(self.weights)[1].get("network", ""), self.weights)
+
+    @functools.cached_property
+    def processor(self) -> ProcessorNetwork | None:
+        """The network as it runs on processors; None where torch runs it: on a GPU, and for other backbones."""
+        if not (uses_cpu(self.device) and runs_on_processor(self.options, self.precision)):
+            return None
+        return ProcessorNetwork.open(self.weights, self.precision)
 
     @functools.cached_property
     def network(self) -> LocalNetwork:
-        """The network on its device; raises as `open_checkpoint`."""
+        """The network of torch on its device; raises as `open_checkpoint`."""
+        import torch
+
+        from asmk_engine.networks.checkpoints import open_checkpoint
+        from asmk_engine.networks.devices import choose_device, use_full_precision
+        from asmk_engine.networks.folding import folded
+
         device = choose_device(self.device)
         use_full_precision(device)
         network = folded(open_checkpoint(self.weights)[0])
         return network.to(device=device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
 
     def _check_kind(self) -> None:
-        found = self.network.options.attention
+        uses_cpu(self.device)  # refuses a device that there is not
+        found = self.options.attention
         if found != self.attention:
             other = {"norm": "how", "learned": "delf"}[found]
             raise MismatchError(
@@ -153,13 +180,23 @@ class NetworkExtractor(BatchedExtractor):
                 f"use --extractor {other}, or other weights"
             )
 
-    @torch.inference_mode()
     def _run(self, views: list[View]) -> list[Features]:
-        device = self.network_device
-        pixels = torch.from_numpy(np.stack([view.pixels for view in views])).to(device, non_blocking=True)
-        normalised = normalise_pixels(pixels, self.network.options)
-        locations = describe(self.network, normalised, self.scales, self.max_features, self.least_score, self.precision)
-        return [_features(found, view, self.dtype) for found, view in zip(locations, views, strict=True)]
+        if (network := self.processor) is not None and self.least_score is None:
+            found = [describe_on_processor(network, view.pixels, self.scales, self.max_features) for view in views]
+        else:
+            found = self._run_by_torch(views)
+        return [_features(one, view, self.dtype) for one, view in zip(found, views, strict=True)]
+
+    def _run_by_torch(self, views: list[View]) -> list[LocalDescriptors]:
+        import torch
+
+        from asmk_engine.networks.multiscale import describe, normalise_pixels
+
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.stack([view.pixels for view in views]))
+            pixels = pixels.to(self.network_device, non_blocking=True)
+            normalised = normalise_pixels(pixels, self.network.options)
+            return describe(self.network, normalised, self.scales, self.max_features, self.least_score, self.precision)
 
     @property
     def least_score(self) -> float | None:
@@ -167,12 +204,8 @@ class NetworkExtractor(BatchedExtractor):
         return None
 
 
-def _features(locations: LocalDescriptors, view: View, dtype: str) -> Features:
-    positions = view.to_original(_array(locations.positions))
-    sizes = _array(locations.sizes)[:, None] * np.float32(view.scale_factor)
+def _features(found: LocalDescriptors, view: View, dtype: str) -> Features:
+    positions = view.to_original(found.positions)
+    sizes = found.sizes[:, None] * np.float32(view.scale_factor)
     keypoints = np.concatenate([positions, sizes], axis=1).astype(np.float32)
-    return Features(_array(locations.descriptors).astype(dtype), keypoints, _array(locations.scores), view.image_size)
-
-
-def _array(tensor: torch.Tensor) -> Any:
-    return tensor.float().cpu().numpy()
+    return Features(found.descriptors.astype(dtype), keypoints, found.scores.astype(np.float32), view.image_size)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from asmk_engine.networks.efficientnet_lite_plan import PIXELS
 
 
 @dataclass(frozen=True)
@@ -13,12 +17,31 @@ class Preset:
     backbone   name of the backbone
     skip       number of last parts of the backbone that are left out
     published  name of weights for it, for `asmk-engine weights fetch`; empty if none are published
+    network    further options of a network that is made from the weights
+    defaults   options of the extractor where the preset differs from it
     """
 
     extractor: str
     backbone: str
     skip: int = 0
     published: str = ""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+LITE_SKIP, LITE_DIM = 1, 128
+LITE_SCALES = (1.25, 0.884, 0.625, 0.442, 0.3125, 0.221, 0.15625)
+"""Seven scales as HOW's, of an image of 1024 pixels as those are of one of 640: the same work, on pixels that exist."""
+DEFAULT = "how-efficientnet-lite0"
+"""The extractor of a new index if none is chosen; its network and vocabulary come with the package."""
+
+
+def _lite(number: int) -> Preset:
+    """Return the preset of an EfficientNet-Lite; its options were chosen on photographs, see docs/halves.md."""
+    name = f"efficientnet_lite{number}"
+    network = {"dim": LITE_DIM, "mean": PIXELS[0], "std": PIXELS[1], "side_multiple": 16}
+    published = name if number < 3 else ""
+    return Preset("how", name, LITE_SKIP, published, network, {"scales": LITE_SCALES, "precision": "bf16"})
 
 
 PRESETS = {
@@ -32,6 +55,7 @@ PRESETS = {
     "how-resnet101": Preset("how", "resnet101", 1, "resnet101"),
     "how-squeezenet": Preset("how", "squeezenet1_1", 0, "squeezenet1_1"),
     "how-resnet50v2": Preset("how", "resnet50v2", 1),
+    **{f"how-efficientnet-lite{number}": _lite(number) for number in range(5)},
     "delf-resnet18": Preset("delf", "resnet18", 0, "resnet18"),
     "delf-resnet50": Preset("delf", "resnet50", 1, "resnet50"),
     "delf-squeezenet": Preset("delf", "squeezenet1_1", 0, "squeezenet1_1"),

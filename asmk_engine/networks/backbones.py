@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
+from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError
 from asmk_engine.networks import resnet_v2, squeezenet
 from asmk_engine.networks.backbone import Backbone
-from asmk_engine.networks.efficientnet_lite import ENDS, SCALING, EfficientNetLite
+from asmk_engine.networks.backbone_names import MOST_SKIP
+from asmk_engine.networks.checkpoint_files import check_finite, check_tensors
+from asmk_engine.networks.efficientnet_lite import EfficientNetLite
+from asmk_engine.networks.efficientnet_lite_plan import SCALING
 from asmk_engine.networks.resnet import DEPTHS, ResNet
 from asmk_engine.networks.resnet_v2 import ResNetV2
 from asmk_engine.networks.squeezenet import SqueezeNet
@@ -34,22 +37,20 @@ CLASSIFIERS = {
 class BackboneKind:
     """A family of backbones.
 
-    make       builds a backbone from its name and `skip`
-    most_skip  largest number of trailing parts that can be dropped
-    onnx       tensor names of its published ONNX file: their prefix, and a function of `skip`; None without such a file
+    make  builds a backbone from its name and `skip`
+    onnx  tensor names of its published ONNX file: their prefix, and a function of `skip`; None without such a file
     """
 
     make: Callable[[str, int], Backbone]
-    most_skip: int
     onnx: tuple[str, Callable[[int], dict[str, str]]] | None = None
 
 
 BACKBONES: dict[str, BackboneKind] = {
-    **{name: BackboneKind(ResNet, 3) for name in DEPTHS},
-    "squeezenet1_1": BackboneKind(SqueezeNet, 10, ("squeezenet0_", squeezenet.onnx_names)),
-    "vgg16": BackboneKind(Vgg16, 0),
-    "resnet50v2": BackboneKind(ResNetV2, 3, ("resnetv24_", resnet_v2.onnx_names)),
-    **{name: BackboneKind(EfficientNetLite, len(ENDS) - 1) for name in SCALING},
+    **{name: BackboneKind(ResNet) for name in DEPTHS},
+    "squeezenet1_1": BackboneKind(SqueezeNet, ("squeezenet0_", squeezenet.onnx_names)),
+    "vgg16": BackboneKind(Vgg16),
+    "resnet50v2": BackboneKind(ResNetV2, ("resnetv24_", resnet_v2.onnx_names)),
+    **{name: BackboneKind(EfficientNetLite) for name in SCALING},
 }
 
 
@@ -60,8 +61,8 @@ def build_backbone(name: str, skip: int = 0) -> Backbone:
     """
     if name not in BACKBONES:
         raise InputError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
-    if not 0 <= skip <= BACKBONES[name].most_skip:
-        raise InputError(f"skip is {skip}; expected 0 to {BACKBONES[name].most_skip} for {name}")
+    if not 0 <= skip <= MOST_SKIP[name]:
+        raise InputError(f"skip is {skip}; expected 0 to {MOST_SKIP[name]} for {name}")
     return BACKBONES[name].make(name, skip)
 
 
@@ -73,17 +74,9 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: 
     """
     wanted = {key: value for key, value in module.state_dict().items() if not _is_counter(key)}
     given = {key: value for key, value in tensors.items() if not _is_counter(key)}
-    faults = [f"missing {key}" for key in wanted.keys() - given.keys()]
-    faults += [f"surplus {key}" for key in given.keys() - wanted.keys()]
-    for key in wanted.keys() & given.keys():
-        if wanted[key].shape != given[key].shape:
-            faults.append(f"{key} is {list(given[key].shape)}, expected {list(wanted[key].shape)}")
-    if faults:
-        cure = cure or "give the weights of this network"
-        raise MismatchError(f"{where}: {len(faults)} tensors do not fit: {'; '.join(sorted(faults))}; {cure}")
-    for key, value in given.items():
-        if not torch.isfinite(value.float()).all():
-            raise InputError(f"{where}: {key} contains NaN or infinity; get the file again")
+    needed, found = ({key: tuple(value.shape) for key, value in one.items()} for one in (wanted, given))
+    check_tensors(needed, found, where, cure or "give the weights of this network")
+    check_finite({key: value.float().numpy() for key, value in given.items()}, where)
     module.load_state_dict(given, strict=False)
 
 

@@ -8,6 +8,7 @@ Each time a file is used, it is compared with its record; an altered file is ref
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -55,6 +56,8 @@ def fetch_weights(entry: PublishedWeights, *, progress: Progress | None = None) 
     published one, and NotFoundError or StorageError if the download fails; see `downloads.download`.
     """
     _check_usable(entry)
+    if entry.package:
+        return packaged_file(entry)
     folder = Folder(weights_folder())
     folder.make()
     with WriterLock(folder.path):
@@ -72,6 +75,8 @@ def weights_path(entry: PublishedWeights) -> Path:
     `fetch_weights` does.
     """
     _check_usable(entry)
+    if entry.package:
+        return packaged_file(entry)
     folder = Folder(weights_folder())
     place = folder.path / entry.file
     if not place.exists():
@@ -80,6 +85,32 @@ def weights_path(entry: PublishedWeights) -> Path:
             f"{entry.name}`, or {by_hand(entry.url, place)}"
         )
     return _checked(folder, entry)
+
+
+def packaged_file(entry: PublishedWeights) -> Path:
+    """Return the file of weights that a package contains, compared with its sha256; the package is not imported.
+
+    Raises NotFoundError, which says how to install it, and DamagedError for another file.
+    """
+    place = find_packaged(entry)
+    if place is None or not place.is_file():
+        found = "is not installed" if place is None else f"does not contain {place}; another version was expected"
+        raise NotFoundError(f"the weights {entry.name!r} are in a package that {found}: {entry.source}")
+    if (digest := file_sha256(place)) != entry.sha256:
+        raise DamagedError(
+            f"{place}: its sha256 begins with {digest[:8]}, expected {entry.sha256[:8]}; {entry.source} "
+            "--force-reinstall"
+        )
+    return place
+
+
+def find_packaged(entry: PublishedWeights) -> Path | None:
+    """Return where the file of a package is, None if the package is not installed."""
+    module, _, within = entry.url.partition("/")
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / within
 
 
 def _check_usable(entry: PublishedWeights) -> None:

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from asmk_engine.errors import DamagedError, FormatError
+from asmk_engine.errors import DamagedError
 from asmk_engine.networks.backbones import load_tensors
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.checkpoint_files import KIND, read_checkpoint
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.networks.stored_names import from_stored, to_stored
-from asmk_engine.networks.tensor_files import kind_of_network, read_safetensors
+from asmk_engine.networks.tensor_files import kind_of_network
 from asmk_engine.storage.arrays import write_arrays
 from asmk_engine.storage.folder import Folder
 from asmk_engine.storage.user_files import file_sha256
-
-KIND = "asmk-engine network"
 
 
 def save_checkpoint(path: Path | str, network: LocalNetwork, origin: dict[str, Any]) -> str:
@@ -55,14 +55,10 @@ def open_checkpoint(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
     its tensors do not fit its options.
     """
     path = Path(path)
-    tensors, metadata = read_safetensors(path)
-    if metadata.get("kind") != KIND:
-        raise FormatError(
-            f"{path}: not a network of asmk-engine; make one from ImageNet weights with `asmk-engine whiten`, or from "
-            "a published checkpoint with `asmk-engine weights convert`"
-        )
+    arrays, metadata = read_checkpoint(path)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     network = LocalNetwork(LocalOptions.from_json(metadata.get("network", ""), path))
-    load_tensors(network, from_stored(tensors), path, "the file was altered: get it again")
+    load_tensors(network, tensors, path, "the file was altered: get it again")
     return network.eval(), read_origin(metadata, path)
 
 

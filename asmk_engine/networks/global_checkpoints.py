@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError
-from asmk_engine.networks import checkpoints
+from asmk_engine.networks import checkpoint_files, checkpoints
+from asmk_engine.networks.backbone_names import MOST_SKIP
 from asmk_engine.networks.backbones import (
     BACKBONES,
     CLASSIFIERS,
@@ -89,7 +90,7 @@ def open_global_network(path: Path | str, completion: Completion) -> tuple[Globa
     kind = kind_of_network(path)
     if kind == KIND:
         return _complete(open_global_checkpoint(path)[0], completion, path), True
-    if kind == checkpoints.KIND:
+    if kind == checkpoint_files.KIND:
         return _from_local(checkpoints.open_checkpoint(path)[0], completion, path), False
     if path.suffix in (".npz", SUFFIX):
         return _from_backbone(read_tensors(path), completion, path), False
@@ -146,7 +147,7 @@ def find_backbone(tensors: Tensors, least_skip: int, where: object) -> tuple[str
     """
     published = [name for name in BACKBONES if _is_onnx(tensors, name)]
     for name in published or (name for name in BACKBONES if _may_be_of(tensors, name)):
-        for skip in range(least_skip, BACKBONES[name].most_skip + 1):
+        for skip in range(least_skip, MOST_SKIP[name] + 1):
             if _fits(tensors, name, skip):
                 return name, skip
     raise MismatchError(

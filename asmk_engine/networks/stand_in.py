@@ -10,7 +10,8 @@ from torch import nn
 from asmk_engine.networks.checkpoints import save_checkpoint
 from asmk_engine.networks.global_checkpoints import save_global_checkpoint
 from asmk_engine.networks.global_network import POOLINGS, GlobalNetwork, GlobalOptions
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 
 BACKBONE, SKIP = "squeezenet1_1", 8
 DIM = 32

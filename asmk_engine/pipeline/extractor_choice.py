@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from asmk_engine.errors import InputError, NotFoundError
-from asmk_engine.escape import list_first
 from asmk_engine.extractors import Extractor, extractor_from_recipe, load_extractor, network_file
-from asmk_engine.extractors.presets import PRESETS, Preset
+from asmk_engine.extractors.presets import DEFAULT, PRESETS, Preset
 from asmk_engine.features import FeatureSet
 from asmk_engine.features.network_place import network_beside
 from asmk_engine.images.listing import ImageFile
@@ -18,9 +18,8 @@ from asmk_engine.iteration import Display
 from asmk_engine.recipes import GLOBAL_EXTRACTORS, Recipe
 
 AUTO = "auto"
-FETCHED = ("how-r18", "how-squeezenet", "how-resnet18")
-"""The extractors that are tried, in this order, if none is given; the first whose weights have been fetched is used."""
-FETCHED_GPU = ("how-r50-", "how-resnet50", *FETCHED)
+VARIABLE = "ASMK_ENGINE_EXTRACTOR"
+"""The environment variable with the extractor that is used if none is given and none follows from what exists."""
 NETWORKS = ("how", "delf")
 
 
@@ -33,6 +32,7 @@ class ExtractionOptions:
     device     device that runs the network; None is `auto`
     workers    worker processes; None is one per processor
     strict     stop at the first image that cannot be read
+    train      learn the whitening of a network from the images, even if one comes with the package
     others     further options of the extractor by name; values that are None are left out
     """
 
@@ -41,6 +41,7 @@ class ExtractionOptions:
     device: str | None = None
     workers: int | None = None
     strict: bool = False
+    train: bool = False
     others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -66,8 +67,8 @@ def choose_extractor(
     """Return the extractor that the options ask for; its network is created if needed.
 
     If no extractor and none of its options is given, it is that of the recipe. Else, if no extractor is given, it is
-    that of the network in `weights`; without weights the first of FETCHED (FETCHED_GPU with `device` cuda) whose
-    published weights are in the cache, or RootSIFT if there are none, and the display is told which, and why.
+    that of the network in `weights`; without weights that of VARIABLE, else the default one, whose network comes with
+    a package, or RootSIFT if that is not installed, and the display is told which, and why.
 
     images           images on which a network without whitening is whitened
     output           the feature set, next to which the network is kept
@@ -76,14 +77,15 @@ def choose_extractor(
     name, weights, device, named = options.name, options.weights, options.device, options.given
     if recipe and not name and not named:
         return extractor_from_recipe(recipe, weights or network, device or "auto")
-    name = name or (_of_checkpoint(weights) if weights else _fetched(device, display))
+    name = name or (_of_checkpoint(weights) if weights else _by_default(display))
     if (PRESETS[name].extractor if name in PRESETS else name) in GLOBAL_EXTRACTORS:
         return _global_extractor(name, PRESETS.get(name), weights, output, device, named)
     if name not in PRESETS:
         beside = _copied(weights, output) if weights and name in NETWORKS else weights
         apart = {"weights": beside and str(beside), "device": device}
         return load_extractor(name, **named, **{key: value for key, value in apart.items() if value})
-    place = _network(name, weights, images, output, display, named.get("max_side", 1024), device)
+    named = {**PRESETS[name].defaults, **named}
+    place = _network(name, images, output, options, display, named.get("max_side", 1024))
     return load_extractor(name, weights=str(place), device=device or "auto", **named)
 
 
@@ -131,47 +133,49 @@ def _of_checkpoint(weights: Path) -> str:
     return {"norm": "how", "learned": "delf"}[open_checkpoint(weights)[0].options.attention]
 
 
-def _fetched(device: str | None, display: Display) -> str:
-    """Return the extractor whose weights are on this machine, else RootSIFT, which needs none; report which and why."""
-    from asmk_engine.networks.cache import weights_folder
-    from asmk_engine.networks.registry import WEIGHTS
+def _by_default(display: Display) -> str:
+    """Return the extractor that is used if none is given; report which and why."""
+    from asmk_engine.networks.cache import find_packaged
+    from asmk_engine.networks.registry import published_weights
 
-    wanted = FETCHED_GPU if (device or "").startswith("cuda") else FETCHED
-    files = {name: weights_folder() / WEIGHTS[PRESETS[name].published].file for name in wanted}
-    for name, file in files.items():
-        if file.is_file():
-            display.say(f"extractor: {name}, whose weights have been fetched ({file}); --extractor selects another")
-            return name
-    missing = list_first([file.name for file in files.values()], len(files))
+    if chosen := os.environ.get(VARIABLE):
+        display.say(f"extractor: {chosen}, from {VARIABLE}; --extractor selects another")
+        return chosen
+    weights = published_weights(PRESETS[DEFAULT].published)
+    if find_packaged(weights) is not None:
+        display.say(f"extractor: {DEFAULT}, the default; --extractor selects another, such as rootsift")
+        return DEFAULT
     display.say(
-        f"extractor: rootsift, since no weights of a network have been fetched (none of {missing} in "
-        f"{weights_folder()}); `asmk-engine weights fetch how-r18` downloads some, which give higher accuracy"
+        f"extractor: rootsift, since the network of {DEFAULT}, the default, is not installed; `{weights.source}` "
+        "installs it, which gives higher accuracy"
     )
     return "rootsift"
 
 
 def _network(
     name: str,
-    weights: Path | None,
     images: Sequence[ImageFile],
     output: Path,
+    options: ExtractionOptions,
     display: Display,
     max_side: int,
-    device: str | None,
 ) -> Path:
-    """Create the network file of a preset next to the features, from the given or the fetched weights."""
+    """Create the network file of a preset next to the features: the shipped one, or from given or published weights."""
+    from asmk_engine.networks.shipped import whitening_file, write_shipped_network
     from asmk_engine.training.initial import complete_network
 
-    preset = PRESETS[name]
+    preset, place = PRESETS[name], network_beside(output)
+    if options.weights is None and not options.train and whitening_file(name):
+        return write_shipped_network(name, _published(name, preset), place)
     with display.bar("whiten", "images") as progress:
         return complete_network(
             name,
             preset,
-            weights or _published(name, preset),
+            options.weights or _published(name, preset),
             lambda: images,
-            network_beside(output),
+            place,
             max_side=max_side,
-            device=device or "auto",
+            device=options.device or "auto",
             progress=progress,
         )
 

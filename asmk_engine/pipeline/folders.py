@@ -22,20 +22,20 @@ from asmk_engine.pipeline.preparation import AnyIndex, sets_among
 from asmk_engine.pipeline.wording import plural
 
 NAMED = 3
+Numbers = Sequence[float] | None
 
 
 def index_folder(
-    images: PathLike | FeatureSet | Iterable[PathLike | FeatureSet], index: PathLike, *,
-    extractor: str = AUTO, weights: PathLike | None = None, max_features: int | None = None,
-    max_side: int | None = None, scales: Sequence[float] | None = None, device: str | None = None,
-    workers: int | None = None, strict: bool = False, words: int | str = "auto", seed: int = 0, rounds: int = 10,
-    whitening: str = "auto", backend: str = "auto", assignment: str = "auto",
-    codebook: Codebook | PathLike | None = None, features: PathLike | None = None, prefix: str = "",
-    all_files: bool = False, update: bool = False, replace: bool = False, prune: bool = False, yes: bool = False,
-    memory: int | str | None = None, pca: int | None = None, whiten: bool = False, pq: int | None = None,
-    half: bool = False, train_on: PathLike | FeatureSet | None = None, concatenate: bool = False,
-    part_weights: Sequence[float] | None = None, kind_weights: Sequence[float] | None = None,
-    progress: StageProgress | bool | None = None, **options: Any,
+    images: PathLike | FeatureSet | Iterable[PathLike | FeatureSet], index: PathLike, *, extractor: str = AUTO,
+    weights: PathLike | None = None, max_features: int | None = None, max_side: int | None = None,
+    scales: Numbers = None, device: str | None = None, workers: int | None = None, strict: bool = False,
+    train: bool = False, words: int | str = "auto", seed: int = 0, rounds: int = 10, whitening: str = "auto",
+    backend: str = "auto", assignment: str = "auto", codebook: Codebook | PathLike | None = None,
+    features: PathLike | None = None, prefix: str = "", all_files: bool = False, update: bool = False,
+    replace: bool = False, prune: bool = False, yes: bool = False, memory: int | str | None = None,
+    pca: int | None = None, whiten: bool = False, pq: int | None = None, half: bool = False,
+    train_on: PathLike | FeatureSet | None = None, concatenate: bool = False, part_weights: Numbers = None,
+    kind_weights: Numbers = None, progress: StageProgress | bool | None = None, **options: Any,
 ) -> AnyIndex:  # fmt: skip
     """Create an index of photographs or add to one: extract, whiten, train a codebook, index, carry the network.
 
@@ -49,14 +49,16 @@ def index_folder(
         Folder of the index.
     extractor : str, default "auto"
         Such as ``"how-r18"``, or ``"gem-resnet50"`` for one global descriptor per image. ``"auto"`` is that of the
-        index or codebook if there is one, else a HOW network whose weights were fetched, else RootSIFT. Several,
-        separated by commas, make an index of several kinds of features, which `FusedSearcher` searches.
+        index or codebook if there is one, else ``"how-efficientnet-lite0"``, or RootSIFT if its network is not
+        installed. Several, separated by commas, make an index of several kinds of features, for `FusedSearcher`.
     weights, max_features, max_side, scales, device, workers, strict, **options
         Weights (a file), options and device of the extractor; worker processes; whether to stop at an unreadable image.
+    train : bool, default False
+        Learn the whitening of the network and the codebook from these images, even if both come with the package.
     words, seed, rounds, whitening, backend, assignment
         Training of the codebook of a new index; see `Codebook.train`.
     codebook : Codebook or path-like, optional
-        Codebook of a new index, instead of a trained one.
+        Codebook of a new index, or the name of one that comes with the package, instead of a trained one.
     features : path-like, optional
         Where the features of images are kept; by default ``photos.features`` next to ``photos.index``.
     prefix, all_files, update, replace, prune, yes
@@ -83,13 +85,12 @@ def index_folder(
         or their files were replaced, and for locked folders. ``--update`` in messages is ``update=True``.
     """
     training = CodebookOptions(words, seed, rounds, whitening, backend, assignment)
-    parts = None if part_weights is None else tuple(part_weights)
-    smaller = GlobalIndexOptions(pca, whiten, pq, half, train_on, concatenate, parts)
-    extraction = _extraction(extractor, weights, max_features, max_side, scales, device, workers, strict, options)
-    inputs = _checked([images] if isinstance(images, PathLike | FeatureSet) else images, extraction, training, smaller)
+    smaller = GlobalIndexOptions(pca, whiten, pq, half, train_on, concatenate, _tuple(part_weights))
+    how = _extraction(extractor, weights, max_features, max_side, scales, device, workers, strict, train, options)
+    inputs = _checked([images] if isinstance(images, PathLike | FeatureSet) else images, how, training, smaller)
     report = index_images(
         inputs, index, intake=IntakeOptions(prefix, all_files, existing(update, replace), prune, yes),
-        extraction=extraction, training=None if training == CodebookOptions() else training, smaller=smaller,
+        extraction=how, training=None if training == CodebookOptions() else training, smaller=smaller,
         codebook=codebook, features=features, memory=memory, kind_weights=kind_weights, display=display_of(progress),
     )  # fmt: skip
     _tell(report, index, progress)
@@ -100,8 +101,9 @@ def extract_folder(
     images: PathLike | Iterable[PathLike], features: PathLike, *,
     extractor: str = AUTO, weights: PathLike | None = None, max_features: int | None = None,
     max_side: int | None = None, scales: Sequence[float] | None = None, device: str | None = None,
-    workers: int | None = None, strict: bool = False, prefix: str = "", all_files: bool = False, update: bool = False,
-    prune: bool = False, yes: bool = False, progress: StageProgress | bool | None = None, **options: Any,
+    workers: int | None = None, strict: bool = False, train: bool = False, prefix: str = "", all_files: bool = False,
+    update: bool = False, prune: bool = False, yes: bool = False, progress: StageProgress | bool | None = None,
+    **options: Any,
 ) -> FeatureSet:  # fmt: skip
     """Extract the features of photographs into a feature set.
 
@@ -116,7 +118,9 @@ def extract_folder(
         Folder of the feature set, which is created or extended.
     extractor : str, default "auto"
         ``"auto"`` is that of the feature set if there is one, else as for `index_folder`.
-    weights, max_features, max_side, scales, device, workers, strict, prefix, all_files, prune, yes, progress, **options
+    weights, max_features, max_side, scales, device, workers, strict, train
+        As for `index_folder`.
+    prefix, all_files, prune, yes, progress, **options
         As for `index_folder`.
     update : bool, default False
         Replace images by images of the same name from another folder.
@@ -139,7 +143,9 @@ def extract_folder(
     >>> import asmk_engine
     >>> features = asmk_engine.extract_folder("photos/", "photos.features", max_features=2000)  # doctest: +SKIP
     """
-    extraction = _extraction(extractor, weights, max_features, max_side, scales, device, workers, strict, options)
+    extraction = _extraction(
+        extractor, weights, max_features, max_side, scales, device, workers, strict, train, options
+    )
     intake = IntakeOptions(prefix, all_files, existing(update), prune, yes)
     report = extract_features(images, features, intake=intake, extraction=extraction, display=display_of(progress))
     _tell(report, features, progress)
@@ -155,11 +161,17 @@ def _extraction(
     device: str | None,
     workers: int | None,
     strict: bool,
+    train: bool,
     options: dict[str, Any],
 ) -> ExtractionOptions:
-    numbers = None if scales is None else tuple(scales)
-    others = {"max_features": max_features, "max_side": max_side, "scales": numbers, **options}
-    return ExtractionOptions(extractor, None if weights is None else Path(weights), device, workers, strict, others)
+    others = {"max_features": max_features, "max_side": max_side, "scales": _tuple(scales), **options}
+    return ExtractionOptions(
+        extractor, None if weights is None else Path(weights), device, workers, strict, train, others
+    )
+
+
+def _tuple(numbers: Numbers) -> tuple[float, ...] | None:
+    return None if numbers is None else tuple(numbers)
 
 
 def _checked(

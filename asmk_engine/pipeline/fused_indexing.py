@@ -22,7 +22,7 @@ from asmk_engine.images.listing import ImageList, find_images
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.inverted.batch import CODEBOOK_COPIES, postings_within
 from asmk_engine.inverted.index import SEGMENT_POSTINGS
-from asmk_engine.pipeline.codebook_training import CodebookOptions, train_codebook
+from asmk_engine.pipeline.codebook_training import CodebookOptions, shipped_codebook, train_codebook
 from asmk_engine.pipeline.extraction import IntakeOptions, run_extraction
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions, network_of
 from asmk_engine.pipeline.global_indexing import GlobalIndexOptions, make_codec, segment_bytes
@@ -38,7 +38,10 @@ _COMPLETED = ("skip", "exponent")
 
 @dataclass(frozen=True)
 class FusedJob:
-    """What is asked of `index_fused`; fields as the arguments of `index_images`."""
+    """What is asked of `index_fused`; fields as the arguments of `index_images`.
+
+    trains  whether codebooks are to be trained, even where words come with the package
+    """
 
     output: Path
     intake: IntakeOptions
@@ -50,6 +53,7 @@ class FusedJob:
     features: Path | None
     room: int | None
     reporter: Reporter
+    trains: bool
 
 
 @dataclass
@@ -233,8 +237,9 @@ def _encoder(features: FeatureSet, job: FusedJob) -> Codebook | Codec:
         return make_codec(features, job.smaller, job.training.seed, job.reporter.display)
     if job.codebook is not None and job.codebook.recipe == features.recipe:
         return job.codebook
-    job.reporter.say(f"codebook of {features.path.name}:")
-    return train_codebook(features, job.training, job.reporter.display)
+    display = job.reporter.display
+    display.say(f"codebook of {features.path.name}:")
+    return shipped_codebook(features, display, trains=job.trains) or train_codebook(features, job.training, display)
 
 
 def _added(target: FusedIndex, sets: dict[str, FeatureSet], removed: Sequence[str], job: FusedJob) -> AddSummary:

@@ -20,7 +20,7 @@ from asmk_engine.indexes.manifest import FUSED_KIND, NAMES, read_manifest
 from asmk_engine.inverted.batch import postings_within
 from asmk_engine.inverted.index import SEGMENT_POSTINGS, Index, check_fits
 from asmk_engine.iteration import Display, Silent
-from asmk_engine.pipeline.codebook_training import CodebookOptions, train_codebook
+from asmk_engine.pipeline.codebook_training import CodebookOptions, opened_codebook, shipped_codebook, train_codebook
 from asmk_engine.pipeline.extraction import IntakeOptions
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions, network_of
 from asmk_engine.pipeline.failures import Failures
@@ -77,6 +77,7 @@ class _Job:
     codebook: Codebook | PathLike | None
     room: int | None
     reporter: Reporter
+    trains: bool
     kind_weights: Sequence[float] | None = None
 
 
@@ -110,7 +111,8 @@ def index_images(
         How images are described; by default as those of the index or the codebook. Several extractors, separated by
         commas, make an index of several kinds of features.
     training : CodebookOptions, optional
-        How a codebook is trained; a remark says so if there is one already.
+        How a codebook is trained, instead of taking the words that come with the package for the default extractor;
+        a remark says so if there is a codebook already.
     smaller : GlobalIndexOptions, optional
         How global descriptors are stored in a new index.
     codebook : Codebook or path-like, optional
@@ -140,7 +142,8 @@ def index_images(
     room = parse_size(memory) if isinstance(memory, str) else memory
     job = _Job(
         Path(index), intake or IntakeOptions(), extraction or ExtractionOptions(), training or CodebookOptions(),
-        smaller or GlobalIndexOptions(), codebook, room, Reporter(display or Silent()), kind_weights,
+        smaller or GlobalIndexOptions(), codebook, room, Reporter(display or Silent()),
+        training is not None or (extraction is not None and extraction.train), kind_weights,
     )  # fmt: skip
     inputs: Inputs = [images] if isinstance(images, PathLike | FeatureSet) else list(images)
     kept = None if features is None else Path(features)
@@ -185,10 +188,10 @@ def _index_several(
     elif is_trained or job.codebook is not None:
         job.reporter.remark("the codebooks exist already: --codebook and the training options are ignored")
     given = job.codebook
-    book = given if given is None or isinstance(given, Codebook) else Codebook.open(given)
+    book = given if given is None or isinstance(given, Codebook) else opened_codebook(given)
     done = index_fused(inputs, target, FusedJob(
         job.output, job.intake, job.extraction, job.training, job.smaller, book, job.kind_weights, features, job.room,
-        job.reporter,
+        job.reporter, job.trains,
     ))  # fmt: skip
     reporter = job.reporter
     reporter.report_found(done.extraction.found)
@@ -229,7 +232,9 @@ def _add_local(
 ) -> tuple[Index, AddSummary]:
     """Add local features to the index, which is created, with its codebook, if missing, and report the counts."""
     job.smaller.refuse(features)
-    book = book or train_codebook(features, job.training, job.reporter.display)
+    display = job.reporter.display
+    book = book or shipped_codebook(features, display, trains=job.trains)
+    book = book or train_codebook(features, job.training, display)
     if target is None:
         check_fits(features, book, job.output)
         target = Index.create(job.output, book, network_of(features, job.extraction.weights, job.reporter.remark))
@@ -264,7 +269,7 @@ def _segment_postings(memory: int | None, book: Codebook) -> int:
 
 def _existing(output: Path, codebook: Codebook | PathLike | None) -> tuple[Index | GlobalIndex | None, Codebook | None]:
     """Return the index at `output`, if there is one, and the codebook, if it is known; checked before any work."""
-    given = codebook if codebook is None or isinstance(codebook, Codebook) else Codebook.open(codebook)
+    given = codebook if codebook is None or isinstance(codebook, Codebook) else opened_codebook(codebook)
     if not any((output / name).exists() for name in NAMES):
         check_vacant(Folder(output))
         return None, given

@@ -16,7 +16,8 @@ from asmk_engine.errors import InputError
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Progress
 from asmk_engine.networks.checkpoints import open_checkpoint, save_checkpoint
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training.classification import random_network
 from asmk_engine.training.whitening import initial_network

@@ -21,7 +21,8 @@ from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Display
 from asmk_engine.networks.backbones import load_backbone
 from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint
-from asmk_engine.networks.local import LocalNetwork, LocalOptions
+from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training.augmented_pairs import random_view
 from asmk_engine.training.contrastive import freeze

@@ -19,7 +19,7 @@ from asmk_engine.iteration import Progress
 from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint, save_checkpoint
 from asmk_engine.networks.global_checkpoints import KIND as GLOBAL_KIND
 from asmk_engine.networks.global_checkpoints import Completion, open_global_network, save_global_checkpoint
-from asmk_engine.networks.local import HOW, LocalOptions
+from asmk_engine.networks.local_options import HOW, LocalOptions
 from asmk_engine.networks.official import read_official
 from asmk_engine.networks.tensor_files import kind_of_network
 from asmk_engine.storage.user_files import file_sha256
@@ -62,7 +62,7 @@ def complete_network(
             "`asmk-engine train-delf`, or use a how- extractor"
         )
     if not _is_made_of(place, weights, preset, max_side):
-        options = LocalOptions(preset.backbone, preset.skip, **HOW)
+        options = LocalOptions(preset.backbone, preset.skip, **{**HOW, **preset.network})
         network, origin = initial_network(
             options,
             weights,
