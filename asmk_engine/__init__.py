@@ -45,6 +45,8 @@ __all__ = [
     "FeatureSet",
     "FeatureSource",
     "Features",
+    "FusedIndex",
+    "FusedSearcher",
     "GlobalIndex",
     "GlobalSearcher",
     "Hit",
@@ -68,6 +70,8 @@ _homes = {
     "FeatureSet": "asmk_engine.features",
     "FeatureSource": "asmk_engine.features",
     "Features": "asmk_engine.features",
+    "FusedIndex": "asmk_engine.fused.index",
+    "FusedSearcher": "asmk_engine.fused.search",
     "GlobalIndex": "asmk_engine.flat.index",
     "GlobalSearcher": "asmk_engine.flat.search",
     "Hit": "asmk_engine.indexes.answers",
@@ -92,6 +96,8 @@ if TYPE_CHECKING:
     from asmk_engine.features import Features, FeatureSet, FeatureSource
     from asmk_engine.flat.index import GlobalIndex
     from asmk_engine.flat.search import GlobalSearcher
+    from asmk_engine.fused.index import FusedIndex
+    from asmk_engine.fused.search import FusedSearcher
     from asmk_engine.indexes.answers import Hit
     from asmk_engine.inverted.index import Index
     from asmk_engine.inverted.pairwise import scores, similarity

@@ -19,6 +19,8 @@ PUBLIC = [
     "FeatureSet",
     "FeatureSource",
     "Features",
+    "FusedIndex",
+    "FusedSearcher",
     "GlobalIndex",
     "GlobalSearcher",
     "Hit",

@@ -69,7 +69,8 @@ def repair(index_path: Path, yes: bool, as_json: bool) -> None:
     """Remove the damaged parts of INDEX and keep a copy of them.
 
     A damaged segment is removed with its images, damaged deletions are dropped, and a damaged copy of the manifest is
-    rewritten from the other copy. Removed files are moved to a folder dropped-N inside INDEX. Index the photographs
+    rewritten from the other copy. Of an index of several kinds of features, a damaged file of one kind is removed, and
+    the images keep the others. Removed files are moved to a folder dropped-N inside INDEX. Index the photographs
     again afterwards: only the lost ones are added.
 
     \b
@@ -93,6 +94,7 @@ def _repair_lines(done: Repair) -> Iterator[str]:
     if done.lost:
         yield f"{plural(done.lost, 'image')} lost; names that can still be read: {len(done.lost_names)}"
     yield from (f"lost: {escape_name(name)}" for name in done.lost_names)
+    yield from (f"{plural(count, 'image')} kept without {kind}" for kind, count in done.without.items())
     if done.returned:
         yield f"{plural(done.returned, 'deleted image')} back, since the record of the deletion is lost"
     yield f"{done.path}: repaired, commit {done.commit}" if done.done else "nothing was changed; add --yes to repair"

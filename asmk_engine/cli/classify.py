@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -27,15 +27,15 @@ from asmk_engine.cli.searching import (
     answer,
     check_options,
     expansion_options,
+    kind_weights_option,
     searcher_of,
     tell_ambiguous,
 )
 
 if TYPE_CHECKING:
-    from asmk_engine.cli.searching import AnySearcher
+    from asmk_engine.cli.searching import AnySearcher, AnySource
     from asmk_engine.evaluation.classifiers import Classifier, Labels
     from asmk_engine.evaluation.model import Prediction
-    from asmk_engine.search.query_features import QuerySource
 
 FORMATS = ("table", "jsonl", "gldv2")
 METHODS = ("cls1", "cls2", "cls3")
@@ -70,6 +70,7 @@ BATCH_SIZE = 8  # queries that are searched together, as in `query`
 )
 @match_options
 @expansion_options
+@kind_weights_option
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Output format.")
 @click.option("--features", "features_path", type=PATH, help="Feature set with the features of named queries.")
 @images_option
@@ -107,7 +108,7 @@ def classify(
     from asmk_engine.evaluation.classifiers import CLASSIFIERS, check_weights, resolve_labels
     from asmk_engine.evaluation.landmarks import read_labels
     from asmk_engine.search.opening import open_index
-    from asmk_engine.search.query_features import QuerySource
+    from asmk_engine.search.query_features import query_source
 
     given = [*queries, *(read_name_list(list_path) if list_path else [])]
     if every == bool(given):
@@ -116,7 +117,7 @@ def classify(
     index, options, console = open_index(index_path), SearchOptions(**search), Console(quiet)
     labels = resolve_labels(read_labels(labels_path), index.names, allow_missing=allow_missing)
     check_weights(labels, classifier)
-    source = QuerySource(index, features=features_path, images_roots=images_roots)
+    source = query_source(index, features=features_path, images_roots=images_roots)
     searcher = searcher_of(index, options)
     check_options(index, searcher, options, console)
     names = index.names if every else given
@@ -132,7 +133,7 @@ def classify(
 
 
 def _predictions(
-    source: QuerySource,
+    source: AnySource,
     searcher: AnySearcher,
     labels: Labels,
     classifier: Classifier,
@@ -143,7 +144,7 @@ def _predictions(
     from asmk_engine.evaluation.classifiers import classify as vote
 
     # If some images have no label, the neighbours may be anywhere in the ranking.
-    depth = classifier.neighbours + 1 if len(labels.of) == source.index.images else None
+    depth = classifier.neighbours + 1 if len(labels.of) == cast(Any, source.index).images else None
     with console.bar("classify", "images") as progress:
         for begin in range(0, len(names), BATCH_SIZE):
             group = names[begin : begin + BATCH_SIZE]

@@ -92,8 +92,9 @@ extraction_options = option_group(
         "--extractor",
         help="Extractor of the features: how-efficientnet-lite0, rootsift, how-r18, how-r50- and others for local "
         "features; gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists "
-        "all. auto: that of the index, codebook or feature set if there is one, else $ASMK_ENGINE_EXTRACTOR, else "
-        "how-efficientnet-lite0, or rootsift where its network is not installed.  [default: auto]",
+        "all. `index` takes several, separated by commas, for an index of several kinds of features. auto: that of the "
+        "index, codebook or feature set if there is one, else $ASMK_ENGINE_EXTRACTOR, else how-efficientnet-lite0, or "
+        "rootsift where its network is not installed.  [default: auto]",
     ),
     click.option(
         "--weights",
@@ -159,12 +160,13 @@ def _register(context: click.Context, parameter: click.Parameter, value: str | N
     if value is not None:
         from asmk_engine.extractors.registry import import_extractor
 
-        import_extractor(value)
+        for name in value.split(","):
+            import_extractor(name)
 
 
 own_extractor_option = click.option(
     "--extractor",
-    metavar="MODULE:CLASS",
+    metavar="MODULE:CLASS,...",
     expose_value=False,
     callback=_register,
     help="Class of the extractor that made the index, if it is neither built in nor installed.",

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -22,16 +22,14 @@ from asmk_engine.cli.common import (
     quiet_option,
     tell,
 )
-from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, searcher_of
+from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, kind_weights_option, searcher_of
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
-    from asmk_engine.cli.searching import AnyIndex, AnySearcher
+    from asmk_engine.cli.searching import AnyIndex, AnySearcher, AnySource
     from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
     from asmk_engine.evaluation.protocol import Report
-    from asmk_engine.features import Features
     from asmk_engine.search.evaluation import Rankings
-    from asmk_engine.search.query_features import QuerySource
 
 RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 
@@ -86,6 +84,7 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 )
 @match_options
 @expansion_options
+@kind_weights_option
 @json_option
 @quiet_option
 def evaluate(
@@ -118,7 +117,7 @@ def evaluate(
     """
     from asmk_engine.evaluation.ground_truth import read_ground_truth
     from asmk_engine.evaluation.landmarks import is_recognition
-    from asmk_engine.search.query_features import QuerySource
+    from asmk_engine.search.query_features import query_source
 
     _check_call(index_path, run_path, distractor_paths, save_run)
     if is_recognition(ground_truth_path):
@@ -131,7 +130,7 @@ def evaluate(
         report = _evaluate_file(ground_truth, Path(run_path or ""), allow_missing, interval)
     else:
         index = open_joint(index_path, distractor_paths)
-        source = QuerySource(index, features=features_path, images_roots=images_roots)
+        source = query_source(index, features=features_path, images_roots=images_roots)
         options = SearchOptions(**search)
         searcher = searcher_of(index, options)
         check_options(index, searcher, options, Console(quiet))
@@ -151,11 +150,10 @@ class _Saved:
 
 def open_joint(path: Path, distractors: tuple[Path, ...]) -> AnyIndex:
     """Open an index, joined with indexes of distractors if there are any."""
-    from asmk_engine.indexes.joint import JointIndex
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import join_indexes, open_index
 
     index = open_index(path)
-    return JointIndex([index], [open_index(one) for one in distractors]) if distractors else index
+    return join_indexes([index], [open_index(one) for one in distractors]) if distractors else index
 
 
 def _check_call(index: Path | None, run: Path | None, distractors: tuple[Path, ...], save_run: Path | None) -> None:
@@ -189,7 +187,7 @@ def _evaluate_file(ground_truth: GroundTruth, run: Path, allow_missing: bool, in
 
 def _evaluate_index(
     ground_truth: GroundTruth,
-    source: QuerySource,
+    source: AnySource,
     searcher: AnySearcher,
     allow_missing: bool,
     saved: _Saved | None,
@@ -199,7 +197,7 @@ def _evaluate_index(
     from asmk_engine.evaluation.names import resolve
     from asmk_engine.search.evaluation import evaluate_index
 
-    resolved = resolve(ground_truth, source.index.names, allow_missing=allow_missing)
+    resolved = resolve(ground_truth, cast(Any, source.index).names, allow_missing=allow_missing)
     if resolved.missing:
         console.say(f"{len(resolved.missing)} images of the ground truth are not indexed and count as not found")
     queries, failed = len(resolved.ground_truth.queries), Failures()
@@ -219,11 +217,11 @@ def _evaluate_index(
         _report_failed(failed, queries, console)
 
 
-def _features(source: QuerySource, query: GroundTruthQuery) -> Features:
+def _features(source: AnySource, query: GroundTruthQuery) -> Any:
     return source.ground_truth_features(query.name, query.box)
 
 
-def _features_or_none(source: QuerySource, queries: int, failed: Failures, query: GroundTruthQuery) -> Features | None:
+def _features_or_none(source: AnySource, queries: int, failed: Failures, query: GroundTruthQuery) -> Any:
     """Return the features of a query, or None if it is missing or cannot be read, which is recorded in `failed`.
 
     queries  number of queries in total; raises InputError if all of them failed

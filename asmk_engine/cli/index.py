@@ -18,6 +18,7 @@ from asmk_engine.cli.common import (
     human_bytes,
     intake_options,
     names_of,
+    parse_numbers,
     plural,
     quiet_option,
     read_name_list,
@@ -28,8 +29,7 @@ from asmk_engine.cli.global_index import global_options, global_options_of
 from asmk_engine.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from asmk_engine.flat import GlobalIndex
-    from asmk_engine.inverted.index import Index
+    from asmk_engine.pipeline.preparation import AnyIndex
 
 _TRAINING = names_of(training_options)
 _FEATURES = [name for name in names_of(extraction_options) if name != "extractor"]
@@ -38,7 +38,7 @@ _FEATURES = [name for name in names_of(extraction_options) if name != "extractor
 class _IndexCommand(SectionedCommand):
     sections: ClassVar[dict[str, Sequence[str]]] = {
         "Common options": ["output", "extractor", "update", "prune", "prefix"],
-        "Features": ["features_path", *_FEATURES, "all_files"],
+        "Features": ["features_path", "kind_weights", *_FEATURES, "all_files"],
         "Codebook": ["codebook", *names_of(training_options)],
         "Global descriptors": names_of(global_options),
     }
@@ -69,6 +69,12 @@ class _IndexCommand(SectionedCommand):
     help="Memory limit of indexing, such as 800M or 4G; extraction and training are not included, and about 200 bytes "
     "per image are added. With more memory, fewer segments have to be joined.  [default: about 1G for 65 536 words]",
 )
+@click.option(
+    "--kind-weights",
+    metavar="W1,W2,...",
+    callback=lambda context, parameter, value: parse_numbers(value),
+    help="Weights of several kinds of features in the score, in the order of --extractor.  [default: all equal]",
+)
 @extraction_options
 @training_options
 @global_options
@@ -85,13 +91,15 @@ def index(
     prefix: str,
     all_files: bool,
     memory: str | None,
+    kind_weights: tuple[float, ...] | None,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Create an index of images, or add images to it.
 
     The input is a feature set, or image files, folders and lists, which are extracted first. Another run adds new
-    images. Global descriptors, one per image, make a global index, which needs no codebook.
+    images. Global descriptors, one per image, make a global index, which needs no codebook. Several extractors make an
+    index of several kinds of features, whose scores are fused; an option applies to those of them that have it.
 
     The name of an image is its path relative to the given folder. If the index has another image of this name, or the
     file was replaced, the new image is reported and left out, with exit code 1: --prefix keeps both, --update replaces
@@ -103,6 +111,7 @@ def index(
       asmk-engine index /media/card2/DCIM -o photos.index --prefix card2
       asmk-engine index photos.features --codebook my.codebook.h5 -o photos.index
       asmk-engine index photos/ -o photos.index --extractor how-squeezenet --weights squeezenet1_1-b8a52dc0.pth
+      asmk-engine index photos/ -o photos.index --extractor how-squeezenet,rootsift
       asmk-engine index gem.features -o gem.index --pca 512 --half
       asmk-engine index gem.features spoc.features --concatenate -o both.index
     """
@@ -121,6 +130,7 @@ def index(
         codebook=codebook,
         features=features_path,
         memory=memory,
+        kind_weights=kind_weights,
         display=Console(quiet),
     )
     tell(report.failures)
@@ -152,7 +162,7 @@ def delete(index_path: Path, names: tuple[str, ...], list_path: Path | None, mis
     Console(quiet).say(f"{index_path}: {plural(deleted, 'image')} deleted, {plural(target.images, 'image')} left")
 
 
-def _as_indexed(target: Index | GlobalIndex, text: str) -> str:
+def _as_indexed(target: AnyIndex, text: str) -> str:
     """Return the name of an indexed image from its printed form; NotFoundError if only another Unicode form exists."""
     import contextlib
     import unicodedata

@@ -78,7 +78,10 @@ def _lines(path: Path) -> Iterator[str]:
     from asmk_engine.maintenance.description import describe
 
     content = describe(path)
-    kinds = {"features": _feature_rows, "codebook": _codebook_rows, "index": _index_rows, "global index": _global_rows}
+    kinds = {
+        "features": _feature_rows, "codebook": _codebook_rows, "index": _index_rows, "global index": _global_rows,
+        "fused index": _fused_rows,
+    }  # fmt: skip
     rows = kinds[content["kind"]](content)
     return (f"{label:<18} {_printable(value)}" for label, value in rows)
 
@@ -165,6 +168,36 @@ def _global_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "features in", ", ".join(content["features"]) or "unknown"
     yield "images from", _roots(content)
     yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
+
+
+def _fused_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "fused index", content["path"]
+    yield "images", f"{_number(content['images'])}, {_number(content['empty_images'])} of them without features"
+    yield "deleted", f"{_number(content['deleted_images'])} images, stored until the next merge"
+    yield "segments", _number(content["segments"])
+    yield "size", human_bytes(content["bytes"])
+    yield from ((f"  {part}", human_bytes(count)) for part, count in content["bytes_by_part"].items())
+    yield "bytes per image", f"{_decimals(content['bytes_per_image'], 1)} without codebooks and networks"
+    for kind in content["kinds"]:
+        yield from _kind_rows(kind)
+    yield "features in", ", ".join(content["features"]) or "unknown"
+    yield "images from", _roots(content)
+    yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
+
+
+def _kind_rows(kind: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the rows of one kind of features of a fused index."""
+    each = f"{_decimals(kind['bytes_per_image'], 1)} bytes per image"
+    yield "kind", f"{kind['name']}, weight {kind['weight']:.4g}, {plural(kind['images'], 'image')}, {each}"
+    if kind["words"] is None:
+        yield "  vector", f"{kind['dim']} dimensions, {kind['precision']} precision"
+    else:
+        words, postings = _number(kind["words"]), _number(kind["postings"])
+        yield "  words", f"{words}, {postings} postings with a code of {kind['bits']} bits"
+    yield "  extractor", _extractor(kind)
+    yield "  features of", _recipe(kind["recipe"])
+    yield "  trained", ", ".join(f"{key} {value}" for key, value in kind["training"].items()) or "not"
+    yield "  fingerprint", kind["fingerprint"]
 
 
 def _graph(graph: dict[str, Any]) -> str:

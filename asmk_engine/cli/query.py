@@ -29,15 +29,15 @@ from asmk_engine.cli.searching import (
     check_printable_pairs,
     expansion_options,
     fusion_options,
+    kind_weights_option,
     open_fused,
     searcher_of,
     tell_ambiguous,
 )
 
 if TYPE_CHECKING:
-    from asmk_engine.cli.searching import AnySearcher, Fused
+    from asmk_engine.cli.searching import AnySearcher, AnySource, Fused
     from asmk_engine.indexes.answers import Hit
-    from asmk_engine.search.query_features import QuerySource
 
 FORMATS = ("table", "jsonl", "trec", "pairs")
 SHEET_ROWS = 51  # one more than a contact sheet shows, so that it notes that there are more
@@ -54,6 +54,7 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Number of images per ranking.")
 @match_options
 @expansion_options
+@kind_weights_option
 @fusion_options
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Format of the output."
@@ -104,7 +105,7 @@ def query(
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
     """
     from asmk_engine.search.opening import open_index
-    from asmk_engine.search.query_features import QuerySource
+    from asmk_engine.search.query_features import query_source
 
     if every == bool(queries):
         raise click.UsageError("give either queries or --all")
@@ -112,7 +113,7 @@ def query(
         raise click.UsageError("--box applies to single queries, not to --all")
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
-    source = QuerySource(index, features=features_path, images_roots=images_roots)
+    source = query_source(index, features=features_path, images_roots=images_roots)
     own = searcher_of(index, options)
     searcher: AnySearcher | Fused = own
     if other_path:
@@ -135,7 +136,7 @@ def query(
 
 
 def _answers(
-    source: QuerySource,
+    source: AnySource,
     searcher: AnySearcher | Fused,
     queries: list[str],
     box: tuple[float, float, float, float] | None,
@@ -165,7 +166,7 @@ def _kept(
 
 
 def _write_contact_sheet(
-    answers: list[tuple[str, list[Hit]]], source: QuerySource, path: Path, box: tuple[float, float, float, float] | None
+    answers: list[tuple[str, list[Hit]]], source: AnySource, path: Path, box: tuple[float, float, float, float] | None
 ) -> None:
     from asmk_engine.pictures.contact_sheet import write_contact_sheet
 

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, Failures, option_group, was_given
+from asmk_engine.cli.common import PATH, Console, Failures, option_group, parse_numbers, was_given
 from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
-    from asmk_engine.features import Features
     from asmk_engine.flat import GlobalIndex, GlobalSearcher
+    from asmk_engine.fused.index import FusedIndex
+    from asmk_engine.fused.search import FusedSearcher
     from asmk_engine.images.boxes import Box
     from asmk_engine.indexes.answers import Hit
     from asmk_engine.indexes.joint import JointIndex
     from asmk_engine.inverted.index import Index
     from asmk_engine.inverted.search import Searcher
-    from asmk_engine.search.query_features import QuerySource
+    from asmk_engine.recipes import Recipe
+    from asmk_engine.search.query_features import FusedQuerySource, QuerySource
 
-    AnyIndex = Index | GlobalIndex | JointIndex[Any]
-    AnySearcher = Searcher | GlobalSearcher
+    AnyIndex = Index | GlobalIndex | FusedIndex | JointIndex[Any]
+    AnySearcher = Searcher | GlobalSearcher | FusedSearcher
+    AnySource = QuerySource | FusedQuerySource
 
 FUSED = 1000  # number of images of each ranking that are fused
 _OF_FEATURES = {"alpha": "--alpha", "threshold": "--threshold", "multiple_assignment": "--assignments", "idf": "--idf"}
@@ -43,6 +46,12 @@ expansion_options = option_group(
         show_default=True,
         help="Exponent of the similarity that weights an image in the expansion.",
     ),
+)
+kind_weights_option = click.option(
+    "--kind-weights",
+    metavar="W1,W2,...",
+    callback=lambda context, parameter, value: parse_numbers(value),
+    help="Weights of the kinds of features in the score, for an index of several kinds.  [default: those it stores]",
 )
 fusion_options = option_group(
     click.option(
@@ -76,30 +85,46 @@ class SearchOptions:
     threads: int | None
     expansion: int | None = None
     expansion_alpha: float = 3.0
+    kind_weights: tuple[float, ...] | None = None
 
 
 def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
-    """Return a searcher for an index of either kind."""
+    """Return a searcher for an index of any kind; raises InputError for --kind-weights of an index of one kind."""
     from asmk_engine.flat import Expansion, GlobalSearcher
     from asmk_engine.flat.codec import Codec
+    from asmk_engine.fused.search import FusedSearcher
+    from asmk_engine.fused.snapshot import Fusion
     from asmk_engine.inverted.search import Searcher, SelectiveMatch
 
-    if isinstance(index.snapshot.encoder, Codec):
-        expansion = Expansion(options.expansion, options.expansion_alpha) if options.expansion else None
-        return GlobalSearcher(cast(Any, index), expansion, threads=options.threads)
+    expansion = Expansion(options.expansion, options.expansion_alpha) if options.expansion else None
     match = SelectiveMatch(options.alpha, options.threshold, options.idf)
+    if isinstance(index.snapshot.encoder, Fusion):
+        return FusedSearcher(
+            cast(Any, index), match, multiple_assignment=options.multiple_assignment, expansion=expansion,
+            weights=options.kind_weights, threads=options.threads,
+        )  # fmt: skip
+    if options.kind_weights is not None:
+        raise InputError(f"{index.path}: has one kind of features, which needs no weight; leave --kind-weights out")
+    if isinstance(index.snapshot.encoder, Codec):
+        return GlobalSearcher(cast(Any, index), expansion, threads=options.threads)
     return Searcher(cast(Any, index), match, multiple_assignment=options.multiple_assignment, threads=options.threads)
 
 
 def check_options(index: AnyIndex, searcher: AnySearcher | Fused, options: SearchOptions, console: Console) -> None:
     """Raise InputError if no index supports a given --expansion; print a message if none uses a given match option."""
     indexes = [source.index for source in searcher.sources] if isinstance(searcher, Fused) else [index]
-    are_global = [one.recipe.is_global for one in indexes]
+    are_global = [recipe.is_global for one in indexes for recipe in _recipes(one)]
     if options.expansion and not any(are_global):
         raise InputError(f"{index.path}: holds local features, but --expansion needs global descriptors; leave it out")
     given = [option for name, option in _OF_FEATURES.items() if was_given(name)]
     if given and all(are_global):
         console.say(f"{' and '.join(given)}: ignored, since the index has global descriptors")
+
+
+def _recipes(index: Any) -> list[Recipe]:
+    """Return the recipe of each kind of features of an index."""
+    encoder = index.snapshot.encoder
+    return [kind.recipe for kind in encoder.kinds] if hasattr(encoder, "kinds") else [index.recipe]
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,7 @@ class Fused:
     method, weight   fusion method, and weight of the second index
     """
 
-    sources: tuple[QuerySource, QuerySource]
+    sources: tuple[AnySource, AnySource]
     searchers: tuple[AnySearcher, AnySearcher]
     method: str
     weight: float
@@ -119,7 +144,7 @@ class Fused:
         from asmk_engine.search.fusion import fuse
 
         depth = max(FUSED, top)
-        pairs = zip(self.sources, self.searchers, strict=True)
+        pairs: Any = zip(self.sources, self.searchers, strict=True)
         rankings = [searcher.search(source.features(name, box)[0], depth) for source, searcher in pairs]
         hits = fuse(rankings, method=self.method, weights=[1 - self.weight, self.weight], top=top)
         self._check_same([hit.name for hit in hits])
@@ -139,7 +164,7 @@ class Fused:
 
 
 def open_fused(
-    source: QuerySource,
+    source: AnySource,
     searcher: AnySearcher,
     other: Path,
     options: SearchOptions,
@@ -149,15 +174,16 @@ def open_fused(
 ) -> Fused:
     """Return the fused searcher of an index and the one at `other`, which uses its recorded query features."""
     from asmk_engine.search.opening import open_index
-    from asmk_engine.search.query_features import QuerySource
+    from asmk_engine.search.query_features import query_source
 
     index = open_index(other)
-    sources = source, QuerySource(index, images_roots=images_roots)
-    return Fused(sources, (searcher, searcher_of(index, options)), method, weight)
+    sources = source, query_source(index, images_roots=images_roots)
+    own = replace(options, kind_weights=None)  # those given are of the first index
+    return Fused(sources, (searcher, searcher_of(index, own)), method, weight)
 
 
 def answer(
-    source: QuerySource,
+    source: AnySource,
     searcher: AnySearcher | Fused,
     queries: Sequence[str],
     box: Box | None,
@@ -172,7 +198,7 @@ def answer(
                 found.append((query, searcher.search(query, box, top or FUSED)))
         return found
     names: list[str] = []
-    features: list[Features] = []
+    features: list[Any] = []
     for query in queries:
         with failed.noting(query):
             features.append(source.features(query, box)[0])
@@ -180,7 +206,7 @@ def answer(
     return list(zip(names, searcher.search(features, top), strict=True)) if names else []
 
 
-def tell_ambiguous(source: QuerySource, queries: Sequence[str], console: Console) -> None:
+def tell_ambiguous(source: AnySource, queries: Sequence[str], console: Console) -> None:
     """Report queries that are used as names of indexed images although files of these names exist."""
     for query in queries:
         if query in source.index and os.path.isfile(query):

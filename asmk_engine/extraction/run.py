@@ -91,6 +91,7 @@ def extract_images(
     update: bool = False,
     held: Held | None = None,
     image_seconds: float = IMAGE_SECONDS,
+    allow_none: bool = False,
     progress: FailureProgress | None = None,
 ) -> ExtractionSummary:
     """Extract new and changed images into the feature set `output`, which is created if missing.
@@ -102,6 +103,7 @@ def extract_images(
     trusting       with `prune`, also remove images of folders that are empty now, like those of unmounted disks
     update, held   which names may be given to other content: see `intake.take_in`
     image_seconds  time limit per image; a worker that exceeds it is killed, and the image counts as failed
+    allow_none     whether it is no error that no image is readable
     progress       receives (done, total, failed): once for images that need no work, then after every image
     An unreadable image is recorded in the set with its reason; raises InputError only if no image is readable,
     MismatchError if the set was made with another recipe, StorageError if it cannot be written.
@@ -117,7 +119,8 @@ def extract_images(
         with closing(_outcomes(extractor, wanted, count, image_seconds)) as outcomes, _BackgroundWriter() as background:
             for image, outcome in zip(wanted, outcomes, strict=True):
                 background.call(run.take, image, outcome)
-    run.check_any_readable()
+    if not allow_none:
+        run.check_any_readable()
     return run.summary(time.monotonic() - begun)
 
 

@@ -93,6 +93,12 @@ def _class_of(name: str) -> Any:
     return found
 
 
+def option_names(name: str) -> set[str]:
+    """Return the names of the options of an extractor or a preset; raises InputError for an unknown name."""
+    preset = PRESETS.get(name)
+    return _options_of(_class_of(preset.extractor if preset else name))
+
+
 def _options_of(maker: Any) -> set[str]:
     fields = dataclasses.fields(maker) if dataclasses.is_dataclass(maker) else ()
     return {field.name for field in fields}

@@ -6,15 +6,16 @@ names and fingerprints   see asmk_engine/indexes/image_table.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.flat.codec import Codec
 from asmk_engine.indexes import image_table
-from asmk_engine.indexes.image_table import ImageTable, name_arrays
+from asmk_engine.indexes.image_table import ImageTable, joined_facts, joined_names, name_arrays
 from asmk_engine.indexes.manifest import SegmentEntry, Written
 from asmk_engine.indexes.snapshot import check_sizes, read_deleted, read_moved
 from asmk_engine.storage.arrays import ArrayFile, ArrayWriter, map_arrays, write_arrays
@@ -92,22 +93,41 @@ def write_global_segment(folder: Folder, name: str, contents: VectorContents) ->
     return Written(write_arrays(folder, name, arrays, {"kind": KIND}), images, images)
 
 
-def merge_global_segments(folder: Folder, name: str, merged: Sequence[GlobalSegment], chunk_bytes: int) -> Written:
+def write_vectors(folder: Folder, name: str, vectors: np.ndarray, more: Mapping[str, np.ndarray]) -> Written:
+    """Write vectors [I, W] and further arrays without a table of images, which a fused index keeps in another file."""
+    _check_count(folder, len(vectors))
+    checksum = write_arrays(folder, name, {"vectors": vectors, **more}, {"kind": KIND})
+    return Written(checksum, len(vectors), len(vectors))
+
+
+def merge_global_segments(
+    folder: Folder,
+    name: str,
+    merged: Sequence[GlobalSegment],
+    chunk_bytes: int,
+    *,
+    with_table: bool = True,
+    more: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Written:
     """Write the live images of the segments, in order, as one new segment, a few MiB at a time.
 
     Raises DamagedError if a segment was altered: altered data must not get new, valid checksums.
+
+    with_table  whether the file has the table of the images, which a fused index keeps in another file
+    more        arrays of such a file besides the vectors
     """
     for segment in merged:
         segment.file.verify()
     live = [segment.live_numbers() for segment in merged]
-    _check_count(folder, sum(map(len, live)))
-    names = [name for segment, numbers in zip(merged, live, strict=True) for name in segment.names_as_bytes(numbers)]
-    parts = list(zip(merged, live, strict=True))
-    known = name_arrays(names, np.concatenate([segment.root_numbers[numbers] for segment, numbers in parts]))
-    known["fingerprints"] = np.concatenate([segment.fingerprints[numbers] for segment, numbers in parts])
+    images = sum(map(len, live))
+    _check_count(folder, images)
+    known = more
+    if with_table:
+        prints, roots = joined_facts(merged)
+        known = {**name_arrays(joined_names(merged), roots), "fingerprints": prints}
     shapes = {key: (array.dtype, array.shape) for key, array in known.items()}
     first = merged[0].vectors
-    shapes["vectors"] = (first.dtype, (len(names), first.shape[1]))
+    shapes["vectors"] = (first.dtype, (images, first.shape[1]))
     with ArrayWriter(folder, name, shapes, {"kind": KIND}) as writer:
         for key, array in known.items():
             writer.write(key, 0, array)
@@ -115,7 +135,7 @@ def merge_global_segments(folder: Folder, name: str, merged: Sequence[GlobalSegm
         for rows in _live_rows(merged, live, chunk_bytes):
             writer.write("vectors", row, rows)
             row += len(rows)
-        return Written(writer.finish(), len(names), len(names))
+        return Written(writer.finish(), images, images)
 
 
 def _live_rows(merged: Sequence[GlobalSegment], live: Sequence[np.ndarray], chunk_bytes: int) -> Iterator[np.ndarray]:

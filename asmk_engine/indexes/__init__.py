@@ -1,1 +1,1 @@
-"""The parts shared by both kinds of index: manifest, image tables, commits, additions, search."""
+"""The parts shared by all kinds of index: manifest, image tables, commits, additions, search."""

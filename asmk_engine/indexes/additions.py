@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from asmk_engine.errors import InputError
 from asmk_engine.extraction.intake import is_elsewhere
 from asmk_engine.features import IdentifiedSource
 from asmk_engine.images.roots import Root, is_other
@@ -45,6 +46,12 @@ class AddSummary:
     taken: tuple[str, ...] = ()
     same: dict[str, str] = field(default_factory=dict)
     duplicates: dict[str, str] = field(default_factory=dict)
+
+
+def check_existing(existing: str) -> None:
+    """Raise InputError for an unknown way to treat images that the index has already."""
+    if existing not in EXISTING:
+        raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A durable collection, the base of both kinds of index: a folder of immutable segments, changed by commits.
+"""A durable collection, the base of all kinds of index: a folder of immutable segments, changed by commits.
 
 A change writes new files and then replaces the manifest; until then all readers see the old commit.
 """
@@ -20,7 +20,7 @@ from asmk_engine.escape import list_names
 from asmk_engine.features import FeatureSource, IdentifiedSource, identified
 from asmk_engine.images.roots import Root
 from asmk_engine.indexes import image_table
-from asmk_engine.indexes.additions import EXISTING, AdditionPlan, AddSummary, plan_addition
+from asmk_engine.indexes.additions import AdditionPlan, AddSummary, check_existing, plan_addition
 from asmk_engine.indexes.creation import OURS
 from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest, SegmentEntry, Written
@@ -88,10 +88,20 @@ class Collection(IndexReader[View], Generic[View, Held]):
         on_image: Progress | None,
     ) -> AddSummary:
         """Add the images of a source of features, see `Index.add`; a segment is committed when it fills `room`."""
-        if existing not in EXISTING:
-            raise InputError(f"existing is {existing!r}; choose one of {', '.join(EXISTING)}")
+        check_existing(existing)
         self._check_fits(features)
-        source = identified(features)
+        return self._add_identified(identified(features), existing, prune, remove, room, on_image)
+
+    def _add_identified(
+        self,
+        source: IdentifiedSource,
+        existing: str,
+        prune: bool,
+        remove: Iterable[str],
+        room: int,
+        on_image: Progress | None,
+    ) -> AddSummary:
+        """Do `_add` for images whose features fit this index."""
         with self._writing():
             plan, origins = self._plan(source, existing, prune, remove), self._origins(source)
             batches = self._batches(source, plan.wanted, _facts(source, origins), room, on_image)
@@ -262,7 +272,8 @@ class Collection(IndexReader[View], Generic[View, Held]):
         """Write a segment as file number `number`; `write` receives the name of the file."""
         name = f"segment-{number:06d}.safetensors"
         written = write(name)
-        return SegmentEntry(FileEntry.of(self._folder, name, written.checksum), written.images, written.entries)
+        file = FileEntry.of(self._folder, name, written.checksum)
+        return SegmentEntry(file, written.images, written.entries, kinds=written.kinds)
 
     def _entries_without(self, names: Sequence[str], number: int) -> tuple[list[SegmentEntry], int]:
         gone: dict[int, list[int]] = {}
@@ -295,7 +306,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
     def _origins(self, features: IdentifiedSource) -> Origins:
         """Return the manifest fields that record features and images once a set is added, the last added at the end."""
         manifest, roots = self._snapshot.manifest, features.roots()
-        sets = [] if features.path is None else [str(features.path.resolve())]
+        sets = [str(path.resolve()) for path in self._feature_paths(features)]
         folders = list(dict.fromkeys(root.folder for root in roots))
         return {
             "features": (*(path for path in manifest.features if path not in sets), *sets),
@@ -303,6 +314,10 @@ class Collection(IndexReader[View], Generic[View, Held]):
             "roots": (*manifest.roots, *(root for root in roots if root not in manifest.roots)),
             "beside": manifest.beside | self._ways({place: Path(place) for place in (*sets, *folders)}),
         }
+
+    def _feature_paths(self, features: IdentifiedSource) -> list[Path]:
+        """Return the folders of the feature sets that a source consists of; none for features in memory."""
+        return [] if features.path is None else [features.path]
 
     def _ways(self, places: Mapping[str, Path]) -> dict[str, str]:
         """Return the path of each existing place relative to the folder that contains this index."""

@@ -21,7 +21,7 @@ from asmk_engine.version import __version__
 
 IndexT = TypeVar("IndexT")
 OURS = re.compile(
-    r"(?:(?:segment|deleted|moved)-\d+|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
+    r"(?:segment-\d+-\d+|(?:segment|deleted|moved)-\d+|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
 )
 
 
@@ -33,15 +33,31 @@ def make_empty(path: Path | str, kind: str, write_encoder: Callable[[Folder], Fi
     network        the file of the network that makes the features, copied into the index, or None
     """
     source = map_network(network) if network else None
+
+    def first(folder: Folder) -> Manifest:
+        manifest = new_manifest(write_encoder(folder), kind)
+        return manifest if source is None else replace(manifest, network=copy_network(folder, source))
+
+    return make_folder(path, first)
+
+
+def new_manifest(encoder: FileEntry, kind: str) -> Manifest:
+    """Return the manifest of an empty index with an identity of its own."""
+    return Manifest(uuid.uuid4().hex, f"asmk-engine {__version__}", encoder, kind=kind)
+
+
+def make_folder(path: Path | str, first: Callable[[Folder], Manifest]) -> Path:
+    """Make the folder of an empty index; raises InputError if the path is taken.
+
+    first  writes the files of the first commit and returns its manifest
+    """
     folder = Folder(path)
     check_vacant(folder)
     folder.make()
     with WriterLock(folder.path):
         check_vacant(folder)  # again: another process may have made an index while this one waited for the lock
         folder.remove_leftovers(OURS)
-        manifest = Manifest(uuid.uuid4().hex, f"asmk-engine {__version__}", write_encoder(folder), kind=kind)
-        if source is not None:
-            manifest = replace(manifest, network=copy_network(folder, source))
+        manifest = first(folder)
         folder.sync()
         folder.replace_manifest(NAMES, manifest.to_json())
     return folder.path

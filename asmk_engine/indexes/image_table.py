@@ -167,3 +167,16 @@ def name_arrays(names: Sequence[bytes], roots: np.ndarray | None = None) -> dict
         "name_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         "name_order": np.array(order, np.uint32),
     }
+
+
+def joined_names(tables: Sequence[ImageTable]) -> list[bytes]:
+    """Return the names of the live images of all tables, in order."""
+    return [name for table in tables for name in table.names_as_bytes(table.live_numbers())]
+
+
+def joined_facts(tables: Sequence[ImageTable]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the fingerprints and the root numbers of the live images of all tables, in order."""
+    live = [table.live_numbers() for table in tables]
+    prints = [table.fingerprints[numbers] for table, numbers in zip(tables, live, strict=True)]
+    roots = [table.root_numbers[numbers] for table, numbers in zip(tables, live, strict=True)]
+    return np.concatenate(prints), np.concatenate(roots)

@@ -20,7 +20,7 @@ from asmk_engine.escape import list_names
 from asmk_engine.extractors import Extractor
 from asmk_engine.indexes.base import Collection
 from asmk_engine.indexes.image_table import ImageTable
-from asmk_engine.indexes.manifest import GLOBAL_KIND, KIND
+from asmk_engine.indexes.manifest import FUSED_KIND, GLOBAL_KIND, KIND
 from asmk_engine.indexes.photographs import extractor_of
 from asmk_engine.indexes.snapshot import Commit, Identity
 from asmk_engine.recipes import Recipe
@@ -31,6 +31,7 @@ View = TypeVar("View", bound=Commit[Any, Any])
 _CURES = {
     KIND: "make this one with `index --codebook` and that codebook",
     GLOBAL_KIND: "make both with the same options and the same features for `index --train-on`",
+    FUSED_KIND: "copy an index, and delete and add images in the copy",
 }
 _MARK = re.compile(r"distractor[1-9][0-9]*:")
 

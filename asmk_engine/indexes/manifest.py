@@ -5,6 +5,7 @@ It is a JSON file, kept in two identical copies and replaced as the last step of
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +17,13 @@ from asmk_engine.storage.folder import Folder, decode_manifest
 
 KIND = "asmk-engine index"
 GLOBAL_KIND = "asmk-engine global index"
+FUSED_KIND = "asmk-engine fused index"
 FORMATS = (1, 2)
 """The supported formats. Format 2 adds roots, which a program that knows only format 1 would lose."""
 NAMES = ("manifest.json", "manifest.copy.json")
 # The key of the encoder in the manifest, and its name in messages, by the kind of index.
 _ENCODERS = {KIND: "codebook", GLOBAL_KIND: "codec"}
+_ENCODER_NAMES = {**_ENCODERS, FUSED_KIND: "set of codebooks and codecs"}
 # A valid file name; anything else in a manifest could point outside the folder.
 _FILE = re.compile(r"[a-z]+(?:[-.][a-z0-9]+)*\.safetensors")
 
@@ -40,20 +43,51 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class KindFile:
+    """The file that a segment of a fused index has for one kind of features, and its postings or vectors."""
+
+    file: FileEntry
+    entries: int
+
+
+@dataclass(frozen=True)
+class KindEntry:
+    """A kind of features in a fused index.
+
+    name     the extractor as it was given, unique in the index
+    weight   weight in the fused score
+    kind     KIND for local features, GLOBAL_KIND for global descriptors
+    encoder  the file of its codebook or codec
+    network  the file of the network that makes the features, if the index contains one
+    """
+
+    name: str
+    weight: float
+    kind: str
+    encoder: FileEntry
+    network: FileEntry | None = None
+
+
+@dataclass(frozen=True)
 class Written:
-    """A segment that was written: the crc32 of its checksums, and its images and entries as in `SegmentEntry`."""
+    """A segment that was written: the crc32 of its checksums, and its images and entries as in `SegmentEntry`.
+
+    kinds  in a fused index, the files of the kinds of features, which are written with the table of images
+    """
 
     checksum: int
     images: int
     entries: int
+    kinds: tuple[KindFile, ...] = ()
 
 
 @dataclass(frozen=True)
 class SegmentEntry:
     """A segment: its file, the numbers of images and entries, and the files that record deletions and moved images.
 
-    entries  number of postings, or of vectors in a global index
+    entries  number of postings, of vectors in a global index, or of both in a fused index
     moved    root numbers of all images, if one was found under another root than recorded in the segment
+    kinds    the files of the kinds of features of a fused index, where `file` has only the table of images
     """
 
     file: FileEntry
@@ -62,6 +96,7 @@ class SegmentEntry:
     deleted: FileEntry | None = None
     deleted_images: int = 0
     moved: FileEntry | None = None
+    kinds: tuple[KindFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +104,7 @@ class Manifest:
     """One commit of an index.
 
     identity      random identifier drawn at creation, constant for the life of the index
-    encoder       the file of the codebook, or of the codec in a global index
+    encoder       the file of the codebook, or of the codec in a global index; in a fused index that of the first kind
     commit        1 for the empty index, incremented with each change
     next          the number of the next file
     features      paths of the feature sets when they were added, the last at the end
@@ -77,7 +112,8 @@ class Manifest:
     roots         the roots of the images, numbered from 1; never removed
     beside        for each path of these three, the path relative to the folder that contains the index
     network       the file of the network that makes the features, if the index contains one
-    kind          KIND for local features, GLOBAL_KIND for global descriptors
+    kind          KIND for local features, GLOBAL_KIND for global descriptors, FUSED_KIND for several kinds of features
+    kinds         the kinds of features of a fused index, in the order of their files in the segments
     """
 
     identity: str
@@ -92,17 +128,29 @@ class Manifest:
     kind: str = KIND
     roots: tuple[Root, ...] = ()
     beside: dict[str, str] = field(default_factory=dict)
+    kinds: tuple[KindEntry, ...] = ()
 
     @property
     def encoder_name(self) -> str:
-        """The name of the encoder for this kind of index, `codebook` or `codec`."""
-        return _ENCODERS[self.kind]
+        """The name of the encoder for this kind of index in messages, such as `codebook` or `codec`."""
+        return _ENCODER_NAMES[self.kind]
+
+    @property
+    def encoders(self) -> list[FileEntry]:
+        """The entries of the codebook or codec, or of all of them in a fused index."""
+        return [one.encoder for one in self.kinds] or [self.encoder]
+
+    @property
+    def networks(self) -> list[FileEntry]:
+        """The entries of the networks in the index, each once."""
+        found = [self.network, *(one.network for one in self.kinds)]
+        return list(dict.fromkeys(entry for entry in found if entry))
 
     def files(self) -> list[FileEntry]:
         """Return the entries of all files of the commit."""
         changes = [entry for segment in self.segments for entry in (segment.deleted, segment.moved) if entry]
-        network = [self.network] if self.network else []
-        return [self.encoder, *network, *(segment.file for segment in self.segments), *changes]
+        parts = [part.file for segment in self.segments for part in segment.kinds]
+        return [*self.encoders, *self.networks, *(segment.file for segment in self.segments), *parts, *changes]
 
     def following(self, **changes: Any) -> Manifest:
         """Return the manifest of the next commit, with these fields changed."""
@@ -119,19 +167,34 @@ class Manifest:
         if self.beside:
             content["beside"] = self.beside
         segments = [_segment_to_json(segment) for segment in self.segments]
-        encoder = {self.encoder_name: vars(self.encoder)}
-        return {"kind": self.kind, "format": 2 if self.roots else 1, **encoder, "segments": segments, **content}
+        kind = {"kind": self.kind, "format": 2 if self.roots else 1}
+        return {**kind, **self._encoders_to_json(), "segments": segments, **content}
+
+    def _encoders_to_json(self) -> dict[str, Any]:
+        if self.kind == FUSED_KIND:
+            return {"kinds": [_kind_to_json(one) for one in self.kinds]}
+        return {_ENCODERS[self.kind]: vars(self.encoder)}
 
 
 def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
     return {
         "file": vars(segment.file),
         "images": segment.images,
-        "postings": segment.entries,  # the name in the file for both kinds
+        "postings": segment.entries,  # the name in the file for all kinds
         "deleted": vars(segment.deleted) if segment.deleted else None,
         "deleted_images": segment.deleted_images,
         **({"moved": vars(segment.moved)} if segment.moved else {}),
+        **({"kinds": [_part_to_json(part) for part in segment.kinds]} if segment.kinds else {}),
     }
+
+
+def _part_to_json(part: KindFile) -> dict[str, Any]:
+    return {"file": vars(part.file), "postings": part.entries}
+
+
+def _kind_to_json(one: KindEntry) -> dict[str, Any]:
+    network = {"network": vars(one.network)} if one.network else {}
+    return {"name": one.name, "weight": one.weight, _ENCODERS[one.kind]: vars(one.encoder), **network}
 
 
 def read_manifest(folder: Folder) -> Manifest:
@@ -172,7 +235,7 @@ def read_copies(folder: Folder) -> tuple[dict[str, Manifest], dict[str, AsmkErro
 
 def _parse(content: dict[str, Any], path: Path) -> Manifest:
     kind = content["kind"]
-    if kind not in (KIND, GLOBAL_KIND):
+    if kind not in _ENCODER_NAMES:
         raise FormatError(f"{path}: this is {kind!r}, not an index of asmk-engine")
     if content.get("format") not in FORMATS:
         raise FormatError(
@@ -180,29 +243,42 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
             "update asmk-engine, or index again"
         )
     try:
+        kinds = tuple(_kind(entry) for entry in content["kinds"]) if kind == FUSED_KIND else ()
         return Manifest(
             identity=_text(content["identity"]),
             made_by=_text(content["made_by"]),
-            encoder=_file(content[_ENCODERS[kind]]),
+            encoder=kinds[0].encoder if kind == FUSED_KIND else _file(content[_ENCODERS[kind]]),
             commit=_number(content["commit"]),
             next=_number(content["next"]),
-            segments=tuple(_segment(entry) for entry in content["segments"]),
+            segments=tuple(_segment(entry, len(kinds)) for entry in content["segments"]),
             features=tuple(map(_text, content["features"])),
             images_roots=tuple(map(_text, content["images_roots"])),
             network=_file(content["network"]) if "network" in content else None,
             kind=kind,
             roots=tuple(Root(_text(folder), _text(prefix)) for folder, prefix in content.get("roots", [])),
             beside={_text(place): _text(way) for place, way in dict(content.get("beside", {})).items()},
+            kinds=kinds,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DamagedError(f"{path}: an entry is missing or invalid ({error}); restore a copy") from None
 
 
-def _segment(entry: dict[str, Any]) -> SegmentEntry:
+def _kind(entry: dict[str, Any]) -> KindEntry:
+    kind = next((kind for kind, key in _ENCODERS.items() if key in entry), None)
+    if kind is None:
+        raise ValueError("a kind of features has neither a codebook nor a codec")
+    network = _file(entry["network"]) if "network" in entry else None
+    return KindEntry(_text(entry["name"]), _weight(entry["weight"]), kind, _file(entry[_ENCODERS[kind]]), network)
+
+
+def _segment(entry: dict[str, Any], kinds: int) -> SegmentEntry:
     deleted = _file(entry["deleted"]) if entry["deleted"] is not None else None
     images, entries, gone = (_number(entry[key]) for key in ("images", "postings", "deleted_images"))
     moved = _file(entry["moved"]) if "moved" in entry else None
-    return SegmentEntry(_file(entry["file"]), images, entries, deleted, gone, moved)
+    parts = tuple(KindFile(_file(part["file"]), _number(part["postings"])) for part in entry.get("kinds", ()))
+    if len(parts) != kinds:
+        raise ValueError(f"a segment has files of {len(parts)} kinds of features, the index has {kinds}")
+    return SegmentEntry(_file(entry["file"]), images, entries, deleted, gone, moved, parts)
 
 
 def _file(entry: dict[str, Any]) -> FileEntry:
@@ -216,6 +292,12 @@ def _number(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 62:
         raise ValueError(f"found {value!r}, expected a count")
     return value
+
+
+def _weight(value: object) -> float:
+    if type(value) not in (int, float) or not (math.isfinite(value) and value >= 0):  # type: ignore[arg-type,operator]
+        raise ValueError(f"found {value!r}, expected a weight of 0 or more")
+    return float(value)  # type: ignore[arg-type]
 
 
 def _text(value: object) -> str:

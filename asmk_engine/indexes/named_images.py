@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from asmk_engine.errors import AsmkError, FormatError, InputError, MismatchError, NotFoundError
 from asmk_engine.escape import spellings
@@ -15,10 +15,46 @@ from asmk_engine.extractors import Extractor
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.images.boxes import Box
 from asmk_engine.images.listing import shown
-from asmk_engine.indexes.base import Collection
-from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.photographs import extractor_of
 from asmk_engine.indexes.snapshot import Identity
+from asmk_engine.recipes import Recipe
+
+
+class QueriedIndex(Protocol):
+    """What is asked for the features of its images: an index, several as one, or one kind of features of an index."""
+
+    @property
+    def path(self) -> Path:
+        """The path of the index."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of its features."""
+
+    @property
+    def network(self) -> Path | None:
+        """The network file in it, or None."""
+
+    @property
+    def extractor(self) -> Extractor:
+        """The extractor that describes a photograph as those of the index were described."""
+
+    @property
+    def feature_places(self) -> list[tuple[Path, ...]]:
+        """The possible paths of each feature set that was added, the last one first."""
+
+    @property
+    def photograph_folders(self) -> list[Path]:
+        """The recorded image folders, the last one first."""
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is an image of this name."""
+
+    def identity(self, name: str) -> Identity | None:
+        """Return root and fingerprint of an image."""
+
+    def photograph_places(self, name: str) -> Iterator[Path]:
+        """Iterate over possible paths of an image file."""
 
 
 class NamedImages:
@@ -33,7 +69,7 @@ class NamedImages:
 
     def __init__(
         self,
-        index: Collection[Any, Any] | JointIndex[Any],
+        index: QueriedIndex,
         *,
         features: Path | str | None = None,
         images_roots: Sequence[Path | str] = (),
@@ -81,7 +117,8 @@ class NamedImages:
         """The given folders of photographs, or else those recorded in the index."""
         return self._roots or self.index.photograph_folders
 
-    def _of_file(self, query: str, box: Box | None) -> Features:
+    def check_file(self, query: str) -> None:
+        """Raise NotFoundError or InputError unless a query that is no name of an indexed image is a file."""
         if os.path.isdir(query):
             raise InputError(f"{shown(query)}: is a folder; a query is one photograph: give the files in it one by one")
         if not os.path.lexists(query):
@@ -89,6 +126,9 @@ class NamedImages:
                 f"{query!r} is neither an image of {self.index.path} nor a file; "
                 f"`asmk-engine info {self.index.path} --names` lists the images"
             )
+
+    def _of_file(self, query: str, box: Box | None) -> Features:
+        self.check_file(query)
         return self.extractor.extract(Path(query), box=box)
 
     def of_set(self, name: str) -> Features | None:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, overload
 import numpy as np
 
 from asmk_engine.errors import InputError, NotFoundError
-from asmk_engine.features import Features
 from asmk_engine.images.boxes import Box
 from asmk_engine.indexes.answers import Hit, RankedImages, decoded
 from asmk_engine.indexes.base import Collection
@@ -41,7 +40,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         self.index = index
         self._requested_threads = threads
         self._name_ranks: weakref.WeakKeyDictionary[View, np.ndarray] = weakref.WeakKeyDictionary()
-        self._named: weakref.WeakKeyDictionary[View, NamedImages] = weakref.WeakKeyDictionary()
+        self._named: weakref.WeakKeyDictionary[View, Any] = weakref.WeakKeyDictionary()
         self._count(None)
 
     @overload
@@ -150,7 +149,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         check_top(top)
         snapshot = self.index.snapshot
         if snapshot not in self._named:
-            self._named[snapshot] = NamedImages(self.index)
+            self._named[snapshot] = self._names()
         query = self._named[snapshot].named(name, box)
         if not self._is_query(query):
             raise self._other(query)
@@ -210,6 +209,10 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         """
         return image_numbers(self.index.snapshot, names)
 
+    def all_images(self, snapshot: View, query: QueryT, threads: int) -> list[Part]:
+        """Return all images that `search(query, None)` returns, in any order, for a searcher of several indexes."""
+        return self._all(snapshot, query, threads)
+
     @abc.abstractmethod
     def _best(self, snapshot: View, queries: Sequence[QueryT], top: int | None, count: int) -> list[BestImages]:
         """Find the best images for each query, with `count` threads."""
@@ -217,6 +220,10 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
     @abc.abstractmethod
     def _all(self, snapshot: View, query: QueryT, count: int) -> list[Part]:
         """Find all images that a search returns, in any order, with `count` threads."""
+
+    def _names(self) -> Any:
+        """Return what finds the features of indexed images by their names."""
+        return NamedImages(self.index)
 
     def _is_query(self, given: object) -> TypeGuard[QueryT]:
         return isinstance(given, self.kinds)
@@ -231,7 +238,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             raise self._other(query)
         return query
 
-    def _described(self, photograph: Photograph, box: Box | None) -> Features:
+    def _described(self, photograph: Photograph, box: Box | None) -> object:
         try:
             return described(photograph, self.index.extractor, box)
         except NotFoundError as error:

@@ -15,14 +15,18 @@ from asmk_engine.errors import DamagedError, FormatError, NotFoundError
 from asmk_engine.features import Identities
 from asmk_engine.images.roots import UNKNOWN, Root
 from asmk_engine.indexes.image_table import ROOTS, ImageTable
-from asmk_engine.indexes.manifest import KIND, FileEntry, Manifest, SegmentEntry, read_manifest
+from asmk_engine.indexes.manifest import FUSED_KIND, GLOBAL_KIND, KIND, FileEntry, Manifest, SegmentEntry, read_manifest
 from asmk_engine.storage.arrays import BLOCK, CHECKSUMS, ArrayFile, map_arrays, write_arrays
 from asmk_engine.storage.folder import Folder
 
 Encoder = TypeVar("Encoder")
 Part = TypeVar("Part", bound=ImageTable)
 View = TypeVar("View")
-_CONTENT = {True: "an index of local features (open it with Index)", False: "a global index (open it with GlobalIndex)"}
+_CONTENT = {
+    KIND: "an index of local features (open it with Index)",
+    GLOBAL_KIND: "a global index (open it with GlobalIndex)",
+    FUSED_KIND: "an index of several kinds of features (open it with FusedIndex)",
+}
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,7 @@ def open_commit(folder: Folder, kind: str, mapped: Callable[[Manifest], View]) -
     manifest = read_manifest(folder)
     while True:
         if manifest.kind != kind:
-            raise FormatError(
-                f"{folder.path}: found {_CONTENT[manifest.kind == KIND]}, expected {_CONTENT[kind == KIND]}"
-            )
+            raise FormatError(f"{folder.path}: found {_CONTENT[manifest.kind]}, expected {_CONTENT[kind]}")
         try:
             return mapped(manifest)
         except NotFoundError as error:
@@ -149,7 +151,7 @@ def mapped_parts(
 
     known  an earlier commit, whose encoder, segments and files are reused where they are the same
     """
-    kept = _kept(folder, manifest, known) if known else {}
+    kept = kept_parts(folder, manifest, known) if known else {}
     encoder: Encoder = kept.get(manifest.encoder) or read_encoder(folder, manifest.encoder)
     segments = tuple(
         kept.get(entry) or map_part(folder, entry, encoder, kept.get(entry.file)) for entry in manifest.segments
@@ -157,7 +159,7 @@ def mapped_parts(
     return manifest, encoder, segments
 
 
-def _kept(folder: Folder, manifest: Manifest, known: Commit[Encoder, Part]) -> dict[Any, Any]:
+def kept_parts(folder: Folder, manifest: Manifest, known: Commit[Encoder, Part]) -> dict[Any, Any]:
     """Return by entry what a commit shares with an earlier one of the same index: encoder, segments, mapped files."""
     there = {*folder.names()}
     if known.manifest.identity != manifest.identity or not there.issuperset(e.name for e in manifest.files()):

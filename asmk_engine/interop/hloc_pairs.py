@@ -15,6 +15,8 @@ from asmk_engine.evaluation.runs import check_pair_names
 from asmk_engine.features import Features
 from asmk_engine.flat.index import GlobalIndex
 from asmk_engine.flat.search import GlobalSearcher
+from asmk_engine.fused.index import FusedIndex
+from asmk_engine.fused.search import FusedSearcher
 from asmk_engine.indexes.answers import Hit
 from asmk_engine.indexes.searcher import IndexSearcher
 from asmk_engine.interop import hloc_reader
@@ -45,7 +47,7 @@ def pairs_from_retrieval(
     db_model: Path | str | None = None,
     db_descriptors: Path | str | Iterable[Path | str] | None = None,
     *,
-    index: Path | str | Index | GlobalIndex | AnySearcher,
+    index: Path | str | Index | GlobalIndex | FusedIndex | AnySearcher,
     name: str | None = None,
     on_query: Progress | None = None,
 ) -> int:
@@ -73,7 +75,7 @@ def pairs_from_retrieval(
         The folder of a model of COLMAP, whose images count before `db_prefix` and `db_list`.
     db_descriptors : pathlib.Path, str or iterable of them, optional
         Files of hloc: only images that have a group in one of them count. Their descriptors are not read.
-    index : pathlib.Path, str, Index, GlobalIndex, Searcher or GlobalSearcher
+    index : pathlib.Path, str, Index, GlobalIndex, FusedIndex, or a searcher of one
         The index that is searched; a searcher to choose how.
     name : str, optional
         What made the local features in the file `descriptors`, as it was called when those of the index were imported;
@@ -125,10 +127,12 @@ def _pairs(
     return pairs
 
 
-def _searcher(index: Path | str | Index | GlobalIndex | AnySearcher) -> AnySearcher:
+def _searcher(index: Path | str | Index | GlobalIndex | FusedIndex | AnySearcher) -> AnySearcher:
     if isinstance(index, IndexSearcher):
         return index
     opened = open_index(index) if isinstance(index, Path | str) else index
+    if isinstance(opened, FusedIndex):
+        return FusedSearcher(opened)
     return GlobalSearcher(opened) if isinstance(opened, GlobalIndex) else Searcher(opened)
 
 

@@ -17,7 +17,7 @@ from asmk_engine.images.listing import find_images, shown
 from asmk_engine.indexes.base import Collection
 from asmk_engine.interop import hloc_reader
 from asmk_engine.recipes import IMPORTED
-from asmk_engine.search.query_features import QuerySource
+from asmk_engine.search.query_features import query_source
 
 AnyIndex = Collection[Any, Any]
 
@@ -29,7 +29,7 @@ class Queries(Protocol):
     def names(self) -> list[str]:
         """All there are, in a fixed order."""
 
-    def features(self, name: str) -> Features:
+    def features(self, name: str) -> Any:
         """The features of one of them."""
 
 
@@ -61,9 +61,9 @@ class _IndexedImages:
 
     def __init__(self, index: AnyIndex) -> None:
         self.names = index.names
-        self._source = QuerySource(index)
+        self._source = query_source(index)
 
-    def features(self, name: str) -> Features:
+    def features(self, name: str) -> Any:
         return self._source.features(name)[0]
 
 
@@ -72,10 +72,10 @@ class _Photographs:
 
     def __init__(self, folder: Path, index: AnyIndex) -> None:
         self._paths = {image.name: image.path for image in find_images(folder).images}
-        self._index, self._source = index, QuerySource(index, images_roots=[folder])
+        self._index, self._source = index, query_source(index, images_roots=[folder])
         self.names = list(self._paths)
 
-    def features(self, name: str) -> Features:
+    def features(self, name: str) -> Any:
         path = self._paths[name]
         known = self._index.identity(name)
         if known is None:

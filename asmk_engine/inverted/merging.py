@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from asmk_engine.errors import DamagedError
+from asmk_engine.indexes import image_table
 from asmk_engine.indexes.manifest import Written
 from asmk_engine.inverted.segment import RANGE_BITS, Segment, range_images
 from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, MOST_THREADS, Piece, SegmentOutline, SegmentWriter
@@ -50,27 +51,35 @@ class _MergedRange:
 
 
 def merge_segments(
-    folder: Folder, name: str, segments: Sequence[Segment], vocabulary: int, *, chunk_postings: int = CHUNK_POSTINGS
+    folder: Folder,
+    name: str,
+    segments: Sequence[Segment],
+    vocabulary: int,
+    *,
+    chunk_postings: int = CHUNK_POSTINGS,
+    with_table: bool = True,
 ) -> Written:
-    """Write the live images of the segments, in order, as one new segment; raises DamagedError for a damaged list."""
+    """Write the live images of the segments, in order, as one new segment; raises DamagedError for a damaged list.
+
+    with_table  as for `write_segment`
+    """
     for segment in segments:  # altered data must not get new, valid checksums
         segment.file.verify()
     images = sum(segment.live for segment in segments)
     sources = list(_sources(segments))
     outline = SegmentOutline.of(_count(sources, images, vocabulary), images, vocabulary)
-    names = [name for segment in segments for name in segment.names_as_bytes(segment.live_numbers())]
+    names = image_table.joined_names(segments) if with_table else None
     inside = functools.lru_cache(2)(functools.partial(_inside, sources, images))
 
     def bring(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
         return _bring(outline, inside(piece.range_number), piece)
 
     live = [segment.live_numbers() for segment in segments]
-    roots = np.concatenate([segment.root_numbers[numbers] for segment, numbers in zip(segments, live, strict=True)])
+    prints, roots = image_table.joined_facts(segments)
     with SegmentWriter(folder, name, outline, names, segments[0].codes.shape[1], roots) as writer:
         writer.write_all(bring, chunk_postings)
-        fingerprints = [segment.fingerprints[numbers] for segment, numbers in zip(segments, live, strict=True)]
         counts = [segment.word_counts[numbers] for segment, numbers in zip(segments, live, strict=True)]
-        checksum = writer.finish(np.concatenate(fingerprints), np.concatenate(counts))
+        checksum = writer.finish(prints if with_table else None, np.concatenate(counts))
     return Written(checksum, images, outline.postings)
 
 

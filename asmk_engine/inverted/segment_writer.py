@@ -124,6 +124,8 @@ class SegmentWriter:
     """Writes the file of a segment with a known outline; use it as a context manager.
 
     The file does not appear under its final name before `finish`.
+
+    names  names of the images, or None if their table is in another file, as in a fused index
     """
 
     def __init__(
@@ -131,7 +133,7 @@ class SegmentWriter:
         folder: Folder,
         name: str,
         outline: SegmentOutline,
-        names: Sequence[bytes],
+        names: Sequence[bytes] | None,
         width: int,
         roots: np.ndarray | None = None,
     ) -> None:
@@ -146,7 +148,7 @@ class SegmentWriter:
             "posting_starts": outline.posting_starts,
             "id_starts": outline.id_starts,
             "range_starts": outline.range_starts,
-            **name_arrays(names, roots),
+            **(name_arrays(names, roots) if names is not None else {}),
         }
         shapes = {key: (array.dtype, array.shape) for key, array in self._known.items()}
         shapes |= {
@@ -154,8 +156,9 @@ class SegmentWriter:
             "ids": (np.dtype(np.uint8), (int(outline.id_starts[-1]) + elias_fano.PADDING,)),
             "list_digests": (np.dtype(np.uint32), outline.list_words.shape),
             "word_counts": (np.dtype(np.uint32), (outline.images,)),
-            "fingerprints": (np.dtype(np.uint64), (outline.images,)),
         }
+        if names is not None:
+            shapes["fingerprints"] = np.dtype(np.uint64), (outline.images,)
         metadata = {"kind": "asmk-engine segment", "range_bits": str(RANGE_BITS)}
         self._file = ArrayWriter(folder, name, shapes, metadata)
 
@@ -195,21 +198,27 @@ class SegmentWriter:
         self._file.write("ids", int(self.outline.id_starts[piece.first]), ids)
         self._file.write("list_digests", piece.first, digests)
 
-    def finish(self, fingerprints: np.ndarray, word_counts: np.ndarray) -> int:
+    def finish(self, fingerprints: np.ndarray | None, word_counts: np.ndarray) -> int:
         """Write the remaining arrays and close the file; returns the crc32 of the checksums.
 
-        fingerprints  [I] uint64
+        fingerprints  [I] uint64, or None if the table of the images is in another file
         word_counts   [I] uint32
         """
         for key, array in self._known.items():
             self._file.write(key, 0, array)
-        self._file.write("fingerprints", 0, fingerprints)
+        if fingerprints is not None:
+            self._file.write("fingerprints", 0, fingerprints)
         self._file.write("word_counts", 0, word_counts)
         return self._file.finish()
 
 
-def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int) -> Written:
-    """Write a segment to the file `name` in the folder."""
+def write_segment(
+    folder: Folder, name: str, contents: Contents, vocabulary: int, *, with_table: bool = True
+) -> Written:
+    """Write a segment to the file `name` in the folder.
+
+    with_table  whether the file has the table of the images, which a fused index keeps in another file
+    """
     images = len(contents.names)
     ranges = -(-images >> RANGE_BITS)
     words, numbers = (np.ascontiguousarray(array, np.uint32) for array in (contents.words, contents.images))
@@ -225,7 +234,8 @@ def write_segment(folder: Folder, name: str, contents: Contents, vocabulary: int
         postings.gather(rows, numbers, codes, RANGE_BITS, *brought)
         return brought
 
-    with SegmentWriter(folder, name, outline, contents.names, codes.shape[1], contents.roots) as writer:
+    names, prints = (contents.names, contents.fingerprints) if with_table else (None, None)
+    with SegmentWriter(folder, name, outline, names, codes.shape[1], contents.roots) as writer:
         writer.write_all(bring)
         word_counts = np.bincount(numbers, minlength=images).astype(np.uint32)
-        return Written(writer.finish(contents.fingerprints, word_counts), images, len(words))
+        return Written(writer.finish(prints, word_counts), images, len(words))

@@ -17,8 +17,11 @@ from asmk_engine.errors import AsmkError, DamagedError, NotFoundError
 from asmk_engine.flat.codec import Codec
 from asmk_engine.flat.segment import GlobalSegment, map_global_segment, vector_problems
 from asmk_engine.flat.snapshot import read_codec
+from asmk_engine.fused.kinds import FeatureKind
+from asmk_engine.fused.snapshot import FusedSegment, Fusion, map_fused_segment, map_part, map_table, read_fusion
 from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.indexes.manifest import (
+    FUSED_KIND,
     GLOBAL_KIND,
     KIND,
     NAMES,
@@ -38,7 +41,7 @@ from asmk_engine.storage.folder import LOCK, Folder
 # Postings checked at a time: 64 MiB of codes at 128 bits.
 CHUNK_POSTINGS = 1 << 22
 UNKNOWN_ROOTS = "names roots of images that are not in the manifest; they count as unknown"
-_NUMBER = re.compile(r"(?:segment|deleted|moved)-(\d+)\.")
+_NUMBER = re.compile(r"(?:segment|deleted|moved)-(\d+)[-.]")
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,14 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
             yield Finding(name, "listed twice in the manifest, or numbered too high", "contradiction")
     kind, encoder = KINDS[manifest.kind], None
     try:
-        encoder = kind.read_encoder(folder, manifest.encoder)
-    except AsmkError as error:
-        yield Finding(manifest.encoder.name, _said(error, folder))
-    if manifest.network is not None:
+        encoder = kind.read_encoder(folder, manifest)
+    except AsmkError:
+        yield from _encoder_findings(folder, manifest)
+    for network in manifest.networks:
         try:
-            check_network(folder, manifest.network)
+            check_network(folder, network)
         except AsmkError as error:
-            yield Finding(manifest.network.name, _said(error, folder))
+            yield Finding(network.name, _said(error, folder))
     segments: list[ImageTable] = []
     for entry in manifest.segments:
         try:
@@ -155,7 +158,8 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
             continue  # `repair` checks the segment without its deletions
         try:
             if encoder is None:
-                map_arrays(folder, entry.file.name, entry.file.checksum).verify()
+                for file in (entry.file, *(part.file for part in entry.kinds)):
+                    map_arrays(folder, file.name, file.checksum).verify()
             else:
                 segment = kind.map_segment(folder, entry, encoder)
                 kind.check_segment(segment, encoder, fast)
@@ -163,8 +167,24 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
                 if int(segment.root_numbers.max(initial=0)) > len(manifest.roots):
                     yield Finding((entry.moved or entry.file).name, UNKNOWN_ROOTS, "contradiction")
         except AsmkError as error:
-            yield Finding(entry.file.name, _said(error, folder))
+            yield Finding(_damaged_file(entry, error), _said(error, folder))
     yield from _repeated_names(segments)
+
+
+def _encoder_findings(folder: Folder, manifest: Manifest) -> Iterator[Finding]:
+    """Check the codebook or codec, or all of them."""
+    kinds = [(entry.kind, entry.encoder) for entry in manifest.kinds] or [(manifest.kind, manifest.encoder)]
+    for kind, entry in kinds:
+        try:
+            READERS[kind](folder, entry)
+        except AsmkError as error:
+            yield Finding(entry.name, _said(error, folder))
+
+
+def _damaged_file(entry: SegmentEntry, error: AsmkError) -> str:
+    """Return the file of a segment that an error names; that of the images if it names none."""
+    names = [part.file.name for part in entry.kinds]
+    return next((name for name in names if name in str(error)), entry.file.name)
 
 
 def number_of(name: str) -> int:
@@ -190,23 +210,60 @@ def _check_segment(segment: ImageTable, problems: Iterator[str], fast: bool) -> 
         raise DamagedError(f"{segment.path}: {problem}; restore a copy, or index the images again")
 
 
+def _check_fused(segment: FusedSegment, fusion: Fusion, fast: bool) -> None:
+    """Check the table of images and every part; what a part repeats of the table is checked once."""
+    _check_segment(segment, _name_problems(segment), fast)
+    for kind, part in zip(fusion.kinds, segment.parts, strict=True):
+        _check_part(part, kind, fast)
+
+
+def _check_part(part: Segment | GlobalSegment, kind: FeatureKind, fast: bool) -> None:
+    if isinstance(part, Segment):
+        more = () if fast else _posting_problems(part, kind.encoder.dim)
+        _check_segment(part, itertools.chain(_table_problems(part), more), fast)
+    else:
+        _check_segment(part, iter(()) if fast else vector_problems(part), fast)
+
+
+def damaged_kinds(folder: Folder, entry: SegmentEntry, fusion: Fusion) -> tuple[FusedSegment, dict[int, str]]:
+    """Check the parts of a segment of a fused index one by one.
+
+    Returns its table of images, and by the number of each damaged kind what is wrong. Raises an AsmkError if the table
+    itself is damaged.
+    """
+    table = map_table(folder, entry)
+    _check_segment(table, _name_problems(table), False)
+    found = {}
+    for number, (kind, stored) in enumerate(zip(fusion.kinds, entry.kinds, strict=True)):
+        try:
+            file = map_arrays(folder, stored.file.name, stored.file.checksum)
+            _check_part(map_part(table, kind, file, stored), kind, False)
+        except AsmkError as error:
+            found[number] = _said(error, folder)
+    return table, found
+
+
 @dataclass(frozen=True)
 class Kind:
     """The functions that check one kind of index.
 
-    read_encoder   reads the codebook or codec; raises an AsmkError for damage
+    read_encoder   reads what `map_segment` needs to know of a commit; raises an AsmkError for damage
     map_segment    maps a segment encoded by it; likewise
     check_segment  raises DamagedError for the first problem of a segment; its last argument is `fast` of `check_index`
     """
 
-    read_encoder: Callable[[Folder, FileEntry], Any]
+    read_encoder: Callable[[Folder, Manifest], Any]
     map_segment: Callable[[Folder, SegmentEntry, Any], Any]
     check_segment: Callable[[Any, Any, bool], None]
 
 
+READERS: dict[str, Callable[[Folder, FileEntry], Any]] = {KIND: read_codebook, GLOBAL_KIND: read_codec}
 KINDS = {
-    KIND: Kind(read_codebook, map_segment, _check_postings),
-    GLOBAL_KIND: Kind(read_codec, map_global_segment, _check_vectors),
+    KIND: Kind(lambda folder, manifest: read_codebook(folder, manifest.encoder), map_segment, _check_postings),
+    GLOBAL_KIND: Kind(
+        lambda folder, manifest: read_codec(folder, manifest.encoder), map_global_segment, _check_vectors
+    ),
+    FUSED_KIND: Kind(read_fusion, map_fused_segment, _check_fused),
 }
 
 

@@ -16,6 +16,7 @@ from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.features.network_place import network_beside
 from asmk_engine.features.parts import KIND as FEATURES
 from asmk_engine.flat import GlobalIndex
+from asmk_engine.fused.index import FusedIndex
 from asmk_engine.images.roots import listed_roots
 from asmk_engine.indexes.manifest import NAMES
 from asmk_engine.inverted.index import Index
@@ -23,6 +24,7 @@ from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.maintenance.extractor_facts import describe_extractor
 from asmk_engine.maintenance.flat_description import describe_global
+from asmk_engine.maintenance.fused_description import describe_fused, empty_images
 from asmk_engine.search.opening import open_index
 from asmk_engine.storage.folder import Folder, storage_errors
 from asmk_engine.storage.hdf5 import open_hdf5
@@ -49,10 +51,10 @@ _SIGNATURES = {
 def describe(path: Path | str) -> dict[str, Any]:
     """Describe what is at `path`, as JSON values.
 
-    All kinds have the keys kind (`features`, `codebook`, `index` or `global index`), path, bytes, and images, words,
-    postings and bytes_per_posting, which are None if not applicable; for the others see `describe_features`,
-    `describe_codebook`, `describe_index` and `describe_global`. Raises NotFoundError, FormatError, which states what
-    was found instead, or DamagedError.
+    All kinds have the keys kind (`features`, `codebook`, `index`, `global index` or `fused index`), path, bytes, and
+    images, words, postings and bytes_per_posting, which are None if not applicable; for the others see
+    `describe_features`, `describe_codebook`, `describe_index`, `describe_global` and `describe_fused`. Raises
+    NotFoundError, FormatError, which states what was found instead, or DamagedError.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -61,6 +63,8 @@ def describe(path: Path | str) -> dict[str, Any]:
     if kind == "codebook":
         return describe_codebook(Codebook.open(path), path)
     index = open_index(path)
+    if isinstance(index, FusedIndex):
+        return describe_fused(index)
     return describe_global(index) if isinstance(index, GlobalIndex) else describe_index(index)
 
 
@@ -95,6 +99,8 @@ def without_features(path: Path | str) -> list[str]:
     index = open_index(path)
     if isinstance(index, GlobalIndex):
         return []  # every image has a vector
+    if isinstance(index, FusedIndex):
+        return empty_images(index)
     empty = (
         segment.name(number)
         for segment in index.snapshot.segments

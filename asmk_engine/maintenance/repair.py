@@ -1,7 +1,8 @@
 """Repair of a damaged index: provably damaged files are dropped, everything else is kept.
 
 A damaged, missing or outdated copy of the manifest is rewritten from the other. A damaged segment is dropped with its
-images, a damaged network by itself. Damaged deletions are dropped, so that deleted images reappear, except those with a
+images, a damaged network by itself. In a fused index, where only the file of a kind of features is damaged, its images
+lose this kind and keep the others. Damaged deletions are dropped, so that deleted images reappear, except those with a
 newer version in another segment. If the last commit is damaged and a copy of the manifest has the previous one, the
 commit that loses less is kept. All dropped files are moved to a new folder `dropped-N` inside the index.
 """
@@ -17,10 +18,20 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.errors import AsmkError, DamagedError
+from asmk_engine.fused.snapshot import Fusion, part_name, read_fusion
 from asmk_engine.indexes.image_table import ImageTable
-from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest, SegmentEntry, read_copies, read_manifest
+from asmk_engine.indexes.manifest import (
+    NAMES,
+    FileEntry,
+    KindEntry,
+    KindFile,
+    Manifest,
+    SegmentEntry,
+    read_copies,
+    read_manifest,
+)
 from asmk_engine.indexes.snapshot import write_deleted, write_moved
-from asmk_engine.maintenance.checking import KINDS, Finding, check_commit, number_of
+from asmk_engine.maintenance.checking import KINDS, Finding, check_commit, damaged_kinds, number_of
 from asmk_engine.storage.folder import Folder, WriterLock, encode_manifest
 
 
@@ -35,6 +46,7 @@ class Repair:
     lost        number of images lost with damaged segments
     lost_names  their names, as far as they are readable
     returned    number of deleted images that reappear; their names are lost with the damaged file
+    without     in a fused index, number of images by kind of features that lose it, with a damaged file of this kind
     rewritten   copies of the manifest that are rewritten
     done        whether the repair was carried out
     """
@@ -47,6 +59,7 @@ class Repair:
     lost: int = 0
     lost_names: tuple[str, ...] = ()
     returned: int = 0
+    without: dict[str, int] = field(default_factory=dict)
     rewritten: tuple[str, ...] = ()
     done: bool = False
 
@@ -66,6 +79,8 @@ class _Draft:
     """A commit without its damaged parts, and the consequences.
 
     network    the network, if it is kept
+    kinds      the kinds of features of a fused index, without damaged networks
+    emptied    numbers of kinds by position of the segment, whose files are damaged there
     segments   the segments that are kept, in order
     lost       number of images lost, with the readable ones of their names in `lost_names`
     forgotten  number of deleted images by position of the segment, for those with damaged deletions
@@ -76,6 +91,8 @@ class _Draft:
     manifest: Manifest
     findings: list[Finding]
     network: FileEntry | None = None
+    kinds: tuple[KindEntry, ...] = ()
+    emptied: dict[int, list[int]] = field(default_factory=dict)
     segments: list[tuple[SegmentEntry, ImageTable]] = field(default_factory=list)
     lost: int = 0
     lost_names: list[str] = field(default_factory=list)
@@ -85,14 +102,31 @@ class _Draft:
 
     @property
     def loss(self) -> tuple[int, int]:
-        """The sort key of drafts: the number of lost images and deletions, then the later commit."""
-        return self.lost + sum(self.forgotten.values()), -self.manifest.commit
+        """The sort key of drafts: the number of images, of their kinds and of deletions lost, then the later commit."""
+        return self.lost + sum(self.without().values()) + sum(self.forgotten.values()), -self.manifest.commit
 
     def files(self) -> set[str]:
         """Return the names of the files that are kept."""
         entries = [entry for one, _ in self.segments for entry in (one.file, one.deleted, one.moved) if entry]
-        whole = [entry for entry in (self.manifest.encoder, self.network) if entry]
-        return {entry.name for entry in (*whole, *entries)}
+        parts = [
+            part.file
+            for place, (one, _) in enumerate(self.segments)
+            for number, part in enumerate(one.kinds)
+            if number not in self.emptied.get(place, ())
+        ]
+        networks = [self.network, *(kind.network for kind in self.kinds)]
+        whole = [*self.manifest.encoders, *(entry for entry in networks if entry)]
+        return {entry.name for entry in (*whole, *entries, *parts)}
+
+    def without(self) -> dict[str, int]:
+        """Count by kind of features the images that lose it, those that are kept."""
+        counts: dict[str, int] = {}
+        for place, kinds in self.emptied.items():
+            live = self.segments[place][1].live - len(self.clashes.get(place, ()))
+            for number in kinds:
+                name = self.manifest.kinds[number].name
+                counts[name] = counts.get(name, 0) + live
+        return counts
 
     def returned(self) -> int:
         """Count the deleted images that reappear: those with damaged deletions, except where a newer version exists."""
@@ -135,13 +169,17 @@ def _drafts(folder: Folder, manifests: dict[int, Manifest]) -> list[_Draft]:
 def _draft(folder: Folder, manifest: Manifest) -> _Draft:
     findings = [finding for finding in check_commit(folder, manifest) if finding.kind != "note"]
     damaged = {finding.file: finding.what for finding in findings if finding.kind == "damage"}
-    if manifest.encoder.name in damaged:
+    if lost := next((entry.name for entry in manifest.encoders if entry.name in damaged), None):
         raise DamagedError(
-            f"{folder.path / manifest.encoder.name}: {damaged[manifest.encoder.name]}; the index is unusable without "
+            f"{folder.path / lost}: {damaged[lost]}; the index is unusable without "
             f"the {manifest.encoder_name}: restore a copy of this file, or index again"
         )
     network = manifest.network if manifest.network and manifest.network.name not in damaged else None
-    draft = _Draft(manifest, findings, network)
+    kinds = tuple(
+        replace(kind, network=None) if kind.network and kind.network.name in damaged else kind
+        for kind in manifest.kinds
+    )
+    draft = _Draft(manifest, findings, network, kinds)
     for entry in {entry.file.name: entry for entry in manifest.segments}.values():
         if entry.moved is not None and entry.moved.name in damaged:
             entry = replace(entry, moved=None)  # its images get back the roots recorded in the segment
@@ -159,18 +197,38 @@ def _take(folder: Folder, draft: _Draft, entry: SegmentEntry, forgotten: int | N
     forgotten  number of its deleted images if the deletions are damaged, else None
     """
     kind = KINDS[draft.manifest.kind]
-    encoder = kind.read_encoder(folder, draft.manifest.encoder)
-    segment = None
+    encoder = kind.read_encoder(folder, draft.manifest)
+    segment: ImageTable | None = None
     try:
         segment = kind.map_segment(folder, entry, encoder)
         kind.check_segment(segment, encoder, False)
     except AsmkError as error:
+        if entry.kinds and _take_table(folder, draft, entry, encoder, forgotten):
+            return
         if forgotten is not None:
             draft.findings.append(Finding(entry.file.name, str(error)))
         draft.lost += entry.images - entry.deleted_images - (forgotten or 0)
         with contextlib.suppress(AsmkError):
             draft.lost_names += segment.names() if segment else []
         return
+    _keep(draft, entry, segment, forgotten)
+
+
+def _take_table(folder: Folder, draft: _Draft, entry: SegmentEntry, fusion: Fusion, forgotten: int | None) -> bool:
+    """Keep the images of a segment of a fused index if only files of its kinds are damaged; return whether so."""
+    segment: ImageTable
+    try:
+        segment, damaged = damaged_kinds(folder, entry, fusion)
+    except AsmkError:
+        return False
+    if forgotten is not None:
+        draft.findings += [Finding(entry.kinds[number].file.name, what) for number, what in damaged.items()]
+    draft.emptied[len(draft.segments)] = [*damaged]
+    _keep(draft, entry, segment, forgotten)
+    return True
+
+
+def _keep(draft: _Draft, entry: SegmentEntry, segment: ImageTable, forgotten: int | None) -> None:
     if forgotten is not None:
         draft.forgotten[len(draft.segments)] = forgotten
     if int(segment.root_numbers.max(initial=0)) > len(draft.manifest.roots):
@@ -207,6 +265,7 @@ def _planned(folder: Folder, drafts: list[_Draft], problems: list[Finding]) -> t
         lost=draft.lost,
         lost_names=tuple(draft.lost_names),
         returned=draft.returned(),
+        without=draft.without(),
         rewritten=tuple(stale),
     )
     return repair, draft
@@ -234,7 +293,8 @@ def _carry_out(folder: Folder, drafts: list[_Draft], draft: _Draft, repair: Repa
         following = max(draft.manifest.next, *(other.manifest.next for other in drafts), 1 + max(numbers))
         entries = tuple(_entries(folder, draft, following))
         manifest = replace(draft.manifest, commit=repair.commit, segments=entries, network=draft.network)
-        manifest = replace(manifest, next=following + len(draft.clashes) + len(draft.unrooted))
+        written = len(draft.clashes) + len(draft.unrooted) + len(draft.emptied)
+        manifest = replace(manifest, kinds=draft.kinds, next=following + written)
         folder.sync()
     folder.replace_manifest(NAMES, manifest.to_json())
 
@@ -242,6 +302,9 @@ def _carry_out(folder: Folder, drafts: list[_Draft], draft: _Draft, repair: Repa
 def _entries(folder: Folder, draft: _Draft, number: int) -> Iterator[SegmentEntry]:
     """Yield the entries of the kept segments, with deletions that make names unique, and with valid root numbers."""
     for place, (entry, segment) in enumerate(draft.segments):
+        if place in draft.emptied:
+            entry = _without_kinds(folder, draft, entry, draft.emptied[place], number)
+            number += 1
         if place in draft.unrooted:
             numbers = np.where(segment.root_numbers <= len(draft.manifest.roots), segment.root_numbers, 0)
             entry = write_moved(folder, entry, numbers, number)
@@ -253,3 +316,13 @@ def _entries(folder: Folder, draft: _Draft, number: int) -> Iterator[SegmentEntr
         deleted[draft.clashes[place]] = True
         yield write_deleted(folder, entry, deleted, number)
         number += 1
+
+
+def _without_kinds(folder: Folder, draft: _Draft, entry: SegmentEntry, kinds: list[int], number: int) -> SegmentEntry:
+    """Write files that say that no image has features of some kinds, as file number `number`; return the new entry."""
+    parts, fusion = list(entry.kinds), read_fusion(folder, draft.manifest)
+    for place in kinds:
+        name = part_name(f"segment-{number:06d}.safetensors", place + 1)
+        written = fusion.kinds[place].write(folder, name, fusion.kinds[place].nothing(entry.images))
+        parts[place] = KindFile(FileEntry.of(folder, name, written.checksum), written.entries)
+    return replace(entry, entries=sum(part.entries for part in parts), kinds=tuple(parts))

@@ -8,9 +8,10 @@ from pathlib import Path
 from asmk_engine.codebooks import Codebook, Round
 from asmk_engine.codebooks.graph import ASSIGNMENTS
 from asmk_engine.codebooks.kmeans import BACKENDS
-from asmk_engine.codebooks.shipped import open_vocabulary, vocabularies
+from asmk_engine.codebooks.shipped import open_vocabulary, vocabularies, vocabulary_of
 from asmk_engine.codebooks.training import WHITENING
 from asmk_engine.errors import InputError
+from asmk_engine.extractors.presets import DEFAULT
 from asmk_engine.features import FeatureSet
 from asmk_engine.images.listing import PathLike
 from asmk_engine.iteration import Display
@@ -46,6 +47,14 @@ def opened_codebook(codebook: PathLike) -> Codebook:
     """Open a codebook file, or the vocabulary of the package that has this name, if there is no such file."""
     name = str(codebook)
     return open_vocabulary(name) if not Path(name).exists() and name in vocabularies() else Codebook.open(codebook)
+
+
+def shipped_codebook(features: FeatureSet, display: Display, *, trains: bool) -> Codebook | None:
+    """Return the vocabulary of the package for the default extractor, unless training was asked for."""
+    book = None if trains else vocabulary_of(features.recipe, DEFAULT)
+    if book is not None:
+        display.say(f"codebook: {book.words} words that come with the package; --train learns others")
+    return book
 
 
 def train_codebook(features: FeatureSet, options: CodebookOptions, display: Display) -> Codebook:

@@ -136,12 +136,14 @@ def run_extraction(
     held: Held | None = None,
     recipe: Recipe | None = None,
     network: Path | None = None,
+    allow_none: bool = False,
 ) -> ExtractionSummary:
     """Extract features and show the progress.
 
     prune            whether images that are gone are to be removed: `intake.prune`, unless they are too many
     held             as for `extract_images`
     recipe, network  used if no extractor and no option is given; by default those of the existing set
+    allow_none       as for `extract_images`
     """
     known = FeatureSet.open(output).recipe if is_feature_set(output) else None
     if recipe is None and known is not None:
@@ -151,7 +153,7 @@ def run_extraction(
     with display.bar("extract", "images") as progress:
         return extract_images(
             chosen, found, output, workers=extraction.workers, strict=extraction.strict, prune=prune,
-            trusting=intake.yes, update=intake.updates, held=held, progress=progress,
+            trusting=intake.yes, update=intake.updates, held=held, allow_none=allow_none, progress=progress,
         )  # fmt: skip
 
 

@@ -11,33 +11,32 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import AsmkWarning, InputError
 from asmk_engine.escape import list_first
 from asmk_engine.features import FeatureSet
-from asmk_engine.flat import GlobalIndex
 from asmk_engine.images.listing import PathLike
-from asmk_engine.inverted.index import Index
 from asmk_engine.pipeline.codebook_training import CodebookOptions
 from asmk_engine.pipeline.display import StageProgress, display_of
 from asmk_engine.pipeline.extraction import ExtractionReport, IntakeOptions, existing, extract_features
 from asmk_engine.pipeline.extractor_choice import AUTO, ExtractionOptions
 from asmk_engine.pipeline.global_indexing import GlobalIndexOptions
 from asmk_engine.pipeline.indexing import IndexingReport, index_images
-from asmk_engine.pipeline.preparation import sets_among
+from asmk_engine.pipeline.preparation import AnyIndex, sets_among
 from asmk_engine.pipeline.wording import plural
 
 NAMED = 3
+Numbers = Sequence[float] | None
 
 
 def index_folder(
-    images: PathLike | FeatureSet | Iterable[PathLike | FeatureSet], index: PathLike, *,
-    extractor: str = AUTO, weights: PathLike | None = None, max_features: int | None = None,
-    max_side: int | None = None, scales: Sequence[float] | None = None, device: str | None = None,
-    workers: int | None = None, strict: bool = False, train: bool = False, words: int | str = "auto", seed: int = 0,
-    rounds: int = 10, whitening: str = "auto", backend: str = "auto", assignment: str = "auto",
-    codebook: Codebook | PathLike | None = None, features: PathLike | None = None, prefix: str = "",
-    all_files: bool = False, update: bool = False, replace: bool = False, prune: bool = False, yes: bool = False,
-    memory: int | str | None = None, pca: int | None = None, whiten: bool = False, pq: int | None = None,
-    half: bool = False, train_on: PathLike | FeatureSet | None = None, concatenate: bool = False,
-    part_weights: Sequence[float] | None = None, progress: StageProgress | bool | None = None, **options: Any,
-) -> Index | GlobalIndex:  # fmt: skip
+    images: PathLike | FeatureSet | Iterable[PathLike | FeatureSet], index: PathLike, *, extractor: str = AUTO,
+    weights: PathLike | None = None, max_features: int | None = None, max_side: int | None = None,
+    scales: Numbers = None, device: str | None = None, workers: int | None = None, strict: bool = False,
+    train: bool = False, words: int | str = "auto", seed: int = 0, rounds: int = 10, whitening: str = "auto",
+    backend: str = "auto", assignment: str = "auto", codebook: Codebook | PathLike | None = None,
+    features: PathLike | None = None, prefix: str = "", all_files: bool = False, update: bool = False,
+    replace: bool = False, prune: bool = False, yes: bool = False, memory: int | str | None = None,
+    pca: int | None = None, whiten: bool = False, pq: int | None = None, half: bool = False,
+    train_on: PathLike | FeatureSet | None = None, concatenate: bool = False, part_weights: Numbers = None,
+    kind_weights: Numbers = None, progress: StageProgress | bool | None = None, **options: Any,
+) -> AnyIndex:  # fmt: skip
     """Create an index of photographs or add to one: extract, whiten, train a codebook, index, carry the network.
 
     Another call adds what is new; one that was interrupted resumes. Options are those of ``asmk-engine index``.
@@ -51,7 +50,7 @@ def index_folder(
     extractor : str, default "auto"
         Such as ``"how-r18"``, or ``"gem-resnet50"`` for one global descriptor per image. ``"auto"`` is that of the
         index or codebook if there is one, else ``"how-efficientnet-lite0"``, or RootSIFT if its network is not
-        installed.
+        installed. Several, separated by commas, make an index of several kinds of features, for `FusedSearcher`.
     weights, max_features, max_side, scales, device, workers, strict, **options
         Weights (a file), options and device of the extractor; worker processes; whether to stop at an unreadable image.
     train : bool, default False
@@ -68,15 +67,15 @@ def index_folder(
         removes those whose files are gone, if they are no more than half or `yes` is given.
     memory : int or str, optional
         Memory limit of indexing, in bytes or as a text such as ``"4G"``.
-    pca, whiten, pq, half, train_on, concatenate, part_weights
-        Storage of the global descriptors of a new index.
+    pca, whiten, pq, half, train_on, concatenate, part_weights, kind_weights
+        Storage of the global descriptors of a new index; weights of several kinds of features in the fused score.
     progress : bool or callable, optional
         True shows bars and messages on standard error; a callable receives the stage (such as ``"extract"``), how many
         of its units are done, and how many there are. If it raises, the run ends, and the next call resumes it.
 
     Returns
     -------
-    Index or GlobalIndex
+    Index, GlobalIndex or FusedIndex
         At the commit of this call. `AsmkWarning` names what was skipped or had no effect, unless `progress` is True.
 
     Raises
@@ -86,16 +85,13 @@ def index_folder(
         or their files were replaced, and for locked folders. ``--update`` in messages is ``update=True``.
     """
     training = CodebookOptions(words, seed, rounds, whitening, backend, assignment)
-    parts = None if part_weights is None else tuple(part_weights)
-    smaller = GlobalIndexOptions(pca, whiten, pq, half, train_on, concatenate, parts)
-    extraction = _extraction(
-        extractor, weights, max_features, max_side, scales, device, workers, strict, train, options
-    )
-    inputs = _checked([images] if isinstance(images, PathLike | FeatureSet) else images, extraction, training, smaller)
+    smaller = GlobalIndexOptions(pca, whiten, pq, half, train_on, concatenate, _tuple(part_weights))
+    how = _extraction(extractor, weights, max_features, max_side, scales, device, workers, strict, train, options)
+    inputs = _checked([images] if isinstance(images, PathLike | FeatureSet) else images, how, training, smaller)
     report = index_images(
         inputs, index, intake=IntakeOptions(prefix, all_files, existing(update, replace), prune, yes),
-        extraction=extraction, training=None if training == CodebookOptions() else training, smaller=smaller,
-        codebook=codebook, features=features, memory=memory, display=display_of(progress),
+        extraction=how, training=None if training == CodebookOptions() else training, smaller=smaller,
+        codebook=codebook, features=features, memory=memory, kind_weights=kind_weights, display=display_of(progress),
     )  # fmt: skip
     _tell(report, index, progress)
     return report.index
@@ -168,11 +164,14 @@ def _extraction(
     train: bool,
     options: dict[str, Any],
 ) -> ExtractionOptions:
-    numbers = None if scales is None else tuple(scales)
-    others = {"max_features": max_features, "max_side": max_side, "scales": numbers, **options}
+    others = {"max_features": max_features, "max_side": max_side, "scales": _tuple(scales), **options}
     return ExtractionOptions(
         extractor, None if weights is None else Path(weights), device, workers, strict, train, others
     )
+
+
+def _tuple(numbers: Numbers) -> tuple[float, ...] | None:
+    return None if numbers is None else tuple(numbers)
 
 
 def _checked(
@@ -201,6 +200,12 @@ def _tell(report: IndexingReport | ExtractionReport, output: PathLike, progress:
         reasons = [f"{name!r}: {reason}" for name, reason in list(report.skipped.items())[:NAMED]]
         listed = list_first(reasons, len(report.skipped), "; ")
         text = f"{output}: {plural(len(report.skipped), 'image')} could not be read and left out: {listed}"
+        warnings.warn(text, AsmkWarning, stacklevel=3)
+    incomplete = report.incomplete if isinstance(report, IndexingReport) and progress is not True else {}
+    if incomplete:
+        reasons = [f"{name!r}: {reason}" for name, reason in list(incomplete.items())[:NAMED]]
+        listed = list_first(reasons, len(incomplete), "; ")
+        text = f"{output}: {plural(len(incomplete), 'image')} kept without some kinds of features: {listed}"
         warnings.warn(text, AsmkWarning, stacklevel=3)
     for remark in report.remarks if progress is not True else ():
         warnings.warn(f"{output}: {remark}", AsmkWarning, stacklevel=3)

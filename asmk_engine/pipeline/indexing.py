@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from asmk_engine.codebooks import Codebook
-from asmk_engine.codebooks.shipped import vocabulary_of
-from asmk_engine.errors import MismatchError
+from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.extraction.run import ExtractionSummary
-from asmk_engine.extractors.presets import DEFAULT
 from asmk_engine.features import FeatureSet
 from asmk_engine.flat import GlobalIndex
+from asmk_engine.fused.index import FusedIndex
 from asmk_engine.images.listing import PathLike
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.creation import check_vacant
-from asmk_engine.indexes.manifest import NAMES
+from asmk_engine.indexes.manifest import FUSED_KIND, NAMES, read_manifest
 from asmk_engine.inverted.batch import postings_within
 from asmk_engine.inverted.index import SEGMENT_POSTINGS, Index, check_fits
 from asmk_engine.iteration import Display, Silent
-from asmk_engine.pipeline.codebook_training import CodebookOptions, opened_codebook, train_codebook
+from asmk_engine.pipeline.codebook_training import CodebookOptions, opened_codebook, shipped_codebook, train_codebook
 from asmk_engine.pipeline.extraction import IntakeOptions
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions, network_of
 from asmk_engine.pipeline.failures import Failures
+from asmk_engine.pipeline.fused_indexing import FusedJob, index_fused, several_kinds
 from asmk_engine.pipeline.global_indexing import GlobalIndexOptions, add_global, concatenated
-from asmk_engine.pipeline.preparation import Inputs, Prepared, features_beside, prepare, prepare_set
+from asmk_engine.pipeline.preparation import AnyIndex, Inputs, Prepared, features_beside, prepare, prepare_set
 from asmk_engine.pipeline.reports import Reporter
 from asmk_engine.pipeline.wording import parse_size, plural
 from asmk_engine.search.opening import open_index
@@ -38,22 +38,24 @@ class IndexingReport:
     """What a run of `index_images` did, and what it could not do.
 
     index             the index, at the commit of this run
-    features          the features of the images of this run
+    features          the features of the images of this run; of several kinds, those of the first
     addition          its images by what became of them in the index, in numbers and names
     extraction        its images by what became of them in the feature set; None if the input was one
     removed           names of indexed images whose files are gone, which were removed
     without_features  names of images in which nothing was found, and which no query can find
+    incomplete        names of images that are kept without some of several kinds of features, with the reasons
     remarks           what may be unexpected, one line each: options without effect, a missing network, broken links
     failures          what has to be acted upon, such as images left out because their names are in use;
                       `failures.reasons` lists it, `failures.check()` raises it
     """
 
-    index: Index | GlobalIndex
+    index: AnyIndex
     features: FeatureSet
     addition: AddSummary
     extraction: ExtractionSummary | None = None
     removed: tuple[str, ...] = ()
     without_features: tuple[str, ...] = ()
+    incomplete: dict[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     failures: Failures = field(default_factory=Failures)
 
@@ -76,6 +78,7 @@ class _Job:
     room: int | None
     reporter: Reporter
     trains: bool
+    kind_weights: Sequence[float] | None = None
 
 
 def index_images(
@@ -89,6 +92,7 @@ def index_images(
     codebook: Codebook | PathLike | None = None,
     features: PathLike | None = None,
     memory: int | str | None = None,
+    kind_weights: Sequence[float] | None = None,
     display: Display | None = None,
 ) -> IndexingReport:
     """Add images to the index at `index`, which is created if it is missing; `index_folder` is the short form.
@@ -104,7 +108,8 @@ def index_images(
     intake : IntakeOptions, optional
         Which images are taken, and which replace others.
     extraction : ExtractionOptions, optional
-        How images are described; by default as those of the index or the codebook.
+        How images are described; by default as those of the index or the codebook. Several extractors, separated by
+        commas, make an index of several kinds of features.
     training : CodebookOptions, optional
         How a codebook is trained, instead of taking the words that come with the package for the default extractor;
         a remark says so if there is a codebook already.
@@ -113,9 +118,13 @@ def index_images(
     codebook : Codebook or path-like, optional
         Codebook of a new index of local features.
     features : path-like, optional
-        Feature set in which the features of the images are kept; by default next to the index.
+        Feature set in which the features of the images are kept; by default next to the index. Those of several kinds
+        are in sets of their own, photos.rootsift.features for photos.features.
     memory : int or str, optional
         Memory limit of indexing in bytes, or a text such as ``"4G"``.
+    kind_weights : sequence of float, optional
+        Weights of the kinds of features in the fused score, in the order of the extractors, or of the index; all equal
+        in a new index by default.
     display : Display, optional
         Where messages and progress are shown; by default nowhere.
 
@@ -134,19 +143,68 @@ def index_images(
     job = _Job(
         Path(index), intake or IntakeOptions(), extraction or ExtractionOptions(), training or CodebookOptions(),
         smaller or GlobalIndexOptions(), codebook, room, Reporter(display or Silent()),
-        training is not None or (extraction is not None and extraction.train),
+        training is not None or (extraction is not None and extraction.train), kind_weights,
     )  # fmt: skip
-    target, book = _existing(job.output, codebook)
-    if book is not None and training is not None:
+    inputs: Inputs = [images] if isinstance(images, PathLike | FeatureSet) else list(images)
+    kept = None if features is None else Path(features)
+    if (fused := _fused_target(job)) is not None or several_kinds(job.extraction.name):
+        return _index_several(job, inputs, kept, fused, is_trained=training is not None)
+    return _index_one(job, inputs, kept, is_trained=training is not None)
+
+
+def _index_one(job: _Job, inputs: Inputs, features: Path | None, *, is_trained: bool) -> IndexingReport:
+    """Do `index_images` for one kind of features."""
+    if job.kind_weights is not None:
+        raise InputError("weights were given for one kind of features; leave them out, or give several extractors")
+    target, book = _existing(job.output, job.codebook)
+    if book is not None and is_trained:
         job.reporter.remark("the codebook exists already: --words and the other training options are ignored")
     if book is not None:
-        _segment_postings(room, book)  # report a memory limit that is too low before any work
-    inputs: Inputs = [images] if isinstance(images, PathLike | FeatureSet) else list(images)
-    prepared = _prepared(job, inputs, None if features is None else Path(features), target, book)
+        _segment_postings(job.room, book)  # report a memory limit that is too low before any work
+    prepared = _prepared(job, inputs, features, target, book)
     changes: dict[str, Any] = {"existing": job.intake.existing, "remove": prepared.removed}
     if isinstance(target, GlobalIndex) or (target is None and prepared.features.recipe.is_global):
         return _reported(job, prepared, *_add_global(job, prepared.features, target, changes))
     return _reported(job, prepared, *_add_local(job, prepared.features, target, book, changes))
+
+
+def _fused_target(job: _Job) -> FusedIndex | None:
+    """Return the index at the output if it is one of several kinds; InputError if one of one kind shall get several."""
+    if not any((job.output / name).exists() for name in NAMES):
+        return None
+    if read_manifest(Folder(job.output)).kind == FUSED_KIND:
+        return FusedIndex.open(job.output)
+    if several_kinds(job.extraction.name):
+        raise MismatchError(f"{job.output}: has one kind of features, not {job.extraction.name}; create another index")
+    return None
+
+
+def _index_several(
+    job: _Job, inputs: Inputs, features: Path | None, target: FusedIndex | None, *, is_trained: bool
+) -> IndexingReport:
+    """Do `index_images` for several kinds of features."""
+    if target is None:
+        check_vacant(Folder(job.output))
+    elif is_trained or job.codebook is not None:
+        job.reporter.remark("the codebooks exist already: --codebook and the training options are ignored")
+    given = job.codebook
+    book = given if given is None or isinstance(given, Codebook) else opened_codebook(given)
+    done = index_fused(inputs, target, FusedJob(
+        job.output, job.intake, job.extraction, job.training, job.smaller, book, job.kind_weights, features, job.room,
+        job.reporter, job.trains,
+    ))  # fmt: skip
+    reporter = job.reporter
+    reporter.report_found(done.extraction.found)
+    reporter.left.note(done.addition)
+    reporter.report_left()
+    reporter.report_duplicates(done.addition)
+    empty = sorted((name for name in done.extraction.names if not any(
+        name in one and one.count(name) for one in done.features)), key=str.encode)  # fmt: skip
+    reporter.report_without_features(empty, job.output)
+    return IndexingReport(
+        done.index, done.features[0], done.addition, done.extraction, tuple(done.removed), tuple(empty),
+        done.incomplete, tuple(reporter.remarks), reporter.failures,
+    )  # fmt: skip
 
 
 def _prepared(
@@ -174,7 +232,9 @@ def _add_local(
 ) -> tuple[Index, AddSummary]:
     """Add local features to the index, which is created, with its codebook, if missing, and report the counts."""
     job.smaller.refuse(features)
-    book = book or _shipped(job, features) or train_codebook(features, job.training, job.reporter.display)
+    display = job.reporter.display
+    book = book or shipped_codebook(features, display, trains=job.trains)
+    book = book or train_codebook(features, job.training, display)
     if target is None:
         check_fits(features, book, job.output)
         target = Index.create(job.output, book, network_of(features, job.extraction.weights, job.reporter.remark))
@@ -184,16 +244,6 @@ def _add_local(
     counts = f"{plural(target.images, 'image')}, {plural(target.postings, 'posting')}"
     job.reporter.say(f"{target.path}: {counts}: {job.reporter.counts(summary)}")
     return target, summary
-
-
-def _shipped(job: _Job, features: FeatureSet) -> Codebook | None:
-    """Return the vocabulary of the package for the default extractor, unless training was asked for."""
-    if job.trains:
-        return None
-    book = vocabulary_of(features.recipe, DEFAULT)
-    if book is not None:
-        job.reporter.say(f"codebook: {book.words} words that come with the package; --train learns others")
-    return book
 
 
 def _reported(job: _Job, prepared: Prepared, target: Index | GlobalIndex, summary: AddSummary) -> IndexingReport:
@@ -207,7 +257,7 @@ def _reported(job: _Job, prepared: Prepared, target: Index | GlobalIndex, summar
     empty = [name for name in features.names if features.count(name) == 0]
     reporter.report_without_features(empty, job.output)
     return IndexingReport(
-        target, features, summary, prepared.extraction, tuple(prepared.removed), tuple(empty),
+        target, features, summary, prepared.extraction, tuple(prepared.removed), tuple(empty), {},
         tuple(reporter.remarks), reporter.failures,
     )  # fmt: skip
 
@@ -224,6 +274,8 @@ def _existing(output: Path, codebook: Codebook | PathLike | None) -> tuple[Index
         check_vacant(Folder(output))
         return None, given
     target = open_index(output)
+    if isinstance(target, FusedIndex):  # which `_fused_target` found: it is indexed another way
+        return None, given
     if isinstance(target, GlobalIndex):
         return target, given
     if given and given.fingerprint != target.codebook.fingerprint:

@@ -13,6 +13,7 @@ from asmk_engine.extraction.intake import Held
 from asmk_engine.extraction.run import ExtractionSummary
 from asmk_engine.features import FeatureSet
 from asmk_engine.flat import GlobalIndex
+from asmk_engine.fused.index import FusedIndex
 from asmk_engine.images.listing import ImageList, PathLike, find_images
 from asmk_engine.inverted.index import Index
 from asmk_engine.pipeline.extraction import IntakeOptions, is_feature_set, run_extraction
@@ -22,6 +23,7 @@ from asmk_engine.pipeline.reports import Reporter
 from asmk_engine.recipes import Recipe
 
 Inputs = Sequence[PathLike | FeatureSet]
+AnyIndex = Index | GlobalIndex | FusedIndex
 
 
 @dataclass
@@ -57,14 +59,14 @@ def prepare(
     if target is not None:
         recipe, network = target.recipe, target.network
     place = features_path or _kept_so_far(target) or features_beside(output)
-    removed = _removed(target, found, intake, reporter)
+    removed = removed_names(target, found, intake, reporter)
     summary = run_extraction(
         found, place, intake, extraction, reporter.display,
-        prune=intake.prune and removed is not None, held=_held(target), recipe=recipe, network=network,
+        prune=intake.prune and removed is not None, held=held_by(target), recipe=recipe, network=network,
     )  # fmt: skip
     reporter.report_extraction(summary, place)
     reporter.left.note(summary.intake)
-    removed = _without_left(removed or [], target, summary.intake.left)
+    removed = without_left(removed or [], target, summary.intake.left)
     reporter.report_removal(removed, 0 if target is None else target.images)
     return Prepared(FeatureSet.open(place).selected(summary.names), removed, summary)
 
@@ -93,15 +95,15 @@ def prepare_set(
 ) -> Prepared:
     """Prepare a feature set; with `prune`, images that are neither in it nor on disk are removed from the index."""
     found = ImageList([], "", {}, roots=features.roots())
-    removed = _removed(target, found, intake, reporter) or []
+    removed = removed_names(target, found, intake, reporter) or []
     removed = [name for name in removed if name not in features]
-    removed = _without_left(removed, target, set() if intake.updates else _other_contents(features, target))
+    removed = without_left(removed, target, set() if intake.updates else _other_contents(features, target))
     reporter.report_removal(removed, 0 if target is None else target.images)
     return Prepared(features, removed)
 
 
-def _removed(
-    target: Index | GlobalIndex | None, found: ImageList, intake: IntakeOptions, reporter: Reporter
+def removed_names(
+    target: AnyIndex | None, found: ImageList, intake: IntakeOptions, reporter: Reporter
 ) -> list[str] | None:
     """Return the names that `prune` removes from the index, or None if it must not."""
     if not intake.prune or target is None:
@@ -109,7 +111,7 @@ def _removed(
     return reporter.allowed_removal(target.snapshot.origins(), found, yes=intake.yes)
 
 
-def _held(target: Index | GlobalIndex | None) -> Held:
+def held_by(target: AnyIndex | None) -> Held:
     """Return a function that gives the fingerprint of the indexed image of a name."""
 
     def held(name: str) -> int | None:
@@ -129,7 +131,7 @@ def _other_contents(features: FeatureSet, target: Index | GlobalIndex | None) ->
     return set(found.fingerprints[differs].tolist())
 
 
-def _without_left(removed: Sequence[str], target: Index | GlobalIndex | None, left: set[int]) -> list[str]:
+def without_left(removed: Sequence[str], target: AnyIndex | None, left: set[int]) -> list[str]:
     """Return the names to remove, without images whose content was left out of this run.
 
     left  fingerprints of the contents that were left out

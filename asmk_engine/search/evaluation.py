@@ -16,7 +16,7 @@ Rankings = Iterator[tuple[str, list[Hit]]]
 
 
 class Ranker(Protocol[QueryT_contra]):
-    """Ranks images for a query: the searcher of an index of either kind or of a joint index."""
+    """Ranks images for a query: the searcher of an index of any kind or of a joint index."""
 
     def search(self, query: QueryT_contra, top: int | None, /) -> list[Hit]:
         """Return the `top` best images, all if None."""

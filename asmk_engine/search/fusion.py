@@ -1,10 +1,11 @@
-"""Late fusion of several rankings of the same images."""
+"""Late fusion of several rankings of the same images; for the kinds of features of one index see `fused.scores`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from asmk_engine.errors import InputError
+from asmk_engine.fused.scores import shares
 from asmk_engine.indexes.answers import Hit
 
 FUSIONS = ("scores", "ranks")
@@ -32,18 +33,11 @@ def fuse(
         raise InputError(f"fusion is {method!r}; choose one of {', '.join(FUSIONS)}")
     parts = {"scores": _from_scores, "ranks": _from_ranks}[method]
     totals: dict[str, float] = {}
-    for weight, ranking in zip(_shares(weights, len(rankings)), rankings, strict=True):
+    for weight, ranking in zip(shares(weights, len(rankings)), rankings, strict=True):
         for hit, part in zip(ranking, parts(ranking), strict=True):
             totals[hit.name] = totals.get(hit.name, 0.0) + weight * part
     hits = [Hit(name, score) for name, score in totals.items()]
     return sorted(hits, key=lambda hit: (-hit.score, hit.name.encode()))[:top]
-
-
-def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
-    if len(given) != count or not all(0 <= weight < float("inf") for weight in given) or (count and sum(given) <= 0):
-        raise InputError(f"weights are {given} for {count} rankings; give one of 0 or more for each, not all of them 0")
-    return [weight / sum(given) for weight in given]
 
 
 def _from_scores(ranking: Sequence[Hit]) -> Iterable[float]:

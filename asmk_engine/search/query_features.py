@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.evaluation.names import match_names
 from asmk_engine.features import Features
+from asmk_engine.fused.queries import FusedExtractor, FusedFeatures, FusedNamedImages, content_of, gathered
+from asmk_engine.fused.snapshot import FusedSnapshot
 from asmk_engine.images.boxes import Box
 from asmk_engine.images.listing import find_images
-from asmk_engine.indexes.base import Collection
-from asmk_engine.indexes.joint import JointIndex
-from asmk_engine.indexes.named_images import NamedImages, looked_in
+from asmk_engine.indexes.named_images import NamedImages, QueriedIndex, looked_in
 from asmk_engine.recipes import IMPORTED
 
 
@@ -23,7 +24,7 @@ class QuerySource(NamedImages):
 
     def __init__(
         self,
-        index: Collection[Any, Any] | JointIndex[Any],
+        index: QueriedIndex,
         *,
         features: Path | str | None = None,
         images_roots: Sequence[Path | str] = (),
@@ -41,7 +42,7 @@ class QuerySource(NamedImages):
         return self.extractor.extract(self._photograph(name), box=box)
 
     def _photograph(self, name: str) -> Path:
-        """Find the photograph of a query that is not indexed, in the image folders."""
+        """Find the photograph of a query that is not indexed, in the image folders; raises NotFoundError."""
         roots = [root for root in self.folders if os.path.isdir(root) and str(root) != root.anchor]
         for root in roots:
             if root not in self._photographs:  # listed once: there may be a hundred thousand
@@ -51,6 +52,37 @@ class QuerySource(NamedImages):
         raise NotFoundError(
             f"the photograph of query {name!r} is not indexed and not {looked_in(roots)}; give its folder with --images"
         )
+
+
+class FusedQuerySource(FusedNamedImages):
+    """Finds or extracts the features of queries of a fused index, those of a ground truth among them."""
+
+    source = QuerySource
+
+    @property
+    def extractor(self) -> FusedExtractor:
+        """The extractors of all kinds."""
+        extractor: FusedExtractor = self.index.extractor
+        return extractor
+
+    def ground_truth_features(self, name: str, box: Box | None) -> FusedFeatures:
+        """Return the features of a ground truth query, see `QuerySource.ground_truth_features`."""
+        if name in self.index:
+            return self.named(name, box)
+        sources: list[Any] = self.sources
+        each = [partial(source.ground_truth_features, name, box) for source in sources]
+        try:
+            return gathered(each, content_of(sources[0]._photograph(name)))
+        except NotFoundError:  # imported features of the query, or none, as the sources say
+            return gathered(each, 0)
+
+
+def query_source(
+    index: Any, *, features: Path | str | None = None, images_roots: Sequence[Path | str] = ()
+) -> QuerySource | FusedQuerySource:
+    """Return the source of query features of an index of any kind, or of several as one; options as `NamedImages`."""
+    is_fused = isinstance(index.snapshot, FusedSnapshot)
+    return (FusedQuerySource if is_fused else QuerySource)(index, features=features, images_roots=images_roots)
 
 
 def _names_below(folder: Path) -> list[str]:

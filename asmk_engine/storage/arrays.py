@@ -168,6 +168,43 @@ class ArrayFile:
         return array.itemsize * math.prod(array.shape[1:])
 
 
+@dataclass(frozen=True)
+class SharedArrays(ArrayFile):
+    """The arrays of a mapped file together with those of another, which several files share.
+
+    `verify` and `preload` apply to the file itself.
+
+    shared  the other file; its arrays win over equal names
+    """
+
+    shared: ArrayFile | None = None
+
+    @classmethod
+    def of(cls, file: ArrayFile, shared: ArrayFile) -> SharedArrays:
+        """Join a file with another one."""
+        arrays = {**file.arrays, **shared.arrays}
+        return cls(file.path, arrays, file.metadata, file.size, file.begins, file.blocks, shared)
+
+    def verified(self, name: str) -> np.ndarray:
+        """See `ArrayFile.verified`."""
+        holder = self._holder(name)
+        return super().verified(name) if holder is None else holder.verified(name)
+
+    def verify_rows(self, name: str, begin: int, end: int) -> None:
+        """See `ArrayFile.verify_rows`."""
+        holder = self._holder(name)
+        super().verify_rows(name, begin, end) if holder is None else holder.verify_rows(name, begin, end)
+
+    def verify_spans(self, name: str, begins: np.ndarray, ends: np.ndarray) -> None:
+        """See `ArrayFile.verify_spans`."""
+        holder = self._holder(name)
+        super().verify_spans(name, begins, ends) if holder is None else holder.verify_spans(name, begins, ends)
+
+    def _holder(self, name: str) -> ArrayFile | None:
+        """Return the other file if the array is one of it, else None."""
+        return self.shared if self.shared is not None and name in self.shared.arrays else None
+
+
 def _checksums(data: memoryview, end: int) -> np.ndarray:
     """Return the crc32 of each MiB of the first `end` bytes, [blocks] little-endian uint32, computed by all threads."""
 

@@ -1,0 +1,102 @@
+"""Search in a fused index: every kind ranks the images, and their scores are fused, see `scores`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from asmk_engine.errors import MismatchError
+from asmk_engine.flat.search import Expansion, GlobalSearcher
+from asmk_engine.fused.index import FusedIndex
+from asmk_engine.fused.joint import JointFusedIndex
+from asmk_engine.fused.queries import FusedFeatures, FusedNamedImages, KindView
+from asmk_engine.fused.scores import fused, shares
+from asmk_engine.fused.snapshot import FusedSnapshot
+from asmk_engine.indexes.manifest import GLOBAL_KIND
+from asmk_engine.indexes.ranking import BestImages, Part, best_images
+from asmk_engine.indexes.searcher import IndexSearcher
+from asmk_engine.inverted.search import Searcher, SelectiveMatch
+
+
+class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
+    """Ranks the images of a fused index, or of several searched as one, by their fused scores.
+
+    Parameters
+    ----------
+    index : FusedIndex or JointFusedIndex
+        The index to search.
+    match, multiple_assignment
+        As for `Searcher`, for the kinds of local features.
+    expansion, device
+        As for `GlobalSearcher`, for the kinds of global descriptors.
+    weights : sequence of float, optional
+        One of 0 or more for each kind, in the order of the index; by default those that the index stores.
+    threads : int, optional
+        Threads of a search, all available by default; results do not depend on it.
+
+    Raises
+    ------
+    InputError
+        If the number of weights is not that of the kinds, one is negative, or all are 0.
+
+    Notes
+    -----
+    Images that no kind with a weight above 0 finds are not returned.
+    """
+
+    group_size = 1  # the scores of all images are in memory, once for each kind
+    kinds = (FusedFeatures,)
+
+    def __init__(
+        self,
+        index: FusedIndex | JointFusedIndex,
+        match: SelectiveMatch | None = None,
+        *,
+        multiple_assignment: int = 5,
+        expansion: Expansion | None = None,
+        weights: Sequence[float] | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(index, threads)
+        entries = index.snapshot.manifest.kinds
+        if weights is not None:
+            shares(weights, len(entries), "kinds of features")
+        self._weights = weights
+        self._searchers: list[IndexSearcher[Any, Any]] = []
+        for number, entry in enumerate(entries):
+            view: Any = KindView(index, number)
+            if entry.kind == GLOBAL_KIND:
+                self._searchers.append(GlobalSearcher(view, expansion, device=device, threads=threads))
+            else:
+                self._searchers.append(Searcher(view, match, multiple_assignment=multiple_assignment, threads=threads))
+
+    @property
+    def weights(self) -> list[float]:
+        """The weight of each kind, with the sum 1."""
+        entries = self.index.snapshot.manifest.kinds
+        given = [entry.weight for entry in entries] if self._weights is None else self._weights
+        return shares(given, len(entries), "kinds of features")
+
+    def _best(
+        self, snapshot: FusedSnapshot, queries: Sequence[FusedFeatures], top: int | None, count: int
+    ) -> list[BestImages]:
+        return [best_images(snapshot.segments, self._all(snapshot, query, count), top) for query in queries]
+
+    def _all(self, snapshot: FusedSnapshot, query: FusedFeatures, count: int) -> list[Part]:
+        if len(query.parts) != len(self._searchers):
+            raise MismatchError(
+                f"the query has features of {len(query.parts)} kinds, the index {self.index.path} has "
+                f"{len(self._searchers)}; give one part for each kind, or None"
+            )
+        found = [
+            (share, searcher.all_images(view, part, count))
+            for share, searcher, view, part in zip(
+                self.weights, self._searchers, snapshot.views, query.parts, strict=True
+            )
+            if share and part is not None and len(part)
+        ]
+        return list(fused(snapshot.segments, found, query.fingerprint))
+
+    def _names(self) -> FusedNamedImages:
+        return FusedNamedImages(self.index)
