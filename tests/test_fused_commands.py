@@ -365,6 +365,8 @@ def test_deleting_merging_checking_repairing_and_describing(world: Path) -> None
         ((*OPTIONS, "--exponent", "3"), InputError, "none of the extractors rootsift, their_"),
         ((*OPTIONS, "--weights", "x.pth"), InputError, "x.pth: weights for 0 of the extractors"),
         (("--extractor", "rootsift", "--kind-weights", "1"), InputError, "weights were given for one kind of features"),
+        (("--extractor", f"rootsift:scales=2,{OWN[1]}"), InputError, "rootsift has no option 'scales' of its own"),
+        (("--extractor", f"rootsift:max-features=no,{OWN[1]}"), InputError, "max_features is 'no'"),
     ],
 )  # fmt: skip
 def test_contradictions_are_refused_before_any_work(
@@ -372,6 +374,17 @@ def test_contradictions_are_refused_before_any_work(
 ) -> None:
     assert message in fails(error, "index", "photos", "-o", "p.index", "--workers", 0, *arguments)
     assert not list(world.glob("p.*"))
+
+
+def test_an_option_of_one_kind_alone(world: Path) -> None:
+    kinds = f"rootsift:max_features=30:max-side=128, {OWN[1]}:max_side=32"
+    run("index", "photos", "-o", "p.index", "--workers", 0, "--extractor", kinds)
+    index = FusedIndex.open("p.index")
+    assert list(index.weights) == NAMED
+    recipes = {name: encoder.recipe.options for name, encoder in index.encoders.items()}
+    assert (recipes["rootsift"]["max_features"], recipes["rootsift"]["max_side"]) == (30, 128)
+    assert recipes[OWN[1]]["max_side"] == 32
+    assert answers("p.index", "query.png", "--top", 3)["query.png"][0][0].startswith("2-")
 
 
 def test_an_index_keeps_its_kinds(world: Path) -> None:

@@ -92,7 +92,8 @@ extraction_options = option_group(
         "--extractor",
         help="Extractor of the features: how-efficientnet-lite0, rootsift, how-r18, how-r50- and others for local "
         "features; gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists "
-        "all. `index` takes several, separated by commas, for an index of several kinds of features. auto: that of the "
+        "all. `index` takes several, separated by commas, for an index of several kinds of features; "
+        "rootsift:max_features=500 among them has an option of its own. auto: that of the "
         "index, codebook or feature set if there is one, else $ASMK_ENGINE_EXTRACTOR, else how-efficientnet-lite0, or "
         "rootsift where its network is not installed.  [default: auto]",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ from asmk_engine.pipeline.wording import named, plural
 from asmk_engine.recipes import GLOBAL_EXTRACTORS
 
 SEPARATOR = ","
+_ONE_OWN = r":([A-Za-z_-]+)=([^:,]+)"
+_OWN = re.compile(rf"(?:{_ONE_OWN})+$")
 _COMPLETED = ("skip", "exponent")
 """Options that complete the network of a global descriptor, whose class does not have them."""
 
@@ -73,13 +76,32 @@ class FusedOutcome:
 
 
 def several_kinds(extractor: str | None) -> list[str]:
-    """Return the names of the extractors in a text such as `how-squeezenet,rootsift`; empty for one or none."""
-    names = [name.strip() for name in (extractor or "").split(SEPARATOR)]
+    """Return the names of the extractors in a text such as `how-squeezenet,rootsift`; empty for one or none.
+
+    Options of one of them alone may follow its name, as in `rootsift:max_features=500`; see `own_options`.
+    """
+    names = [_OWN.sub("", name.strip()) for name in (extractor or "").split(SEPARATOR)]
     if len(names) < 2:
         return []
     if not all(names) or len(set(names)) < len(names):
         raise InputError(f"extractor {extractor!r}: expected different names separated by commas, such as gem,rootsift")
     return names
+
+
+def own_options(extractor: str | None) -> dict[str, dict[str, int | float | str]]:
+    """Return for each extractor in a text its own options: {"rootsift": {"max_features": 500}} in the example above."""
+    parts = [part.strip() for part in (extractor or "").split(SEPARATOR)]
+    return {
+        _OWN.sub("", part): {key.replace("-", "_"): _value(text) for key, text in re.findall(_ONE_OWN, part)}
+        for part in parts
+    }
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def index_fused(inputs: Inputs, target: FusedIndex | None, job: FusedJob) -> FusedOutcome:
@@ -172,6 +194,7 @@ def _options_of(name: str, given: ExtractionOptions) -> ExtractionOptions:
     if not given.name:  # the index says how; the name in it may be that of a module, which is never imported
         return replace(given, extractor=None)
     others = {key: value for key, value in given.given.items() if _takes(name, key)}
+    others |= own_options(given.name).get(name, {})
     weights = given.weights if given.weights is not None and _takes(name, "weights") else None
     return replace(given, extractor=name, weights=weights, others=others)
 
@@ -188,6 +211,10 @@ def _check_options(names: Sequence[str], given: ExtractionOptions) -> None:
     unused = [key for key in given.given if not any(_takes(name, key) for name in names)]
     if unused:
         raise InputError(f"none of the extractors {', '.join(names)} has the option {unused[0]!r}; leave it out")
+    for name, options in own_options(given.name).items():
+        for key in options:
+            if not _takes(name, key) or key == "weights":
+                raise InputError(f"{name} has no option {key!r} of its own; leave it out of {given.name!r}")
     takers = [name for name in names if _takes(name, "weights")]
     if given.weights is not None and len(takers) != 1:
         raise InputError(
