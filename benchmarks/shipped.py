@@ -61,7 +61,7 @@ def write_vocabulary(options: argparse.Namespace) -> None:
         descriptors, options.words, seed=options.seed, rounds=options.rounds, recipe=recipes.pop(), assignment="exact"
     ).rounded()
     path = options.output / f"{options.name}{SUFFIX}"
-    codebook.save(path)
+    codebook.save(path, half=True)
     names = " ".join(one.path.name for one in sets)
     card = {
         "name": options.name,

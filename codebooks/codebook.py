@@ -328,21 +328,23 @@ class Codebook:
         """Return the codebook with words of half precision, whose file takes half the space."""
         return replace(self, centroids=self.centroids.astype(np.float16).astype(np.float32))
 
-    def save(self, path: Path | str) -> None:
+    def save(self, path: Path | str, *, half: bool = False) -> None:
         """Write the codebook as one HDF5 file, atomically; an existing file is replaced.
 
         Parameters
         ----------
         path : path-like
             The file to write; missing parent folders are created.
+        half : bool, default False
+            Store the words in half precision, in which those of `rounded` are the same.
         """
         path = Path(path)
         folder = Folder(path.parent)
         folder.make()
-        folder.write(path.name, [self._to_hdf5()])
+        folder.write(path.name, [self._to_hdf5(half)])
         folder.sync()
 
-    def _to_hdf5(self) -> bytes:
+    def _to_hdf5(self, half: bool) -> bytes:
         with h5py.File.in_memory() as file:
             file.attrs["kind"], file.attrs["format"] = KIND, FORMAT
             file.attrs["recipe"], file.attrs["training"] = self.recipe.to_json(), json.dumps(self.training)
@@ -353,7 +355,7 @@ class Codebook:
             if self.graph_recall is not None:
                 file.attrs["graph_recall"] = self.graph_recall.to_json()
             for key, array in self.arrays().items():
-                file[key] = _smallest(array)
+                file[key] = array.astype(np.float16) if half and key == "centroids" else array
             file.flush()
             return bytes(file.id.get_file_image())
 
@@ -411,15 +413,6 @@ class Codebook:
         if codebook.fingerprint != file.attrs["fingerprint"]:
             raise DamagedError(f"{path}: its fingerprint does not match its content; the file was altered")
         return codebook
-
-
-def _smallest(array: np.ndarray) -> np.ndarray:
-    """Return a matrix of floats in half precision if that loses nothing, as after `Codebook.rounded`."""
-    if array.dtype != np.float32 or array.ndim != 2:
-        return array
-    with np.errstate(over="ignore"):
-        half = array.astype(np.float16)
-    return half if np.array_equal(half.astype(np.float32), array) else array
 
 
 def _widened(array: np.ndarray) -> np.ndarray:

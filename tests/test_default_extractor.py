@@ -19,6 +19,7 @@ from asmk_engine.errors import DamagedError, NotFoundError
 from asmk_engine.extractors import load_extractor
 from asmk_engine.extractors.presets import DEFAULT, PRESETS
 from asmk_engine.features import FeatureSet
+from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.networks import cache
 from asmk_engine.networks.checkpoints import open_checkpoint
 from asmk_engine.networks.shipped import write_shipped_network
@@ -76,8 +77,8 @@ def test_indexes_of_different_collections_have_one_vocabulary(world: Path) -> No
     one, two = (asmk_engine.open_index(path) for path in ("one.index", "two.index"))
     assert one.recipe == two.recipe and one.codebook.fingerprint == two.codebook.fingerprint
     name = sorted(path.name for path in Path("others").iterdir())[0]
-    found = typed("query", "one.index", "two.index", f"others/{name}", "--top", 1).stdout
-    assert name in found
+    searcher = asmk_engine.Searcher(JointIndex([one, two]))
+    assert [hit.name for hit in searcher.search(f"others/{name}", top=1)] == [name]
 
 
 def test_training_is_a_choice(world: Path) -> None:
@@ -171,7 +172,7 @@ def test_words_in_half_precision_take_half_the_file(tmp_path: Path) -> None:
     book = Codebook.train(random.normal(size=(12_000, 64)).astype(np.float32), 256, recipe="mine", rounds=1)
     book.save(tmp_path / "a.codebook.h5")
     rounded = book.rounded()
-    rounded.save(tmp_path / "b.codebook.h5")
+    rounded.save(tmp_path / "b.codebook.h5", half=True)
     sizes = [(tmp_path / name).stat().st_size for name in ("a.codebook.h5", "b.codebook.h5")]
     assert sizes[0] - sizes[1] >= 256 * 64 * 2
     again = Codebook.open(tmp_path / "b.codebook.h5")

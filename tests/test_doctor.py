@@ -98,6 +98,7 @@ def test_the_commands_of_the_extras() -> None:
     extras = {part.name: part.install for part in PARTS if not part.required}
     assert extras == {
         "faiss": "'asmk-engine[cpu]'",
+        "OpenVINO": "'asmk-engine[cpu]'",
         "matplotlib": "'asmk-engine[plots]'",
         "pillow-heif": "'asmk-engine[heif]'",
         "scikit-image": "'asmk-engine[demo]'",

@@ -91,5 +91,5 @@ def build_codebook(features: Path, output: Path, half: bool, quiet: bool, **opti
     console = Console(quiet)
     codebook = train_codebook(FeatureSet.open(features), CodebookOptions(**options), console)
     codebook = codebook.rounded() if half else codebook
-    codebook.save(output)
+    codebook.save(output, half=half)
     console.say(f"{output}: {codebook}")

@@ -163,9 +163,9 @@ def _search(output: Path, queries: Sequence[QueryViews], steps: _Steps) -> None:
 
 
 def _index(output: Path, name: str, steps: _Steps, *options: str) -> None:
-    """Index the photographs; in a folder of an earlier demo, those that are gone are removed."""
+    """Index the photographs; in a folder of an earlier demo, they replace those of then."""
     index = output / f"{name}.index"
-    removal = ("--prune", "--yes") if (index / "manifest.json").exists() else ()
+    removal = ("--update", "--prune", "--yes") if (index / "manifest.json").exists() else ()
     steps.run("index", output / "photos", "-o", index, *options, *removal)
 
 
