@@ -45,6 +45,7 @@ def run_page(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a page in a process of its own, with the command on the path and no weights of networks at hand."""
     environment = ENVIRONMENT | guides.provide_command(folder.parent / "bin")
     environment |= {"ASMK_ENGINE_CACHE": str(folder.parent / "cache"), "PYTHONUNBUFFERED": "1"}
+    del environment["ASMK_ENGINE_EXTRACTOR"]  # readers have the default
     environment["PYTHONPATH"] = os.pathsep.join([ROOT, environment["PYTHONPATH"]])
     command = [sys.executable, "-P", guides.__file__, str(page)]
     return subprocess.run(
