@@ -244,6 +244,21 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
         self._check_fits(cast(FeatureSource, source))
         return self._add_identified(cast(IdentifiedSource, source), existing, prune, remove, segment_postings, on_image)
 
+    def add_contents(self, contents: FusedContents) -> None:
+        """Add the contents of a whole segment.
+
+        Parameters
+        ----------
+        contents : FusedContents
+            Images, with what the kinds of this index have of them.
+
+        Raises
+        ------
+        InputError
+            If a name is already in the index; nothing is changed.
+        """
+        self._add_segment(contents)
+
     def _sources(self, features: Sources) -> list[IdentifiedSource]:
         """Return the source of each kind, an empty one for a kind that was left out."""
         if unknown := sorted(set(features) - set(self.weights)):
