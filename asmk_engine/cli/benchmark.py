@@ -105,8 +105,8 @@ def benchmark(
 
     They differ in one option or several and contain the same images, so that figures can be compared. Each
     NAME=FEATURES is a feature set of the images of the ground truth, with local features or global descriptors.
-    NAME=NAME+NAME is a fused source: one index of several of these feature sets, which has the options of each row.
-    NAME=NAME:500+NAME gives a part another n, an ending such as @0.67,0.33 the weights, which are equal otherwise.
+    NAME=NAME+NAME is a fused source: one index of several of these feature sets, each with the options of the row.
+    NAME=NAME:500+NAME gives a part an n of its own; an ending such as @0.67,0.33 gives weights, equal otherwise.
     Finished stages are kept in the work folder: the same command resumes an interrupted run, and retries failures.
 
     \b

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from asmk_engine.codebooks import Codebook
-from asmk_engine.errors import InputError
+from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.escape import list_names
 from asmk_engine.features import (
     ArrayFeatures,
@@ -256,7 +256,12 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
         ------
         InputError
             If a name is already in the index; nothing is changed.
+        MismatchError
+            If there is not one part for each kind; nothing is changed.
         """
+        found, expected = len(contents.parts), len(self._snapshot.encoder.kinds)
+        if found != expected:
+            raise MismatchError(f"{self.path}: contents have {found} kinds of features, the index {expected}; give all")
         self._add_segment(contents)
 
     def _sources(self, features: Sources) -> list[IdentifiedSource]:
