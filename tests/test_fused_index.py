@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from asmk_engine.errors import FormatError, InputError, MismatchError, NotFoundE
 from asmk_engine.features import ArrayFeatures, Features, FeatureSet
 from asmk_engine.features.model import fingerprint_features
 from asmk_engine.flat import Codec, Expansion
-from asmk_engine.fused.index import FusedIndex
+from asmk_engine.fused.index import FusedContents, FusedIndex
 from asmk_engine.fused.queries import FusedFeatures
 from asmk_engine.fused.search import FusedSearcher
 from asmk_engine.fused.sources import FusedSource, joint_fingerprint
@@ -366,6 +367,20 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path, call: Any, mes
     with pytest.raises((InputError, MismatchError), match=message) as error:
         call(made)
     assert "\n" not in str(error.value) and made.snapshot.manifest.commit == 1 and not (made.path / "x").exists()
+
+
+def test_contents_of_a_whole_segment_are_added_once_and_with_every_kind(index: FusedIndex, tmp_path: Path) -> None:
+    segment, kinds = index.snapshot.segments[0], index.snapshot.encoder.kinds
+    names = [f"{place}.jpg".encode() for place in range(3)]
+    parts = tuple(kind.nothing(3) for kind in kinds)
+    contents = FusedContents(names, np.arange(3, dtype=np.uint64), np.zeros(3, np.uint32), parts)
+    index.add_contents(contents)
+    assert index.images == segment.images + 3 and index.snapshot.find("2.jpg") is not None
+    with pytest.raises(InputError, match="already in the index"):
+        index.add_contents(contents)
+    with pytest.raises(MismatchError, match="contents have 1 kinds of features, the index 2; give all"):
+        index.add_contents(replace(contents, names=[b"other", b"b", b"c"], parts=parts[:1]))
+    assert index.images == segment.images + 3
 
 
 def test_two_descriptors_are_no_vector(tmp_path: Path) -> None:

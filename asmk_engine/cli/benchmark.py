@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from asmk_engine.cli.common import PATH, Console, RenamedOption, plural, quiet_o
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
+    from asmk_engine.tradeoff.fusion import SourceFusion
     from asmk_engine.tradeoff.run import Step, TradeoffResult
     from asmk_engine.tradeoff.sources import SourcePaths
 
@@ -103,12 +105,15 @@ def benchmark(
 
     They differ in one option or several and contain the same images, so that figures can be compared. Each
     NAME=FEATURES is a feature set of the images of the ground truth, with local features or global descriptors.
+    NAME=NAME+NAME is a fused source: one index of several of these feature sets, each with the options of the row.
+    NAME=NAME:500+NAME gives a part an n of its own; an ending such as @0.67,0.33 gives weights, equal otherwise.
     Finished stages are kept in the work folder: the same command resumes an interrupted run, and retries failures.
 
     \b
     Example:
       asmk-engine benchmark rootsift=sift.features gem=gem.features --ground-truth gnd.json -o tradeoff \\
           --n 1000,400,2000 --words 4096,8192 --bits 128,64 --pca 128,32 --pq 8,1 --one-at-a-time
+      asmk-engine benchmark deep=deep.features sift=sift.features both=deep+sift --ground-truth gnd.json -o fused
     """
     from asmk_engine.evaluation.ground_truth import read_ground_truth
     from asmk_engine.tradeoff.configurations import Sweep
@@ -128,12 +133,24 @@ def benchmark(
         training_per_word,
     )
     console = Console(quiet)
-    paths = source_paths(sources, learn_on, queries)
-    outcome = run(paths, read_ground_truth(ground_truth_path), sweep, output, lambda step: _show(step, console))
+    features, fusions = divided(sources)
+    paths, ground_truth = source_paths(features, learn_on, queries), read_ground_truth(ground_truth_path)
+    outcome = run(paths, ground_truth, sweep, output, lambda step: _show(step, console), fusions)
     if outcome.results:
         written = write_all(output, outcome, title, shlex.join(["asmk-engine", *sys.argv[1:]]))
         click.echo("\n".join(map(str, written)))
     _raise_failures(outcome, output)
+
+
+def divided(sources: Sequence[str]) -> tuple[tuple[str, ...], list[SourceFusion]]:
+    """Divide the words for sources into those for feature sets and fused ones; raises as `read_fusion`."""
+    from asmk_engine.tradeoff.fusion import is_fusion, read_fusion
+
+    names = [word.partition("=")[0] for word in sources]
+    fused = [word for word in sources if is_fusion(word, names)]
+    features = tuple(word for word in sources if word not in fused)
+    known = [word.partition("=")[0] for word in features]
+    return features, [read_fusion(word, known) for word in fused]
 
 
 def source_paths(sources: tuple[str, ...], learn_on: tuple[str, ...], queries: tuple[str, ...]) -> list[SourcePaths]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from asmk_engine.codebooks import Codebook
-from asmk_engine.errors import InputError
+from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.escape import list_names
 from asmk_engine.features import (
     ArrayFeatures,
@@ -243,6 +243,26 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
         source = FusedSource(self._sources(features))
         self._check_fits(cast(FeatureSource, source))
         return self._add_identified(cast(IdentifiedSource, source), existing, prune, remove, segment_postings, on_image)
+
+    def add_contents(self, contents: FusedContents) -> None:
+        """Add the contents of a whole segment.
+
+        Parameters
+        ----------
+        contents : FusedContents
+            Images, with what the kinds of this index have of them.
+
+        Raises
+        ------
+        InputError
+            If a name is already in the index; nothing is changed.
+        MismatchError
+            If there is not one part for each kind; nothing is changed.
+        """
+        found, expected = len(contents.parts), len(self._snapshot.encoder.kinds)
+        if found != expected:
+            raise MismatchError(f"{self.path}: contents have {found} kinds of features, the index {expected}; give all")
+        self._add_segment(contents)
 
     def _sources(self, features: Sources) -> list[IdentifiedSource]:
         """Return the source of each kind, an empty one for a kind that was left out."""

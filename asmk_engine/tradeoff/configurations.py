@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from asmk_engine.errors import InputError
+from asmk_engine.tradeoff.fusion import FusionPart, SourceFusion
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,47 @@ class GlobalConfiguration:
         return " ".join([self.source, *(given or ["flat"])])
 
 
-Configuration = LocalConfiguration | GlobalConfiguration
+PartConfiguration = LocalConfiguration | GlobalConfiguration
+
+
+@dataclass(frozen=True)
+class FusedConfiguration:
+    """One configuration of each part of a fused source, in one fused index.
+
+    source   the fused source as it is written, such as `both=deep+sift`
+    parts    a configuration of each part, in order
+    weights  the weight of each part in the fused score, with the sum 1
+    """
+
+    source: str
+    parts: tuple[PartConfiguration, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def method(self) -> str:
+        """Name of the method in tables: that of the source."""
+        return self.source
+
+    @property
+    def kind(self) -> str:
+        """Kind of the index: `fused`."""
+        return "fused"
+
+    @property
+    def needs_seeds(self) -> bool:
+        """Whether the result of a part depends on the seed."""
+        return any(part.needs_seeds for part in self.parts)
+
+    @property
+    def multiple_assignment(self) -> int:
+        """Number of words per query descriptor, which is the same for all parts."""
+        return next((part.multiple_assignment for part in self.parts if isinstance(part, LocalConfiguration)), 1)
+
+    def __str__(self) -> str:
+        return f"{self.source} ({'; '.join(map(str, self.parts))})"
+
+
+Configuration = PartConfiguration | FusedConfiguration
 
 
 @dataclass(frozen=True)
@@ -125,8 +166,8 @@ class Supply:
     most: int
 
 
-def plan(sweep: Sweep, supplies: Mapping[str, Supply]) -> list[Configuration]:
-    """List the configurations of all sources, in their order, without repetition.
+def plan(sweep: Sweep, supplies: Mapping[str, Supply], fusions: Sequence[SourceFusion] = ()) -> list[Configuration]:
+    """List the configurations of all sources, in their order, then those of the fused ones, without repetition.
 
     More features or bits than a source has are reduced to what it has; PCA that would not reduce dimensions is omitted.
     """
@@ -137,14 +178,22 @@ def plan(sweep: Sweep, supplies: Mapping[str, Supply]) -> list[Configuration]:
             if supply.is_global
             else _local_configurations(sweep, source, supply)
         )
+    for fusion in fusions:
+        configurations += _fused_configurations(sweep, fusion, supplies)
     return list(dict.fromkeys(configurations))
 
 
 def _local_configurations(sweep: Sweep, source: str, supply: Supply) -> Iterator[LocalConfiguration]:
-    strongest = tuple(min(count, supply.most) for count in sweep.strongest)
-    bits = tuple(min(count, supply.dim) for count in sweep.bits or (supply.dim,))
-    lists = (strongest, bits, sweep.words, sweep.multiple_assignment)
-    return (LocalConfiguration(source, *values) for values in _combined(lists, sweep.one_at_a_time))
+    lists = (sweep.strongest, sweep.bits or (None,), sweep.words, sweep.multiple_assignment)
+    return (_local(source, supply, *values) for values in _combined(lists, sweep.one_at_a_time))
+
+
+def _local(
+    source: str, supply: Supply, strongest: int, bits: int | None, words: int, multiple_assignment: int
+) -> LocalConfiguration:
+    return LocalConfiguration(
+        source, min(strongest, supply.most), min(bits or supply.dim, supply.dim), words, multiple_assignment
+    )
 
 
 def _global_configurations(sweep: Sweep, source: str, supply: Supply) -> Iterator[GlobalConfiguration]:
@@ -152,6 +201,37 @@ def _global_configurations(sweep: Sweep, source: str, supply: Supply) -> Iterato
     return (
         GlobalConfiguration(source, *values) for values in _combined((kept, (None, *sweep.pq)), sweep.one_at_a_time)
     )
+
+
+def _fused_configurations(
+    sweep: Sweep, fusion: SourceFusion, supplies: Mapping[str, Supply]
+) -> Iterator[FusedConfiguration]:
+    """Yield a configuration for each combination of options: every part has those of its kind, and its own n if fixed.
+
+    Combinations that differ only in options that no part has are equal.
+    """
+    lists = (
+        *(sweep.strongest, sweep.bits or (None,), sweep.words, sweep.multiple_assignment),
+        *((None, *sweep.pca), (None, *sweep.pq)),
+    )
+    for values in _combined(lists, sweep.one_at_a_time):
+        parts = tuple(_part_configuration(part, supplies[part.source], *values) for part in fusion.parts)
+        yield FusedConfiguration(str(fusion), parts, fusion.shares)
+
+
+def _part_configuration(
+    part: FusionPart,
+    supply: Supply,
+    strongest: int,
+    bits: int | None,
+    words: int,
+    multiple_assignment: int,
+    pca: int | None,
+    pq: int | None,
+) -> PartConfiguration:
+    if supply.is_global:
+        return GlobalConfiguration(part.source, pca if pca and pca < supply.dim else None, pq)
+    return _local(part.source, supply, part.strongest or strongest, bits, words, multiple_assignment)
 
 
 def _combined(lists: tuple[tuple[int | None, ...], ...], one_at_a_time: bool) -> Iterator[tuple]:

@@ -9,7 +9,8 @@ measured, the codebook is the same, and segments are full ranges of R = 65 536 i
     tables     24 bytes per word that occurs
 
 plus name, fingerprint and word count of every image, as measured. For a global index: the stored vector, plus the same.
-Both exclude the codebook or codec, whose size is constant.
+For a fused index: this of each part, with one name and fingerprint. All exclude the codebook or codec, whose size is
+constant.
 
 Time of a query, on one thread: the time of the assignment, which does not depend on N, plus N times the nanoseconds per
 image, measured with millions of postings or many megabytes of vectors. The model ignores that the lists of a large
@@ -19,15 +20,20 @@ codebooks, which shorten the lists.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from asmk_engine.fused.snapshot import FusedSegment
+from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.inverted.segment import RANGE_BITS, Segment
 from asmk_engine.kernels import elias_fano
 
 SIZES = (1_000_000, 100_000_000)
 LIST_TABLE_BYTES = 24  # posting_starts, id_starts, list_words, list_digests
+TABLE = ("name_bytes", "name_offsets", "name_order", "fingerprints")
+WORD_COUNTS = "word_counts"
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,29 @@ def extrapolated(
 
 def dense_bytes_per_image(segment: Segment) -> float:
     """Return the modelled bytes per image in a full range, from the list lengths of a small segment."""
+    return _bytes_of_lists(segment) + _bytes_of_arrays(segment, (*TABLE, WORD_COUNTS))
+
+
+def fused_bytes_per_image(segment: FusedSegment) -> float:
+    """Return the modelled bytes per image of a fused index: of its table, and of the lists or vectors of each kind."""
+    return _bytes_of_arrays(segment, TABLE) + sum(
+        _bytes_of_lists(part) + _bytes_of_arrays(part, (WORD_COUNTS,))
+        if isinstance(part, Segment)
+        else part.vectors.nbytes / max(part.images, 1)
+        for part in segment.parts
+    )
+
+
+def _bytes_of_lists(segment: Segment) -> float:
+    """Return the modelled bytes per image of codes, image numbers and tables of lists in a full range."""
     size = 1 << RANGE_BITS
     lengths = segment.list_lengths()
     scaled = np.rint(lengths[lengths > 0] * (size / max(segment.images, 1))).astype(np.int64)
     ids = int(elias_fano.list_starts(np.clip(scaled, 1, size), size)[-1]) if len(scaled) else 0
     codes = int(scaled.sum()) * 8 * segment.codes.shape[1]
-    return (codes + ids + LIST_TABLE_BYTES * len(scaled)) / size + _bytes_per_image(segment)
+    return (codes + ids + LIST_TABLE_BYTES * len(scaled)) / size
 
 
-def _bytes_per_image(segment: Segment) -> float:
-    """Return the bytes per image independent of its words: name, its offset and order, fingerprint, word count."""
-    parts = ("name_bytes", "name_offsets", "name_order", "fingerprints", "word_counts")
-    return sum(segment.file.arrays[name].nbytes for name in parts) / max(segment.images, 1)
+def _bytes_of_arrays(segment: ImageTable, names: Sequence[str]) -> float:
+    """Return the bytes per image of arrays whose size is independent of the words."""
+    return sum(segment.file.arrays[name].nbytes for name in names) / max(segment.images, 1)

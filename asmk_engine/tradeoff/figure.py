@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#d1495b", "#1f6feb", "#0b7a75", "#e09f3e", "#6f42c1", "#57606a", "#a3572b", "#2da44e", "#bf3989", "#0a3069")
-MARKERS = {"asmk": "o", "flat": "s", "pca": "^", "pq": "D", "pca+pq": "v"}
-KINDS = {"asmk": "ASMK index", "flat": "global, float32", "pca": "global, PCA", "pq": "global, PQ", "pca+pq": "PCA, PQ"}
+MARKERS = {"asmk": "o", "flat": "s", "pca": "^", "pq": "D", "pca+pq": "v", "fused": "P"}
+KINDS = {
+    **{"asmk": "ASMK index", "flat": "global, float32", "pca": "global, PCA", "pq": "global, PQ", "pca+pq": "PCA, PQ"},
+    "fused": "fused index",
+}
 PARETO, INK = "#24292f", "#1f2328"
 SIZE = (10.5, 6.4)  # inches
 MILLION = 1_000_000

@@ -14,16 +14,19 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from asmk_engine.flat.codec import Codec
 from asmk_engine.flat.index import GlobalIndex
 from asmk_engine.flat.search import GlobalSearcher
-from asmk_engine.flat.segment import VectorContents
+from asmk_engine.flat.segment import GlobalSegment, VectorContents
+from asmk_engine.fused.index import FusedContents, FusedIndex
+from asmk_engine.fused.kinds import StoredVectors
+from asmk_engine.indexes.searcher import IndexSearcher
 from asmk_engine.inverted.index import Index
-from asmk_engine.inverted.search import Searcher
+from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.segment_writer import Contents
 from asmk_engine.inverted.signatures import Signature
 
@@ -53,10 +56,14 @@ def timed(work: Callable[[], Made]) -> tuple[Made, float]:
     return made, time.process_time() - begun
 
 
-def disk_bytes(index: Index | GlobalIndex) -> dict[str, int]:
-    """Return the bytes on disk of the `segments`, and separately of the `codebook` (or codec)."""
+def disk_bytes(index: Index | GlobalIndex | FusedIndex) -> dict[str, int]:
+    """Return the bytes on disk of the `segments`, and separately of the `codebook` (or codec, or all of them).
+
+    A segment of a fused index is one table of images and the postings or vectors of each kind.
+    """
     manifest = index.snapshot.manifest
-    return {"segments": sum(entry.file.bytes for entry in manifest.segments), "codebook": manifest.encoder.bytes}
+    segments = sum(entry.file.bytes + sum(part.file.bytes for part in entry.kinds) for entry in manifest.segments)
+    return {"segments": segments, "codebook": sum(encoder.bytes for encoder in manifest.encoders)}
 
 
 def touched(index: Index, signatures: Sequence[Signature]) -> float:
@@ -65,9 +72,9 @@ def touched(index: Index, signatures: Sequence[Signature]) -> float:
     return float(np.mean([lengths[signature.words].sum() for signature in signatures]))
 
 
-def scoring_milliseconds(searcher: Searcher, signatures: Sequence[Signature]) -> float:
-    """Measure the milliseconds from a signature to the best hundred images, on one thread."""
-    return milliseconds([functools.partial(searcher.search, one, TOP, threads=1) for one in signatures])
+def scoring_milliseconds(searcher: IndexSearcher[Any, Any], queries: Sequence[Any]) -> float:
+    """Measure the milliseconds from a signature, or those of a fused query, to the best hundred, on one thread."""
+    return milliseconds([functools.partial(searcher.search, one, TOP, threads=1) for one in queries])
 
 
 def vector_milliseconds(searcher: GlobalSearcher, vectors: np.ndarray) -> float:
@@ -80,13 +87,16 @@ def copied_index(folder: Path, index: Index) -> tuple[Index, int]:
     """Create an index with enough copies of all images to have millions of postings; returns it and their number."""
     segment = index.snapshot.segments[0]
     copies = _copies(COPIED_POSTINGS, segment.postings, segment.images)
+    copied = Index.create(folder, index.codebook)
+    copied.add_contents(_copied_postings(segment, copies))
+    return copied, copies
+
+
+def _copied_postings(segment: Segment, copies: int) -> Contents:
     words, images = segment.decode_words(), segment.decode_images()
     numbers = np.concatenate([images + np.uint32(copy * segment.images) for copy in range(copies)])
     names, fingerprints = _copied_names(segment.images, copies)
-    contents = Contents(names, fingerprints, np.tile(words, copies), numbers, np.tile(segment.codes, (copies, 1)))
-    copied = Index.create(folder, index.codebook)
-    copied.add_contents(contents)
-    return copied, copies
+    return Contents(names, fingerprints, np.tile(words, copies), numbers, np.tile(segment.codes, (copies, 1)))
 
 
 def copied_vectors(folder: Path, index: GlobalIndex) -> tuple[GlobalIndex, int]:
@@ -97,6 +107,30 @@ def copied_vectors(folder: Path, index: GlobalIndex) -> tuple[GlobalIndex, int]:
     copied = GlobalIndex.create(folder, index.codec)
     copied.add_vectors(VectorContents(names, fingerprints, np.tile(segment.vectors, (copies, 1))))
     return copied, copies
+
+
+def copied_fused(folder: Path, index: FusedIndex) -> FusedIndex:
+    """Create a fused index with enough copies of all images for its largest kind."""
+    segment = index.snapshot.segments[0]
+    copies = max(
+        _copies(COPIED_POSTINGS, part.postings, part.images)
+        if isinstance(part, Segment)
+        else _copies(COPIED_BYTES, part.vectors.nbytes, part.images)
+        for part in segment.parts
+    )
+    pairs = zip(index.snapshot.encoder.kinds, segment.parts, strict=True)
+    parts = tuple(
+        _copied_postings(part, copies) if isinstance(part, Segment) else _copied_stored(part, kind.lacks(part), copies)
+        for kind, part in pairs
+    )
+    names, fingerprints = _copied_names(segment.images, copies)
+    copied = FusedIndex.create(folder, index.encoders)
+    copied.add_contents(FusedContents(names, fingerprints, np.zeros(len(names), np.uint32), parts))
+    return copied
+
+
+def _copied_stored(segment: GlobalSegment, absent: np.ndarray, copies: int) -> StoredVectors:
+    return StoredVectors(np.tile(segment.vectors, (copies, 1)), np.tile(absent, copies))
 
 
 def _copies(wanted: int, held: int, images: int) -> int:

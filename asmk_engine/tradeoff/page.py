@@ -20,6 +20,13 @@ tr.best { background: #fff8c5 }
 code { background: #f0f2f4; padding: 1px 4px }
 """
 
+FUSED_NOTE = (
+    "A fused row is one index of several sources, whose scores are added with equal weights unless others are given "
+    "after an @; options that differ between its parts are joined by +. Its bytes are those of one table of images and "
+    "of the postings or vectors of each part; its words and its assignment time are those of all parts together. Its "
+    "scoring time includes the projection of vectors and the addition of scores."
+)
+
 
 @dataclass(frozen=True)
 class Circumstances:
@@ -43,6 +50,7 @@ def notes(circumstances: Circumstances, results: Sequence[Result]) -> list[str]:
         "Scoring uses one thread; query times do not include feature extraction.",
         "Extrapolated numbers are not measured but modelled, see asmk_engine/tradeoff/extrapolate.py. The model keeps "
         "the codebook and the words per image.",
+        *([FUSED_NOTE] if any(one.configuration.kind == "fused" for one in results) else []),
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from asmk_engine.evaluation.bootstrap import Interval, bootstrap
-from asmk_engine.tradeoff.configurations import Configuration, LocalConfiguration
+from asmk_engine.tradeoff.configurations import Configuration
 from asmk_engine.tradeoff.extrapolate import SIZES, Extrapolated, extrapolated
 from asmk_engine.tradeoff.stages import Measurement
 
@@ -22,7 +22,7 @@ class Result:
     seed_spread       largest minus smallest mAP of a seed
     bytes_per_image   on disk, without the codebook
     codebook_bytes    on disk, of the codebook or codec
-    words_per_image   postings per image, None for global descriptors
+    words_per_image   postings per image, those of all parts of a fused row; None without local features
     assignment_milliseconds, scoring_milliseconds
                       per query, processor time like all times
     build_seconds     of indexing, without feature extraction
@@ -65,7 +65,7 @@ def put_together(configuration: Configuration, measured: Sequence[Measurement]) 
     assignment = _median(one.search["assignment_milliseconds"] for one in measured)
     per_image = _median(one.search["nanoseconds_per_image"] for one in measured)
     dense = _median(one.index["dense_bytes_per_image"] for one in measured)
-    local = isinstance(configuration, LocalConfiguration)
+    has_words = index["words_per_image"] is not None
     return Result(
         configuration=configuration,
         row=measured[0].evaluation["row"],
@@ -77,7 +77,7 @@ def put_together(configuration: Configuration, measured: Sequence[Measurement]) 
         queries=len(names),
         bytes_per_image=_median(one.index["bytes"]["segments"] / one.index["images"] for one in measured),
         codebook_bytes=index["bytes"]["codebook"],
-        words_per_image=_median(one.index["words_per_image"] for one in measured) if local else None,
+        words_per_image=_median(one.index["words_per_image"] for one in measured) if has_words else None,
         assignment_milliseconds=assignment,
         scoring_milliseconds=_median(one.search["scoring_milliseconds"] for one in measured),
         build_seconds=_median(one.index["seconds"] for one in measured),

@@ -12,10 +12,12 @@ from asmk_engine.errors import AsmkError, InputError
 from asmk_engine.evaluation.model import GroundTruth
 from asmk_engine.storage.folder import Folder, WriterLock
 from asmk_engine.storage.stage_cache import StageCache
-from asmk_engine.tradeoff.configurations import Configuration, Sweep, plan
+from asmk_engine.tradeoff.configurations import Configuration, FusedConfiguration, Sweep, plan
+from asmk_engine.tradeoff.fused_stages import measure_fused
+from asmk_engine.tradeoff.fusion import SourceFusion
 from asmk_engine.tradeoff.results import Failure, Result, put_together
-from asmk_engine.tradeoff.sources import FeatureSupply, SourcePaths, open_source
-from asmk_engine.tradeoff.stages import VERSION, measure_configuration
+from asmk_engine.tradeoff.sources import FeatureSupply, SourcePaths, check_fusion, open_source
+from asmk_engine.tradeoff.stages import VERSION, Measurement, measure_configuration
 
 FAULTS = "failed.txt"
 
@@ -44,22 +46,27 @@ def run(
     sweep: Sweep,
     work: Path,
     on_step: Callable[[Step], None] | None = None,
+    fusions: Sequence[SourceFusion] = (),
 ) -> TradeoffResult:
     """Measure every configuration of the sweep over the sources, except those already measured in the folder `work`.
 
+    The fused sources `fusions` come after the others; their parts are names of `paths`.
+
     A configuration that fails for any reason is recorded in `failed.txt` there with its traceback, and retried by the
     next run; the others are measured. Raises InputError for two sources with the same name, and the errors of
-    `open_source`.
+    `open_source` and `check_fusion`.
     """
-    names = [one.name for one in paths]
-    if len(set(names)) < len(names) or not names:
+    names = [*(one.name for one in paths), *(fusion.name for fusion in fusions)]
+    if len(set(names)) < len(names) or not paths:
         raise InputError(
             f"the names of the sources are {', '.join(names) or 'missing'}; give one or more, with different names"
         )
     Folder(work).make()
     with WriterLock(work):
         sources = {one.name: open_source(one, ground_truth) for one in paths}
-        configurations = plan(sweep, {name: source.supply for name, source in sources.items()})
+        for fusion in fusions:
+            check_fusion(fusion, sources)
+        configurations = plan(sweep, {name: source.supply for name, source in sources.items()}, fusions)
         outcomes = []
         for step in _steps(StageCache(work, VERSION), sources, configurations, sweep):
             outcomes.append(step.outcome)
@@ -75,25 +82,36 @@ def _steps(
     begun = time.monotonic()
     faults: list[str] = []
     for number, configuration in enumerate(configurations, start=1):
-        outcome = _outcome(cache, sources[configuration.source], configuration, sweep, faults)
+        outcome = _outcome(cache, sources, configuration, sweep, faults)
         left = (time.monotonic() - begun) / number * (len(configurations) - number)
         _note(Folder(cache.folder), faults)
         yield Step(number, len(configurations), outcome, left)
 
 
 def _outcome(
-    cache: StageCache, source: FeatureSupply, configuration: Configuration, sweep: Sweep, faults: list[str]
+    cache: StageCache,
+    sources: Mapping[str, FeatureSupply],
+    configuration: Configuration,
+    sweep: Sweep,
+    faults: list[str],
 ) -> Result | Failure:
     seeds = range(sweep.seeds if configuration.needs_seeds else 1)
     try:
-        return put_together(
-            configuration, [measure_configuration(cache, source, configuration, sweep, seed) for seed in seeds]
-        )
+        return put_together(configuration, [_measured(cache, sources, configuration, sweep, seed) for seed in seeds])
     except Exception as error:  # no failure, not even a bug, may stop the other configurations; the file records it
         kind = "" if isinstance(error, AsmkError) else f"{type(error).__name__}: "
         reason = kind + " ".join(str(error).split())
         faults.append(f"{configuration}: {reason}\n{traceback.format_exc()}\n")
         return Failure(configuration, reason)
+
+
+def _measured(
+    cache: StageCache, sources: Mapping[str, FeatureSupply], configuration: Configuration, sweep: Sweep, seed: int
+) -> Measurement:
+    if isinstance(configuration, FusedConfiguration):
+        parts = [sources[part.source] for part in configuration.parts]
+        return measure_fused(cache, parts, configuration, sweep, seed)
+    return measure_configuration(cache, sources[configuration.source], configuration, sweep, seed)
 
 
 def _note(folder: Folder, faults: Sequence[str]) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.evaluation.names import match_names, resolve
 from asmk_engine.features import Features, FeatureSet, Identities, Source
+from asmk_engine.fused.sources import FusedSource
 from asmk_engine.images.roots import Root
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.stage_cache import key_of
 from asmk_engine.tradeoff.configurations import Supply
+from asmk_engine.tradeoff.fusion import SourceFusion
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,41 @@ def open_source(paths: SourcePaths, ground_truth: GroundTruth) -> FeatureSupply:
     queries_key = features_key(FeatureSet.open(paths.queries)) if paths.queries else ""
     resolved = resolve(ground_truth, features.names).ground_truth
     return FeatureSupply(paths, supply, resolved, features_key(features), features_key(learn_on), queries_key)
+
+
+def check_fusion(fusion: SourceFusion, sources: Mapping[str, FeatureSupply]) -> None:
+    """Raise InputError or MismatchError, before anything is measured, if the parts do not fit together."""
+    fusion.check_known(sources)
+    for part in fusion.parts:
+        if part.strongest and sources[part.source].supply.is_global:
+            raise InputError(
+                f"{fusion}: {part.source!r} has one descriptor per image; leave its n, {part.strongest}, out"
+            )
+    parts = [sources[part.source] for part in fusion.parts]
+    joint_ground_truth(parts)
+    sets = [FeatureSet.open(part.paths.features) for part in parts]
+    recipes = [one.recipe for one in sets]
+    if twice := next((recipe for recipe in recipes if recipes.count(recipe) > 1), None):
+        raise InputError(f"{fusion}: two parts are features of [{twice}]; join different kinds of features")
+    if name := next(iter(FusedSource(sets).other), None):
+        raise MismatchError(f"{fusion}: {name!r} is another file in each part; extract all from the same photographs")
+
+
+def joint_ground_truth(sources: Sequence[FeatureSupply]) -> GroundTruth:
+    """Return the ground truth for several sources together; raises MismatchError if they name an image differently."""
+    first = sources[0].ground_truth
+    for other in sources[1:]:
+        pairs = zip(_image_names(first), _image_names(other.ground_truth), strict=True)
+        if pair := next(((one, two) for one, two in pairs if one != two), None):
+            raise MismatchError(
+                f"{other.paths.features}: an image is {pair[1]!r}, in {sources[0].paths.features} {pair[0]!r}; extract "
+                "both from the same folder"
+            )
+    return replace(first, ignored=frozenset().union(*(source.ground_truth.ignored for source in sources)))
+
+
+def _image_names(ground_truth: GroundTruth) -> list[str]:
+    return [*ground_truth.images, *(query.name for query in ground_truth.queries)]
 
 
 def features_key(features: FeatureSet) -> str:

@@ -2,6 +2,7 @@
 
     local features       codebook ──▶ index ──▶ search ──▶ evaluation
     global descriptors              vectors ──▶ search ──▶ evaluation    (the codec is learned with the index)
+    fused       codebook or vectors of each part ──▶ fused ──▶ search ──▶ evaluation       (see `fused_stages`)
 
 `search` measures the cost of a query, `evaluation` the accuracy. Configurations share common stages: one codebook is
 used for every n and every number of assignments.
@@ -23,6 +24,7 @@ from asmk_engine.codebooks.graph import is_linked_for
 from asmk_engine.codebooks.kmeans import kmeans
 from asmk_engine.codebooks.recall import HELD_OUT
 from asmk_engine.codebooks.sample import sample_and_hold_out
+from asmk_engine.evaluation.model import GroundTruth
 from asmk_engine.features import Features, FeatureSet, FeatureSource, descriptor_count, label
 from asmk_engine.flat.codec import CodecOptions
 from asmk_engine.flat.codec_training import learn_projection, train_codec
@@ -35,7 +37,7 @@ from asmk_engine.iteration import evenly
 from asmk_engine.search.evaluation import evaluate_index
 from asmk_engine.storage.stage_cache import Stage, StageCache
 from asmk_engine.tradeoff import measure
-from asmk_engine.tradeoff.configurations import Configuration, GlobalConfiguration, LocalConfiguration, Sweep
+from asmk_engine.tradeoff.configurations import GlobalConfiguration, LocalConfiguration, PartConfiguration, Sweep
 from asmk_engine.tradeoff.extrapolate import dense_bytes_per_image
 from asmk_engine.tradeoff.sources import FeatureSupply, StrongestFeatures, ground_truth_key, queries_key
 
@@ -43,6 +45,7 @@ VERSION = 3  # of the measurements
 CODEBOOK, INDEX, COPIES = "codebook.h5", "index", "copies"
 
 SearcherType = TypeVar("SearcherType")
+FeaturesType = TypeVar("FeaturesType")
 QueryType = TypeVar("QueryType")
 
 
@@ -57,37 +60,38 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class _PreparedQueries(Generic[SearcherType, QueryType]):
+class PreparedQueries(Generic[SearcherType, FeaturesType, QueryType]):
     """The searcher of a configuration, and the features and the input of the searcher for each query."""
 
     searcher: SearcherType
-    features: list[Features]
+    features: list[FeaturesType]
     inputs: list[QueryType]
 
 
 def measure_configuration(
-    cache: StageCache, source: FeatureSupply, configuration: Configuration, sweep: Sweep, seed: int
+    cache: StageCache, source: FeatureSupply, configuration: PartConfiguration, sweep: Sweep, seed: int
 ) -> Measurement:
-    """Run the stages of a configuration with one seed; if a stage raises, the finished stages before it are kept."""
+    """Run the stages of a configuration of one source with one seed; if a stage raises, those before it are kept."""
     if isinstance(configuration, LocalConfiguration):
-        learned = _codebook(cache, source, configuration, sweep, seed)
+        learned = codebook_stage(cache, source, configuration, sweep, seed)
         index = _index(cache, source, configuration, learned)
         signed = functools.cache(functools.partial(_signed, source, configuration, index))
         search = _search(cache, source, configuration, index, signed)
-        evaluation = _evaluation(cache, source, search, signed)
+        evaluation = evaluation_stage(cache, source.ground_truth, search, signed)
         seconds = learned.numbers["seconds"]
     else:
-        index = _vectors(cache, source, configuration, seed)
+        index = vectors_stage(cache, source, configuration, seed)
         described = functools.cache(functools.partial(_described, source, index))
         search = _vector_search(cache, source, index, described)
-        evaluation = _evaluation(cache, source, search, described)
+        evaluation = evaluation_stage(cache, source.ground_truth, search, described)
         seconds = index.numbers["learning_seconds"]
     return Measurement(seconds, index.numbers, search.numbers, evaluation.numbers)
 
 
-def _codebook(
+def codebook_stage(
     cache: StageCache, source: FeatureSupply, configuration: LocalConfiguration, sweep: Sweep, seed: int
 ) -> Stage:
+    """Train the codebook of a configuration."""
     inputs = {
         "features": source.learn_key,
         "words": configuration.words,
@@ -147,7 +151,8 @@ def _index(cache: StageCache, source: FeatureSupply, configuration: LocalConfigu
     return cache.stage("index", inputs, make)
 
 
-def _vectors(cache: StageCache, source: FeatureSupply, configuration: GlobalConfiguration, seed: int) -> Stage:
+def vectors_stage(cache: StageCache, source: FeatureSupply, configuration: GlobalConfiguration, seed: int) -> Stage:
+    """Learn the codec of a configuration and index the vectors."""
     options = CodecOptions(pca=configuration.pca, pq=configuration.pq, seed=seed if configuration.needs_seeds else 0)
     inputs = {
         "features": source.key,
@@ -177,15 +182,15 @@ def _vectors(cache: StageCache, source: FeatureSupply, configuration: GlobalConf
 
 def _signed(
     source: FeatureSupply, configuration: LocalConfiguration, index: Stage
-) -> _PreparedQueries[Searcher, Signature]:
+) -> PreparedQueries[Searcher, Features, Signature]:
     searcher = Searcher(Index.open(index.path / INDEX), multiple_assignment=configuration.multiple_assignment)
     features = [found for _, found in source.queries(configuration.strongest)]
-    return _PreparedQueries(searcher, features, [searcher.sign(one) for one in features])
+    return PreparedQueries(searcher, features, [searcher.sign(one) for one in features])
 
 
-def _described(source: FeatureSupply, index: Stage) -> _PreparedQueries[GlobalSearcher, Features]:
+def _described(source: FeatureSupply, index: Stage) -> PreparedQueries[GlobalSearcher, Features, Features]:
     features = [found for _, found in source.queries(1)]
-    return _PreparedQueries(GlobalSearcher(GlobalIndex.open(index.path / INDEX)), features, features)
+    return PreparedQueries(GlobalSearcher(GlobalIndex.open(index.path / INDEX)), features, features)
 
 
 def _search(
@@ -193,7 +198,7 @@ def _search(
     source: FeatureSupply,
     configuration: LocalConfiguration,
     index: Stage,
-    signed: Callable[[], _PreparedQueries[Searcher, Signature]],
+    signed: Callable[[], PreparedQueries[Searcher, Features, Signature]],
 ) -> Stage:
     inputs = {"index": index.key, "queries": queries_key(source), "assignments": configuration.multiple_assignment}
 
@@ -227,7 +232,7 @@ def _vector_search(
     cache: StageCache,
     source: FeatureSupply,
     index: Stage,
-    described: Callable[[], _PreparedQueries[GlobalSearcher, Features]],
+    described: Callable[[], PreparedQueries[GlobalSearcher, Features, Features]],
 ) -> Stage:
     inputs = {"vectors": index.key, "queries": queries_key(source)}
 
@@ -248,16 +253,17 @@ def _vector_search(
     return cache.stage("search", inputs, make)
 
 
-def _evaluation(
-    cache: StageCache, source: FeatureSupply, search: Stage, prepare: Callable[[], _PreparedQueries[Any, Any]]
+def evaluation_stage(
+    cache: StageCache, ground_truth: GroundTruth, search: Stage, prepare: Callable[[], PreparedQueries[Any, Any, Any]]
 ) -> Stage:
-    inputs = {"search": search.key, "truth": ground_truth_key(source.ground_truth), "rows": "all"}
+    """Evaluate the rankings of all queries."""
+    inputs = {"search": search.key, "truth": ground_truth_key(ground_truth), "rows": "all"}
 
     def make(folder: Path) -> dict[str, Any]:
         queries = prepare()
-        names = (query.name for query in source.ground_truth.queries)
+        names = (query.name for query in ground_truth.queries)
         inputs_by_name = dict(zip(names, queries.inputs, strict=True))
-        report = evaluate_index(source.ground_truth, queries.searcher, lambda query: inputs_by_name[query.name])
+        report = evaluate_index(ground_truth, queries.searcher, lambda query: inputs_by_name[query.name])
         row = report.main
         means = {name: one.mean_average_precision for name, one in report.scores.items() if one.queries}
         return {"row": row, "rows": means, "per_query": report.per_query[row]}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from asmk_engine.tradeoff.configurations import Configuration, LocalConfiguration
+from asmk_engine.tradeoff.configurations import Configuration, FusedConfiguration, LocalConfiguration, PartConfiguration
 from asmk_engine.tradeoff.results import Failure, Result, pareto_front
 
 GIBIBYTE = 1 << 30
 
 CSV_NOTES = {
-    "method": "source, and the compression of its descriptors",
-    "features": "n, maximum number of features per image; local features",
+    "method": "source, and the compression of its descriptors; parts and unequal weights of a fused source",
+    "features": "n, maximum number of features per image; local features. In fused rows, this and the next five are "
+    "joined by + where parts differ",
     "words": "size of the codebook",
     "bits": "bits of a code",
     "assignments": "words per query descriptor",
@@ -31,7 +32,8 @@ CSV_NOTES = {
     "bytes_per_image": "on disk, without the codebook",
     "codebook_bytes": "on disk",
     "words_per_image": "postings per image",
-    "assignment_ms": "processor time per query: word assignment of its descriptors, or projection of its vector",
+    "assignment_ms": "processor time per query: word assignment of its descriptors, or projection of its vector, which "
+    "fused rows count as scoring",
     "scoring_ms": "processor time per query, on one thread",
     "build_seconds": "processor time of indexing, without feature extraction",
     "learning_seconds": "processor time of the codebook, or of PCA and sub-spaces",
@@ -74,21 +76,30 @@ def _row(result: Result, is_best: bool) -> dict[str, str]:
 
 
 def _configuration(configuration: Configuration) -> dict[str, str]:
-    given: tuple[int | None, ...]
-    if isinstance(configuration, LocalConfiguration):
-        given = (
-            configuration.strongest,
-            configuration.words,
-            configuration.bits,
-            configuration.multiple_assignment,
-            None,
-            None,
-        )
-    else:
-        given = (None, None, None, None, configuration.pca, configuration.pq)
+    parts = configuration.parts if isinstance(configuration, FusedConfiguration) else (configuration,)
+    given = [_options(part) for part in parts]
     names = ("features", "words", "bits", "assignments", "pca", "pq")
-    texts = ("" if value is None else str(value) for value in given)
-    return {"method": configuration.method, **dict(zip(names, texts, strict=True))}
+    return {"method": configuration.method, **{name: _joined(given, name) for name in names}}
+
+
+def _options(configuration: PartConfiguration) -> dict[str, int | None]:
+    """Return the columns of a configuration that its kind of index has; None for no PCA or no PQ."""
+    if isinstance(configuration, LocalConfiguration):
+        return {
+            "features": configuration.strongest,
+            "words": configuration.words,
+            "bits": configuration.bits,
+            "assignments": configuration.multiple_assignment,
+        }
+    return {"pca": configuration.pca, "pq": configuration.pq}
+
+
+def _joined(given: Sequence[Mapping[str, int | None]], name: str) -> str:
+    """Format a column: the values of the parts that have it, joined by + unless they are equal, - for none."""
+    values = [options[name] for options in given if name in options]
+    if len(set(values)) > 1:
+        return "+".join("-" if value is None else str(value) for value in values)
+    return "" if not values or values[0] is None else str(values[0])
 
 
 def _number(value: float, digits: int) -> str:
