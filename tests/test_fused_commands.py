@@ -22,6 +22,7 @@ from asmk_engine.extraction.attempts import file_fingerprint
 from asmk_engine.extractors import registry
 from asmk_engine.interop.hloc_pairs import pairs_from_retrieval
 from asmk_engine.networks.stand_in import save_stand_in
+from asmk_engine.pipeline.fused_indexing import default_weights
 from asmk_engine.search.query_features import FusedQuerySource
 from disks import fast_disk
 from naive_fused import fused
@@ -374,6 +375,12 @@ def test_contradictions_are_refused_before_any_work(
 ) -> None:
     assert message in fails(error, "index", "photos", "-o", "p.index", "--workers", 0, *arguments)
     assert not list(world.glob("p.*"))
+
+
+def test_default_weights() -> None:
+    assert default_weights(["rootsift", "their_colours:Colours"]) == [1, 1]
+    assert default_weights(["how-efficientnet-lite0", "rootsift"]) == [1, 0.5]
+    assert default_weights(["rootsift", "gem", "how"]) == [0.5, 1, 1] and default_weights(["gem", "spoc"]) == [1, 1]
 
 
 def test_an_option_of_one_kind_alone(world: Path) -> None:

@@ -73,7 +73,8 @@ class _IndexCommand(SectionedCommand):
     "--kind-weights",
     metavar="W1,W2,...",
     callback=lambda context, parameter, value: parse_numbers(value),
-    help="Weights of several kinds of features in the score, in the order of --extractor.  [default: all equal]",
+    help="Weights of several kinds of features in the score, in the order of --extractor.  "
+    "[default: equal, but half for rootsift beside a network]",
 )
 @extraction_options
 @training_options

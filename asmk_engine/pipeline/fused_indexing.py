@@ -25,7 +25,7 @@ from asmk_engine.inverted.batch import CODEBOOK_COPIES, postings_within
 from asmk_engine.inverted.index import SEGMENT_POSTINGS
 from asmk_engine.pipeline.codebook_training import CodebookOptions, shipped_codebook, train_codebook
 from asmk_engine.pipeline.extraction import IntakeOptions, run_extraction
-from asmk_engine.pipeline.extractor_choice import ExtractionOptions, network_of
+from asmk_engine.pipeline.extractor_choice import NETWORKS, ExtractionOptions, network_of
 from asmk_engine.pipeline.global_indexing import GlobalIndexOptions, make_codec, segment_bytes
 from asmk_engine.pipeline.preparation import Inputs, features_beside, held_by, removed_names, sets_among, without_left
 from asmk_engine.pipeline.reports import Reporter
@@ -252,7 +252,13 @@ def _created(sets: dict[str, FeatureSet], weights: Sequence[float] | None, job: 
     networks = {
         name: network_of(features, _weights_for(name, job), job.reporter.remark) for name, features in sets.items()
     }
-    return FusedIndex.create(job.output, encoders, weights, networks)
+    return FusedIndex.create(job.output, encoders, weights or default_weights(list(sets)), networks)
+
+
+def default_weights(names: Sequence[str]) -> list[float]:
+    """Return the weights of new kinds: equal, but beside networks RootSIFT has half, as measured in docs/halves.md."""
+    has_network = any(name in PRESETS or name in NETWORKS for name in names)
+    return [0.5 if has_network and name == "rootsift" else 1.0 for name in names]
 
 
 def _weights_for(name: str, job: FusedJob) -> Path | None:

@@ -123,8 +123,8 @@ def index_images(
     memory : int or str, optional
         Memory limit of indexing in bytes, or a text such as ``"4G"``.
     kind_weights : sequence of float, optional
-        Weights of the kinds of features in the fused score, in the order of the extractors, or of the index; all equal
-        in a new index by default.
+        Weights of the kinds of features in the fused score, in the order of the extractors, or of the index; by
+        default equal in a new index, but half for RootSIFT beside a network.
     display : Display, optional
         Where messages and progress are shown; by default nowhere.
 
