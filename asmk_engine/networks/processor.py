@@ -25,6 +25,8 @@ from asmk_engine.threads import available_threads
 Arrays = dict[str, np.ndarray]
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 BACKBONE = "backbone."
+PREPARED = 2000
+"""Prepared layers that are kept, about fifty for each size of an image; all those of a large collection take 1 GB."""
 TELEMETRY = "openvino_telemetry"
 _CURE = "the file was altered: get it again"
 
@@ -101,6 +103,7 @@ def _compile(model: Any, precision: str) -> Any:
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
+        "CPU_RUNTIME_CACHE_CAPACITY": str(PREPARED),
         "INFERENCE_PRECISION_HINT": precision,
     }
     return _core().compile_model(model, "CPU", options)
