@@ -39,8 +39,10 @@ def describe_on_processor(
 
 def normalised_pixels(pixels: np.ndarray, options: LocalOptions) -> np.ndarray:
     """Return (pixels / 255 - mean) / std of [H, W, 3] uint8, float32."""
-    mean, std = np.array(options.mean, np.float32), np.array(options.std, np.float32)
-    return (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    found = np.divide(pixels, np.float32(255), dtype=np.float32)
+    found -= np.array(options.mean, np.float32)
+    found /= np.array(options.std, np.float32)
+    return found
 
 
 def _resampled(normalised: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
@@ -65,6 +67,28 @@ def _smoothed(maps: list[np.ndarray], order: np.ndarray, side: int) -> np.ndarra
 
 
 def _averages(one: np.ndarray, rows: np.ndarray, columns: np.ndarray, reach: int) -> np.ndarray:
+    """Return the averages around locations of one map; most are not at its edge, so all of their window counts."""
+    height, width, channels = one.shape
+    inner = (rows >= reach) & (rows < height - reach) & (columns >= reach) & (columns < width - reach)
+    result = np.empty((len(rows), channels), np.float32)
+    result[inner] = _inner_averages(one, rows[inner], columns[inner], reach)
+    result[~inner] = _edge_averages(one, rows[~inner], columns[~inner], reach)
+    return result
+
+
+def _inner_averages(one: np.ndarray, rows: np.ndarray, columns: np.ndarray, reach: int) -> np.ndarray:
+    height, width, channels = one.shape
+    locations, centres = one.reshape(height * width, channels), rows * width + columns
+    total, part = (np.zeros((len(rows), channels), np.float32) for _ in range(2))
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            np.take(locations, centres + (down * width + right), axis=0, out=part, mode="clip")  # `raise` would copy
+            total += part
+    total /= np.float32((2 * reach + 1) ** 2)
+    return total
+
+
+def _edge_averages(one: np.ndarray, rows: np.ndarray, columns: np.ndarray, reach: int) -> np.ndarray:
     height, width, channels = one.shape
     total, counted = np.zeros((len(rows), channels), np.float32), np.zeros((len(rows), 1), np.float32)
     for down in range(-reach, reach + 1):
