@@ -81,6 +81,18 @@ def test_indexes_of_different_collections_have_one_vocabulary(world: Path) -> No
     assert [hit.name for hit in searcher.search(f"others/{name}", top=1)] == [name]
 
 
+def test_a_vocabulary_is_taken_by_its_name_whatever_the_number_of_features(world: Path) -> None:
+    for options in ((), ("--max-features", 100)):
+        command = ("index", "photos", "-o", "r.index", "--extractor", "rootsift", "--codebook", "rootsift", *options)
+        typed(*command, "--workers", 0)
+        typed(*command, "--workers", 0)  # again, into the index that is there
+        index = asmk_engine.open_index("r.index")
+        np.testing.assert_array_equal(index.codebook.centroids, open_vocabulary("rootsift").centroids)
+        assert index.recipe.options["max_features"] == (100 if options else 2000)
+        shutil.rmtree("r.index")
+        shutil.rmtree("r.features")
+
+
 def test_training_is_a_choice(world: Path) -> None:
     typed("index", "photos", "-o", "own.index", "--words", 8, *SMALL)
     own = asmk_engine.open_index("own.index")

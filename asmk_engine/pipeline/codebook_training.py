@@ -16,6 +16,7 @@ from asmk_engine.features import FeatureSet
 from asmk_engine.images.listing import PathLike
 from asmk_engine.iteration import Display
 from asmk_engine.pipeline.wording import plural
+from asmk_engine.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,21 @@ class CodebookOptions:
 
 def opened_codebook(codebook: PathLike) -> Codebook:
     """Open a codebook file, or the vocabulary of the package that has this name, if there is no such file."""
-    name = str(codebook)
-    return open_vocabulary(name) if not Path(name).exists() and name in vocabularies() else Codebook.open(codebook)
+    return open_vocabulary(str(codebook)) if _is_vocabulary(codebook) else Codebook.open(codebook)
+
+
+def fitted_codebook(book: Codebook, codebook: Codebook | PathLike | None, recipe: Recipe) -> Codebook:
+    """Return an opened codebook for features of a recipe: a vocabulary fits however many there are of an image.
+
+    codebook  what was opened: a vocabulary by its name, or any other, which is returned as it is
+    """
+    if codebook is None or isinstance(codebook, Codebook) or not _is_vocabulary(codebook):
+        return book
+    return vocabulary_of(recipe, str(codebook)) or book
+
+
+def _is_vocabulary(codebook: PathLike) -> bool:
+    return not Path(codebook).exists() and str(codebook) in vocabularies()
 
 
 def shipped_codebook(features: FeatureSet, display: Display, *, trains: bool) -> Codebook | None:

@@ -20,7 +20,13 @@ from asmk_engine.indexes.manifest import FUSED_KIND, NAMES, read_manifest
 from asmk_engine.inverted.batch import postings_within
 from asmk_engine.inverted.index import SEGMENT_POSTINGS, Index, check_fits
 from asmk_engine.iteration import Display, Silent
-from asmk_engine.pipeline.codebook_training import CodebookOptions, opened_codebook, shipped_codebook, train_codebook
+from asmk_engine.pipeline.codebook_training import (
+    CodebookOptions,
+    fitted_codebook,
+    opened_codebook,
+    shipped_codebook,
+    train_codebook,
+)
 from asmk_engine.pipeline.extraction import IntakeOptions
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions, network_of
 from asmk_engine.pipeline.failures import Failures
@@ -233,6 +239,7 @@ def _add_local(
     """Add local features to the index, which is created, with its codebook, if missing, and report the counts."""
     job.smaller.refuse(features)
     display = job.reporter.display
+    book = book and fitted_codebook(book, job.codebook, features.recipe)
     book = book or shipped_codebook(features, display, trains=job.trains)
     book = book or train_codebook(features, job.training, display)
     if target is None:
@@ -278,6 +285,7 @@ def _existing(output: Path, codebook: Codebook | PathLike | None) -> tuple[Index
         return None, given
     if isinstance(target, GlobalIndex):
         return target, given
+    given = given and fitted_codebook(given, codebook, target.recipe)
     if given and given.fingerprint != target.codebook.fingerprint:
         name = "the given one" if isinstance(codebook, Codebook) else codebook
         raise MismatchError(
