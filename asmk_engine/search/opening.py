@@ -1,29 +1,45 @@
-"""Opening an index of any kind, and several as one."""
+"""Opening an index of any kind, and several as one.
+
+The kinds are imported when they are met, so that a query of one kind does not wait for the code of the others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asmk_engine.flat.index import GlobalIndex
-from asmk_engine.fused.index import FusedIndex
-from asmk_engine.fused.joint import JointFusedIndex
-from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.manifest import FUSED_KIND, GLOBAL_KIND, read_manifest
-from asmk_engine.inverted.index import Index
 from asmk_engine.storage.folder import Folder
+
+if TYPE_CHECKING:
+    from asmk_engine.flat.index import GlobalIndex
+    from asmk_engine.fused.index import FusedIndex
+    from asmk_engine.indexes.joint import JointIndex
+    from asmk_engine.inverted.index import Index
 
 
 def open_index(path: Path | str) -> Index | GlobalIndex | FusedIndex:
     """Open an index of local features, of global descriptors, or of several kinds; raises as `Index.open`."""
     kind = read_manifest(Folder(path)).kind
     if kind == FUSED_KIND:
+        from asmk_engine.fused.index import FusedIndex
+
         return FusedIndex.open(path)
-    return GlobalIndex.open(path) if kind == GLOBAL_KIND else Index.open(path)
+    if kind == GLOBAL_KIND:
+        from asmk_engine.flat.index import GlobalIndex
+
+        return GlobalIndex.open(path)
+    from asmk_engine.inverted.index import Index
+
+    return Index.open(path)
 
 
 def join_indexes(indexes: Sequence[Any], distractors: Sequence[Any] = ()) -> JointIndex[Any]:
     """Return several opened indexes as one, see `JointIndex`, whose errors it raises."""
+    from asmk_engine.fused.index import FusedIndex
+    from asmk_engine.fused.joint import JointFusedIndex
+    from asmk_engine.indexes.joint import JointIndex
+
     are_fused = isinstance(indexes[0], FusedIndex) if indexes else False
     return (JointFusedIndex if are_fused else JointIndex)(indexes, distractors)
