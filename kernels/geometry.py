@@ -286,23 +286,32 @@ def verify(places, other_places, weights, tolerances, proposals, turns, stretch,
     return best
 
 
-@kernel(f"int64({_PLACES}, Array(boolean, 1, 'C', readonly=True), float64)")
-def distinct_cells(places, inside, side):
-    """Count the squares of a grid that hold marked features.
+@kernel(f"int64({_PLACES}, {_WEIGHTS}, Array(boolean, 1, 'C', readonly=True), float64, float64[::1])")
+def weigh_places(places, weights, inside, side, out_weight):
+    """Count the distinct places of marked features, the squares of a grid that hold some; returns their number.
 
-    places  [n, >= 2] float32, x and y
-    inside  [n] bool
-    side    of a square
+    places      [n, 4] float32, x and y first
+    weights     [n] float64
+    inside      [n] bool
+    side        of a square, in the unit of x and y
+    out_weight  [1] float64, out: the sum over the squares of the largest weight in each
     """
     cells = np.empty(len(inside), np.int64)
+    kept = np.empty(len(inside))
     count = 0
     for i in range(len(inside)):
         if inside[i]:
             column, row = np.int64(math.floor(places[i, 0] / side)), np.int64(math.floor(places[i, 1] / side))
-            cells[count] = (row << 32) ^ (column & 0xFFFFFFFF)
+            cells[count], kept[count] = (row << 32) ^ (column & 0xFFFFFFFF), weights[i]
             count += 1
-    cells = np.sort(cells[:count])
+    order = np.argsort(cells[:count], kind="mergesort")
     distinct = 0
+    total = largest = 0.0
     for i in range(count):
-        distinct += i == 0 or cells[i] != cells[i - 1]
-    return distinct
+        if i > 0 and cells[order[i]] != cells[order[i - 1]]:
+            total += largest
+            largest = 0.0
+            distinct += 1
+        largest = max(largest, kept[order[i]])
+    out_weight[0] = total + largest
+    return distinct + (count > 0)

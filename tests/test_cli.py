@@ -95,6 +95,42 @@ def test_queries_by_file_by_name_and_by_region(world: Path) -> None:
     assert len(table) == 4 and table[1].endswith("subject%20a/é%201.jpg")
 
 
+def test_reranked_answers_say_where_they_match(world: Path, tmp_path: Path) -> None:
+    name = f"{SUBJECTS[1]}/é 0.jpg"
+    answer = json.loads(
+        run("query", world / "i.index", name, "--rerank", 10, "--top", 3, "--format", "jsonl").stdout.splitlines()[0]
+    )
+    assert [hit["name"] for hit in answer["hits"][:2]] == [f"{SUBJECTS[1]}/é {number}.jpg" for number in (1, 2)]
+    for number, hit in enumerate(answer["hits"][:2], start=1):
+        (match,) = hit["matches"]
+        truth = cv2.getRotationMatrix2D((200, 150), 4 * number, 1 - 0.06 * number)
+        np.testing.assert_allclose(np.array(match["affine"])[:, :2], truth[:, :2], atol=0.03)
+        corners = np.array([[0, 0, 1], [400, 0, 1], [0, 300, 1], [400, 300, 1]])
+        assert np.abs(corners @ (np.array(match["affine"]) - truth).T).max() < 8
+        assert match["inliers"] >= 20 and match["places"] >= 10 and 20 < min(match["overlap"]) <= 100
+    table = run("query", world / "i.index", name, "--rerank", 10, "--top", 2).stdout.splitlines()
+    assert table[1].endswith("b/é%201.jpg")
+
+
+def test_evaluation_with_reranking(world: Path, tmp_path: Path) -> None:
+    call = "evaluate", world / "i.index", "--ground-truth", world / "gnd.json", "--rerank", 10
+    report = json.loads(run(*call, "--json", "--save-run", tmp_path / "r.trec").stdout.splitlines()[-1])
+    assert report["medium"]["mAP"] > 95
+    again = run("evaluate", "--run", tmp_path / "r.trec", "--ground-truth", world / "gnd.json", "--json")
+    assert json.loads(again.stdout.splitlines()[-1]) == report
+    assert json.loads(run(*call, "--json").stdout.splitlines()[-1]) == report
+
+
+def test_reranking_without_places_is_one_line(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "f.features", tmp_path / "f.features")
+    run("index", tmp_path / "f.features", "--codebook", world / "c.h5", "-o", tmp_path / "alone.index")
+    shutil.rmtree(tmp_path / "f.features")
+    message = fails("query", tmp_path / "alone.index", world / "photos" / SUBJECTS[0] / "é 0.jpg", "--rerank", 5)
+    assert "neither the geometry nor the features" in message and "--geometry" in message
+    message = run("query", world / "i.index", "a", "--rerank", 5, "--fuse", world / "i.index", code=2).stderr
+    assert "--rerank and --fuse exclude each other" in message
+
+
 def test_pairs_of_everything(world: Path, tmp_path: Path) -> None:
     message = fails("query", world / "i.index", "--all", "--format", "pairs")
     assert "jsonl" in message

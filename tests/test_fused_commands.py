@@ -165,6 +165,19 @@ def test_from_photographs_to_answers(world: Path) -> None:
     assert "2-0.png" not in dict(own) and own[0][0].startswith("2-")
 
 
+def test_the_local_kinds_verify_what_all_kinds_found(world: Path) -> None:
+    run("index", "photos", "-o", "p.index", *OPTIONS)
+    hits = FusedSearcher(FusedIndex.open("p.index")).search("query.png", top=3, rerank=10)
+    assert {hit.name[0] for hit in hits} == {"2"}
+    for hit in hits:
+        (match,) = hit.matches  # the global descriptor has no places
+        assert match is not None and match.inliers > 5
+        view = int(hit.name[2])
+        np.testing.assert_allclose(match.affine[:, 2], [12 * (VIEWS - view), 3 * (VIEWS - view)], atol=3)
+    line = run("query", "p.index", "query.png", "--rerank", 10, "--top", 3, "--format", "jsonl", *OWN).stdout
+    assert [hit["score"] for hit in json.loads(line)["hits"]] == pytest.approx([hit.score for hit in hits])
+
+
 def test_python_gives_what_the_command_gives(world: Path) -> None:
     made = asmk_engine.index_folder(
         "photos", "q.index", extractor=KINDS, max_features=100, workers=0, kind_weights=[3, 1]

@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
@@ -37,7 +38,7 @@ from asmk_engine.cli import (
     weights,
     whiten_global,
 )
-from asmk_engine.errors import AsmkError, StorageError
+from asmk_engine.errors import AsmkError, AsmkWarning, StorageError
 from asmk_engine.escape import ESCAPES, PLAIN_ASCII, register_escapes
 from asmk_engine.version import __version__
 
@@ -101,6 +102,7 @@ def main() -> None:
     """Run the command line: the entry point of the `asmk-engine` program."""
     _occupy_descriptors()
     _prepare_streams()
+    warnings.showwarning = _show_warning
     try:
         sys.exit(commands.main(prog_name="asmk-engine", standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -115,6 +117,17 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:  # an error of the operating system is not a bug of this program
         _fail(f"{error.filename or 'output'}: {error.strerror or error}; give a path that can be used")
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print a warning of this program as one line, without the place in the code; others as Python does."""
+    if issubclass(category, AsmkWarning):
+        click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+    else:
+        _python_shows(message, category, *where, **more)
+
+
+_python_shows = warnings.showwarning
 
 
 def _fail(message: str) -> NoReturn:

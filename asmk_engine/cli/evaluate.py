@@ -22,7 +22,14 @@ from asmk_engine.cli.common import (
     quiet_option,
     tell,
 )
-from asmk_engine.cli.searching import SearchOptions, check_options, expansion_options, kind_weights_option, searcher_of
+from asmk_engine.cli.searching import (
+    SearchOptions,
+    check_options,
+    expansion_options,
+    kind_weights_option,
+    rerank_option,
+    searcher_of,
+)
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,6 +92,7 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 @match_options
 @expansion_options
 @kind_weights_option
+@rerank_option
 @json_option
 @quiet_option
 def evaluate(
@@ -113,6 +121,7 @@ def evaluate(
     Examples:
       asmk-engine evaluate photos.index --ground-truth gnd.json
       asmk-engine evaluate oxford.index --ground-truth gnd_roxford5k.pkl --images oxford/jpg --distractors r1m.index
+      asmk-engine evaluate photos.index --ground-truth gnd.json --rerank 50
       asmk-engine evaluate --run ranking.trec --ground-truth gnd.json
     """
     from asmk_engine.evaluation.ground_truth import read_ground_truth

@@ -31,6 +31,7 @@ from asmk_engine.cli.searching import (
     fusion_options,
     kind_weights_option,
     open_fused,
+    rerank_option,
     searcher_of,
     tell_ambiguous,
 )
@@ -55,6 +56,7 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
 @match_options
 @expansion_options
 @kind_weights_option
+@rerank_option
 @fusion_options
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Format of the output."
@@ -102,6 +104,7 @@ def query(
       asmk-engine query photos.index my-photo.jpg
       asmk-engine query photos.index my-photo.jpg --box 100,50,400,380 --format jsonl
       asmk-engine query photos.index --all --format pairs --top 20 > pairs.txt
+      asmk-engine query photos.index my-photo.jpg --rerank 50 --format jsonl
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
     """
     from asmk_engine.search.opening import open_index
@@ -111,6 +114,8 @@ def query(
         raise click.UsageError("give either queries or --all")
     if every and box:
         raise click.UsageError("--box applies to single queries, not to --all")
+    if search["rerank"] and other_path:
+        raise click.UsageError("--rerank and --fuse exclude each other: a fused ranking has no features of its own")
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
     source = query_source(index, features=features_path, images_roots=images_roots)

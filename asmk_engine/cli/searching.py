@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from asmk_engine.images.boxes import Box
     from asmk_engine.indexes.answers import Hit
     from asmk_engine.indexes.joint import JointIndex
+    from asmk_engine.indexes.searcher import RerankingSearcher
     from asmk_engine.inverted.index import Index
     from asmk_engine.inverted.search import Searcher
     from asmk_engine.recipes import Recipe
     from asmk_engine.search.query_features import FusedQuerySource, QuerySource
 
     AnyIndex = Index | GlobalIndex | FusedIndex | JointIndex[Any]
-    AnySearcher = Searcher | GlobalSearcher | FusedSearcher
+    AnySearcher = Searcher | GlobalSearcher | FusedSearcher | RerankingSearcher[Any]
     AnySource = QuerySource | FusedQuerySource
 
 FUSED = 1000  # number of images of each ranking that are fused
@@ -52,6 +53,13 @@ kind_weights_option = click.option(
     metavar="W1,W2,...",
     callback=lambda context, parameter, value: parse_numbers(value),
     help="Weights of the kinds of features in the score, for an index of several kinds.  [default: those it stores]",
+)
+rerank_option = click.option(
+    "--rerank",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Verify the first K images by the places of their features, and rank them anew; 50 is a good number. Needs "
+    "local features, whose places are in an index made with --geometry or in the feature set it remembers.",
 )
 fusion_options = option_group(
     click.option(
@@ -86,10 +94,25 @@ class SearchOptions:
     expansion: int | None = None
     expansion_alpha: float = 3.0
     kind_weights: tuple[float, ...] | None = None
+    rerank: int | None = None
 
 
 def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
-    """Return a searcher for an index of any kind; raises InputError for --kind-weights of an index of one kind."""
+    """Return a searcher for an index of any kind.
+
+    Raises InputError for --kind-weights of an index of one kind, and for --rerank of one without local features.
+    """
+    from asmk_engine.indexes.searcher import RerankingSearcher
+
+    searcher = _plain_searcher(index, options)
+    if options.rerank is None:
+        return searcher
+    if all(recipe.is_global for recipe in _recipes(index)):
+        raise InputError(f"{index.path}: has no local features, whose places --rerank compares; leave it out")
+    return RerankingSearcher(searcher, options.rerank)
+
+
+def _plain_searcher(index: AnyIndex, options: SearchOptions) -> Searcher | GlobalSearcher | FusedSearcher:
     from asmk_engine.flat import Expansion, GlobalSearcher
     from asmk_engine.flat.codec import Codec
     from asmk_engine.fused.search import FusedSearcher

@@ -1,7 +1,8 @@
 """Ranking files: TREC runs, JSON lines, image pairs and submissions to Google Landmarks v2.
 
     trec    query Q0 image rank score tag     names with white space, control characters or % as %XX, see `escape`
-    jsonl   {"query": name, "hits": [{"name": name, "score": number}, ...]}     supports every name
+    jsonl   {"query": name, "hits": [{"name": name, "score": number}, ...]}     supports every name; a hit that was
+            verified also has "matches", what `Match.as_dict` returns for each kind of local features
     pairs   query image                       as hloc and COLMAP read them; names with white space are refused
     gldv2   id,images                         a CSV: the best hundred images, without folders and extensions
 
@@ -67,10 +68,18 @@ def trec_lines(query: str, hits: Iterable[Scored]) -> Iterator[str]:
 
 def jsonl_line(query: str, hits: Iterable[Scored]) -> str:
     """Format one query as one line of JSON, hits in order; raises InputError for scores that are not finite."""
-    entry = {"query": query, "hits": [{"name": hit.name, "score": _finite(hit.score, query)} for hit in hits]}
+    entry = {"query": query, "hits": [_entry(query, hit) for hit in hits]}
     text = json.dumps(entry, ensure_ascii=False)
     # Lone surrogates cannot be encoded in UTF-8, and other characters than the newline break lines in some readers.
     return json.dumps(entry) if is_awkward(text.replace(" ", "")) else text
+
+
+def _entry(query: str, hit: Scored) -> dict[str, Any]:
+    """Return a hit of JSON lines, with what it has in common with the query where it was verified."""
+    entry: dict[str, Any] = {"name": hit.name, "score": _finite(hit.score, query)}
+    if matches := getattr(hit, "matches", ()):
+        entry["matches"] = [match and match.as_dict() for match in matches]
+    return entry
 
 
 def pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str]:

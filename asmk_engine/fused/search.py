@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from asmk_engine.errors import MismatchError
 from asmk_engine.flat.search import Expansion, GlobalSearcher
 from asmk_engine.fused.index import FusedIndex
@@ -16,6 +18,7 @@ from asmk_engine.indexes.manifest import GLOBAL_KIND
 from asmk_engine.indexes.ranking import BestImages, Part, best_images
 from asmk_engine.indexes.searcher import IndexSearcher
 from asmk_engine.inverted.search import Searcher, SelectiveMatch
+from asmk_engine.verification.match import Match, Verification
 
 
 class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
@@ -97,6 +100,23 @@ class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
             if share and part is not None and len(part)
         ]
         return list(fused(snapshot.segments, found, query.fingerprint))
+
+    def _matches(
+        self,
+        snapshot: FusedSnapshot,
+        query: FusedFeatures,
+        images: tuple[np.ndarray, np.ndarray],
+        options: Verification,
+        count: int,
+    ) -> list[list[Match | None]]:
+        local = [
+            searcher.matches_of(view, part, images, options, count)
+            for searcher, view, part in zip(self._searchers, snapshot.views, query.parts, strict=True)
+            if isinstance(searcher, Searcher) and part is not None and len(part)
+        ]
+        if not local:
+            return [[None] * len(images[0])]
+        return [matches for kinds in local for matches in kinds]
 
     def _names(self) -> FusedNamedImages:
         return FusedNamedImages(self.index)

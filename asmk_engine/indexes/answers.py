@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from asmk_engine.errors import DamagedError
+from asmk_engine.verification.match import Match
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,16 @@ class Hit:
     name : str
         Name of the image.
     score : float
-        Similarity to the query; 1 for an image with exactly the words and codes of the query.
+        Similarity to the query; 1 for an image with exactly the words and codes of the query. After re-ranking, the
+        score divided by the best, and what the match adds.
+    matches : tuple of (Match or None)
+        After re-ranking, where the image matches the query, for each kind of local features; None for a kind of which
+        it has no features. Empty if the image was not verified.
     """
 
     name: str
     score: float
+    matches: tuple[Match | None, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, eq=False)

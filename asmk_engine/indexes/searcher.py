@@ -21,6 +21,8 @@ from asmk_engine.indexes.photographs import Photograph, described, is_photograph
 from asmk_engine.indexes.ranking import BestImages, Part, ordered
 from asmk_engine.indexes.snapshot import Commit
 from asmk_engine.threads import thread_count
+from asmk_engine.verification.match import Match, Verification
+from asmk_engine.verification.reranking import Reranking, reranked, reranking_of
 
 View = TypeVar("View", bound=Commit[Any, Any])
 QueryT = TypeVar("QueryT")
@@ -45,7 +47,13 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
 
     @overload
     def search(
-        self, query: QueryT | Photograph, top: int | None = 10, *, box: Box | None = None, threads: int | None = None
+        self,
+        query: QueryT | Photograph,
+        top: int | None = 10,
+        *,
+        box: Box | None = None,
+        threads: int | None = None,
+        rerank: int | Reranking | None = None,
     ) -> list[Hit]: ...
 
     @overload
@@ -56,6 +64,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         *,
         box: Box | None = None,
         threads: int | None = None,
+        rerank: int | Reranking | None = None,
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -65,6 +74,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         *,
         box: Box | None = None,
         threads: int | None = None,
+        rerank: int | Reranking | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Find the best images for one or several queries.
 
@@ -81,6 +91,9 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             x1, y1, x2, y2 in pixels of the upright photograph: only this region is described. For one photograph only.
         threads : int, optional
             Replaces the `threads` of the searcher.
+        rerank : int or Reranking, optional
+            Number of images, or all options: the first images are verified by the places of their features and ranked
+            anew. Their geometry comes from the index, or else from the feature set that it remembers.
 
         Returns
         -------
@@ -105,9 +118,9 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         >>> hits = searcher.search("query.jpg", top=5, box=(100, 50, 400, 380))  # doctest: +SKIP
         """
         check_top(top)
-        count = self._count(threads)
+        count, reranking = self._count(threads), reranking_of(rerank)
         if self._is_query(query) or is_photograph(query):
-            return self._search_group([self._taken(query, box)], top, count)[0]
+            return self._search_group([self._taken(query, box)], top, count, reranking)[0]
         if not isinstance(query, Iterable) or isinstance(query, bytes):
             raise self._other(query)
         if box is not None:
@@ -115,10 +128,16 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         waiting = (self._taken(one, None) for one in query)
         size = self.group_size if top is not None else 1  # rankings of all images are large: one at a time
         groups = iter(lambda: list(itertools.islice(waiting, size)), [])
-        return [hits for group in groups for hits in self._search_group(group, top, count)]
+        return [hits for group in groups for hits in self._search_group(group, top, count, reranking)]
 
     def search_name(
-        self, name: str, top: int | None = 10, *, box: Box | None = None, threads: int | None = None
+        self,
+        name: str,
+        top: int | None = 10,
+        *,
+        box: Box | None = None,
+        threads: int | None = None,
+        rerank: int | Reranking | None = None,
     ) -> list[Hit]:
         """Find the best images for an image of the index, which is usually the first of them.
 
@@ -129,7 +148,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         ----------
         name : str
             Name of an image of the index.
-        top, box, threads
+        top, box, threads, rerank
             As for `search`.
 
         Returns
@@ -153,7 +172,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         query = self._named[snapshot].named(name, box)
         if not self._is_query(query):
             raise self._other(query)
-        return self._search_group([query], top, self._count(threads))[0]
+        return self._search_group([query], top, self._count(threads), reranking_of(rerank))[0]
 
     def scores(self, query: QueryT | Photograph) -> dict[str, float]:
         """Return the score of every live image.
@@ -171,7 +190,9 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         found = {hit.name: hit.score for hit in self.search(query, None)}
         return {name: found.get(name, 0.0) for name in self.index.snapshot.names()}
 
-    def rank(self, query: QueryT | Photograph, *, threads: int | None = None) -> RankedImages:
+    def rank(
+        self, query: QueryT | Photograph, *, threads: int | None = None, rerank: int | Reranking | None = None
+    ) -> RankedImages:
         """Rank all images of `search(query, None)`, in its order, as numbers.
 
         Much faster for large indexes, because no name is read.
@@ -182,17 +203,27 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             As for `search`.
         threads : int, optional
             Replaces the `threads` of the searcher.
+        rerank : int or Reranking, optional
+            As for `search`.
 
         Returns
         -------
         RankedImages
             Numbers, which `image_numbers` maps from names, and scores.
         """
-        snapshot = self.index.snapshot
-        parts = self._all(snapshot, self._taken(query, None), self._count(threads))
+        snapshot, reranking, count = self.index.snapshot, reranking_of(rerank), self._count(threads)
+        taken = self._taken(query, None)
         if snapshot not in self._name_ranks:
             self._name_ranks[snapshot] = name_ranks(snapshot.segments)
-        return ordered(parts, image_starts(snapshot.segments), self._name_ranks[snapshot])
+        starts = image_starts(snapshot.segments)
+        ranked = ordered(self._all(snapshot, taken, count), starts, self._name_ranks[snapshot])
+        if reranking is None:
+            return ranked
+        first = ranked.numbers[: reranking.images]
+        segments = np.searchsorted(starts, first, side="right") - 1
+        matches = self._matches(snapshot, taken, (segments, first - starts[segments]), reranking.verification, count)
+        order, scores = reranked(ranked.scores, matches, reranking)
+        return RankedImages(ranked.numbers[order], scores)
 
     def image_numbers(self, names: Iterable[str]) -> dict[str, int]:
         """Return the numbers of images as used by `rank`.
@@ -212,6 +243,17 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
     def all_images(self, snapshot: View, query: QueryT, threads: int) -> list[Part]:
         """Return all images that `search(query, None)` returns, in any order, for a searcher of several indexes."""
         return self._all(snapshot, query, threads)
+
+    def matches_of(
+        self,
+        snapshot: View,
+        query: QueryT,
+        images: tuple[np.ndarray, np.ndarray],
+        options: Verification,
+        count: int,
+    ) -> list[list[Match | None]]:
+        """Verify images, by their segments and numbers [m] int64, for a searcher of several kinds."""
+        return self._matches(snapshot, query, images, options, count)
 
     @abc.abstractmethod
     def _best(self, snapshot: View, queries: Sequence[QueryT], top: int | None, count: int) -> list[BestImages]:
@@ -256,12 +298,69 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
     def _count(self, threads: int | None) -> int:
         return thread_count(self._requested_threads if threads is None else threads)
 
-    def _search_group(self, queries: Sequence[QueryT], top: int | None, count: int) -> list[list[Hit]]:
-        found = self._best(self.index.snapshot, queries, top, count)
+    def _search_group(
+        self, queries: Sequence[QueryT], top: int | None, count: int, reranking: Reranking | None
+    ) -> list[list[Hit]]:
+        snapshot = self.index.snapshot
+        if reranking is None:
+            return [_hits(best) for best in self._best(snapshot, queries, top, count)]
+        depth = top if top is None else max(top, reranking.images)
+        found = self._best(snapshot, queries, depth, count)
         return [
-            [Hit(decoded(name), score) for name, score in zip(best.names, best.scores.tolist(), strict=True)]
-            for best in found
+            self._reranked(snapshot, query, best, reranking, count)[:top]
+            for query, best in zip(queries, found, strict=True)
         ]
+
+    def _reranked(self, snapshot: View, query: QueryT, best: BestImages, reranking: Reranking, count: int) -> list[Hit]:
+        first = best.segments[: reranking.images], best.numbers[: reranking.images]
+        matches = self._matches(snapshot, query, first, reranking.verification, count)
+        order, scores = reranked(best.scores, matches, reranking)
+        of_image: list[tuple[Match | None, ...]] = list(zip(*matches, strict=True))
+        return [
+            Hit(decoded(best.names[row]), score, of_image[row] if row < len(of_image) else ())
+            for row, score in zip(order.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def _matches(
+        self,
+        snapshot: View,
+        query: QueryT,
+        images: tuple[np.ndarray, np.ndarray],
+        options: Verification,
+        count: int,
+    ) -> list[list[Match | None]]:
+        """Verify images, by their segments and numbers [m] int64; returns a list for each kind of local features."""
+        raise InputError(
+            f"{self.index.path}: global descriptors have no places, so nothing can be verified; leave the "
+            "re-ranking out, or index local features"
+        )
+
+
+def _hits(best: BestImages) -> list[Hit]:
+    return [Hit(decoded(name), score) for name, score in zip(best.names, best.scores.tolist(), strict=True)]
+
+
+class RerankingSearcher(Generic[QueryT]):
+    """Ranks images like another searcher, and the first of them anew by their matches; for `evaluate_index`.
+
+    searcher  of an index of local features
+    """
+
+    def __init__(self, searcher: IndexSearcher[Any, QueryT], reranking: int | Reranking) -> None:
+        self.searcher, self._reranking = searcher, reranking
+        self.index = searcher.index
+
+    def search(self, query: Any, top: int | None = 10) -> Any:
+        """Find the best images for one query or several, as `IndexSearcher.search`."""
+        return self.searcher.search(query, top, rerank=self._reranking)
+
+    def rank(self, query: QueryT) -> RankedImages:
+        """Rank all images as numbers, as `IndexSearcher.rank`."""
+        return self.searcher.rank(query, rerank=self._reranking)
+
+    def image_numbers(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the numbers of images as used by `rank`."""
+        return self.searcher.image_numbers(names)
 
 
 def check_top(top: int | None) -> None:

@@ -18,10 +18,12 @@ from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.ranking import BestImages, Part, Ranking, best_images
 from asmk_engine.indexes.searcher import IndexSearcher
 from asmk_engine.inverted.index import Index
+from asmk_engine.inverted.located import LocatedImages, query_geometry
 from asmk_engine.inverted.segment import RANGE_BITS, Segment
 from asmk_engine.inverted.signatures import Signature, code_width, sign
 from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.kernels.rank import normalise
+from asmk_engine.verification.match import Match, Verification, match_all
 
 Query = Features | Signature
 
@@ -152,6 +154,7 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         super().__init__(index, threads)
         self.match = match or SelectiveMatch()
         self.multiple_assignment = multiple_assignment
+        self._located = LocatedImages(index)
         self._weights: weakref.WeakKeyDictionary[Snapshot, _Weights] = weakref.WeakKeyDictionary()
 
     def sign(self, features: Features) -> Signature:
@@ -180,6 +183,19 @@ class Searcher(IndexSearcher[Snapshot, Query]):
 
     def _all(self, snapshot: Snapshot, query: Query, count: int) -> list[Part]:
         return self._rank(snapshot, [query], None, count)[0].parts()
+
+    def _matches(
+        self,
+        snapshot: Snapshot,
+        query: Query,
+        images: tuple[np.ndarray, np.ndarray],
+        options: Verification,
+        count: int,
+    ) -> list[list[Match | None]]:
+        if not isinstance(query, Features):
+            raise InputError("a signature has no places, so nothing can be verified; search with the features")
+        others = self._located.find(snapshot, *images)
+        return [match_all(query_geometry(query, snapshot.encoder, self.multiple_assignment), others, options, count)]
 
     def _rank(self, snapshot: Snapshot, queries: Sequence[Query], top: int | None, count: int) -> list[Ranking]:
         signatures = threads.run(lambda query: self._signed(query, snapshot), queries, count)

@@ -8,7 +8,6 @@ import numpy as np
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features
-from asmk_engine.inverted.signatures import code_width
 from asmk_engine.kernels.aggregate import binarise
 
 SMALLEST_SCALE = 1.0 / 64
@@ -63,7 +62,7 @@ def geometry_of(features: Features, projected: np.ndarray, assigned: np.ndarray,
     words = assigned.reshape(-1)
     order = np.argsort(words, kind="stable")
     rows, words = (np.repeat(np.arange(count, dtype=np.int32), each)[order], words[order])
-    codes = np.empty((len(words), code_width(codebook.dim)), np.uint64)
+    codes = np.empty((len(words), -(-codebook.dim // 64)), np.uint64)
     binarise(np.ascontiguousarray(projected[rows] - codebook.centroids[words], np.float32), codes)
     places = np.zeros((count, 4), np.float32)
     places[:, :3] = features.keypoints

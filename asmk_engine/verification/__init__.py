@@ -1,0 +1,1 @@
+"""Verification: whether and where two images show the same thing, from the places of their features."""
