@@ -109,9 +109,10 @@ class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
         options: Verification,
         count: int,
     ) -> list[list[Match | None]]:
+        views: Any = snapshot.views
         local = [
             searcher.matches_of(view, part, images, options, count)
-            for searcher, view, part in zip(self._searchers, snapshot.views, query.parts, strict=True)
+            for searcher, view, part in zip(self._searchers, views, query.parts, strict=True)
             if isinstance(searcher, Searcher) and part is not None and len(part)
         ]
         if not local:
