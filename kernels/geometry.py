@@ -17,7 +17,11 @@ _CODES = "Array(uint64, 2, 'C', readonly=True)"
 _PLACES = "Array(float32, 2, 'C', readonly=True)"
 _WEIGHTS = "Array(float64, 1, 'C', readonly=True)"
 _ROUNDS = 4  # of refinement: more changed no result on photographs
-_FINALISTS = 4  # proposals that are refined
+_FINALISTS = 3  # proposals that are refined
+_SLANTS = 3  # rounds of fitting a projective map
+_LEAST_SLANT = 8  # pairs for the 8 numbers of a projective map
+_LEAST_DEPTH = 0.25  # of what is marked, in that of the middle
+_HOLD_SLANT = 1e-4  # share of each diagonal that holds the projective map to the affine one
 _HOLD = 0.05  # weight of the proposed map in the least squares, as a share of the spread of the pairs
 
 
@@ -122,92 +126,142 @@ def _flags(features):
 
 
 @njit(nogil=True)
-def _propose(one, other, turns):
-    """Write the map that takes one feature (x, y, scale, angle) to another into a vector a, b, c, d, x, y."""
-    scale = other[2] / one[2]
-    angle = other[3] - one[3] if turns else np.float32(0.0)
-    a, b = scale * math.cos(angle), scale * math.sin(angle)
-    return a, -b, b, a, other[0] - a * one[0] + b * one[1], other[1] - b * one[0] - a * one[1]
+def _proposals_needed(share):
+    """Return after how many proposals, right with probability `share` each, none was right once in a thousand times.
+
+    Twice as many, and at least 16: the best of several right proposals is nearer to the truth.
+    """
+    if share <= 1e-6:
+        return 1 << 30
+    return 16 if share >= 1.0 else max(16, int(2.0 * math.log(1e-3) / math.log1p(-share)))
 
 
 @njit(nogil=True)
-def _vote(places, other_places, weights, tolerances, affine, stretch, inside):
-    """Mark the pairs that a map explains; returns the sum of their weights.
-
-    A pair is explained if its place is mapped to within its tolerance, and its scales differ from the map's by at most
-    a factor of `stretch`.
-    """
-    a, b, c, d, x, y = affine
-    scale = math.sqrt(abs(a * d - b * c))
-    least, most = scale / stretch, scale * stretch
-    total = 0.0
-    for i in range(len(weights)):
-        right = a * places[i, 0] + b * places[i, 1] + x - other_places[i, 0]
-        down = c * places[i, 0] + d * places[i, 1] + y - other_places[i, 1]
-        ratio = other_places[i, 2] / places[i, 2]
-        near = right * right + down * down <= tolerances[i] * tolerances[i]
-        inside[i] = near and least <= ratio <= most
-        if inside[i]:
-            total += weights[i]
+def _scaled_votes(scale, right, down, spread, columns, votes):
+    """Sum the votes for a map of scale and translation; integers, so their order changes nothing."""
+    x, y, other_x, other_y, squares, ratios, _ = columns
+    middle = np.float32(math.log2(scale))
+    total = np.int32(0)
+    for i in range(len(votes)):
+        off = scale * x[i] + right - other_x[i]
+        below = scale * y[i] + down - other_y[i]
+        near = (off * off + below * below <= squares[i]) & (abs(ratios[i] - middle) <= spread)
+        total += votes[i] if near else np.int32(0)
     return total
 
 
 @njit(nogil=True)
-def _solve(matrix, right):
-    """Solve a symmetric positive definite system of 3 equations with 2 right sides by Cholesky's method."""
-    low = np.zeros((3, 3))
-    for i in range(3):
-        for j in range(i + 1):
-            rest = matrix[i, j]
-            for k in range(j):
-                rest -= low[i, k] * low[j, k]
-            low[i, j] = math.sqrt(max(rest, 1e-12)) if i == j else rest / low[j, j]
-    out = right.copy()
-    for column in range(2):
-        for i in range(3):
-            for k in range(i):
-                out[i, column] -= low[i, k] * out[k, column]
-            out[i, column] /= low[i, i]
-        for i in range(2, -1, -1):
-            for k in range(i + 1, 3):
-                out[i, column] -= low[k, i] * out[k, column]
-            out[i, column] /= low[i, i]
-    return out
+def _turned_votes(a, b, right, down, spread, columns, votes):
+    """Sum the votes for a map of scale, rotation and translation."""
+    x, y, other_x, other_y, squares, ratios, _ = columns
+    middle = np.float32(math.log2(math.sqrt(a * a + b * b)))
+    total = np.int32(0)
+    for i in range(len(votes)):
+        off = a * x[i] - b * y[i] + right - other_x[i]
+        below = b * x[i] + a * y[i] + down - other_y[i]
+        near = (off * off + below * below <= squares[i]) & (abs(ratios[i] - middle) <= spread)
+        total += votes[i] if near else np.int32(0)
+    return total
 
 
 @njit(nogil=True)
-def _fit(places, other_places, weights, tolerances, inside, held):
+def _proposed(one, other, turns):
+    """Return the scale and the rotation that take one feature (x, y, scale, angle) to another, as a cos and a sin."""
+    scale = other[2] / one[2]
+    if not turns:
+        return scale, np.float32(0.0)
+    angle = other[3] - one[3]
+    return scale * np.float32(math.cos(angle)), scale * np.float32(math.sin(angle))
+
+
+@njit(nogil=True)
+def _best_proposals(places, other_places, weights, columns, proposals, turns, spread):
+    """Return the pairs whose maps get the most votes, the best first, -1 for none."""
+    firsts, best = np.full(_FINALISTS, -1, np.int64), np.zeros(_FINALISTS, np.int32)
+    total = weights.sum()
+    unit = 2.0**30 / max(total, 1e-300)
+    votes = np.empty(len(weights), np.int32)
+    for i in range(len(weights)):
+        votes[i] = np.int32(weights[i] * unit)
+    for i in range(min(proposals, len(weights))):
+        if i >= _proposals_needed(best[0] / 2.0**30):
+            break
+        one, other = places[i], other_places[i]
+        a, b = _proposed(one, other, turns)
+        right = other[0] - a * one[0] + b * one[1]
+        down = other[1] - b * one[0] - a * one[1]
+        if turns:
+            found = _turned_votes(a, b, right, down, spread, columns, votes)
+        else:
+            found = _scaled_votes(a, right, down, spread, columns, votes)
+        place = _FINALISTS
+        while place > 0 and found > best[place - 1]:
+            place -= 1
+        for k in range(_FINALISTS - 1, place, -1):
+            firsts[k], best[k] = firsts[k - 1], best[k - 1]
+        if place < _FINALISTS:
+            firsts[place], best[place] = i, found
+    return firsts
+
+
+@njit(nogil=True)
+def _vote(columns, weights, affine, spread, inside):
+    """Mark the pairs that a map explains; returns the sum of their weights.
+
+    A pair is explained if its place is mapped to within its tolerance, and its scales differ from the map's by at most
+    a factor of 2 ** `spread`.
+    """
+    x, y, other_x, other_y, squares, ratios, _ = columns
+    a, b, c, d, right, down = affine
+    middle = 0.5 * math.log2(max(abs(a * d - b * c), 1e-300))
+    total = 0.0
+    for i in range(len(weights)):
+        off = a * x[i] + b * y[i] + right - other_x[i]
+        below = c * x[i] + d * y[i] + down - other_y[i]
+        inside[i] = (off * off + below * below <= squares[i]) & (abs(ratios[i] - middle) <= spread)
+        total += weights[i] if inside[i] else 0.0
+    return total
+
+
+@njit(nogil=True)
+def _fit(columns, weights, inside, held):
     """Fit an affine map to the marked pairs by weighted least squares, held to the map `held`.
 
     A pair counts by its weight over the square of its tolerance. The hold is a share of the spread of the places, so it
     decides only where they leave a direction open: all on one line, or at one spot.
     """
-    total = mean_x = mean_y = 0.0
+    x, y, other_x, other_y, _, _, sharpness = columns
+    total = mean_x = mean_y = other_mean_x = other_mean_y = 0.0
     for i in range(len(weights)):
-        if inside[i]:
-            weight = weights[i] / (tolerances[i] * tolerances[i])
-            total += weight
-            mean_x += weight * places[i, 0]
-            mean_y += weight * places[i, 1]
-    mean_x, mean_y = mean_x / total, mean_y / total
-    matrix, right = np.zeros((3, 3)), np.zeros((3, 2))
+        weight = weights[i] * sharpness[i] if inside[i] else 0.0
+        total += weight
+        mean_x += weight * x[i]
+        mean_y += weight * y[i]
+        other_mean_x += weight * other_x[i]
+        other_mean_y += weight * other_y[i]
+    mean_x, mean_y, other_mean_x, other_mean_y = (
+        mean_x / total, mean_y / total, other_mean_x / total, other_mean_y / total,
+    )  # fmt: skip
+    xx = xy = yy = x_right = y_right = x_down = y_down = 0.0
     for i in range(len(weights)):
-        if inside[i]:
-            weight = weights[i] / (tolerances[i] * tolerances[i])
-            row = (places[i, 0] - mean_x, places[i, 1] - mean_y, 1.0)
-            for j in range(3):
-                for k in range(3):
-                    matrix[j, k] += weight * row[j] * row[k]
-                for k in range(2):
-                    right[j, k] += weight * row[j] * other_places[i, k]
-    hold = _HOLD * (matrix[0, 0] + matrix[1, 1]) + 1e-9 * total
-    for j in range(2):
-        matrix[j, j] += hold
-        right[j, 0] += hold * held[j]
-        right[j, 1] += hold * held[2 + j]
-    found = _solve(matrix, right)
-    a, b, c, d = found[0, 0], found[1, 0], found[0, 1], found[1, 1]
-    return a, b, c, d, found[2, 0] - a * mean_x - b * mean_y, found[2, 1] - c * mean_x - d * mean_y
+        weight = weights[i] * sharpness[i] if inside[i] else 0.0
+        u, v = x[i] - mean_x, y[i] - mean_y
+        right, down = other_x[i] - other_mean_x, other_y[i] - other_mean_y
+        xx += weight * u * u
+        xy += weight * u * v
+        yy += weight * v * v
+        x_right += weight * u * right
+        y_right += weight * v * right
+        x_down += weight * u * down
+        y_down += weight * v * down
+    hold = _HOLD * (xx + yy) + 1e-9 * total
+    xx, yy = xx + hold, yy + hold
+    area = xx * yy - xy * xy  # > 0: the hold makes the matrix positive definite
+    x_right, y_right = x_right + hold * held[0], y_right + hold * held[1]
+    x_down, y_down = x_down + hold * held[2], y_down + hold * held[3]
+    a, b = (yy * x_right - xy * y_right) / area, (xx * y_right - xy * x_right) / area
+    c, d = (yy * x_down - xy * y_down) / area, (xx * y_down - xy * x_down) / area
+    return a, b, c, d, other_mean_x - a * mean_x - b * mean_y, other_mean_y - c * mean_x - d * mean_y
 
 
 @njit(nogil=True)
@@ -219,16 +273,16 @@ def _plausible(affine, uneven):
 
 
 @njit(nogil=True)
-def _refined(places, other_places, weights, tolerances, affine, stretch, uneven, inside, tried):
+def _refined(columns, weights, affine, spread, uneven, inside, tried):
     """Refine a map while the sum of its votes grows; returns the map and the sum, and marks its pairs in `inside`."""
-    best = _vote(places, other_places, weights, tolerances, affine, stretch, inside)
+    best = _vote(columns, weights, affine, spread, inside)
     for _ in range(_ROUNDS):
         if best <= 0.0:
             break
-        fitted = _fit(places, other_places, weights, tolerances, inside, affine)
+        fitted = _fit(columns, weights, inside, affine)
         if not _plausible(fitted, uneven):
             break
-        votes = _vote(places, other_places, weights, tolerances, fitted, stretch, tried)
+        votes = _vote(columns, weights, fitted, spread, tried)
         if votes < best:
             break
         grows = votes > best
@@ -237,6 +291,160 @@ def _refined(places, other_places, weights, tolerances, affine, stretch, uneven,
         if not grows:
             break
     return affine, best
+
+
+@njit(nogil=True)
+def _middle(columns, weights, inside):
+    """Return the mean place of the marked pairs in the first image, and the root mean square distance from it."""
+    x, y, _, _, _, _, sharpness = columns
+    total = mean_x = mean_y = square = 0.0
+    for i in range(len(weights)):
+        weight = weights[i] * sharpness[i] if inside[i] else 0.0
+        total += weight
+        mean_x += weight * x[i]
+        mean_y += weight * y[i]
+        square += weight * (x[i] * x[i] + y[i] * y[i])
+    mean_x, mean_y = mean_x / total, mean_y / total
+    return mean_x, mean_y, math.sqrt(max(square / total - mean_x * mean_x - mean_y * mean_y, 0.0)) + 1e-6
+
+
+@njit(nogil=True)
+def _project(columns, weights, inside, affine, middle):
+    """Fit a projective map to the marked pairs; returns [8] float64, what it adds to the affine map.
+
+    The map is (affine (x, y) + (c0 u + c1 v + c2, c3 u + c4 v + c5)) / (1 + c6 u + c7 v) with u and v the places less
+    their mean, over their spread. The linear equations (1 + c6 u + c7 v) other = ... are solved by least squares, where
+    the left sides have the terms (u, v, 1) for c0 to c2 and c3 to c5, and -other (u, v) for c6 and c7.
+    """
+    x, y, other_x, other_y, _, _, sharpness = columns
+    mean_x, mean_y, unit = middle
+    w = wu = wv = wuu = wuv = wvv = 0.0
+    xu = xv = xuu = xuv = xvv = yu = yv = yuu = yuv = yvv = suu = suv = svv = 0.0
+    ru = rv = r = du = dv = d = su = sv = 0.0
+    for i in range(len(weights)):
+        weight = weights[i] * sharpness[i] if inside[i] else 0.0
+        u, v = (x[i] - mean_x) / unit, (y[i] - mean_y) / unit
+        right, down = np.float64(other_x[i]), np.float64(other_y[i])
+        right_rest = right - (affine[0] * x[i] + affine[1] * y[i] + affine[4])
+        down_rest = down - (affine[2] * x[i] + affine[3] * y[i] + affine[5])
+        u1, v1 = weight * u, weight * v
+        uu, uv, vv = u1 * u, u1 * v, v1 * v
+        w, wu, wv, wuu, wuv, wvv = w + weight, wu + u1, wv + v1, wuu + uu, wuv + uv, wvv + vv
+        xu, xv, xuu, xuv, xvv = xu + right * u1, xv + right * v1, xuu + right * uu, xuv + right * uv, xvv + right * vv
+        yu, yv, yuu, yuv, yvv = yu + down * u1, yv + down * v1, yuu + down * uu, yuv + down * uv, yvv + down * vv
+        square, both = right * right + down * down, right * right_rest + down * down_rest
+        suu, suv, svv, su, sv = suu + square * uu, suv + square * uv, svv + square * vv, su + both * u1, sv + both * v1
+        ru, rv, r = ru + right_rest * u1, rv + right_rest * v1, r + right_rest * weight
+        du, dv, d = du + down_rest * u1, dv + down_rest * v1, d + down_rest * weight
+    matrix = np.zeros((8, 8))
+    for k in (0, 3):
+        matrix[k, k], matrix[k + 1, k], matrix[k + 1, k + 1] = wuu, wuv, wvv
+        matrix[k + 2, k], matrix[k + 2, k + 1], matrix[k + 2, k + 2] = wu, wv, w
+    matrix[6, 0], matrix[6, 1], matrix[6, 2], matrix[7, 0], matrix[7, 1], matrix[7, 2] = (
+        -xuu,
+        -xuv,
+        -xu,
+        -xuv,
+        -xvv,
+        -xv,
+    )
+    matrix[6, 3], matrix[6, 4], matrix[6, 5], matrix[7, 3], matrix[7, 4], matrix[7, 5] = (
+        -yuu,
+        -yuv,
+        -yu,
+        -yuv,
+        -yvv,
+        -yv,
+    )
+    matrix[6, 6], matrix[7, 6], matrix[7, 7] = suu, suv, svv
+    for k in range(8):
+        matrix[k, k] += _HOLD_SLANT * matrix[k, k] + 1e-12 * w
+    return _solve(matrix, np.array([ru, rv, r, du, dv, d, -su, -sv]))
+
+
+@njit(nogil=True)
+def _solve(matrix, vector):
+    """Solve a positive definite system, of which the lower half is given, by Cholesky's method, in place."""
+    size = len(vector)
+    for i in range(size):
+        for j in range(i + 1):
+            rest = matrix[i, j]
+            for k in range(j):
+                rest -= matrix[i, k] * matrix[j, k]
+            matrix[i, j] = math.sqrt(max(rest, 1e-300)) if i == j else rest / matrix[j, j]
+    for i in range(size):
+        for k in range(i):
+            vector[i] -= matrix[i, k] * vector[k]
+        vector[i] /= matrix[i, i]
+    for i in range(size - 1, -1, -1):
+        for k in range(i + 1, size):
+            vector[i] -= matrix[k, i] * vector[k]
+        vector[i] /= matrix[i, i]
+    return vector
+
+
+@njit(nogil=True)
+def _tangent(affine, change, mean_x, mean_y, unit):
+    """Return the linear part of a projective map, as `_project` describes it, at the mean place."""
+    right = affine[0] * mean_x + affine[1] * mean_y + affine[4] + change[2]
+    down = affine[2] * mean_x + affine[3] * mean_y + affine[5] + change[5]
+    return (
+        affine[0] + (change[0] - right * change[6]) / unit,
+        affine[1] + (change[1] - right * change[7]) / unit,
+        affine[2] + (change[3] - down * change[6]) / unit,
+        affine[3] + (change[4] - down * change[7]) / unit,
+    )
+
+
+@njit(nogil=True)
+def _seen_aslant(columns, weights, spread, uneven, affine, inside, tried, best):
+    """Mark also the pairs that only a projective map explains, as of a plane seen aslant; returns the new weight.
+
+    Nothing changes if the weight does not grow. The affine map stays that of the pairs it explains itself.
+    """
+    x, y, other_x, other_y, squares, ratios, _ = columns
+    middle = 0.5 * math.log2(max(abs(affine[0] * affine[3] - affine[1] * affine[2]), 1e-300))
+    for _ in range(_SLANTS):
+        marked = 0
+        for i in range(len(weights)):
+            marked += inside[i]
+        if marked < _LEAST_SLANT:
+            break
+        mean_x, mean_y, unit = _middle(columns, weights, inside)
+        change = _project(columns, weights, inside, affine, (mean_x, mean_y, unit))
+        if not _plausible(_tangent(affine, change, mean_x, mean_y, unit), uneven):
+            break
+        votes = 0.0
+        for i in range(len(weights)):
+            u, v = (x[i] - mean_x) / unit, (y[i] - mean_y) / unit
+            depth = 1.0 + change[6] * u + change[7] * v
+            off = affine[0] * x[i] + affine[1] * y[i] + affine[4] + change[0] * u + change[1] * v + change[2]
+            below = affine[2] * x[i] + affine[3] * y[i] + affine[5] + change[3] * u + change[4] * v + change[5]
+            off, below = off - depth * other_x[i], below - depth * other_y[i]
+            near = off * off + below * below <= squares[i] * depth * depth
+            tried[i] = near & (depth > _LEAST_DEPTH) & (abs(ratios[i] - middle) <= 2.0 * spread)
+            votes += weights[i] if tried[i] else 0.0
+        if votes <= best:
+            break
+        best = votes
+        inside[:] = tried
+    return best
+
+
+@njit(nogil=True)
+def _columns(places, other_places, tolerances):
+    """Return x and y of the pairs in both images, the squares of the tolerances, log2 of the ratios of the scales, and
+    one over the squares.
+    """
+    count = len(places)
+    table = np.empty((7, count), np.float32)
+    for i in range(count):
+        table[0, i], table[1, i] = places[i, 0], places[i, 1]
+        table[2, i], table[3, i] = other_places[i, 0], other_places[i, 1]
+        table[4, i] = tolerances[i] * tolerances[i]
+        table[5, i] = math.log2(other_places[i, 2] / places[i, 2])
+        table[6, i] = 1.0 / (tolerances[i] * tolerances[i])
+    return table[0], table[1], table[2], table[3], table[4], table[5], table[6]
 
 
 @kernel(
@@ -249,41 +457,32 @@ def verify(places, other_places, weights, tolerances, proposals, turns, stretch,
     places, other_places  [n, 4] float32: x, y, scale > 0, angle of the two features of each pair, in pixels and radians
     weights               [n] float64 >= 0
     tolerances            [n] float64 > 0: how far from its place a feature may be mapped, in pixels of the other image
-    proposals             number of pairs, from the first, whose maps are tried
+    proposals             number of pairs, from the first, whose maps are tried; fewer once more can hardly be better
     turns                 whether a pair proposes a rotation by the difference of its angles
     stretch               largest factor between the ratio of the scales of a pair and that of the map
     uneven                largest ratio of the two stretches of a map
     out_map               [6] float64, out: a, b, c, d, x, y, which maps (u, v) to (a u + b v + x, c u + d v + y)
     out_inside            [n] bool, out: which pairs the map explains
     """
-    count = len(weights)
     out_map[:] = 0.0
     out_inside[:] = False
-    inside, tried = np.empty(count, np.bool_), np.empty(count, np.bool_)
-    firsts, votes = np.full(_FINALISTS, -1, np.int64), np.zeros(_FINALISTS)
-    for i in range(min(proposals, count)):
-        proposed = _propose(places[i], other_places[i], turns)
-        vote = _vote(places, other_places, weights, tolerances, proposed, stretch, inside)
-        place = _FINALISTS
-        while place > 0 and vote > votes[place - 1]:
-            place -= 1
-        for k in range(_FINALISTS - 1, place, -1):
-            firsts[k], votes[k] = firsts[k - 1], votes[k - 1]
-        if place < _FINALISTS:
-            firsts[place], votes[place] = i, vote
+    columns, spread = _columns(places, other_places, tolerances), math.log2(stretch)
+    inside, tried = np.empty(len(weights), np.bool_), np.empty(len(weights), np.bool_)
     best = 0.0
-    for i in firsts:
-        if i >= 0:
-            proposed = _propose(places[i], other_places[i], turns)
-            refined, vote = _refined(
-                places, other_places, weights, tolerances, proposed, stretch, uneven, inside, tried
-            )
-            if vote > best:
-                best = vote
+    for i in _best_proposals(places, other_places, weights, columns, proposals, turns, np.float32(spread)):
+        if i >= 0 and not out_inside[i]:  # a pair that the best map explains would propose nothing new
+            one, other = places[i], other_places[i]
+            a, b = _proposed(one, other, turns)
+            right = np.float64(other[0]) - np.float64(a) * one[0] + np.float64(b) * one[1]
+            down = np.float64(other[1]) - np.float64(b) * one[0] - np.float64(a) * one[1]
+            proposed = np.float64(a), -np.float64(b), np.float64(b), np.float64(a), right, down
+            refined, votes = _refined(columns, weights, proposed, spread, uneven, inside, tried)
+            if votes > best:
+                best = votes
                 out_inside[:] = inside
                 for k in range(6):
                     out_map[k] = refined[k]
-    return best
+    return _seen_aslant(columns, weights, spread, uneven, out_map, out_inside, inside, best)
 
 
 @kernel(f"int64({_PLACES}, {_WEIGHTS}, Array(boolean, 1, 'C', readonly=True), float64, float64[::1])")

@@ -132,10 +132,18 @@ def naive_verify(places, other, weights, tolerances, options):
         shift = other[i, :2].astype(float) - scale * places[i, :2].astype(float)
         return np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
 
-    maps = [proposed(i) for i in range(min(options.proposals, len(weights)))]
-    votes = [naive_votes(places, other, weights, tolerances, one, options.stretch)[1] for one in maps]
+    maps, votes = [], []
+    for i in range(min(options.proposals, len(weights))):
+        share = max(votes, default=0.0) / weights.sum()
+        needed = 16 if share >= 1 else max(16, int(2 * np.log(0.001) / np.log1p(-share))) if share > 1e-6 else np.inf
+        if i >= needed:
+            break
+        maps.append(proposed(i))
+        votes.append(naive_votes(places, other, weights, tolerances, maps[-1], options.stretch)[1])
     best = (0.0, None, np.zeros(len(weights), bool))
-    for i in sorted(range(len(maps)), key=lambda i: -votes[i])[:4]:
+    for i in sorted(range(len(maps)), key=lambda i: -votes[i])[:3]:
+        if best[2][i]:  # the best map explains this pair already
+            continue
         affine = maps[i]
         inside, weight = naive_votes(places, other, weights, tolerances, affine, options.stretch)
         for _ in range(4):
@@ -154,7 +162,45 @@ def naive_verify(places, other, weights, tolerances, options):
                 break
         if weight > best[0]:
             best = (weight, affine, inside)
-    return best
+    return naive_slant(places, other, weights, tolerances, options, best)
+
+
+def naive_slant(places, other, weights, tolerances, options, best):
+    """Let a projective map, by a general solver, mark more pairs, at most three times."""
+    weight, affine, inside = best
+    x, seen = places[:, :2].astype(float), other[:, :2].astype(float)
+    for _ in range(3):
+        if inside.sum() < 8:
+            break
+        w = np.sqrt(weights[inside]) / tolerances[inside]
+        mean = (x[inside] * (w**2)[:, None]).sum(0) / (w**2).sum()
+        unit = np.sqrt(((x[inside] - mean) ** 2 * (w**2)[:, None]).sum() / (w**2).sum()) + 1e-6
+        u = (x - mean) / unit
+        rest = seen - (x @ affine[:, :2].T + affine[:, 2])
+        rows = []
+        for axis in (0, 1):
+            block = np.zeros((len(x), 8))
+            block[:, 3 * axis : 3 * axis + 2], block[:, 3 * axis + 2] = u, 1
+            block[:, 6:] = -seen[:, axis : axis + 1] * u
+            rows.append(block[inside] * w[:, None])
+        left = np.vstack(rows)
+        right = np.concatenate([rest[inside, 0] * w, rest[inside, 1] * w])
+        held = np.diag(np.sqrt(1e-4 * (left**2).sum(0)))
+        change = np.linalg.lstsq(np.vstack([left, held]), np.r_[right, np.zeros(8)], rcond=None)[0]
+        here = affine[:, :2] @ mean + affine[:, 2] + change[[2, 5]]
+        tangent = affine[:, :2] + (change[[0, 1, 3, 4]].reshape(2, 2) - np.outer(here, change[6:])) / unit
+        stretches = np.linalg.svd(tangent)[1]
+        if np.linalg.det(tangent) <= 0 or stretches[0] > options.uneven * stretches[1]:
+            break
+        depth = 1 + u @ change[6:]
+        ends = x @ affine[:, :2].T + affine[:, 2] + np.c_[u @ change[:2] + change[2], u @ change[3:5] + change[5]]
+        off = np.linalg.norm(ends - depth[:, None] * seen, axis=1)
+        ratio = np.log2(other[:, 2] / places[:, 2]) - 0.5 * np.log2(np.linalg.det(affine[:, :2]))
+        marked = (off <= tolerances * depth) & (depth > 0.25) & (np.abs(ratio) <= 2 * np.log2(options.stretch))
+        if weights[marked].sum() <= weight:
+            break
+        weight, inside = weights[marked].sum(), marked
+    return weight, affine, inside
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -188,6 +234,16 @@ def test_a_known_map_is_found_among_outliers(outliers):
     np.testing.assert_allclose(found.affine[:, :2], truth[:, :2], atol=0.05)
     corners = np.array([[0, 0, 1], [800, 0, 1], [0, 600, 1], [800, 600, 1]])
     assert np.abs(corners @ (found.affine - truth).T).max() < 8
+
+
+def test_a_plane_seen_aslant_is_matched_as_a_whole():
+    rng = np.random.default_rng(11)
+    one = geometry_of_random(rng, 300, words=300)
+    ends = np.c_[one.places[:, :2], np.ones(300)] @ np.array([[0.9, 0.05, 20], [-0.05, 0.9, 40], [2e-4, 1e-4, 1]]).T
+    other = replace(one, places=one.places.copy())
+    other.places[:, :2] = ends[:, :2] / ends[:, 2:]
+    found = match(one, other, Verification(reach=0.0, slack=0.005))
+    assert found.inliers >= 290
 
 
 def test_features_with_angles_propose_rotations():
