@@ -17,6 +17,7 @@ The same step by step:
     index.merge()
     searcher = Searcher(index, SelectiveMatch(alpha=3.0, threshold=0.0), multiple_assignment=5)
     hits = searcher.search("query.jpg", top=10, box=(100, 50, 400, 380))
+    hits = searcher.search("query.jpg", top=10, rerank=50)              # verified: hits[0].matches says where
     rankings = searcher.search((features for _, features in photos.images()), top=20)    # many queries
 
 `FeatureSet.open`, `Codebook.open` and `open_index` open what was stored. Every expected failure is an `AsmkError` with
@@ -51,9 +52,12 @@ __all__ = [
     "GlobalSearcher",
     "Hit",
     "Index",
+    "Match",
+    "Reranking",
     "Searcher",
     "SelectiveMatch",
     "Signature",
+    "Verification",
     "extract_folder",
     "index_folder",
     "load_extractor",
@@ -76,9 +80,12 @@ _homes = {
     "GlobalSearcher": "asmk_engine.flat.search",
     "Hit": "asmk_engine.indexes.answers",
     "Index": "asmk_engine.inverted.index",
+    "Match": "asmk_engine.verification.match",
+    "Reranking": "asmk_engine.verification.reranking",
     "Searcher": "asmk_engine.inverted.search",
     "SelectiveMatch": "asmk_engine.inverted.search",
     "Signature": "asmk_engine.inverted.signatures",
+    "Verification": "asmk_engine.verification.match",
     "extract_folder": "asmk_engine.pipeline.folders",
     "index_folder": "asmk_engine.pipeline.folders",
     "load_extractor": "asmk_engine.extractors",
@@ -105,6 +112,8 @@ if TYPE_CHECKING:
     from asmk_engine.inverted.signatures import Signature
     from asmk_engine.pipeline.folders import extract_folder, index_folder
     from asmk_engine.search.opening import open_index
+    from asmk_engine.verification.match import Match, Verification
+    from asmk_engine.verification.reranking import Reranking
 else:  # hidden from type checkers, which would otherwise accept any attribute of the package
 
     def __getattr__(name: str) -> object:

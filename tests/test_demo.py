@@ -227,7 +227,7 @@ def test_the_whole_way_on_a_folder_of_ones_own(tmp_path: Path) -> None:
     done = run_demo(tmp_path, "own", "-o", "out", "--queries", "2")
     assert done.returncode == 0, done.stderr
     commands = [line.split()[2] for line in done.stderr.splitlines() if line.startswith("$ asmk-engine ")]
-    assert commands == ["index", "query", "query", "evaluate"]
+    assert commands == ["index", "query", "query", "evaluate", "evaluate"]
     assert "$ asmk-engine query out/photos.index --top 5 -- -a.png" in done.stderr
     assert "skipped 'broken.png'" in done.stderr and "out/sheet.png" in done.stderr
     table = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
