@@ -1,7 +1,8 @@
 """Which number of words is best, for a thousand images and for many? Learns vocabularies and searches with each.
 
     python benchmarks/vocabulary.py --learn FEATURES... --search FEATURES --ground-truth gnd.json --pool FEATURES...
-        [--words 4096,8192,16384] [--distractors 0,1000,10000] [--seeds 2] [--rounds 10] [--per-word 80]
+        [--pool-folder NAME] [--words 4096,8192,16384] [--distractors 0,1000,10000] [--seeds 2] [--rounds 10]
+        [--per-word 80]
 
 A vocabulary of each size is learned from --learn, its words rounded to half precision as those of the package. With it
 the photographs of --search are indexed with a growing number of distractors, and the queries of the ground truth, which
@@ -9,9 +10,11 @@ are whole photographs, are answered. All words are compared with each descriptor
 
 A distractor is composed of three different photographs of --pool: the features of the left third of the first, of the
 middle third of the second, and of the right third of the third, in numbers of features. So it has as many features as a
-photograph and repeats its patterns as one does, but it shows nothing that a query shows, if --pool has other
-photographs than --search. The features of the pool are assigned to words once for each vocabulary. Descriptors come
-back in other distractors, which no real photographs do.
+photograph and repeats its patterns as one does, but it shows nothing that a query shows: the pool has no photograph
+that the ground truth names for a query. Nor has it any that words were learned from, since those have fewer words than
+other photographs, the more so the more words there are. Photographs of no instance in --search will do. The features
+of the pool are assigned to words once for each vocabulary. Descriptors come back in other distractors, which those of
+real photographs do not.
 
 Prints a line of JSON for each vocabulary, a table, and the same as one line of JSON. Differences are to the first size,
 paired by query, as means over the seeds with a bootstrap interval over the queries (95 %). Times are processor time:
@@ -73,18 +76,29 @@ class Material:
         learn, pool = ([FeatureSet.open(path) for path in paths] for paths in (options.learn, options.pool))
         if len({one.recipe for one in [searched, *learn, *pool]}) > 1:
             raise SystemExit("the feature sets have different recipes; extract all of them in one way")
-        if shared := {name for one in pool for name in one.names} & set(searched.names):
-            raise SystemExit(f"--pool and --search share {len(shared)} names; the pool must have other photographs")
         ground_truth = resolve(read_ground_truth(options.ground_truth), searched.names).ground_truth
         if any(query.box is not None for query in ground_truth.queries):
             raise SystemExit(f"{options.ground_truth}: a query has a region; give queries that are whole photographs")
+        names = [[name for name in one.names if name.startswith(options.pool_folder)] for one in pool]
+        check_pool({name for some in names for name in some}, learn, ground_truth)
         return cls(
             [image.descriptors for one in learn for _, image in one.images()],
             searched,
             ground_truth,
             {query.name: searched.read(query.name) for query in ground_truth.queries},
-            [image for one in pool for _, image in one.images()],
+            [image for one, some in zip(pool, names, strict=True) for _, image in one.images(some)],
         )
+
+
+def check_pool(names: set[str], learn: Sequence[FeatureSet], ground_truth: GroundTruth) -> None:
+    """End the program if the photographs of the pool are too few, or not what the queries and the words are without."""
+    if len(names) < PARTS:
+        raise SystemExit(f"--pool has {len(names)} photographs; a distractor is composed of {PARTS}")
+    shown = {name for query in ground_truth.queries for name in (query.name, *query.easy, *query.hard, *query.junk)}
+    if shared := len(names & shown):
+        raise SystemExit(f"the ground truth names {shared} photographs of --pool for a query; give others")
+    if shared := len(names & {name for one in learn for name in one.names}):
+        raise SystemExit(f"--learn and --pool share {shared} names; give a pool that no words are learned from")
 
 
 class Distractors:
@@ -270,6 +284,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--search", type=Path, required=True, help="feature set of the images of the ground truth")
     parser.add_argument("--ground-truth", type=Path, required=True)
     parser.add_argument("--pool", type=Path, nargs="+", required=True, help="feature sets that distractors are made of")
+    parser.add_argument("--pool-folder", default="", help="only images of the pool whose names begin with this")
     parser.add_argument("--words", type=numbers, default=[4096, 8192, 16384])
     parser.add_argument("--distractors", type=numbers, default=[0, 1000, 10000])
     parser.add_argument("--seeds", type=int, default=2)
@@ -286,8 +301,6 @@ def main() -> None:
     """Parse the arguments, measure every size and seed, and print the results."""
     options = parsed()
     material = Material.read(options)
-    if len(material.pool) < PARTS:
-        raise SystemExit(f"--pool has {len(material.pool)} photographs; a distractor is composed of {PARTS}")
     most = sum(map(len, material.learned)) // LEAST_PER_WORD
     if max(options.words) > most:
         raise SystemExit(f"--words {max(options.words)} are too many for --learn, which has enough for {most}")
@@ -299,7 +312,17 @@ def main() -> None:
             print(json.dumps({**vocabularies[-1], "searches": shown}), flush=True)
     rows = summarised(vocabularies)
     print_table(rows)
-    print(json.dumps({"seeds": options.seeds, "photographs": len(material.searched.names), "rows": rows}), flush=True)
+    print(
+        json.dumps(
+            {
+                "seeds": options.seeds,
+                "photographs": len(material.searched.names),
+                "pool": len(material.pool),
+                "rows": rows,
+            }
+        ),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

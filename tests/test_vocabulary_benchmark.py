@@ -109,7 +109,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = np.random.default_rng([number, 9]).normal(size=base.shape)
         images[f"thing {number // GROUP}/{number % GROUP}.jpg"] = make_features(base + 0.3 * noise)
     write_features(folder / "searched", images)
-    write_features(folder / "pool", {f"other/{number}.jpg": pool_image(number) for number in range(2 * POOL)})
+    for name in ("learned", "pool"):
+        write_features(folder / name, {f"{name}/{number}.jpg": pool_image(number) for number in range(2 * POOL)})
     names = list(images)
     queries = [
         {"query": group[0], "bbox": None, "easy": group[1:2], "hard": group[2:], "junk": []}
@@ -120,20 +121,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(place: Path, *arguments: object, pool: str = "pool") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, "--learn", place / "pool", "--search", place / "searched", "--pool"]
+    command = [sys.executable, SCRIPT, "--learn", place / "learned", "--search", place / "searched", "--pool"]
     command += [place / pool, "--ground-truth", place / "gnd.json", "--rounds", 2, *arguments]
     return subprocess.run([*map(str, command)], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
 
 
 def test_a_tiny_run_is_reported(place: Path) -> None:
-    done = run(place, "--words", "5,9", "--distractors", "30,0", "--seeds", 2)
+    done = run(place, "--words", "5,9", "--distractors", "30,0", "--seeds", 2, "--pool-folder", "pool/")
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     vocabularies = [json.loads(line) for line in lines[:4]]
     assert [(one["words"], one["seed"]) for one in vocabularies] == [(5, 0), (9, 0), (5, 1), (9, 1)]
     found = json.loads(lines[-1])
     rows = {(row["words"], row["distractors"]): row for row in found["rows"]}
-    assert list(rows) == [(5, 0), (5, 30), (9, 0), (9, 30)] and found["photographs"] == IMAGES
+    assert list(rows) == [(5, 0), (5, 30), (9, 0), (9, 30)]
+    assert found["photographs"] == IMAGES and found["pool"] == 2 * POOL
     for (words, count), row in rows.items():
         both = [one["searches"][[0, 30].index(count)] for one in vocabularies if one["words"] == words]
         assert row["map"]["hard"] == pytest.approx(np.mean([one["map"]["hard"] for one in both]))
@@ -146,7 +148,11 @@ def test_a_tiny_run_is_reported(place: Path) -> None:
 
 def test_what_cannot_be_compared_is_refused(place: Path) -> None:
     shared = run(place, pool="searched")
-    assert shared.returncode == 1 and f"share {IMAGES} names" in shared.stderr
+    assert shared.returncode == 1 and f"names {IMAGES} photographs of --pool for a query" in shared.stderr
+    learned = run(place, pool="learned")
+    assert learned.returncode == 1 and f"--learn and --pool share {2 * POOL} names" in learned.stderr
+    few = run(place, "--pool-folder", "pool/13")
+    assert few.returncode == 1 and "--pool has 1 photographs; a distractor is composed of 3" in few.stderr
     many = run(place, "--words", "5,64")
     assert many.returncode == 1 and "--words 64 are too many for --learn, which has enough for 9" in many.stderr
     content = json.loads((place / "gnd.json").read_text())
