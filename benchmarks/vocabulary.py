@@ -1,7 +1,7 @@
 """Which number of words is best, for a thousand images and for many? Learns vocabularies and searches with each.
 
     python benchmarks/vocabulary.py --learn FEATURES... --search FEATURES --ground-truth gnd.json --pool FEATURES...
-        [--pool-folder NAME] [--words 4096,8192,16384] [--distractors 0,1000,10000] [--seeds 2] [--rounds 10]
+        [--learn-from-pool] [--words 4096,8192,16384] [--distractors 0,1000,10000] [--seeds 2] [--rounds 10]
         [--per-word 80]
 
 A vocabulary of each size is learned from --learn, its words rounded to half precision as those of the package. With it
@@ -11,10 +11,10 @@ are whole photographs, are answered. All words are compared with each descriptor
 A distractor is composed of three different photographs of --pool: the features of the left third of the first, of the
 middle third of the second, and of the right third of the third, in numbers of features. So it has as many features as a
 photograph and repeats its patterns as one does, but it shows nothing that a query shows: the pool has no photograph
-that the ground truth names for a query. Nor has it any that words were learned from, since those have fewer words than
-other photographs, the more so the more words there are. Photographs of no instance in --search will do. The features
-of the pool are assigned to words once for each vocabulary. Descriptors come back in other distractors, which those of
-real photographs do not.
+that the ground truth names for a query. Photographs that words were learned from have fewer words than others, the more
+so the more words there are; so of the photographs that are both in --learn and in --pool, every second one is learned
+from and the others are composed, but for --learn-from-pool. The features of the pool are assigned to words once for
+each vocabulary. Descriptors come back in other distractors, which those of real photographs do not.
 
 Prints a line of JSON for each vocabulary, a table, and the same as one line of JSON. Differences are to the first size,
 paired by query, as means over the seeds with a bootstrap interval over the queries (95 %). Times are processor time:
@@ -79,10 +79,10 @@ class Material:
         ground_truth = resolve(read_ground_truth(options.ground_truth), searched.names).ground_truth
         if any(query.box is not None for query in ground_truth.queries):
             raise SystemExit(f"{options.ground_truth}: a query has a region; give queries that are whole photographs")
-        names = [[name for name in one.names if name.startswith(options.pool_folder)] for one in pool]
-        check_pool({name for some in names for name in some}, learn, ground_truth)
+        names, to_learn = parted(pool, learn, options.learn_from_pool)
+        check_pool({name for some in names for name in some}, ground_truth)
         return cls(
-            [image.descriptors for one in learn for _, image in one.images()],
+            [image.descriptors for one, some in zip(learn, to_learn, strict=True) for _, image in one.images(some)],
             searched,
             ground_truth,
             {query.name: searched.read(query.name) for query in ground_truth.queries},
@@ -90,15 +90,25 @@ class Material:
         )
 
 
-def check_pool(names: set[str], learn: Sequence[FeatureSet], ground_truth: GroundTruth) -> None:
-    """End the program if the photographs of the pool are too few, or not what the queries and the words are without."""
+def parted(
+    pool: Sequence[FeatureSet], learn: Sequence[FeatureSet], learn_from_pool: bool
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the names of the pool and those to learn from, of each feature set: every second one of those in both."""
+    both = sorted({name for one in pool for name in one.names} & {name for one in learn for name in one.names})
+    learned, composed = (set(), set()) if learn_from_pool else (set(both[0::2]), set(both[1::2]))
+    return (
+        [[name for name in one.names if name not in learned] for one in pool],
+        [[name for name in one.names if name not in composed] for one in learn],
+    )
+
+
+def check_pool(names: set[str], ground_truth: GroundTruth) -> None:
+    """End the program if the photographs of the pool are too few, or if it has photographs of what the queries show."""
     if len(names) < PARTS:
         raise SystemExit(f"--pool has {len(names)} photographs; a distractor is composed of {PARTS}")
     shown = {name for query in ground_truth.queries for name in (query.name, *query.easy, *query.hard, *query.junk)}
     if shared := len(names & shown):
         raise SystemExit(f"the ground truth names {shared} photographs of --pool for a query; give others")
-    if shared := len(names & {name for one in learn for name in one.names}):
-        raise SystemExit(f"--learn and --pool share {shared} names; give a pool that no words are learned from")
 
 
 class Distractors:
@@ -284,7 +294,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--search", type=Path, required=True, help="feature set of the images of the ground truth")
     parser.add_argument("--ground-truth", type=Path, required=True)
     parser.add_argument("--pool", type=Path, nargs="+", required=True, help="feature sets that distractors are made of")
-    parser.add_argument("--pool-folder", default="", help="only images of the pool whose names begin with this")
+    parser.add_argument("--learn-from-pool", action="store_true", help="learn from images that are composed, too")
     parser.add_argument("--words", type=numbers, default=[4096, 8192, 16384])
     parser.add_argument("--distractors", type=numbers, default=[0, 1000, 10000])
     parser.add_argument("--seeds", type=int, default=2)

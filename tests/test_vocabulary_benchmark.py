@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from asmk_engine.features import Features
+from asmk_engine.features import Features, FeatureSet
 from asmk_engine.inverted.signatures import sign
 from samples import ENVIRONMENT, make_features, random_codebook, write_features
 
@@ -99,6 +99,17 @@ def test_differences_are_paired_by_query_and_averaged_over_the_seeds(script: Mod
     assert script.difference(here, first, "hard") == pytest.approx([0, -5, 5])
 
 
+def test_no_photograph_is_learned_from_and_composed(script: ModuleType, place: Path) -> None:
+    both, other = FeatureSet.open(place / "pool"), FeatureSet.open(place / "learned")
+    [composed_names], [learned, others] = script.parted([both], [both, other], False)
+    assert len(composed_names) == len(learned) == POOL and others == other.names
+    assert sorted(composed_names + learned) == sorted(both.names)
+    [composed_names], [learned, others] = script.parted([both], [both, other], True)
+    assert composed_names == learned == both.names and others == other.names
+    [composed_names], [others] = script.parted([both], [other], False)
+    assert composed_names == both.names and others == other.names
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Feature sets of images in groups that show the same, and of others; and the ground truth of the former."""
@@ -127,7 +138,7 @@ def run(place: Path, *arguments: object, pool: str = "pool") -> subprocess.Compl
 
 
 def test_a_tiny_run_is_reported(place: Path) -> None:
-    done = run(place, "--words", "5,9", "--distractors", "30,0", "--seeds", 2, "--pool-folder", "pool/")
+    done = run(place, "--words", "5,9", "--distractors", "30,0", "--seeds", 2)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     vocabularies = [json.loads(line) for line in lines[:4]]
@@ -149,10 +160,9 @@ def test_a_tiny_run_is_reported(place: Path) -> None:
 def test_what_cannot_be_compared_is_refused(place: Path) -> None:
     shared = run(place, pool="searched")
     assert shared.returncode == 1 and f"names {IMAGES} photographs of --pool for a query" in shared.stderr
-    learned = run(place, pool="learned")
-    assert learned.returncode == 1 and f"--learn and --pool share {2 * POOL} names" in learned.stderr
-    few = run(place, "--pool-folder", "pool/13")
-    assert few.returncode == 1 and "--pool has 1 photographs; a distractor is composed of 3" in few.stderr
+    write_features(place / "few", {f"few/{number}.jpg": pool_image(number) for number in range(2)})
+    few = run(place, pool="few")
+    assert few.returncode == 1 and "--pool has 2 photographs; a distractor is composed of 3" in few.stderr
     many = run(place, "--words", "5,64")
     assert many.returncode == 1 and "--words 64 are too many for --learn, which has enough for 9" in many.stderr
     content = json.loads((place / "gnd.json").read_text())
