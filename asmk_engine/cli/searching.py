@@ -86,6 +86,10 @@ class SearchOptions:
     expansion: int | None = None
     expansion_alpha: float = 3.0
     kind_weights: tuple[float, ...] | None = None
+    diffusion: bool = False
+    diffusion_neighbours: int = 10
+    diffusion_seeds: int = 10
+    diffusion_alpha: float = 0.8
 
 
 def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
