@@ -25,23 +25,15 @@ diffusion_options = option_group(
     click.option(
         "--diffusion-neighbours",
         type=click.IntRange(min=1),
-        default=10,
+        default=5,
         show_default=True,
         metavar="K",
         help="Number of nearest images of which diffusion joins the mutual ones.",
     ),
     click.option(
-        "--diffusion-seeds",
-        type=click.IntRange(1, 1000),
-        default=10,
-        show_default=True,
-        metavar="N",
-        help="Number of best images from which diffusion starts.",
-    ),
-    click.option(
         "--diffusion-alpha",
         type=click.FloatRange(0, 0.999, min_open=True),
-        default=0.8,
+        default=0.5,
         show_default=True,
         help="Share that diffusion passes on along the edges: the greater, the further.",
     ),
@@ -62,7 +54,7 @@ def with_diffusion(searcher: AnySearcher, options: SearchOptions, console: Conso
     index: Any = searcher.index
     found = DiffusionSearcher(
         searcher,
-        Diffusion(options.diffusion_neighbours, options.diffusion_seeds, options.diffusion_alpha),
+        Diffusion(options.diffusion_neighbours, options.diffusion_alpha),
     )
     try:
         table = neighbour_table(Folder(index.path), index.snapshot)

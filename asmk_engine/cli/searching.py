@@ -87,9 +87,8 @@ class SearchOptions:
     expansion_alpha: float = 3.0
     kind_weights: tuple[float, ...] | None = None
     diffusion: bool = False
-    diffusion_neighbours: int = 10
-    diffusion_seeds: int = 10
-    diffusion_alpha: float = 0.8
+    diffusion_neighbours: int = 5
+    diffusion_alpha: float = 0.5
 
 
 def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:

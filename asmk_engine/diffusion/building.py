@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from asmk_engine.indexes.neighbours import (
     SIMILARITIES,
     NeighbourTable,
     commit_metadata,
+    map_neighbours,
     map_rows,
-    map_table,
     piece_name,
+    scale_metadata,
     stored_images,
     table_name,
 )
@@ -100,7 +101,7 @@ class _Builder:
         if found is None:
             pieces = [self._piece(number, begin, end) for number, (begin, end) in enumerate(self._spans())]
             self._join(pieces)
-            found = map_table(self._folder, self._manifest)
+            found = map_neighbours(self._folder, self._manifest)
         if found is None:
             raise self._changed()
         return found
@@ -128,7 +129,7 @@ class _Builder:
             rows = self._found(begin, end)
             with self._at_this_commit():
                 arrays = {NEIGHBOURS: rows[0], SIMILARITIES: rows[1]}
-                write_arrays(self._folder, name, arrays, commit_metadata(self._manifest))
+                write_arrays(self._folder, name, arrays, self._metadata(self._measured().scales))
                 self._folder.sync()
         self._report(end)
         return name
@@ -143,10 +144,8 @@ class _Builder:
         similarities = np.zeros((end - begin, self._width), np.float32)
         if self._width == 0:
             return neighbours, similarities
-        if self._similarities is None:
-            self._similarities = similarities_of(self._index, self._snapshot, self._threads)
         for place, first, last in self._steps(begin, end):
-            near = self._similarities.nearest(place, first, last, self._width + 1, self._threads)
+            near = self._measured().nearest(place, first, last, self._width + 1, self._threads)
             start = int(self._starts[place])
             deleted = self._snapshot.segments[place].deleted
             for number, best in zip(range(first, last), near, strict=True):
@@ -156,6 +155,14 @@ class _Builder:
                     )
             self._report(start + last)
         return neighbours, similarities
+
+    def _measured(self) -> Similarities:
+        if self._similarities is None:
+            self._similarities = similarities_of(self._index, self._snapshot, self._threads)
+        return self._similarities
+
+    def _metadata(self, scales: Sequence[float]) -> dict[str, str]:
+        return {**commit_metadata(self._manifest), **scale_metadata(scales)}
 
     def _steps(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Divide images numbered over all segments into a few of one segment; yields its position, first and last."""
@@ -173,22 +180,31 @@ class _Builder:
 
     def _join(self, pieces: list[str]) -> None:
         """Write the table from its pieces, and remove them."""
+        scales = [1.0] * len(self._manifest.kinds)  # of an index without images
         shape = (self._rows, self._width)
         shapes = {NEIGHBOURS: (np.dtype("u4"), shape), SIMILARITIES: (np.dtype("f4"), shape)}
         name = table_name(self._manifest.commit)
         with self._at_this_commit():
-            with ArrayWriter(self._folder, name, shapes, commit_metadata(self._manifest)) as writer:
-                for piece, (begin, end) in zip(pieces, self._spans(), strict=True):
-                    found = map_rows(self._folder, piece, self._manifest, end - begin)
-                    if found is None:
-                        raise self._changed()
-                    found.verify()
+            stored = [
+                self._stored(piece, end - begin) for piece, (begin, end) in zip(pieces, self._spans(), strict=True)
+            ]
+            metadata = self._metadata(stored[0].scales if stored else scales)
+            with ArrayWriter(self._folder, name, shapes, metadata) as writer:
+                for piece, (begin, _) in zip(stored, self._spans(), strict=True):
                     for key in shapes:
-                        writer.write(key, begin, found.file.arrays[key])
+                        writer.write(key, begin, piece.file.arrays[key])
                 writer.finish()
-            for piece in pieces:
-                self._folder.remove(piece)
+            for done in pieces:
+                self._folder.remove(done)
             self._folder.sync()
+
+    def _stored(self, name: str, rows: int) -> NeighbourTable:
+        """Map a piece and verify it: altered data must not get new, valid checksums."""
+        found = map_rows(self._folder, name, self._manifest, rows)
+        if found is None:
+            raise self._changed()
+        found.verify()
+        return found
 
     @contextlib.contextmanager
     def _at_this_commit(self) -> Iterator[None]:

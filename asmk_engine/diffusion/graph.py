@@ -1,14 +1,20 @@
-"""The graph of mutual nearest neighbours, and diffusion on it.
+"""The graph of mutual nearest neighbours, and diffusion on it from the node of a query.
 
     W_ij = s_ij^p if i is among the k nearest images of j and j among those of i, else 0;  W_ii = 0
     S    = D^-1/2 W D^-1/2,  D_ii = sum over j of W_ij
-    y_i  = q_i^p for the n images most similar to the query, q_i being their scores, else 0
-    f    = (I - a S)^-1 y
+    f    = (I - a S)^-1 y,  y = 1 for the query, else 0
 
 as in Iscen, Tolias, Avrithis, Furon and Chum, "Efficient diffusion on region manifolds", CVPR 2017, with one node for
 an image. The system is positive definite, since the eigenvalues of S are at most 1, and is solved by conjugate
-gradients. It is restricted to the images of the graph that few edges separate from those n: they, their neighbours, the
-neighbours of these, and so on, until there are as many as allowed. W and D are those of the graph of these images.
+gradients.
+
+The query is a node: the indexed image that equals it, if there is one; else a new one, joined to those of its k nearest
+images that are no less similar to it than to their own k-th neighbour. In the paper, the query enters by y, the
+similarities of its nearest images. Their edges then do not compete with each other, and its distractors keep their
+place: measured on photographs that are not indexed, that ranked no better than without diffusion.
+
+The system is restricted to the images that few edges separate from the query: its neighbours, their neighbours, and so
+on, until there are as many as allowed. W and D are those of the graph of these images.
 """
 
 from __future__ import annotations
@@ -27,11 +33,13 @@ from asmk_engine.threads import forks_wait
 MOST_IMAGES = 10_000
 """Up to this length, a dot product of BLAS uses one thread, so that its last bits do not depend on their number."""
 MOST_ALPHA = 0.999
-TOLERANCE = 1e-10
+TOLERANCE = 1e-12
 ROUNDS = 2000
-"""More than conjugate gradients need: sqrt((1 + a) / (1 - a)) / 2 * ln(2 / TOLERANCE) is 530 for the greatest a."""
-DIGITS = 7
+"""More than conjugate gradients need: sqrt((1 + a) / (1 - a)) / 2 * ln(2 / TOLERANCE) is 634 for the greatest a."""
+DIGITS = 8
 """Digits of the results, relative to the greatest: what is equal but for rounding is equal."""
+SAME = 0.999
+"""Share of the similarity of an image to itself from which an indexed image is taken for the query."""
 BLOCK = 512
 """Images whose edges are found at a time, which bounds the memory."""
 Names = Callable[[np.ndarray], Sequence[bytes]]
@@ -44,11 +52,9 @@ class Diffusion:
 
     Parameters
     ----------
-    neighbours : int, default 10
+    neighbours : int, default 5
         k, the number of nearest images of which the mutual ones are joined; at most those that the table holds.
-    seeds : int, default 10
-        n, the number of the best images of a query from which its diffusion starts.
-    alpha : float, default 0.8
+    alpha : float, default 0.5
         a, the share that moves on along the edges, below 1: the greater, the further.
     power : float, default 3.0
         p, the exponent of the similarities.
@@ -61,23 +67,34 @@ class Diffusion:
         If an option is out of its range.
     """
 
-    neighbours: int = 10
-    seeds: int = 10
-    alpha: float = 0.8
+    neighbours: int = 5
+    alpha: float = 0.5
     power: float = 3.0
     images: int = 1000
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1 or self.seeds < 1:
-            raise InputError(f"neighbours is {self.neighbours} and seeds {self.seeds} of diffusion; give 1 or more")
+        if self.neighbours < 1:
+            raise InputError(f"neighbours of diffusion is {self.neighbours}; give 1 or more")
         if not 0 < self.alpha <= MOST_ALPHA:
             raise InputError(f"alpha of diffusion is {self.alpha}; give a number above 0, at most {MOST_ALPHA}")
         if not (math.isfinite(self.power) and self.power > 0):
             raise InputError(f"power of diffusion is {self.power}; give a number above 0 (3 is common)")
-        if not self.seeds <= self.images <= MOST_IMAGES:
-            raise InputError(
-                f"images of diffusion is {self.images}; give from the number of seeds, {self.seeds}, to {MOST_IMAGES}"
-            )
+        if not 1 <= self.images <= MOST_IMAGES:
+            raise InputError(f"images of diffusion is {self.images}; give a number from 1 to {MOST_IMAGES}")
+
+
+@dataclass(frozen=True)
+class NearQuery:
+    """The nearest images of a query, the best first.
+
+    numbers       [n] int64, over all segments
+    similarities  [n] float64, on the scale of the table
+    own           the similarity of an image to itself
+    """
+
+    numbers: np.ndarray
+    similarities: np.ndarray
+    own: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +122,15 @@ class NeighbourGraph:
             np.concatenate([empty, *(part.end for part in parts)]),
             np.concatenate([np.empty(0), *(part.similarity for part in parts)]),
         )
+
+    def joined(self, near: NearQuery) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images to which a query that is not indexed is joined, [m] int64, and their similarities [m]."""
+        numbers, similarities = near.numbers[: self._width], near.similarities[: self._width].astype(np.float32)
+        if not len(numbers):
+            return numbers, similarities.astype(np.float64)
+        last = self._rows(numbers)[1][:, -1]  # 0 if an image has fewer neighbours
+        kept = (similarities > 0) & (similarities >= last)
+        return numbers[kept], similarities[kept].astype(np.float64)
 
     def _edges(self, numbers: np.ndarray) -> Edges:
         near, similarities = self._rows(numbers)
@@ -161,41 +187,63 @@ def _nearest(edges: Edges, reached: np.ndarray, most: int, names: Names) -> np.n
 
 
 def diffused(
-    table: NeighbourTable, seeds: np.ndarray, scores: np.ndarray, diffusion: Diffusion, names: Names
+    table: NeighbourTable, near: NearQuery, diffusion: Diffusion, names: Names
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Diffuse the scores of the best images of a query over the graph.
+    """Diffuse from a query over the graph.
 
-    seeds    [n] int64, their numbers over all segments, the best first
-    scores   [n] float64; only those above 0 count
+    near     its nearest images, at least `diffusion.neighbours` if there are as many
     names    returns the names of images
-    returns  the numbers of the images with a result above 0 and the results, in byte order of the names; the greatest
-             of them is the greatest of the scores
+    returns  the numbers of the images that are reached, [m] int64, in byte order of their names, and the results, [m]
+             float64 above 0, of which the greatest is 1
     """
-    seeds, scores = seeds[: diffusion.seeds], scores[: diffusion.seeds]
-    seeds, scores = seeds[scores > 0], scores[scores > 0]
+    graph = NeighbourGraph(table, diffusion.neighbours)
+    same = near.numbers[near.similarities >= SAME * near.own][: diffusion.images]
+    seeds, similarities = (same, np.empty(0)) if len(same) else graph.joined(near)
     if not len(seeds):
         return np.empty(0, np.int64), np.empty(0)
-    reached, edges = NeighbourGraph(table, diffusion.neighbours).around(seeds, diffusion.images, names)
-    place = {int(number): row for row, number in enumerate(reached)}
-    start_values = np.zeros(len(reached))
-    start_values[[place[int(seed)] for seed in seeds]] = (scores / scores.max()) ** diffusion.power
-    found = solved(system(reached, edges, diffusion), start_values)
+    reached, edges = graph.around(seeds, diffusion.images, names)
+    if len(same):
+        values = np.isin(reached, same).astype(np.float64)
+        found = solved(system(reached, edges, diffusion), values)
+    else:
+        kept = np.isin(seeds, reached)
+        values = np.append(np.zeros(len(reached)), 1.0)
+        nodes, edges = with_query(reached, edges, seeds[kept], similarities[kept], table.images)
+        found = solved(system(nodes, edges, diffusion), values)[:-1]
     found = np.round(found / found.max(), DIGITS)
-    kept = found > 0
-    return reached[kept], found[kept] * float(scores.max())
+    return reached[found > 0], found[found > 0]
+
+
+def with_query(
+    reached: np.ndarray, edges: Edges, joined: np.ndarray, similarities: np.ndarray, number: int
+) -> tuple[np.ndarray, Edges]:
+    """Return a graph with one more node, the last one: the query.
+
+    reached                the numbers of the images of the graph, [m] int64
+    joined, similarities   the images that the query is joined to, [e] each
+    number                 the number of the query, above those of all images
+    """
+    query = np.full(len(joined), number)
+    more = Edges(
+        np.concatenate([edges.start, query, joined]),
+        np.concatenate([edges.end, joined, query]),
+        np.concatenate([edges.similarity, similarities, similarities]),
+    )
+    return np.append(reached, number), more
 
 
 def system(reached: np.ndarray, edges: Edges, diffusion: Diffusion) -> Any:
     """Return the matrix I - a S of a graph, [m, m] in compressed rows of SciPy.
 
-    reached  [m] int64, the numbers of its images
+    reached  [m] int64, the numbers of its nodes
     """
     from scipy.sparse import csr_array, diags_array, eye_array
 
     order = np.argsort(reached)
     rows, columns = (order[np.searchsorted(reached, ends, sorter=order)] for ends in (edges.start, edges.end))
     size = (len(reached), len(reached))
-    affinity = csr_array((edges.similarity**diffusion.power, (rows, columns)), shape=size)
+    weights = (edges.similarity / edges.similarity.max(initial=1e-300)) ** diffusion.power  # S does not depend on scale
+    affinity = csr_array((weights, (rows, columns)), shape=size)
     affinity.sort_indices()  # sums are in the order of the names, whatever the order of the edges
     degrees = affinity @ np.ones(len(reached))
     with np.errstate(divide="ignore"):

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from asmk_engine.diffusion.graph import Diffusion, diffused
-from asmk_engine.diffusion.similarities import NOT_JOINT
+from asmk_engine.diffusion.graph import Diffusion, NearQuery, diffused
+from asmk_engine.diffusion.similarities import NOT_JOINT, Similarities, similarities_of
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.images.boxes import Box
 from asmk_engine.indexes.base import Collection
 from asmk_engine.indexes.image_table import ImageTable
-from asmk_engine.indexes.neighbours import NeighbourTable, commit_of, map_table, stored_tables
+from asmk_engine.indexes.neighbours import NeighbourTable, commit_of, map_neighbours, stored_tables
 from asmk_engine.indexes.numbering import image_starts
 from asmk_engine.indexes.ranking import BestImages, Part, best_images
 from asmk_engine.indexes.searcher import IndexSearcher
 from asmk_engine.storage.folder import Folder
+
+
+@dataclass(frozen=True, eq=False)
+class _Graph:
+    """The neighbour table of a commit, and the similarities of a query to its images."""
+
+    table: NeighbourTable
+    similarities: Similarities
 
 
 class DiffusionSearcher(IndexSearcher[Any, Any]):
@@ -63,7 +72,7 @@ class DiffusionSearcher(IndexSearcher[Any, Any]):
         super().__init__(searcher.index, None)
         self.diffusion = diffusion or Diffusion()
         self._folder = Folder(searcher.index.path)
-        self._tables: weakref.WeakKeyDictionary[Any, NeighbourTable] = weakref.WeakKeyDictionary()
+        self._graphs: weakref.WeakKeyDictionary[Any, _Graph] = weakref.WeakKeyDictionary()
 
     @property
     def group_size(self) -> int:  # type: ignore[override]
@@ -76,46 +85,50 @@ class DiffusionSearcher(IndexSearcher[Any, Any]):
         return self.searcher.kinds
 
     def _best(self, snapshot: Any, queries: Sequence[Any], top: int | None, count: int) -> list[BestImages]:
-        table = self._table(snapshot)
-        depth = top if top is None else max(top, self.diffusion.seeds)
-        found = self.searcher.best_of(snapshot, queries, depth, count)
-        return [self._ranked(snapshot, table, best, top) for best in found]
+        graph = self._graph(snapshot)
+        pairs = [graph.similarities.divided(query, self._assignments) for query in queries]
+        found = self.searcher.best_of(snapshot, [wide for wide, _ in pairs], top, count)
+        return [
+            best_images(snapshot.segments, self._ranked(snapshot, parts_of(best), narrow, count), top)
+            for best, (_, narrow) in zip(found, pairs, strict=True)
+        ]
 
     def _all(self, snapshot: Any, query: Any, count: int) -> list[Part]:
-        table = self._table(snapshot)
-        parts = self.searcher.all_images(snapshot, query, count)
-        return self._parts(snapshot, table, parts, best_images(snapshot.segments, parts, self.diffusion.seeds))
+        wide, narrow = self._graph(snapshot).similarities.divided(query, self._assignments)
+        return self._ranked(snapshot, self.searcher.all_images(snapshot, wide, count), narrow, count)
 
-    def _ranked(self, snapshot: Any, table: NeighbourTable, best: BestImages, top: int | None) -> BestImages:
-        places = np.unique(best.segments).tolist()
-        parts = [(place, best.numbers[best.segments == place], best.scores[best.segments == place]) for place in places]
-        return best_images(snapshot.segments, self._parts(snapshot, table, parts, best), top)
+    @property
+    def _assignments(self) -> int:
+        return int(getattr(self.searcher, "multiple_assignment", 1))  # global descriptors have no words
 
-    def _parts(self, snapshot: Any, table: NeighbourTable, parts: Sequence[Part], best: BestImages) -> list[Part]:
-        """Return the images that diffusion reaches with its results, and the others of `parts` with theirs."""
-        if not len(best.scores):
+    def _ranked(self, snapshot: Any, parts: Sequence[Part], query: Any, count: int) -> list[Part]:
+        """Return the images that diffusion reaches with its results, and the others of `parts`."""
+        graph, starts = self._graph(snapshot), image_starts(snapshot.segments)
+        near = graph.similarities.of_query(query, self.diffusion.neighbours, count)
+        if not len(near.scores):
             return [*parts]
-        starts = image_starts(snapshot.segments)
         reached, results = diffused(
-            table,
-            starts[best.segments] + best.numbers,
-            best.scores,
+            graph.table,
+            NearQuery(starts[near.segments] + near.numbers, near.scores, graph.similarities.own),
             self.diffusion,
             lambda numbers: names_of(snapshot.segments, starts, numbers),
         )
-        if not len(reached):
+        best = max((float(scores.max(initial=0.0)) for _, _, scores in parts), default=0.0)
+        if not len(reached) or best <= 0:
             return [*parts]
-        factor = float(results.min()) / float(best.scores[0]) / 2
+        factor = float(results.min()) / 2  # the best of the others is below the last that is reached
         others = []
         for place, numbers, scores in parts:
             is_other = ~np.isin(starts[place] + numbers, reached)
             others.append((place, numbers[is_other], scores[is_other] * factor))
-        return [*others, *by_segment(starts, reached, results)]
+        return [*others, *by_segment(starts, reached, results * best)]
 
-    def _table(self, snapshot: Any) -> NeighbourTable:
-        if snapshot not in self._tables:
-            self._tables[snapshot] = neighbour_table(self._folder, snapshot)
-        return self._tables[snapshot]
+    def _graph(self, snapshot: Any) -> _Graph:
+        if snapshot not in self._graphs:
+            table = neighbour_table(self._folder, snapshot)
+            similarities = similarities_of(self.index, snapshot, self._count(None), table.scales)
+            self._graphs[snapshot] = _Graph(table, similarities)
+        return self._graphs[snapshot]
 
     def _names(self) -> Any:
         return self.searcher._names()
@@ -136,7 +149,7 @@ def neighbour_table(folder: Folder, snapshot: Any) -> NeighbourTable:
     Raises NotFoundError if there is none, which names the commit of the one there is, and DamagedError if it is
     damaged.
     """
-    if (found := map_table(folder, snapshot.manifest)) is not None:
+    if (found := map_neighbours(folder, snapshot.manifest)) is not None:
         return found
     command = f"`asmk-engine neighbours {folder.path}`"
     commit, others = snapshot.manifest.commit, sorted({commit_of(name) or 0 for name in stored_tables(folder)})
@@ -150,6 +163,12 @@ def neighbour_table(folder: Folder, snapshot: Any) -> NeighbourTable:
         f"{folder.path}: has no neighbour table of commit {commit}, which diffusion needs and every change of an index "
         f"removes; build it with {command}"
     )
+
+
+def parts_of(best: BestImages) -> list[Part]:
+    """Divide the best images of a query by their segments."""
+    rows = [(place, best.segments == place) for place in np.unique(best.segments).tolist()]
+    return [(place, best.numbers[here], best.scores[here]) for place, here in rows]
 
 
 def names_of(segments: Sequence[ImageTable], starts: np.ndarray, numbers: np.ndarray) -> list[bytes]:

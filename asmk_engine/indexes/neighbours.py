@@ -11,9 +11,11 @@ similarities  [I, k] float32, decreasing in each row; 0 for no image
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,15 +65,22 @@ def commit_metadata(manifest: Manifest) -> dict[str, str]:
     return {"kind": KIND, "commit": str(manifest.commit), "manifest": f"{checksum:08x}"}
 
 
+def scale_metadata(scales: Sequence[float]) -> dict[str, str]:
+    """Return how the metadata of a table hold the scales of the kinds of features, see `diffusion.similarities`."""
+    return {"scales": json.dumps([*scales])}
+
+
 @dataclass(frozen=True, eq=False)
 class NeighbourTable:
     """A mapped table, or a piece of one.
 
     images  number of images of the index, deleted ones among them
+    scales  the numbers by which the similarities of each kind of features are divided, in a fused index
     """
 
     file: ArrayFile
     images: int
+    scales: tuple[float, ...] = ()
 
     @property
     def width(self) -> int:
@@ -114,7 +123,7 @@ def stored_images(manifest: Manifest) -> int:
     return sum(entry.images for entry in manifest.segments)
 
 
-def map_table(folder: Folder, manifest: Manifest) -> NeighbourTable | None:
+def map_neighbours(folder: Folder, manifest: Manifest) -> NeighbourTable | None:
     """Map the table of a commit; None if there is none, or one of another commit of this number.
 
     Raises DamagedError if the file is damaged.
@@ -124,7 +133,7 @@ def map_table(folder: Folder, manifest: Manifest) -> NeighbourTable | None:
 
 
 def map_rows(folder: Folder, name: str, manifest: Manifest, rows: int) -> NeighbourTable | None:
-    """Map a table or a piece of `rows` images, or return None if it is of another commit; raises as `map_table`."""
+    """Map a table or a piece of `rows` images; returns and raises as `map_neighbours`."""
     with _cured(folder.path / name):
         file = map_arrays(folder, name)
         if file.metadata.get("kind") != KIND:
@@ -133,4 +142,15 @@ def map_rows(folder: Folder, name: str, manifest: Manifest, rows: int) -> Neighb
             return None
         width = file.take(NEIGHBOURS, "u4", rows, None).shape[1]
         file.take(SIMILARITIES, "f4", rows, width)
-    return NeighbourTable(file, stored_images(manifest))
+        return NeighbourTable(file, stored_images(manifest), _scales(file, len(manifest.kinds)))
+
+
+def _scales(file: ArrayFile, kinds: int) -> tuple[float, ...]:
+    """Read the scales of the kinds of a fused index; raises DamagedError unless each is above 0."""
+    try:
+        scales = tuple(float(scale) for scale in json.loads(file.metadata.get("scales", "[]")))
+    except (ValueError, TypeError, RecursionError):
+        scales = (0.0,)
+    if len(scales) != kinds or not all(0 < scale < math.inf for scale in scales):
+        raise DamagedError(f"{file.path}: its scales of {kinds} kinds of features are not readable")
+    return scales
