@@ -25,7 +25,7 @@ diffusion_options = option_group(
     click.option(
         "--diffusion-neighbours",
         type=click.IntRange(min=1),
-        default=5,
+        default=7,
         show_default=True,
         metavar="K",
         help="Number of nearest images of which diffusion joins the mutual ones.",

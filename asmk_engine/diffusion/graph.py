@@ -52,7 +52,7 @@ class Diffusion:
 
     Parameters
     ----------
-    neighbours : int, default 5
+    neighbours : int, default 7
         k, the number of nearest images of which the mutual ones are joined; at most those that the table holds.
     alpha : float, default 0.5
         a, the share that moves on along the edges, below 1: the greater, the further.
@@ -67,7 +67,7 @@ class Diffusion:
         If an option is out of its range.
     """
 
-    neighbours: int = 5
+    neighbours: int = 7
     alpha: float = 0.5
     power: float = 3.0
     images: int = 1000

@@ -174,8 +174,8 @@ class FusedSimilarities:
             (part, part) if part is None or not len(part) else kind.divided(part, multiple_assignment)
             for part, kind in zip(query.parts, self._kinds, strict=True)
         ]
-        wide, narrow = ((pair[side] for pair in pairs) for side in (0, 1))
-        return FusedFeatures(tuple(wide), query.fingerprint), FusedFeatures(tuple(narrow), query.fingerprint)
+        wide, narrow = tuple(one for one, _ in pairs), tuple(other for _, other in pairs)
+        return FusedFeatures(wide, query.fingerprint), FusedFeatures(narrow, query.fingerprint)
 
     def of_query(self, query: FusedFeatures, top: int, threads: int) -> BestImages:
         """See `Similarities.of_query`."""
