@@ -366,11 +366,11 @@ def test_a_table_that_is_too_narrow_is_said(path: Path) -> None:
     run("neighbours", path, "--k", 3)
     error = fails("query", path, NAMES[3], "--diffusion")
     assert error == (
-        f"{path}: its neighbour table has 3 neighbours of an image, --diffusion-neighbours is 7; build it with "
-        f"`asmk-engine neighbours {path} --k 7`"
+        f"{path}: its neighbour table has 3 neighbours of an image, --diffusion-neighbours is 5; build it with "
+        f"`asmk-engine neighbours {path} --k 5`"
     )
     run("query", path, NAMES[3], "--diffusion", "--diffusion-neighbours", 3)
-    run("neighbours", path, "--k", 7)
+    run("neighbours", path, "--k", 5)
     run("query", path, NAMES[3], "--diffusion")
 
 

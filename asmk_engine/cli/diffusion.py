@@ -25,7 +25,7 @@ diffusion_options = option_group(
     click.option(
         "--diffusion-neighbours",
         type=click.IntRange(min=1),
-        default=7,
+        default=5,
         show_default=True,
         metavar="K",
         help="Number of nearest images of which diffusion joins the mutual ones.",
@@ -33,7 +33,7 @@ diffusion_options = option_group(
     click.option(
         "--diffusion-alpha",
         type=click.FloatRange(0, 0.999, min_open=True),
-        default=0.5,
+        default=0.6,
         show_default=True,
         help="Share that diffusion passes on along the edges: the greater, the further.",
     ),

@@ -87,8 +87,8 @@ class SearchOptions:
     expansion_alpha: float = 3.0
     kind_weights: tuple[float, ...] | None = None
     diffusion: bool = False
-    diffusion_neighbours: int = 7
-    diffusion_alpha: float = 0.5
+    diffusion_neighbours: int = 5
+    diffusion_alpha: float = 0.6
 
 
 def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:

@@ -52,11 +52,11 @@ class Diffusion:
 
     Parameters
     ----------
-    neighbours : int, default 7
+    neighbours : int, default 5
         k, the number of nearest images of which the mutual ones are joined; at most those that the table holds.
-    alpha : float, default 0.5
+    alpha : float, default 0.6
         a, the share that moves on along the edges, below 1: the greater, the further.
-    power : float, default 3.0
+    power : float, default 4.0
         p, the exponent of the similarities.
     images : int, default 1000
         Number of images to which a query is restricted, at most 10 000.
@@ -67,9 +67,9 @@ class Diffusion:
         If an option is out of its range.
     """
 
-    neighbours: int = 7
-    alpha: float = 0.5
-    power: float = 3.0
+    neighbours: int = 5
+    alpha: float = 0.6
+    power: float = 4.0
     images: int = 1000
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class Diffusion:
         if not 0 < self.alpha <= MOST_ALPHA:
             raise InputError(f"alpha of diffusion is {self.alpha}; give a number above 0, at most {MOST_ALPHA}")
         if not (math.isfinite(self.power) and self.power > 0):
-            raise InputError(f"power of diffusion is {self.power}; give a number above 0 (3 is common)")
+            raise InputError(f"power of diffusion is {self.power}; give a number above 0 (3 and 4 are common)")
         if not 1 <= self.images <= MOST_IMAGES:
             raise InputError(f"images of diffusion is {self.images}; give a number from 1 to {MOST_IMAGES}")
 
@@ -115,13 +115,7 @@ class NeighbourGraph:
 
     def edges(self, numbers: np.ndarray) -> Edges:
         """Return all edges that start at these images, [n] int64."""
-        parts = [self._edges(numbers[begin : begin + BLOCK]) for begin in range(0, len(numbers), BLOCK)]
-        empty = np.empty(0, np.int64)
-        return Edges(
-            np.concatenate([empty, *(part.start for part in parts)]),
-            np.concatenate([empty, *(part.end for part in parts)]),
-            np.concatenate([np.empty(0), *(part.similarity for part in parts)]),
-        )
+        return joint([self._edges(numbers[begin : begin + BLOCK]) for begin in range(0, len(numbers), BLOCK)])
 
     def joined(self, near: NearQuery) -> tuple[np.ndarray, np.ndarray]:
         """Return the images to which a query that is not indexed is joined, [m] int64, and their similarities [m]."""
@@ -168,9 +162,19 @@ class NeighbourGraph:
             reached = np.concatenate([reached, step])
         order = names(reached)
         reached = reached[sorted(range(len(reached)), key=order.__getitem__)]
-        joined = [Edges(*(part[np.isin(one.end, reached)] for part in vars(one).values())) for one in found]
-        pieces = zip(*(vars(one).values() for one in joined), strict=True)
-        return reached, Edges(*(np.concatenate(piece) for piece in pieces)) if joined else self.edges(reached)
+        edges = joint(found)
+        inside = np.isin(edges.end, reached)
+        return reached, Edges(edges.start[inside], edges.end[inside], edges.similarity[inside])
+
+
+def joint(parts: Sequence[Edges]) -> Edges:
+    """Return the edges of all parts."""
+    empty = np.empty(0, np.int64)
+    return Edges(
+        np.concatenate([empty, *(part.start for part in parts)]),
+        np.concatenate([empty, *(part.end for part in parts)]),
+        np.concatenate([np.empty(0), *(part.similarity for part in parts)]),
+    )
 
 
 def _nearest(edges: Edges, reached: np.ndarray, most: int, names: Names) -> np.ndarray:

@@ -23,7 +23,7 @@ from asmk_engine.storage.folder import Folder
 
 
 @dataclass(frozen=True, eq=False)
-class _Graph:
+class _NeighbourSpace:
     """The neighbour table of a commit, and the similarities of a query to its images."""
 
     table: NeighbourTable
@@ -72,7 +72,7 @@ class DiffusionSearcher(IndexSearcher[Any, Any]):
         super().__init__(searcher.index, None)
         self.diffusion = diffusion or Diffusion()
         self._folder = Folder(searcher.index.path)
-        self._graphs: weakref.WeakKeyDictionary[Any, _Graph] = weakref.WeakKeyDictionary()
+        self._graphs: weakref.WeakKeyDictionary[Any, _NeighbourSpace] = weakref.WeakKeyDictionary()
 
     @property
     def group_size(self) -> int:  # type: ignore[override]
@@ -123,11 +123,11 @@ class DiffusionSearcher(IndexSearcher[Any, Any]):
             others.append((place, numbers[is_other], scores[is_other] * factor))
         return [*others, *by_segment(starts, reached, results * best)]
 
-    def _graph(self, snapshot: Any) -> _Graph:
+    def _graph(self, snapshot: Any) -> _NeighbourSpace:
         if snapshot not in self._graphs:
             table = neighbour_table(self._folder, snapshot)
             similarities = similarities_of(self.index, snapshot, self._count(None), table.scales)
-            self._graphs[snapshot] = _Graph(table, similarities)
+            self._graphs[snapshot] = _NeighbourSpace(table, similarities)
         return self._graphs[snapshot]
 
     def _names(self) -> Any:
