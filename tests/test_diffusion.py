@@ -11,13 +11,14 @@ import pytest
 import naive
 from asmk_engine import Features, FusedIndex, FusedSearcher, GlobalIndex, GlobalSearcher, Index, Searcher
 from asmk_engine.diffusion import Diffusion, DiffusionSearcher, build_neighbours
+from asmk_engine.diffusion.graph import NeighbourGraph
 from asmk_engine.diffusion.similarities import similarities_of
 from asmk_engine.diffusion.stored import StoredSignatures
 from asmk_engine.errors import InputError
 from asmk_engine.flat import Codec, Expansion
 from asmk_engine.fused.queries import FusedFeatures
 from asmk_engine.indexes.neighbours import NONE, NeighbourTable
-from asmk_engine.indexes.numbering import image_starts
+from asmk_engine.indexes.numbering import image_numbers, image_starts
 from asmk_engine.inverted.search import SelectiveMatch
 from asmk_engine.inverted.signatures import sign
 from asmk_engine.search.opening import join_indexes
@@ -26,7 +27,7 @@ from fused_histories import POOL, create, images_of, write_sets
 from global_samples import RECIPE as GLOBAL_RECIPE
 from global_samples import global_images
 from histories import small_limits
-from naive_diffusion import diffused, nearest
+from naive_diffusion import around, diffused, graph, nearest
 from samples import RECIPE, make_features, random_codebook, random_images
 
 DIM, WORDS = 24, 16
@@ -347,6 +348,28 @@ def test_signatures_and_other_options_of_the_searcher_count(tmp_path: Path) -> N
     hits = DiffusionSearcher(strict, Diffusion(1, images=1)).search(query, None)
     found = {hit.name for hit in strict.search(query, None)}
     assert found <= {hit.name for hit in hits} and len(hits) - len(found) <= 1
+
+
+@pytest.mark.parametrize("k", [2, 5, 9])
+def test_the_images_around_a_query_are_those_of_the_twin(k: int, tmp_path: Path) -> None:
+    images = global_images(40, seed=6)
+    rng = np.random.default_rng(1)
+    renamed = dict(zip(rng.permutation(sorted(images)).tolist(), images.values(), strict=True))
+    index = global_index(tmp_path / "index", renamed, 3)
+    graph_of_table = NeighbourGraph(build_neighbours(index, 12), k)
+    numbers = image_numbers(index.snapshot, renamed)
+    names = {number: name for name, number in numbers.items()}
+    links = graph(global_twin(renamed), index.names, k)
+    start = [index.names[7], index.names[30]]
+    for most in range(1, 41):
+        expected = around(links, start[:most], most)
+        reached, edges = graph_of_table.around(
+            np.array([numbers[name] for name in start]), most, lambda some: [names[int(n)].encode() for n in some]
+        )
+        assert [names[int(number)] for number in reached] == sorted(expected, key=str.encode)
+        found = {(names[int(a)], names[int(b)]): float(s) for a, b, s in zip(*vars(edges).values(), strict=True)}
+        inside = {(a, b): s for a in expected for b, s in links[a].items() if b in expected}
+        assert found == pytest.approx(inside, abs=1e-6)
 
 
 def test_indexes_searched_as_one_are_refused(tmp_path: Path) -> None:

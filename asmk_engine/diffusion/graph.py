@@ -10,8 +10,8 @@ gradients.
 
 The query is a node: the indexed image that equals it, if there is one; else a new one, joined to those of its k nearest
 images that are no less similar to it than to their own k-th neighbour. In the paper, the query enters by y, the
-similarities of its nearest images. Their edges then do not compete with each other, and its distractors keep their
-place: measured on photographs that are not indexed, that ranked no better than without diffusion.
+similarities of its nearest images, which then keep their order whatever the graph says: for photographs that are not
+indexed, that ranked no better than a search without diffusion (docs/benchmarks.md).
 
 The system is restricted to the images that few edges separate from the query: its neighbours, their neighbours, and so
 on, until there are as many as allowed. W and D are those of the graph of these images.
