@@ -237,7 +237,7 @@ def test_a_damaged_table_is_built_again_without_a_repair(path: Path) -> None:
         assert search(path) == expected
 
 
-@pytest.mark.parametrize("wrong", ["number", "similarity", "kind", "scales", "rows"])
+@pytest.mark.parametrize("wrong", ["number", "twice", "own", "similarity", "kind", "scales", "rows"])
 def test_a_table_with_valid_checksums_that_makes_no_sense(path: Path, wrong: str) -> None:
     index = GlobalIndex.open(path)
     name = build_neighbours(index).file.path.name
@@ -246,6 +246,10 @@ def test_a_table_with_valid_checksums_that_makes_no_sense(path: Path, wrong: str
     metadata = dict(file.metadata)
     if wrong == "number":
         near[:, 1] = COUNT
+    elif wrong == "twice":
+        near[:, 1] = near[:, 0]
+    elif wrong == "own":
+        near[:, 1] = np.arange(COUNT)
     elif wrong == "similarity":
         similarities[:, 0] = np.nan
     elif wrong == "kind":

@@ -93,19 +93,26 @@ class NeighbourTable:
             for name in (NEIGHBOURS, SIMILARITIES):
                 self.file.verify_spans(name, numbers, numbers + 1)
             found = self.file.arrays[NEIGHBOURS][numbers], self.file.arrays[SIMILARITIES][numbers]
-            self._check(*found)
+            self._check(*found, numbers)
             return found
 
     def verify(self) -> None:
         """Verify every checksum and every number. Raises DamagedError for what is altered or makes no sense."""
         with _cured(self.file.path):
             self.file.verify()
-            self._check(self.file.arrays[NEIGHBOURS], self.file.arrays[SIMILARITIES])
+            neighbours, similarities = self.file.arrays[NEIGHBOURS], self.file.arrays[SIMILARITIES]
+            whole = len(neighbours) == self.images  # a piece does not say which images it has
+            self._check(neighbours, similarities, np.arange(self.images) if whole else None)
 
-    def _check(self, neighbours: np.ndarray, similarities: np.ndarray) -> None:
+    def _check(self, neighbours: np.ndarray, similarities: np.ndarray, numbers: np.ndarray | None) -> None:
+        """Raise DamagedError unless the rows, those of images `numbers`, make a graph with an edge at most once."""
         is_known = (neighbours < self.images) | (neighbours == NONE)
         if not (is_known.all() and np.isfinite(similarities).all() and (similarities >= 0).all()):
             raise DamagedError(f"{self.file.path}: holds images that the index does not have, or invalid similarities")
+        ordered = np.sort(neighbours, axis=1)
+        is_repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != NONE)
+        if is_repeated.any() or (numbers is not None and (neighbours == numbers[:, None]).any()):
+            raise DamagedError(f"{self.file.path}: an image is its own neighbour, or another one is twice")
 
 
 @contextlib.contextmanager
