@@ -95,11 +95,11 @@ def build(index: Any, width: int, threads: int | None, console: Console) -> Any:
 @threads_option
 @quiet_option
 def neighbours(index_path: Path, width: int, threads: int | None, quiet: bool) -> None:
-    """Find the nearest images of every image of INDEX, for `query --diffusion`.
+    """Find the nearest images of each indexed image.
 
-    They are stored in INDEX, 8 bytes for each, and belong to its present images: any change of INDEX removes them. The
-    time grows with the square of the number of images. An interrupted run resumes. The photographs and their features
-    are not needed.
+    `query --diffusion` needs them. They are stored in INDEX, 8 bytes for each, and belong to its present images: any
+    change of INDEX removes them. The time grows with the square of the number of images. An interrupted run resumes.
+    The photographs and their features are not needed.
 
     \b
     Examples:
