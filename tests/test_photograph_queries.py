@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from asmk_engine import Codebook, FeatureSet, GlobalIndex, GlobalSearcher, Index, Searcher, load_extractor
+from asmk_engine.cli import commands
+from asmk_engine.diffusion import Diffusion, DiffusionSearcher, build_neighbours
 from asmk_engine.errors import AsmkError, InputError, MismatchError, NotFoundError
 from asmk_engine.extractors.concatenation import ConcatenatedExtractor, concatenated_recipe
 from asmk_engine.extractors.rootsift import RootSift
@@ -230,3 +233,27 @@ def test_features_of_another_dimension_are_refused(index: Index) -> None:
     queries: Iterable[Features] = [make_features(np.ones((1, 9)))]
     with pytest.raises(MismatchError):
         Searcher(index).search(queries)
+
+
+def test_diffusion_takes_the_same_queries(index: Index, place: Path) -> None:
+    build_neighbours(index, 3)
+    path, box = place / "photos" / "5.png", (8, 8, 120, 100)
+    features = FeatureSet.open(place / "features").read("5.png")
+    searcher = DiffusionSearcher(Searcher(index), Diffusion(3))
+    expected = searcher.search(features, None)
+    assert searcher.search(str(path), None) == searcher.search(picture(5), None) == expected
+    assert searcher.search_name("2.png", 1)[0].name == "2.png"
+    assert searcher.search(path, None, box=box) == searcher.search(index.extractor.extract(path, box=box), None)
+    assert searcher.scores(path) == {hit.name: hit.score for hit in expected} | {
+        name: 0.0 for name in index.names if name not in {hit.name for hit in expected}
+    }
+    with pytest.raises(InputError, match="a query is a int; expected Features, Signature"):
+        searcher.search(7)  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="top is 0"):
+        searcher.search(features, 0)
+    call = ["query", str(index.path), str(path), "--box", "8,8,120,100", "--format", "jsonl", "--diffusion"]
+    found = CliRunner().invoke(commands, [*call, "--diffusion-neighbours", "3"])
+    assert found.exit_code == 0, found.output
+    names = [hit.name for hit in searcher.search(path, 10, box=box)]
+    places = [found.output.index(f'"{name}"') for name in names]
+    assert places == sorted(places) and names

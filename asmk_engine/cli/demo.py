@@ -42,8 +42,8 @@ def demo(photos: Path | None, output: Path, queries: int, seed: int, quiet: bool
 
     PHOTOS is a folder of your own, which is only read; by default, the photographs that come with scikit-image are
     used. Altered views (warped, cropped, re-lit) of some photographs are added, and a query for the original should
-    find them. Indexing, search and evaluation are run and timed: as ranked by the index, with the first answers verified
-    and ranked anew, and with RootSIFT instead of the default extractor.
+    find them. Indexing, search and evaluation are run and timed: as ranked by the index, with the first answers
+    verified and ranked anew, and with RootSIFT instead of the default extractor.
 
     \b
     Examples:

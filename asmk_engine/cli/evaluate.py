@@ -22,6 +22,7 @@ from asmk_engine.cli.common import (
     quiet_option,
     tell,
 )
+from asmk_engine.cli.diffusion import diffusion_options, with_diffusion
 from asmk_engine.cli.searching import (
     SearchOptions,
     check_options,
@@ -93,6 +94,7 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 @expansion_options
 @kind_weights_option
 @rerank_option
+@diffusion_options
 @json_option
 @quiet_option
 def evaluate(
@@ -122,6 +124,7 @@ def evaluate(
       asmk-engine evaluate photos.index --ground-truth gnd.json
       asmk-engine evaluate oxford.index --ground-truth gnd_roxford5k.pkl --images oxford/jpg --distractors r1m.index
       asmk-engine evaluate photos.index --ground-truth gnd.json --rerank 50
+      asmk-engine evaluate photos.index --ground-truth gnd.json --diffusion
       asmk-engine evaluate --run ranking.trec --ground-truth gnd.json
     """
     from asmk_engine.evaluation.ground_truth import read_ground_truth
@@ -140,11 +143,11 @@ def evaluate(
     else:
         index = open_joint(index_path, distractor_paths)
         source = query_source(index, features=features_path, images_roots=images_roots)
-        options = SearchOptions(**search)
-        searcher = searcher_of(index, options)
-        check_options(index, searcher, options, Console(quiet))
+        options, console = SearchOptions(**search), Console(quiet)
+        searcher = with_diffusion(searcher_of(index, options), options, console)
+        check_options(index, searcher, options, console)
         saved = _Saved(save_run, run_format, index.snapshot.images) if save_run else None
-        report = _evaluate_index(ground_truth, source, searcher, allow_missing, saved, interval, Console(quiet))
+        report = _evaluate_index(ground_truth, source, searcher, allow_missing, saved, interval, console)
     _print(report, ground_truth, worst, as_json)
 
 

@@ -140,6 +140,7 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "bytes per posting",
         f"{_decimals(content['bytes_per_posting'], 2)} without the codebook, {ids} of them image numbers",
     )
+    yield from _neighbour_rows(content)
     yield "code", f"{content['bits']} bits"
     yield "extractor", _extractor(content)
     yield from _codebook_origin(content)
@@ -157,6 +158,7 @@ def _global_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((f"  {part}", human_bytes(count)) for part, count in content["bytes_by_part"].items())
     each = _decimals(content["bytes_per_image"], 1)
     yield "bytes per image", f"{each}, {content['bytes_per_vector']} of them a vector"
+    yield from _neighbour_rows(content)
     precision = f"{content['precision']} precision" if content["sub_space"] is None else "one byte per sub-space"
     yield "vector", f"{content['input_dim']} to {content['dim']} dimensions, {precision}"
     if content["augmentation"]:
@@ -178,6 +180,7 @@ def _fused_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "size", human_bytes(content["bytes"])
     yield from ((f"  {part}", human_bytes(count)) for part, count in content["bytes_by_part"].items())
     yield "bytes per image", f"{_decimals(content['bytes_per_image'], 1)} without codebooks and networks"
+    yield from _neighbour_rows(content)
     for kind in content["kinds"]:
         yield from _kind_rows(kind)
     yield "features in", ", ".join(content["features"]) or "unknown"
@@ -198,6 +201,13 @@ def _kind_rows(kind: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "  features of", _recipe(kind["recipe"])
     yield "  trained", ", ".join(f"{key} {value}" for key, value in kind["training"].items()) or "not"
     yield "  fingerprint", kind["fingerprint"]
+
+
+def _neighbour_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the row of the neighbour table of an index, if it has one."""
+    if (table := content["neighbours"]) is not None:
+        each = _decimals(table["bytes_per_image"], 1)
+        yield "neighbours", f"{plural(table['neighbours'], 'neighbour')} of an image, {each} bytes per image"
 
 
 def _graph(graph: dict[str, Any]) -> str:

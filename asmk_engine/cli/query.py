@@ -22,6 +22,7 @@ from asmk_engine.cli.common import (
     quiet_option,
     tell,
 )
+from asmk_engine.cli.diffusion import diffusion_options, with_diffusion
 from asmk_engine.cli.searching import (
     SearchOptions,
     answer,
@@ -57,6 +58,7 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
 @expansion_options
 @kind_weights_option
 @rerank_option
+@diffusion_options
 @fusion_options
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Format of the output."
@@ -106,6 +108,7 @@ def query(
       asmk-engine query photos.index --all --format pairs --top 20 > pairs.txt
       asmk-engine query photos.index my-photo.jpg --rerank 50 --format jsonl
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
+      asmk-engine query photos.index my-photo.jpg --diffusion
     """
     from asmk_engine.search.opening import open_index
     from asmk_engine.search.query_features import query_source
@@ -119,7 +122,7 @@ def query(
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
     source = query_source(index, features=features_path, images_roots=images_roots)
-    own = searcher_of(index, options)
+    own = with_diffusion(searcher_of(index, options), options, console)
     searcher: AnySearcher | Fused = own
     if other_path:
         searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots)

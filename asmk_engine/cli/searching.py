@@ -95,6 +95,9 @@ class SearchOptions:
     expansion_alpha: float = 3.0
     kind_weights: tuple[float, ...] | None = None
     rerank: int | None = None
+    diffusion: bool = False
+    diffusion_neighbours: int = 5
+    diffusion_alpha: float = 0.6
 
 
 def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:

@@ -125,6 +125,10 @@ class GlobalSearcher(IndexSearcher[GlobalSnapshot, Features]):
         snapshot, count = snapshot or self.index.snapshot, self._count(threads)
         return nearest(snapshot, self._scores(snapshot, vectors), len(vectors), top, count) if len(vectors) else []
 
+    def all_nearest(self, snapshot: GlobalSnapshot, vector: np.ndarray, threads: int) -> list[Part]:
+        """Return the scores of all images for a vector [D] float32 transformed by the codec, without expansion."""
+        return all_scores(snapshot, self._scores(snapshot, vector[None]), threads)
+
     def search_matrix(self, queries: np.ndarray, top: int | None = 10, *, threads: int | None = None) -> RankedMatrix:
         """Find the best images for the rows of a matrix.
 

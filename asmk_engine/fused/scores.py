@@ -51,14 +51,22 @@ def fused(
 ) -> Iterator[Part]:
     """Yield, segment by segment, the images that some kind found, with their fused scores.
 
-    The terms of an image are added in increasing order, so that the order of the kinds changes no bit.
-
     kinds        for each kind its share, and the images it found with their scores
     fingerprint  that of the content of the query, 0 if unknown
     """
     scaled = [(share, best_of_others(segments, found, fingerprint), found) for share, found in kinds]
+    return weighted(segments, scaled)
+
+
+def weighted(segments: Sequence[ImageTable], scaled: Sequence[tuple[float, float, Sequence[Part]]]) -> Iterator[Part]:
+    """Yield, segment by segment, the images that some kind found, with the weighted sums of their scores.
+
+    The terms of an image are added in increasing order, so that the order of the kinds changes no bit.
+
+    scaled  for each kind its share, the score by which those of the kind are divided, and the images it found
+    """
     for place, segment in enumerate(segments):
-        terms, is_found = np.zeros((len(kinds), segment.images)), np.zeros(segment.images, bool)
+        terms, is_found = np.zeros((len(scaled), segment.images)), np.zeros(segment.images, bool)
         for row, (share, best, found) in enumerate(scaled):
             for numbers, scores in ((part[1], part[2]) for part in found if part[0] == place):
                 terms[row, numbers] = share * (scores / best)

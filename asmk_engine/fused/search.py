@@ -66,6 +66,7 @@ class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
         if weights is not None:
             shares(weights, len(entries), "kinds of features")
         self._weights = weights
+        self.multiple_assignment = multiple_assignment
         self._searchers: list[IndexSearcher[Any, Any]] = []
         for number, entry in enumerate(entries):
             view: Any = KindView(index, number)

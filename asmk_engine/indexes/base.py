@@ -24,6 +24,7 @@ from asmk_engine.indexes.additions import AdditionPlan, AddSummary, check_existi
 from asmk_engine.indexes.creation import OURS
 from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest, SegmentEntry, Written
+from asmk_engine.indexes.neighbours import commit_of
 from asmk_engine.indexes.reading import IndexReader, View
 from asmk_engine.indexes.snapshot import write_deleted, write_moved
 from asmk_engine.iteration import Progress
@@ -203,8 +204,10 @@ class Collection(IndexReader[View], Generic[View, Held]):
             self._folder.replace_manifest(NAMES, content)
 
     def _collect(self) -> None:
-        """Remove files that belong to no commit: leftovers of a killed writer, and replaced files."""
-        self._folder.remove_leftovers(OURS, keep={entry.name for entry in self._snapshot.manifest.files()} | {*NAMES})
+        """Remove files that belong to no commit: leftovers of a killed writer, replaced files, old neighbour tables."""
+        manifest = self._snapshot.manifest
+        tables = {name for name in self._folder.names() if commit_of(name) == manifest.commit}
+        self._folder.remove_leftovers(OURS, keep={entry.name for entry in manifest.files()} | tables | {*NAMES})
 
     def _plan(self, features: IdentifiedSource, existing: str, prune: bool, remove: Iterable[str]) -> AdditionPlan:
         """Plan an addition; raises InputError if a name is already in the index and `existing` is `refuse`."""

@@ -15,13 +15,15 @@ from typing import TypeVar
 
 from asmk_engine.errors import InputError
 from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest
+from asmk_engine.indexes.neighbours import PATTERN as NEIGHBOURS
 from asmk_engine.indexes.snapshot import copy_network, map_network
 from asmk_engine.storage.folder import LOCK, TEMPORARY, Folder, WriterLock, storage_errors
 from asmk_engine.version import __version__
 
 IndexT = TypeVar("IndexT")
 OURS = re.compile(
-    r"(?:segment-\d+-\d+|(?:segment|deleted|moved)-\d+|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
+    rf"(?:segment-\d+-\d+|(?:segment|deleted|moved)-\d+|{NEIGHBOURS}|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors"
+    r"|manifest(?:\.copy)?\.json"
 )
 
 

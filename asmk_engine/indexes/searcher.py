@@ -255,6 +255,10 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         """Verify images, by their segments and numbers [m] int64, for a searcher of several kinds."""
         return self._matches(snapshot, query, images, options, count)
 
+    def best_of(self, snapshot: View, queries: Sequence[QueryT], top: int | None, threads: int) -> list[BestImages]:
+        """Return the images that `search` returns for each query, as numbers, for a searcher that ranks them anew."""
+        return self._best(snapshot, queries, top, threads)
+
     @abc.abstractmethod
     def _best(self, snapshot: View, queries: Sequence[QueryT], top: int | None, count: int) -> list[BestImages]:
         """Find the best images for each query, with `count` threads."""

@@ -31,6 +31,7 @@ from asmk_engine.indexes.manifest import (
     read_copies,
     read_manifest,
 )
+from asmk_engine.indexes.neighbours import commit_of, map_neighbours, table_name
 from asmk_engine.indexes.snapshot import check_network, read_deleted, read_moved
 from asmk_engine.inverted.segment import LIST_DIGESTS, RANGE_BITS, Segment, range_images
 from asmk_engine.inverted.snapshot import map_segment, read_codebook
@@ -103,6 +104,7 @@ def check_index(path: Path | str, *, fast: bool = False) -> CheckReport:
         except DamagedError as error:
             return CheckReport(folder.path, fast, None, (Finding(NAMES[0], _said(error, folder)),))
         findings = [*check_copies(folder, manifest), *check_commit(folder, manifest, fast=fast)]
+        findings += check_neighbours(folder, manifest)
         if read_manifest(folder).commit == manifest.commit:
             return CheckReport(folder.path, fast, manifest, tuple(findings))
 
@@ -124,8 +126,27 @@ def check_copies(folder: Folder, manifest: Manifest) -> Iterator[Finding]:
             yield Finding(name, what, "contradiction")
     known = {*NAMES, LOCK, *(entry.name for entry in manifest.files())}
     for name in folder.names():
-        if name not in known:
+        if name not in known and commit_of(name) != manifest.commit:
             yield Finding(name, "belongs to no commit", "note")
+
+
+def check_neighbours(folder: Folder, manifest: Manifest) -> Iterator[Finding]:
+    """Check the neighbour table of a commit, and list the pieces of one that is not complete."""
+    name = table_name(manifest.commit)
+    for other in folder.names():
+        if commit_of(other) == manifest.commit and other != name:
+            what = "a piece of a neighbour table; `asmk-engine neighbours` completes it, the next change removes it"
+            yield Finding(other, what, "note")
+    if name not in folder.names():
+        return
+    try:
+        table = map_neighbours(folder, manifest)
+        if table is None:
+            yield Finding(name, "of another index; `asmk-engine neighbours` replaces it", "note")
+        else:
+            table.verify()
+    except AsmkError as error:
+        yield Finding(name, _said(error, folder))
 
 
 def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> Iterator[Finding]:

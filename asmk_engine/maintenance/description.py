@@ -25,6 +25,7 @@ from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.maintenance.extractor_facts import describe_extractor
 from asmk_engine.maintenance.flat_description import describe_global
 from asmk_engine.maintenance.fused_description import describe_fused, empty_images
+from asmk_engine.maintenance.neighbour_facts import describe_neighbours, neighbour_bytes
 from asmk_engine.search.opening import open_index
 from asmk_engine.storage.folder import Folder, storage_errors
 from asmk_engine.storage.hdf5 import open_hdf5
@@ -250,14 +251,16 @@ def describe_index(index: Index) -> dict[str, Any]:
     images, live_postings, words_per_image, empty_images   of the images that are not deleted
     postings              on disk, including those of deleted images until `merge`
     bytes                 of all files in the folder, divided up in bytes_by_part
-    bytes_per_posting     of all files except the codebook and the network, per posting on disk
+    bytes_per_posting     of all files except the codebook, the network and the neighbour table, per posting on disk
     id_bytes_per_posting  of the image numbers only
+    neighbours            of the neighbour table, see `describe_neighbours`; None if there is none
     imbalance             K Σ n² / (Σ n)² over the live list lengths n: 1 if all words are equally frequent; the factor
                           by which uneven lists slow down a search (imbalance_factor of faiss)
     """
     snapshot = index.snapshot
     parts, postings = bytes_by_part(index), index.postings
     size = sum(parts.values())
+    apart = parts["codebook"] + parts.get("network", 0) + parts.get("neighbours", 0)
     return {
         "kind": "index",
         "path": str(index.path),
@@ -265,9 +268,10 @@ def describe_index(index: Index) -> dict[str, Any]:
         "words": index.codebook.words,
         "postings": postings,
         "bytes": size,
-        "bytes_per_posting": _ratio(size - parts["codebook"] - parts.get("network", 0), postings),
+        "bytes_per_posting": _ratio(size - apart, postings),
         "id_bytes_per_posting": _ratio(parts["ids"], postings),
         "bytes_by_part": parts,
+        "neighbours": describe_neighbours(Folder(index.path), snapshot.manifest),
         **_statistics(snapshot),
         "deleted_images": sum(entry.deleted_images for entry in snapshot.manifest.segments),
         "segments": len(snapshot.segments),
@@ -320,6 +324,7 @@ def bytes_by_part(index: Index) -> dict[str, int]:
     manifest   both copies
     codebook   file of the codebook
     network    file of the network, if the index has one
+    neighbours file of the neighbour table, if there is one, or pieces of it
     leftover   files of no commit, which the next writer removes
     """
     manifest, held = index.snapshot.manifest, [segment.file.arrays for segment in index.snapshot.segments]
@@ -335,7 +340,9 @@ def bytes_by_part(index: Index) -> dict[str, int]:
         parts["network"] = manifest.network.bytes
     sizes = _sizes(index.path)
     parts["manifest"] = sum(sizes.pop(name, 0) for name in NAMES)
-    parts["leftover"] = sum(sizes.values()) - sum(sizes.get(entry.name, 0) for entry in manifest.files())
+    parts |= neighbour_bytes(Folder(index.path), manifest)
+    known = sum(sizes.get(entry.name, 0) for entry in manifest.files()) + parts.get("neighbours", 0)
+    parts["leftover"] = sum(sizes.values()) - known
     return parts
 
 

@@ -8,6 +8,7 @@ from asmk_engine.flat.index import GlobalIndex
 from asmk_engine.images.roots import listed_roots
 from asmk_engine.indexes.manifest import NAMES
 from asmk_engine.maintenance.extractor_facts import describe_extractor
+from asmk_engine.maintenance.neighbour_facts import describe_neighbours, neighbour_bytes
 from asmk_engine.storage.folder import Folder
 
 
@@ -15,12 +16,12 @@ def describe_global(index: GlobalIndex) -> dict[str, Any]:
     """Describe a global index, as JSON values: images, segments, dimensions, precision, bytes by part, codec, origin.
 
     `words`, `postings` and `bytes_per_posting` are None, since they do not apply; bytes_per_image is the size of all
-    files except the codec and the network, per vector on disk.
+    files except the codec, the network and the neighbour table, per vector on disk.
     """
     codec, manifest = index.codec, index.snapshot.manifest
     parts = _bytes_by_part(index)
     size, vectors = sum(parts.values()), sum(segment.images for segment in index.snapshot.segments)
-    own = size - parts["codec"] - parts.get("network", 0)
+    own = size - parts["codec"] - parts.get("network", 0) - parts.get("neighbours", 0)
     return {
         "kind": "global index",
         "path": str(index.path),
@@ -32,6 +33,7 @@ def describe_global(index: GlobalIndex) -> dict[str, Any]:
         "bytes_per_image": own / vectors if vectors else None,
         "bytes_per_vector": codec.width * codec.dtype.itemsize,
         "bytes_by_part": parts,
+        "neighbours": describe_neighbours(Folder(index.path), manifest),
         "deleted_images": sum(entry.deleted_images for entry in manifest.segments),
         "segments": len(manifest.segments),
         "input_dim": codec.input_dim,
@@ -61,5 +63,7 @@ def _bytes_by_part(index: GlobalIndex) -> dict[str, int]:
         parts["network"] = manifest.network.bytes
     sizes = {name: folder.size(name) for name in folder.names() if (index.path / name).is_file()}
     parts["manifest"] = sum(sizes.pop(name, 0) for name in NAMES)
-    parts["leftover"] = sum(sizes.values()) - sum(sizes.get(entry.name, 0) for entry in manifest.files())
+    parts |= neighbour_bytes(folder, manifest)
+    known = sum(sizes.get(entry.name, 0) for entry in manifest.files()) + parts.get("neighbours", 0)
+    parts["leftover"] = sum(sizes.values()) - known
     return parts

@@ -3,8 +3,9 @@
 A damaged, missing or outdated copy of the manifest is rewritten from the other. A damaged segment is dropped with its
 images, a damaged network by itself. In a fused index, where only the file of a kind of features is damaged, its images
 lose this kind and keep the others. Damaged deletions are dropped, so that deleted images reappear, except those with a
-newer version in another segment. If the last commit is damaged and a copy of the manifest has the previous one, the
-commit that loses less is kept. All dropped files are moved to a new folder `dropped-N` inside the index.
+newer version in another segment. A damaged neighbour table is dropped, since it can be built again. If the last commit
+is damaged and a copy of the manifest has the previous one, the commit that loses less is kept. All dropped files are
+moved to a new folder `dropped-N` inside the index.
 """
 
 from __future__ import annotations
@@ -31,7 +32,14 @@ from asmk_engine.indexes.manifest import (
     read_manifest,
 )
 from asmk_engine.indexes.snapshot import write_deleted, write_moved
-from asmk_engine.maintenance.checking import KINDS, Finding, check_commit, damaged_kinds, number_of
+from asmk_engine.maintenance.checking import (
+    KINDS,
+    Finding,
+    check_commit,
+    check_neighbours,
+    damaged_kinds,
+    number_of,
+)
 from asmk_engine.storage.folder import Folder, WriterLock, encode_manifest
 
 
@@ -144,11 +152,17 @@ def repair_index(path: Path | str, *, write: bool = False) -> Repair:
     with WriterLock(folder.path) if write else contextlib.nullcontext():
         copies, problems = read_copies(folder)
         drafts = _drafts(folder, {copy.commit: copy for copy in copies.values()})
-        repair, draft = _planned(folder, drafts, [Finding(name, str(error)) for name, error in problems.items()])
+        found = [Finding(name, str(error)) for name, error in problems.items()]
+        repair, draft = _planned(folder, drafts, [*found, *_damaged_table(folder, drafts[0].manifest)])
         if write and repair.needed:
             _carry_out(folder, drafts, draft, repair)
             return replace(repair, done=True)
         return repair
+
+
+def _damaged_table(folder: Folder, manifest: Manifest) -> list[Finding]:
+    """Return the finding of a damaged neighbour table, which is moved like a damaged copy of the manifest."""
+    return [finding for finding in check_neighbours(folder, manifest) if finding.kind == "damage"]
 
 
 def _drafts(folder: Folder, manifests: dict[int, Manifest]) -> list[_Draft]:
