@@ -9,11 +9,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asmk_engine.flat import Expansion, GlobalIndex, GlobalSearcher
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
+from asmk_engine.inverted.snapshot import geometry_by_place
 from asmk_engine.maintenance.checking import check_index
 from global_samples import global_images
 from samples import random_images
@@ -21,7 +23,7 @@ from samples import random_images
 FROZEN = Path(__file__).parent / "frozen"
 
 
-@pytest.mark.parametrize("name", ["format-1"])
+@pytest.mark.parametrize("name", ["format-1", "format-3"])
 def test_a_frozen_index_answers_as_it_did(name: str, tmp_path: Path) -> None:
     shutil.copytree(FROZEN / name, tmp_path / name)
     index = Index.open(tmp_path / name / "photos.index")
@@ -36,6 +38,27 @@ def test_a_frozen_index_answers_as_it_did(name: str, tmp_path: Path) -> None:
         segment.file.verify()
     index.merge()
     assert index.names == expected["names"]
+
+
+def test_frozen_geometry_is_as_it_was(tmp_path: Path) -> None:
+    """Six features of each image; the first two images are from before geometry was kept."""
+    shutil.copytree(FROZEN / "format-3", tmp_path / "frozen")
+    index = Index.open(tmp_path / "frozen" / "photos.index")
+    expected = json.loads((FROZEN / "format-3" / "answers.json").read_text())["geometry"]
+    assert index.geometry == 6 and list(expected.values()).count(None) == 2
+    for _ in range(2):
+        for name in index.names:
+            place = index.snapshot.find(name)
+            found = place and geometry_by_place(index.snapshot, *place)
+            assert (found is None) == (expected[name] is None)
+            if found is not None:
+                assert found.words.tolist() == expected[name]["words"]
+                assert [f"{int(code):06x}" for code in found.codes[:, 0]] == expected[name]["codes"]
+                places = np.array(expected[name]["places"], np.float32).reshape(-1, 4)
+                assert np.allclose(found.places, places, rtol=1e-5, atol=1e-4)
+                assert list(found.image_size) == expected[name]["size"]
+        assert check_index(index.path).clean
+        index.merge()
 
 
 @pytest.mark.parametrize("kind", ["half", "product"])

@@ -1,0 +1,46 @@
+"""Check of the geometry beside the postings; damage in it costs the geometry of a segment, not its images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from asmk_engine.codebooks import Codebook
+from asmk_engine.errors import AsmkError, DamagedError
+from asmk_engine.indexes.manifest import FileEntry, SegmentEntry
+from asmk_engine.inverted.geometry_file import map_geometry
+from asmk_engine.storage.arrays import map_arrays
+from asmk_engine.storage.folder import Folder
+
+
+def damaged_geometry(folder: Folder, entry: SegmentEntry, encoder: Any, fast: bool) -> dict[str, AsmkError]:
+    """Check the geometry of a segment; returns the errors by the name of the file.
+
+    encoder  the codebook, or None if it is damaged, so that only checksums can be compared
+    fast     skip the checks that read all rows
+    """
+    found: dict[str, AsmkError] = {}
+    if entry.geometry is not None:
+        try:
+            _check(folder, entry.geometry, entry.images, encoder, fast)
+        except AsmkError as error:
+            found[entry.geometry.name] = error
+    return found
+
+
+def _check(folder: Folder, file: FileEntry, images: int, codebook: Codebook | None, fast: bool) -> None:
+    if codebook is None:
+        map_arrays(folder, file.name, file.checksum).verify()
+        return
+    table = map_geometry(folder, file, images, codebook.words, codebook.dim)
+    _ = table.kept, table.digests  # these verify the tables
+    if not fast:
+        table.file.verify()
+        for problem in table.problems():
+            raise DamagedError(f"{table.path}: {problem}; restore a copy, or index the images again")
+
+
+def without_geometry(entry: SegmentEntry, files: Collection[str]) -> SegmentEntry:
+    """Return the entry of a segment without its geometry, if that is one of the files."""
+    return replace(entry, geometry=None) if entry.geometry is not None and entry.geometry.name in files else entry
