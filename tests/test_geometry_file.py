@@ -162,11 +162,14 @@ def test_angles_are_read_where_a_file_has_them(tmp_path: Path) -> None:
         expected = angles[int(arrays["starts"][number]) :][: len(one), 0] * (2 * np.pi / 256)
         assert np.allclose(other.places[:, 3], expected, atol=1e-6)
         assert np.array_equal(one.places[:, :3], other.places[:, :3])
-    images = Index.open(path.parent).snapshot.segments[0]
+    without = Index.open(path.parent).snapshot.segments[0].with_prefix(b"")
+    segments = [without, without.with_prefix(b""), without.with_prefix(b"")]
+    for segment, geometry in zip(segments, (None, plain, table), strict=True):
+        segment.geometry = geometry
     name = "segment-000001.safetensors"
     with pytest.raises(MismatchError, match="since only one has angles; index these images again"):
-        merge_geometry(Folder(tmp_path), name, [(plain, images), (table, images)])
-    entry = merge_geometry(Folder(tmp_path), name, [(table, images), (None, images), (table, images)])
+        merge_geometry(Folder(tmp_path), name, segments[1:])
+    entry = merge_geometry(Folder(tmp_path), name, [segments[2], without, segments[2]])
     assert entry is not None
     joined = map_geometry(Folder(tmp_path), entry, 9, WORDS, DIM)
     assert read_all(joined)[6:] == read_all(table) and not joined.kept[3:6].any()

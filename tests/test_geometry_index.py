@@ -298,13 +298,13 @@ def test_joining_takes_no_more_memory_than_a_piece(tmp_path: Path) -> None:
     index.add(features, segment_postings=200_000)
     index.delete(index.names[::7])
     index.refresh()
-    pairs = [(segment.geometry, segment) for segment in index.snapshot.segments]
-    assert len(pairs) > 1
-    rows = sum(table.features.nbytes for table, _ in pairs if table is not None)
+    segments = index.snapshot.segments
+    assert len(segments) > 1
+    rows = sum(segment.geometry.features.nbytes for segment in segments if segment.geometry is not None)
     peaks = []
     for chunk in (1 << 14, 1 << 30):
         tracemalloc.start()
-        entry = merge_geometry(Folder(tmp_path), "segment-000007.safetensors", pairs, chunk_bytes=chunk)
+        entry = merge_geometry(Folder(tmp_path), "segment-000007.safetensors", segments, chunk_bytes=chunk)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert entry is not None

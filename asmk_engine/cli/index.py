@@ -95,8 +95,8 @@ class FeatureCount(click.ParamType):
     is_flag=False,
     flag_value="all",
     metavar="[N]",
-    help="Keep word, code and place of the strongest N features of each image, or of all, beside the postings, for the "
-    "verification of answers.  [default: as the index; a new one keeps none]",
+    help="Keep word, code and place of the strongest N local features of each image, or of all, beside the postings, "
+    "for the verification of answers.  [default: as the index; a new one keeps none]",
 )
 @extraction_options
 @training_options

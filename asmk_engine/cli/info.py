@@ -196,6 +196,8 @@ def _kind_rows(kind: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         words, postings = _number(kind["words"]), _number(kind["postings"])
         yield "  words", f"{words}, {postings} postings with a code of {kind['bits']} bits"
+    if kind["geometry"]:
+        yield "  geometry", _geometry(kind["geometry"])
     yield "  extractor", _extractor(kind)
     yield "  features of", _recipe(kind["recipe"])
     yield "  trained", ", ".join(f"{key} {value}" for key, value in kind["training"].items()) or "not"

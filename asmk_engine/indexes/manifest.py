@@ -44,10 +44,11 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class KindFile:
-    """The file that a segment of a fused index has for one kind of features, and its postings or vectors."""
+    """The file that a segment of a fused index has for one kind of features, its postings or vectors, its geometry."""
 
     file: FileEntry
     entries: int
+    geometry: FileEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class SegmentEntry:
     entries   number of postings, of vectors in a global index, or of both in a fused index
     moved     root numbers of all images, if one was found under another root than recorded in the segment
     kinds     the files of the kinds of features of a fused index, where `file` has only the table of images
-    geometry  the places and codes of the features, if they are kept
+    geometry  the places and codes of the features, if they are kept; those of a fused index are in `kinds`
     """
 
     file: FileEntry
@@ -104,8 +105,8 @@ class SegmentEntry:
 
     @property
     def geometries(self) -> list[FileEntry]:
-        """The files of geometry."""
-        return [self.geometry] if self.geometry else []
+        """The files of geometry, of the segment or of its kinds of features."""
+        return [file for file in (self.geometry, *(part.geometry for part in self.kinds)) if file]
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Manifest:
 
     def files(self) -> list[FileEntry]:
         """Return the entries of all files of the commit."""
-        others = [(segment.deleted, segment.moved, segment.geometry) for segment in self.segments]
+        others = [(segment.deleted, segment.moved, *segment.geometries) for segment in self.segments]
         changes = [entry for some in others for entry in some if entry]
         parts = [part.file for segment in self.segments for part in segment.kinds]
         return [*self.encoders, *self.networks, *(segment.file for segment in self.segments), *parts, *changes]
@@ -185,7 +186,7 @@ class Manifest:
         return {**kind, **self._encoders_to_json(), "segments": segments, **content}
 
     def _format(self) -> int:
-        if self.geometry is not None or any(segment.geometry for segment in self.segments):
+        if self.geometry is not None or any(segment.geometries for segment in self.segments):
             return 3
         return 2 if self.roots else 1
 
@@ -209,7 +210,8 @@ def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
 
 
 def _part_to_json(part: KindFile) -> dict[str, Any]:
-    return {"file": vars(part.file), "postings": part.entries}
+    geometry = {"geometry": vars(part.geometry)} if part.geometry else {}
+    return {"file": vars(part.file), "postings": part.entries, **geometry}
 
 
 def _kind_to_json(one: KindEntry) -> dict[str, Any]:
@@ -296,11 +298,16 @@ def _segment(entry: dict[str, Any], kinds: int) -> SegmentEntry:
     deleted = _file(entry["deleted"]) if entry["deleted"] is not None else None
     images, entries, gone = (_number(entry[key]) for key in ("images", "postings", "deleted_images"))
     moved = _file(entry["moved"]) if "moved" in entry else None
-    parts = tuple(KindFile(_file(part["file"]), _number(part["postings"])) for part in entry.get("kinds", ()))
+    parts = tuple(map(_part, entry.get("kinds", ())))
     if len(parts) != kinds:
         raise ValueError(f"a segment has files of {len(parts)} kinds of features, the index has {kinds}")
     geometry = _file(entry["geometry"]) if "geometry" in entry else None
     return SegmentEntry(_file(entry["file"]), images, entries, deleted, gone, moved, parts, geometry)
+
+
+def _part(entry: dict[str, Any]) -> KindFile:
+    geometry = _file(entry["geometry"]) if "geometry" in entry else None
+    return KindFile(_file(entry["file"]), _number(entry["postings"]), geometry)
 
 
 def _file(entry: dict[str, Any]) -> FileEntry:

@@ -41,6 +41,11 @@ def posting_bytes(width: int) -> int:
     return 16 + 8 * width
 
 
+def in_postings(features: int, row_bytes: int, width: int) -> int:
+    """Return how many postings with codes of `width` take the memory of the geometry of so many features."""
+    return features * row_bytes // posting_bytes(width)
+
+
 class Batch:
     """Named signatures with codes of `width` 64-bit words; their postings are concatenated in growing arrays.
 
@@ -63,8 +68,8 @@ class Batch:
     @property
     def size(self) -> int:
         """The memory that is taken, counted in postings: the number of them, and what the geometry takes."""
-        geometry = self._geometry.features * self.row_bytes if self._geometry else 0
-        return self.postings + geometry // posting_bytes(self.width)
+        features = self._geometry.features if self._geometry else 0
+        return self.postings + in_postings(features, self.row_bytes, self.width)
 
     def append(
         self, name: str, signature: Signature, fingerprint: int, root: int = 0, geometry: PackedGeometry | None = None

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from asmk_engine.errors import MismatchError
-from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.indexes.manifest import FileEntry
 from asmk_engine.inverted.geometry_file import KIND, GeometryTable
+from asmk_engine.inverted.segment import Segment
 from asmk_engine.storage.arrays import ArrayWriter
 from asmk_engine.storage.folder import Folder
 
@@ -39,28 +39,25 @@ def geometry_name(segment: str) -> str:
     return segment.replace("segment-", "geometry-", 1)
 
 
-def write_geometry(folder: Folder, segment: str, geometry: SegmentGeometry) -> FileEntry:
-    """Write the geometry beside the file `segment`; returns its entry."""
+def write_geometry(folder: Folder, segment: str, geometry: SegmentGeometry | None) -> FileEntry | None:
+    """Write the geometry, if there is any, beside the file `segment`; returns its entry."""
+    if geometry is None:
+        return None
     return _write(
         folder, geometry_name(segment), geometry.counts, geometry.sizes, geometry.digests, iter([geometry.rows]),
         geometry.rows.shape[1],
     )  # fmt: skip
 
 
-Source = tuple[GeometryTable | None, ImageTable]
-
-
 def merge_geometry(
-    folder: Folder, segment: str, sources: Sequence[Source], *, chunk_bytes: int = CHUNK_BYTES
+    folder: Folder, segment: str, sources: Sequence[Segment], *, chunk_bytes: int = CHUNK_BYTES
 ) -> FileEntry | None:
-    """Write the geometry of the live images of segments, in order, beside the file `segment`; returns its entry.
+    """Write the geometry of the live images of `sources`, in order, beside the file `segment`; returns its entry.
 
     Images of a segment without geometry have none in the file; without any geometry there is no file. Raises
     DamagedError if a table was altered, and MismatchError if only some have angles.
-
-    sources  for each segment its geometry, or None, and its images
     """
-    tables = [table for table, _ in sources if table is not None]
+    tables = [source.geometry for source in sources if source.geometry is not None]
     if not tables:
         return None
     for table in tables:  # altered data must not get new, valid checksums
@@ -71,21 +68,21 @@ def merge_geometry(
             f"{other.path}: a feature takes {other.features.shape[1]} bytes, in {tables[0].path.name} {width}, since "
             "only one has angles; index these images again"
         )
-    parts = [_live_tables(table, images) for table, images in sources]
+    parts = [_live_tables(source) for source in sources]
     counts, sizes, digests = (np.concatenate(each) for each in zip(*parts, strict=True))
-    rows = (piece for table, images in sources if table is not None for piece in _pieces(table, images, chunk_bytes))
+    rows = (piece for source in sources if source.geometry for piece in _pieces(source.geometry, source, chunk_bytes))
     return _write(folder, geometry_name(segment), counts, sizes, digests, rows, width)
 
 
-def _live_tables(table: GeometryTable | None, images: ImageTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _live_tables(segment: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the numbers of rows, sizes and digests of the live images of a segment."""
-    live = images.live_numbers()
+    live, table = segment.live_numbers(), segment.geometry
     if table is None:  # the crc32 of nothing is 0
         return np.zeros(len(live), np.int64), np.zeros((len(live), 2), np.uint32), np.zeros(len(live), np.uint32)
     return np.diff(table.starts)[live], table.sizes[live], table.digests[live]
 
 
-def _pieces(table: GeometryTable, images: ImageTable, chunk_bytes: int) -> Iterator[np.ndarray]:
+def _pieces(table: GeometryTable, images: Segment, chunk_bytes: int) -> Iterator[np.ndarray]:
     """Yield the rows of the live images of a segment in pieces of whole images."""
     starts, most = table.starts, max(1, chunk_bytes // table.features.shape[1])
     first = 0

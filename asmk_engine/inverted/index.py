@@ -10,7 +10,7 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import FeatureSource, NamedArrays, check_name, label, source_of_images
 from asmk_engine.indexes.additions import AddSummary
-from asmk_engine.indexes.base import Collection, Facts
+from asmk_engine.indexes.base import Facts
 from asmk_engine.indexes.creation import in_temporary_folder, make_empty
 from asmk_engine.indexes.manifest import KIND, Manifest, Written
 from asmk_engine.inverted.batch import Batch
@@ -18,6 +18,7 @@ from asmk_engine.inverted.encoding import encode_many
 from asmk_engine.inverted.geometry_file import PackedGeometry, features_kept, row_type
 from asmk_engine.inverted.geometry_writer import merge_geometry, write_geometry
 from asmk_engine.inverted.merging import merge_segments
+from asmk_engine.inverted.placed_collection import PlacedCollection
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, Contents, write_segment
 from asmk_engine.inverted.signatures import Signature, code_width
@@ -30,7 +31,7 @@ SEGMENT_POSTINGS = 1 << 24
 _Image = tuple[str, Signature, int, int, PackedGeometry | None]  # with fingerprint and number of the root
 
 
-class Index(Collection[Snapshot, Contents]):
+class Index(PlacedCollection[Snapshot, Contents]):
     """A persistent ASMK index: a codebook and an inverted file in one folder.
 
     Objects are made by `create` and `open`. Every change is one or more commits; other processes may read meanwhile.
@@ -129,29 +130,6 @@ class Index(Collection[Snapshot, Contents]):
     def postings(self) -> int:
         """Number of postings on disk, including those of deleted images until `merge`."""
         return sum(segment.postings for segment in self._snapshot.segments)
-
-    @property
-    def geometry(self) -> int | None:
-        """The number of features of an image whose geometry is kept when it is added; None keeps none."""
-        return self._snapshot.manifest.geometry
-
-    def keep_geometry(self, geometry: int | str) -> None:
-        """Keep the geometry of images that are added from now on, in one commit; images in the index stay as they are.
-
-        Parameters
-        ----------
-        geometry : int or "all"
-            As for `create`.
-
-        Raises
-        ------
-        InputError
-            If `geometry` is not a number of 1 or more; nothing is changed.
-        """
-        kept = features_kept(geometry)
-        with self._writing():
-            if kept != self.geometry:
-                self._publish(self._snapshot.manifest.following(geometry=kept))
 
     def add(
         self,
@@ -322,14 +300,11 @@ class Index(Collection[Snapshot, Contents]):
 
     def _write(self, name: str, contents: Contents) -> Written:
         written = write_segment(self._folder, name, contents, self.codebook.words)
-        if contents.geometry is None:
-            return written
         return replace(written, geometry=write_geometry(self._folder, name, contents.geometry))
 
     def _join(self, name: str, joined: Sequence[Segment], chunk: int) -> Written:
         written = merge_segments(self._folder, name, joined, self.codebook.words, chunk_postings=chunk)
-        tables = [(segment.geometry, segment) for segment in joined]
-        return replace(written, geometry=merge_geometry(self._folder, name, tables))
+        return replace(written, geometry=merge_geometry(self._folder, name, joined))
 
 
 def check_fits(features: FeatureSource, codebook: Codebook, path: Path) -> None:

@@ -61,10 +61,17 @@ def map_segment(
     segment = Segment(file, codebook.words, code_width(codebook.dim), deleted, moved)
     check_sizes(segment, entry, segment.postings)
     if entry.geometry is not None:
-        file = kept.get(entry.geometry)
-        table = map_geometry(folder, entry.geometry, entry.images, codebook.words, codebook.dim, file)
-        segment.geometry, segment.geometry_file = table, table.file
+        attach_geometry(folder, segment, entry.geometry, codebook, kept)
     return segment
+
+
+def attach_geometry(
+    folder: Folder, segment: Segment, entry: FileEntry, codebook: Codebook, kept: Mapping[Any, Any]
+) -> None:
+    """Map the geometry of a mapped segment; raises as `map_snapshot`."""
+    file = kept.get(entry)
+    segment.geometry = map_geometry(folder, entry, segment.images, codebook.words, codebook.dim, file)
+    segment.geometry_file = segment.geometry.file
 
 
 def geometry_by_place(snapshot: Snapshot, place: int, number: int) -> ImageGeometry | None:

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import AsmkError, DamagedError
+from asmk_engine.fused.snapshot import Fusion
 from asmk_engine.indexes.manifest import FileEntry, SegmentEntry
 from asmk_engine.inverted.geometry_file import map_geometry
 from asmk_engine.storage.arrays import map_arrays
 from asmk_engine.storage.folder import Folder
 
 
-def damaged_geometry(folder: Folder, entry: SegmentEntry, encoder: Any, fast: bool) -> dict[str, AsmkError]:
+def damaged_geometry(
+    folder: Folder, entry: SegmentEntry, encoder: Codebook | Fusion | None, fast: bool
+) -> dict[str, AsmkError]:
     """Check the geometry of a segment; returns the errors by the name of the file.
 
-    encoder  the codebook, or None if it is damaged, so that only checksums can be compared
+    encoder  the codebook, or the encoders of a fused index, or None if one is damaged, so that only checksums can be
+             compared
     fast     skip the checks that read all rows
     """
     found: dict[str, AsmkError] = {}
-    if entry.geometry is not None:
+    for file, codebook in _files(entry, encoder):
         try:
-            _check(folder, entry.geometry, entry.images, encoder, fast)
+            _check(folder, file, entry.images, codebook, fast)
         except AsmkError as error:
-            found[entry.geometry.name] = error
+            found[file.name] = error
     return found
+
+
+def _files(entry: SegmentEntry, encoder: Codebook | Fusion | None) -> list[tuple[FileEntry, Codebook | None]]:
+    if isinstance(encoder, Fusion):
+        pairs = zip(entry.kinds, encoder.kinds, strict=True)
+        return [(part.geometry, kind.encoder) for part, kind in pairs if part.geometry]
+    return [(file, encoder) for file in entry.geometries]
 
 
 def _check(folder: Folder, file: FileEntry, images: int, codebook: Codebook | None, fast: bool) -> None:
@@ -42,5 +52,9 @@ def _check(folder: Folder, file: FileEntry, images: int, codebook: Codebook | No
 
 
 def without_geometry(entry: SegmentEntry, files: Collection[str]) -> SegmentEntry:
-    """Return the entry of a segment without its geometry, if that is one of the files."""
-    return replace(entry, geometry=None) if entry.geometry is not None and entry.geometry.name in files else entry
+    """Return the entry of a segment without those of its geometry that are among the files."""
+    kinds = tuple(
+        replace(part, geometry=None) if part.geometry and part.geometry.name in files else part for part in entry.kinds
+    )
+    own = None if entry.geometry and entry.geometry.name in files else entry.geometry
+    return replace(entry, geometry=own, kinds=kinds)

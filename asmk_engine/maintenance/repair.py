@@ -119,10 +119,12 @@ class _Draft:
         each = [(one.file, one.deleted, one.moved, one.geometry) for one, _ in self.segments]
         entries = [entry for some in each for entry in some if entry]
         parts = [
-            part.file
+            file
             for place, (one, _) in enumerate(self.segments)
             for number, part in enumerate(one.kinds)
             if number not in self.emptied.get(place, ())
+            for file in (part.file, part.geometry)
+            if file
         ]
         networks = [self.network, *(kind.network for kind in self.kinds)]
         whole = [*self.manifest.encoders, *(entry for entry in networks if entry)]

@@ -190,8 +190,7 @@ def _index_several(
     job: _Job, inputs: Inputs, features: Path | None, target: FusedIndex | None, *, is_trained: bool
 ) -> IndexingReport:
     """Do `index_images` for several kinds of features."""
-    if job.geometry is not None:
-        raise InputError(f"{job.output}: an index of several kinds of features keeps no geometry; leave --geometry out")
+    _check_geometry(job, target)
     if target is None:
         check_vacant(Folder(job.output))
     elif is_trained or job.codebook is not None:
@@ -200,7 +199,7 @@ def _index_several(
     book = given if given is None or isinstance(given, Codebook) else opened_codebook(given)
     done = index_fused(inputs, target, FusedJob(
         job.output, job.intake, job.extraction, job.training, job.smaller, book, job.kind_weights, features, job.room,
-        job.reporter, job.trains,
+        job.reporter, job.trains, job.geometry,
     ))  # fmt: skip
     reporter = job.reporter
     reporter.report_found(done.extraction.found)
@@ -277,11 +276,13 @@ def _reported(job: _Job, prepared: Prepared, target: Index | GlobalIndex, summar
     )  # fmt: skip
 
 
-def _check_geometry(job: _Job, target: Index | GlobalIndex | None) -> None:
+def _check_geometry(job: _Job, target: AnyIndex | None) -> None:
     """Raise InputError if the index at the output keeps other geometry than asked for, before any work."""
-    if job.geometry is None or target is None or job.intake.existing == "replace":
+    if job.geometry is None or target is None:
         return
-    if isinstance(target, Index) and target.geometry != job.geometry:
+    if isinstance(target, GlobalIndex):
+        raise InputError(f"{job.output}: global descriptors have no geometry; leave --geometry out")
+    if target.geometry != job.geometry and job.intake.existing != "replace":
         kept = {None: "no geometry", ALL_FEATURES: "that of all features"}
         found = kept.get(target.geometry, f"that of {target.geometry} features")
         raise InputError(
