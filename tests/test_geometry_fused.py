@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asmk_engine.errors import InputError
-from asmk_engine.flat import Codec
+from asmk_engine.errors import DamagedError, InputError
+from asmk_engine.flat import Codec, GlobalIndex
 from asmk_engine.fused.index import FusedIndex
 from asmk_engine.fused.joint import JointFusedIndex
 from asmk_engine.fused.search import FusedSearcher
+from asmk_engine.indexes.manifest import NAMES as COPIES
 from asmk_engine.inverted.batch import posting_bytes
 from asmk_engine.inverted.geometry import image_geometry
 from asmk_engine.inverted.geometry_file import row_type
@@ -19,6 +20,7 @@ from asmk_engine.inverted.snapshot import Snapshot, geometry_by_place
 from asmk_engine.maintenance.checking import check_index
 from asmk_engine.maintenance.description import describe
 from asmk_engine.maintenance.repair import repair_index
+from asmk_engine.storage.folder import Folder
 from disks import fast_disk
 from fused_histories import DIM, NAMES, POOL, QUERIES, WORDS, create, some, write_sets
 from samples import random_codebook
@@ -164,3 +166,29 @@ def test_global_descriptors_alone_have_no_geometry(tmp_path: Path) -> None:
         assert (tmp_path / ("whole", "again")[number]).exists() == (number == 1)
     both = FusedIndex.create(tmp_path / "both", {"parts": random_codebook(WORDS, DIM), "whole": whole}, geometry=3)
     assert both.geometry == 3
+
+
+@pytest.mark.parametrize("where", ["the whole segment", "the global kind"])
+def test_a_manifest_with_geometry_of_vectors_is_refused(tmp_path: Path, where: str) -> None:
+    index = made(tmp_path, 4, NAMES[:4])
+    content = index.snapshot.manifest.to_json()
+    segment = content["segments"][0]
+    (segment if where == "the whole segment" else segment["kinds"][1])["geometry"] = segment["kinds"][0]["geometry"]
+    Folder(index.path).replace_manifest(COPIES, content)
+    with pytest.raises(DamagedError, match="a segment has geometry of features that have no words"):
+        FusedIndex.open(index.path)
+    whole = GlobalIndex.create(tmp_path / "whole", 8)
+    whole.add_matrix(["a"], np.ones((1, 8), np.float32))
+    content = whole.snapshot.manifest.to_json()
+    content["segments"][0]["geometry"] = segment["kinds"][0]["geometry"]
+    Folder(whole.path).replace_manifest(COPIES, content)
+    with pytest.raises(DamagedError, match="a segment has geometry of features that have no words"):
+        GlobalIndex.open(whole.path)
+
+
+@pytest.mark.parametrize("wrong", [-1, "300", 1.5, None, 1 << 62])
+def test_a_manifest_with_a_wrong_number_is_refused(tmp_path: Path, wrong: object) -> None:
+    index = made(tmp_path, 4, NAMES[:4])
+    Folder(index.path).replace_manifest(COPIES, {**index.snapshot.manifest.to_json(), "geometry": wrong})
+    with pytest.raises(DamagedError, match="an entry is missing or invalid"):
+        FusedIndex.open(index.path)

@@ -272,7 +272,7 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
             encoder=kinds[0].encoder if kind == FUSED_KIND else _file(content[_ENCODERS[kind]]),
             commit=_number(content["commit"]),
             next=_number(content["next"]),
-            segments=tuple(_segment(entry, len(kinds)) for entry in content["segments"]),
+            segments=tuple(_segment(entry, kind, kinds) for entry in content["segments"]),
             features=tuple(map(_text, content["features"])),
             images_roots=tuple(map(_text, content["images_roots"])),
             network=_file(content["network"]) if "network" in content else None,
@@ -294,14 +294,17 @@ def _kind(entry: dict[str, Any]) -> KindEntry:
     return KindEntry(_text(entry["name"]), _weight(entry["weight"]), kind, _file(entry[_ENCODERS[kind]]), network)
 
 
-def _segment(entry: dict[str, Any], kinds: int) -> SegmentEntry:
+def _segment(entry: dict[str, Any], kind: str, kinds: tuple[KindEntry, ...]) -> SegmentEntry:
     deleted = _file(entry["deleted"]) if entry["deleted"] is not None else None
     images, entries, gone = (_number(entry[key]) for key in ("images", "postings", "deleted_images"))
     moved = _file(entry["moved"]) if "moved" in entry else None
     parts = tuple(map(_part, entry.get("kinds", ())))
-    if len(parts) != kinds:
-        raise ValueError(f"a segment has files of {len(parts)} kinds of features, the index has {kinds}")
+    if len(parts) != len(kinds):
+        raise ValueError(f"a segment has files of {len(parts)} kinds of features, the index has {len(kinds)}")
     geometry = _file(entry["geometry"]) if "geometry" in entry else None
+    placed = [(kind, geometry), *((one.kind, part.geometry) for one, part in zip(kinds, parts, strict=True))]
+    if any(file and owner != KIND for owner, file in placed):
+        raise ValueError("a segment has geometry of features that have no words")
     return SegmentEntry(_file(entry["file"]), images, entries, deleted, gone, moved, parts, geometry)
 
 
