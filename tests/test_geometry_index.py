@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tracemalloc
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from asmk_engine.cli import commands
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.indexes.joint import JointIndex
+from asmk_engine.indexes.manifest import NAMES as COPIES
+from asmk_engine.indexes.manifest import FileEntry
 from asmk_engine.inverted.batch import Batch, posting_bytes
 from asmk_engine.inverted.geometry import geometry_of
 from asmk_engine.inverted.geometry_file import (
@@ -32,7 +36,7 @@ from asmk_engine.inverted.snapshot import check_has_geometry, geometry_by_place
 from asmk_engine.maintenance.checking import check_index
 from asmk_engine.maintenance.description import describe
 from asmk_engine.maintenance.repair import repair_index
-from asmk_engine.storage.arrays import map_arrays
+from asmk_engine.storage.arrays import map_arrays, write_arrays
 from asmk_engine.storage.folder import Folder
 from disks import fast_disk
 from geometry_samples import CODEBOOK, DIM, WORDS, check_same, found, made, photographs
@@ -250,11 +254,45 @@ def test_a_damaged_segment_takes_its_geometry_along(tmp_path: Path) -> None:
     assert check_index(index.path).clean
 
 
-def test_altered_geometry_gets_no_new_checksums(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [128, 1 << 20])
+def test_altered_geometry_gets_no_new_checksums(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asmk_engine.storage.arrays.BLOCK", block)
     index, name, _ = damaged(tmp_path, "features")
     with pytest.raises(DamagedError, match=name):
         Index.open(index.path).merge()
+    findings = check_index(index.path).findings
+    assert {finding.file for finding in findings if finding.kind != "note"} == {name}
+
+
+@pytest.mark.parametrize("what", ["a bit beyond the last", "a row that is not its digest's", "falling starts"])
+def test_checks_read_what_has_valid_checksums(tmp_path: Path, what: str) -> None:
+    """A file as a faulty program would write it, named by the manifest: only its geometry is given up."""
+    index = made(tmp_path / "index", photographs(6))
+    entry = index.snapshot.manifest.segments[0]
+    assert entry.geometry is not None
+    folder, name = Folder(index.path), entry.geometry.name
+    arrays = {key: array.copy() for key, array in map_arrays(folder, name).arrays.items() if key != "checksums"}
+    end = int(arrays["starts"][-1]) - 1
+    if what == "falling starts":
+        arrays["starts"][1:3] = end, 0
+    else:
+        arrays["features"].reshape(-1).view(row_type(DIM, WORDS))["code"][0] |= np.uint64(1 << DIM)
+    if what == "a bit beyond the last":
+        spans = zip(arrays["starts"][:-1].tolist(), arrays["starts"][1:].tolist(), strict=True)
+        arrays["digests"][:] = [zlib.crc32(arrays["features"][first:last].tobytes()) for first, last in spans]
+    (index.path / name).unlink()
+    file = FileEntry.of(folder, name, write_arrays(folder, name, arrays, {}))
+    manifest = index.snapshot.manifest.following(segments=(replace(entry, geometry=file),))
+    folder.replace_manifest(COPIES, manifest.to_json())
+    assert check_index(index.path, fast=True).clean == (what != "falling starts")
     assert {finding.file for finding in check_index(index.path).findings} == {name}
+    if what == "falling starts":
+        reopened = Index.open(index.path)
+        reopened.delete(["image 001.jpg"])
+        with pytest.raises(DamagedError, match="its tables contradict each other"):
+            reopened.merge()
+    assert repair_index(index.path, write=True).without_geometry.keys() == {name}
+    assert check_index(index.path).clean
 
 
 def test_fast_checks_read_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
