@@ -14,6 +14,7 @@ from asmk_engine.fused.index import FusedIndex
 from asmk_engine.fused.queries import FusedFeatures
 from asmk_engine.fused.search import FusedSearcher
 from asmk_engine.images.roots import Root
+from asmk_engine.inverted.snapshot import Snapshot, geometry_by_place
 from asmk_engine.recipes import Recipe
 from global_histories import small_limits as small_global_limits
 from global_samples import RECIPE as WHOLE_RECIPE
@@ -110,6 +111,7 @@ def steps(sets: dict[str, dict[str, FeatureSet]]) -> Iterator[Step]:
     yield "complete", lambda path: FusedIndex.open(path).add(sets["first"], existing="skip", segment_postings=12)
     yield "delete", lambda path: FusedIndex.open(path).delete(NAMES[1:5:2])
     yield "find elsewhere", lambda path: FusedIndex.open(path).add(sets["elsewhere"], existing="skip")
+    yield "keep geometry", lambda path: FusedIndex.open(path).keep_geometry(5)
     yield "weigh", lambda path: FusedIndex.open(path).set_weights([1, 3])
     yield "add one by one", one_by_one
     yield "replace", lambda path: FusedIndex.open(path).add(sets["changed"], existing="replace")
@@ -119,14 +121,25 @@ def steps(sets: dict[str, dict[str, FeatureSet]]) -> Iterator[Step]:
 
 
 def observe(path: Path) -> Answer:
-    """All names, the full answers to some queries of both kinds and of each alone, and how many images are where."""
+    """All names, full answers to queries of both kinds and of each alone, how many images are where, and geometry."""
     index = FusedIndex.open(path)
     searcher = FusedSearcher(index, threads=1)
     alone = [FusedFeatures((query.parts[0], None)) for query in QUERIES]
     alone += [FusedFeatures((None, query.parts[1])) for query in QUERIES]
     answers = searcher.search([*QUERIES, *alone], None)
     hits = tuple(tuple((hit.name, hit.score) for hit in found) for found in answers)
-    return tuple(index.names), hits, tuple(index.snapshot.root_counts().values())
+    roots = index.snapshot.root_counts().values()
+    return tuple(index.names), hits, (*roots, *(_geometry(index, name) for name in index.names))
+
+
+def _geometry(index: FusedIndex, name: str) -> bytes | None:
+    """Words, codes and places of the local features of an image, if the index has its geometry."""
+    place = index.snapshot.find(name)
+    local = index.snapshot.views[0]
+    geometry = geometry_by_place(local, *place) if place and isinstance(local, Snapshot) else None
+    if geometry is None:
+        return None
+    return b"".join(array.tobytes() for array in (geometry.words, geometry.codes, geometry.places))
 
 
 def write_on(path: Path, features: dict[str, FeatureSet]) -> None:

@@ -18,12 +18,13 @@ from asmk_engine.images.roots import Root
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
 from asmk_engine.inverted.signatures import Signature, sign
+from asmk_engine.inverted.snapshot import geometry_by_place
 from samples import random_codebook, random_images, write_features
 
 DIM, WORDS = 24, 8
 POOL = random_images(16, DIM, seed=3)
 NAMES = sorted(POOL)
-Answer = tuple[tuple[str, ...], tuple[tuple[tuple[str, float], ...], ...], tuple[int, ...]]
+Answer = tuple[tuple[str, ...], tuple[tuple[tuple[str, float], ...], ...], tuple[int | bytes | None, ...]]
 Step = tuple[str, Callable[[Path], object]]
 
 
@@ -80,6 +81,7 @@ def steps(sets: dict[str, FeatureSet]) -> Iterator[Step]:
     yield "add", lambda path: Index.open(path).add(sets["first"], segment_postings=20)
     yield "delete", lambda path: Index.open(path).delete(NAMES[1:7:2])
     yield "find elsewhere", lambda path: Index.open(path).add(sets["elsewhere"], existing="skip")
+    yield "keep geometry", lambda path: Index.open(path).keep_geometry(5)
     yield "add one by one", lambda path: Index.open(path).add_signatures(one_by_one, segment_postings=1)
     yield "replace", lambda path: Index.open(path).add(sets["changed"], existing="replace")
     yield "merge", lambda path: Index.open(path).merge(chunk_postings=5)
@@ -88,11 +90,21 @@ def steps(sets: dict[str, FeatureSet]) -> Iterator[Step]:
 
 
 def observe(path: Path) -> Answer:
-    """All names, the full answers to some queries, and how many images came from where."""
+    """All names, full answers to some queries, how many images came from where, and the geometry of those with it."""
     index = Index.open(path)
     searcher = Searcher(index, threads=1)
     hits = (tuple((hit.name, hit.score) for hit in searcher.search(query, None)) for query in queries())
-    return tuple(index.names), tuple(hits), tuple(index.snapshot.root_counts().values())
+    roots = index.snapshot.root_counts().values()
+    return tuple(index.names), tuple(hits), (*roots, *(_geometry(index, name) for name in index.names))
+
+
+def _geometry(index: Index, name: str) -> bytes | None:
+    """Words, codes and places of an image, if the index has its geometry."""
+    place = index.snapshot.find(name)
+    geometry = geometry_by_place(index.snapshot, *place) if place else None
+    if geometry is None:
+        return None
+    return b"".join(array.tobytes() for array in (geometry.words, geometry.codes, geometry.places))
 
 
 def write_on(path: Path) -> None:

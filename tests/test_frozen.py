@@ -8,20 +8,26 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from asmk_engine.flat import Expansion, GlobalIndex, GlobalSearcher
+from asmk_engine.fused.index import FusedIndex
+from asmk_engine.fused.search import FusedSearcher
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
+from asmk_engine.inverted.snapshot import geometry_by_place
 from asmk_engine.maintenance.checking import check_index
+from fused_histories import QUERIES
 from global_samples import global_images
 from samples import random_images
 
 FROZEN = Path(__file__).parent / "frozen"
 
 
-@pytest.mark.parametrize("name", ["format-1"])
+@pytest.mark.parametrize("name", ["format-1", "format-3"])
 def test_a_frozen_index_answers_as_it_did(name: str, tmp_path: Path) -> None:
     shutil.copytree(FROZEN / name, tmp_path / name)
     index = Index.open(tmp_path / name / "photos.index")
@@ -36,6 +42,49 @@ def test_a_frozen_index_answers_as_it_did(name: str, tmp_path: Path) -> None:
         segment.file.verify()
     index.merge()
     assert index.names == expected["names"]
+
+
+def check_frozen_geometry(index: Index | FusedIndex, expected: dict[str, Any]) -> None:
+    """Compare the geometry of the local features of all images with what was recorded."""
+    local = index.snapshot.views[0] if isinstance(index, FusedIndex) else index.snapshot
+    for name in index.names:
+        place = index.snapshot.find(name)
+        found = place and geometry_by_place(local, *place)  # type: ignore[arg-type]
+        assert (found is None) == (expected[name] is None)
+        if found is not None:
+            assert found.words.tolist() == expected[name]["words"]
+            assert [f"{int(code):06x}" for code in found.codes[:, 0]] == expected[name]["codes"]
+            places = np.array(expected[name]["places"], np.float32).reshape(-1, 4)
+            assert np.allclose(found.places, places, rtol=1e-5, atol=1e-4)
+            assert list(found.image_size) == expected[name]["size"]
+
+
+def test_frozen_geometry_is_as_it_was(tmp_path: Path) -> None:
+    """Six features of each image; the first two images are from before geometry was kept."""
+    shutil.copytree(FROZEN / "format-3", tmp_path / "frozen")
+    index = Index.open(tmp_path / "frozen" / "photos.index")
+    expected = json.loads((FROZEN / "format-3" / "answers.json").read_text())["geometry"]
+    assert index.geometry == 6 and list(expected.values()).count(None) == 2
+    for _ in range(2):
+        check_frozen_geometry(index, expected)
+        assert check_index(index.path).clean
+        index.merge()
+
+
+def test_a_frozen_index_of_two_kinds_with_geometry_answers_as_it_did(tmp_path: Path) -> None:
+    """Four features of each image; the first two images are from before, and one has no local features."""
+    shutil.copytree(FROZEN / "fused-3", tmp_path / "frozen")
+    index = FusedIndex.open(tmp_path / "frozen" / "photos.index")
+    expected = json.loads((FROZEN / "fused-3" / "answers.json").read_text())
+    assert index.geometry == 4 and list(expected["geometry"].values()).count(None) == 3
+    for _ in range(2):
+        assert index.names == expected["names"]
+        for hits, found in zip(expected["hits"], FusedSearcher(index).search(QUERIES, None), strict=True):
+            assert [hit.name for hit in found] == [name for name, _ in hits]
+            assert [hit.score for hit in found] == pytest.approx([score for _, score in hits], abs=1e-6)
+        check_frozen_geometry(index, expected["geometry"])
+        assert check_index(index.path).clean
+        index.merge()
 
 
 @pytest.mark.parametrize("kind", ["half", "product"])

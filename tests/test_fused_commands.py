@@ -21,6 +21,7 @@ from asmk_engine.errors import AsmkError, FormatError, InputError, MismatchError
 from asmk_engine.extraction.attempts import file_fingerprint
 from asmk_engine.extractors import registry
 from asmk_engine.interop.hloc_pairs import pairs_from_retrieval
+from asmk_engine.inverted.geometry_file import ALL_FEATURES
 from asmk_engine.networks.stand_in import save_stand_in
 from asmk_engine.pipeline.fused_indexing import default_weights
 from asmk_engine.search.query_features import FusedQuerySource
@@ -176,6 +177,22 @@ def test_the_local_kinds_verify_what_all_kinds_found(world: Path) -> None:
         np.testing.assert_allclose(match.affine[:, 2], [12 * (VIEWS - view), 3 * (VIEWS - view)], atol=3)
     line = run("query", "p.index", "query.png", "--rerank", 10, "--top", 3, "--format", "jsonl", *OWN).stdout
     assert [hit["score"] for hit in json.loads(line)["hits"]] == pytest.approx([hit.score for hit in hits])
+
+
+def test_geometry_is_kept_of_the_local_kinds(world: Path) -> None:
+    run("index", "photos", "-o", "p.index", *OPTIONS)
+    assert "keeps no geometry of an image; add --replace" in fails(
+        InputError, "index", "photos", "-o", "p.index", "--geometry", 20
+    )
+    run("index", "photos", "-o", "p.index", "--geometry", 20, "--replace")
+    local, whole = json.loads(run("info", "p.index", "--json").stdout)["kinds"]
+    assert (local["geometry"]["keeps"], local["geometry"]["images"], whole["geometry"]) == (20, 15, None)
+    assert "the strongest 20 of the features of new images; 15 images have it" in run("info", "p.index").stdout
+    run("index", "photos", "-o", "q.index", *OPTIONS, "--geometry")
+    assert FusedIndex.open("q.index").geometry == ALL_FEATURES
+    assert "have no geometry" in fails(
+        InputError, "index", "photos", "-o", "g.index", *OWN, "--workers", 0, "--geometry", 20
+    )
 
 
 def test_python_gives_what_the_command_gives(world: Path) -> None:

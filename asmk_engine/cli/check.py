@@ -70,8 +70,8 @@ def repair(index_path: Path, yes: bool, as_json: bool) -> None:
 
     A damaged segment is removed with its images, damaged deletions are dropped, and a damaged copy of the manifest is
     rewritten from the other copy. Of an index of several kinds of features, a damaged file of one kind is removed, and
-    the images keep the others. Removed files are moved to a folder dropped-N inside INDEX. Index the photographs
-    again afterwards: only the lost ones are added.
+    the images keep the others; a damaged file of geometry is removed, and its images are found as before. Removed files
+    are moved to a folder dropped-N inside INDEX. Index the photographs again afterwards: only the lost ones are added.
 
     \b
     Examples:
@@ -95,6 +95,8 @@ def _repair_lines(done: Repair) -> Iterator[str]:
         yield f"{plural(done.lost, 'image')} lost; names that can still be read: {len(done.lost_names)}"
     yield from (f"lost: {escape_name(name)}" for name in done.lost_names)
     yield from (f"{plural(count, 'image')} kept without {kind}" for kind, count in done.without.items())
+    for name, count in done.without_geometry.items():
+        yield f"{plural(count, 'image')} kept without the geometry of {escape_name(name)}"
     if done.returned:
         yield f"{plural(done.returned, 'deleted image')} back, since the record of the deletion is lost"
     yield f"{done.path}: repaired, commit {done.commit}" if done.done else "nothing was changed; add --yes to repair"

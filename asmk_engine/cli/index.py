@@ -38,10 +38,23 @@ _FEATURES = [name for name in names_of(extraction_options) if name != "extractor
 class _IndexCommand(SectionedCommand):
     sections: ClassVar[dict[str, Sequence[str]]] = {
         "Common options": ["output", "extractor", "update", "prune", "prefix"],
-        "Features": ["features_path", "kind_weights", *_FEATURES, "all_files"],
+        "Features": ["features_path", "kind_weights", "geometry", *_FEATURES, "all_files"],
         "Codebook": ["codebook", *names_of(training_options)],
         "Global descriptors": names_of(global_options),
     }
+
+
+class FeatureCount(click.ParamType):
+    """A number of features of 1 or more, or `all`."""
+
+    name = "features"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return the number, or `all`; anything else is a usage error."""
+        text = str(value)
+        if text != "all" and not (text.isdecimal() and int(text)):
+            self.fail(f"{value!r} is neither a number of features nor `all`; give --geometry=all", param, ctx)
+        return text if text == "all" else int(text)
 
 
 @click.command(cls=_IndexCommand)
@@ -76,6 +89,15 @@ class _IndexCommand(SectionedCommand):
     help="Weights of several kinds of features in the score, in the order of --extractor.  "
     "[default: equal, but half for rootsift beside a network]",
 )
+@click.option(
+    "--geometry",
+    type=FeatureCount(),
+    is_flag=False,
+    flag_value="all",
+    metavar="[N]",
+    help="Keep word, code and place of the strongest N local features of each image, or of all, beside the postings, "
+    "for the verification of answers.  [default: as the index; a new one keeps none]",
+)
 @extraction_options
 @training_options
 @global_options
@@ -93,6 +115,7 @@ def index(
     all_files: bool,
     memory: str | None,
     kind_weights: tuple[float, ...] | None,
+    geometry: int | str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -113,6 +136,7 @@ def index(
       asmk-engine index photos.features --codebook my.codebook.h5 -o photos.index
       asmk-engine index photos/ -o photos.index --extractor how-squeezenet --weights squeezenet1_1-b8a52dc0.pth
       asmk-engine index photos/ -o photos.index --extractor how-squeezenet,rootsift
+      asmk-engine index photos/ -o photos.index --geometry 300
       asmk-engine index gem.features -o gem.index --pca 512 --half
       asmk-engine index gem.features spoc.features --concatenate -o both.index
     """
@@ -132,6 +156,7 @@ def index(
         features=features_path,
         memory=memory,
         kind_weights=kind_weights,
+        geometry=geometry,
         display=Console(quiet),
     )
     tell(report.failures)

@@ -142,6 +142,8 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield from _neighbour_rows(content)
     yield "code", f"{content['bits']} bits"
+    if content["geometry"]:
+        yield "geometry", _geometry(content["geometry"])
     yield "extractor", _extractor(content)
     yield from _codebook_origin(content)
     yield "features in", ", ".join(content["features"]) or "unknown"
@@ -197,6 +199,8 @@ def _kind_rows(kind: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         words, postings = _number(kind["words"]), _number(kind["postings"])
         yield "  words", f"{words}, {postings} postings with a code of {kind['bits']} bits"
+    if kind["geometry"]:
+        yield "  geometry", _geometry(kind["geometry"])
     yield "  extractor", _extractor(kind)
     yield "  features of", _recipe(kind["recipe"])
     yield "  trained", ", ".join(f"{key} {value}" for key, value in kind["training"].items()) or "not"
@@ -208,6 +212,16 @@ def _neighbour_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if (table := content["neighbours"]) is not None:
         each = _decimals(table["bytes_per_image"], 1)
         yield "neighbours", f"{plural(table['neighbours'], 'neighbour')} of an image, {each} bytes per image"
+
+
+def _geometry(geometry: dict[str, Any]) -> str:
+    keeps = geometry["keeps"]
+    kept = "none" if keeps is None else "all" if keeps == "all" else f"the strongest {_number(keeps)}"
+    text = f"{kept} of the features of new images; {_number(geometry['images'])} images have it"
+    if geometry["images"]:
+        each = _decimals(geometry["features_per_image"], 1), _decimals(geometry["bytes_per_image"], 1)
+        text += f", {each[0]} features and {each[1]} bytes each"
+    return text + (f"; {_number(geometry['images_without'])} do not" if geometry["images_without"] else "")
 
 
 def _graph(graph: dict[str, Any]) -> str:

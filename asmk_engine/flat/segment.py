@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -72,13 +73,13 @@ class GlobalSegment(ImageTable):
 
 
 def map_global_segment(
-    folder: Folder, entry: SegmentEntry, codec: Codec, file: ArrayFile | None = None
+    folder: Folder, entry: SegmentEntry, codec: Codec, kept: Mapping[Any, Any] = MappingProxyType({})
 ) -> GlobalSegment:
     """Map a segment of a commit with its deletions.
 
-    file  the file, if it is already mapped
+    kept  files by entry that are mapped already
     """
-    file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
+    file = kept.get(entry.file) or map_arrays(folder, entry.file.name, entry.file.checksum)
     segment = GlobalSegment(file, codec, read_deleted(folder, entry), read_moved(folder, entry))
     check_sizes(segment, entry, segment.images)
     return segment

@@ -28,13 +28,15 @@ from asmk_engine.fused.scores import shares
 from asmk_engine.fused.snapshot import FusedSegment, FusedSnapshot, map_fused_snapshot, part_name, write_table
 from asmk_engine.fused.sources import FusedSource
 from asmk_engine.indexes.additions import AdditionPlan, AddSummary, check_existing
-from asmk_engine.indexes.base import Collection, Facts
+from asmk_engine.indexes.base import Facts
 from asmk_engine.indexes.creation import in_temporary_folder, make_folder, new_manifest
 from asmk_engine.indexes.image_table import joined_facts, joined_names
-from asmk_engine.indexes.manifest import FUSED_KIND, FileEntry, KindEntry, KindFile, Manifest, Written
+from asmk_engine.indexes.manifest import FUSED_KIND, KIND, FileEntry, KindEntry, KindFile, Manifest, Written
 from asmk_engine.indexes.photographs import extractor_of
 from asmk_engine.indexes.snapshot import copy_network, map_network
+from asmk_engine.inverted.geometry_file import features_kept
 from asmk_engine.inverted.index import SEGMENT_POSTINGS
+from asmk_engine.inverted.placed_collection import PlacedCollection
 from asmk_engine.iteration import Progress
 from asmk_engine.recipes import ARRAYS, GLOBAL_ARRAYS
 from asmk_engine.storage.folder import Folder
@@ -57,7 +59,7 @@ class FusedContents:
     parts: tuple[Any, ...]
 
 
-class FusedIndex(Collection[FusedSnapshot, FusedContents]):
+class FusedIndex(PlacedCollection[FusedSnapshot, FusedContents]):
     """A persistent index of several kinds of features of the same images.
 
     All kinds have one table of images and change in one commit. Objects are made by `create` and `open`.
@@ -92,6 +94,7 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
         kinds: Encoders,
         weights: Sequence[float] | None = None,
         networks: Mapping[str, Path | None] | None = None,
+        geometry: int | str | None = None,
     ) -> FusedIndex:
         """Create an empty index in a new or empty folder.
 
@@ -105,6 +108,8 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
             Weights in the fused score, in the order of the kinds; all equal by default.
         networks : mapping of str to Path, optional
             The files of the networks that make the features, by name, which are copied into the index.
+        geometry : int or "all", optional
+            Keep the geometry of so many features of each image and kind, as `Index.create`.
 
         Returns
         -------
@@ -113,12 +118,14 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
         Raises
         ------
         InputError
-            If there is no kind or two of the same recipe, weights do not fit, or the path is taken.
+            If there is no kind or two of the same recipe, weights or `geometry` do not fit, or the path is taken.
         DamagedError
             If a network file is not in the layout of `storage.arrays` or is damaged.
         """
         named = {name: kind_of(encoder) for name, encoder in kinds.items()}
         _check_kinds(path, named)
+        if (kept := features_kept(geometry)) is not None:
+            _check_local(path, named.values())
         parts = shares(weights, len(named), "kinds of features")
         sources = {name: map_network(file) for name, file in (networks or {}).items() if file is not None}
 
@@ -127,7 +134,7 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
             for (name, kind), weight in zip(named.items(), parts, strict=True):
                 network = copy_network(folder, sources[name]) if name in sources else None
                 entries.append(KindEntry(name, weight, kind.kind, kind.write_encoder(folder), network))
-            return replace(new_manifest(entries[0].encoder, FUSED_KIND), kinds=tuple(entries))
+            return replace(new_manifest(entries[0].encoder, FUSED_KIND), kinds=tuple(entries), geometry=kept)
 
         return cls(make_folder(path, first))
 
@@ -299,6 +306,9 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
     def _map(self, manifest: Manifest, known: FusedSnapshot | None) -> FusedSnapshot:
         return map_fused_snapshot(self._folder, manifest, known)
 
+    def _check_placed(self) -> None:
+        _check_local(self.path, self._snapshot.encoder.kinds)
+
     def _check_fits(self, features: FeatureSource) -> None:
         sources = cast(FusedSource, features).sources
         for kind, source in zip(self._snapshot.encoder.kinds, sources, strict=True):
@@ -335,7 +345,7 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
         done = 0
         for names in self._groups(source, wanted, room):
             parts = tuple(
-                kind.load(one, names, source.held(number, names))
+                kind.load(one, names, source.held(number, names), self.geometry)
                 for number, (kind, one) in enumerate(zip(self._snapshot.encoder.kinds, source.sources, strict=True))
             )
             prints, roots = zip(*map(facts, names), strict=True)
@@ -352,7 +362,9 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
         size = 0
         for name in wanted:
             names.append(name)
-            size += sum(kinds[number].size(source.sources[number], name) for number in source.holders(name))
+            size += sum(
+                kinds[number].size(source.sources[number], name, self.geometry) for number in source.holders(name)
+            )
             if size >= room:
                 yield names
                 names, size = [], 0
@@ -387,7 +399,8 @@ class FusedIndex(Collection[FusedSnapshot, FusedContents]):
         for number, write in enumerate(writers, start=1):
             file = part_name(name, number)
             written = write(name=file)
-            parts.append(KindFile(FileEntry.of(self._folder, file, written.checksum), written.entries))
+            entry = FileEntry.of(self._folder, file, written.checksum)
+            parts.append(KindFile(entry, written.entries, written.geometry))
         return replace(table, entries=sum(part.entries for part in parts), kinds=tuple(parts))
 
 
@@ -396,6 +409,11 @@ def _lacking(snapshot: FusedSnapshot) -> list[np.ndarray]:
     kinds = snapshot.encoder.kinds
     pairs = [zip(kinds, segment.parts, strict=True) for segment in snapshot.segments]
     return [np.array([kind.lacks(part) for kind, part in each]) for each in pairs]
+
+
+def _check_local(path: Path | str, kinds: Iterable[FeatureKind]) -> None:
+    if not any(kind.kind == KIND for kind in kinds):
+        raise InputError(f"{path}: global descriptors have no geometry, and no kind has local features; leave it out")
 
 
 def _check_kinds(path: Path | str, kinds: Mapping[str, FeatureKind]) -> None:

@@ -22,12 +22,15 @@ from asmk_engine.flat.segment import CHUNK_BYTES, GlobalSegment, merge_global_se
 from asmk_engine.flat.snapshot import GlobalSnapshot, read_codec, write_codec
 from asmk_engine.indexes.manifest import GLOBAL_KIND, KIND, FileEntry, KindEntry, Manifest, Written
 from asmk_engine.indexes.snapshot import Commit
-from asmk_engine.inverted.batch import Batch
+from asmk_engine.inverted.batch import Batch, in_postings
+from asmk_engine.inverted.encoding import encode_many
+from asmk_engine.inverted.geometry_file import row_type
+from asmk_engine.inverted.geometry_writer import merge_geometry, write_geometry
 from asmk_engine.inverted.index import check_fits as check_fits_codebook
 from asmk_engine.inverted.merging import merge_segments
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.segment_writer import Contents, write_segment
-from asmk_engine.inverted.signatures import Signature, code_width, sign_many
+from asmk_engine.inverted.signatures import Signature, code_width
 from asmk_engine.inverted.snapshot import Snapshot, read_codebook, write_codebook
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.arrays import ArrayFile
@@ -62,10 +65,10 @@ class FeatureKind(Protocol):
     def check_fits(self, features: FeatureSource, where: Any) -> None:
         """Raise MismatchError or InputError unless the features can be added to the index at `where`."""
 
-    def size(self, features: FeatureSource, name: str) -> int:
-        """Return what an image takes in memory, counted in postings."""
+    def size(self, features: FeatureSource, name: str, geometry: int | None) -> int:
+        """Return what an image takes in memory, counted in postings; `geometry` as in the manifest."""
 
-    def load(self, features: FeatureSource, names: Sequence[str], held: frozenset[str]) -> Any:
+    def load(self, features: FeatureSource, names: Sequence[str], held: frozenset[str], geometry: int | None) -> Any:
         """Encode the images `names`, in this order, for a segment; those not in `held` have no features."""
 
     def nothing(self, images: int) -> Any:
@@ -112,19 +115,29 @@ class LocalKind:
         """Raise MismatchError unless recipe and dimension are those of the codebook."""
         check_fits_codebook(features, self.encoder, where)
 
-    def size(self, features: FeatureSource, name: str) -> int:
-        """Return the number of features, which is that of the postings at most."""
-        return features.count(name)
+    def size(self, features: FeatureSource, name: str, geometry: int | None) -> int:
+        """Return the number of features, which is that of the postings at most, and what their geometry takes."""
+        count = features.count(name)
+        placed = 0 if geometry is None else min(count, geometry)
+        return count + in_postings(placed, self._row_bytes, code_width(self.encoder.dim))
 
-    def load(self, features: FeatureSource, names: Sequence[str], held: frozenset[str]) -> Contents:
-        """Sign the images; an image without features has no postings."""
+    def load(
+        self, features: FeatureSource, names: Sequence[str], held: frozenset[str], geometry: int | None
+    ) -> Contents:
+        """Sign the images; an image without features has no postings, and one that is not held no geometry."""
         width = code_width(self.encoder.dim)
-        empty = Signature(np.empty(0, np.uint32), np.empty((0, width), np.uint64), self.encoder.dim)
-        signed = dict(sign_many(features.images([name for name in names if name in held]), self.encoder))
-        batch = Batch(width)
+        nothing = Signature(np.empty(0, np.uint32), np.empty((0, width), np.uint64), self.encoder.dim), None
+        images = features.images([name for name in names if name in held])
+        encoded = {name: (signed, placed) for name, signed, placed in encode_many(images, self.encoder, geometry)}
+        batch = Batch(width, 0 if geometry is None else self._row_bytes)
         for name in names:
-            batch.append(name, signed.pop(name, empty), 0)
+            signature, packed = encoded.pop(name, nothing)
+            batch.append(name, signature, 0, geometry=packed)
         return batch.contents()
+
+    @property
+    def _row_bytes(self) -> int:
+        return row_type(self.encoder.dim, self.encoder.words).itemsize
 
     def nothing(self, images: int) -> Contents:
         """Return no postings."""
@@ -133,8 +146,9 @@ class LocalKind:
         return Contents([b""] * images, np.zeros(images, np.uint64), none, none, codes)
 
     def write(self, folder: Folder, name: str, contents: Contents) -> Written:
-        """Write postings."""
-        return write_segment(folder, name, contents, self.encoder.words, with_table=False)
+        """Write postings, and the geometry beside them."""
+        written = write_segment(folder, name, contents, self.encoder.words, with_table=False)
+        return replace(written, geometry=write_geometry(folder, name, contents.geometry))
 
     def map(self, file: ArrayFile, deleted: np.ndarray | None, moved: np.ndarray | None) -> Segment:
         """Map postings."""
@@ -143,8 +157,9 @@ class LocalKind:
     def join(
         self, folder: Folder, name: str, parts: Sequence[Segment], deleted: Sequence[np.ndarray | None]
     ) -> Written:
-        """Join postings, a few words at a time."""
-        return merge_segments(folder, name, parts, self.encoder.words, with_table=False)
+        """Join postings, a few words at a time, and geometry."""
+        written = merge_segments(folder, name, parts, self.encoder.words, with_table=False)
+        return replace(written, geometry=merge_geometry(folder, name, parts))
 
     def lacks(self, part: Segment) -> np.ndarray:
         """Return which images have no words."""
@@ -198,11 +213,13 @@ class GlobalKind:
                 "per image; extract it again with a global extractor"
             )
 
-    def size(self, features: FeatureSource, name: str) -> int:
+    def size(self, features: FeatureSource, name: str, geometry: int | None) -> int:
         """Return the bytes of a vector in postings."""
         return -(-self.encoder.width * self.encoder.dtype.itemsize // POSTING_BYTES)
 
-    def load(self, features: FeatureSource, names: Sequence[str], held: frozenset[str]) -> StoredVectors:
+    def load(
+        self, features: FeatureSource, names: Sequence[str], held: frozenset[str], geometry: int | None
+    ) -> StoredVectors:
         """Encode the descriptors, `BATCH_SIZE` images at a time."""
         rows = {name: row for row, name in enumerate(names)}
         empty = self.nothing(len(names))

@@ -18,6 +18,7 @@ from asmk_engine.indexes import image_table
 from asmk_engine.indexes.image_table import ImageTable, name_arrays
 from asmk_engine.indexes.manifest import FileEntry, KindFile, Manifest, SegmentEntry, Written
 from asmk_engine.indexes.snapshot import Commit, check_sizes, kept_parts, read_deleted, read_moved
+from asmk_engine.inverted.snapshot import attach_geometry
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.arrays import ArrayFile, SharedArrays, map_arrays, write_arrays
 from asmk_engine.storage.folder import Folder
@@ -100,6 +101,11 @@ def _kept(folder: Folder, manifest: Manifest, known: FusedSnapshot) -> dict[Any,
     if kept:
         for entry, segment in zip(known.manifest.segments, known.segments, strict=True):
             kept |= {part.file: file for part, file in zip(entry.kinds, segment.part_files, strict=True)}
+            kept |= {
+                stored.geometry: part.geometry_file
+                for stored, part in zip(entry.kinds, segment.parts, strict=True)
+                if stored.geometry
+            }
         entries = [entry.encoder for entry in known.manifest.kinds]
         kept |= dict(zip(entries, known.encoder.kinds, strict=True))
     return kept
@@ -118,6 +124,9 @@ def map_fused_segment(
     segment.parts = tuple(
         map_part(segment, kind, file, stored) for (kind, stored), file in zip(pairs, segment.part_files, strict=True)
     )
+    for (kind, stored), part in zip(pairs, segment.parts, strict=True):
+        if stored.geometry is not None:
+            attach_geometry(folder, part, stored.geometry, kind.encoder, kept)
     return segment
 
 

@@ -276,7 +276,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
         name = f"segment-{number:06d}.safetensors"
         written = write(name)
         file = FileEntry.of(self._folder, name, written.checksum)
-        return SegmentEntry(file, written.images, written.entries, kinds=written.kinds)
+        return SegmentEntry(file, written.images, written.entries, kinds=written.kinds, geometry=written.geometry)
 
     def _entries_without(self, names: Sequence[str], number: int) -> tuple[list[SegmentEntry], int]:
         gone: dict[int, list[int]] = {}

@@ -22,22 +22,29 @@ from asmk_engine.version import __version__
 
 IndexT = TypeVar("IndexT")
 OURS = re.compile(
-    rf"(?:segment-\d+-\d+|(?:segment|deleted|moved)-\d+|{NEIGHBOURS}|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors"
-    r"|manifest(?:\.copy)?\.json"
+    rf"(?:(?:segment|geometry)-\d+-\d+|(?:segment|geometry|deleted|moved)-\d+|{NEIGHBOURS}"
+    r"|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json"
 )
 
 
-def make_empty(path: Path | str, kind: str, write_encoder: Callable[[Folder], FileEntry], network: Path | None) -> Path:
+def make_empty(
+    path: Path | str,
+    kind: str,
+    write_encoder: Callable[[Folder], FileEntry],
+    network: Path | None,
+    geometry: int | None = None,
+) -> Path:
     """Make an empty index in a new or empty folder; raises InputError if the path is taken.
 
     kind           KIND or GLOBAL_KIND of `manifest`
     write_encoder  writes the codebook or codec
     network        the file of the network that makes the features, copied into the index, or None
+    geometry       as in the manifest
     """
     source = map_network(network) if network else None
 
     def first(folder: Folder) -> Manifest:
-        manifest = new_manifest(write_encoder(folder), kind)
+        manifest = replace(new_manifest(write_encoder(folder), kind), geometry=geometry)
         return manifest if source is None else replace(manifest, network=copy_network(folder, source))
 
     return make_folder(path, first)

@@ -43,9 +43,11 @@ class ImageTable:
     deleted  [images] bool, or None if no image was deleted
     moved    [images] uint32, root numbers that replace those in the file, or None if no image was found elsewhere
     prefix   prepended to the names in the file, see `with_prefix`
+    geometry_file  the geometry of the features, if the segment has it
     """
 
     prefix = b""
+    geometry_file: ArrayFile | None = None
     fingerprints = table_of("fingerprints")
     name_order = table_of("name_order")
 

@@ -18,8 +18,8 @@ from asmk_engine.storage.folder import Folder, decode_manifest
 KIND = "asmk-engine index"
 GLOBAL_KIND = "asmk-engine global index"
 FUSED_KIND = "asmk-engine fused index"
-FORMATS = (1, 2)
-"""The supported formats. Format 2 adds roots, which a program that knows only format 1 would lose."""
+FORMATS = (1, 2, 3)
+"""The supported formats. Format 2 adds roots, format 3 geometry, which a program that does not know them would lose."""
 NAMES = ("manifest.json", "manifest.copy.json")
 # The key of the encoder in the manifest, and its name in messages, by the kind of index.
 _ENCODERS = {KIND: "codebook", GLOBAL_KIND: "codec"}
@@ -44,10 +44,11 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class KindFile:
-    """The file that a segment of a fused index has for one kind of features, and its postings or vectors."""
+    """The file that a segment of a fused index has for one kind of features, its postings or vectors, its geometry."""
 
     file: FileEntry
     entries: int
+    geometry: FileEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -72,22 +73,25 @@ class KindEntry:
 class Written:
     """A segment that was written: the crc32 of its checksums, and its images and entries as in `SegmentEntry`.
 
-    kinds  in a fused index, the files of the kinds of features, which are written with the table of images
+    kinds     in a fused index, the files of the kinds of features, which are written with the table of images
+    geometry  the file of the geometry, if there is one
     """
 
     checksum: int
     images: int
     entries: int
     kinds: tuple[KindFile, ...] = ()
+    geometry: FileEntry | None = None
 
 
 @dataclass(frozen=True)
 class SegmentEntry:
     """A segment: its file, the numbers of images and entries, and the files that record deletions and moved images.
 
-    entries  number of postings, of vectors in a global index, or of both in a fused index
-    moved    root numbers of all images, if one was found under another root than recorded in the segment
-    kinds    the files of the kinds of features of a fused index, where `file` has only the table of images
+    entries   number of postings, of vectors in a global index, or of both in a fused index
+    moved     root numbers of all images, if one was found under another root than recorded in the segment
+    kinds     the files of the kinds of features of a fused index, where `file` has only the table of images
+    geometry  the places and codes of the features, if they are kept; those of a fused index are in `kinds`
     """
 
     file: FileEntry
@@ -97,6 +101,12 @@ class SegmentEntry:
     deleted_images: int = 0
     moved: FileEntry | None = None
     kinds: tuple[KindFile, ...] = ()
+    geometry: FileEntry | None = None
+
+    @property
+    def geometries(self) -> list[FileEntry]:
+        """The files of geometry, of the segment or of its kinds of features."""
+        return [file for file in (self.geometry, *(part.geometry for part in self.kinds)) if file]
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,7 @@ class Manifest:
     network       the file of the network that makes the features, if the index contains one
     kind          KIND for local features, GLOBAL_KIND for global descriptors, FUSED_KIND for several kinds of features
     kinds         the kinds of features of a fused index, in the order of their files in the segments
+    geometry      the number of features of an image whose geometry is kept when it is added; None keeps none
     """
 
     identity: str
@@ -129,6 +140,7 @@ class Manifest:
     roots: tuple[Root, ...] = ()
     beside: dict[str, str] = field(default_factory=dict)
     kinds: tuple[KindEntry, ...] = ()
+    geometry: int | None = None
 
     @property
     def encoder_name(self) -> str:
@@ -148,7 +160,8 @@ class Manifest:
 
     def files(self) -> list[FileEntry]:
         """Return the entries of all files of the commit."""
-        changes = [entry for segment in self.segments for entry in (segment.deleted, segment.moved) if entry]
+        others = [(segment.deleted, segment.moved, *segment.geometries) for segment in self.segments]
+        changes = [entry for some in others for entry in some if entry]
         parts = [part.file for segment in self.segments for part in segment.kinds]
         return [*self.encoders, *self.networks, *(segment.file for segment in self.segments), *parts, *changes]
 
@@ -166,9 +179,16 @@ class Manifest:
             content["roots"] = [[root.folder, root.prefix] for root in self.roots]
         if self.beside:
             content["beside"] = self.beside
+        if self.geometry is not None:
+            content["geometry"] = self.geometry
         segments = [_segment_to_json(segment) for segment in self.segments]
-        kind = {"kind": self.kind, "format": 2 if self.roots else 1}
+        kind = {"kind": self.kind, "format": self._format()}
         return {**kind, **self._encoders_to_json(), "segments": segments, **content}
+
+    def _format(self) -> int:
+        if self.geometry is not None or any(segment.geometries for segment in self.segments):
+            return 3
+        return 2 if self.roots else 1
 
     def _encoders_to_json(self) -> dict[str, Any]:
         if self.kind == FUSED_KIND:
@@ -185,11 +205,13 @@ def _segment_to_json(segment: SegmentEntry) -> dict[str, Any]:
         "deleted_images": segment.deleted_images,
         **({"moved": vars(segment.moved)} if segment.moved else {}),
         **({"kinds": [_part_to_json(part) for part in segment.kinds]} if segment.kinds else {}),
+        **({"geometry": vars(segment.geometry)} if segment.geometry else {}),
     }
 
 
 def _part_to_json(part: KindFile) -> dict[str, Any]:
-    return {"file": vars(part.file), "postings": part.entries}
+    geometry = {"geometry": vars(part.geometry)} if part.geometry else {}
+    return {"file": vars(part.file), "postings": part.entries, **geometry}
 
 
 def _kind_to_json(one: KindEntry) -> dict[str, Any]:
@@ -250,7 +272,7 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
             encoder=kinds[0].encoder if kind == FUSED_KIND else _file(content[_ENCODERS[kind]]),
             commit=_number(content["commit"]),
             next=_number(content["next"]),
-            segments=tuple(_segment(entry, len(kinds)) for entry in content["segments"]),
+            segments=tuple(_segment(entry, kind, kinds) for entry in content["segments"]),
             features=tuple(map(_text, content["features"])),
             images_roots=tuple(map(_text, content["images_roots"])),
             network=_file(content["network"]) if "network" in content else None,
@@ -258,6 +280,7 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
             roots=tuple(Root(_text(folder), _text(prefix)) for folder, prefix in content.get("roots", [])),
             beside={_text(place): _text(way) for place, way in dict(content.get("beside", {})).items()},
             kinds=kinds,
+            geometry=_number(content["geometry"]) if "geometry" in content else None,
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DamagedError(f"{path}: an entry is missing or invalid ({error}); restore a copy") from None
@@ -271,14 +294,23 @@ def _kind(entry: dict[str, Any]) -> KindEntry:
     return KindEntry(_text(entry["name"]), _weight(entry["weight"]), kind, _file(entry[_ENCODERS[kind]]), network)
 
 
-def _segment(entry: dict[str, Any], kinds: int) -> SegmentEntry:
+def _segment(entry: dict[str, Any], kind: str, kinds: tuple[KindEntry, ...]) -> SegmentEntry:
     deleted = _file(entry["deleted"]) if entry["deleted"] is not None else None
     images, entries, gone = (_number(entry[key]) for key in ("images", "postings", "deleted_images"))
     moved = _file(entry["moved"]) if "moved" in entry else None
-    parts = tuple(KindFile(_file(part["file"]), _number(part["postings"])) for part in entry.get("kinds", ()))
-    if len(parts) != kinds:
-        raise ValueError(f"a segment has files of {len(parts)} kinds of features, the index has {kinds}")
-    return SegmentEntry(_file(entry["file"]), images, entries, deleted, gone, moved, parts)
+    parts = tuple(map(_part, entry.get("kinds", ())))
+    if len(parts) != len(kinds):
+        raise ValueError(f"a segment has files of {len(parts)} kinds of features, the index has {len(kinds)}")
+    geometry = _file(entry["geometry"]) if "geometry" in entry else None
+    placed = [(kind, geometry), *((one.kind, part.geometry) for one, part in zip(kinds, parts, strict=True))]
+    if any(file and owner != KIND for owner, file in placed):
+        raise ValueError("a segment has geometry of features that have no words")
+    return SegmentEntry(_file(entry["file"]), images, entries, deleted, gone, moved, parts, geometry)
+
+
+def _part(entry: dict[str, Any]) -> KindFile:
+    geometry = _file(entry["geometry"]) if "geometry" in entry else None
+    return KindFile(_file(entry["file"]), _number(entry["postings"]), geometry)
 
 
 def _file(entry: dict[str, Any]) -> FileEntry:

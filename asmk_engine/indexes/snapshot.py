@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -135,7 +135,7 @@ def open_commit(folder: Folder, kind: str, mapped: Callable[[Manifest], View]) -
 
 
 ReadEncoder = Callable[[Folder, FileEntry], Encoder]
-MapPart = Callable[[Folder, SegmentEntry, Encoder, ArrayFile | None], Part]
+MapPart = Callable[[Folder, SegmentEntry, Encoder, Mapping[Any, Any]], Part]
 
 
 def mapped_parts(
@@ -153,9 +153,7 @@ def mapped_parts(
     """
     kept = kept_parts(folder, manifest, known) if known else {}
     encoder: Encoder = kept.get(manifest.encoder) or read_encoder(folder, manifest.encoder)
-    segments = tuple(
-        kept.get(entry) or map_part(folder, entry, encoder, kept.get(entry.file)) for entry in manifest.segments
-    )
+    segments = tuple(kept.get(entry) or map_part(folder, entry, encoder, kept) for entry in manifest.segments)
     return manifest, encoder, segments
 
 
@@ -166,7 +164,8 @@ def kept_parts(folder: Folder, manifest: Manifest, known: Commit[Encoder, Part])
         return {}
     segments = dict(zip(known.manifest.segments, known.segments, strict=True))
     files = {entry.file: segment.file for entry, segment in segments.items()}
-    return {known.manifest.encoder: known.encoder, **segments, **files}
+    geometry = {entry.geometry: part.geometry_file for entry, part in segments.items() if entry.geometry}
+    return {known.manifest.encoder: known.encoder, **segments, **files, **geometry}
 
 
 def check_sizes(segment: ImageTable, entry: SegmentEntry, entries: int) -> None:

@@ -1,4 +1,4 @@
-"""The signatures collected in memory for the next segment."""
+"""The signatures, and the geometry if it is kept, collected in memory for the next segment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError
+from asmk_engine.inverted.geometry_file import PackedGeometry
+from asmk_engine.inverted.geometry_writer import SegmentGeometry
 from asmk_engine.inverted.segment_writer import Contents
 from asmk_engine.inverted.signatures import Signature, code_width
 
@@ -23,7 +25,7 @@ def postings_within(memory: int, codebook: Codebook) -> int:
     This includes the program, the codebook and intermediate merges, but not some 200 bytes per added image. Raises
     InputError, with the required minimum, if `memory` is too small.
     """
-    each = 16 + 8 * code_width(codebook.dim)  # its word, image, position in the order, and code
+    each = posting_bytes(code_width(codebook.dim))
     beside = BESIDE + CODEBOOK_COPIES * sum(array.nbytes for array in codebook.arrays().values())
     least = -(-(beside + LEAST_POSTINGS * each) // MEBIBYTE)
     if memory < least * MEBIBYTE:
@@ -34,15 +36,26 @@ def postings_within(memory: int, codebook: Codebook) -> int:
     return (memory - beside) // each
 
 
+def posting_bytes(width: int) -> int:
+    """Return the bytes of a posting in memory: its word, image, position in the order, and code."""
+    return 16 + 8 * width
+
+
+def in_postings(features: int, row_bytes: int, width: int) -> int:
+    """Return how many postings with codes of `width` take the memory of the geometry of so many features."""
+    return features * row_bytes // posting_bytes(width)
+
+
 class Batch:
     """Named signatures with codes of `width` 64-bit words; their postings are concatenated in growing arrays.
 
-    names     names of the images, in the order in which they were added
-    postings  number of postings
+    row_bytes  bytes of a feature in the geometry, which is collected as well; 0 without
+    names      names of the images, in the order in which they were added
+    postings   number of postings
     """
 
-    def __init__(self, width: int) -> None:
-        self.width = width
+    def __init__(self, width: int, row_bytes: int = 0) -> None:
+        self.width, self.row_bytes = width, row_bytes
         self.names: list[str] = []
         self.postings = 0
         self._fingerprints: list[int] = []
@@ -50,9 +63,20 @@ class Batch:
         self._counts: list[int] = []
         self._words = np.empty(FIRST_ROOM, np.uint32)
         self._codes = np.empty((FIRST_ROOM, width), np.uint64)
+        self._geometry = GeometryBatch(row_bytes) if row_bytes else None
 
-    def append(self, name: str, signature: Signature, fingerprint: int, root: int = 0) -> None:
+    @property
+    def size(self) -> int:
+        """The memory that is taken, counted in postings: the number of them, and what the geometry takes."""
+        features = self._geometry.features if self._geometry else 0
+        return self.postings + in_postings(features, self.row_bytes, self.width)
+
+    def append(
+        self, name: str, signature: Signature, fingerprint: int, root: int = 0, geometry: PackedGeometry | None = None
+    ) -> None:
         """Add one image; `root` is the number of its root, 0 for none."""
+        if self._geometry is not None:
+            self._geometry.append(geometry)
         rows = slice(self.postings, self.postings + len(signature))
         if rows.stop > len(self._words):
             room = max(rows.stop, 2 * len(self._words))
@@ -73,7 +97,41 @@ class Batch:
             np.repeat(np.arange(len(self._counts), dtype=np.uint32), self._counts),
             self._codes[: self.postings],
             np.array(self._roots, np.uint32),
+            None if self._geometry is None else self._geometry.contents(),
         )
+
+
+class GeometryBatch:
+    """The geometry of images, whose rows are concatenated in a growing array.
+
+    features  number of rows
+    """
+
+    def __init__(self, row_bytes: int) -> None:
+        self.features = 0
+        self._counts: list[int] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._digests: list[int] = []
+        self._rows = np.empty((FIRST_ROOM, row_bytes), np.uint8)
+
+    def append(self, geometry: PackedGeometry | None) -> None:
+        """Add one image, None for one without geometry."""
+        if geometry is None:
+            geometry = PackedGeometry(self._rows[:0], (0, 0), 0)  # the crc32 of nothing is 0
+        rows = slice(self.features, self.features + len(geometry))
+        if rows.stop > len(self._rows):
+            self._rows = _grown(self._rows, rows.start, max(rows.stop, 2 * len(self._rows)))
+        self._rows[rows] = geometry.rows
+        self._counts.append(len(geometry))
+        self._sizes.append(geometry.size)
+        self._digests.append(geometry.digest)
+        self.features = rows.stop
+
+    def contents(self) -> SegmentGeometry:
+        """Return the geometry of all added images, in order."""
+        sizes = np.array(self._sizes, np.uint32).reshape(-1, 2)
+        counts, digests = np.array(self._counts, np.int64), np.array(self._digests, np.uint32)
+        return SegmentGeometry(counts, sizes, digests, self._rows[: self.features])
 
 
 def _grown(array: np.ndarray, rows: int, room: int) -> np.ndarray:

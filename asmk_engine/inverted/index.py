@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import FeatureSource, NamedArrays, check_name, label, source_of_images
 from asmk_engine.indexes.additions import AddSummary
-from asmk_engine.indexes.base import Collection, Facts
+from asmk_engine.indexes.base import Facts
 from asmk_engine.indexes.creation import in_temporary_folder, make_empty
 from asmk_engine.indexes.manifest import KIND, Manifest, Written
 from asmk_engine.inverted.batch import Batch
+from asmk_engine.inverted.encoding import encode_many
+from asmk_engine.inverted.geometry_file import PackedGeometry, features_kept, row_type
+from asmk_engine.inverted.geometry_writer import merge_geometry, write_geometry
 from asmk_engine.inverted.merging import merge_segments
+from asmk_engine.inverted.placed_collection import PlacedCollection
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, Contents, write_segment
-from asmk_engine.inverted.signatures import Signature, code_width, sign_many
+from asmk_engine.inverted.signatures import Signature, code_width
 from asmk_engine.inverted.snapshot import Snapshot, map_snapshot, write_codebook
 from asmk_engine.iteration import Progress, counted
 from asmk_engine.recipes import Recipe
 
 # A segment is written and committed when this many postings are in memory: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
+_Image = tuple[str, Signature, int, int, PackedGeometry | None]  # with fingerprint and number of the root
 
 
-class Index(Collection[Snapshot, Contents]):
+class Index(PlacedCollection[Snapshot, Contents]):
     """A persistent ASMK index: a codebook and an inverted file in one folder.
 
     Objects are made by `create` and `open`. Every change is one or more commits; other processes may read meanwhile.
@@ -45,7 +51,13 @@ class Index(Collection[Snapshot, Contents]):
     merge_chunk = CHUNK_POSTINGS
 
     @classmethod
-    def create(cls, path: Path | str, codebook: Codebook, network: Path | None = None) -> Index:
+    def create(
+        cls,
+        path: Path | str,
+        codebook: Codebook,
+        network: Path | None = None,
+        geometry: int | str | None = None,
+    ) -> Index:
         """Create an empty index in a new or empty folder.
 
         Parameters
@@ -56,6 +68,9 @@ class Index(Collection[Snapshot, Contents]):
             The codebook, which is stored in the index.
         network : Path, optional
             The file of the network that makes the features, which is copied into the index.
+        geometry : int or "all", optional
+            Keep word, code and place of each feature beside the postings, for the verification of answers: of the
+            strongest `geometry` features of each image, or of all.
 
         Returns
         -------
@@ -64,11 +79,12 @@ class Index(Collection[Snapshot, Contents]):
         Raises
         ------
         InputError
-            If the path is a file or a folder that is not empty.
+            If the path is a file or a folder that is not empty, or `geometry` is not a number of 1 or more.
         DamagedError
             If the network file is not in the layout of `storage.arrays` or is damaged.
         """
-        return cls(make_empty(path, cls.kind, lambda folder: write_codebook(folder, codebook), network))
+        kept = features_kept(geometry)
+        return cls(make_empty(path, cls.kind, lambda folder: write_codebook(folder, codebook), network, kept))
 
     @classmethod
     def in_memory(cls, codebook: Codebook) -> Index:
@@ -147,7 +163,7 @@ class Index(Collection[Snapshot, Contents]):
         remove : iterable of str, optional
             Names of images to remove as well; unknown names are ignored.
         segment_postings : int, optional
-            Number of postings in memory at which a segment is written and committed.
+            Number of postings in memory at which a segment is written and committed; geometry counts by its bytes.
         on_image : callable, optional
             Receives progress as (done, total) in images.
 
@@ -172,6 +188,8 @@ class Index(Collection[Snapshot, Contents]):
     ) -> int:
         """Add images by signatures that were computed with this codebook and one word per descriptor.
 
+        Signatures have no places, so these images have no geometry.
+
         Parameters
         ----------
         images : iterable of (str, Signature)
@@ -193,7 +211,7 @@ class Index(Collection[Snapshot, Contents]):
         """
         with self._writing():
             before = self.images
-            checked = ((name, self._check_new(name, signature), 0, 0) for name, signature in images)
+            checked = ((name, self._check_new(name, signature), 0, 0, None) for name, signature in images)
             for contents in self._gathered(checked, segment_postings):
                 self._commit(contents, (), {})
                 del contents  # free its memory before the next one is filled
@@ -212,9 +230,12 @@ class Index(Collection[Snapshot, Contents]):
         InputError
             If a name is already in the index; nothing is changed.
         MismatchError
-            If the size of a code differs; nothing is changed.
+            If the size of a code differs, or the contents have geometry and the index keeps none; nothing is changed.
         """
         width = code_width(self.codebook.dim)
+        found = 0 if contents.geometry is None else contents.geometry.rows.shape[1]
+        if found and found != self._row_bytes:
+            raise MismatchError(f"features take {found} bytes, the index expects {self._row_bytes}; encode them again")
         if contents.codes.shape != (len(contents.words), width):
             raise MismatchError(f"codes are {contents.codes.shape}, the index expects [m, {width}]")
         self._add_segment(contents)
@@ -256,25 +277,34 @@ class Index(Collection[Snapshot, Contents]):
     def _batches(
         self, features: FeatureSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
     ) -> Iterator[Contents]:
-        signed = counted(sign_many(features.images(wanted), self.codebook), len(wanted), on_image)
-        return self._gathered(((name, signature, *facts(name)) for name, signature in signed), room)
+        encoded = counted(encode_many(features.images(wanted), self.codebook, self.geometry), len(wanted), on_image)
+        images = ((name, signature, *facts(name), geometry) for name, signature, geometry in encoded)
+        return self._gathered(images, room)
 
-    def _gathered(self, images: Iterable[tuple[str, Signature, int, int]], room: int) -> Iterator[Contents]:
-        """Group names with signatures, fingerprints and roots into segments of at least `room` postings."""
-        batch = Batch(code_width(self.codebook.dim))
+    def _gathered(self, images: Iterable[_Image], room: int) -> Iterator[Contents]:
+        """Group images into segments of at least `room` postings, or of geometry that takes as much memory."""
+        batch = Batch(code_width(self.codebook.dim), self._row_bytes)
         for image in images:
             batch.append(*image)
-            if batch.postings >= room:
+            if batch.size >= room:
                 yield batch.contents()
-                batch = Batch(batch.width)
+                batch = Batch(batch.width, batch.row_bytes)
         if batch.names:
             yield batch.contents()
 
+    @property
+    def _row_bytes(self) -> int:
+        """Bytes of a feature in the geometry, 0 if none is kept."""
+        codebook = self.codebook
+        return 0 if self.geometry is None else row_type(codebook.dim, codebook.words).itemsize
+
     def _write(self, name: str, contents: Contents) -> Written:
-        return write_segment(self._folder, name, contents, self.codebook.words)
+        written = write_segment(self._folder, name, contents, self.codebook.words)
+        return replace(written, geometry=write_geometry(self._folder, name, contents.geometry))
 
     def _join(self, name: str, joined: Sequence[Segment], chunk: int) -> Written:
-        return merge_segments(self._folder, name, joined, self.codebook.words, chunk_postings=chunk)
+        written = merge_segments(self._folder, name, joined, self.codebook.words, chunk_postings=chunk)
+        return replace(written, geometry=merge_geometry(self._folder, name, joined))
 
 
 def check_fits(features: FeatureSource, codebook: Codebook, path: Path) -> None:

@@ -52,10 +52,9 @@ class LocatedImages:
         return found
 
     def _geometry(self, snapshot: Snapshot, place: tuple[int, int]) -> ImageGeometry | None:
-        stored = getattr(snapshot.segments[place[0]], "geometry", None)
-        if stored is not None and (found := stored.image(place[1])) is not None:
-            geometry: ImageGeometry = found
-            return geometry
+        stored = snapshot.segments[place[0]].geometry
+        if stored is not None and stored.kept[place[1]]:
+            return stored.image(place[1])
         made = self._made.setdefault(snapshot, OrderedDict())
         if place not in made:
             features = self._named.of_set(_name(snapshot, place))

@@ -25,6 +25,7 @@ import numpy as np
 from asmk_engine.errors import DamagedError
 from asmk_engine.indexes import image_table
 from asmk_engine.indexes.image_table import ImageTable, table_of
+from asmk_engine.inverted.geometry_file import GeometryTable
 from asmk_engine.kernels import elias_fano, match
 from asmk_engine.storage.arrays import ArrayFile
 
@@ -54,7 +55,10 @@ class Segment(ImageTable):
 
     deleted     [images] bool, or None if no image was deleted
     codes, ids  not verified as a whole: `score` compares every list with its digest when it is first read
+    geometry    the geometry of the features of its images, or None
     """
+
+    geometry: GeometryTable | None = None
 
     posting_starts = table_of("posting_starts")
     id_starts = table_of("id_starts")

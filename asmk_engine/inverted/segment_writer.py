@@ -12,6 +12,7 @@ from asmk_engine.errors import InputError
 from asmk_engine.indexes import image_table
 from asmk_engine.indexes.image_table import name_arrays
 from asmk_engine.indexes.manifest import Written
+from asmk_engine.inverted.geometry_writer import SegmentGeometry
 from asmk_engine.inverted.segment import RANGE_BITS, range_images
 from asmk_engine.kernels import elias_fano, match, postings
 from asmk_engine.storage.arrays import ArrayWriter
@@ -34,6 +35,7 @@ class Contents:
     images        [P] uint32
     codes         [P, W] uint64
     roots         [I], numbers in the root table of the manifest, or None
+    geometry      the geometry of the images, or None
     """
 
     names: Sequence[bytes]
@@ -42,6 +44,7 @@ class Contents:
     images: np.ndarray
     codes: np.ndarray
     roots: np.ndarray | None = None
+    geometry: SegmentGeometry | None = None
 
 
 @dataclass(frozen=True)

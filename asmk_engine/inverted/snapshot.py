@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +15,16 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.codebooks.checks import check_codebook
 from asmk_engine.codebooks.graph import Graph, arrays_of_graph, stored_graph
 from asmk_engine.codebooks.recall import recall_from_json
-from asmk_engine.errors import DamagedError
+from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.indexes.manifest import FileEntry, Manifest, SegmentEntry
 from asmk_engine.indexes.snapshot import Commit, check_sizes, mapped_parts, read_deleted, read_moved
+from asmk_engine.inverted.geometry_file import map_geometry
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.signatures import code_width
 from asmk_engine.recipes import Recipe
 from asmk_engine.storage.arrays import ArrayFile, map_arrays, write_arrays
 from asmk_engine.storage.folder import Folder
+from asmk_engine.verification.geometry import ImageGeometry
 
 
 class Snapshot(Commit[Codebook, Segment]):
@@ -43,16 +49,47 @@ def map_snapshot(folder: Folder, manifest: Manifest, known: Snapshot | None) -> 
     return Snapshot(*mapped_parts(folder, manifest, known, read_codebook, map_segment))
 
 
-def map_segment(folder: Folder, entry: SegmentEntry, codebook: Codebook, file: ArrayFile | None = None) -> Segment:
-    """Map a segment of a commit with its deletions; raises as `map_snapshot`.
+def map_segment(
+    folder: Folder, entry: SegmentEntry, codebook: Codebook, kept: Mapping[Any, Any] = MappingProxyType({})
+) -> Segment:
+    """Map a segment of a commit with its deletions and its geometry; raises as `map_snapshot`.
 
-    file  the file, if it is already mapped
+    kept  files by entry that are mapped already
     """
     deleted, moved = read_deleted(folder, entry), read_moved(folder, entry)
-    file = file or map_arrays(folder, entry.file.name, entry.file.checksum)
+    file = kept.get(entry.file) or map_arrays(folder, entry.file.name, entry.file.checksum)
     segment = Segment(file, codebook.words, code_width(codebook.dim), deleted, moved)
     check_sizes(segment, entry, segment.postings)
+    if entry.geometry is not None:
+        attach_geometry(folder, segment, entry.geometry, codebook, kept)
     return segment
+
+
+def attach_geometry(
+    folder: Folder, segment: Segment, entry: FileEntry, codebook: Codebook, kept: Mapping[Any, Any]
+) -> None:
+    """Map the geometry of a mapped segment; raises as `map_snapshot`."""
+    file = kept.get(entry)
+    segment.geometry = map_geometry(folder, entry, segment.images, codebook.words, codebook.dim, file)
+    segment.geometry_file = segment.geometry.file
+
+
+def geometry_by_place(snapshot: Snapshot, place: int, number: int) -> ImageGeometry | None:
+    """Return the geometry of an image by the place and number from `Commit.find`; None if it has none.
+
+    Raises DamagedError if it was altered.
+    """
+    table = snapshot.segments[place].geometry
+    return table.image(number) if table is not None and table.kept[number] else None
+
+
+def check_has_geometry(snapshot: Snapshot, path: Path) -> None:
+    """Raise InputError unless images of the index at `path` have geometry, or there are no images."""
+    if snapshot.images and not any(segment.geometry for segment in snapshot.segments):
+        raise InputError(
+            f"{path}: has no geometry, which verification needs; index the images again with "
+            f"`asmk-engine index IMAGES -o {path} --geometry --replace`"
+        )
 
 
 def write_codebook(folder: Folder, codebook: Codebook) -> FileEntry:

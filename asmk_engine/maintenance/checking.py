@@ -36,13 +36,14 @@ from asmk_engine.indexes.snapshot import check_network, read_deleted, read_moved
 from asmk_engine.inverted.segment import LIST_DIGESTS, RANGE_BITS, Segment, range_images
 from asmk_engine.inverted.snapshot import map_segment, read_codebook
 from asmk_engine.kernels import elias_fano, match
+from asmk_engine.maintenance.geometry_check import damaged_geometry, without_geometry
 from asmk_engine.storage.arrays import map_arrays
 from asmk_engine.storage.folder import LOCK, Folder
 
 # Postings checked at a time: 64 MiB of codes at 128 bits.
 CHUNK_POSTINGS = 1 << 22
 UNKNOWN_ROOTS = "names roots of images that are not in the manifest; they count as unknown"
-_NUMBER = re.compile(r"(?:segment|deleted|moved)-(\d+)[-.]")
+_NUMBER = re.compile(r"(?:segment|geometry|deleted|moved)-(\d+)[-.]")
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,9 @@ def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> I
         except AsmkError as error:
             yield Finding(entry.moved.name if entry.moved else entry.file.name, _said(error, folder))
             entry = replace(entry, moved=None)
+        damaged = damaged_geometry(folder, entry, encoder, fast)
+        yield from (Finding(name, _said(error, folder)) for name, error in damaged.items())
+        entry = without_geometry(entry, damaged)
         try:
             read_deleted(folder, entry)
         except AsmkError as error:
@@ -209,7 +213,7 @@ def _damaged_file(entry: SegmentEntry, error: AsmkError) -> str:
 
 
 def number_of(name: str) -> int:
-    """Return the number in the name of a file of a segment, deletions or roots, -1 for other files."""
+    """Return the number in the name of a file of a segment, geometry, deletions or roots, -1 for other files."""
     match = _NUMBER.match(name)
     return int(match[1]) if match else -1
 

@@ -25,6 +25,7 @@ from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.maintenance.extractor_facts import describe_extractor
 from asmk_engine.maintenance.flat_description import describe_global
 from asmk_engine.maintenance.fused_description import describe_fused, empty_images
+from asmk_engine.maintenance.geometry_description import describe_geometry
 from asmk_engine.maintenance.neighbour_facts import describe_neighbours, neighbour_bytes
 from asmk_engine.search.opening import open_index
 from asmk_engine.storage.folder import Folder, storage_errors
@@ -39,6 +40,7 @@ PARTS_OF_SEGMENT = {
     "names": ("name_bytes", "name_offsets", "name_order"),
     "fingerprints": ("fingerprints", "root_numbers"),
 }
+NOT_OF_POSTINGS = ("codebook", "network", "geometry", "neighbours")
 EXPECTED = "expected a feature set, a codebook or an index of asmk-engine"
 _SIGNATURES = {
     b"\x89HDF": "an HDF5 file that is not a codebook; use `asmk-engine import` for local features of hloc",
@@ -251,16 +253,18 @@ def describe_index(index: Index) -> dict[str, Any]:
     images, live_postings, words_per_image, empty_images   of the images that are not deleted
     postings              on disk, including those of deleted images until `merge`
     bytes                 of all files in the folder, divided up in bytes_by_part
-    bytes_per_posting     of all files except the codebook, the network and the neighbour table, per posting on disk
+    bytes_per_posting     of all files except the codebook, the network, the geometry and the neighbour table, per
+                          posting on disk
     id_bytes_per_posting  of the image numbers only
     neighbours            of the neighbour table, see `describe_neighbours`; None if there is none
     imbalance             K Σ n² / (Σ n)² over the live list lengths n: 1 if all words are equally frequent; the factor
                           by which uneven lists slow down a search (imbalance_factor of faiss)
+    geometry              None if none is kept, else see `describe_geometry`
     """
     snapshot = index.snapshot
     parts, postings = bytes_by_part(index), index.postings
     size = sum(parts.values())
-    apart = parts["codebook"] + parts.get("network", 0) + parts.get("neighbours", 0)
+    apart = sum(parts.get(part, 0) for part in NOT_OF_POSTINGS)
     return {
         "kind": "index",
         "path": str(index.path),
@@ -276,6 +280,7 @@ def describe_index(index: Index) -> dict[str, Any]:
         "deleted_images": sum(entry.deleted_images for entry in snapshot.manifest.segments),
         "segments": len(snapshot.segments),
         "bits": index.codebook.dim,
+        "geometry": describe_geometry(snapshot.manifest, snapshot.segments),
         **_codebook(index.codebook),
         "extractor": describe_extractor(index.recipe, index.network),
         **_origin(snapshot),
@@ -320,6 +325,7 @@ def bytes_by_part(index: Index) -> dict[str, int]:
 
     codes, ids, tables, names, fingerprints   arrays of the segments
     other      headers and checksums of the segments
+    geometry   files of the geometry, if there are any
     deletions  files of deletions and of changed roots
     manifest   both copies
     codebook   file of the codebook
@@ -333,6 +339,8 @@ def bytes_by_part(index: Index) -> dict[str, int]:
         for part, names in PARTS_OF_SEGMENT.items()
     }
     parts["other"] = sum(entry.file.bytes for entry in manifest.segments) - sum(parts.values())
+    if geometries := [file for entry in manifest.segments for file in entry.geometries]:
+        parts["geometry"] = sum(file.bytes for file in geometries)
     changes = [file for entry in manifest.segments for file in (entry.deleted, entry.moved) if file]
     parts["deletions"] = sum(file.bytes for file in changes)
     parts["codebook"] = manifest.encoder.bytes

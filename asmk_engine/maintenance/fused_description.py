@@ -9,8 +9,9 @@ import numpy as np
 from asmk_engine.flat.codec import Codec
 from asmk_engine.fused.index import FusedIndex
 from asmk_engine.images.roots import listed_roots
-from asmk_engine.indexes.manifest import NAMES
+from asmk_engine.indexes.manifest import KIND, NAMES
 from asmk_engine.maintenance.extractor_facts import describe_extractor
+from asmk_engine.maintenance.geometry_description import describe_geometry
 from asmk_engine.maintenance.neighbour_facts import describe_neighbours, neighbour_bytes
 from asmk_engine.storage.folder import Folder
 
@@ -78,10 +79,18 @@ def _kind(index: FusedIndex, number: int, stored: int) -> dict[str, Any]:
         "encoder_bytes": entry.encoder.bytes,
         **_encoder(kind.encoder, sum(part.entries for part in files)),
         "recipe": kind.recipe.as_dict(),
+        "geometry": _geometry(index, number),
         "extractor": describe_extractor(kind.recipe, index.kind_network(number)),
         "training": kind.encoder.training if isinstance(kind.encoder.training, dict) else {},
         "fingerprint": kind.fingerprint,
     }
+
+
+def _geometry(index: FusedIndex, number: int) -> dict[str, Any] | None:
+    """Describe the geometry of a kind of local features; None for global descriptors, or if there is none."""
+    if index.snapshot.manifest.kinds[number].kind != KIND:
+        return None
+    return describe_geometry(index.snapshot.manifest, index.snapshot.views[number].segments)
 
 
 def _encoder(encoder: Any, entries: int) -> dict[str, Any]:
@@ -96,6 +105,8 @@ def _bytes_by_part(index: FusedIndex, kinds: list[dict[str, Any]]) -> dict[str, 
     manifest, folder = index.snapshot.manifest, Folder(index.path)
     parts = {str(kind["name"]): int(kind["bytes"]) for kind in kinds}
     parts["images"] = sum(entry.file.bytes for entry in manifest.segments)
+    if geometries := [file for entry in manifest.segments for file in entry.geometries]:
+        parts["geometry"] = sum(file.bytes for file in geometries)
     changes = [file for entry in manifest.segments for file in (entry.deleted, entry.moved) if file]
     parts["deletions"] = sum(file.bytes for file in changes)
     parts["codebooks"] = sum(entry.bytes for entry in manifest.encoders)

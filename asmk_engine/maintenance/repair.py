@@ -1,11 +1,11 @@
 """Repair of a damaged index: provably damaged files are dropped, everything else is kept.
 
 A damaged, missing or outdated copy of the manifest is rewritten from the other. A damaged segment is dropped with its
-images, a damaged network by itself. In a fused index, where only the file of a kind of features is damaged, its images
-lose this kind and keep the others. Damaged deletions are dropped, so that deleted images reappear, except those with a
-newer version in another segment. A damaged neighbour table is dropped, since it can be built again. If the last commit
-is damaged and a copy of the manifest has the previous one, the commit that loses less is kept. All dropped files are
-moved to a new folder `dropped-N` inside the index.
+images, a damaged network, damaged geometry and a damaged neighbour table by themselves. In a fused index, where only
+the file of a kind of features is damaged, its images lose this kind and keep the others. Damaged deletions are dropped,
+so that deleted images reappear, except those with a newer version in another segment. If the last commit is damaged and
+a copy of the manifest has the previous one, the commit that loses less is kept. All dropped files are moved to a new
+folder `dropped-N` inside the index.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from asmk_engine.maintenance.checking import (
     damaged_kinds,
     number_of,
 )
+from asmk_engine.maintenance.geometry_check import without_geometry
 from asmk_engine.storage.folder import Folder, WriterLock, encode_manifest
 
 
@@ -55,6 +56,7 @@ class Repair:
     lost_names  their names, as far as they are readable
     returned    number of deleted images that reappear; their names are lost with the damaged file
     without     in a fused index, number of images by kind of features that lose it, with a damaged file of this kind
+    without_geometry  number of images that lose their geometry, by the damaged file
     rewritten   copies of the manifest that are rewritten
     done        whether the repair was carried out
     """
@@ -68,6 +70,7 @@ class Repair:
     lost_names: tuple[str, ...] = ()
     returned: int = 0
     without: dict[str, int] = field(default_factory=dict)
+    without_geometry: dict[str, int] = field(default_factory=dict)
     rewritten: tuple[str, ...] = ()
     done: bool = False
 
@@ -94,6 +97,7 @@ class _Draft:
     forgotten  number of deleted images by position of the segment, for those with damaged deletions
     clashes    duplicate images by position of the segment, from which they are deleted
     unrooted   positions of the segments with root numbers that are not in the manifest
+    flattened  names of the damaged geometry files by the name of the file of their segment
     """
 
     manifest: Manifest
@@ -107,20 +111,27 @@ class _Draft:
     forgotten: dict[int, int] = field(default_factory=dict)
     clashes: dict[int, list[int]] = field(default_factory=dict)
     unrooted: set[int] = field(default_factory=set)
+    flattened: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def loss(self) -> tuple[int, int]:
-        """The sort key of drafts: the number of images, of their kinds and of deletions lost, then the later commit."""
+        """The sort key of drafts: the number of images, of their kinds and of deletions lost, then the later commit.
+
+        Geometry does not count: to keep it, a draft would go back to before its images.
+        """
         return self.lost + sum(self.without().values()) + sum(self.forgotten.values()), -self.manifest.commit
 
     def files(self) -> set[str]:
         """Return the names of the files that are kept."""
-        entries = [entry for one, _ in self.segments for entry in (one.file, one.deleted, one.moved) if entry]
+        each = [(one.file, one.deleted, one.moved, one.geometry) for one, _ in self.segments]
+        entries = [entry for some in each for entry in some if entry]
         parts = [
-            part.file
+            file
             for place, (one, _) in enumerate(self.segments)
             for number, part in enumerate(one.kinds)
             if number not in self.emptied.get(place, ())
+            for file in (part.file, part.geometry)
+            if file
         ]
         networks = [self.network, *(kind.network for kind in self.kinds)]
         whole = [*self.manifest.encoders, *(entry for entry in networks if entry)]
@@ -130,11 +141,24 @@ class _Draft:
         """Count by kind of features the images that lose it, those that are kept."""
         counts: dict[str, int] = {}
         for place, kinds in self.emptied.items():
-            live = self.segments[place][1].live - len(self.clashes.get(place, ()))
+            live = self._live(place)
             for number in kinds:
                 name = self.manifest.kinds[number].name
                 counts[name] = counts.get(name, 0) + live
         return counts
+
+    def without_geometry(self) -> dict[str, int]:
+        """Count by damaged geometry file the images that lose it, those that are kept."""
+        places = {entry.file.name: place for place, (entry, _) in enumerate(self.segments)}
+        return {
+            name: self._live(places[segment])
+            for segment, names in self.flattened.items()
+            for name in names
+            if segment in places
+        }
+
+    def _live(self, place: int) -> int:
+        return self.segments[place][1].live - len(self.clashes.get(place, ()))
 
     def returned(self) -> int:
         """Count the deleted images that reappear: those with damaged deletions, except where a newer version exists."""
@@ -197,6 +221,9 @@ def _draft(folder: Folder, manifest: Manifest) -> _Draft:
     for entry in {entry.file.name: entry for entry in manifest.segments}.values():
         if entry.moved is not None and entry.moved.name in damaged:
             entry = replace(entry, moved=None)  # its images get back the roots recorded in the segment
+        if flat := [file.name for file in entry.geometries if file.name in damaged]:
+            draft.flattened[entry.file.name] = flat
+            entry = without_geometry(entry, flat)
         if entry.deleted is not None and entry.deleted.name in damaged:
             _take(folder, draft, replace(entry, deleted=None, deleted_images=0), entry.deleted_images)
         else:
@@ -280,6 +307,7 @@ def _planned(folder: Folder, drafts: list[_Draft], problems: list[Finding]) -> t
         lost_names=tuple(draft.lost_names),
         returned=draft.returned(),
         without=draft.without(),
+        without_geometry=draft.without_geometry(),
         rewritten=tuple(stale),
     )
     return repair, draft

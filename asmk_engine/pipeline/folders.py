@@ -23,6 +23,7 @@ from asmk_engine.pipeline.wording import plural
 
 NAMED = 3
 Numbers = Sequence[float] | None
+Count = int | str | None
 
 
 def index_folder(
@@ -35,7 +36,7 @@ def index_folder(
     replace: bool = False, prune: bool = False, yes: bool = False, memory: int | str | None = None,
     pca: int | None = None, whiten: bool = False, pq: int | None = None, half: bool = False,
     train_on: PathLike | FeatureSet | None = None, concatenate: bool = False, part_weights: Numbers = None,
-    kind_weights: Numbers = None, progress: StageProgress | bool | None = None, **options: Any,
+    kind_weights: Numbers = None, geometry: Count = None, progress: StageProgress | bool | None = None, **options: Any,
 ) -> AnyIndex:  # fmt: skip
     """Create an index of photographs or add to one: extract, whiten, train a codebook, index, carry the network.
 
@@ -67,8 +68,8 @@ def index_folder(
         removes those whose files are gone, if they are no more than half or `yes` is given.
     memory : int or str, optional
         Memory limit of indexing, in bytes or as a text such as ``"4G"``.
-    pca, whiten, pq, half, train_on, concatenate, part_weights, kind_weights
-        Storage of the global descriptors of a new index; weights of several kinds of features in the fused score.
+    pca, whiten, pq, half, train_on, concatenate, part_weights, kind_weights, geometry
+        Storage of global descriptors in a new index; weights of several kinds; features with geometry, or ``"all"``.
     progress : bool or callable, optional
         True shows bars and messages on standard error; a callable receives the stage (such as ``"extract"``), how many
         of its units are done, and how many there are. If it raises, the run ends, and the next call resumes it.
@@ -89,9 +90,9 @@ def index_folder(
     how = _extraction(extractor, weights, max_features, max_side, scales, device, workers, strict, train, options)
     inputs = _checked([images] if isinstance(images, PathLike | FeatureSet) else images, how, training, smaller)
     report = index_images(
-        inputs, index, intake=IntakeOptions(prefix, all_files, existing(update, replace), prune, yes),
-        extraction=how, training=None if training == CodebookOptions() else training, smaller=smaller,
-        codebook=codebook, features=features, memory=memory, kind_weights=kind_weights, display=display_of(progress),
+        inputs, index, intake=IntakeOptions(prefix, all_files, existing(update, replace), prune, yes), extraction=how,
+        training=None if training == CodebookOptions() else training, smaller=smaller, codebook=codebook,
+        features=features, memory=memory, kind_weights=kind_weights, geometry=geometry, display=display_of(progress),
     )  # fmt: skip
     _tell(report, index, progress)
     return report.index

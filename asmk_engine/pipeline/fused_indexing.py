@@ -57,6 +57,7 @@ class FusedJob:
     room: int | None
     reporter: Reporter
     trains: bool
+    geometry: int | None = None
 
 
 @dataclass
@@ -125,6 +126,8 @@ def index_fused(inputs: Inputs, target: FusedIndex | None, job: FusedJob) -> Fus
         target = _created(sets, weights, job)
     elif weights is not None:
         target.set_weights(weights)
+    if job.geometry is not None:
+        target.keep_geometry(job.geometry)
     summary = _added(target, sets, removed, job)
     incomplete = _incomplete(summaries, job.reporter)
     return FusedOutcome(target, list(sets.values()), summary, _merged(summaries), removed, incomplete)
@@ -252,7 +255,7 @@ def _created(sets: dict[str, FeatureSet], weights: Sequence[float] | None, job: 
     networks = {
         name: network_of(features, _weights_for(name, job), job.reporter.remark) for name, features in sets.items()
     }
-    return FusedIndex.create(job.output, encoders, weights or default_weights(list(sets)), networks)
+    return FusedIndex.create(job.output, encoders, weights or default_weights(list(sets)), networks, job.geometry)
 
 
 def default_weights(names: Sequence[str]) -> list[float]:

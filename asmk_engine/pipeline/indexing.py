@@ -18,6 +18,7 @@ from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.creation import check_vacant
 from asmk_engine.indexes.manifest import FUSED_KIND, NAMES, read_manifest
 from asmk_engine.inverted.batch import postings_within
+from asmk_engine.inverted.geometry_file import ALL_FEATURES, features_kept
 from asmk_engine.inverted.index import SEGMENT_POSTINGS, Index, check_fits
 from asmk_engine.iteration import Display, Silent
 from asmk_engine.pipeline.codebook_training import (
@@ -85,22 +86,18 @@ class _Job:
     reporter: Reporter
     trains: bool
     kind_weights: Sequence[float] | None = None
+    geometry: int | None = None
 
 
 def index_images(
     images: PathLike | FeatureSet | Iterable[PathLike | FeatureSet],
     index: PathLike,
     *,
-    intake: IntakeOptions | None = None,
-    extraction: ExtractionOptions | None = None,
-    training: CodebookOptions | None = None,
-    smaller: GlobalIndexOptions | None = None,
-    codebook: Codebook | PathLike | None = None,
-    features: PathLike | None = None,
-    memory: int | str | None = None,
-    kind_weights: Sequence[float] | None = None,
-    display: Display | None = None,
-) -> IndexingReport:
+    intake: IntakeOptions | None = None, extraction: ExtractionOptions | None = None,
+    training: CodebookOptions | None = None, smaller: GlobalIndexOptions | None = None,
+    codebook: Codebook | PathLike | None = None, features: PathLike | None = None, memory: int | str | None = None,
+    kind_weights: Sequence[float] | None = None, geometry: int | str | None = None, display: Display | None = None,
+) -> IndexingReport:  # fmt: skip
     """Add images to the index at `index`, which is created if it is missing; `index_folder` is the short form.
 
     Another run adds what is new; one that was interrupted resumes.
@@ -131,6 +128,9 @@ def index_images(
     kind_weights : sequence of float, optional
         Weights of the kinds of features in the fused score, in the order of the extractors, or of the index; by
         default equal in a new index, but half for RootSIFT beside a network.
+    geometry : int or "all", optional
+        Keep the geometry of the strongest features of each image, so many or all, as `Index.create`; by default as the
+        index does. An index that keeps another number changes only together with ``existing="replace"``.
     display : Display, optional
         Where messages and progress are shown; by default nowhere.
 
@@ -149,7 +149,7 @@ def index_images(
     job = _Job(
         Path(index), intake or IntakeOptions(), extraction or ExtractionOptions(), training or CodebookOptions(),
         smaller or GlobalIndexOptions(), codebook, room, Reporter(display or Silent()),
-        training is not None or (extraction is not None and extraction.train), kind_weights,
+        training is not None or (extraction is not None and extraction.train), kind_weights, features_kept(geometry),
     )  # fmt: skip
     inputs: Inputs = [images] if isinstance(images, PathLike | FeatureSet) else list(images)
     kept = None if features is None else Path(features)
@@ -163,6 +163,7 @@ def _index_one(job: _Job, inputs: Inputs, features: Path | None, *, is_trained: 
     if job.kind_weights is not None:
         raise InputError("weights were given for one kind of features; leave them out, or give several extractors")
     target, book = _existing(job.output, job.codebook)
+    _check_geometry(job, target)
     if book is not None and is_trained:
         job.reporter.remark("the codebook exists already: --words and the other training options are ignored")
     if book is not None:
@@ -189,6 +190,7 @@ def _index_several(
     job: _Job, inputs: Inputs, features: Path | None, target: FusedIndex | None, *, is_trained: bool
 ) -> IndexingReport:
     """Do `index_images` for several kinds of features."""
+    _check_geometry(job, target)
     if target is None:
         check_vacant(Folder(job.output))
     elif is_trained or job.codebook is not None:
@@ -197,7 +199,7 @@ def _index_several(
     book = given if given is None or isinstance(given, Codebook) else opened_codebook(given)
     done = index_fused(inputs, target, FusedJob(
         job.output, job.intake, job.extraction, job.training, job.smaller, book, job.kind_weights, features, job.room,
-        job.reporter, job.trains,
+        job.reporter, job.trains, job.geometry,
     ))  # fmt: skip
     reporter = job.reporter
     reporter.report_found(done.extraction.found)
@@ -226,6 +228,8 @@ def _prepared(
 def _add_global(
     job: _Job, features: FeatureSet, target: GlobalIndex | None, changes: dict[str, Any]
 ) -> tuple[GlobalIndex, AddSummary]:
+    if job.geometry is not None:
+        raise InputError(f"{features.path}: global descriptors have no geometry; leave --geometry out")
     network = network_of(features, job.extraction.weights, job.reporter.remark) if target is None else None
     return add_global(
         features, target, job.output, job.smaller, job.reporter,
@@ -244,7 +248,10 @@ def _add_local(
     book = book or train_codebook(features, job.training, display)
     if target is None:
         check_fits(features, book, job.output)
-        target = Index.create(job.output, book, network_of(features, job.extraction.weights, job.reporter.remark))
+        network = network_of(features, job.extraction.weights, job.reporter.remark)
+        target = Index.create(job.output, book, network, job.geometry)
+    if job.geometry is not None:
+        target.keep_geometry(job.geometry)
     room = _segment_postings(job.room, book)
     with job.reporter.display.bar("index", "images") as on_image:
         summary = target.add(features, segment_postings=room, on_image=on_image, **changes)
@@ -267,6 +274,21 @@ def _reported(job: _Job, prepared: Prepared, target: Index | GlobalIndex, summar
         target, features, summary, prepared.extraction, tuple(prepared.removed), tuple(empty), {},
         tuple(reporter.remarks), reporter.failures,
     )  # fmt: skip
+
+
+def _check_geometry(job: _Job, target: AnyIndex | None) -> None:
+    """Raise InputError if the index at the output keeps other geometry than asked for, before any work."""
+    if job.geometry is None or target is None:
+        return
+    if isinstance(target, GlobalIndex):
+        raise InputError(f"{job.output}: global descriptors have no geometry; leave --geometry out")
+    if target.geometry != job.geometry and job.intake.existing != "replace":
+        kept = {None: "no geometry", ALL_FEATURES: "that of all features"}
+        found = kept.get(target.geometry, f"that of {target.geometry} features")
+        raise InputError(
+            f"{job.output}: keeps {found} of an image; add --replace to index its images again with --geometry, or "
+            "leave --geometry out"
+        )
 
 
 def _segment_postings(memory: int | None, book: Codebook) -> int:
