@@ -15,6 +15,7 @@ from asmk_engine.features.writer import FeatureWriter
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.searcher import RerankingSearcher
 from asmk_engine.kernels import geometry as kernels
+from asmk_engine.kernels.pairs import pair
 from asmk_engine.recipes import Recipe
 from asmk_engine.verification.geometry import ImageGeometry, image_geometry
 from asmk_engine.verification.match import Verification, match, match_all
@@ -75,7 +76,7 @@ def naive_pairs(one, other, farthest):
 def pairs_of(one, other, farthest):
     room = min(len(one), len(other))
     ones, others, distances = (np.empty(room, np.int32) for _ in range(3))
-    count = kernels.pair(
+    count = pair(
         one.words, one.codes, one.features, other.words, other.codes, other.features, farthest, ones, others, distances
     )
     return list(zip(ones[:count].tolist(), others[:count].tolist(), distances[:count].tolist(), strict=True))

@@ -13,6 +13,7 @@ import numpy as np
 from asmk_engine import threads
 from asmk_engine.errors import InputError
 from asmk_engine.kernels import geometry as kernels
+from asmk_engine.kernels.pairs import pair
 from asmk_engine.verification.geometry import ImageGeometry
 
 Outline = list[tuple[float, float]]
@@ -200,7 +201,7 @@ def _pairs(query: ImageGeometry, other: ImageGeometry, similarity: float) -> tup
     room = min(len(query), len(other))
     ones, others, distances = (np.empty(room, np.int32) for _ in range(3))
     farthest = int(query.dim * (1.0 - similarity) / 2.0)
-    count = kernels.pair(
+    count = pair(
         query.words, query.codes, query.features, other.words, other.codes, other.features, farthest, ones, others,
         distances,
     )  # fmt: skip
