@@ -112,6 +112,23 @@ def test_reranked_answers_say_where_they_match(world: Path, tmp_path: Path) -> N
     assert table[1].endswith("b/é%201.jpg")
 
 
+def test_turned_and_mirrored_copies_are_found(world: Path, tmp_path: Path) -> None:
+    pixels = cv2.imdecode(np.fromfile(world / "photos" / SUBJECTS[2] / "é 0.jpg", np.uint8), cv2.IMREAD_COLOR)
+    cv2.imwrite(str(tmp_path / "copy.png"), cv2.rotate(pixels[:, ::-1], cv2.ROTATE_90_CLOCKWISE))
+    call = "query", world / "i.index", tmp_path / "copy.png", "--rerank", 10, "--top", 3, "--format", "jsonl"
+    plain = json.loads(run(*call).stdout)["hits"]
+    (best, *_) = json.loads(run(*call, "--rotations", "--mirror").stdout)["hits"]
+    assert best["name"] == f"{SUBJECTS[2]}/é 0.jpg" and best["turn"] in ("mirrored 90", "mirrored 270")
+    assert best["score"] > 3 * plain[0]["score"]
+    affine = np.array(best["matches"][0]["affine"])
+    corners = np.array([[0, 0, 1], [299, 0, 1], [0, 399, 1], [299, 399, 1]]) @ affine.T
+    np.testing.assert_allclose(corners, [[399, 299], [399, 0], [0, 299], [0, 0]], atol=4)
+    region = json.loads(run(*call, "--rotations", "--mirror", "--box", "30,40,270,380").stdout)["hits"][0]
+    assert region["name"] == best["name"] and region["turn"] == best["turn"]
+    by_name = run("query", world / "i.index", f"{SUBJECTS[2]}/é 0.jpg", "--rotations", "--top", 2).stdout
+    assert by_name.splitlines()[1].endswith("c/é%201.jpg")
+
+
 def test_evaluation_with_reranking(world: Path, tmp_path: Path) -> None:
     call = "evaluate", world / "i.index", "--ground-truth", world / "gnd.json", "--rerank", 10
     report = json.loads(run(*call, "--json", "--save-run", tmp_path / "r.trec").stdout.splitlines()[-1])

@@ -17,6 +17,7 @@ from asmk_engine.indexes.searcher import RerankingSearcher
 from asmk_engine.kernels import geometry as kernels
 from asmk_engine.kernels.pairs import pair
 from asmk_engine.recipes import Recipe
+from asmk_engine.search.turned import turns
 from asmk_engine.verification.geometry import ImageGeometry, image_geometry
 from asmk_engine.verification.match import Verification, match, match_all
 from asmk_engine.verification.reranking import Reranking, reranked
@@ -489,3 +490,25 @@ def test_a_query_geometry_has_all_words_of_a_feature(index, photographs):
     assert len(several.words) == 30
     assert (np.diff(several.words.astype(int)) >= 0).all()
     assert sorted(several.features.tolist()) == sorted([*range(10)] * 3)
+
+
+# --- turned queries ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", turns(rotations=True, mirror=True), ids=lambda turn: turn.label or "upright")
+def test_places_and_boxes_turn_with_the_pixels(turn):
+    pixels = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    turned, matrix = turn.pixels(pixels), turn.matrix((7, 5))
+    for x in range(7):
+        for y in range(5):
+            right, down, _ = (matrix @ (x, y, 1)).astype(int)
+            assert (turned[down, right] == pixels[y, x]).all()
+    x1, y1, x2, y2 = turn.box((1, 2, 4, 5), (7, 5))
+    assert sorted(turned[y1:y2, x1:x2, 0].ravel()) == sorted(pixels[2:5, 1:4, 0].ravel())
+
+
+def test_the_turns_that_are_asked_for():
+    assert [turn.label for turn in turns()] == [""]
+    assert [turn.label for turn in turns(rotations=True)] == ["", "90", "180", "270"]
+    assert [turn.label for turn in turns(mirror=True)] == ["", "mirrored"]
+    assert len(turns(rotations=True, mirror=True)) == 8

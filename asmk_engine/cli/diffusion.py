@@ -47,8 +47,8 @@ def with_diffusion(searcher: AnySearcher, options: SearchOptions, console: Conso
     """
     if not options.diffusion:
         return searcher
-    if options.rerank:
-        raise click.UsageError("--rerank and --diffusion exclude each other: each ranks the answers of the index anew")
+    if options.rerank or options.rotations or options.mirror:
+        raise click.UsageError("--diffusion excludes --rerank, --rotations and --mirror; leave it or them out")
     from asmk_engine.diffusion import Diffusion, DiffusionSearcher
     from asmk_engine.diffusion.search import neighbour_table
     from asmk_engine.storage.folder import Folder

@@ -35,6 +35,7 @@ from asmk_engine.cli.searching import (
     rerank_option,
     searcher_of,
     tell_ambiguous,
+    turn_options,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
 @expansion_options
 @kind_weights_option
 @rerank_option
+@turn_options
 @diffusion_options
 @fusion_options
 @click.option(
@@ -107,6 +109,7 @@ def query(
       asmk-engine query photos.index my-photo.jpg --box 100,50,400,380 --format jsonl
       asmk-engine query photos.index --all --format pairs --top 20 > pairs.txt
       asmk-engine query photos.index my-photo.jpg --rerank 50 --format jsonl
+      asmk-engine query photos.index scan.png --rotations --mirror --rerank 50
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
       asmk-engine query photos.index my-photo.jpg --diffusion
     """
@@ -117,8 +120,9 @@ def query(
         raise click.UsageError("give either queries or --all")
     if every and box:
         raise click.UsageError("--box applies to single queries, not to --all")
-    if search["rerank"] and other_path:
-        raise click.UsageError("--rerank and --fuse exclude each other: a fused ranking has no features of its own")
+    for option in ("rerank", "rotations", "mirror"):
+        if search[option] and other_path:
+            raise click.UsageError(f"--{option} and --fuse exclude each other; give one of them")
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
     source = query_source(index, features=features_path, images_roots=images_roots)

@@ -61,6 +61,12 @@ rerank_option = click.option(
     help="Verify the first K images by the places of their features, and rank them anew; 50 is a good number. Needs "
     "local features, whose places are in an index made with --geometry or in the feature set it remembers.",
 )
+turn_options = option_group(
+    click.option(
+        "--rotations", is_flag=True, help="Also search with the query turned by 90, 180 and 270 degrees; takes longer."
+    ),
+    click.option("--mirror", is_flag=True, help="Also search with the query mirrored; takes twice as long."),
+)
 fusion_options = option_group(
     click.option(
         "--fuse", "other_path", type=PATH, metavar="OTHER", help="Fuse the ranking with that of another index."
@@ -95,6 +101,8 @@ class SearchOptions:
     expansion_alpha: float = 3.0
     kind_weights: tuple[float, ...] | None = None
     rerank: int | None = None
+    rotations: bool = False
+    mirror: bool = False
     diffusion: bool = False
     diffusion_neighbours: int = 5
     diffusion_alpha: float = 0.6
@@ -108,8 +116,10 @@ def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
     from asmk_engine.indexes.searcher import RerankingSearcher
 
     searcher = _plain_searcher(index, options)
-    if options.rerank is None:
+    if options.rerank is None and not (options.rotations or options.mirror):
         return searcher
+    if options.rotations or options.mirror:
+        return TurningSearcher(searcher, options)
     if all(recipe.is_global for recipe in _recipes(index)):
         raise InputError(f"{index.path}: has no local features, whose places --rerank compares; leave it out")
     return RerankingSearcher(searcher, options.rerank)
@@ -151,6 +161,24 @@ def _recipes(index: Any) -> list[Recipe]:
     """Return the recipe of each kind of features of an index."""
     encoder = index.snapshot.encoder
     return [kind.recipe for kind in encoder.kinds] if hasattr(encoder, "kinds") else [index.recipe]
+
+
+class TurningSearcher:
+    """Searches with photographs and their turned versions.
+
+    searcher  the searcher of an index of any kind
+    """
+
+    def __init__(self, searcher: Any, options: SearchOptions) -> None:
+        self.searcher, self.index = searcher, searcher.index
+        self._options = options
+
+    def search_photograph(self, photograph: Path, box: Box | None, top: int | None) -> list[Hit]:
+        """Return the best images for a photograph, each by the turn that fits best."""
+        from asmk_engine.search.turned import search_turned, turns
+
+        wanted = turns(rotations=self._options.rotations, mirror=self._options.mirror)
+        return search_turned(self.searcher, photograph, wanted, top, box=box, rerank=self._options.rerank)
 
 
 @dataclass(frozen=True)
@@ -217,11 +245,18 @@ def answer(
     failed: Failures,
 ) -> list[tuple[str, list[Hit]]]:
     """Return the queries that succeed, each with its best images; errors of the others are recorded in `failed`."""
+    found: list[tuple[str, list[Hit]]] = []
     if isinstance(searcher, Fused):
-        found = []
         for query in queries:
             with failed.noting(query):
                 found.append((query, searcher.search(query, box, top or FUSED)))
+        return found
+    if isinstance(searcher, TurningSearcher):
+        for query in queries:
+            with failed.noting(query):
+                name = source.indexed_name(query)
+                source_path = Path(query) if name is None else source.image_path(name)
+                found.append((query, searcher.search_photograph(source_path, box, top)))
         return found
     names: list[str] = []
     features: list[Any] = []

@@ -79,6 +79,8 @@ def _entry(query: str, hit: Scored) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": hit.name, "score": _finite(hit.score, query)}
     if matches := getattr(hit, "matches", ()):
         entry["matches"] = [match and match.as_dict() for match in matches]
+    if turn := getattr(hit, "turn", ""):
+        entry["turn"] = turn
     return entry
 
 

@@ -24,11 +24,14 @@ class Hit:
     matches : tuple of (Match or None)
         After re-ranking, where the image matches the query, for each kind of local features; None for a kind of which
         it has no features. Empty if the image was not verified.
+    turn : str
+        How the query had to be turned to find the image, as `Turn.label`; empty if it was not.
     """
 
     name: str
     score: float
     matches: tuple[Match | None, ...] = field(default=(), compare=False)
+    turn: str = ""
 
 
 @dataclass(frozen=True, eq=False)
