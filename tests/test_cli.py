@@ -126,7 +126,7 @@ def test_turned_and_mirrored_copies_are_found(world: Path, tmp_path: Path) -> No
     region = json.loads(run(*call, "--rotations", "--mirror", "--box", "30,40,270,380").stdout)["hits"][0]
     assert region["name"] == best["name"] and region["turn"] == best["turn"]
     by_name = run("query", world / "i.index", f"{SUBJECTS[2]}/é 0.jpg", "--rotations", "--top", 2).stdout
-    assert by_name.splitlines()[1].endswith("c/é%201.jpg")
+    assert "subject%20c/" in by_name.splitlines()[1]
 
 
 def test_evaluation_with_reranking(world: Path, tmp_path: Path) -> None:
