@@ -50,7 +50,7 @@ def main() -> None:
             index = indexed(options, seed, Path(folder))
             before, after, times = measured(index, options, reranking)
             reports.append((before, after))
-            size = sum(entry.size for entry in index.snapshot.manifest.files()) / index.images
+            size = sum(entry.bytes for entry in index.snapshot.manifest.files()) / index.images
             took = f"{times[0]:.1f} and {times[1]:.1f} ms"
             print(f"seed {seed}: {rows(before)}, {rows(after)}; {took}, {size:.0f} bytes with codebooks", flush=True)
     show(reports)
