@@ -54,10 +54,8 @@ def with_diffusion(searcher: AnySearcher, options: SearchOptions, console: Conso
     from asmk_engine.storage.folder import Folder
 
     index: Any = searcher.index
-    found = DiffusionSearcher(
-        searcher,
-        Diffusion(options.diffusion_neighbours, options.diffusion_alpha),
-    )
+    plain: Any = searcher
+    found = DiffusionSearcher(plain, Diffusion(options.diffusion_neighbours, options.diffusion_alpha))
     try:
         table = neighbour_table(Folder(index.path), index.snapshot)
     except NotFoundError as error:

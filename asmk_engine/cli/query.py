@@ -25,6 +25,7 @@ from asmk_engine.cli.common import (
 from asmk_engine.cli.diffusion import diffusion_options, with_diffusion
 from asmk_engine.cli.searching import (
     SearchOptions,
+    TurningSearcher,
     answer,
     check_options,
     check_printable_pairs,
@@ -127,7 +128,9 @@ def query(
     index = open_index(index_path)
     source = query_source(index, features=features_path, images_roots=images_roots)
     own = with_diffusion(searcher_of(index, options), options, console)
-    searcher: AnySearcher | Fused = own
+    searcher: AnySearcher | Fused | TurningSearcher = own
+    if options.rotations or options.mirror:
+        searcher = TurningSearcher(index, options)
     if other_path:
         searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots)
     check_options(index, searcher, options, console)
@@ -149,7 +152,7 @@ def query(
 
 def _answers(
     source: AnySource,
-    searcher: AnySearcher | Fused,
+    searcher: AnySearcher | Fused | TurningSearcher,
     queries: list[str],
     box: tuple[float, float, float, float] | None,
     top: int,

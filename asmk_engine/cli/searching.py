@@ -116,10 +116,8 @@ def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
     from asmk_engine.indexes.searcher import RerankingSearcher
 
     searcher = _plain_searcher(index, options)
-    if options.rerank is None and not (options.rotations or options.mirror):
+    if options.rerank is None:
         return searcher
-    if options.rotations or options.mirror:
-        return TurningSearcher(searcher, options)
     if all(recipe.is_global for recipe in _recipes(index)):
         raise InputError(f"{index.path}: has no local features, whose places --rerank compares; leave it out")
     return RerankingSearcher(searcher, options.rerank)
@@ -146,7 +144,7 @@ def _plain_searcher(index: AnyIndex, options: SearchOptions) -> Searcher | Globa
     return Searcher(cast(Any, index), match, multiple_assignment=options.multiple_assignment, threads=options.threads)
 
 
-def check_options(index: AnyIndex, searcher: AnySearcher | Fused, options: SearchOptions, console: Console) -> None:
+def check_options(index: AnyIndex, searcher: object, options: SearchOptions, console: Console) -> None:
     """Raise InputError if no index supports a given --expansion; print a message if none uses a given match option."""
     indexes = [source.index for source in searcher.sources] if isinstance(searcher, Fused) else [index]
     are_global = [recipe.is_global for one in indexes for recipe in _recipes(one)]
@@ -166,19 +164,20 @@ def _recipes(index: Any) -> list[Recipe]:
 class TurningSearcher:
     """Searches with photographs and their turned versions.
 
-    searcher  the searcher of an index of any kind
+    index    an index of any kind
+    options  with rotations, mirror or both
     """
 
-    def __init__(self, searcher: Any, options: SearchOptions) -> None:
-        self.searcher, self.index = searcher, searcher.index
-        self._options = options
+    def __init__(self, index: AnyIndex, options: SearchOptions) -> None:
+        self.index, self._options = index, options
+        self._searcher = _plain_searcher(index, options)
 
     def search_photograph(self, photograph: Path, box: Box | None, top: int | None) -> list[Hit]:
         """Return the best images for a photograph, each by the turn that fits best."""
         from asmk_engine.search.turned import search_turned, turns
 
         wanted = turns(rotations=self._options.rotations, mirror=self._options.mirror)
-        return search_turned(self.searcher, photograph, wanted, top, box=box, rerank=self._options.rerank)
+        return search_turned(self._searcher, photograph, wanted, top, box=box, rerank=self._options.rerank)
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,7 @@ def open_fused(
 
 def answer(
     source: AnySource,
-    searcher: AnySearcher | Fused,
+    searcher: AnySearcher | Fused | TurningSearcher,
     queries: Sequence[str],
     box: Box | None,
     top: int | None,

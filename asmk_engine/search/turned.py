@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from asmk_engine.images.boxes import Box, Size
 from asmk_engine.images.decoding import MAX_PIXELS, view_image
+from asmk_engine.images.listing import PathLike
 from asmk_engine.indexes.answers import Hit
 from asmk_engine.indexes.searcher import IndexSearcher
 from asmk_engine.verification.match import Match
@@ -73,7 +72,7 @@ def turns(*, rotations: bool = False, mirror: bool = False) -> list[Turn]:
 
 def search_turned(
     searcher: IndexSearcher[Any, Any],
-    photograph: str | os.PathLike[str] | np.ndarray,
+    photograph: PathLike | np.ndarray,
     wanted: Sequence[Turn],
     top: int | None = 10,
     *,
@@ -95,7 +94,7 @@ def search_turned(
         if turn == UPRIGHT:
             hits = searcher.search(photograph, top, box=box, rerank=rerank)
         else:
-            pixels = view_image(Path(photograph), MAX_PIXELS).pixels if pixels is None else pixels
+            pixels = view_image(photograph, MAX_PIXELS).pixels if pixels is None else pixels
             hits = _of_turn(searcher, pixels, turn, top, box, rerank)
         for hit in hits:
             if hit.name not in found or hit.score > found[hit.name].score:
