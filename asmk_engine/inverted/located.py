@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,23 +33,21 @@ class LocatedImages:
             weakref.WeakKeyDictionary()
         )
 
-    def find(self, snapshot: Snapshot, segments: np.ndarray, numbers: np.ndarray) -> list[ImageGeometry | None]:
-        """Return the geometry of images, None for those without, with a warning that counts them.
+    def find(self, snapshot: Snapshot, segments: np.ndarray, numbers: np.ndarray) -> Iterator[ImageGeometry | None]:
+        """Yield the geometry of images, None for those without, and at the end warn of those that should have one.
 
         segments, numbers  [m] int64, positions of the segments and numbers in them
 
-        Raises NotFoundError if none has a geometry.
+        Raises NotFoundError, at the end, if all should have a geometry and none has.
         """
-        places = list(zip(segments.tolist(), numbers.tolist(), strict=True))
-        found = [self._geometry(snapshot, place) for place in places]
-        missing = [
-            place
-            for place, geometry in zip(places, found, strict=True)
-            if geometry is None and snapshot.segments[place[0]].word_counts[place[1]]  # else it has no features
-        ]
+        missing = []
+        for place in zip(segments.tolist(), numbers.tolist(), strict=True):
+            geometry = self._geometry(snapshot, place)
+            if geometry is None and snapshot.segments[place[0]].word_counts[place[1]]:  # else it has no features
+                missing.append(place)
+            yield geometry
         if missing:
-            self._tell(snapshot, missing, len(places))
-        return found
+            self._tell(snapshot, missing, len(segments))
 
     def _geometry(self, snapshot: Snapshot, place: tuple[int, int]) -> ImageGeometry | None:
         stored = snapshot.segments[place[0]].geometry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,14 +186,16 @@ def match(query: ImageGeometry, other: ImageGeometry, options: Verification | No
 
 def match_all(
     query: ImageGeometry,
-    others: Sequence[ImageGeometry | None],
+    others: Iterable[ImageGeometry | None],
     options: Verification | None = None,
     count: int | None = None,
 ) -> list[Match | None]:
-    """Do `match` for many images, None where the geometry is None, with `count` threads."""
-    return threads.run(
-        lambda other: None if other is None else match(query, other, options), others, threads.thread_count(count)
-    )
+    """Do `match` for many images with `count` threads, a few in memory at a time; None where the geometry is None."""
+
+    def matched(other: ImageGeometry | None) -> Match | None:
+        return None if other is None else match(query, other, options)
+
+    return list(threads.stream(matched, others, threads.thread_count(count)))
 
 
 def _pairs(query: ImageGeometry, other: ImageGeometry, similarity: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
