@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from asmk_engine import Codebook, Features, FeatureSet, Index, Searcher, Signature
+from asmk_engine.diffusion import DiffusionSearcher, build_neighbours
 from asmk_engine.errors import AsmkWarning, InputError, NotFoundError
 from asmk_engine.features import Source
 from asmk_engine.features.writer import FeatureWriter
@@ -452,6 +453,13 @@ def test_several_queries_and_segments_answer_alike(index, photographs):
     assert Searcher(joined).search(photographs["image 03"], 4, rerank=6) == searcher.search(
         photographs["image 03"], 4, rerank=6
     )
+
+
+def test_what_diffusion_found_is_verified_too(index, photographs):
+    build_neighbours(index, 3)
+    hits = DiffusionSearcher(Searcher(index)).search(photographs["image 03"], top=2, rerank=20)
+    assert [hit.name for hit in hits] == ["image 03", "moved.jpg"]
+    assert hits[1].matches[0].inliers > 40
 
 
 def test_without_features_one_line_says_what_is_missing(index, photographs, tmp_path):

@@ -20,6 +20,7 @@ from asmk_engine.indexes.numbering import image_starts
 from asmk_engine.indexes.ranking import BestImages, Part, best_images
 from asmk_engine.indexes.searcher import IndexSearcher
 from asmk_engine.storage.folder import Folder
+from asmk_engine.verification.match import Match, Verification
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +97,17 @@ class DiffusionSearcher(IndexSearcher[Any, Any]):
     def _all(self, snapshot: Any, query: Any, count: int) -> list[Part]:
         wide, narrow = self._graph(snapshot).similarities.divided(query, self._assignments)
         return self._ranked(snapshot, self.searcher.all_images(snapshot, wide, count), narrow, count)
+
+    def matches_of(
+        self,
+        snapshot: Any,
+        query: Any,
+        images: tuple[np.ndarray, np.ndarray],
+        options: Verification,
+        count: int,
+    ) -> list[list[Match | None]]:
+        """Verify images as the searcher of the index does."""
+        return self.searcher.matches_of(snapshot, query, images, options, count)
 
     @property
     def _assignments(self) -> int:

@@ -102,7 +102,7 @@ class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
         ]
         return list(fused(snapshot.segments, found, query.fingerprint))
 
-    def _matches(
+    def matches_of(
         self,
         snapshot: FusedSnapshot,
         query: FusedFeatures,
@@ -110,6 +110,7 @@ class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
         options: Verification,
         count: int,
     ) -> list[list[Match | None]]:
+        """Verify images, as in `IndexSearcher`, by every kind of local features that the query has."""
         views: Any = snapshot.views
         local = [
             searcher.matches_of(view, part, images, options, count)

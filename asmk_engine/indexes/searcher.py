@@ -221,7 +221,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             return ranked
         first = ranked.numbers[: reranking.images]
         segments = np.searchsorted(starts, first, side="right") - 1
-        matches = self._matches(snapshot, taken, (segments, first - starts[segments]), reranking.verification, count)
+        matches = self.matches_of(snapshot, taken, (segments, first - starts[segments]), reranking.verification, count)
         order, scores = reranked(ranked.scores, matches, reranking)
         return RankedImages(ranked.numbers[order], scores)
 
@@ -243,17 +243,6 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
     def all_images(self, snapshot: View, query: QueryT, threads: int) -> list[Part]:
         """Return all images that `search(query, None)` returns, in any order, for a searcher of several indexes."""
         return self._all(snapshot, query, threads)
-
-    def matches_of(
-        self,
-        snapshot: View,
-        query: QueryT,
-        images: tuple[np.ndarray, np.ndarray],
-        options: Verification,
-        count: int,
-    ) -> list[list[Match | None]]:
-        """Verify images, by their segments and numbers [m] int64, for a searcher of several kinds."""
-        return self._matches(snapshot, query, images, options, count)
 
     def best_of(self, snapshot: View, queries: Sequence[QueryT], top: int | None, threads: int) -> list[BestImages]:
         """Return the images that `search` returns for each query, as numbers, for a searcher that ranks them anew."""
@@ -317,7 +306,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
 
     def _reranked(self, snapshot: View, query: QueryT, best: BestImages, reranking: Reranking, count: int) -> list[Hit]:
         first = best.segments[: reranking.images], best.numbers[: reranking.images]
-        matches = self._matches(snapshot, query, first, reranking.verification, count)
+        matches = self.matches_of(snapshot, query, first, reranking.verification, count)
         order, scores = reranked(best.scores, matches, reranking)
         of_image: list[tuple[Match | None, ...]] = list(zip(*matches, strict=True))
         return [
@@ -325,7 +314,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             for row, score in zip(order.tolist(), scores.tolist(), strict=True)
         ]
 
-    def _matches(
+    def matches_of(
         self,
         snapshot: View,
         query: QueryT,

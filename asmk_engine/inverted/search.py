@@ -184,7 +184,7 @@ class Searcher(IndexSearcher[Snapshot, Query]):
     def _all(self, snapshot: Snapshot, query: Query, count: int) -> list[Part]:
         return self._rank(snapshot, [query], None, count)[0].parts()
 
-    def _matches(
+    def matches_of(
         self,
         snapshot: Snapshot,
         query: Query,
@@ -192,6 +192,7 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         options: Verification,
         count: int,
     ) -> list[list[Match | None]]:
+        """Verify images, as in `IndexSearcher`: the one list is of the features of this index."""
         if not isinstance(query, Features):
             raise InputError("a signature has no places, so nothing can be verified; search with the features")
         others = self._located.find(snapshot, *images)
