@@ -81,7 +81,11 @@ class Match:
     affine : ndarray of shape (2, 3), float64
         (u, v, 1) in the query is mapped to affine @ (u, v, 1) in the other image, in pixels; 0 without inliers.
     query_points, points : ndarray of shape (n, 2), float32
-        Places of the inliers in the query and in the other image, in pixels.
+        Places of the inliers in the query and in the other image, in pixels, the most similar pair first.
+    query_features, features : ndarray of shape (n,), int32
+        Numbers of the inliers in the query and in the other image, in the order of their features.
+    weights : ndarray of shape (n,), float64
+        Weights of the inliers.
     query_size, size : tuple of int
         Width and height of the two images in pixels.
     is_copy : bool
@@ -96,6 +100,9 @@ class Match:
     affine: np.ndarray
     query_points: np.ndarray
     points: np.ndarray
+    query_features: np.ndarray
+    features: np.ndarray
+    weights: np.ndarray
     query_size: tuple[int, int]
     size: tuple[int, int]
     is_copy: bool
@@ -178,6 +185,9 @@ def match(query: ImageGeometry, other: ImageGeometry, options: Verification | No
         affine=np.array([[*affine[:2], affine[4]], [*affine[2:4], affine[5]]]),
         query_points=places[inside, :2],
         points=other_places[inside, :2],
+        query_features=ones[inside],
+        features=others[inside],
+        weights=weights[inside],
         query_size=query.image_size,
         size=other.image_size,
         is_copy=0 < COPY * min(len(query), len(other)) <= weight,
