@@ -28,7 +28,7 @@ from asmk_engine.cli.searching import (
     check_options,
     expansion_options,
     kind_weights_option,
-    rerank_option,
+    rerank_options,
     searcher_of,
 )
 from asmk_engine.errors import InputError
@@ -93,7 +93,7 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 @match_options
 @expansion_options
 @kind_weights_option
-@rerank_option
+@rerank_options
 @diffusion_options
 @json_option
 @quiet_option

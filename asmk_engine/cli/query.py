@@ -33,7 +33,7 @@ from asmk_engine.cli.searching import (
     fusion_options,
     kind_weights_option,
     open_fused,
-    rerank_option,
+    rerank_options,
     searcher_of,
     tell_ambiguous,
     turn_options,
@@ -59,7 +59,7 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
 @match_options
 @expansion_options
 @kind_weights_option
-@rerank_option
+@rerank_options
 @turn_options
 @diffusion_options
 @fusion_options

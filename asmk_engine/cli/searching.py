@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asmk_engine.inverted.search import Searcher
     from asmk_engine.recipes import Recipe
     from asmk_engine.search.query_features import FusedQuerySource, QuerySource
+    from asmk_engine.verification.reranking import Reranking
 
     AnyIndex = Index | GlobalIndex | FusedIndex | JointIndex[Any]
     AnySearcher = Searcher | GlobalSearcher | FusedSearcher | RerankingSearcher[Any]
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 FUSED = 1000  # number of images of each ranking that are fused
 _OF_FEATURES = {"alpha": "--alpha", "threshold": "--threshold", "multiple_assignment": "--assignments", "idf": "--idf"}
+_OF_RERANKING = {"rerank_by": "--rerank-by", "joins": "--join"}
 
 expansion_options = option_group(
     click.option(
@@ -54,12 +56,30 @@ kind_weights_option = click.option(
     callback=lambda context, parameter, value: parse_numbers(value),
     help="Weights of the kinds of features in the score, for an index of several kinds.  [default: those it stores]",
 )
-rerank_option = click.option(
-    "--rerank",
-    type=click.IntRange(min=1),
-    metavar="K",
-    help="Verify the first K images by the places of their features, and rank them anew; 50 is a good number. Needs "
-    "local features, whose places are in an index made with --geometry or in the feature set it remembers.",
+rerank_options = option_group(
+    click.option(
+        "--rerank",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Verify the first K images by the places of their features, and rank them anew; 50 is a good number. "
+        "Needs local features, whose places are in an index made with --geometry or in the feature set it remembers.",
+    ),
+    click.option(
+        "--rerank-by",
+        type=click.Choice(["places", "descriptors"]),
+        default="places",
+        show_default=True,
+        help="What --rerank compares: the places of features, or the descriptors alone, which are in the feature set "
+        "that the index remembers.",
+    ),
+    click.option(
+        "--join",
+        "joins",
+        type=click.IntRange(1, 5),
+        metavar="N",
+        help="Query expansion: images that --rerank verifies beyond doubt join the query, which is searched again, N "
+        "times (1 or 2). Rarely better than --rerank alone.",
+    ),
 )
 turn_options = option_group(
     click.option(
@@ -101,11 +121,28 @@ class SearchOptions:
     expansion_alpha: float = 3.0
     kind_weights: tuple[float, ...] | None = None
     rerank: int | None = None
+    rerank_by: str = "places"
+    joins: int | None = None
     rotations: bool = False
     mirror: bool = False
     diffusion: bool = False
     diffusion_neighbours: int = 5
     diffusion_alpha: float = 0.6
+
+    @property
+    def reranking(self) -> Reranking | None:
+        """How the first images are ranked anew; raises InputError for options that exclude each other."""
+        from asmk_engine.verification.reranking import Reranking
+
+        if self.rerank is None:
+            if given := [name for name in ("rerank_by", "joins") if was_given(name)]:
+                raise InputError(f"{_OF_RERANKING[given[0]]} needs --rerank; add --rerank 50")
+            return None
+        if self.rerank_by == "descriptors":
+            if self.joins:
+                raise InputError("--join needs --rerank-by places; leave one of the two out")
+            return Reranking.by_descriptors(self.rerank)
+        return Reranking(self.rerank, expansions=self.joins or 0)
 
 
 def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
@@ -115,12 +152,12 @@ def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
     """
     from asmk_engine.indexes.searcher import RerankingSearcher
 
-    searcher = _plain_searcher(index, options)
-    if options.rerank is None:
+    searcher, reranking = _plain_searcher(index, options), options.reranking
+    if reranking is None:
         return searcher
     if all(recipe.is_global for recipe in _recipes(index)):
         raise InputError(f"{index.path}: has no local features, whose places --rerank compares; leave it out")
-    return RerankingSearcher(searcher, options.rerank)
+    return RerankingSearcher(searcher, reranking)
 
 
 def _plain_searcher(index: AnyIndex, options: SearchOptions) -> Searcher | GlobalSearcher | FusedSearcher:
@@ -177,7 +214,7 @@ class TurningSearcher:
         from asmk_engine.search.turned import search_turned, turns
 
         wanted = turns(rotations=self._options.rotations, mirror=self._options.mirror)
-        return search_turned(self._searcher, photograph, wanted, top, box=box, rerank=self._options.rerank)
+        return search_turned(self._searcher, photograph, wanted, top, box=box, rerank=self._options.reranking)
 
 
 @dataclass(frozen=True)

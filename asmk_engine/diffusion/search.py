@@ -18,9 +18,10 @@ from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.indexes.neighbours import NeighbourTable, commit_of, map_neighbours, stored_tables
 from asmk_engine.indexes.numbering import image_starts
 from asmk_engine.indexes.ranking import BestImages, Part, best_images
-from asmk_engine.indexes.searcher import IndexSearcher
+from asmk_engine.indexes.searcher import IndexSearcher, Places
 from asmk_engine.storage.folder import Folder
-from asmk_engine.verification.match import Match, Verification
+from asmk_engine.verification.match import Match
+from asmk_engine.verification.reranking import Comparison, Reranking
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +103,23 @@ class DiffusionSearcher(IndexSearcher[Any, Any]):
         self,
         snapshot: Any,
         query: Any,
-        images: tuple[np.ndarray, np.ndarray],
-        options: Verification,
+        images: Places,
+        options: Comparison,
         count: int,
     ) -> list[list[Match | None]]:
         """Verify images as the searcher of the index does."""
         return self.searcher.matches_of(snapshot, query, images, options, count)
+
+    def expanded(
+        self,
+        snapshot: Any,
+        query: Any,
+        images: Places,
+        matches: list[list[Match | None]],
+        reranking: Reranking,
+    ) -> Any:
+        """Expand the query as the searcher of the index does."""
+        return self.searcher.expanded(snapshot, query, images, matches, reranking)
 
     @property
     def _assignments(self) -> int:

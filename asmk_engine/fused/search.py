@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from asmk_engine.errors import MismatchError
 from asmk_engine.flat.search import Expansion, GlobalSearcher
@@ -16,9 +15,10 @@ from asmk_engine.fused.scores import fused, shares
 from asmk_engine.fused.snapshot import FusedSnapshot
 from asmk_engine.indexes.manifest import GLOBAL_KIND
 from asmk_engine.indexes.ranking import BestImages, Part, best_images
-from asmk_engine.indexes.searcher import IndexSearcher
+from asmk_engine.indexes.searcher import IndexSearcher, Places
 from asmk_engine.inverted.search import Searcher, SelectiveMatch
-from asmk_engine.verification.match import Match, Verification
+from asmk_engine.verification.match import Match
+from asmk_engine.verification.reranking import Comparison, Reranking
 
 
 class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
@@ -106,20 +106,41 @@ class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
         self,
         snapshot: FusedSnapshot,
         query: FusedFeatures,
-        images: tuple[np.ndarray, np.ndarray],
-        options: Verification,
+        images: Places,
+        options: Comparison,
         count: int,
     ) -> list[list[Match | None]]:
         """Verify images, as in `IndexSearcher`, by every kind of local features that the query has."""
-        views: Any = snapshot.views
         local = [
             searcher.matches_of(view, part, images, options, count)
-            for searcher, view, part in zip(self._searchers, views, query.parts, strict=True)
-            if isinstance(searcher, Searcher) and part is not None and len(part)
+            for _, searcher, view, part in self._local(snapshot, query)
         ]
         if not local:
             return [[None] * len(images[0])]
         return [matches for kinds in local for matches in kinds]
+
+    def expanded(
+        self,
+        snapshot: FusedSnapshot,
+        query: FusedFeatures,
+        images: Places,
+        matches: list[list[Match | None]],
+        reranking: Reranking,
+    ) -> FusedFeatures | None:
+        """Expand each kind of local features by the images that its own places verify, as in `IndexSearcher`."""
+        parts, is_expanded = list(query.parts), False
+        for (kind, searcher, view, part), of_kind in zip(self._local(snapshot, query), matches, strict=False):
+            wider = searcher.expanded(view, part, images, [of_kind], reranking)
+            if wider is not None:
+                parts[kind], is_expanded = wider, True
+        return replace(query, parts=tuple(parts)) if is_expanded else None
+
+    def _local(self, snapshot: FusedSnapshot, query: FusedFeatures) -> Iterator[tuple[int, Searcher, Any, Any]]:
+        """Yield the kinds of local features that a query has: number, searcher, commit and features."""
+        views: Any = snapshot.views
+        for kind, (searcher, view, part) in enumerate(zip(self._searchers, views, query.parts, strict=True)):
+            if isinstance(searcher, Searcher) and part is not None and len(part):
+                yield kind, searcher, view, part
 
     def _names(self) -> FusedNamedImages:
         return FusedNamedImages(self.index)

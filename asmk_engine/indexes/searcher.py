@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import itertools
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, overload
 
 import numpy as np
@@ -21,11 +21,14 @@ from asmk_engine.indexes.photographs import Photograph, described, is_photograph
 from asmk_engine.indexes.ranking import BestImages, Part, ordered
 from asmk_engine.indexes.snapshot import Commit
 from asmk_engine.threads import thread_count
-from asmk_engine.verification.match import Match, Verification
-from asmk_engine.verification.reranking import Reranking, reranked, reranking_of
+from asmk_engine.verification.match import Match
+from asmk_engine.verification.reranking import Comparison, Reranking, reranked, reranking_of
 
 View = TypeVar("View", bound=Commit[Any, Any])
 QueryT = TypeVar("QueryT")
+Ranked = TypeVar("Ranked")
+Places = tuple[np.ndarray, np.ndarray]
+"""Images by the positions of their segments and their numbers in them, both [m] int64."""
 
 
 class IndexSearcher(abc.ABC, Generic[View, QueryT]):
@@ -216,12 +219,16 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         if snapshot not in self._name_ranks:
             self._name_ranks[snapshot] = name_ranks(snapshot.segments)
         starts = image_starts(snapshot.segments)
-        ranked = ordered(self._all(snapshot, taken, count), starts, self._name_ranks[snapshot])
+
+        def found(asked: QueryT) -> tuple[RankedImages, Places]:
+            ranked = ordered(self._all(snapshot, asked, count), starts, self._name_ranks[snapshot])
+            first = ranked.numbers[: reranking.images if reranking else 0]
+            segments = np.searchsorted(starts, first, side="right") - 1
+            return ranked, (segments, first - starts[segments])
+
         if reranking is None:
-            return ranked
-        first = ranked.numbers[: reranking.images]
-        segments = np.searchsorted(starts, first, side="right") - 1
-        matches = self.matches_of(snapshot, taken, (segments, first - starts[segments]), reranking.verification, count)
+            return found(taken)[0]
+        ranked, matches = self._verified(snapshot, taken, found, reranking, count)
         order, scores = reranked(ranked.scores, matches, reranking)
         return RankedImages(ranked.numbers[order], scores)
 
@@ -300,13 +307,18 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         depth = top if top is None else max(top, reranking.images)
         found = self._best(snapshot, queries, depth, count)
         return [
-            self._reranked(snapshot, query, best, reranking, count)[:top]
+            self._reranked(snapshot, query, best, depth, reranking, count)[:top]
             for query, best in zip(queries, found, strict=True)
         ]
 
-    def _reranked(self, snapshot: View, query: QueryT, best: BestImages, reranking: Reranking, count: int) -> list[Hit]:
-        first = best.segments[: reranking.images], best.numbers[: reranking.images]
-        matches = self.matches_of(snapshot, query, first, reranking.verification, count)
+    def _reranked(
+        self, snapshot: View, query: QueryT, first: BestImages, depth: int | None, reranking: Reranking, count: int
+    ) -> list[Hit]:
+        def found(asked: QueryT) -> tuple[BestImages, Places]:
+            best = first if asked is query else self._best(snapshot, [asked], depth, count)[0]
+            return best, (best.segments[: reranking.images], best.numbers[: reranking.images])
+
+        best, matches = self._verified(snapshot, query, found, reranking, count)
         order, scores = reranked(best.scores, matches, reranking)
         of_image: list[tuple[Match | None, ...]] = list(zip(*matches, strict=True))
         return [
@@ -314,19 +326,42 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             for row, score in zip(order.tolist(), scores.tolist(), strict=True)
         ]
 
-    def matches_of(
+    def _verified(
         self,
         snapshot: View,
         query: QueryT,
-        images: tuple[np.ndarray, np.ndarray],
-        options: Verification,
+        found: Callable[[QueryT], tuple[Ranked, Places]],
+        reranking: Reranking,
         count: int,
+    ) -> tuple[Ranked, list[list[Match | None]]]:
+        """Rank and verify, and again with the expanded query; returns the last ranking and its matches with the query.
+
+        found  ranks for a query; returns also the first images
+        """
+        ranked, images = found(query)
+        matches = self.matches_of(snapshot, query, images, reranking.verification, count)
+        for _ in range(reranking.expansions):
+            wider = self.expanded(snapshot, query, images, matches, reranking)
+            if wider is None:
+                break
+            ranked, images = found(wider)
+            matches = self.matches_of(snapshot, query, images, reranking.verification, count)
+        return ranked, matches
+
+    def matches_of(
+        self, snapshot: View, query: QueryT, images: Places, options: Comparison, count: int
     ) -> list[list[Match | None]]:
-        """Verify images, by their segments and numbers [m] int64; returns a list for each kind of local features."""
+        """Compare images with the query; returns a list of matches for each kind of local features."""
         raise InputError(
             f"{self.index.path}: global descriptors have no places, so nothing can be verified; leave the "
             "re-ranking out, or index local features"
         )
+
+    def expanded(
+        self, snapshot: View, query: QueryT, images: Places, matches: list[list[Match | None]], reranking: Reranking
+    ) -> QueryT | None:
+        """Return the query joined by the images that surely show the same thing, None if there are none."""
+        return None
 
 
 def _hits(best: BestImages) -> list[Hit]:

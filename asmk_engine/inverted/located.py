@@ -1,78 +1,123 @@
-"""The geometry of the images of an index: stored beside the postings, or made again from a remembered feature set."""
+"""What verification needs of the images of an index: places and codes of their features, or their descriptors.
+
+The geometry is stored beside the postings, or made again from a remembered feature set; descriptors are always read
+from there.
+"""
 
 from __future__ import annotations
 
+import abc
 import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import AsmkWarning, NotFoundError
+from asmk_engine.features import Features
 from asmk_engine.indexes.answers import decoded
 from asmk_engine.indexes.named_images import NamedImages
 from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.verification.geometry import ImageGeometry, image_geometry
+from asmk_engine.verification.mutual import ImageVectors, image_vectors
 
-KEPT = 2000
-"""Geometries made from features that are kept in memory, some 30 kB each."""
+Part = TypeVar("Part", ImageGeometry, ImageVectors)
 
 
-class LocatedImages:
-    """Finds the geometry of indexed images.
+class _FoundImages(abc.ABC, Generic[Part]):
+    """Finds something of indexed images, and keeps what was made from features in memory.
 
     index  an index, several as one, or one kind of features of an index
+    most   number of images that are kept
+    lacks  what is missing if it cannot be found
+    cure   what to do then
     """
+
+    most: ClassVar[int]
+    lacks: ClassVar[str]
+    cure: ClassVar[str]
 
     def __init__(self, index: Any) -> None:
         self._named = NamedImages(index)
-        self._made: weakref.WeakKeyDictionary[Snapshot, OrderedDict[tuple[int, int], ImageGeometry | None]] = (
+        self._made: weakref.WeakKeyDictionary[Snapshot, OrderedDict[tuple[int, int], Part | None]] = (
             weakref.WeakKeyDictionary()
         )
 
-    def find(self, snapshot: Snapshot, segments: np.ndarray, numbers: np.ndarray) -> Iterator[ImageGeometry | None]:
-        """Yield the geometry of images, None for those without, and at the end warn of those that should have one.
+    def find(self, snapshot: Snapshot, segments: np.ndarray, numbers: np.ndarray) -> Iterator[Part | None]:
+        """Yield what is found of images, None for those without, and at the end warn of those that should have it.
 
         segments, numbers  [m] int64, positions of the segments and numbers in them
 
-        Raises NotFoundError, at the end, if all should have a geometry and none has.
+        Raises NotFoundError, at the end, if all should have it and none has.
         """
         missing = []
         for place in zip(segments.tolist(), numbers.tolist(), strict=True):
-            geometry = self._geometry(snapshot, place)
-            if geometry is None and snapshot.segments[place[0]].word_counts[place[1]]:  # else it has no features
+            found = self._found(snapshot, place)
+            if found is None and snapshot.segments[place[0]].word_counts[place[1]]:  # else it has no features
                 missing.append(place)
-            yield geometry
+            yield found
         if missing:
             self._tell(snapshot, missing, len(segments))
 
-    def _geometry(self, snapshot: Snapshot, place: tuple[int, int]) -> ImageGeometry | None:
-        stored = snapshot.segments[place[0]].geometry
-        if stored is not None and stored.kept[place[1]]:
-            return stored.image(place[1])
+    @abc.abstractmethod
+    def _make(self, features: Features, codebook: Codebook) -> Part:
+        """Make it from the features of an image."""
+
+    def _stored(self, snapshot: Snapshot, place: tuple[int, int]) -> Part | None:
+        """Return what the index stores of an image."""
+        return None
+
+    def _found(self, snapshot: Snapshot, place: tuple[int, int]) -> Part | None:
+        if (stored := self._stored(snapshot, place)) is not None:
+            return stored
         made = self._made.setdefault(snapshot, OrderedDict())
         if place not in made:
             features = self._named.of_set(_name(snapshot, place))
-            made[place] = None if features is None else image_geometry(features, snapshot.encoder)
-            if len(made) > KEPT:
+            made[place] = None if features is None else self._make(features, snapshot.encoder)
+            if len(made) > self.most:
                 made.popitem(last=False)
         made.move_to_end(place)
         return made[place]
 
     def _tell(self, snapshot: Snapshot, missing: Sequence[tuple[int, int]], count: int) -> None:
         path, name = self._named.index.path, _name(snapshot, missing[0])
-        cure = "index with --geometry, or bring the feature set back"
         if len(missing) == count:
-            raise NotFoundError(f"{path}: has neither the geometry nor the features of {name!r}; {cure}")
+            raise NotFoundError(f"{path}: has {self.lacks} of {name!r}; {self.cure}")
         warnings.warn(
-            f"{path}: has neither the geometry nor the features of {len(missing)} of the {count} images to verify, "
-            f"such as {name!r}; {cure}",
+            f"{path}: has {self.lacks} of {len(missing)} of the {count} images to verify, such as {name!r}; "
+            f"{self.cure}",
             AsmkWarning,
             stacklevel=2,
         )
+
+
+class LocatedImages(_FoundImages[ImageGeometry]):
+    """Finds the geometry of indexed images."""
+
+    most = 2000  # some 30 kB each
+    lacks = "neither the geometry nor the features"
+    cure = "index with --geometry, or bring the feature set back"
+
+    def _make(self, features: Features, codebook: Codebook) -> ImageGeometry:
+        return image_geometry(features, codebook)
+
+    def _stored(self, snapshot: Snapshot, place: tuple[int, int]) -> ImageGeometry | None:
+        stored = snapshot.segments[place[0]].geometry
+        return stored.image(place[1]) if stored is not None and stored.kept[place[1]] else None
+
+
+class DescribedImages(_FoundImages[ImageVectors]):
+    """Finds the descriptors of indexed images."""
+
+    most = 200  # some 500 kB each
+    lacks = "no descriptors"
+    cure = "bring the feature set back, which alone holds them, or compare places"
+
+    def _make(self, features: Features, codebook: Codebook) -> ImageVectors:
+        return image_vectors(features, codebook)
 
 
 def _name(snapshot: Snapshot, place: tuple[int, int]) -> str:

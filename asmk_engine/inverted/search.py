@@ -16,14 +16,18 @@ from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.features import Features
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.ranking import BestImages, Part, Ranking, best_images
-from asmk_engine.indexes.searcher import IndexSearcher
+from asmk_engine.indexes.searcher import IndexSearcher, Places
+from asmk_engine.inverted.expansion import expanded_signature
 from asmk_engine.inverted.index import Index
-from asmk_engine.inverted.located import LocatedImages, query_geometry
+from asmk_engine.inverted.located import DescribedImages, LocatedImages, query_geometry
 from asmk_engine.inverted.segment import RANGE_BITS, Segment
 from asmk_engine.inverted.signatures import Signature, code_width, sign
 from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.kernels.rank import normalise
-from asmk_engine.verification.match import Match, Verification, match_all
+from asmk_engine.verification.geometry import ImageGeometry
+from asmk_engine.verification.match import Match, match_all
+from asmk_engine.verification.mutual import MutualNeighbours, compare_all, image_vectors
+from asmk_engine.verification.reranking import Comparison, Reranking
 
 Query = Features | Signature
 
@@ -154,7 +158,7 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         super().__init__(index, threads)
         self.match = match or SelectiveMatch()
         self.multiple_assignment = multiple_assignment
-        self._located = LocatedImages(index)
+        self._located, self._described_images = LocatedImages(index), DescribedImages(index)
         self._weights: weakref.WeakKeyDictionary[Snapshot, _Weights] = weakref.WeakKeyDictionary()
 
     def sign(self, features: Features) -> Signature:
@@ -188,15 +192,42 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         self,
         snapshot: Snapshot,
         query: Query,
-        images: tuple[np.ndarray, np.ndarray],
-        options: Verification,
+        images: Places,
+        options: Comparison,
         count: int,
     ) -> list[list[Match | None]]:
         """Verify images, as in `IndexSearcher`: the one list is of the features of this index."""
         if not isinstance(query, Features):
             raise InputError("a signature has no places, so nothing can be verified; search with the features")
-        others = self._located.find(snapshot, *images)
-        return [match_all(query_geometry(query, snapshot.encoder, self.multiple_assignment), others, options, count)]
+        if isinstance(options, MutualNeighbours):
+            described = self._described_images.find(snapshot, *images)
+            return [compare_all(image_vectors(query, snapshot.encoder), described, options, count)]
+        return [match_all(self._geometry(query, snapshot), self._located.find(snapshot, *images), options, count)]
+
+    def expanded(
+        self,
+        snapshot: Snapshot,
+        query: Query,
+        images: Places,
+        matches: list[list[Match | None]],
+        reranking: Reranking,
+    ) -> Signature | None:
+        """Return the query joined by the matched features of images, as in `IndexSearcher`, see `expansion`."""
+        if not isinstance(query, Features):
+            return None
+        joining = [row for row, match in enumerate(matches[0]) if reranking.joins(match)]
+        if not joining:
+            return None
+        others = self._located.find(snapshot, images[0][joining], images[1][joining])
+        joined = [
+            (other, match.features)
+            for other, match in zip(others, (matches[0][row] for row in joining), strict=True)
+            if other is not None and match is not None
+        ]
+        return expanded_signature(self.sign(query), joined)
+
+    def _geometry(self, query: Features, snapshot: Snapshot) -> ImageGeometry:
+        return query_geometry(query, snapshot.encoder, self.multiple_assignment)
 
     def _rank(self, snapshot: Snapshot, queries: Sequence[Query], top: int | None, count: int) -> list[Ranking]:
         signatures = threads.run(lambda query: self._signed(query, snapshot), queries, count)

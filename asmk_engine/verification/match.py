@@ -107,6 +107,17 @@ class Match:
     size: tuple[int, int]
     is_copy: bool
 
+    @classmethod
+    def unplaced(
+        cls, pairs: int, mass: float, query_size: tuple[int, int], size: tuple[int, int], is_copy: bool
+    ) -> Match:
+        """Return a match of pairs of features whose places were not compared."""
+        points, numbers = np.empty((0, 2), np.float32), np.empty(0, np.int32)
+        return cls(
+            pairs, mass, 0.0, 0, 0.0, np.zeros((2, 3)), points, points, numbers, numbers, np.empty(0), query_size, size,
+            is_copy,
+        )  # fmt: skip
+
     @property
     def inliers(self) -> int:
         """Number of pairs that the map explains."""

@@ -1,6 +1,6 @@
 """Re-ranking: the score of an index, and how much of the query an image explains.
 
-    score(x) = s(x) / b + sum over the kinds of local features of w_i inliers(x) + w_p places_weight(x)
+    score(x) = s(x) / b + sum over the kinds of local features of w_i inliers(x) + w_p places_weight(x) + w_m mass(x)
 
 b is the best score of an image that is no copy of the query, so that the order of the others does not depend on whether
 the query itself is in the index. Images behind those that are verified keep s(x) / b, so they stay behind.
@@ -16,6 +16,11 @@ import numpy as np
 
 from asmk_engine.errors import InputError
 from asmk_engine.verification.match import Match, Verification
+from asmk_engine.verification.mutual import MutualNeighbours
+
+Comparison = Verification | MutualNeighbours
+"""How two images are compared: by the places of their features, or by their descriptors alone."""
+MOST_EXPANSIONS = 5
 
 
 @dataclass(frozen=True)
@@ -30,13 +35,19 @@ class Reranking:
         What an inlier adds to the score, whose best is about 1.
     places_weight : float, default 0.5
         What the distinct places of the inliers add, in the unit of `Match.places_weight`.
-    verification : Verification
+    mass_weight : float, default 0
+        What the pairs of features add, wherever they are, in the unit of `Match.mass`.
+    verification : Verification or MutualNeighbours
         How two images are compared.
+    expansions : int, default 0
+        How often images that surely show the same thing join the query, which is searched again; at most 5.
+    joining_places, joining_weight : int, float, default 8 and 1.0
+        Least `Match.places` and `Match.places_weight` of an image that joins the query.
 
     Raises
     ------
     InputError
-        If `images` is less than 1 or a weight is negative.
+        If a number is out of its range, or the query is to be expanded by images whose places are not compared.
 
     Notes
     -----
@@ -47,19 +58,43 @@ class Reranking:
     images: int = 50
     inlier_weight: float = 1 / 80
     places_weight: float = 0.5
-    verification: Verification = field(default_factory=Verification)
+    mass_weight: float = 0.0
+    verification: Comparison = field(default_factory=Verification)
+    expansions: int = 0
+    joining_places: int = 8
+    joining_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.images < 1:
             raise InputError(f"{self.images} images are to be ranked anew; give 1 or more")
-        for name in ("inlier_weight", "places_weight"):
+        for name in ("inlier_weight", "places_weight", "mass_weight", "joining_places", "joining_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"{name} is {value}; give a number of 0 or more")
+        if not 0 <= self.expansions <= MOST_EXPANSIONS:
+            raise InputError(f"the query is to be expanded {self.expansions} times; give 0 to {MOST_EXPANSIONS}")
+        if self.expansions and isinstance(self.verification, MutualNeighbours):
+            raise InputError("only images whose places are compared can join the query; leave one of the two out")
+
+    @classmethod
+    def by_descriptors(cls, images: int = 50) -> Reranking:
+        """Return what compares descriptors alone: `MutualNeighbours`, whose mass has a weight of 1/40."""
+        return cls(images, 0.0, 0.0, 1 / 40, MutualNeighbours())
 
     def evidence(self, match: Match | None) -> float:
         """Return what a match adds to the score of an image, 0 for None."""
-        return 0.0 if match is None else self.inlier_weight * match.inliers + self.places_weight * match.places_weight
+        if match is None:
+            return 0.0
+        placed = self.inlier_weight * match.inliers + self.places_weight * match.places_weight
+        return placed + self.mass_weight * match.mass
+
+    def joins(self, match: Match | None) -> bool:
+        """Return whether an image surely shows the same thing as the query, so that it may join it."""
+        return (
+            match is not None
+            and match.places >= max(1, self.joining_places)
+            and match.places_weight >= self.joining_weight
+        )
 
 
 def reranking_of(given: int | Reranking | None) -> Reranking | None:
