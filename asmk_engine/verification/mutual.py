@@ -19,6 +19,9 @@ from asmk_engine.features import Features
 from asmk_engine.kernels.nearest import nearest
 from asmk_engine.verification.match import COPY, Match
 
+ROUNDING = 1e-6
+"""A descriptor that is no further than this share of its length from the middle is there but for rounding."""
+
 
 @dataclass(frozen=True)
 class MutualNeighbours:
@@ -62,9 +65,12 @@ def image_vectors(features: Features, codebook: Codebook) -> ImageVectors:
 
     Descriptors that are all in one part of the space, as those of SIFT, would else all be similar.
     """
-    vectors = codebook.project(features.descriptors) - codebook.centroids.mean(0)
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    vectors /= np.where(lengths > 0, lengths, 1.0)[:, None]
+    projected = codebook.project(features.descriptors)
+    vectors = projected - codebook.centroids.mean(0)
+    lengths = np.linalg.norm(vectors, axis=1)
+    has_direction = lengths > ROUNDING * np.linalg.norm(projected, axis=1)
+    vectors[has_direction] /= lengths[has_direction, None]
+    vectors[~has_direction] = 0.0
     return ImageVectors(np.ascontiguousarray(vectors, np.float32), features.image_size)
 
 
