@@ -65,10 +65,9 @@ def image_vectors(features: Features, codebook: Codebook) -> ImageVectors:
 
     Descriptors that are all in one part of the space, as those of SIFT, would else all be similar.
     """
-    projected = codebook.project(features.descriptors)
-    vectors = projected - codebook.centroids.mean(0)
+    vectors = codebook.project(features.descriptors) - codebook.centroids.mean(0)
     lengths = np.linalg.norm(vectors, axis=1)
-    has_direction = lengths > ROUNDING * np.linalg.norm(projected, axis=1)
+    has_direction = lengths > ROUNDING * np.linalg.norm(features.descriptors.astype(np.float32), axis=1)
     vectors[has_direction] /= lengths[has_direction, None]
     vectors[~has_direction] = 0.0
     return ImageVectors(np.ascontiguousarray(vectors, np.float32), features.image_size)
