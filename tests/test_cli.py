@@ -138,6 +138,20 @@ def test_evaluation_with_reranking(world: Path, tmp_path: Path) -> None:
     assert json.loads(run(*call, "--json").stdout.splitlines()[-1]) == report
 
 
+def test_reranking_by_descriptors_and_joining_images(world: Path, tmp_path: Path) -> None:
+    name = f"{SUBJECTS[1]}/é 0.jpg"
+    call = "query", world / "i.index", name, "--rerank", 10, "--top", 3, "--format", "jsonl"
+    (first, second, _) = json.loads(run(*call, "--rerank-by", "descriptors").stdout)["hits"]
+    assert [hit["name"] for hit in (first, second)] == [f"{SUBJECTS[1]}/é {number}.jpg" for number in (1, 2)]
+    (match,) = first["matches"]
+    assert match["pairs"] > 20 and match["mass"] > 10 and match["inliers"] == 0 and match["box"] is None
+    plain, joined = (json.loads(run(*call, *more).stdout)["hits"] for more in ([], ["--join", 2]))
+    assert [hit["name"] for hit in joined[:2]] == [hit["name"] for hit in plain[:2]]
+    assert [hit["score"] for hit in joined] != [hit["score"] for hit in plain]
+    assert "--rerank-by needs --rerank" in fails("query", world / "i.index", name, "--rerank-by", "descriptors")
+    assert "--join needs --rerank-by places" in fails(*call, "--join", 1, "--rerank-by", "descriptors")
+
+
 def test_reranking_without_places_is_one_line(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "f.features", tmp_path / "f.features")
     run("index", tmp_path / "f.features", "--codebook", world / "c.h5", "-o", tmp_path / "alone.index")
