@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from asmk_engine.cli.common import PATH, Console, Failures, option_group, parse_numbers, was_given
+from asmk_engine.cli.diffusion import check_neighbour_options, with_neighbours
+from asmk_engine.cli.search_options import SearchOptions
 from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
+    from asmk_engine.diffusion import AugmentingSearcher, DiffusionSearcher
     from asmk_engine.flat import GlobalIndex, GlobalSearcher
     from asmk_engine.fused.index import FusedIndex
     from asmk_engine.fused.search import FusedSearcher
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from asmk_engine.search.query_features import FusedQuerySource, QuerySource
 
     AnyIndex = Index | GlobalIndex | FusedIndex | JointIndex[Any]
-    AnySearcher = Searcher | GlobalSearcher | FusedSearcher | RerankingSearcher[Any]
+    PlainSearcher = Searcher | GlobalSearcher | FusedSearcher
+    AnySearcher = PlainSearcher | DiffusionSearcher | AugmentingSearcher | RerankingSearcher[Any]
     AnySource = QuerySource | FusedQuerySource
 
 FUSED = 1000  # number of images of each ranking that are fused
@@ -88,42 +92,22 @@ fusion_options = option_group(
 )
 
 
-@dataclass(frozen=True)
-class SearchOptions:
-    """The search options of the commands; see their help."""
+def searcher_of(index: AnyIndex, options: SearchOptions, console: Console) -> AnySearcher:
+    """Return a searcher for an index of any kind, with --diffusion, --augmentation and --rerank if they are given.
 
-    alpha: float
-    threshold: float
-    multiple_assignment: int
-    idf: bool
-    threads: int | None
-    expansion: int | None = None
-    expansion_alpha: float = 3.0
-    kind_weights: tuple[float, ...] | None = None
-    rerank: int | None = None
-    rotations: bool = False
-    mirror: bool = False
-    diffusion: bool = False
-    diffusion_neighbours: int = 5
-    diffusion_alpha: float = 0.6
-
-
-def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
-    """Return a searcher for an index of any kind.
-
-    Raises InputError for --kind-weights of an index of one kind, and for --rerank of one without local features.
+    Raises InputError for --kind-weights of an index of one kind, and for --rerank of one without local features; and
+    what `with_neighbours` raises.
     """
     from asmk_engine.indexes.searcher import RerankingSearcher
 
-    searcher = _plain_searcher(index, options)
-    if options.rerank is None:
-        return searcher
-    if all(recipe.is_global for recipe in _recipes(index)):
+    check_neighbour_options(options)
+    if options.rerank is not None and all(recipe.is_global for recipe in _recipes(index)):
         raise InputError(f"{index.path}: has no local features, whose places --rerank compares; leave it out")
-    return RerankingSearcher(searcher, options.rerank)
+    searcher: AnySearcher = with_neighbours(_plain_searcher(index, options), options, console)
+    return searcher if options.rerank is None else RerankingSearcher(cast(Any, searcher), options.rerank)
 
 
-def _plain_searcher(index: AnyIndex, options: SearchOptions) -> Searcher | GlobalSearcher | FusedSearcher:
+def _plain_searcher(index: AnyIndex, options: SearchOptions) -> PlainSearcher:
     from asmk_engine.flat import Expansion, GlobalSearcher
     from asmk_engine.flat.codec import Codec
     from asmk_engine.fused.search import FusedSearcher
@@ -224,15 +208,19 @@ def open_fused(
     method: str,
     weight: float,
     images_roots: Sequence[Path],
+    console: Console,
 ) -> Fused:
-    """Return the fused searcher of an index and the one at `other`, which uses its recorded query features."""
+    """Return the fused searcher of an index and the one at `other`, which uses its recorded query features.
+
+    --kind-weights, --diffusion and --augmentation are of the first index only.
+    """
     from asmk_engine.search.opening import open_index
     from asmk_engine.search.query_features import query_source
 
     index = open_index(other)
     sources = source, query_source(index, images_roots=images_roots)
-    own = replace(options, kind_weights=None)  # those given are of the first index
-    return Fused(sources, (searcher, searcher_of(index, own)), method, weight)
+    own = replace(options, kind_weights=None, diffusion=False, augmentation=None)
+    return Fused(sources, (searcher, searcher_of(index, own, console)), method, weight)
 
 
 def answer(
