@@ -63,7 +63,7 @@ def fused_similar(index: FusedIndex) -> tuple[dict[tuple[str, str], float], list
     kinds = [
         {(a, b): naive.asmk_score(codes[a], codes[b]) if codes[a] and codes[b] else 0.0 for a in POOL for b in POOL}
     ]
-    vectors = {}
+    vectors: dict[str, np.ndarray] = {}
     for segment in index.snapshot.segments:
         stored = index.snapshot.encoder.kinds[1].encoder.decode(segment.parts[1].vectors[:])
         vectors |= {segment.name(number): stored[number].astype(np.float64) for number in range(segment.images)}
