@@ -112,6 +112,21 @@ def test_reranked_answers_say_where_they_match(world: Path, tmp_path: Path) -> N
     assert table[1].endswith("b/é%201.jpg")
 
 
+@pytest.mark.parametrize("option", [["--diffusion"], ["--augmentation", 2]])
+def test_what_the_neighbours_find_is_reranked_too(world: Path, tmp_path: Path, option: list[object]) -> None:
+    shutil.copytree(world / "i.index", tmp_path / "i.index")
+    name = f"{SUBJECTS[1]}/é 0.jpg"
+    call = "query", tmp_path / "i.index", name, *option, "--rerank", 3, "--top", 4, "--format", "jsonl"
+    hits = json.loads(run(*call, "--features", world / "f.features").stdout.splitlines()[0])["hits"]
+    assert [hit["name"] for hit in hits[:2]] == [f"{SUBJECTS[1]}/é {number}.jpg" for number in (1, 2)]
+    assert all(hit["matches"][0]["inliers"] >= 20 for hit in hits[:2]) and "matches" not in hits[3]
+    assert hits[0]["score"] > 1 > hits[3]["score"]
+    found = run(
+        "evaluate", tmp_path / "i.index", "--ground-truth", world / "gnd.json", *option, "--rerank", 3, "--json"
+    )
+    assert json.loads(found.stdout.splitlines()[-1])["medium"]["mAP"] > 95
+
+
 def test_turned_and_mirrored_copies_are_found(world: Path, tmp_path: Path) -> None:
     pixels = cv2.imdecode(np.fromfile(world / "photos" / SUBJECTS[2] / "é 0.jpg", np.uint8), cv2.IMREAD_COLOR)
     cv2.imwrite(str(tmp_path / "copy.png"), cv2.rotate(pixels[:, ::-1], cv2.ROTATE_90_CLOCKWISE))

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import naive
-from asmk_engine import Features, FusedIndex, FusedSearcher, GlobalIndex, GlobalSearcher, Index, Searcher
+from asmk_engine import FusedSearcher, GlobalSearcher, Searcher
 from asmk_engine.diffusion import Diffusion, DiffusionSearcher, build_neighbours
 from asmk_engine.diffusion.graph import NeighbourGraph
 from asmk_engine.diffusion.similarities import similarities_of
 from asmk_engine.diffusion.stored import StoredSignatures
 from asmk_engine.errors import InputError
-from asmk_engine.flat import Codec, Expansion
+from asmk_engine.flat import Expansion
 from asmk_engine.fused.queries import FusedFeatures
 from asmk_engine.indexes.neighbours import NONE, NeighbourTable
 from asmk_engine.indexes.numbering import image_numbers, image_starts
@@ -24,58 +24,25 @@ from asmk_engine.inverted.signatures import sign
 from asmk_engine.search.opening import join_indexes
 from disks import fast_disk
 from fused_histories import POOL, create, images_of, write_sets
-from global_samples import RECIPE as GLOBAL_RECIPE
 from global_samples import global_images
 from histories import small_limits
 from naive_diffusion import around, diffused, graph, nearest
-from samples import RECIPE, make_features, random_codebook, random_images
-
-DIM, WORDS = 24, 16
+from neighbour_samples import (
+    DIM,
+    bits,
+    bits_of,
+    fused_similar,
+    global_index,
+    global_twin,
+    local_index,
+    local_twin,
+)
+from samples import make_features, random_images
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     fast_disk(monkeypatch)
-
-
-def local_index(path: Path, images: dict[str, Features], pieces: int = 1, deleted: int = 0) -> Index:
-    """An index of so many segments, some of whose images are deleted."""
-    index = Index.create(path, random_codebook(WORDS, DIM))
-    extra = {f"gone {number}.jpg": image for number, image in enumerate(list(images.values())[:deleted])}
-    names = [*extra, *images]
-    for piece in np.array_split(np.array(names, object), pieces):
-        index.add([(name, {**extra, **images}[name]) for name in piece], recipe=RECIPE)
-    index.delete(extra)
-    return index
-
-
-def global_index(path: Path, images: dict[str, Features], pieces: int = 1, precision: str = "single") -> GlobalIndex:
-    index = GlobalIndex.create(path, Codec(GLOBAL_RECIPE, DIM, precision))
-    for piece in np.array_split(np.array([*images], object), pieces):
-        index.add([(name, images[name]) for name in piece], recipe=GLOBAL_RECIPE)
-    return index
-
-
-def bits(features: Features) -> dict[int, list[int]]:
-    """Word → code of an image, each descriptor with one word."""
-    centroids = random_codebook(WORDS, DIM).centroids
-    words = [naive.nearest_words(descriptor, centroids, 1) for descriptor in features.descriptors]
-    sums = naive.aggregate(features.descriptors, words, centroids)
-    return {word: naive.binarise(vector) for word, vector in sums.items()}
-
-
-def local_twin(images: dict[str, Features]) -> dict[tuple[str, str], float]:
-    codes = {name: bits(features) for name, features in images.items()}
-    return {
-        (one, other): naive.asmk_score(codes[one], codes[other]) if codes[one] and codes[other] else 0.0
-        for one in codes
-        for other in codes
-    }
-
-
-def global_twin(images: dict[str, Features]) -> dict[tuple[str, str], float]:
-    vectors = {name: features.descriptors[0].astype(np.float64) for name, features in images.items()}
-    return {(one, other): float(vectors[one] @ vectors[other]) for one in vectors for other in vectors}
 
 
 def listed(index: Any, table: NeighbourTable) -> dict[str, list[tuple[str, float]]]:
@@ -120,31 +87,6 @@ def test_the_table_of_vectors_has_the_nearest_images(tmp_path: Path) -> None:
     images = global_images(17)  # two of them equal, one zero
     index = global_index(tmp_path / "index", images, 3)
     check_table(index, build_neighbours(index, 6), global_twin(images), 6)
-
-
-def fused_similar(index: FusedIndex) -> tuple[dict[tuple[str, str], float], list[float]]:
-    """The similarities of the images of a fused index, and the scales of the kinds, from those of each kind."""
-    parts = {name: found[0] or make_features(np.empty((0, DIM))) for name, found in POOL.items()}
-    codes = {name: bits_of(features) for name, features in parts.items()}
-    kinds = [
-        {(a, b): naive.asmk_score(codes[a], codes[b]) if codes[a] and codes[b] else 0.0 for a in POOL for b in POOL}
-    ]
-    vectors = {}
-    for segment in index.snapshot.segments:
-        stored = index.snapshot.encoder.kinds[1].encoder.decode(segment.parts[1].vectors[:])
-        vectors |= {segment.name(number): stored[number].astype(np.float64) for number in range(segment.images)}
-    kinds.append({(a, b): float(vectors[a] @ vectors[b]) for a in POOL for b in POOL})
-    scales = [float(np.mean([max(0.0, *(kind[a, b] for b in POOL if b != a)) for a in POOL])) for kind in kinds]
-    weights = [0.75, 0.25]
-    pairs = [(a, b) for a in POOL for b in POOL]
-    return {p: sum(w * kind[p] / c for w, kind, c in zip(weights, kinds, scales, strict=True)) for p in pairs}, scales
-
-
-def bits_of(features: Features) -> dict[int, list[int]]:
-    """As `bits`, for the codebook of the fused index."""
-    centroids = random_codebook(8, DIM).centroids
-    words = [naive.nearest_words(descriptor, centroids, 1) for descriptor in features.descriptors]
-    return {word: naive.binarise(v) for word, v in naive.aggregate(features.descriptors, words, centroids).items()}
 
 
 def test_the_table_of_several_kinds_has_the_nearest_images(tmp_path: Path) -> None:
@@ -381,7 +323,7 @@ def test_indexes_searched_as_one_are_refused(tmp_path: Path) -> None:
         lambda: DiffusionSearcher(GlobalSearcher(joint)),
         lambda: similarities_of(joint, joint.snapshot, 1),
     ):
-        with pytest.raises(InputError, match="add all images to one, or leave diffusion out"):
+        with pytest.raises(InputError, match="add all images to one, or leave diffusion or"):
             deed()
 
 

@@ -13,8 +13,14 @@ from click.testing import CliRunner, Result
 
 from asmk_engine import GlobalIndex, GlobalSearcher, Hit, Index, Searcher
 from asmk_engine.cli import commands
-from asmk_engine.diffusion import Diffusion, DiffusionSearcher, build_neighbours
-from asmk_engine.diffusion.search import neighbour_table
+from asmk_engine.diffusion import (
+    AugmentingSearcher,
+    Diffusion,
+    DiffusionSearcher,
+    NeighbourAugmentation,
+    build_neighbours,
+)
+from asmk_engine.diffusion.base import neighbour_table
 from asmk_engine.errors import AsmkError, DamagedError, InputError, NotFoundError, StorageError
 from asmk_engine.flat import Codec
 from asmk_engine.indexes.neighbours import map_neighbours, table_name
@@ -352,10 +358,43 @@ def test_the_command_builds_and_query_uses_it(path: Path) -> None:
     assert run("query", path, "--all", "--diffusion", "--top", 3, "--format", "trec")[0].count("\n") == 3 * COUNT
 
 
+def test_query_augments_with_it(path: Path) -> None:
+    out, said = run("query", path, NAMES[3], "--augmentation", 4, "--augmentation-power", 2, "--top", 4)
+    assert "which diffusion and augmentation need and every change of an index removes; it is built now" in said
+    searcher = AugmentingSearcher(GlobalSearcher(GlobalIndex.open(path)), NeighbourAugmentation(4, 2.0))
+    names = [hit.name for hit in searcher.search_name(NAMES[3], None) if hit.name != NAMES[3]][:4]
+    assert [line.split()[2] for line in out.splitlines()[1:]] == [name.replace(" ", "%20") for name in names]
+    assert run("query", path, NAMES[3], "--augmentation", 4, "--top", 4)[0] != out
+    run("neighbours", path, "--k", 3)
+    (path / tables(path)[0]).unlink()
+    run("neighbours", path, "--k", 3)
+    error = fails("query", path, NAMES[3], "--augmentation", 4)
+    assert error.startswith(f"{path}: its neighbour table has 3 neighbours of an image, --augmentation is 4; build it")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--diffusion", "--augmentation", 3], "--diffusion and --augmentation exclude each other; give one of them"),
+        (["--diffusion", "--rotations"], "--diffusion excludes --rotations and --mirror; leave it or them out"),
+        (["--augmentation", 3, "--mirror"], "--augmentation excludes --rotations and --mirror; leave it or them out"),
+    ],
+)
+def test_options_that_exclude_each_other(path: Path, options: list[object], said: str) -> None:
+    result = invoke("query", path, NAMES[3], *options)
+    assert result.exit_code == 2 and said in result.stderr
+    assert tables(path) == []
+
+
+def test_nothing_is_built_where_re_ranking_is_refused(path: Path) -> None:
+    assert "has no local features" in fails("query", path, NAMES[3], "--diffusion", "--rerank", 5)
+    assert tables(path) == []
+
+
 def test_a_table_that_is_missing_is_built_for_few_images_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, said = run("query", path, NAMES[3], "--diffusion")
-    reason = "has no neighbour table of commit 3, which diffusion needs and every change of an index removes"
-    assert said == f"{path}: {reason}; it is built now, for 20 images\n"
+    reason = "commit 3, which diffusion and augmentation need and every change of an index removes"
+    assert said == f"{path}: has no neighbour table of {reason}; it is built now, for 20 images\n"
     assert run("query", path, NAMES[3], "--diffusion")[1] == ""
     run("delete", path, NAMES[0])
     assert run("query", path, NAMES[3], "--diffusion", "--quiet")[1] == ""
@@ -392,15 +431,16 @@ def test_evaluate_measures_it(path: Path, tmp_path: Path) -> None:
     queries = [{"query": name, "bbox": None, "easy": NAMES[4:9], "hard": NAMES[9:12], "junk": []} for name in NAMES[:3]]
     (tmp_path / "gnd.json").write_text(json.dumps({"imlist": NAMES, "queries": queries}))
     call = ["evaluate", path, "--ground-truth", tmp_path / "gnd.json", "--json"]
-    plain, found = (json.loads(run(*call, *more)[0]) for more in ([], ["--diffusion"]))
-    assert plain != found
+    ways: list[list[object]] = [[], ["--diffusion"], ["--augmentation", 3, "--augmentation-power", 1]]
+    plain, found, mean = (json.loads(run(*call, *way)[0]) for way in ways)
+    assert plain != found and mean not in (plain, found)
     saved = json.loads(run(*call, "--diffusion", "--save-run", tmp_path / "run.trec")[0])
     assert saved == found
     read = run("evaluate", "--run", tmp_path / "run.trec", "--ground-truth", tmp_path / "gnd.json", "--json")[0]
     assert json.loads(read) == found
     other = GlobalIndex.create(tmp_path / "other", GlobalIndex.open(path).codec)
     other.add([("other.jpg", QUERY)], recipe=RECIPE)
-    assert "leave diffusion out" in fails(*call, "--diffusion", "--distractors", other.path)
+    assert "leave diffusion or augmentation out" in fails(*call, "--diffusion", "--distractors", other.path)
 
 
 def test_fusion_with_another_index_diffuses_the_first(path: Path, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from asmk_engine.cli.common import (
     read_name_list,
     tell,
 )
+from asmk_engine.cli.search_options import SearchOptions
 from asmk_engine.cli.searching import (
-    SearchOptions,
     answer,
     check_options,
     expansion_options,
@@ -118,7 +118,7 @@ def classify(
     labels = resolve_labels(read_labels(labels_path), index.names, allow_missing=allow_missing)
     check_weights(labels, classifier)
     source = query_source(index, features=features_path, images_roots=images_roots)
-    searcher = searcher_of(index, options)
+    searcher = searcher_of(index, options, console)
     check_options(index, searcher, options, console)
     names = index.names if every else given
     if not every:

@@ -1,4 +1,4 @@
-"""`asmk-engine neighbours`, and the options of diffusion."""
+"""`asmk-engine neighbours`, and the options of searches that need its table: diffusion and augmentation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from asmk_engine.cli.common import PATH, Console, human_bytes, option_group, plu
 from asmk_engine.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from asmk_engine.cli.searching import AnySearcher, SearchOptions
+    from asmk_engine.cli.search_options import SearchOptions
 
 FEW_IMAGES = 20_000
 """Up to this number of images, a missing neighbour table is built when it is first needed."""
 
-diffusion_options = option_group(
+neighbour_options = option_group(
     click.option(
         "--diffusion",
         is_flag=True,
@@ -37,39 +37,68 @@ diffusion_options = option_group(
         show_default=True,
         help="Share that diffusion passes on along the edges: the greater, the further.",
     ),
+    click.option(
+        "--augmentation",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Average the score of each image with those of its K nearest images, see `neighbours`. "
+        "K = 3 gained 1 to 2 points of Medium mAP on photographs, half of it within chance, and little after --rerank.",
+    ),
+    click.option(
+        "--augmentation-power",
+        type=click.FloatRange(min=0),
+        help="Exponent of the similarity that weights a nearest image in the average.  [default: 0.35; 12 for global "
+        "descriptors]",
+    ),
 )
 
 
-def with_diffusion(searcher: AnySearcher, options: SearchOptions, console: Console) -> Any:
-    """Return the searcher that ranks by diffusion if --diffusion was given, else the searcher itself.
+def with_neighbours(searcher: Any, options: SearchOptions, console: Console) -> Any:
+    """Return the searcher that uses the neighbour table if --diffusion or --augmentation was given, else the same one.
 
-    A neighbour table that is missing is built if the index has few images; else raises NotFoundError.
+    A table that is missing is built if the index has few images; else raises NotFoundError.
     """
-    if not options.diffusion:
+    if not (options.diffusion or options.augmentation):
         return searcher
-    if options.rerank or options.rotations or options.mirror:
-        raise click.UsageError("--diffusion excludes --rerank, --rotations and --mirror; leave it or them out")
-    from asmk_engine.diffusion import Diffusion, DiffusionSearcher
-    from asmk_engine.diffusion.search import neighbour_table
+    from asmk_engine.diffusion import AugmentingSearcher, Diffusion, DiffusionSearcher, NeighbourAugmentation
+
+    found: Any
+    if options.augmentation:
+        width, option = options.augmentation, "--augmentation"
+        found = AugmentingSearcher(searcher, NeighbourAugmentation(width, options.augmentation_power))
+    else:
+        width, option = options.diffusion_neighbours, "--diffusion-neighbours"
+        found = DiffusionSearcher(searcher, Diffusion(width, options.diffusion_alpha))
+    _provide_table(searcher.index, width, option, options.threads, console)
+    return found
+
+
+def check_neighbour_options(options: SearchOptions) -> None:
+    """Raise UsageError for options that exclude each other."""
+    if options.diffusion and options.augmentation:
+        raise click.UsageError("--diffusion and --augmentation exclude each other; give one of them")
+    given = "--diffusion" if options.diffusion else "--augmentation" if options.augmentation else None
+    if given and (options.rotations or options.mirror):
+        raise click.UsageError(f"{given} excludes --rotations and --mirror; leave it or them out")
+
+
+def _provide_table(index: Any, width: int, option: str, threads: int | None, console: Console) -> None:
+    """Build the neighbour table of an index of few images if it is missing; raises InputError if it is too narrow."""
+    from asmk_engine.diffusion.base import neighbour_table
     from asmk_engine.storage.folder import Folder
 
-    index: Any = searcher.index
-    plain: Any = searcher
-    found = DiffusionSearcher(plain, Diffusion(options.diffusion_neighbours, options.diffusion_alpha))
     try:
         table = neighbour_table(Folder(index.path), index.snapshot)
     except NotFoundError as error:
         if index.images > FEW_IMAGES:
             raise
         console.say(f"{str(error).rpartition(';')[0]}; it is built now, for {plural(index.images, 'image')}")
-        table = build(index, max(options.diffusion_neighbours, default_width()), options.threads, console)
-    if table.width < min(options.diffusion_neighbours, index.images - 1):
+        table = build(index, max(width, default_width()), threads, console)
+    if table.width < min(width, index.images - 1):
         raise InputError(
-            f"{index.path}: its neighbour table has {table.width} neighbours of an image, --diffusion-neighbours is "
-            f"{options.diffusion_neighbours}; build it with `asmk-engine neighbours {index.path} "
-            f"--k {options.diffusion_neighbours}`"
+            f"{index.path}: its neighbour table has {table.width} neighbours of an image, {option} is {width}; build "
+            f"it with `asmk-engine neighbours {index.path} --k {width}`"
         )
-    return found
 
 
 def default_width() -> int:
@@ -97,14 +126,15 @@ def build(index: Any, width: int, threads: int | None, console: Console) -> Any:
 def neighbours(index_path: Path, width: int, threads: int | None, quiet: bool) -> None:
     """Find the nearest images of each indexed image.
 
-    `query --diffusion` needs them. They are stored in INDEX, 8 bytes for each, and belong to its present images: any
-    change of INDEX removes them. The time grows with the square of the number of images. An interrupted run resumes.
-    The photographs and their features are not needed.
+    `query --diffusion` and `query --augmentation` need them. They are stored in INDEX, 8 bytes for each, and belong to
+    its present images: any change of INDEX removes them. The time grows with the square of the number of images. An
+    interrupted run resumes. The photographs and their features are not needed.
 
     \b
     Examples:
       asmk-engine neighbours photos.index
       asmk-engine query photos.index my-photo.jpg --diffusion
+      asmk-engine query photos.index my-photo.jpg --augmentation 3
     """
     from asmk_engine.search.opening import open_index
 

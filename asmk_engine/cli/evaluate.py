@@ -22,9 +22,9 @@ from asmk_engine.cli.common import (
     quiet_option,
     tell,
 )
-from asmk_engine.cli.diffusion import diffusion_options, with_diffusion
+from asmk_engine.cli.diffusion import neighbour_options
+from asmk_engine.cli.search_options import SearchOptions
 from asmk_engine.cli.searching import (
-    SearchOptions,
     check_options,
     expansion_options,
     kind_weights_option,
@@ -94,7 +94,7 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 @expansion_options
 @kind_weights_option
 @rerank_options
-@diffusion_options
+@neighbour_options
 @json_option
 @quiet_option
 def evaluate(
@@ -144,7 +144,7 @@ def evaluate(
         index = open_joint(index_path, distractor_paths)
         source = query_source(index, features=features_path, images_roots=images_roots)
         options, console = SearchOptions(**search), Console(quiet)
-        searcher = with_diffusion(searcher_of(index, options), options, console)
+        searcher = searcher_of(index, options, console)
         check_options(index, searcher, options, console)
         saved = _Saved(save_run, run_format, index.snapshot.images) if save_run else None
         report = _evaluate_index(ground_truth, source, searcher, allow_missing, saved, interval, console)

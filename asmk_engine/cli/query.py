@@ -22,9 +22,9 @@ from asmk_engine.cli.common import (
     quiet_option,
     tell,
 )
-from asmk_engine.cli.diffusion import diffusion_options, with_diffusion
+from asmk_engine.cli.diffusion import neighbour_options
+from asmk_engine.cli.search_options import SearchOptions
 from asmk_engine.cli.searching import (
-    SearchOptions,
     TurningSearcher,
     answer,
     check_options,
@@ -61,7 +61,7 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
 @kind_weights_option
 @rerank_options
 @turn_options
-@diffusion_options
+@neighbour_options
 @fusion_options
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Format of the output."
@@ -112,7 +112,7 @@ def query(
       asmk-engine query photos.index my-photo.jpg --rerank 50 --format jsonl
       asmk-engine query photos.index scan.png --rotations --mirror --rerank 50
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
-      asmk-engine query photos.index my-photo.jpg --diffusion
+      asmk-engine query photos.index my-photo.jpg --diffusion --rerank 50
     """
     from asmk_engine.search.opening import open_index
     from asmk_engine.search.query_features import query_source
@@ -127,12 +127,12 @@ def query(
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
     source = query_source(index, features=features_path, images_roots=images_roots)
-    own = with_diffusion(searcher_of(index, options), options, console)
+    own = searcher_of(index, options, console)
     searcher: AnySearcher | Fused | TurningSearcher = own
     if options.rotations or options.mirror:
         searcher = TurningSearcher(index, options)
     if other_path:
-        searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots)
+        searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots, console)
     check_options(index, searcher, options, console)
     names = index.names if every else list(queries)
     if not every:

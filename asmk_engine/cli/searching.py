@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from asmk_engine.cli.common import PATH, Console, Failures, option_group, parse_numbers, was_given
+from asmk_engine.cli.diffusion import check_neighbour_options, with_neighbours
+from asmk_engine.cli.search_options import SearchOptions
 from asmk_engine.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
+    from asmk_engine.diffusion import AugmentingSearcher, DiffusionSearcher
     from asmk_engine.flat import GlobalIndex, GlobalSearcher
     from asmk_engine.fused.index import FusedIndex
     from asmk_engine.fused.search import FusedSearcher
@@ -25,15 +28,14 @@ if TYPE_CHECKING:
     from asmk_engine.inverted.search import Searcher
     from asmk_engine.recipes import Recipe
     from asmk_engine.search.query_features import FusedQuerySource, QuerySource
-    from asmk_engine.verification.reranking import Reranking
 
     AnyIndex = Index | GlobalIndex | FusedIndex | JointIndex[Any]
-    AnySearcher = Searcher | GlobalSearcher | FusedSearcher | RerankingSearcher[Any]
+    PlainSearcher = Searcher | GlobalSearcher | FusedSearcher
+    AnySearcher = PlainSearcher | DiffusionSearcher | AugmentingSearcher | RerankingSearcher[Any]
     AnySource = QuerySource | FusedQuerySource
 
 FUSED = 1000  # number of images of each ranking that are fused
 _OF_FEATURES = {"alpha": "--alpha", "threshold": "--threshold", "multiple_assignment": "--assignments", "idf": "--idf"}
-_OF_RERANKING = {"rerank_by": "--rerank-by", "joins": "--join"}
 
 expansion_options = option_group(
     click.option(
@@ -108,59 +110,23 @@ fusion_options = option_group(
 )
 
 
-@dataclass(frozen=True)
-class SearchOptions:
-    """The search options of the commands; see their help."""
+def searcher_of(index: AnyIndex, options: SearchOptions, console: Console) -> AnySearcher:
+    """Return a searcher for an index of any kind, with --diffusion, --augmentation and --rerank if they are given.
 
-    alpha: float
-    threshold: float
-    multiple_assignment: int
-    idf: bool
-    threads: int | None
-    expansion: int | None = None
-    expansion_alpha: float = 3.0
-    kind_weights: tuple[float, ...] | None = None
-    rerank: int | None = None
-    rerank_by: str = "places"
-    joins: int | None = None
-    rotations: bool = False
-    mirror: bool = False
-    diffusion: bool = False
-    diffusion_neighbours: int = 5
-    diffusion_alpha: float = 0.6
-
-    @property
-    def reranking(self) -> Reranking | None:
-        """How the first images are ranked anew; raises InputError for options that exclude each other."""
-        from asmk_engine.verification.reranking import Reranking
-
-        if self.rerank is None:
-            if given := [name for name in ("rerank_by", "joins") if was_given(name)]:
-                raise InputError(f"{_OF_RERANKING[given[0]]} needs --rerank; add --rerank 50")
-            return None
-        if self.rerank_by == "descriptors":
-            if self.joins:
-                raise InputError("--join needs --rerank-by places; leave one of the two out")
-            return Reranking.by_descriptors(self.rerank)
-        return Reranking(self.rerank, expansions=self.joins or 0)
-
-
-def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
-    """Return a searcher for an index of any kind.
-
-    Raises InputError for --kind-weights of an index of one kind, and for --rerank of one without local features.
+    Raises InputError for --kind-weights of an index of one kind, and for --rerank of one without local features; and
+    what `with_neighbours` raises.
     """
     from asmk_engine.indexes.searcher import RerankingSearcher
 
-    searcher, reranking = _plain_searcher(index, options), options.reranking
-    if reranking is None:
-        return searcher
-    if all(recipe.is_global for recipe in _recipes(index)):
+    check_neighbour_options(options)
+    reranking = options.reranking
+    if reranking is not None and all(recipe.is_global for recipe in _recipes(index)):
         raise InputError(f"{index.path}: has no local features, whose places --rerank compares; leave it out")
-    return RerankingSearcher(searcher, reranking)
+    searcher: AnySearcher = with_neighbours(_plain_searcher(index, options), options, console)
+    return searcher if reranking is None else RerankingSearcher(cast(Any, searcher), reranking)
 
 
-def _plain_searcher(index: AnyIndex, options: SearchOptions) -> Searcher | GlobalSearcher | FusedSearcher:
+def _plain_searcher(index: AnyIndex, options: SearchOptions) -> PlainSearcher:
     from asmk_engine.flat import Expansion, GlobalSearcher
     from asmk_engine.flat.codec import Codec
     from asmk_engine.fused.search import FusedSearcher
@@ -261,15 +227,19 @@ def open_fused(
     method: str,
     weight: float,
     images_roots: Sequence[Path],
+    console: Console,
 ) -> Fused:
-    """Return the fused searcher of an index and the one at `other`, which uses its recorded query features."""
+    """Return the fused searcher of an index and the one at `other`, which uses its recorded query features.
+
+    --kind-weights, --diffusion and --augmentation are of the first index only.
+    """
     from asmk_engine.search.opening import open_index
     from asmk_engine.search.query_features import query_source
 
     index = open_index(other)
     sources = source, query_source(index, images_roots=images_roots)
-    own = replace(options, kind_weights=None)  # those given are of the first index
-    return Fused(sources, (searcher, searcher_of(index, own)), method, weight)
+    own = replace(options, kind_weights=None, diffusion=False, augmentation=None)
+    return Fused(sources, (searcher, searcher_of(index, own, console)), method, weight)
 
 
 def answer(

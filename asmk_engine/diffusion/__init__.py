@@ -1,9 +1,10 @@
-"""Diffusion: ranking by a walk over the graph of nearest neighbours of the indexed images."""
+"""Ranking with the nearest neighbours of the indexed images: diffusion over their graph, and augmentation."""
 
 from __future__ import annotations
 
+from asmk_engine.diffusion.augmentation import AugmentingSearcher, NeighbourAugmentation
 from asmk_engine.diffusion.building import build_neighbours
 from asmk_engine.diffusion.graph import Diffusion
 from asmk_engine.diffusion.search import DiffusionSearcher
 
-__all__ = ["Diffusion", "DiffusionSearcher", "build_neighbours"]
+__all__ = ["AugmentingSearcher", "Diffusion", "DiffusionSearcher", "NeighbourAugmentation", "build_neighbours"]

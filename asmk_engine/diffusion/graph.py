@@ -96,6 +96,11 @@ class NearQuery:
     similarities: np.ndarray
     own: float = 1.0
 
+    @property
+    def copies(self) -> np.ndarray:
+        """The numbers of the images that are taken for the query itself."""
+        return self.numbers[self.similarities >= SAME * self.own]
+
 
 @dataclass(frozen=True)
 class Edges:
@@ -201,7 +206,7 @@ def diffused(
              float64 above 0, of which the greatest is 1
     """
     graph = NeighbourGraph(table, diffusion.neighbours)
-    same = near.numbers[near.similarities >= SAME * near.own][: diffusion.images]
+    same = near.copies[: diffusion.images]
     seeds, similarities = (same, np.empty(0)) if len(same) else graph.joined(near)
     if not len(seeds):
         return np.empty(0, np.int64), np.empty(0)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
-from asmk_engine.diffusion.graph import Diffusion, NearQuery, diffused
-from asmk_engine.diffusion.similarities import NOT_JOINT, Similarities, similarities_of
-from asmk_engine.errors import InputError, NotFoundError
-from asmk_engine.images.boxes import Box
-from asmk_engine.indexes.base import Collection
+from asmk_engine.diffusion.base import NeighbourSearcher, by_segment
+from asmk_engine.diffusion.graph import Diffusion, diffused
+from asmk_engine.diffusion.similarities import Similarities, similarities_of
 from asmk_engine.indexes.image_table import ImageTable
-from asmk_engine.indexes.neighbours import NeighbourTable, commit_of, map_neighbours, stored_tables
+from asmk_engine.indexes.neighbours import NeighbourTable
 from asmk_engine.indexes.numbering import image_starts
 from asmk_engine.indexes.ranking import BestImages, Part, best_images
-from asmk_engine.indexes.searcher import IndexSearcher, Places
-from asmk_engine.storage.folder import Folder
-from asmk_engine.verification.match import Match
-from asmk_engine.verification.reranking import Comparison, Reranking
+from asmk_engine.indexes.searcher import IndexSearcher
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +26,7 @@ class _NeighbourSpace:
     similarities: Similarities
 
 
-class DiffusionSearcher(IndexSearcher[Any, Any]):
+class DiffusionSearcher(NeighbourSearcher[_NeighbourSpace]):
     """Ranks the images of an index by diffusion of the scores of another searcher over their nearest neighbours.
 
     Parameters
@@ -68,26 +62,11 @@ class DiffusionSearcher(IndexSearcher[Any, Any]):
     """
 
     def __init__(self, searcher: IndexSearcher[Any, Any], diffusion: Diffusion | None = None) -> None:
-        if not isinstance(searcher.index, Collection):
-            raise InputError(f"{searcher.index.path}: {NOT_JOINT}")
-        self.searcher = searcher
-        super().__init__(searcher.index, None)
+        super().__init__(searcher)
         self.diffusion = diffusion or Diffusion()
-        self._folder = Folder(searcher.index.path)
-        self._graphs: weakref.WeakKeyDictionary[Any, _NeighbourSpace] = weakref.WeakKeyDictionary()
-
-    @property
-    def group_size(self) -> int:  # type: ignore[override]
-        """The number of queries that are scored together."""
-        return self.searcher.group_size
-
-    @property
-    def kinds(self) -> tuple[type, ...]:  # type: ignore[override]
-        """The types of a query besides photographs."""
-        return self.searcher.kinds
 
     def _best(self, snapshot: Any, queries: Sequence[Any], top: int | None, count: int) -> list[BestImages]:
-        graph = self._graph(snapshot)
+        graph = self._of(snapshot)
         pairs = [graph.similarities.divided(query, self._assignments) for query in queries]
         found = self.searcher.best_of(snapshot, [wide for wide, _ in pairs], top, count)
         return [
@@ -96,44 +75,18 @@ class DiffusionSearcher(IndexSearcher[Any, Any]):
         ]
 
     def _all(self, snapshot: Any, query: Any, count: int) -> list[Part]:
-        wide, narrow = self._graph(snapshot).similarities.divided(query, self._assignments)
+        wide, narrow = self._of(snapshot).similarities.divided(query, self._assignments)
         return self._ranked(snapshot, self.searcher.all_images(snapshot, wide, count), narrow, count)
-
-    def matches_of(
-        self,
-        snapshot: Any,
-        query: Any,
-        images: Places,
-        options: Comparison,
-        count: int,
-    ) -> list[list[Match | None]]:
-        """Verify images as the searcher of the index does."""
-        return self.searcher.matches_of(snapshot, query, images, options, count)
-
-    def expanded(
-        self,
-        snapshot: Any,
-        query: Any,
-        images: Places,
-        matches: list[list[Match | None]],
-        reranking: Reranking,
-    ) -> Any:
-        """Expand the query as the searcher of the index does."""
-        return self.searcher.expanded(snapshot, query, images, matches, reranking)
-
-    @property
-    def _assignments(self) -> int:
-        return int(getattr(self.searcher, "multiple_assignment", 1))  # global descriptors have no words
 
     def _ranked(self, snapshot: Any, parts: Sequence[Part], query: Any, count: int) -> list[Part]:
         """Return the images that diffusion reaches with its results, and the others of `parts`."""
-        graph, starts = self._graph(snapshot), image_starts(snapshot.segments)
-        near = graph.similarities.of_query(query, self.diffusion.neighbours, count)
-        if not len(near.scores):
+        graph, starts = self._of(snapshot), image_starts(snapshot.segments)
+        near = self._near(snapshot, graph.similarities, query, self.diffusion.neighbours, count)
+        if not len(near.numbers):
             return [*parts]
         reached, results = diffused(
             graph.table,
-            NearQuery(starts[near.segments] + near.numbers, near.scores, graph.similarities.own),
+            near,
             self.diffusion,
             lambda numbers: names_of(snapshot.segments, starts, numbers),
         )
@@ -147,46 +100,8 @@ class DiffusionSearcher(IndexSearcher[Any, Any]):
             others.append((place, numbers[is_other], scores[is_other] * factor))
         return [*others, *by_segment(starts, reached, results * best)]
 
-    def _graph(self, snapshot: Any) -> _NeighbourSpace:
-        if snapshot not in self._graphs:
-            table = neighbour_table(self._folder, snapshot)
-            similarities = similarities_of(self.index, snapshot, self._count(None), table.scales)
-            self._graphs[snapshot] = _NeighbourSpace(table, similarities)
-        return self._graphs[snapshot]
-
-    def _names(self) -> Any:
-        return self.searcher._names()
-
-    def _is_query(self, given: object) -> TypeGuard[Any]:
-        return self.searcher._is_query(given)
-
-    def _described(self, photograph: Any, box: Box | None) -> object:
-        return self.searcher._described(photograph, box)
-
-    def _count(self, threads: int | None) -> int:
-        return self.searcher._count(threads)
-
-
-def neighbour_table(folder: Folder, snapshot: Any) -> NeighbourTable:
-    """Map the neighbour table of a commit.
-
-    Raises NotFoundError if there is none, which names the commit of the one there is, and DamagedError if it is
-    damaged.
-    """
-    if (found := map_neighbours(folder, snapshot.manifest)) is not None:
-        return found
-    command = f"`asmk-engine neighbours {folder.path}`"
-    commit, others = snapshot.manifest.commit, sorted({commit_of(name) or 0 for name in stored_tables(folder)})
-    if others:
-        had = ", ".join(map(str, others))
-        raise NotFoundError(
-            f"{folder.path}: its neighbour table is of commit {had}, but the index is at commit {commit}; build it "
-            f"again with {command}"
-        )
-    raise NotFoundError(
-        f"{folder.path}: has no neighbour table of commit {commit}, which diffusion needs and every change of an index "
-        f"removes; build it with {command}"
-    )
+    def _prepare(self, snapshot: Any, table: NeighbourTable) -> _NeighbourSpace:
+        return _NeighbourSpace(table, similarities_of(self.index, snapshot, self._count(None), table.scales))
 
 
 def parts_of(best: BestImages) -> list[Part]:
@@ -204,16 +119,3 @@ def names_of(segments: Sequence[ImageTable], starts: np.ndarray, numbers: np.nda
         for row, name in zip(rows.tolist(), segments[place].names_as_bytes(numbers[rows] - starts[place]), strict=True):
             names[row] = name
     return names
-
-
-def by_segment(starts: np.ndarray, numbers: np.ndarray, scores: np.ndarray) -> list[Part]:
-    """Divide images by their segments.
-
-    numbers  [n] int64, over all segments
-    scores   [n] float64
-    """
-    places = np.searchsorted(starts, numbers, side="right") - 1
-    return [
-        (place, numbers[places == place] - starts[place], scores[places == place])
-        for place in np.unique(places).tolist()
-    ]

@@ -42,11 +42,13 @@ SCALE_IMAGES = 1000
 class Similarities(Protocol):
     """Finds the nearest images of the images of one commit, and of queries.
 
-    own     the similarity of an image to itself
-    scales  the numbers c_k of the kinds of features of a fused index, else empty
+    own        the similarity of an image to itself
+    is_global  whether all features are global descriptors
+    scales     the numbers c_k of the kinds of features of a fused index, else empty
     """
 
     own: float
+    is_global: bool
     scales: tuple[float, ...]
 
     def nearest(self, place: int, begin: int, end: int, top: int, threads: int) -> list[BestImages]:
@@ -66,6 +68,7 @@ class LocalSimilarities:
     """Similarities of an index of local features, or of one kind of a fused index."""
 
     own: float = 1.0
+    is_global = False
     scales: tuple[float, ...] = ()
 
     def __init__(self, searcher: Searcher, snapshot: Snapshot) -> None:
@@ -106,6 +109,7 @@ class GlobalSimilarities:
     """Similarities of a global index, or of one kind of a fused index."""
 
     own: float = 1.0
+    is_global = True
     scales: tuple[float, ...] = ()
 
     def __init__(self, searcher: GlobalSearcher, snapshot: GlobalSnapshot) -> None:
@@ -160,6 +164,7 @@ class FusedSimilarities:
             view, given = cast(Any, KindView(index, number)), cast(Any, commit)
             made = GlobalSimilarities(GlobalSearcher(view), given) if entry.kind == GLOBAL_KIND else None
             self._kinds.append(made or LocalSimilarities(Searcher(view), given))
+        self.is_global = all(entry.kind == GLOBAL_KIND for entry in entries)
         self.scales = tuple(scales or (self._scale(kind, threads) for kind in self._kinds))
         self.own = sum(share / scale for share, scale in zip(self._shares, self.scales, strict=True))
 
@@ -221,4 +226,7 @@ def similarities_of(index: Any, snapshot: Any, threads: int, scales: Sequence[fl
     raise InputError(f"{index.path}: {NOT_JOINT}")
 
 
-NOT_JOINT = "several indexes searched as one have no neighbour table; add all images to one, or leave diffusion out"
+NOT_JOINT = (
+    "several indexes searched as one have no neighbour table; add all images to one, or leave diffusion or "
+    "augmentation out"
+)
