@@ -119,7 +119,9 @@ def searcher_of(index: AnyIndex, options: SearchOptions) -> AnySearcher:
     if options.rerank is None:
         return searcher
     if all(recipe.is_global for recipe in _recipes(index)):
-        raise InputError(f"{index.path}: has no local features, whose places --rerank compares; leave it out")
+        raise InputError(
+            f"{index.path}: has no local features, whose places --rerank and --explain compare; leave them out"
+        )
     return RerankingSearcher(searcher, options.rerank)
 
 

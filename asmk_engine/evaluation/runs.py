@@ -148,12 +148,17 @@ def submitted_word(kind: str, word: str, *, empty: bool) -> str:
     return word
 
 
-def run_lines(rankings: Iterable[tuple[str, Iterable[Scored]]], form: str) -> Iterator[str]:
-    """Yield the lines, without line ends, of rankings in one of `FORMATS`; raises InputError for another format."""
+def run_lines(
+    rankings: Iterable[tuple[str, Iterable[Scored]]], form: str, *, contributions: bool = False
+) -> Iterator[str]:
+    """Yield the lines, without line ends, of rankings in one of `FORMATS`; raises InputError for another format.
+
+    contributions  list the matched features in JSON lines, see `jsonl_line`
+    """
     if form == "pairs":
         return pair_lines(rankings)
     if form == "jsonl":
-        return (jsonl_line(query, hits) for query, hits in rankings)
+        return (jsonl_line(query, hits, contributions=contributions) for query, hits in rankings)
     if form == "trec":
         return itertools.chain.from_iterable(trec_lines(query, hits) for query, hits in rankings)
     if form == "gldv2":

@@ -61,7 +61,8 @@ def draw_attention(photograph: ShownPhotograph, features: Features, name: str, e
     pixels = photograph.resized(size)
     top = float(np.percentile(features.scores, SATURATED)) if len(features) else 0.0
     panels = [pixels, _heat(pixels, features, top), _circles(pixels, features, top, most)]
-    titles = [name, f"attention of {extractor}", f"the strongest {min(most, len(features))} of {len(features)} features"]
+    count = len(features)
+    titles = [name, f"attention of {extractor}", f"the strongest {min(most, count)} of {count} features"]
     letters = letter(titles)
     paper = Image.new("RGB", (2 * MARGIN + 3 * size[0] + 2 * GAP, 2 * MARGIN + LINE + size[1] + LINE + 8), PAPER)
     draw = ImageDraw.Draw(paper)

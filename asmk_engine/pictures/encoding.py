@@ -15,7 +15,7 @@ from asmk_engine.images.listing import shown
 from asmk_engine.storage.folder import Folder
 
 MOST_BYTES = 420_000
-QUALITIES = (90, 84, 76, 66, 54, 40)
+QUALITIES = (90, 84, 76, 66, 54, 40, 25)
 BLINK_WIDTHS = (640, 540, 450, 370, 300, 220, 160)
 BLINK_COLOURS = 128
 BLINK_MILLISECONDS = 600
@@ -28,7 +28,7 @@ def jpeg_bytes(pixels: np.ndarray, most: int = MOST_BYTES) -> bytes:
     for quality in QUALITIES:
         file = io.BytesIO()
         # Coloured lines are as sharp as grey ones only without subsampling.
-        Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0, optimize=True)
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
         data = file.getvalue()
         if len(data) <= most:
             break

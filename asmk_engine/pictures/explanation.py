@@ -74,9 +74,7 @@ class ExplanationFolder:
         folder.write("index.html", [page_bytes(self._queries)])
         folder.sync()
 
-    def _write_hit(
-        self, folder: Folder, query: str, photograph: ShownPhotograph, rank: int, hit: Hit
-    ) -> ExplainedHit:
+    def _write_hit(self, folder: Folder, query: str, photograph: ShownPhotograph, rank: int, hit: Hit) -> ExplainedHit:
         match = best_match(hit)
         image = self.opened(hit.name, None if match is None else match.size)
         caption = Caption(f"query  {query}", f"{rank}.  {hit.name}", ("score", hit.score), _notes(hit))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ HIGHEST = 560
 MOST_ENLARGED = 2.0
 MOST_LINES = 60
 """Lines of a picture: with more of them nothing is seen. All matched features are drawn as points."""
+MANY_POINTS = 150
+"""Points are smaller where there are more of them."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,14 @@ class _Placed:
     def to_canvas(self, points: object) -> np.ndarray:
         """Convert points [n, 2] of the original to the canvas."""
         factor = np.divide(self.size, self.photograph.size)
-        found: np.ndarray = (np.asarray(points, np.float64).reshape(-1, 2) + 0.5) * factor - 0.5
-        return found + (self.left, self.top)
+        corner = np.array([self.left, self.top])
+        found: np.ndarray = (np.asarray(points, np.float64).reshape(-1, 2) + 0.5) * factor - 0.5 + corner
+        return found
+
+    def paste(self, canvas: np.ndarray) -> None:
+        """Put the photograph, or grey, in its place."""
+        width, height = self.size
+        canvas[self.top : self.top + height, self.left : self.left + width] = self.photograph.resized(self.size)
 
 
 def draw_match(
@@ -82,8 +91,7 @@ def draw_match(
     height = foot + len(lines) * LINE + (LINE + 8 if match is not None and match.inliers else 0) + MARGIN
     canvas = np.full((height, WIDTH, 3), 255, np.uint8)
     for placed in (one, other):
-        rows, columns = (slice(at, at + side) for at, side in ((placed.top, placed.size[1]), (placed.left, placed.size[0])))
-        canvas[rows, columns] = placed.photograph.resized(placed.size)
+        placed.paste(canvas)
     if box is not None:
         x1, y1, x2, y2 = box
         draw_outline(canvas, one.to_canvas([(x1, y1), (x2, y1), (x2, y2), (x1, y2)]), BOX, 1)
@@ -130,12 +138,13 @@ def _draw_pairs(canvas: np.ndarray, one: _Placed, other: _Placed, match: Match) 
     colours = scale_colours(relative_weights(match))
     order = np.argsort(match.weights, kind="stable")  # the strongest last, on top
     begins, ends = one.to_canvas(match.query_points), other.to_canvas(match.points)
+    radius = 2.5 * min(1.0, max(0.5, math.sqrt(MANY_POINTS / len(order)))) if len(order) else 0.0
     joined = order[-MOST_LINES:]
     draw_lines(canvas, begins[joined], ends[joined], colours[joined])
     draw_outline(canvas, one.to_canvas(match.query_outline))
     draw_outline(canvas, other.to_canvas(match.outline))
     for points in (begins, ends):
-        draw_points(canvas, points[order], colours[order])
+        draw_points(canvas, points[order], colours[order], radius)
 
 
 def _write_head(draw: ImageDraw.ImageDraw, letters: Lettering, placed: _Placed, name: str) -> None:
@@ -175,9 +184,7 @@ def _legend(match: Match | None, caption: Caption) -> list[str]:
     return [*lines, "; ".join(notes)] if notes else lines
 
 
-def _draw_scale(
-    paper: Image.Image, draw: ImageDraw.ImageDraw, letters: Lettering, match: Match, top: int
-) -> None:
+def _draw_scale(paper: Image.Image, draw: ImageDraw.ImageDraw, letters: Lettering, match: Match, top: int) -> None:
     """Draw the colour scale of the weights, and what the outline is."""
     x, length, height = MARGIN, 160, 12
     paper.paste(Image.fromarray(np.tile(scale_colours(np.linspace(0, 1, length)), (height, 1, 1))), (x, top))

@@ -15,10 +15,12 @@ from asmk_engine.pictures.strokes import draw_outline
 from asmk_engine.verification.match import Match
 
 WIDTH, HIGHEST, BAND = 800, 700, 24
+MOST_ENLARGED, LEAST_WIDTH = 2.0, 400
+"""Pixels of the query are enlarged at most so many times, or until the overlay is this wide."""
 AROUND = 0.6
 """What is shown around the outline, as a share of its longer side, where it is a small part of the query."""
-LEAST_SHARE = 0.3
-"""A part of the query that is shown has at least this share of its sides."""
+LEAST_SHARE, MOST_SHARE = 0.4, 0.75
+"""The part of the query that is shown has at least this share of its sides; a part above the other is all of it."""
 FADED = 0.35
 """What the image does not cover keeps this share of its contrast."""
 
@@ -72,7 +74,7 @@ def overlay(query: ShownPhotograph, image: ShownPhotograph, match: Match, width:
     if query.pixels is None or image.pixels is None or not match.inliers:
         return None
     corner, size = _window(match, query.size)
-    factor = min(width / size[0], HIGHEST / size[1], 2.0)
+    factor = min(width / size[0], HIGHEST / size[1], max(MOST_ENLARGED, LEAST_WIDTH / size[0]))
     out = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
     to_query = _map_of(np.divide(size, out), corner)
     lower = query.pixels.shape[1::-1]
@@ -90,17 +92,18 @@ def overlay(query: ShownPhotograph, image: ShownPhotograph, match: Match, width:
 
 
 def _window(match: Match, size: Size) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the left upper corner and the size of the part of the query that is shown, in its pixels."""
+    """Return the left upper corner and the size of the part of the query that is shown, in its pixels.
+
+    The part has the shape of the query.
+    """
     left, top, right, bottom = match.query_box or (0.0, 0.0, *size)
-    around = AROUND * max(right - left, bottom - top)
-    spans = []
-    for low, high, side in ((left - around, right + around, size[0]), (top - around, bottom + around, size[1])):
-        length = min(side, max(high - low, LEAST_SHARE * side))
-        begin = min(max(0.0, (low + high - length) / 2), side - length)
-        spans.append((begin, length))
-    (x, width), (y, height) = spans
-    if width * height > 0.5 * size[0] * size[1]:
+    around = 2 * AROUND * max(right - left, bottom - top)
+    share = max((right - left + around) / size[0], (bottom - top + around) / size[1], LEAST_SHARE)
+    if share > MOST_SHARE:
         return (0.0, 0.0), size
+    width, height = share * size[0], share * size[1]
+    x = min(max(0.0, (left + right - width) / 2), size[0] - width)
+    y = min(max(0.0, (top + bottom - height) / 2), size[1] - height)
     return (x, y), (width, height)
 
 

@@ -43,7 +43,7 @@ def draw_lines(canvas: np.ndarray, begins: np.ndarray, ends: np.ndarray, colours
 
 def draw_points(canvas: np.ndarray, points: np.ndarray, colours: np.ndarray, radius: float = 2.5) -> None:
     """Draw discs at points [n, 2] in colours [n, 3], each with a dark casing, the last one on top."""
-    inner, outer = (round(size * (1 << _FRACTION)) for size in (radius, radius + 1.2))
+    inner, outer = (round(size * (1 << _FRACTION)) for size in (radius, radius + 1.0))
     for point, colour in zip(_fixed(points), colours.tolist(), strict=True):
         cv2.circle(canvas, point, outer, CASING, -1, cv2.LINE_AA, _FRACTION)
         cv2.circle(canvas, point, inner, colour, -1, cv2.LINE_AA, _FRACTION)

@@ -171,6 +171,6 @@ def _refuse_unwhitened(extraction: ExtractionOptions) -> None:
     if is_checkpoint(extraction.weights) if extraction.weights else whitening_file(extraction.name or ""):
         return
     raise InputError(
-        f"{extraction.name}: its network has to be whitened on photographs first; make it with `asmk-engine whiten` and "
-        f"give it as --extractor {preset.extractor} --weights FILE"
+        f"{extraction.name}: its network has to be whitened on photographs first; make it with `asmk-engine whiten` "
+        f"and give it as --extractor {preset.extractor} --weights FILE"
     )
