@@ -38,18 +38,18 @@ def jpeg_bytes(pixels: np.ndarray, most: int = MOST_BYTES) -> bytes:
 def blink_bytes(frames: Sequence[np.ndarray], most: int = MOST_BYTES) -> bytes:
     """Return an endless GIF of frames [h, w, 3] uint8 RGB of one size, shrunk until it has at most `most` bytes."""
     data = b""
+    palette = Image.fromarray(np.vstack(frames)[::3, ::3].copy()).quantize(BLINK_COLOURS, Image.Quantize.MEDIANCUT)
     for width in BLINK_WIDTHS:
-        data = _gif(frames, min(width, frames[0].shape[1]))
+        data = _gif(frames, min(width, frames[0].shape[1]), palette)
         if len(data) <= most:
             break
     return data
 
 
-def _gif(frames: Sequence[np.ndarray], width: int) -> bytes:
+def _gif(frames: Sequence[np.ndarray], width: int, palette: Image.Image) -> bytes:
     height, full = frames[0].shape[:2]
     size = width, max(1, round(height * width / full))
     small = [frame if width == full else cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
-    palette = Image.fromarray(np.vstack(small)).quantize(BLINK_COLOURS, Image.Quantize.MEDIANCUT)
     pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in small]
     file = io.BytesIO()
     pictures[0].save(
