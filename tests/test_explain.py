@@ -249,9 +249,10 @@ def test_two_photographs_compare_as_a_search_does(made: Path, tmp_path: Path) ->
     assert f"inliers     {match['inliers']} at" in table and outlined(tmp_path / "a.png") > 300
     copy = succeeds("match", photos / "coffee.png", photos / "coffee.png", "--codebook", "rootsift")
     assert "copy        yes" in copy
-    for nothing in (photos / "coffee.png", write(tmp_path / "grey.png", np.full((99, 99, 3), 128, np.uint8))):
-        printed = succeeds("match", tmp_path / "grey.png" if nothing.name != "coffee.png" else nothing,
-                           write(tmp_path / "white.png", np.full((99, 99, 3), 255, np.uint8)), "-o", tmp_path / "b.jpg")  # fmt: skip
+    white, grey = (np.full((99, 99, 3), level, np.uint8) for level in (255, 128))
+    empty = write(tmp_path / "white.png", white)
+    for other in (photos / "coffee.png", write(tmp_path / "grey.png", grey)):
+        printed = succeeds("match", other, empty, "-o", tmp_path / "b.jpg")
         assert "nothing in common" in printed and "similarity  0.000000" in printed
 
 

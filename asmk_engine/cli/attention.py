@@ -42,18 +42,18 @@ def attention(photograph: Path, output: Path, most: int, quiet: bool, **options:
     from asmk_engine.pictures.attention import draw_attention
     from asmk_engine.pictures.encoding import check_picture_name, write_picture
     from asmk_engine.pictures.photographs import ShownPhotograph
-    from asmk_engine.pipeline.comparing import single_extractor
+    from asmk_engine.pipeline.comparing import name_of, single_extractor
 
     check_picture_name(output)
-    console = Console(quiet)
-    with single_extractor(extraction_of(options), console) as extractor:
+    console, extraction = Console(quiet), extraction_of(options)
+    with single_extractor(extraction, console) as extractor:
         if extractor.recipe.is_global:
             raise InputError(
                 f"{extractor.recipe.extractor}: a global descriptor has no places, so there is nothing to draw; give "
                 "an extractor of local features, such as --extractor rootsift"
             )
         features = extractor.extract(photograph)
-    name = options["extractor"] or extractor.recipe.extractor
+    name = name_of(extraction, extractor.recipe)
     write_picture(output, draw_attention(ShownPhotograph.open(photograph), features, photograph.name, name, most))
     if not len(features):
         console.say(f"{shown(photograph)}: no feature was found")

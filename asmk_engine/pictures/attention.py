@@ -59,8 +59,8 @@ def draw_attention(photograph: ShownPhotograph, features: Features, name: str, e
     factor = min(PANEL / width, HIGHEST / height)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     pixels = photograph.resized(size)
-    top = float(np.percentile(features.scores, SATURATED)) if len(features) else 0.0
-    panels = [pixels, _heat(pixels, features, top), _circles(pixels, features, top, most)]
+    limits = _limits(features)
+    panels = [pixels, _heat(pixels, features, limits), _circles(pixels, features, limits, most)]
     count = len(features)
     titles = [name, f"attention of {extractor}", f"the strongest {min(most, count)} of {count} features"]
     letters = letter(titles)
@@ -73,32 +73,43 @@ def draw_attention(photograph: ShownPhotograph, features: Features, name: str, e
     foot, length = MARGIN + LINE + size[1] + 14, 160
     paper.paste(Image.fromarray(np.tile(scale_colours(np.linspace(0, 1, length)), (12, 1, 1))), (MARGIN, foot))
     draw.rectangle([MARGIN - 1, foot - 1, MARGIN + length, foot + 12], None, CASING)
-    draw.text((MARGIN + length + 10, foot + 6), _legend(features, top), PALE_INK, letters.regular, anchor="lm")
+    draw.text((MARGIN + length + 10, foot + 6), _legend(features, limits), PALE_INK, letters.regular, anchor="lm")
     return np.asarray(paper)
 
 
-def _legend(features: Features, top: float) -> str:
+def _limits(features: Features) -> tuple[float, float]:
+    """Return the strengths of the darkest colour, which is that of the weakest kept feature, and of the lightest."""
+    if not len(features):
+        return 0.0, 1.0
+    low, high = float(features.scores.min()), float(np.percentile(features.scores, SATURATED))
+    return (low, high) if high > low else (0.0, high or 1.0)
+
+
+def _shares(strengths: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    return np.asarray((strengths - limits[0]) / (limits[1] - limits[0]))
+
+
+def _legend(features: Features, limits: tuple[float, float]) -> str:
     if not len(features):
         return "no feature was found"
-    return f"strength of a kept feature, 0 to {top:.3g}"
+    return f"strength of the features that are kept, {limits[0]:.3g} or less to {limits[1]:.3g}"
 
 
-def _heat(pixels: np.ndarray, features: Features, top: float) -> np.ndarray:
+def _heat(pixels: np.ndarray, features: Features, limits: tuple[float, float]) -> np.ndarray:
     """Return the photograph in grey under the colours of the map."""
     height, width = pixels.shape[:2]
     factor = min(1.0, MAP_SIDE / max(width, height))
     small = max(1, round(width * factor)), max(1, round(height * factor))
     strengths = cv2.resize(attention_map(features, small), (width, height), interpolation=cv2.INTER_CUBIC)
-    shares = np.clip(strengths / max(top, 1e-12), 0, 1)[:, :, None]
-    colours = scale_colours(shares.ravel()).reshape(pixels.shape).astype(np.float32)
+    colours = scale_colours(_shares(strengths, limits).ravel()).reshape(pixels.shape).astype(np.float32)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)[:, :, None]
     return np.rint(0.4 * grey + 0.6 * colours).astype(np.uint8)
 
 
-def _circles(pixels: np.ndarray, features: Features, top: float, most: int) -> np.ndarray:
+def _circles(pixels: np.ndarray, features: Features, limits: tuple[float, float], most: int) -> np.ndarray:
     canvas, kept = pixels.copy(), features.strongest(most)
     factor = np.divide(canvas.shape[1::-1], np.maximum(features.image_size, 1))
     points = (kept.keypoints[::-1, :2] + 0.5) * factor - 0.5  # the strongest on top
     radii = kept.keypoints[::-1, 2] * float(np.sqrt(factor.prod())) / 2
-    draw_circles(canvas, points, radii, scale_colours(kept.scores[::-1] / max(top, 1e-12)))
+    draw_circles(canvas, points, radii, scale_colours(_shares(kept.scores[::-1], limits)))
     return canvas

@@ -68,7 +68,9 @@ class ExplanationFolder:
         self._queries.append(ExplainedQuery(query, photograph.reason, tuple(found)))
 
     def finish(self) -> None:
-        """Write the page that lists all queries; raises StorageError."""
+        """Write the page that lists all queries, if there are any; raises StorageError."""
+        if not self._queries:
+            return
         folder = Folder(self.path)
         folder.make()
         folder.write("index.html", [page_bytes(self._queries)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from asmk_engine.inverted.search import SelectiveMatch
 from asmk_engine.inverted.signatures import sign
 from asmk_engine.iteration import Display
 from asmk_engine.pipeline.codebook_training import fitted_codebook, opened_codebook
-from asmk_engine.pipeline.extractor_choice import ExtractionOptions, choose_extractor
+from asmk_engine.pipeline.extractor_choice import VARIABLE, ExtractionOptions, choose_extractor
 from asmk_engine.recipes import Recipe
 from asmk_engine.verification.geometry import image_geometry
 from asmk_engine.verification.match import Match, Verification, match
@@ -147,6 +148,14 @@ def single_extractor(
         network = None if recipe is None or extraction.weights else _shipped_for(recipe, Path(folder))
         place = Path(folder) / "photographs.features"
         yield choose_extractor([], place, extraction, display, recipe=recipe, network=network)
+
+
+def name_of(extraction: ExtractionOptions, recipe: Recipe) -> str:
+    """Return what the extractor of the options is called, by whose recipe a photograph was described."""
+    if extraction.name or extraction.weights:
+        return extraction.name or recipe.extractor
+    is_default = recipe.extractor == PRESETS[DEFAULT].extractor
+    return os.environ.get(VARIABLE) or (DEFAULT if is_default else recipe.extractor)
 
 
 def _shipped_for(recipe: Recipe, folder: Path) -> Path | None:
