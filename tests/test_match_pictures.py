@@ -97,7 +97,7 @@ def test_features_are_joined_and_regions_outlined(found: Match) -> None:
             around = picture[round(top + y) - 2 : round(top + y) + 3, round(left + x) - 2 : round(left + x) + 3]
             assert near(around, OUTLINE).any() or near(around, tuple(scale_colours(np.ones(1))[0]), 90).any()
     gap = picture[top : top + room, match_picture.MARGIN + room : match_picture.MARGIN + room + match_picture.GAP]
-    assert near(gap, CASING, 60).any(), "lines cross the gap"
+    assert (gap.min(-1) < 160).any(), "lines cross the gap"
     foot = picture[-(match_picture.MARGIN + 2 * match_picture.LINE) :]
     assert near(foot, tuple(scale_colours(np.ones(1))[0]), 10).any() and near(foot, OUTLINE, 10).any()
 

@@ -16,6 +16,7 @@ from asmk_engine.cli.common import (
     as_written,
     describing_options,
     extraction_of,
+    plural,
     quiet_option,
 )
 from asmk_engine.errors import InputError
@@ -121,7 +122,7 @@ def _table(found: PhotographComparison, one: Path, other: Path) -> Iterator[str]
     yield f"features    {found.features[0]} and {found.features[1]}"
     yield f"words       {found.common_words} in common, of {words[0]} and {words[1]}"
     yield f"pairs       {match.pairs}"
-    yield f"inliers     {match.inliers} at {match.places} places"
+    yield f"inliers     {match.inliers} at {plural(match.places, 'place')}"
     yield f"overlap     {match.overlap[0]:.1f} % of the first, {match.overlap[1]:.1f} % of the second"
     yield f"copy        {'yes' if match.is_copy else 'no'}"
     if not match.pairs:

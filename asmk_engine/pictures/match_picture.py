@@ -27,7 +27,7 @@ WIDTH, MARGIN, GAP, LINE = 1000, 16, 16, 19
 HIGHEST = 560
 """The greatest height of a photograph in the picture."""
 MOST_ENLARGED = 2.0
-MOST_LINES = 60
+MOST_LINES = 50
 """Lines of a picture: with more of them nothing is seen. All matched features are drawn as points."""
 MANY_POINTS = 150
 """Points are smaller where there are more of them."""
@@ -148,9 +148,8 @@ def _draw_pairs(canvas: np.ndarray, one: _Placed, other: _Placed, match: Match) 
 
 
 def _write_head(draw: ImageDraw.ImageDraw, letters: Lettering, placed: _Placed, name: str) -> None:
-    room = (WIDTH - 2 * MARGIN - GAP) // 2
-    left = MARGIN if placed.left < WIDTH // 2 else MARGIN + room + GAP
-    draw.text((left, MARGIN - 4), shorten(letters, name, room), INK, letters.regular)
+    end = (WIDTH - GAP) // 2 if placed.left < WIDTH // 2 else WIDTH - MARGIN
+    draw.text((placed.left, MARGIN - 4), shorten(letters, name, end - placed.left), INK, letters.regular)
     if placed.photograph.pixels is not None:
         return
     lines = wrap(letters, placed.photograph.reason, placed.size[0] - 24)
@@ -166,13 +165,18 @@ def match_line(match: Match | None) -> str:
     if not match.pairs:
         return "no feature in common"
     if not match.inliers:
-        return f"{match.pairs} pairs of similar features, of which no map explains any"
+        return f"{_counted(match.pairs, 'pair')} of similar features, of which no map explains any"
     one, other = match.overlap
     copy = ", a copy" if match.is_copy else ""
     return (
-        f"{match.inliers} inliers of {match.pairs} pairs of similar features, at {match.places} places{copy}; overlap "
+        f"{_counted(match.inliers, 'inlier')} of {_counted(match.pairs, 'pair')} of similar features, at "
+        f"{_counted(match.places, 'place')}{copy}; overlap "
         f"{one:.1f} % of the query, {other:.1f} % of the image"
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _legend(match: Match | None, caption: Caption) -> list[str]:

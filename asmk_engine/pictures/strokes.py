@@ -12,6 +12,8 @@ from asmk_engine.verification.match import Outline
 Colour = tuple[int, int, int]
 
 CASING: Colour = (16, 16, 16)
+CASING_SHARE = 0.55
+"""How opaque the casing of lines is."""
 OUTLINE: Colour = (255, 105, 64)
 """Orange-red, which is on no part of the colour scale."""
 DARKEST = 0.25
@@ -32,12 +34,17 @@ def scale_colours(values: np.ndarray) -> np.ndarray:
 
 
 def draw_lines(canvas: np.ndarray, begins: np.ndarray, ends: np.ndarray, colours: np.ndarray, width: int = 1) -> None:
-    """Draw lines from points [n, 2] to points [n, 2] in colours [n, 3], each with a dark casing, the last one on top.
+    """Draw lines from points [n, 2] to points [n, 2] in colours [n, 3], with a dark casing, the last one on top.
+
+    The casing is half transparent, so that a photograph is seen between many lines.
 
     canvas  [h, w, 3] uint8, changed in place
     """
+    cased = canvas.copy()
+    for begin, end in zip(_fixed(begins), _fixed(ends), strict=True):
+        cv2.line(cased, begin, end, CASING, width + 2, cv2.LINE_AA, _FRACTION)
+    cv2.addWeighted(cased, CASING_SHARE, canvas, 1 - CASING_SHARE, 0, canvas)
     for begin, end, colour in zip(_fixed(begins), _fixed(ends), colours.tolist(), strict=True):
-        cv2.line(canvas, begin, end, CASING, width + 2, cv2.LINE_AA, _FRACTION)
         cv2.line(canvas, begin, end, colour, width, cv2.LINE_AA, _FRACTION)
 
 
