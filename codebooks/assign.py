@@ -62,8 +62,9 @@ def _parts(rows: int, shape: tuple[int, ...], k: int, workers: int) -> tuple[lis
 
 def _merged(words: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """The nearest of those found among parts of the words, [parts, n, k]; the parts are in their order."""
-    _, rows, k = words.shape
-    beside, found = (np.ascontiguousarray(array.transpose(1, 0, 2)).reshape(rows, -1) for array in (distances, words))
+    parts, rows, k = words.shape  # there may be no rows
+    shape = rows, parts * k
+    beside, found = (np.ascontiguousarray(array.transpose(1, 0, 2)).reshape(shape) for array in (distances, words))
     places, least = np.empty((rows, k), np.int32), np.empty((rows, k), np.float32)
     smallest(beside, k, places, least)
     return np.take_along_axis(found, places, axis=1)

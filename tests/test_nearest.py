@@ -93,6 +93,15 @@ def test_any_layout_and_nothing_at_all() -> None:
     assert nearest_words(descriptors[:0], centroids, 2).shape == (0, 2)
 
 
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_no_descriptor_among_many_words(workers: int) -> None:
+    """So many words that they are divided among threads."""
+    found = nearest_words(
+        np.empty((0, 4), np.float32), whole_numbers((4 * assign.LEAST_WORDS, 4), 0), 5, workers=workers
+    )
+    assert found.shape == (0, 5)
+
+
 def test_distances_beyond_all_numbers_leave_the_words_in_bounds() -> None:
     """Where a square overflows, any word will do, but one there is."""
     descriptors = np.full((3, 4), 1e30, np.float32)

@@ -19,6 +19,7 @@ import click
 
 from asmk_engine.cli import (
     ablation,
+    attention,
     benchmark,
     check,
     classify,
@@ -32,6 +33,7 @@ from asmk_engine.cli import (
     index,
     info,
     interchange,
+    match,
     networks,
     query,
     reproduce,
@@ -77,6 +79,8 @@ for command in (
     codebook.build_codebook,
     index.index,
     query.query,
+    match.match,
+    attention.attention,
     evaluate.evaluate,
     classify.classify,
     benchmark.benchmark,

@@ -87,16 +87,7 @@ def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], 
     return decorate
 
 
-extraction_options = option_group(
-    click.option(
-        "--extractor",
-        help="Extractor of the features: how-efficientnet-lite0, rootsift, how-r18, how-r50- and others for local "
-        "features; gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists "
-        "all. `index` takes several, separated by commas, for an index of several kinds of features; "
-        "rootsift:max_features=500 among them has an option of its own. auto: that of the "
-        "index, codebook or feature set if there is one, else $ASMK_ENGINE_EXTRACTOR, else how-efficientnet-lite0, or "
-        "rootsift where its network is not installed.  [default: auto]",
-    ),
+_described_by = option_group(
     click.option(
         "--weights",
         type=PATH,
@@ -144,6 +135,28 @@ extraction_options = option_group(
     click.option("--score-threshold", type=click.FloatRange(min=0), help="Minimum attention score of a DELF feature."),
     click.option("--device", help="Device that runs the network: auto, cpu, cuda or cuda:0.  [default: auto]"),
     click.option("--contrast-threshold", type=click.FloatRange(min=0), help="Minimum contrast of a SIFT keypoint."),
+)
+describing_options = option_group(
+    click.option(
+        "--extractor",
+        help="Extractor of the features: how-efficientnet-lite0, rootsift, how-r18 and others for local features; gem, "
+        "rmac and others for one global descriptor of each photograph. An unknown name lists all.  [default: "
+        "$ASMK_ENGINE_EXTRACTOR, else how-efficientnet-lite0, or rootsift where its network is not installed]",
+    ),
+    _described_by,
+)
+"""How single photographs are described: `extraction_options` without those of runs over many."""
+extraction_options = option_group(
+    click.option(
+        "--extractor",
+        help="Extractor of the features: how-efficientnet-lite0, rootsift, how-r18, how-r50- and others for local "
+        "features; gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists "
+        "all. `index` takes several, separated by commas, for an index of several kinds of features; "
+        "rootsift:max_features=500 among them has an option of its own. auto: that of the "
+        "index, codebook or feature set if there is one, else $ASMK_ENGINE_EXTRACTOR, else how-efficientnet-lite0, or "
+        "rootsift where its network is not installed.  [default: auto]",
+    ),
+    _described_by,
     click.option(
         "--workers", type=click.IntRange(min=0), help="Number of worker processes.  [default: one per processor]"
     ),
@@ -175,10 +188,11 @@ own_extractor_option = click.option(
 
 
 def extraction_of(options: dict[str, Any]) -> ExtractionOptions:
-    """Return the values of `extraction_options` as the pipeline takes them."""
+    """Return the values of `extraction_options` or `describing_options` as the pipeline takes them."""
     from asmk_engine.pipeline.extractor_choice import ExtractionOptions
 
-    run = {key: options[key] for key in ("extractor", "weights", "device", "workers", "strict", "train")}
+    known = ("extractor", "weights", "device", "workers", "strict", "train")
+    run = {key: options[key] for key in known if key in options}
     return ExtractionOptions(**run, others={key: value for key, value in options.items() if key not in run})
 
 

@@ -23,6 +23,7 @@ from asmk_engine.cli.common import (
     tell,
 )
 from asmk_engine.cli.diffusion import neighbour_options
+from asmk_engine.cli.explain import ExplainOptions, explain_options, explained
 from asmk_engine.cli.search_options import SearchOptions
 from asmk_engine.cli.searching import (
     TurningSearcher,
@@ -79,8 +80,10 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
     cls=RenamedOption,
     earlier="--sheet",
     type=PATH,
-    help="Also write the queries and their best images as a contact sheet (PNG).",
+    help="Also write the queries and their best images as a contact sheet (PNG), with the matched regions of images "
+    "that were verified.",
 )
+@explain_options
 @quiet_option
 def query(
     index_path: Path,
@@ -95,6 +98,8 @@ def query(
     other_path: Path | None,
     fusion: str,
     fuse_weight: float,
+    explain_path: Path | None,
+    explain_json: bool,
     quiet: bool,
     **search: Any,
 ) -> None:
@@ -110,6 +115,7 @@ def query(
       asmk-engine query photos.index my-photo.jpg --box 100,50,400,380 --format jsonl
       asmk-engine query photos.index --all --format pairs --top 20 > pairs.txt
       asmk-engine query photos.index my-photo.jpg --rerank 50 --format jsonl
+      asmk-engine query photos.index my-photo.jpg --top 5 --explain why/
       asmk-engine query photos.index scan.png --rotations --mirror --rerank 50
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
       asmk-engine query photos.index my-photo.jpg --diffusion --rerank 50
@@ -117,13 +123,9 @@ def query(
     from asmk_engine.search.opening import open_index
     from asmk_engine.search.query_features import query_source
 
-    if every == bool(queries):
-        raise click.UsageError("give either queries or --all")
-    if every and box:
-        raise click.UsageError("--box applies to single queries, not to --all")
-    for option in ("rerank", "rotations", "mirror"):
-        if search[option] and other_path:
-            raise click.UsageError(f"--{option} and --fuse exclude each other; give one of them")
+    explain = ExplainOptions(explain_path, explain_json)
+    search = explain.added_to(search, form, other_path)
+    _check_usage(queries, every, box, search, other_path)
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
     source = query_source(index, features=features_path, images_roots=images_roots)
@@ -142,12 +144,27 @@ def query(
     region, failed = parse_box(box), Failures()
     shown: list[tuple[str, list[Hit]]] = []
     answers = _answers(source, searcher, names, region, top, console, failed)
-    for line in _lines(_kept(answers, shown, SHEET_ROWS if contact_sheet else 0), form):
+    if explain_path:
+        answers = explained(answers, explain_path, source, region, failed)
+    for line in _lines(_kept(answers, shown, SHEET_ROWS if contact_sheet else 0), form, explain_json):
         click.echo(line)
     if contact_sheet and shown:
         with failed.noting(f"the contact sheet {contact_sheet}"):
             _write_contact_sheet(shown, source, contact_sheet, region)
     tell(failed)
+
+
+def _check_usage(
+    queries: tuple[str, ...], every: bool, box: str | None, search: dict[str, Any], other_path: Path | None
+) -> None:
+    """Raise UsageError for options that exclude each other."""
+    if every == bool(queries):
+        raise click.UsageError("give either queries or --all")
+    if every and box:
+        raise click.UsageError("--box applies to single queries, not to --all")
+    for option in ("rerank", "rotations", "mirror"):
+        if search[option] and other_path:
+            raise click.UsageError(f"--{option} and --fuse exclude each other; give one of them")
 
 
 def _answers(
@@ -189,12 +206,12 @@ def _write_contact_sheet(
     write_contact_sheet(path, rows, box=box)
 
 
-def _lines(answers: Iterable[tuple[str, list[Hit]]], form: str) -> Iterator[str]:
+def _lines(answers: Iterable[tuple[str, list[Hit]]], form: str, contributions: bool) -> Iterator[str]:
     from asmk_engine.evaluation.runs import run_lines
 
     if form == "table":
         return (line for name, hits in answers for line in _table(name, hits))
-    lines = run_lines(answers, form)
+    lines = run_lines(answers, form, contributions=contributions)
     return (as_written(line, sys.stdout) for line in lines) if form == "jsonl" else lines
 
 

@@ -121,7 +121,9 @@ def searcher_of(index: AnyIndex, options: SearchOptions, console: Console) -> An
     check_neighbour_options(options)
     reranking = options.reranking
     if reranking is not None and all(recipe.is_global for recipe in _recipes(index)):
-        raise InputError(f"{index.path}: has no local features, whose places --rerank compares; leave it out")
+        raise InputError(
+            f"{index.path}: has no local features, whose places --rerank and --explain compare; leave them out"
+        )
     searcher: AnySearcher = with_neighbours(_plain_searcher(index, options), options, console)
     return searcher if reranking is None else RerankingSearcher(cast(Any, searcher), reranking)
 

@@ -2,7 +2,8 @@
 
     trec    query Q0 image rank score tag     names with white space, control characters or % as %XX, see `escape`
     jsonl   {"query": name, "hits": [{"name": name, "score": number}, ...]}     supports every name; a hit that was
-            verified also has "matches", what `Match.as_dict` returns for each kind of local features
+            verified also has "matches", what `Match.as_dict` returns for each kind of local features, and on request
+            in each of them "features", what `Match.contributions` returns
     pairs   query image                       as hloc and COLMAP read them; names with white space are refused
     gldv2   id,images                         a CSV: the best hundred images, without folders and extensions
 
@@ -66,22 +67,29 @@ def trec_lines(query: str, hits: Iterable[Scored]) -> Iterator[str]:
         yield f"{_column(query)} Q0 {_column(hit.name)} {rank} {score!r} {TAG}"
 
 
-def jsonl_line(query: str, hits: Iterable[Scored]) -> str:
-    """Format one query as one line of JSON, hits in order; raises InputError for scores that are not finite."""
-    entry = {"query": query, "hits": [_entry(query, hit) for hit in hits]}
+def jsonl_line(query: str, hits: Iterable[Scored], *, contributions: bool = False) -> str:
+    """Format one query as one line of JSON, hits in order; raises InputError for scores that are not finite.
+
+    contributions  also list the matched features of hits that were verified
+    """
+    entry = {"query": query, "hits": [_entry(query, hit, contributions) for hit in hits]}
     text = json.dumps(entry, ensure_ascii=False)
     # Lone surrogates cannot be encoded in UTF-8, and other characters than the newline break lines in some readers.
     return json.dumps(entry) if is_awkward(text.replace(" ", "")) else text
 
 
-def _entry(query: str, hit: Scored) -> dict[str, Any]:
+def _entry(query: str, hit: Scored, contributions: bool) -> dict[str, Any]:
     """Return a hit of JSON lines, with what it has in common with the query where it was verified."""
     entry: dict[str, Any] = {"name": hit.name, "score": _finite(hit.score, query)}
     if matches := getattr(hit, "matches", ()):
-        entry["matches"] = [match and match.as_dict() for match in matches]
+        entry["matches"] = [match and _match_entry(match, contributions) for match in matches]
     if turn := getattr(hit, "turn", ""):
         entry["turn"] = turn
     return entry
+
+
+def _match_entry(match: Any, contributions: bool) -> dict[str, Any]:
+    return {**match.as_dict(), "features": match.contributions()} if contributions else match.as_dict()
 
 
 def pair_lines(rankings: Iterable[tuple[str, Iterable[Scored]]]) -> Iterator[str]:
@@ -140,12 +148,17 @@ def submitted_word(kind: str, word: str, *, empty: bool) -> str:
     return word
 
 
-def run_lines(rankings: Iterable[tuple[str, Iterable[Scored]]], form: str) -> Iterator[str]:
-    """Yield the lines, without line ends, of rankings in one of `FORMATS`; raises InputError for another format."""
+def run_lines(
+    rankings: Iterable[tuple[str, Iterable[Scored]]], form: str, *, contributions: bool = False
+) -> Iterator[str]:
+    """Yield the lines, without line ends, of rankings in one of `FORMATS`; raises InputError for another format.
+
+    contributions  list the matched features in JSON lines, see `jsonl_line`
+    """
     if form == "pairs":
         return pair_lines(rankings)
     if form == "jsonl":
-        return (jsonl_line(query, hits) for query, hits in rankings)
+        return (jsonl_line(query, hits, contributions=contributions) for query, hits in rankings)
     if form == "trec":
         return itertools.chain.from_iterable(trec_lines(query, hits) for query, hits in rankings)
     if form == "gldv2":

@@ -1,6 +1,7 @@
 """The contact sheet: one row per query, with the query image first, then the images of its hits.
 
-Queries have a blue frame; correct hits a green one and wrong hits a red one, if that is known.
+Queries have a blue frame; correct hits a green one and wrong hits a red one, if that is known. In hits that were
+verified, the regions that match the query are outlined.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from asmk_engine import threads
@@ -20,7 +22,9 @@ from asmk_engine.images.decoding import view_image
 from asmk_engine.images.listing import shown
 from asmk_engine.indexes.answers import Hit
 from asmk_engine.pictures.lettering import Lettering, letter, shorten, wrap
+from asmk_engine.pictures.strokes import draw_outline
 from asmk_engine.storage.folder import Folder
+from asmk_engine.verification.match import Outline
 
 Row = tuple[Path, Sequence[tuple[Path, Hit]]]
 """The image file of a query, and the image file and hit of each result."""
@@ -164,21 +168,30 @@ def _draw_row(
     for place, (path, hit) in enumerate(hits):
         x = begin + place * (sheet.thumb + GAP)
         right = correct(query, hit) if correct else None
-        _draw_photo(sheet, x, foot, path, None if right is None else RIGHT if right else WRONG, None)
+        colour = None if right is None else RIGHT if right else WRONG
+        _draw_photo(sheet, x, foot, path, colour, None, [match.outline for match in hit.matches if match is not None])
         _draw_caption(sheet, x, foot, f"{place + 1}", hit.name, f"{hit.score:.4f}")
     if not hits:
         text = "nothing in common with any indexed image"
         sheet.draw.text((begin, foot - LINE), text, PALE_INK, sheet.letters.regular, anchor="lm")
 
 
-def _draw_photo(sheet: _ContactSheet, x: int, foot: int, path: Path, colour: str | None, box: Box | None) -> None:
+def _draw_photo(
+    sheet: _ContactSheet,
+    x: int,
+    foot: int,
+    path: Path,
+    colour: str | None,
+    box: Box | None,
+    outlines: Sequence[Outline] = (),
+) -> None:
     thumbnail = sheet.thumbnails[path]
     width, height = thumbnail.picture.size if thumbnail.picture else (sheet.thumb, sheet.thumb)
     left, top = x + (sheet.thumb - width) // 2, foot - height
     if thumbnail.picture is None:
         _draw_reason(sheet, left, top, thumbnail.reason)
     else:
-        sheet.paper.paste(thumbnail.picture, (left, top))
+        sheet.paper.paste(_outlined(thumbnail.picture, thumbnail.factor, outlines), (left, top))
         if box:
             x1, x2 = (left + edge / thumbnail.factor[0] for edge in (box[0], box[2]))
             y1, y2 = (top + edge / thumbnail.factor[1] for edge in (box[1], box[3]))
@@ -186,6 +199,16 @@ def _draw_photo(sheet: _ContactSheet, x: int, foot: int, path: Path, colour: str
     if colour:
         around = [left - FRAME, top - FRAME, left + width + FRAME - 1, foot + FRAME - 1]
         sheet.draw.rounded_rectangle(around, FRAME, None, colour, FRAME)
+
+
+def _outlined(picture: Image.Image, factor: tuple[float, float], outlines: Sequence[Outline]) -> Image.Image:
+    """Return a thumbnail with regions of its photograph, given in pixels of the original."""
+    if not outlines:
+        return picture
+    canvas = np.array(picture)
+    for outline in outlines:
+        draw_outline(canvas, (np.array(outline, np.float64).reshape(-1, 2) + 0.5) / factor - 0.5)
+    return Image.fromarray(canvas)
 
 
 def _draw_reason(sheet: _ContactSheet, x: int, y: int, reason: str) -> None:

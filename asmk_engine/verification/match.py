@@ -84,8 +84,12 @@ class Match:
         Places of the inliers in the query and in the other image, in pixels, the most similar pair first.
     query_features, features : ndarray of shape (n,), int32
         Numbers of the inliers in the query and in the other image, in the order of their features.
-    weights : ndarray of shape (n,), float64
-        Weights of the inliers.
+    weights, similarities : ndarray of shape (n,), float64
+        Weights of the inliers, and the similarities 1 - 2 h / D of their codes, of which the weights are powers.
+    words : ndarray of shape (n,), uint32
+        The word that the two features of each inlier have in common.
+    query_scales, scales : ndarray of shape (n,), float32
+        Scales of the inliers in the query and in the other image, in pixels.
     query_size, size : tuple of int
         Width and height of the two images in pixels.
     is_copy : bool
@@ -103,6 +107,10 @@ class Match:
     query_features: np.ndarray
     features: np.ndarray
     weights: np.ndarray
+    similarities: np.ndarray
+    words: np.ndarray
+    query_scales: np.ndarray
+    scales: np.ndarray
     query_size: tuple[int, int]
     size: tuple[int, int]
     is_copy: bool
@@ -112,10 +120,11 @@ class Match:
         cls, pairs: int, mass: float, query_size: tuple[int, int], size: tuple[int, int], is_copy: bool
     ) -> Match:
         """Return a match of pairs of features whose places were not compared."""
-        points, numbers = np.empty((0, 2), np.float32), np.empty(0, np.int32)
+        points, whole = np.empty((0, 2), np.float32), np.empty(0, np.int32)
+        single, double = np.empty(0, np.float32), np.empty(0)
         return cls(
-            pairs, mass, 0.0, 0, 0.0, np.zeros((2, 3)), points, points, numbers, numbers, np.empty(0), query_size, size,
-            is_copy,
+            pairs, mass, 0.0, 0, 0.0, np.zeros((2, 3)), points, points, whole, whole, double, double,
+            whole.astype(np.uint32), single, single, query_size, size, is_copy,
         )  # fmt: skip
 
     @property
@@ -165,6 +174,25 @@ class Match:
             "overlap": [round(share, 2) for share in self.overlap],
         }
 
+    def contributions(self) -> list[dict[str, Any]]:
+        """Return what each inlier contributes, the most similar first, as plain values for JSON, numbers rounded.
+
+        Each has `word`, `similarity`, `weight`, and `query` and `image`, the x, y and scale of its two features.
+        """
+        query = np.column_stack([self.query_points, self.query_scales]).tolist()
+        image = np.column_stack([self.points, self.scales]).tolist()
+        columns = self.words.tolist(), self.similarities.tolist(), self.weights.tolist(), query, image
+        return [
+            {
+                "word": word,
+                "similarity": round(similarity, 4),
+                "weight": round(weight, 6),
+                "query": [round(value, 1) for value in one],
+                "image": [round(value, 1) for value in other],
+            }
+            for word, similarity, weight, one, other in zip(*columns, strict=True)
+        ]
+
 
 COPY = 0.9  # share of the features of a copy, by weight: re-encoding a photograph changes some
 
@@ -177,7 +205,8 @@ def match(query: ImageGeometry, other: ImageGeometry, options: Verification | No
     """
     options = options or Verification()
     ones, others, distances = _pairs(query, other, options.similarity)
-    weights = np.power(np.maximum(1.0 - 2.0 * distances / max(query.dim, 1), 0.0), options.exponent)
+    similarities = np.maximum(1.0 - 2.0 * distances / max(query.dim, 1), 0.0)
+    weights = np.power(similarities, options.exponent)
     places, other_places = query.places[ones], other.places[others]
     tolerances = options.reach * other_places[:, 2].astype(np.float64) + options.slack * max(1, *other.image_size)
     affine, inside = np.empty(6), np.empty(len(ones), np.bool_)
@@ -199,6 +228,10 @@ def match(query: ImageGeometry, other: ImageGeometry, options: Verification | No
         query_features=ones[inside],
         features=others[inside],
         weights=weights[inside],
+        similarities=similarities[inside],
+        words=_common_words(query, other, ones[inside], others[inside]),
+        query_scales=places[inside, 2],
+        scales=other_places[inside, 2],
         query_size=query.image_size,
         size=other.image_size,
         is_copy=0 < COPY * min(len(query), len(other)) <= weight,
@@ -229,6 +262,23 @@ def _pairs(query: ImageGeometry, other: ImageGeometry, similarity: float) -> tup
         distances,
     )  # fmt: skip
     return ones[:count], others[:count], distances[:count]
+
+
+def _common_words(query: ImageGeometry, other: ImageGeometry, ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the word of each pair of features [n] uint32, that of the nearest codes if they share several."""
+    if len(other.words) == len(other):  # one word for each feature, as in an index
+        word_of = np.empty(len(other), np.uint32)
+        word_of[other.features] = other.words
+        return word_of[others]
+    found = [_common_word(query, other, one, another) for one, another in zip(ones, others, strict=True)]
+    return np.array(found, np.uint32)
+
+
+def _common_word(query: ImageGeometry, other: ImageGeometry, one: int, another: int) -> int:
+    rows, columns = np.flatnonzero(query.features == one), np.flatnonzero(other.features == another)
+    _, first, second = np.intersect1d(query.words[rows], other.words[columns], return_indices=True)
+    differing = query.codes[rows[first]] ^ other.codes[columns[second]]
+    return int(query.words[rows[first[np.argmin(np.bitwise_count(differing).sum(axis=1))]]])
 
 
 def _places(
