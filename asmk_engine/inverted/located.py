@@ -42,14 +42,18 @@ class LocatedImages:
         """
         missing = []
         for place in zip(segments.tolist(), numbers.tolist(), strict=True):
-            geometry = self._geometry(snapshot, place)
+            geometry = self.image(snapshot, place)
             if geometry is None and snapshot.segments[place[0]].word_counts[place[1]]:  # else it has no features
                 missing.append(place)
             yield geometry
         if missing:
             self._tell(snapshot, missing, len(segments))
 
-    def _geometry(self, snapshot: Snapshot, place: tuple[int, int]) -> ImageGeometry | None:
+    def image(self, snapshot: Snapshot, place: tuple[int, int]) -> ImageGeometry | None:
+        """Return the geometry of one image, None if it has none.
+
+        place  the position of its segment, and its number in it
+        """
         stored = snapshot.segments[place[0]].geometry
         if stored is not None and stored.kept[place[1]]:
             return stored.image(place[1])
