@@ -38,11 +38,10 @@ verification_options = option_group(
     ),
     click.option(
         "--weight",
-        "places_weight",
         type=click.FloatRange(min=0),
-        default=1.0,
+        default=0.8,
         show_default=True,
-        help="Least sum of the weights of these places: the greater, the surer, and the fewer.",
+        help="Least sum of their weights, each place and each word counted once: the greater, the surer.",
     ),
     click.option(
         "--keep-overlays",
@@ -130,7 +129,7 @@ def _tell_groups(found: Groups, drawn: int, output: Path, console: Console) -> N
         )
     if found.unread:
         name, reason = next(iter(found.unread.items()))
-        console.say(f"{plural(len(found.unread), 'image')} could not be mirrored, such as {name!r}: {reason}")
+        console.say(f"{plural(len(found.unread), 'image')} without a readable photograph, such as {name!r}: {reason}")
     _tell_notices(found.notices, console, "groups.json")
     if found.words:
         first = found.words[0]

@@ -23,11 +23,13 @@ from asmk_engine.verification.match import Match, Verification, match
 EVIDENCE = np.dtype([
     ("one", "<u4"), ("other", "<u4"), ("inliers", "<u4"), ("places", "<u4"), ("weight", "<f4"), ("share", "<f4"),
     ("residual", "<f4"), ("shift", "<f4"), ("border", "<f4"), ("common", "<f4", (2,)), ("cells", "<u8", (2,)),
-    ("affine", "<f8", (6,)), ("score", "<f4"), ("mirrored", "u1"),
+    ("affine", "<f8", (6,)), ("score", "<f4"), ("agreement", "<f4"),
+    ("mirrored", "u1"), ("same", "u1"),
 ])  # fmt: skip
 """A row: the numbers of two images, the evidence, and their similarity in the index.
 
-Inliers, places and weight are the smaller of the two directions. In mirrored rows, `one` is the image that was mirrored.
+Inliers, places and weight are the smaller of the two directions; the weight is the sum of the weights of the inliers,
+each place and each word counted once. In mirrored rows, `one` is the image that was mirrored.
 """
 Geometries = tuple[ImageGeometry | None, ...]
 """The geometry of one image for each kind of local features; None for a kind of which it has none."""
@@ -40,14 +42,14 @@ def best_evidence(
 ) -> np.ndarray:
     """Compare an image with others; returns rows [n] of EVIDENCE, without those of chance.
 
-    own     the geometry of the image for each kind of features; the kind with most places counts, the first if equal
+    own     the geometry of the image for each kind of features; the kind of most weight counts, the first if equal
     others  number, similarity and geometry of each
     """
     found = []
     for other, similarity, geometries in others:
         pairs = zip(own, geometries, strict=True)
         rows = [compared(one, another, options) for one, another in pairs if one is not None and another is not None]
-        best = max((row for row in rows if row is not None), key=lambda row: int(row["places"]), default=None)
+        best = max((row for row in rows if row is not None), key=lambda row: float(row["weight"]), default=None)
         if best is not None:
             best["one"], best["other"], best["score"] = number, other, similarity
             found.append(best)
@@ -65,11 +67,24 @@ def compared(one: ImageGeometry, other: ImageGeometry, options: Verification) ->
     back = match(other, one, options)
     if back.places < LEAST_PLACES:
         return None
-    row = evidence(there, one.places, other.places)
+    row = _evidence(there, one.places, other.places)
     row["inliers"] = min(there.inliers, back.inliers)
     row["places"] = min(there.places, back.places)
-    row["weight"] = min(there.places_weight, back.places_weight)
+    row["weight"] = min(_weight(there, one), _weight(back, other))
     return row
+
+
+def _weight(found: Match, query: ImageGeometry) -> float:
+    """Return the sum of the weights of the inliers, each place counted once, or each word, whichever is less.
+
+    A sky has many places and few words: its features are all alike, so that any map explains some of them.
+    """
+    words = np.zeros(len(query), np.int64)
+    words[query.features] = query.words
+    order = np.lexsort((-found.weights, words[found.query_features]))
+    of_inliers = words[found.query_features][order]
+    is_first = np.concatenate([[True], of_inliers[1:] != of_inliers[:-1]])
+    return min(found.places_weight, float(np.cumsum(found.weights[order][is_first])[-1]))
 
 
 def as_bytes(rows: np.ndarray) -> np.ndarray:
@@ -82,13 +97,9 @@ def from_bytes(stored: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(stored).reshape(-1).view(EVIDENCE)
 
 
-def evidence(found: Match, places: np.ndarray, other_places: np.ndarray) -> np.ndarray:
-    """Return the row of EVIDENCE of one match with at least one inlier.
-
-    places, other_places  [n, 2 or more], x and y of all features of the two images
-    """
+def _evidence(found: Match, places: np.ndarray, other_places: np.ndarray) -> np.ndarray:
+    """Return what the match in one direction says; x and y of all features of the two images are in [n, 4] each."""
     row = np.zeros((), EVIDENCE)
-    row["inliers"], row["places"], row["weight"] = found.inliers, found.places, found.places_weight
     row["affine"] = found.affine.reshape(-1)
     row["share"] = _share(found, places, other_places)
     distances = np.linalg.norm(_mapped(found.affine, found.query_points) - found.points, axis=1)
@@ -98,7 +109,13 @@ def evidence(found: Match, places: np.ndarray, other_places: np.ndarray) -> np.n
     row["border"] = min(_border(points, size, found.weights) for points, size in sides)
     row["cells"] = [_cells(points, size) for points, size in sides]
     row["common"] = _common(found)
+    row["agreement"] = np.nan  # until the pixels are looked at
     return row
+
+
+def ends_of(rows: np.ndarray) -> np.ndarray:
+    """Return the numbers of both images of rows [n] of EVIDENCE, the smaller first, [n, 2]."""
+    return np.sort(np.stack([rows["one"], rows["other"]], axis=1), axis=1)
 
 
 def _mapped(affine: np.ndarray, points: np.ndarray) -> np.ndarray:

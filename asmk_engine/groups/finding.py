@@ -17,8 +17,9 @@ from asmk_engine.groups.journal import Journal
 from asmk_engine.groups.kinds import is_same_photograph
 from asmk_engine.groups.mirrored import Mirrored
 from asmk_engine.groups.model import Groups, ImageGroup, Notice
-from asmk_engine.groups.notices import common_words, hubs_of, overlays_of, single_edges, unverified
+from asmk_engine.groups.notices import Overlay, common_words, hubs_of, overlays_of, single_edges, unverified
 from asmk_engine.groups.options import Grouping
+from asmk_engine.groups.settling import Settling
 from asmk_engine.groups.verified import Candidates, Comparer
 from asmk_engine.iteration import Display, Silent
 from asmk_engine.threads import thread_count
@@ -33,23 +34,16 @@ class CollectionGraph:
 
     images      its images
     candidates  the nearest images of each
-    rows        [n] of EVIDENCE, pairs of more than chance
-    joined      [n] bool, those that join two images
-    overlays    [n] bool, those due to overlays
-    unread      number of an image → why it could not be mirrored
+    edges       [n] of EVIDENCE, the pairs that are joined
+    overlays    the images with overlays
+    unread      number of an image → why its photograph could not be read
     """
 
     images: ComparedImages
     candidates: Candidates
-    rows: np.ndarray
-    joined: np.ndarray
-    overlays: np.ndarray
+    edges: np.ndarray
+    overlays: list[Overlay]
     unread: dict[int, str]
-
-    @property
-    def edges(self) -> np.ndarray:
-        """The rows that join two images."""
-        return self.rows[self.joined]
 
 
 def find_groups(
@@ -134,15 +128,15 @@ def collection_graph(
         rows, unread = comparer.verified(candidates), {}
         if options.mirror:
             mirrored = Mirrored(images, options, journal, shown)
-            rows, unread = np.concatenate([rows, mirrored.rows(rows)]), mirrored.unread
-        overlays, _ = overlays_of(rows)
-        yield CollectionGraph(images, candidates, rows, _joins(rows, overlays, options), overlays, unread)
-
-
-def _joins(rows: np.ndarray, overlays: np.ndarray, options: Grouping) -> np.ndarray:
-    enough = (rows["places"] >= options.places) & (rows["weight"] >= np.float32(options.places_weight))
-    found: np.ndarray = enough & (True if options.overlays else ~overlays)
-    return found
+            rows = np.concatenate([rows, mirrored.rows()])
+            unread |= mirrored.unread
+        settling = Settling(images, journal, shown)
+        rows = settling.settled(rows)
+        unread |= settling.unread
+        enough = rows[(rows["places"] >= options.places) & (rows["weight"] >= np.float32(options.weight))]
+        overlays, pictures = overlays_of(enough)
+        edges = enough if options.overlays else enough[~overlays]
+        yield CollectionGraph(images, candidates, edges, pictures, unread)
 
 
 def _groups(graph: CollectionGraph, options: Grouping) -> Groups:
@@ -224,8 +218,7 @@ def notices_of(graph: CollectionGraph) -> Iterator[Notice]:
     rows, images = graph.edges, graph.images
     labels, photographs = divided(images.count, rows)
     names = dict(zip(images.live.tolist(), images.names(images.live), strict=True))
-    _, overlays = overlays_of(graph.rows)
-    for overlay in sorted(overlays, key=lambda one: (-one.edges, one.image)):
+    for overlay in sorted(graph.overlays, key=lambda one: (-one.edges, one.image)):
         row, column = overlay.cell
         text = (
             f"has the same place as {overlay.edges} images, about {12.5 * column + 6.25:.0f} % from the left "

@@ -67,18 +67,19 @@ class Journal:
             return False
         return all(found.get(key) == value for key, value in self._metadata.items())
 
-    def piece(
-        self, stage: str, number: int, make: Callable[[], Mapping[str, np.ndarray]]
-    ) -> tuple[dict[str, np.ndarray], bool]:
-        """Return the arrays of a piece, made and written if it is not there or damaged, and whether it was there."""
+    def piece(self, stage: str, number: int, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Return the arrays of a piece, made and written if it is not there or damaged.
+
+        One with numbers that are none is not written, so that it is made again by the next run.
+        """
         name = f"{stage}-{number:06d}.safetensors"
         found = self._stored(name)
-        if found is not None:
-            return found, True
-        made = {key: np.ascontiguousarray(array) for key, array in make().items()}
-        write_arrays(self._folder, name, made, self._metadata)
-        self._folder.sync()
-        return made, False
+        if found is None:
+            found = {key: np.ascontiguousarray(array) for key, array in make().items()}
+            if not any(array.dtype.kind == "f" and np.isnan(array).any() for array in found.values()):
+                write_arrays(self._folder, name, found, self._metadata)
+                self._folder.sync()
+        return found
 
     def _stored(self, name: str) -> dict[str, np.ndarray] | None:
         if not (self._folder.path / name).exists():

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 
 from asmk_engine.errors import InputError, MismatchError, NotFoundError, StorageError
-from asmk_engine.groups.comparison import EVIDENCE, as_bytes, best_evidence, from_bytes
+from asmk_engine.groups.comparison import EVIDENCE, as_bytes, best_evidence, ends_of, from_bytes
 from asmk_engine.groups.images import ComparedImages
 from asmk_engine.groups.journal import Journal
-from asmk_engine.groups.kinds import is_same_photograph
+from asmk_engine.groups.kinds import DOUBTFUL_SHARE
 from asmk_engine.groups.options import Grouping
 from asmk_engine.images.decoding import MAX_PIXELS, view_image
 from asmk_engine.iteration import Display
@@ -34,24 +34,18 @@ class Mirrored:
         self._images, self._options, self._journal, self._display = images, options, journal, display
         self.unread: dict[int, str] = {}
 
-    def rows(self, known: np.ndarray) -> np.ndarray:
-        """Return rows [n] of EVIDENCE of mirrored copies, each pair once.
-
-        known  rows of what was found without mirroring: these pairs are left out
-        """
+    def rows(self) -> np.ndarray:
+        """Return rows [n] of EVIDENCE of images, mirrored, with others, each pair once."""
         live, found = self._images.live, [np.empty(0, EVIDENCE)]
         with self._display.bar("mirrored", "images") as progress:
             for piece, begin in enumerate(range(0, len(live), PIECE)):
                 numbers = live[begin : begin + PIECE].tolist()
-                stored, _ = self._journal.piece("mirrored", piece, self._describe(numbers))
+                stored = self._journal.piece("mirrored", piece, self._describe(numbers))
                 found.append(from_bytes(stored["rows"]))
                 self.unread |= {int(key): why for key, why in json.loads(stored["unread"].tobytes()).items()}
                 progress(begin + len(numbers), len(live))
         rows = np.concatenate(found)
-        ends = _ends(rows)
-        first = np.unique(ends, axis=0, return_index=True)[1]
-        taken = {*map(tuple, _ends(known).tolist())}
-        return rows[[row for row in first.tolist() if tuple(ends[row].tolist()) not in taken]]
+        return rows[np.unique(ends_of(rows), axis=0, return_index=True)[1]]
 
     def _describe(self, numbers: list[int]) -> Callable[[], dict[str, np.ndarray]]:
         def describe() -> dict[str, np.ndarray]:
@@ -79,8 +73,4 @@ class Mirrored:
         )
         rows = best_evidence(number, images.geometries_of(query), others, self._options.verification)
         rows["mirrored"] = 1
-        return rows[is_same_photograph(rows)]
-
-
-def _ends(rows: np.ndarray) -> np.ndarray:
-    return np.sort(np.stack([rows["one"], rows["other"]], axis=1), axis=1)
+        return rows[rows["share"] >= DOUBTFUL_SHARE]

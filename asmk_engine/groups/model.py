@@ -29,9 +29,11 @@ class Edge:
     inliers, places : int
         Pairs of features that one map explains, and their distinct places; the smaller number of both directions.
     weight : float
-        Sum of the weights of the places, in the unit of `Match.places_weight`.
+        Sum of the weights of the inliers, each place and each word counted once.
     share : float
         Share of the features in the part that both show that are inliers.
+    agreement : float or None
+        Correlation of the pixels of both, aligned; None where that was not needed or a photograph is gone.
     affine : ndarray of shape (2, 3), float64
         (u, v, 1) in `one`, mirrored left to right if the kind is `mirrored`, is at affine @ (u, v, 1) in `other`.
     """
@@ -44,6 +46,7 @@ class Edge:
     places: int
     weight: float
     share: float
+    agreement: float | None
     affine: np.ndarray
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,6 +59,7 @@ class Edge:
             "places": self.places,
             "weight": round(self.weight, 4),
             "share": round(self.share, 4),
+            "agreement": None if self.agreement is None else round(self.agreement, 4),
             "affine": [[round(value, 6) for value in row] for row in self.affine.tolist()],
         }
 
@@ -100,6 +104,7 @@ class ImageGroup:
                 places=int(row["places"]),
                 weight=float(row["weight"]),
                 share=float(row["share"]),
+                agreement=None if np.isnan(row["agreement"]) else float(row["agreement"]),
                 affine=row["affine"].reshape(2, 3),
             )
 
@@ -167,7 +172,7 @@ class Groups:
     unplaced : int
         Number of images that have features, but whose geometry is neither in the index nor in its feature set.
     unread : dict of str to str
-        Name → why a photograph could not be read to be mirrored.
+        Name → why a photograph could not be read, so that its copies were told by features, or not mirrored.
     """
 
     path: Path

@@ -23,8 +23,9 @@ class Grouping:
         Number of nearest images with which each image is compared; fewer where there are fewer.
     places : int, default 8
         Least number of distinct places of the inliers, in both directions; 4 or more.
-    places_weight : float, default 1.0
-        Least sum of their weights, in the unit of `Match.places_weight`, in both directions.
+    weight : float, default 0.8
+        Least sum of their weights, in both directions, each place and each word counted once; a feature whose codes are
+        equal weighs 1.
     overlays : bool, default False
         Whether images are also joined by what lies in the same place of many pictures: watermarks and frames.
     mirror : bool, default False
@@ -40,7 +41,7 @@ class Grouping:
 
     neighbours: int = 50
     places: int = 8
-    places_weight: float = 1.0
+    weight: float = 0.8
     overlays: bool = False
     mirror: bool = False
     verification: Verification = field(default_factory=Verification)
@@ -50,15 +51,15 @@ class Grouping:
             raise InputError(f"neighbours is {self.neighbours}; give 1 or more (50 is the default)")
         if self.places < LEAST_PLACES:
             raise InputError(f"places is {self.places}; give {LEAST_PLACES} or more (8 is the default)")
-        if not (math.isfinite(self.places_weight) and self.places_weight >= 0):
-            raise InputError(f"places_weight is {self.places_weight}; give a number of 0 or more (1 is the default)")
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise InputError(f"weight is {self.weight}; give a number of 0 or more (0.8 is the default)")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as plain values for JSON, those of the verification left out."""
         return {
             "neighbours": self.neighbours,
             "places": self.places,
-            "places_weight": self.places_weight,
+            "weight": self.weight,
             "overlays": self.overlays,
             "mirror": self.mirror,
         }

@@ -156,9 +156,7 @@ def find_pairs(
 
 
 def _with_neighbours(grouping: Grouping, neighbours: int) -> Grouping:
-    return Grouping(
-        neighbours, grouping.places, grouping.places_weight, grouping.overlays, False, grouping.verification
-    )
+    return Grouping(neighbours, grouping.places, grouping.weight, grouping.overlays, False, grouping.verification)
 
 
 Ranked = tuple[np.ndarray, np.ndarray, np.ndarray]

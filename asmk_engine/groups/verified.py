@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from asmk_engine import threads
-from asmk_engine.groups.comparison import EVIDENCE, Geometries, as_bytes, best_evidence, from_bytes
+from asmk_engine.groups.comparison import EVIDENCE, Geometries, as_bytes, best_evidence, ends_of, from_bytes
 from asmk_engine.groups.graph import components, members
 from asmk_engine.groups.images import ComparedImages
 from asmk_engine.groups.journal import Journal
-from asmk_engine.groups.kinds import is_same_photograph
+from asmk_engine.groups.kinds import CROWD_SHARE
 from asmk_engine.groups.options import Grouping
 from asmk_engine.indexes.neighbours import NONE
 from asmk_engine.iteration import Display
@@ -75,7 +75,7 @@ class Comparer:
         with self._display.bar("nearest images", "images") as progress:
             for piece, begin in enumerate(range(0, count, SEARCH_PIECE)):
                 end = min(begin + SEARCH_PIECE, count)
-                found, _ = self._journal.piece("nearest", piece, self._search(begin, end))
+                found = self._journal.piece("nearest", piece, self._search(begin, end))
                 numbers[begin:end], similarities[begin:end] = found["numbers"], found["similarities"]
                 progress(end, count)
         return Candidates(numbers, similarities)
@@ -119,7 +119,7 @@ class Comparer:
             yield number, near[kept], scores[kept].astype(np.float32)
 
     def _compared(self, stage: str, piece: int, due: Iterator[tuple[int, np.ndarray, np.ndarray]]) -> np.ndarray:
-        found, _ = self._journal.piece(stage, piece, lambda: {"rows": as_bytes(self._compare(due))})
+        found = self._journal.piece(stage, piece, lambda: {"rows": as_bytes(self._compare(due))})
         return from_bytes(found["rows"])
 
     def _compare(self, due: Iterator[tuple[int, np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -151,13 +151,12 @@ def _rows(task: _Task) -> np.ndarray:
 
 
 def _crowds(rows: np.ndarray, count: int, least: float) -> Iterator[np.ndarray]:
-    """Yield the sets of copies of one photograph with at least so many images, each [n] int64, in their order."""
-    same = rows[is_same_photograph(rows)]
+    """Yield the sets of images that are much alike, with at least so many images, each [n] int64, in their order."""
+    same = rows[rows["share"] >= CROWD_SHARE]
     labels = components(count, same["one"], same["other"])
     return (one for one in members(labels) if len(one) >= max(2.0, least))
 
 
 def _each_once(rows: np.ndarray) -> np.ndarray:
     """Return the rows of each pair of images that come first, in the order of the pairs."""
-    ends = np.sort(np.stack([rows["one"], rows["other"]], axis=1), axis=1)
-    return rows[np.unique(ends, axis=0, return_index=True)[1]]
+    return rows[np.unique(ends_of(rows), axis=0, return_index=True)[1]]
