@@ -13,7 +13,7 @@ import numpy as np
 
 from asmk_engine.groups.graph import communities, components, members, renumbered
 from asmk_engine.groups.images import ComparedImages
-from asmk_engine.groups.journal import Journal
+from asmk_engine.groups.journal import PieceJournal
 from asmk_engine.groups.kinds import is_same_photograph
 from asmk_engine.groups.mirrored import Mirrored
 from asmk_engine.groups.model import Groups, ImageGroup, Notice
@@ -36,6 +36,7 @@ class CollectionGraph:
     candidates  the nearest images of each
     edges       [n] of EVIDENCE, the pairs that are joined
     overlays    the images with overlays
+    unplaced    number of images whose geometry is not at hand
     unread      number of an image → why its photograph could not be read
     """
 
@@ -43,6 +44,7 @@ class CollectionGraph:
     candidates: Candidates
     edges: np.ndarray
     overlays: list[Overlay]
+    unplaced: int
     unread: dict[int, str]
 
 
@@ -122,7 +124,7 @@ def collection_graph(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if work is None else work)
         key = f"{options.neighbours} neighbours, {options.verification}"
-        journal = stack.enter_context(Journal(folder, images.snapshot.manifest, key))
+        journal = stack.enter_context(PieceJournal(folder, images.snapshot.manifest, key))
         comparer = Comparer(images, options, journal, shown)
         candidates = comparer.candidates()
         rows, unread = comparer.verified(candidates), {}
@@ -136,7 +138,7 @@ def collection_graph(
         enough = rows[(rows["places"] >= options.places) & (rows["weight"] >= np.float32(options.weight))]
         overlays, pictures = overlays_of(enough)
         edges = enough if options.overlays else enough[~overlays]
-        yield CollectionGraph(images, candidates, edges, pictures, unread)
+        yield CollectionGraph(images, candidates, edges, pictures, len(comparer.unplaced), unread)
 
 
 def _groups(graph: CollectionGraph, options: Grouping) -> Groups:
@@ -164,8 +166,8 @@ def _groups(graph: CollectionGraph, options: Grouping) -> Groups:
         alone=tuple(sorted(alone, key=str.encode)),
         notices=tuple(notices_of(graph)),
         words=tuple(common_words(images.views, len(images.live))),
-        unplaced=images.unplaced,
-        unread={names[number]: reason for number, reason in graph.unread.items()},
+        unplaced=graph.unplaced,
+        unread={names[number]: reason for number, reason in sorted(graph.unread.items())},
     )
 
 
@@ -199,8 +201,11 @@ def _group(
         if len(some) == 1:
             return named(some)
         sizes = {number: images.size(number) for number in some.tolist()}
-        ordered = sorted(sizes, key=lambda number: (-sizes[number][0] * sizes[number][1], names[number].encode()))
-        return tuple(names[number] for number in ordered)
+        # Of equal ones the shortest name: what a copy is called is often longer than what it is a copy of.
+        keys = {
+            number: (-size[0] * size[1], len(names[number]), names[number].encode()) for number, size in sizes.items()
+        }
+        return tuple(names[number] for number in sorted(keys, key=keys.__getitem__))
 
     divided = [named(numbers[places]) for places in members(parts[numbers])]
     files = [largest_first(numbers[places]) for places in members(photographs[numbers])]

@@ -51,7 +51,6 @@ class ComparedImages:
         self.live = np.concatenate([np.empty(0, np.int64), *numbers])
         self._kinds = _local_kinds(index, self.snapshot)
         self._similarities: Similarities | None = None
-        self._unplaced: set[int] = set()
         self._files = NamedImages(index, images_roots=images_roots)
 
     def check_places(self) -> None:
@@ -94,20 +93,16 @@ class ComparedImages:
     def geometries(self, number: int) -> Geometries:
         """Return the geometry of an image; not to be called from several threads."""
         place = self.place(number)
-        found = tuple(located.image(view, place) for located, view in self._kinds)
-        if not _is_there(found) and self._has_words(number):
-            self._unplaced.add(number)
-        return found
+        return tuple(located.image(view, place) for located, view in self._kinds)
+
+    def is_unplaced(self, number: int, geometries: Geometries) -> bool:
+        """Return whether an image has features, but none of these geometries of it."""
+        return not _is_there(geometries) and self._has_words(number)
 
     @property
     def views(self) -> list[Any]:
         """The commit as each kind of local features sees it."""
         return [view for _, view in self._kinds]
-
-    @property
-    def unplaced(self) -> int:
-        """Number of images, of those that were asked for, that have features but no geometry."""
-        return len(self._unplaced)
 
     def size(self, number: int) -> tuple[int, int]:
         """Return width and height of an image in pixels, 0, 0 if they are unknown."""

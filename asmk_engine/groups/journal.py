@@ -26,7 +26,7 @@ FORMAT = 1
 _NAME = re.compile(r"[a-z]+-\d{6,}\.safetensors")
 
 
-class Journal:
+class PieceJournal:
     """The pieces in a folder, which is made, and locked for as long as the journal is open.
 
     manifest  of the commit

@@ -10,7 +10,7 @@ import numpy as np
 from asmk_engine.errors import InputError, MismatchError, NotFoundError, StorageError
 from asmk_engine.groups.comparison import EVIDENCE, as_bytes, best_evidence, ends_of, from_bytes
 from asmk_engine.groups.images import ComparedImages
-from asmk_engine.groups.journal import Journal
+from asmk_engine.groups.journal import PieceJournal
 from asmk_engine.groups.kinds import DOUBTFUL_SHARE
 from asmk_engine.groups.options import Grouping
 from asmk_engine.images.decoding import MAX_PIXELS, view_image
@@ -30,7 +30,7 @@ class Mirrored:
     unread  number of an image → why its photograph could not be described
     """
 
-    def __init__(self, images: ComparedImages, options: Grouping, journal: Journal, display: Display) -> None:
+    def __init__(self, images: ComparedImages, options: Grouping, journal: PieceJournal, display: Display) -> None:
         self._images, self._options, self._journal, self._display = images, options, journal, display
         self.unread: dict[int, str] = {}
 

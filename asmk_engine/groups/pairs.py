@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.errors import InputError
+from asmk_engine.escape import escape_name
 from asmk_engine.evaluation.runs import check_pair_names
 from asmk_engine.groups.finding import collection_graph, notices_of
 from asmk_engine.groups.images import ComparedImages
-from asmk_engine.groups.journal import Journal
+from asmk_engine.groups.journal import PieceJournal
 from asmk_engine.groups.model import Notice
 from asmk_engine.groups.options import Grouping
 from asmk_engine.groups.verified import Comparer
@@ -169,7 +170,7 @@ def _similar(
     images, grouping = ComparedImages(index, threads), Grouping(width)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if work is None else work)
-        journal = stack.enter_context(Journal(folder, images.snapshot.manifest, f"{width} neighbours"))
+        journal = stack.enter_context(PieceJournal(folder, images.snapshot.manifest, f"{width} neighbours"))
         candidates = Comparer(images, grouping, journal, display).candidates()
     return images, _listed(candidates.numbers, candidates.similarities)
 
@@ -224,9 +225,15 @@ def write_pairs(pairs: Pairs, path: Path | str, *, scores: bool = False) -> None
 
 
 def write_look_alikes(notices: Iterable[Notice], path: Path | str) -> None:
-    """Write doubtful pairs as a table with tabs: kind, score, both names, why; whole or not at all."""
-    rows = (f"{one.kind}\t{one.score:.6f}\t{one.images[0]}\t{one.images[1]}\t{one.text}\n" for one in notices)
-    _write(Path(path), rows)
+    """Write doubtful pairs as a table with tabs: kind, score, both names, why; whole or not at all.
+
+    White space in names is written as %20, as in tables.
+    """
+    _write(Path(path), ("\t".join([*_columns(one), one.text]) + "\n" for one in notices))
+
+
+def _columns(notice: Notice) -> list[str]:
+    return [notice.kind, f"{notice.score:.6f}", *map(escape_name, notice.images)]
 
 
 def _write(path: Path, lines: Iterator[str]) -> None:

@@ -11,7 +11,7 @@ from asmk_engine.errors import AsmkError
 from asmk_engine.groups.comparison import ends_of
 from asmk_engine.groups.graph import components
 from asmk_engine.groups.images import ComparedImages
-from asmk_engine.groups.journal import Journal
+from asmk_engine.groups.journal import PieceJournal
 from asmk_engine.groups.kinds import DOUBTFUL_SHARE, looks_same
 from asmk_engine.groups.pixels import GreyImages, agreement
 from asmk_engine.iteration import Display
@@ -26,7 +26,7 @@ class Settling:
     unread  number of an image → why its photograph could not be read
     """
 
-    def __init__(self, images: ComparedImages, journal: Journal, display: Display) -> None:
+    def __init__(self, images: ComparedImages, journal: PieceJournal, display: Display) -> None:
         self._images, self._journal, self._display = images, journal, display
         self._grey = GreyImages(images.photograph)
         self.unread: dict[int, str] = {}

@@ -16,7 +16,7 @@ from asmk_engine import threads
 from asmk_engine.groups.comparison import EVIDENCE, Geometries, as_bytes, best_evidence, ends_of, from_bytes
 from asmk_engine.groups.graph import components, members
 from asmk_engine.groups.images import ComparedImages
-from asmk_engine.groups.journal import Journal
+from asmk_engine.groups.journal import PieceJournal
 from asmk_engine.groups.kinds import CROWD_SHARE
 from asmk_engine.groups.options import Grouping
 from asmk_engine.indexes.neighbours import NONE
@@ -61,10 +61,14 @@ class Candidates:
 
 
 class Comparer:
-    """One run over a collection, in pieces of a journal."""
+    """One run over a collection, in pieces of a journal.
 
-    def __init__(self, images: ComparedImages, grouping: Grouping, journal: Journal, display: Display) -> None:
+    unplaced  numbers of images that have features, but whose geometry is not at hand
+    """
+
+    def __init__(self, images: ComparedImages, grouping: Grouping, journal: PieceJournal, display: Display) -> None:
         self._images, self._grouping, self._journal, self._display = images, grouping, journal, display
+        self.unplaced: set[int] = set()
         self._width = max(0, min(grouping.neighbours, len(images.live) - 1))
 
     def candidates(self) -> Candidates:
@@ -119,17 +123,22 @@ class Comparer:
             yield number, near[kept], scores[kept].astype(np.float32)
 
     def _compared(self, stage: str, piece: int, due: Iterator[tuple[int, np.ndarray, np.ndarray]]) -> np.ndarray:
-        found = self._journal.piece(stage, piece, lambda: {"rows": as_bytes(self._compare(due))})
+        found = self._journal.piece(stage, piece, lambda: self._compare(due))
+        self.unplaced |= {*found["unplaced"].tolist()}
         return from_bytes(found["rows"])
 
-    def _compare(self, due: Iterator[tuple[int, np.ndarray, np.ndarray]]) -> np.ndarray:
-        tasks = (self._task(*one) for one in due)
-        return np.concatenate([np.empty(0, EVIDENCE), *threads.stream(_rows, tasks, self._images.threads)])
+    def _compare(self, due: Iterator[tuple[int, np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+        unplaced: list[int] = []
+        tasks = (self._task(*one, unplaced) for one in due)
+        rows = np.concatenate([np.empty(0, EVIDENCE), *threads.stream(_rows, tasks, self._images.threads)])
+        return {"rows": as_bytes(rows), "unplaced": np.array(unplaced, np.uint32)}
 
-    def _task(self, number: int, near: np.ndarray, similarities: np.ndarray) -> _Task:
+    def _task(self, number: int, near: np.ndarray, similarities: np.ndarray, unplaced: list[int]) -> _Task:
         """Read the geometry of an image and of those to compare it with; what is damaged raises here."""
         geometries = [self._images.geometries(other) for other in near.tolist()]
-        own = self._images.geometries(number) if len(near) else ()
+        own = self._images.geometries(number)
+        if self._images.is_unplaced(number, own):
+            unplaced.append(number)
         return _Task(number, near, similarities, own, geometries, self._grouping.verification)
 
 
