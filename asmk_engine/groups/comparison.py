@@ -3,7 +3,7 @@
 share     inliers / the smaller number of the features of both images in the part that both show
 residual  median distance of an inlier from where the map puts it, in units of the longer side of the other image
 shift     median distance between the places of an inlier in the two images, each relative to its own frame: in
-          shares of its sides, or in pixels from the nearest edges, whichever is less
+          shares of its sides, or in pixels from one of its corners, whichever is less
 border    share of the inliers, by weight, in the outer tenth of an image, of both images the smaller
 common    the share of the frame of each image that the other one shows, as the map places them
 cells     the cells of 8 x 8 of each image in which inliers are, one bit each, row by row
@@ -151,22 +151,16 @@ def _corners(size: tuple[int, int]) -> np.ndarray:
 
 def _shift(found: Match) -> float:
     one, other = _relative(found.query_points, found.query_size), _relative(found.points, found.size)
-    in_shares = np.abs(one - other).max(1)
-    of_one, of_other = _from_edges(found.query_points, found.query_size), _from_edges(found.points, found.size)
-    same_edges = (np.sign(of_one) == np.sign(of_other)).all(1)
-    in_pixels = np.abs(of_one - of_other).max(1) / max(1, *found.size)
-    return float(min(np.median(in_shares), np.median(np.where(same_edges, in_pixels, 1.0))))
+    in_shares = float(np.median(np.abs(one - other).max(1)))
+    moved = np.abs(found.query_points - found.points)
+    from_last = np.abs(found.query_points - found.points - (np.array(found.query_size) - found.size))
+    in_pixels = np.minimum(np.median(moved, axis=0), np.median(from_last, axis=0)).max()
+    return min(in_shares, float(in_pixels) / max(1, *found.size))
 
 
 def _relative(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     relative: np.ndarray = (points + 0.5) / np.maximum(size, 1)
     return relative
-
-
-def _from_edges(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the distances from the nearest vertical and horizontal edge in pixels, negative from right and bottom."""
-    from_first, from_last = points + 0.5, np.array(size) - 0.5 - points
-    return np.where(from_first <= from_last, np.maximum(from_first, 1e-6), -np.maximum(from_last, 1e-6))
 
 
 def _border(points: np.ndarray, size: tuple[int, int], weights: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.groups.comparison import CELLS
-from asmk_engine.groups.graph import bridges
+from asmk_engine.groups.graph import bridges, members
 from asmk_engine.groups.kinds import is_same_photograph
 from asmk_engine.groups.verified import Candidates
 from asmk_engine.indexes.neighbours import NONE
@@ -24,7 +24,7 @@ OVERLAY_EDGES = 8
 """Least number of images with which a picture has the same place in common, for that place to be an overlay."""
 OVERLAY_SHIFT = 0.03
 OVERLAY_CELLS = 12
-"""Most cells of 64 that an overlay covers, unless it is a frame."""
+"""Most cells of 64 that an overlay covers in one of two images, unless it is a frame."""
 FRAME_BORDER = 0.9
 """Share of the inliers in the border from which an overlay is a frame."""
 OVERLAY_AGREEMENT = 0.75
@@ -93,25 +93,27 @@ class LookAlike:
 
 def overlays_of(rows: np.ndarray) -> tuple[np.ndarray, list[Overlay]]:
     """Find which rows [n] of EVIDENCE are due to overlays, [n] bool, and the images that have them, by number."""
-    cells = np.bitwise_count(rows["cells"]).max(1, initial=0)
+    cells = np.bitwise_count(rows["cells"]).min(1, initial=CELLS * CELLS)
     is_still = (rows["shift"] <= OVERLAY_SHIFT) & ~is_same_photograph(rows)
     still = np.flatnonzero(is_still & ((cells <= OVERLAY_CELLS) | (rows["border"] >= FRAME_BORDER)))
     due, found = np.zeros(len(rows), bool), []
     ends = np.concatenate([rows["one"][still], rows["other"][still]])
     places = np.concatenate([rows["cells"][still, 0], rows["cells"][still, 1]])
-    numbers = np.concatenate([still, still])
-    order = np.argsort(ends, kind="stable")
-    cuts = np.flatnonzero(np.diff(ends[order])) + 1
-    for part in np.split(order, cuts) if len(order) else ():
-        if len(part) < OVERLAY_EDGES:
-            continue
-        bits = (places[part][:, None] >> np.arange(CELLS * CELLS, dtype=np.uint64)) & np.uint64(1)
-        counts = bits.sum(0)
-        cell = int(counts.argmax())
-        if counts[cell] >= OVERLAY_AGREEMENT * len(part):
-            due[numbers[part]] = True
+    for part in members(ends):
+        cell, count = _most_frequent(places[part])
+        if len(part) >= OVERLAY_EDGES and count >= OVERLAY_AGREEMENT * len(part):
+            due[still[part % len(still)]] = True
             found.append(Overlay(int(ends[part[0]]), len(part), divmod(cell, CELLS)))
-    return due, found
+    images = [overlay.image for overlay in found]
+    both = np.isin(rows["one"], images) & np.isin(rows["other"], images)  # in two small images, it covers more
+    return due | (both & is_still & (cells <= 2 * OVERLAY_CELLS)), found
+
+
+def _most_frequent(cells: np.ndarray) -> tuple[int, int]:
+    """Return the cell that is in most of these sets of cells, [n] uint64, and in how many."""
+    bits = (cells[:, None] >> np.arange(CELLS * CELLS, dtype=np.uint64)) & np.uint64(1)
+    counts = bits.sum(0)
+    return int(counts.argmax()), int(counts.max())
 
 
 def hubs_of(rows: np.ndarray) -> list[Hub]:
