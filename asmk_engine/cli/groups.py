@@ -211,7 +211,7 @@ def pairs(
     quiet: bool,
     **limits: Any,
 ) -> None:
-    """Write pairs of indexed images that are worth matching, for structure from motion.
+    """Write image pairs for structure from motion.
 
     A line has the names of two images, each pair once, in byte order of the first, its best pairs first. An interrupted
     run resumes from OUTPUT.work, which is removed at the end.

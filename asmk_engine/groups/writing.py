@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.errors import AsmkError
-from asmk_engine.groups.kinds import VIEW
+from asmk_engine.groups.kinds import MIRRORED, VIEW
 from asmk_engine.groups.model import Groups, ImageGroup
 from asmk_engine.indexes.named_images import NamedImages
 from asmk_engine.iteration import Progress
@@ -149,7 +149,8 @@ def _sheet_image(name: str, kinds: dict[str, tuple[str, str]], files: NamedImage
     if name not in kinds:
         return SheetImage(_path(name, files))
     kind, of = kinds[name]
-    return SheetImage(_path(name, files), f"{kind} of {Path(of).name}", is_copy=True)
+    text = f"{kind} {Path(of).name}" if kind == MIRRORED else f"{kind} of {Path(of).name}"
+    return SheetImage(_path(name, files), text, is_copy=True)
 
 
 def _path(name: str, files: NamedImages) -> Path:
