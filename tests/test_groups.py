@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -28,8 +29,9 @@ from asmk_engine.groups import Grouping, Pairing, find_groups, find_pairs, write
 from asmk_engine.groups.comparison import EVIDENCE
 from asmk_engine.groups.finding import collection_graph
 from asmk_engine.groups.graph import bridges, communities, components, members
-from asmk_engine.groups.notices import hubs_of
+from asmk_engine.groups.notices import common_words, hubs_of
 from asmk_engine.groups.pairs import automatic_pairs
+from asmk_engine.groups.pixels import GreyImage, agreement
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.iteration import Silent
 from asmk_engine.storage import system
@@ -155,6 +157,12 @@ def test_a_hub_matches_images_that_do_not_match_each_other():
     rows["one"][12:], rows["other"][12:] = [1, 20], [2, 21]
     [hub] = hubs_of(rows)
     assert (hub.image, hub.degree) == (0, 12) and hub.clustering == pytest.approx(1 / 66)
+
+
+def test_words_of_most_images_are_told():
+    view = SimpleNamespace(list_lengths=np.array([0, 60, 3, 100, 1, *[2] * 60]))
+    assert [(one.word, one.share) for one in common_words([view], 100)] == [(3, 1.0), (1, 0.6)]
+    assert common_words([view], 300) == [] and common_words([], 0) == []
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -490,6 +498,29 @@ def photographs(folder):
     moved = np.array([[30, 20], [width - 60, 0], [width, height - 40], [0, height]], np.float32)
     view = cv2.warpPerspective(images["astronaut"], cv2.getPerspectiveTransform(corners, moved), (width, height))
     Image.fromarray(view).save(folder / "astronaut-aside.jpg", quality=85)
+
+
+def test_pixels_of_one_photograph_agree_wherever_it_was_cut():
+    images = {photo.name.split(".")[0]: np.array(Image.open(photo.path).convert("L")) for photo in bundled_photos()}
+    whole = images["rocket"]
+    height, width = whole.shape
+    cut = whole[height // 4 :, width // 3 :]
+    darker = np.clip(0.6 * cut.astype(float) + 10, 0, 255).astype(np.uint8)
+    affine = np.array([[1.0, 0, -(width // 3) + 3], [0, 1, -(height // 4) - 4]])  # a few pixels off
+    back = np.array([[1.0, 0, width // 3 - 3], [0, 1, height // 4 + 4]])
+    one, other = small(whole), small(darker)
+    assert agreement(one, other, affine) > 0.998 and agreement(other, one, back) > 0.998
+    assert agreement(one, small(images["coffee"]), np.eye(3)[:2]) < 0.9
+    assert agreement(one, other, np.array([[1e-3, 0, 0], [0, 1e-3, 0]])) == 0.0
+    assert agreement(one, other, np.array([[1.0, 0, 9999], [0, 1, 0]])) == 0.0
+
+
+def small(pixels):
+    """As the images are loaded that are compared."""
+    factor = max(pixels.shape) / 256
+    size = (round(pixels.shape[1] / factor), round(pixels.shape[0] / factor))
+    shrunk = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return GreyImage(shrunk, (pixels.shape[1] / size[0], pixels.shape[0] / size[1]))
 
 
 def test_copies_crops_and_mirrored_photographs(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -108,10 +108,9 @@ def groups(
     options, console, index = Grouping(**limits), Console(quiet), open_index(index_path)
     found = find_groups(index, options, work=output / WORK, images_roots=images_roots, threads=threads, display=console)
     write_groups(found, output)
+    files = NamedImages(cast(Any, index), images_roots=images_roots)
     with console.bar("contact sheets", "groups") as on_sheet:
-        drawn = write_sheets(
-            found, output, NamedImages(index, images_roots=images_roots), most=sheets, on_sheet=on_sheet
-        )
+        drawn = write_sheets(found, output, files, most=sheets, on_sheet=on_sheet)
     _tell_groups(found, drawn, output, console)
 
 

@@ -127,7 +127,8 @@ def collection_graph(
         journal = stack.enter_context(PieceJournal(folder, images.snapshot.manifest, key))
         comparer = Comparer(images, options, journal, shown)
         candidates = comparer.candidates()
-        rows, unread = comparer.verified(candidates), {}
+        rows = comparer.verified(candidates)
+        unread: dict[int, str] = {}
         if options.mirror:
             mirrored = Mirrored(images, options, journal, shown)
             rows = np.concatenate([rows, mirrored.rows()])

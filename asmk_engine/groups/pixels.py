@@ -94,7 +94,9 @@ def agreement(one: GreyImage, other: GreyImage, affine: np.ndarray) -> float:
     back[:2, 2] = 0.5 * np.diag(back[:2, :2]) - 0.5
     start = (there @ back)[:2].astype(np.float32)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ROUNDS, PRECISION)
+    everywhere = np.full(other.pixels.shape, 255, np.uint8)
     try:
-        return float(cv2.findTransformECC(template, other.pixels, start, cv2.MOTION_AFFINE, criteria, None, BLUR)[0])
+        found = cv2.findTransformECC(template, other.pixels, start, cv2.MOTION_AFFINE, criteria, everywhere, BLUR)
+        return float(found[0])
     except cv2.error:  # nothing in common, or no convergence
         return 0.0
