@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -26,7 +27,7 @@ from asmk_engine.demo import bundled_photos
 from asmk_engine.errors import InputError, NotFoundError, StorageError
 from asmk_engine.flat import Codec
 from asmk_engine.groups import Grouping, Pairing, find_groups, find_pairs, write_groups, write_pairs
-from asmk_engine.groups.comparison import EVIDENCE
+from asmk_engine.groups.comparison import EVIDENCE, compared
 from asmk_engine.groups.finding import collection_graph
 from asmk_engine.groups.graph import bridges, communities, components, members
 from asmk_engine.groups.notices import common_words, hubs_of
@@ -35,6 +36,8 @@ from asmk_engine.groups.pixels import GreyImage, agreement
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.iteration import Silent
 from asmk_engine.storage import system
+from asmk_engine.verification.geometry import image_geometry
+from asmk_engine.verification.match import Verification, match
 from disks import fast_disk
 from global_samples import write_global
 from samples import ENVIRONMENT, make_features, random_codebook, write_features
@@ -190,6 +193,25 @@ def test_edges_like_the_twin(tmp_path, neighbours, segments):
         }
     expected = naive_groups.edges(geometries, near, 8, 0.8)
     assert len(expected) >= 8 and found == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_weaker_direction_counts():
+    """Features far from where a map puts them are inliers in one direction and not in the other."""
+    different = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        one = Thing(seed).copy(0)
+        places = 0.4 * one.keypoints[:, :2] + rng.normal(0, 4.0, (len(one), 2))
+        scales = np.where(rng.random(len(one)) < 0.5, 5.0, 3.5)[:, None]
+        keypoints = np.concatenate([places, scales], 1).astype(np.float32)
+        other = replace(Thing(seed).copy(1), keypoints=keypoints)
+        geometries = [image_geometry(features, CODEBOOK) for features in (one, other)]
+        ways = [(geometries[0], geometries[1]), (geometries[1], geometries[0])]
+        weights = [naive_groups.weight(match(a, b), a) for a, b in ways]
+        row = compared(*geometries, Verification())
+        assert row is not None and float(row["weight"]) == pytest.approx(min(weights), rel=1e-6)
+        different += abs(weights[0] - weights[1]) > 0.01
+    assert different > 5
 
 
 @pytest.mark.parametrize("geometry", [None, "all"])

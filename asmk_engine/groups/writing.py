@@ -141,6 +141,7 @@ def _write_sheet(path: Path, number: int, group: ImageGroup, files: NamedImages)
     drawn = MOST_ON_SHEET - room
     photographs = len(group.photographs)
     note = f"{photographs} photograph{'s' * (photographs > 1)}, the others are copies. " if kinds else ""
+    note += f"Lines divide it into {len(group.communities)} communities. " if len(group.communities) > 1 else ""
     note += f"The first {drawn} images are shown." if drawn < len(group) else ""
     write_group_sheet(path, parts, title=f"Group {number}: {len(group)} images", note=note)
 
