@@ -109,7 +109,7 @@ def measured(variant: Variant, ground_truth: GroundTruth, words: int, seeds: int
     found: Measured = {"queries": [], "words": 0.0}
     for seed in range(seeds):
         source = part.source()
-        codebook = Codebook.train(source, words, seed=seed, rounds=6, training_per_word=60, assignment="exact")
+        codebook = Codebook.train(source, words, seed=seed, rounds=4, training_per_word=40, assignment="exact")
         index = Index.in_memory(codebook)
         index.add(source)
         known = resolve(ground_truth, index.names).ground_truth

@@ -24,7 +24,7 @@ ROOMS = [
     *["version", "errors", "threads", "iteration", "escape", "recipes", "kernels"],
     *["storage", "images", "features", "codebooks", "networks", "extraction", "extractors"],
     *["verification", "indexes", "inverted", "flat", "fused", "diffusion", "evaluation", "search", "maintenance"],
-    *["training", "pictures", "serve", "interop", "compat", "doctor", "demo"],
+    *["training", "pictures", "groups", "serve", "interop", "compat", "doctor", "demo"],
     *["tradeoff", "reproduction", "pipeline", "cli", "__main__"],
 ]
 # Packages of others that only some rooms may import, not even inside a function.

@@ -55,7 +55,7 @@ class _FoundImages(abc.ABC, Generic[Part]):
         """
         missing = []
         for place in zip(segments.tolist(), numbers.tolist(), strict=True):
-            found = self._found(snapshot, place)
+            found = self.image(snapshot, place)
             if found is None and snapshot.segments[place[0]].word_counts[place[1]]:  # else it has no features
                 missing.append(place)
             yield found
@@ -70,7 +70,11 @@ class _FoundImages(abc.ABC, Generic[Part]):
         """Return what the index stores of an image."""
         return None
 
-    def _found(self, snapshot: Snapshot, place: tuple[int, int]) -> Part | None:
+    def image(self, snapshot: Snapshot, place: tuple[int, int]) -> Part | None:
+        """Return what is found of one image, None if there is nothing.
+
+        place  the position of its segment, and its number in it
+        """
         if (stored := self._stored(snapshot, place)) is not None:
             return stored
         made = self._made.setdefault(snapshot, OrderedDict())

@@ -39,7 +39,7 @@ CAPTION = 8 + 2 * LINE
 
 
 @dataclass(frozen=True)
-class _Thumbnail:
+class Thumbnail:
     """A thumbnail, and original pixels per thumbnail pixel along x and y; or the reason why there is none."""
 
     picture: Image.Image | None
@@ -55,7 +55,7 @@ class _ContactSheet:
     paper: Image.Image
     letters: Lettering
     thumb: int
-    thumbnails: dict[Path, _Thumbnail]
+    thumbnails: dict[Path, Thumbnail]
 
 
 def write_contact_sheet(
@@ -124,23 +124,28 @@ def draw_contact_sheet(
     return paper
 
 
-def _row_height(row: Row, thumbnails: dict[Path, _Thumbnail], thumb: int) -> int:
+def _row_height(row: Row, thumbnails: dict[Path, Thumbnail], thumb: int) -> int:
     pictures = [thumbnails[path].picture for path in (row[0], *(path for path, _ in row[1]))]
     return max(picture.height if picture else thumb for picture in pictures) + CAPTION
 
 
-def _thumbnails(rows: Sequence[Row], thumb: int) -> dict[Path, _Thumbnail]:
-    paths = list(dict.fromkeys(path for query, hits in rows for path in (query, *(path for path, _ in hits))))
-    loaded = threads.run(lambda path: _load(path, thumb), paths, threads.thread_count(None))
-    return dict(zip(paths, loaded, strict=True))
+def _thumbnails(rows: Sequence[Row], thumb: int) -> dict[Path, Thumbnail]:
+    return load_thumbnails([path for query, hits in rows for path in (query, *(path for path, _ in hits))], thumb)
 
 
-def _load(path: Path, thumb: int) -> _Thumbnail:
+def load_thumbnails(paths: Iterable[Path], thumb: int) -> dict[Path, Thumbnail]:
+    """Load image files as thumbnails whose longer side is at most `thumb` pixels; what cannot be read has a reason."""
+    each = list(dict.fromkeys(paths))
+    loaded = threads.run(lambda path: _load(path, thumb), each, threads.thread_count(None))
+    return dict(zip(each, loaded, strict=True))
+
+
+def _load(path: Path, thumb: int) -> Thumbnail:
     try:
         view = view_image(path, thumb)
     except AsmkError as error:
-        return _Thumbnail(None, (1, 1), str(error).removeprefix(f"{shown(path)}: "))
-    return _Thumbnail(Image.fromarray(view.pixels), view.factor, "")
+        return Thumbnail(None, (1, 1), str(error).removeprefix(f"{shown(path)}: "))
+    return Thumbnail(Image.fromarray(view.pixels), view.factor, "")
 
 
 def _draw_head(sheet: _ContactSheet, title: str, evaluated: bool) -> None:
@@ -186,19 +191,40 @@ def _draw_photo(
     outlines: Sequence[Outline] = (),
 ) -> None:
     thumbnail = sheet.thumbnails[path]
-    width, height = thumbnail.picture.size if thumbnail.picture else (sheet.thumb, sheet.thumb)
-    left, top = x + (sheet.thumb - width) // 2, foot - height
+    draw_thumbnail(sheet.draw, sheet.paper, sheet.letters, thumbnail, sheet.thumb, x, foot, colour, box, outlines)
+
+
+def draw_thumbnail(
+    draw: ImageDraw.ImageDraw,
+    paper: Image.Image,
+    letters: Lettering,
+    thumbnail: Thumbnail,
+    thumb: int,
+    x: int,
+    foot: int,
+    colour: str | None,
+    box: Box | None = None,
+    outlines: Sequence[Outline] = (),
+) -> None:
+    """Draw a thumbnail, or the reason why there is none, in a square whose left edge is `x` and whose foot is `foot`.
+
+    colour    of its frame, None for none
+    box       a region to outline, in pixels of the upright original
+    outlines  more regions, likewise
+    """
+    width, height = thumbnail.picture.size if thumbnail.picture else (thumb, thumb)
+    left, top = x + (thumb - width) // 2, foot - height
     if thumbnail.picture is None:
-        _draw_reason(sheet, left, top, thumbnail.reason)
+        _draw_reason(draw, letters, thumb, left, top, thumbnail.reason)
     else:
-        sheet.paper.paste(_outlined(thumbnail.picture, thumbnail.factor, outlines), (left, top))
+        paper.paste(_outlined(thumbnail.picture, thumbnail.factor, outlines), (left, top))
         if box:
             x1, x2 = (left + edge / thumbnail.factor[0] for edge in (box[0], box[2]))
             y1, y2 = (top + edge / thumbnail.factor[1] for edge in (box[1], box[3]))
-            sheet.draw.rectangle([x1, y1, x2, y2], None, REGION, 2)
+            draw.rectangle([x1, y1, x2, y2], None, REGION, 2)
     if colour:
         around = [left - FRAME, top - FRAME, left + width + FRAME - 1, foot + FRAME - 1]
-        sheet.draw.rounded_rectangle(around, FRAME, None, colour, FRAME)
+        draw.rounded_rectangle(around, FRAME, None, colour, FRAME)
 
 
 def _outlined(picture: Image.Image, factor: tuple[float, float], outlines: Sequence[Outline]) -> Image.Image:
@@ -211,12 +237,11 @@ def _outlined(picture: Image.Image, factor: tuple[float, float], outlines: Seque
     return Image.fromarray(canvas)
 
 
-def _draw_reason(sheet: _ContactSheet, x: int, y: int, reason: str) -> None:
-    side, letters = sheet.thumb, sheet.letters
-    sheet.draw.rectangle([x, y, x + side - 1, y + side - 1], GREY)
+def _draw_reason(draw: ImageDraw.ImageDraw, letters: Lettering, side: int, x: int, y: int, reason: str) -> None:
+    draw.rectangle([x, y, x + side - 1, y + side - 1], GREY)
     lines = wrap(letters, reason, side - 24)[: max(1, (side - 24) // LINE)]
     for number, line in enumerate(lines):
-        sheet.draw.text((x + 12, y + 12 + number * LINE), line, PALE_INK, letters.regular)
+        draw.text((x + 12, y + 12 + number * LINE), line, PALE_INK, letters.regular)
 
 
 def _draw_caption(sheet: _ContactSheet, x: int, foot: int, first: str, name: str, score: str = "") -> None:
