@@ -18,10 +18,11 @@ _PLACES = "Array(float32, 2, 'C', readonly=True)"
 _WEIGHTS = "Array(float64, 1, 'C', readonly=True)"
 _GROUP = 8  # proposals of a kind in the first group; each later group is as large as all before it
 _MOST = 0.5  # of the weight: a map that explains more leaves too little for a quite different one
-_PARTNERS = 64  # first pairs of which two propose a rotation
+_PARTNERS = 32  # first pairs of which two propose a rotation
 _APART = 2.0  # how far apart the two are, in tolerances
 _UNIT = 2.0**30  # sum of the votes of all pairs
 _ROUNDS = 4  # of refinement: more changed no result on photographs
+_TURNED = 2.0  # times the weight of the best map, which a map that two pairs propose must exceed: turns are rare
 _WIDE = 2.0  # tolerances that the first fit of a proposal reaches
 _SLANTS = 3  # rounds of fitting a projective map
 _LEAST_SLANT = 8  # pairs for the 8 numbers of a projective map
@@ -385,12 +386,12 @@ def _votes(weights):
 
 
 @njit(nogil=True)
-def _improved(table, votes, proposal, stretch, uneven, best, affine, space):
-    """Refine what a group proposes; returns the better of this and the best map, and marks its pairs in space[0]."""
+def _improved(table, votes, proposal, stretch, uneven, best, affine, gain, space):
+    """Refine what a group proposes; returns it, its pairs marked, if it exceeds `gain` times the votes of the best."""
     found, proposed, pair = proposal
     if found > 0:
         refined, found = _refined(table, votes, proposed, pair, stretch, uneven, space[1], space[2])
-        if found > best:
+        if found > gain * best:
             space[0] = space[1]
             return found, refined
     return best, affine
@@ -410,12 +411,12 @@ def _searched(table, votes, proposals, stretch, uneven, space):
         end = min(proposals, len(votes), max(2 * ones, _GROUP), _proposals_needed(best / _UNIT))
         if end > ones:
             proposal = _best_of_ones(table, votes, ones, end, stretch, space)
-            best, affine = _improved(table, votes, proposal, stretch, uneven, best, affine, space)
+            best, affine = _improved(table, votes, proposal, stretch, uneven, best, affine, 1.0, space)
             ones, tried = end, end - ones
         end = min(proposals, max(2 * twos, _GROUP), _proposals_needed((best / _UNIT) ** 2))
         if end > twos and best < _MOST * _UNIT:
             proposal, i, j, count = _best_of_twos(table, votes, i, j, end - twos, stretch, space)
-            best, affine = _improved(table, votes, proposal, stretch, uneven, best, affine, space)
+            best, affine = _improved(table, votes, proposal, stretch, uneven, best, affine, _TURNED, space)
             twos, tried = twos + count, tried + count
     return best, affine
 

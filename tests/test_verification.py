@@ -146,10 +146,10 @@ def maps_of_ones(places, other):
 
 
 def maps_of_twos(places, other, tolerances, stretch):
-    """What two of the first 64 pairs propose, j going with every i before it, by complex numbers."""
+    """What two of the first 32 pairs propose, j going with every i before it, by complex numbers."""
     at, seen = places[:, 0] + 1j * places[:, 1], other[:, 0] + 1j * other[:, 1]
     ratios = other[:, 2] / places[:, 2]
-    for j in range(min(64, len(places))):
+    for j in range(min(32, len(places))):
         for i in range(j):
             way = seen[j] - seen[i]
             if abs(way) < 2 * max(tolerances[i], tolerances[j]) or at[i] == at[j]:
@@ -205,7 +205,7 @@ def naive_verify(places, other, weights, tolerances, options):
             if group:
                 votes = [naive_votes(x, seen, weights, tolerances, one[2], options.stretch)[1] for one in group]
                 found = naive_refined(x, seen, weights, tolerances, options, group[int(np.argmax(votes))][2])
-                best = found if found[0] > best[0] else best
+                best = found if found[0] > (1 + kind) * best[0] else best  # a turn must explain twice the weight
         if begun == before:
             return naive_slant(places, other, weights, tolerances, options, best)
 
