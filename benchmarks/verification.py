@@ -34,6 +34,7 @@ NOISE = 1.0  # standard deviation of a keypoint in pixels
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)  # of wrong pairs
 TOLERANCE = 0.01 * SIZE[0]
 REPEATS = 5
+OPTIONS = Verification()
 
 Estimate = Callable[["Points"], np.ndarray]
 
@@ -96,12 +97,11 @@ def pairs_of_points(rng: np.random.Generator, count: int, wrong: float) -> Point
 
 def ours(points: Points) -> np.ndarray:
     """Mark the inliers of this program."""
-    options = Verification()
     affine, inside = np.empty(6), np.empty(len(points.weights), np.bool_)
-    tolerances = options.reach * points.others[:, 2].astype(np.float64) + TOLERANCE
+    tolerances = OPTIONS.reach * points.others[:, 2].astype(np.float64) + TOLERANCE
     kernels.verify(
-        points.ones, points.others, points.weights, tolerances, options.proposals, False, options.stretch,
-        options.uneven, affine, inside,
+        points.ones, points.others, points.weights, tolerances, OPTIONS.proposals, OPTIONS.stretch, OPTIONS.uneven,
+        affine, inside,
     )  # fmt: skip
     return inside
 

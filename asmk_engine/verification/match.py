@@ -14,6 +14,7 @@ from asmk_engine import threads
 from asmk_engine.errors import InputError
 from asmk_engine.kernels import geometry as kernels
 from asmk_engine.kernels.pairs import pair
+from asmk_engine.kernels.places import weigh_places
 from asmk_engine.verification.geometry import ImageGeometry
 
 Outline = list[tuple[float, float]]
@@ -35,7 +36,7 @@ class Verification:
     uneven : float, default 3.0
         Largest ratio of the two stretches of a map; mirrored and more uneven maps are refused.
     proposals : int, default 200
-        Number of pairs, the most similar ones, whose maps are tried.
+        Largest number of maps that are tried of one pair of features each, the most similar ones, and of two.
     exponent : float, default 3.0
         A pair weighs its similarity to this power, as in the score of the index.
     grid : int, default 27
@@ -211,8 +212,7 @@ def match(query: ImageGeometry, other: ImageGeometry, options: Verification | No
     tolerances = options.reach * other_places[:, 2].astype(np.float64) + options.slack * max(1, *other.image_size)
     affine, inside = np.empty(6), np.empty(len(ones), np.bool_)
     weight = kernels.verify(
-        places, other_places, weights, tolerances, options.proposals, False, options.stretch, options.uneven, affine,
-        inside,
+        places, other_places, weights, tolerances, options.proposals, options.stretch, options.uneven, affine, inside,
     )  # fmt: skip
     found, found_weight = _places(query, places, weights, inside, options.grid)
     other_found, other_weight = _places(other, other_places, weights, inside, options.grid)
@@ -285,7 +285,7 @@ def _places(
     image: ImageGeometry, places: np.ndarray, weights: np.ndarray, inside: np.ndarray, grid: int
 ) -> tuple[int, float]:
     total = np.zeros(1)
-    count = kernels.weigh_places(places, weights, inside, max(1, *image.image_size) / grid, total)
+    count = weigh_places(places, weights, inside, max(1, *image.image_size) / grid, total)
     return count, float(total[0])
 
 
