@@ -84,7 +84,7 @@ def test_the_mass_is_the_sum_of_powers_of_cosines():
     ones, others = (codebook.project(image.descriptors).astype(np.float64) - middle for image in (one, other))
     ones, others = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (ones, others))
     pairs = naive_mutual(ones, others)
-    expected = sum(max(0.0, float(ones[i] @ others[j])) ** 2.5 for i, j in pairs)
+    expected = sum(max(0.0, float(ones[i] @ others[j])) ** 2.5 for i, j in pairs) / (len(ones) * len(others)) ** 0.5
     found = compare(image_vectors(one, codebook), image_vectors(other, codebook), MutualNeighbours(2.5))
     assert found.pairs == len(pairs) >= 25
     assert found.mass == pytest.approx(expected, rel=1e-5)
@@ -99,7 +99,7 @@ def test_a_copy_is_told_and_a_descriptor_in_the_middle_of_the_words_weighs_nothi
     same = Features.from_descriptors(np.array([[1.0, 0, 0, 0], [0, 1, 0, 0]], np.float32) + middle)
     still = Features.from_descriptors(middle[None])
     one, other = image_vectors(same, codebook), image_vectors(still, codebook)
-    assert compare(one, one).is_copy
+    assert compare(one, one).is_copy and compare(one, one).mass == pytest.approx(1.0)
     assert not other.vectors.any()
     assert (compare(one, other).mass, compare(other, other).mass) == (0, 0)
 
@@ -119,7 +119,7 @@ def test_options_out_of_range_are_refused():
 def test_descriptors_rank_without_places(tmp_path):
     images = images_of()
     index = indexed(images, tmp_path)
-    searcher, ranking = Searcher(index), replace(Reranking.by_descriptors(20), mass_weight=0.1)
+    searcher, ranking = Searcher(index), replace(Reranking.by_descriptors(20), mass_weight=5.0)
     hits = searcher.search(images["image 00"], top=None, rerank=ranking)
     assert [hit.name for hit in hits[:2]] == ["image 00", "view.jpg"]
     assert hits[0].matches[0].is_copy
@@ -127,7 +127,7 @@ def test_descriptors_rank_without_places(tmp_path):
     best = max(score for name, score in scores.items() if name != "image 00")
     for hit in hits:
         vectors = [image_vectors(one, index.codebook) for one in (images["image 00"], images[hit.name])]
-        assert hit.score == pytest.approx(scores[hit.name] / best + compare(*vectors, ranking.verification).mass * 0.1)
+        assert hit.score == pytest.approx(scores[hit.name] / best + compare(*vectors, ranking.verification).mass * 5.0)
     ranked = searcher.rank(images["image 00"], rerank=ranking)
     assert ranked.scores.tolist() == [hit.score for hit in hits]
 

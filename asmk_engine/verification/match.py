@@ -74,7 +74,7 @@ class Match:
     pairs : int
         Pairs of features with one word and similar codes, one to one.
     mass : float
-        Sum of their weights, similarity cubed by default.
+        Sum of their weights, similarity cubed by default; from `MutualNeighbours` a share of the greatest possible.
     weight : float
         Sum of the weights of the inliers, the pairs that the map explains.
     places, places_weight : int, float

@@ -1,7 +1,12 @@
 """What two images have in common by the descriptors of their features alone, without places and visual words.
 
-Features that are each other's nearest neighbours count by their similarity. No two of them share a feature, so a
-pattern that one image repeats counts once for each time that the other shows it.
+Features that are each other's nearest neighbours count by their similarity,
+
+    mass(x, y) = sum over mutual neighbours of max(cosine, 0)^p / sqrt(n(x) n(y)),
+
+n being the number of features: 1 for an image and itself. Without the root, images of many features would have much in
+common with any other. No two pairs share a feature, so a pattern that one image repeats counts once for each time that
+the other shows it.
 """
 
 from __future__ import annotations
@@ -79,8 +84,9 @@ def compare(query: ImageVectors, other: ImageVectors, options: MutualNeighbours 
     ones, others = mutual_neighbours(query.vectors, other.vectors)
     cosines = np.einsum("ij,ij->i", query.vectors[ones], other.vectors[others], dtype=np.float64)
     weights = np.power(np.maximum(cosines, 0.0), options.exponent)
-    mass = float(np.cumsum(weights)[-1]) if len(weights) else 0.0
-    is_copy = 0 < COPY * min(len(query), len(other)) <= mass
+    total = float(np.cumsum(weights)[-1]) if len(weights) else 0.0
+    mass = total / math.sqrt(max(1, len(query) * len(other)))
+    is_copy = 0 < COPY * min(len(query), len(other)) <= total
     return Match.unplaced(len(ones), mass, query.image_size, other.image_size, is_copy)
 
 

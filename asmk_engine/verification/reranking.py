@@ -78,8 +78,8 @@ class Reranking:
 
     @classmethod
     def by_descriptors(cls, images: int = 50) -> Reranking:
-        """Return what compares descriptors alone: `MutualNeighbours`, whose mass has a weight of 1/40."""
-        return cls(images, 0.0, 0.0, 1 / 40, MutualNeighbours())
+        """Return what compares descriptors alone: `MutualNeighbours`, whose mass has a weight of 60."""
+        return cls(images, 0.0, 0.0, 60.0, MutualNeighbours())
 
     def evidence(self, match: Match | None) -> float:
         """Return what a match adds to the score of an image, 0 for None."""
