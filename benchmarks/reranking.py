@@ -8,8 +8,9 @@ One feature set gives an ASMK index, two give a fused index (`--kind-weights 2,1
     none         no re-ranking
     places       `--rerank 50`
     descriptors  `--rerank 50 --rerank-by descriptors`
-    join1, join2 `--rerank 50 --join 1` and 2
+    join1        `--rerank 50 --join 1`; join2 with 2
     diffusion    `--diffusion`, and diffusion+places with `--rerank 50` on top
+    augmentation `--augmentation 3`
 
 Each has a line: mAP of each row of the protocol, means over the seeds of k-means; differences of Medium and Hard from
 no re-ranking with their 95 % bootstrap intervals over the queries, each with the mean over the seeds; milliseconds of
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from asmk_engine import Codebook, FeatureSet, FusedIndex, FusedSearcher, Index, Searcher
-from asmk_engine.diffusion import DiffusionSearcher, build_neighbours
+from asmk_engine.diffusion import AugmentingSearcher, DiffusionSearcher, build_neighbours
 from asmk_engine.evaluation.bootstrap import bootstrap
 from asmk_engine.evaluation.ground_truth import read_ground_truth
 from asmk_engine.evaluation.names import resolve
@@ -38,9 +39,9 @@ from asmk_engine.search.evaluation import evaluate_index
 from asmk_engine.search.query_features import query_source
 from asmk_engine.verification.reranking import Reranking
 
-METHODS = ("none", "places", "descriptors", "join1", "join2", "diffusion", "diffusion+places")
+METHODS = ("none", "places", "descriptors", "join1", "diffusion", "diffusion+places", "augmentation")
 ROWS = ("easy", "medium", "hard")
-TIMED = 20  # queries
+TIMED = 10  # queries
 PLACE_BYTES = 7  # of a feature in an index made with --geometry, beside its code
 Found = dict[str, Any]
 
@@ -99,6 +100,9 @@ def searcher_of(method: str, index: Any, options: argparse.Namespace) -> Any:
     if method.startswith("diffusion"):
         build_neighbours(index)
         plain = DiffusionSearcher(plain)
+    if method == "augmentation":
+        build_neighbours(index)
+        return AugmentingSearcher(plain)
     inlier, places = (float(Fraction(text)) for text in options.weights.split(","))
     by_places = {"places": 0, "diffusion+places": 0, "join1": 1, "join2": 2}
     if method in by_places:
@@ -132,11 +136,11 @@ def bytes_besides(method: str, index: Any, options: argparse.Namespace) -> float
     """Return the bytes of an image that a method reads besides the index: geometry, descriptors or neighbours."""
     sets = [FeatureSet.open(path) for path in options.features]
     each = [sum(len(one.read(name)) for name in one.names[::10]) / len(one.names[::10]) for one in sets]
-    table = 8.0 * min(50, index.images - 1) if method.startswith("diffusion") else 0.0
+    table = 8.0 * min(50, index.images - 1) if method.startswith(("diffusion", "augmentation")) else 0.0
     if method == "descriptors":
         return sum(count * (2 * one.dim) for count, one in zip(each, sets, strict=True))
     placed = sum(count * (one.dim / 8 + PLACE_BYTES) for count, one in zip(each, sets, strict=True))
-    return table + (0.0 if method in ("none", "diffusion") else placed)
+    return table + (0.0 if method in ("none", "diffusion", "augmentation") else placed)
 
 
 def means(found: list[Found]) -> str:
