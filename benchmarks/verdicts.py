@@ -28,8 +28,16 @@ from asmk_engine import FusedIndex, FusedSearcher, Searcher, open_index
 from asmk_engine.evaluation.ground_truth import read_ground_truth
 from asmk_engine.evaluation.names import resolve
 from asmk_engine.search.calibrating import calibrate, sampled_names
-from asmk_engine.verification.verdict import MATCH, MAYBE, WRONG, Calibration, constants_of, evidence_of
-from asmk_engine.verification.verdict import probabilities_of, threshold
+from asmk_engine.verification.verdict import (
+    MATCH,
+    MAYBE,
+    WRONG,
+    Calibration,
+    constants_of,
+    evidence_of,
+    probabilities_of,
+    threshold,
+)
 
 VERIFIED = 50
 DISTRACTORS = 200
@@ -84,7 +92,9 @@ def measured(path: Path, ground_truth: Path, options: argparse.Namespace) -> Hal
                 evidence.append(found)
                 is_positive.append(name in {*query.easy, *query.hard})
     queries = sampled_names((name for name in index.names if name.startswith(options.distractors)), DISTRACTORS)
-    best = [(name, *max([(found, other) for other, found in answers(searcher, name)] or [(0.0, "")])) for name in queries]
+    best = [
+        (name, *max([(found, other) for other, found in answers(searcher, name)] or [(0.0, "")])) for name in queries
+    ]
     constants = constants_of(searcher.local_extractors(index.snapshot))
     calibration = calibrate(index, options.images).calibration
     return Half(path.stem, np.array(evidence), np.array(is_positive), best, calibration, constants)
@@ -107,11 +117,11 @@ def labelled(halves: list[Half], constants: Calibration) -> Calibration:
 
 def thinned(calibration: Calibration) -> str:
     """Return the constants as in `verdict.CONSTANTS`, with few of the probabilities."""
-    knots = np.array([calibration.evidences, calibration.probabilities]).T
-    kept = knots[np.flatnonzero(knots[:, 1] > 0)[:1][0] - 1 :] if (knots[:, 1] > 0).any() else knots
-    wanted = np.linspace(kept[0, 1], kept[-1, 1], KNOTS)
-    rows = sorted({int(np.argmin(abs(kept[:, 1] - share))) for share in wanted})
-    evidences, probabilities = (tuple(round(float(value), 3) for value in kept[rows, side]) for side in (0, 1))
+    knots = np.array([calibration.evidences, calibration.probabilities])
+    middles, levels = (knots[:, 0::2] + knots[:, 1::2])[0] / 2, knots[1, ::2]
+    middles[[0, -1]] = knots[0, [1, -2]]  # of the first block the end, and of the last one the beginning
+    rows = sorted({int(np.argmin(abs(levels - share))) for share in np.linspace(levels[0], levels[-1], KNOTS)})
+    evidences, probabilities = (tuple(round(float(value), 3) for value in kept[rows]) for kept in (middles, levels))
     return f"Calibration({calibration.match:.3f}, {calibration.maybe:.3f}, {evidences}, {probabilities})"
 
 
@@ -129,7 +139,7 @@ def line(half: Half, way: str, calibration: Calibration) -> str:
 
 
 def brier(half: Half, calibration: Calibration) -> float:
-    """Return the mean squared error of the probabilities of answers with at least some evidence, half that of a maybe."""
+    """Return the mean squared error of the probabilities of answers with at least half the evidence of a maybe."""
     some = half.evidence >= calibration.maybe / 2
     found = np.array([calibration.probability(evidence) for evidence in half.evidence[some]])
     return float(np.mean((found - half.is_positive[some]) ** 2))

@@ -397,9 +397,7 @@ def _hits(best: BestImages) -> list[Hit]:
     return [Hit(decoded(name), score) for name, score in zip(best.names, best.scores.tolist(), strict=True)]
 
 
-def _verified_hit(
-    name: str, score: float, matches: tuple[Match | None, ...], calibration: Calibration | None
-) -> Hit:
+def _verified_hit(name: str, score: float, matches: tuple[Match | None, ...], calibration: Calibration | None) -> Hit:
     verdict, probability = (None, None) if calibration is None else calibration.judged(matches)
     return Hit(name, score, matches, verdict=verdict, probability=probability)
 

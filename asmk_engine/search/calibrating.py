@@ -94,7 +94,7 @@ def sampled_names(names: Iterable[str], most: int) -> list[str]:
     return heapq.nsmallest(most, names, key=lambda name: hashlib.sha256(name.encode()).digest())
 
 
-class _LocalKind:
+class _PlacedKind:
     """One kind of local features of an index: what finds the geometry of queries and answers.
 
     index  the index, or its view of one kind of features
@@ -110,7 +110,8 @@ class _LocalKind:
         features = self._named.of_set(name)
         if features is not None:
             return query_geometry(features, self.codebook, ASSIGNMENTS)
-        return next(self._located.find(self._view, *places))
+        [found] = self._located.find(self._view, *places)  # to its end, where it says what is missing
+        return found
 
     def matches(self, query: ImageGeometry | None, places: Places, threads: int) -> list[list[Match | None]]:
         """Return the matches of images with a query as it is, and with the query mirrored."""
@@ -120,21 +121,21 @@ class _LocalKind:
         return [match_all(geometry, others, count=threads) for geometry in (query, query.mirrored())]
 
 
-def _kinds(index: Collection[Any, Any]) -> list[_LocalKind]:
+def _kinds(index: Collection[Any, Any]) -> list[_PlacedKind]:
     """Return the kinds of local features of an index."""
     snapshot = index.snapshot
     if isinstance(index, FusedIndex):
         views = zip(index.snapshot.manifest.kinds, index.snapshot.views, strict=True)
         return [
-            _LocalKind(KindView(index, number), view)
+            _PlacedKind(KindView(index, number), view)
             for number, (entry, view) in enumerate(views)
             if entry.kind != GLOBAL_KIND
         ]
-    return [] if snapshot.manifest.kind == GLOBAL_KIND else [_LocalKind(index, snapshot)]
+    return [] if snapshot.manifest.kind == GLOBAL_KIND else [_PlacedKind(index, snapshot)]
 
 
 def _evidences(
-    index: Collection[Any, Any], kinds: list[_LocalKind], names: Iterable[str], threads: int
+    index: Collection[Any, Any], kinds: list[_PlacedKind], names: Iterable[str], threads: int
 ) -> Iterator[list[tuple[float, float]]]:
     """Yield for each image the evidence of its first answers as they are, and with the image mirrored."""
     snapshot = index.snapshot

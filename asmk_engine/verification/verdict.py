@@ -103,9 +103,21 @@ def is_judged(comparison: Comparison) -> bool:
 
 # Learned with the labels of both halves of the shared photographs, see benchmarks/verdicts.py and docs/halves.md.
 CONSTANTS = {
-    "learned": Calibration(0.75, 0.4, (0.2, 0.3, 0.4, 0.5, 0.65, 0.8), (0.02, 0.17, 0.46, 0.66, 0.9, 0.99)),
-    "rootsift": Calibration(0.3, 0.133, (0.08, 0.11, 0.13, 0.16, 0.2, 0.3), (0.01, 0.1, 0.4, 0.7, 0.95, 0.99)),
-    "several": Calibration(0.9, 0.5, (0.25, 0.35, 0.5, 0.65, 0.8, 0.95), (0.02, 0.17, 0.46, 0.66, 0.9, 0.99)),
+    "learned": Calibration(
+        0.813,
+        0.415,
+        (0.018, 0.298, 0.367, 0.428, 0.507, 0.618, 0.678, 0.871),
+        (0.0, 0.136, 0.264, 0.444, 0.536, 0.692, 0.833, 0.997),
+    ),
+    "rootsift": Calibration(
+        0.317, 0.135, (0.026, 0.055, 0.11, 0.145, 0.182, 0.255, 0.434), (0.0, 0.141, 0.247, 0.373, 0.667, 0.872, 0.997)
+    ),
+    "several": Calibration(
+        0.921,
+        0.466,
+        (0.03, 0.441, 0.463, 0.557, 0.611, 0.76, 0.948, 1.053),
+        (0.0, 0.125, 0.24, 0.438, 0.5, 0.722, 0.889, 0.998),
+    ),
 }
 
 
@@ -138,9 +150,7 @@ def learned(targets: np.ndarray, decoys: np.ndarray, constants: Calibration, ima
         rare = float(chance[-1 - len(chance) // RARE]) if len(chance) >= RARE else 0.0
         return found.raised(max(1.0, rare / constants.match))
     evidences, probabilities = probabilities_of(targets, chance, weight)
-    return replace(
-        found, match=match, maybe=maybe, evidences=evidences, probabilities=probabilities, is_learned=True
-    )
+    return replace(found, match=match, maybe=maybe, evidences=evidences, probabilities=probabilities, is_learned=True)
 
 
 def threshold(targets: np.ndarray, chance: np.ndarray, weight: float, wrong: float) -> float | None:
@@ -172,23 +182,25 @@ def probabilities_of(
     order = np.lexsort((is_target, evidence))  # of equal evidence the decoys first, but for the one above all
     order = np.concatenate([order[order != len(evidence) - 1], [len(evidence) - 1]])
     weights = np.where(is_target, 1.0, weight)[order]
-    shares, means = isotonic(is_target[order].astype(np.float64), weights, evidence[order])
+    shares, firsts, lasts = isotonic(is_target[order].astype(np.float64), weights)
     odds = np.divide(1 - shares, shares, out=np.ones_like(shares), where=shares > 0)
-    found = np.clip(1 - odds, 0.0, MOST)
-    return tuple(np.round(means, 6).tolist()), tuple(np.round(found, 6).tolist())
+    found = np.repeat(np.clip(1 - odds, 0.0, MOST), 2)
+    knots = evidence[order][np.column_stack([firsts, lasts]).ravel()]
+    return tuple(np.round(knots, 6).tolist()), tuple(np.round(found, 6).tolist())
 
 
-def isotonic(values: np.ndarray, weights: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the levels of the isotonic regression, increasing, and the mean place of the values at each.
+def isotonic(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the levels of the isotonic regression, increasing, and the first and last value that has each.
 
-    By pooling adjacent violators. values, weights, places  [n] float64, sorted by `places`
+    By pooling adjacent violators. values, weights  [n] float64, n > 0
     """
-    blocks: list[tuple[float, float, float]] = []  # sums of weights, of weighted values and of weighted places
-    for value, weight, place in zip(values.tolist(), weights.tolist(), places.tolist(), strict=True):
-        block = (weight, weight * value, weight * place)
+    blocks: list[tuple[float, float, int]] = []  # sums of weights and of weighted values, and the first value
+    for place, (value, weight) in enumerate(zip(values.tolist(), weights.tolist(), strict=True)):
+        block = (weight, weight * value, place)
         while blocks and blocks[-1][1] * block[0] >= block[1] * blocks[-1][0]:
             last = blocks.pop()
-            block = (block[0] + last[0], block[1] + last[1], block[2] + last[2])
+            block = (block[0] + last[0], block[1] + last[1], last[2])
         blocks.append(block)
-    total, valued, placed = np.array(blocks).reshape(-1, 3).T
-    return valued / total, placed / total
+    total, valued, firsts = np.array(blocks).T
+    firsts = firsts.astype(np.int64)
+    return valued / total, firsts, np.append(firsts[1:], len(values)) - 1
