@@ -115,19 +115,19 @@ def naive_threshold(targets, chance, weight, wrong):
 def naive_probabilities(targets, chance, weight):
     """By the formula of the isotonic regression: the greatest over beginnings of the least mean up to an end.
 
-    Returns for each evidence of a target the probabilities of the targets that have it.
+    Returns the probability at each evidence.
     """
-    rows = sorted([(one, 0, 0.0, weight) for one in chance] + [(one, 1, 1.0, 1.0) for one in targets])
-    rows.append((max([*targets, *chance]), 2, 0.0, weight))
+    levels = sorted({*targets, *chance})
+    good = [sum(one == level for one in targets) for level in levels]
+    bad = [weight * (sum(one == level for one in chance) + (level == levels[-1])) for level in levels]
 
-    def mean(j, k):
-        return sum(value * weight for *_, value, weight in rows[j : k + 1]) / sum(row[3] for row in rows[j : k + 1])
+    def share(j, k):
+        return sum(good[j : k + 1]) / (sum(good[j : k + 1]) + sum(bad[j : k + 1]))
 
     found = {}
-    for i, (evidence, kind, _, _) in enumerate(rows):
-        share = max(min(mean(j, k) for k in range(i, len(rows))) for j in range(i + 1))
-        if kind == 1:
-            found.setdefault(evidence, []).append(min(0.999, max(0.0, 1 - (1 - share) / share if share else 0.0)))
+    for i, level in enumerate(levels):
+        best = max(min(share(j, k) for k in range(i, len(levels))) for j in range(i + 1))
+        found[level] = min(0.999, max(0.0, 1 - (1 - best) / best)) if best else 0.0
     return found
 
 
@@ -148,8 +148,7 @@ def test_thresholds_and_probabilities_are_those_of_the_naive_twins(seed):
     judge = Calibration(1, 0.5, evidences, probabilities)
     for level, expected in naive_probabilities(targets.tolist(), chance.tolist(), weight).items():
         at = [p for e, p in zip(evidences, probabilities, strict=True) if e == level]
-        found = [*at, judge.probability(level)]
-        assert min(found) - 1e-6 <= min(expected) <= max(expected) <= max(found) + 1e-6
+        assert expected == pytest.approx(at[0] if at else judge.probability(level), abs=1e-6)
 
 
 def test_a_clear_collection_is_learned_and_its_numbers_follow_from_the_formula():

@@ -172,20 +172,19 @@ def probabilities_of(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return values of the evidence, increasing, and the probability at each, not decreasing.
 
-    One more decoy is above all, so that a probability is never more certain than the number of targets allows.
+    One more decoy has the greatest evidence, so that nothing is more certain than the number of targets allows.
 
     targets, chance, weight  as for `threshold`
     """
     top = max(targets.max(initial=0.0), chance.max(initial=0.0))
     evidence = np.concatenate([targets, chance, [top]])
     is_target = np.arange(len(evidence)) < len(targets)
-    order = np.lexsort((is_target, evidence))  # of equal evidence the decoys first, but for the one above all
-    order = np.concatenate([order[order != len(evidence) - 1], [len(evidence) - 1]])
-    weights = np.where(is_target, 1.0, weight)[order]
-    shares, firsts, lasts = isotonic(is_target[order].astype(np.float64), weights)
+    levels, at = np.unique(evidence, return_inverse=True)
+    wholes = np.bincount(at, np.where(is_target, 1.0, weight))
+    shares, firsts, lasts = isotonic(np.bincount(at, is_target) / wholes, wholes)
     odds = np.divide(1 - shares, shares, out=np.ones_like(shares), where=shares > 0)
     found = np.repeat(np.clip(1 - odds, 0.0, MOST), 2)
-    knots = evidence[order][np.column_stack([firsts, lasts]).ravel()]
+    knots = levels[np.column_stack([firsts, lasts]).ravel()]
     return tuple(np.round(knots, 6).tolist()), tuple(np.round(found, 6).tolist())
 
 
