@@ -100,7 +100,8 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             Replaces the `threads` of the searcher.
         rerank : int or Reranking, optional
             Number of images, or all options: the first images are verified by the places of their features and ranked
-            anew. Their geometry comes from the index, or else from the feature set that it remembers.
+            anew. Their geometry comes from the index, or else from the feature set that it remembers. By places with
+            default options they also get a verdict and a probability, see `Hit`.
 
         Returns
         -------
