@@ -27,8 +27,8 @@ class Hit:
     turn : str
         How the query had to be turned to find the image, as `Turn.label`; empty if it was not.
     verdict : str or None
-        After verification by places with default options, whether the image shows what the query shows: `match`, which
-        is right in 99 of 100 cases, `maybe`, right with the matches in 90, or `no`; see `asmk-engine calibrate`.
+        After verification by places with default options, whether the image shows what the query shows: `match`, with a
+        stated precision of 99 %, `maybe`, of 90 % together with the matches, or `no`; see `asmk-engine calibrate`.
     probability : float or None
         How likely an answer with this evidence shows what the query shows, at most 0.999.
     """

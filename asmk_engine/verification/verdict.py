@@ -9,10 +9,10 @@ a mirrored query would be mirrored, which is refused, so only chance is left.
     T(e) = number of the n targets with evidence >= e
     match   from the least e with F(e) / T(e) <= 1 %, maybe from the least e with F(e) / T(e) <= 10 %
 
-Two photographs of one thing agree in small parts even if one of them is mirrored, since walls and windows are nearly
-symmetric. So the u decoys are those of answers that are hardly the same thing, below the constant of the package for
-`maybe`. The probability is 1 - dF(e) / dT(e), monotone in e: the share of decoys among decoys and targets is fitted by
-isotonic regression (Ayer et al., Annals of Mathematical Statistics 26, 1955).
+Two photographs of one thing agree in an upright strip even if one of them is mirrored, since a map can move the strip
+to where it was. So the u decoys are those of answers that are hardly the same thing, below the constant of the package
+for `maybe`. The probability is 1 - dF(e) / dT(e), monotone in e: the share of decoys among decoys and targets is fitted
+by isotonic regression (Ayer et al., Annals of Mathematical Statistics 26, 1955).
 """
 
 from __future__ import annotations
