@@ -225,7 +225,8 @@ def _judgement(hit: Hit) -> str:
     inliers = sum(match.inliers for match in hit.matches if match)
     if hit.verdict is None or hit.probability is None:
         return f"{'-':5}  {'-':>4}  {'-':>12}  "
-    return f"{hit.verdict:5}  {100 * hit.probability:3.0f}%  {inliers:4d} inliers  "
+    percent = min(99, round(100 * hit.probability))  # nothing is certain
+    return f"{hit.verdict:5}  {percent:3d}%  {inliers:4d} inliers  "
 
 
 def _table(name: str, hits: list[Hit], only: str | None) -> Iterator[str]:
