@@ -141,6 +141,7 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{_decimals(content['bytes_per_posting'], 2)} without the codebook, {ids} of them image numbers",
     )
     yield from _neighbour_rows(content)
+    yield from _calibration_rows(content)
     yield "code", f"{content['bits']} bits"
     if content["geometry"]:
         yield "geometry", _geometry(content["geometry"])
@@ -183,6 +184,7 @@ def _fused_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((f"  {part}", human_bytes(count)) for part, count in content["bytes_by_part"].items())
     yield "bytes per image", f"{_decimals(content['bytes_per_image'], 1)} without codebooks and networks"
     yield from _neighbour_rows(content)
+    yield from _calibration_rows(content)
     for kind in content["kinds"]:
         yield from _kind_rows(kind)
     yield "features in", ", ".join(content["features"]) or "unknown"
@@ -212,6 +214,16 @@ def _neighbour_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if (table := content["neighbours"]) is not None:
         each = _decimals(table["bytes_per_image"], 1)
         yield "neighbours", f"{plural(table['neighbours'], 'neighbour')} of an image, {each} bytes per image"
+
+
+def _calibration_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the row of the calibration of an index, if it has one."""
+    if (found := content["calibration"]) is not None:
+        how = "learned" if found["is_learned"] else "constants, too few matches to learn"
+        text = f"{how}, from {plural(found['images'], 'image')} of {_number(found['indexed'])}"
+        least = f"match from {found['match']:.3g}, maybe from {found['maybe']:.3g}"
+        old = "; calibrate again" if found["is_outgrown"] else ""
+        yield "verdicts", f"{text} at commit {found['commit']}, {least}{old}"
 
 
 def _geometry(geometry: dict[str, Any]) -> str:

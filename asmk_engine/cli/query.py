@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asmk_engine.cli.calibrate import added_verification, only_option, selected, tell_calibration
 from asmk_engine.cli.common import (
     PATH,
     Console,
@@ -83,6 +84,7 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
     help="Also write the queries and their best images as a contact sheet (PNG), with the matched regions of images "
     "that were verified.",
 )
+@only_option
 @explain_options
 @quiet_option
 def query(
@@ -98,6 +100,7 @@ def query(
     other_path: Path | None,
     fusion: str,
     fuse_weight: float,
+    only: str | None,
     explain_path: Path | None,
     explain_json: bool,
     quiet: bool,
@@ -115,6 +118,7 @@ def query(
       asmk-engine query photos.index my-photo.jpg --box 100,50,400,380 --format jsonl
       asmk-engine query photos.index --all --format pairs --top 20 > pairs.txt
       asmk-engine query photos.index my-photo.jpg --rerank 50 --format jsonl
+      asmk-engine query photos.index my-photo.jpg --only matches
       asmk-engine query photos.index my-photo.jpg --top 5 --explain why/
       asmk-engine query photos.index scan.png --rotations --mirror --rerank 50
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
@@ -124,7 +128,7 @@ def query(
     from asmk_engine.search.query_features import query_source
 
     explain = ExplainOptions(explain_path, explain_json)
-    search = explain.added_to(search, form, other_path)
+    search = added_verification(explain.added_to(search, form, other_path), only, other_path)
     _check_usage(queries, every, box, search, other_path)
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
@@ -136,6 +140,7 @@ def query(
     if other_path:
         searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots, console)
     check_options(index, searcher, options, console)
+    tell_calibration(own, options.reranking, console)
     names = index.names if every else list(queries)
     if not every:
         tell_ambiguous(source, names, console)
@@ -143,10 +148,10 @@ def query(
         check_printable_pairs({*names, *index.names}, sys.stdout)
     region, failed = parse_box(box), Failures()
     shown: list[tuple[str, list[Hit]]] = []
-    answers = _answers(source, searcher, names, region, top, console, failed)
+    answers = selected(_answers(source, searcher, names, region, top, console, failed), only)
     if explain_path:
         answers = explained(answers, explain_path, source, region, failed)
-    for line in _lines(_kept(answers, shown, SHEET_ROWS if contact_sheet else 0), form, explain_json):
+    for line in _lines(_kept(answers, shown, SHEET_ROWS if contact_sheet else 0), form, explain_json, only):
         click.echo(line)
     if contact_sheet and shown:
         with failed.noting(f"the contact sheet {contact_sheet}"):
@@ -206,19 +211,32 @@ def _write_contact_sheet(
     write_contact_sheet(path, rows, box=box)
 
 
-def _lines(answers: Iterable[tuple[str, list[Hit]]], form: str, contributions: bool) -> Iterator[str]:
+def _lines(answers: Iterable[tuple[str, list[Hit]]], form: str, contributions: bool, only: str | None) -> Iterator[str]:
     from asmk_engine.evaluation.runs import run_lines
 
     if form == "table":
-        return (line for name, hits in answers for line in _table(name, hits))
+        return (line for name, hits in answers for line in _table(name, hits, only))
     lines = run_lines(answers, form, contributions=contributions)
     return (as_written(line, sys.stdout) for line in lines) if form == "jsonl" else lines
 
 
-def _table(name: str, hits: list[Hit]) -> Iterator[str]:
+def _judgement(hit: Hit) -> str:
+    """Return the columns of an image that was verified: verdict, probability and inliers, or dashes."""
+    inliers = sum(match.inliers for match in hit.matches if match)
+    if hit.verdict is None or hit.probability is None:
+        return f"{'-':5}  {'-':>4}  {'-':>12}  "
+    percent = min(99, round(100 * hit.probability))  # nothing is certain
+    return f"{hit.verdict:5}  {percent:3d}%  {inliers:4d} inliers  "
+
+
+def _table(name: str, hits: list[Hit], only: str | None) -> Iterator[str]:
     from asmk_engine.escape import escape_name
 
     yield f"# {escape_name(name)}"
-    yield from (f"{rank:4d}  {hit.score:8.6f}  {escape_name(hit.name)}" for rank, hit in enumerate(hits, 1))
-    if not hits:
+    is_judged = any(hit.verdict for hit in hits)
+    for rank, hit in enumerate(hits, 1):
+        yield f"{rank:4d}  {hit.score:8.6f}  {_judgement(hit) if is_judged else ''}{escape_name(hit.name)}"
+    if not hits and only:
+        yield f"   -  no match{' and no maybe' if only == 'maybes' else ''}"
+    elif not hits:
         yield "   -  nothing in common with any indexed image"

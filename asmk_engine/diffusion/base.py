@@ -58,6 +58,10 @@ class NeighbourSearcher(IndexSearcher[Any, Any], Generic[Prepared]):
         """Compare images as the searcher of the index does."""
         return self.searcher.matches_of(snapshot, query, images, options, count)
 
+    def local_extractors(self, snapshot: Any) -> list[str]:
+        """Return those of the searcher of the index."""
+        return self.searcher.local_extractors(snapshot)
+
     def expanded(
         self, snapshot: Any, query: Any, images: Places, matches: list[list[Match | None]], reranking: Reranking
     ) -> Any:

@@ -3,7 +3,7 @@
     trec    query Q0 image rank score tag     names with white space, control characters or % as %XX, see `escape`
     jsonl   {"query": name, "hits": [{"name": name, "score": number}, ...]}     supports every name; a hit that was
             verified also has "matches", what `Match.as_dict` returns for each kind of local features, and on request
-            in each of them "features", what `Match.contributions` returns
+            in each of them "features", what `Match.contributions` returns; and "verdict" and "probability"
     pairs   query image                       as hloc and COLMAP read them; names with white space are refused
     gldv2   id,images                         a CSV: the best hundred images, without folders and extensions
 
@@ -83,6 +83,8 @@ def _entry(query: str, hit: Scored, contributions: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": hit.name, "score": _finite(hit.score, query)}
     if matches := getattr(hit, "matches", ()):
         entry["matches"] = [match and _match_entry(match, contributions) for match in matches]
+    if (verdict := getattr(hit, "verdict", None)) is not None:
+        entry |= {"verdict": verdict, "probability": getattr(hit, "probability", None)}
     if turn := getattr(hit, "turn", ""):
         entry["turn"] = turn
     return entry

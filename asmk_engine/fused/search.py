@@ -119,6 +119,11 @@ class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
             return [[None] * len(images[0])]
         return [matches for kinds in local for matches in kinds]
 
+    def local_extractors(self, snapshot: FusedSnapshot) -> list[str]:
+        """Return the extractor of each kind of local features, as in `IndexSearcher`."""
+        kinds = zip(self._searchers, snapshot.encoder.kinds, strict=True)
+        return [kind.recipe.extractor for searcher, kind in kinds if isinstance(searcher, Searcher)]
+
     def expanded(
         self,
         snapshot: FusedSnapshot,

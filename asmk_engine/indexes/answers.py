@@ -26,12 +26,19 @@ class Hit:
         it has no features. Empty if the image was not verified.
     turn : str
         How the query had to be turned to find the image, as `Turn.label`; empty if it was not.
+    verdict : str or None
+        After verification by places with default options, whether the image shows what the query shows: `match`, with a
+        stated precision of 99 %, `maybe`, of 90 % together with the matches, or `no`; see `asmk-engine calibrate`.
+    probability : float or None
+        How likely an answer with this evidence shows what the query shows, at most 0.999.
     """
 
     name: str
     score: float
     matches: tuple[Match | None, ...] = field(default=(), compare=False)
     turn: str = ""
+    verdict: str | None = field(default=None, compare=False)
+    probability: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from asmk_engine.features import FeatureSource, IdentifiedSource, identified
 from asmk_engine.images.roots import Root
 from asmk_engine.indexes import image_table
 from asmk_engine.indexes.additions import AdditionPlan, AddSummary, check_existing, plan_addition
+from asmk_engine.indexes.calibrations import NAME as CALIBRATION
 from asmk_engine.indexes.creation import OURS
 from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest, SegmentEntry, Written
@@ -207,7 +208,8 @@ class Collection(IndexReader[View], Generic[View, Held]):
         """Remove files that belong to no commit: leftovers of a killed writer, replaced files, old neighbour tables."""
         manifest = self._snapshot.manifest
         tables = {name for name in self._folder.names() if commit_of(name) == manifest.commit}
-        self._folder.remove_leftovers(OURS, keep={entry.name for entry in manifest.files()} | tables | {*NAMES})
+        kept = {*NAMES, CALIBRATION, *tables, *(entry.name for entry in manifest.files())}
+        self._folder.remove_leftovers(OURS, keep=kept)
 
     def _plan(self, features: IdentifiedSource, existing: str, prune: bool, remove: Iterable[str]) -> AdditionPlan:
         """Plan an addition; raises InputError if a name is already in the index and `existing` is `refuse`."""

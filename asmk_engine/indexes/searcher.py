@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import abc
 import itertools
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Generic, TypeGuard, TypeVar, overload
 
 import numpy as np
 
-from asmk_engine.errors import InputError, NotFoundError
+from asmk_engine.errors import AsmkError, AsmkWarning, InputError, NotFoundError
 from asmk_engine.images.boxes import Box
 from asmk_engine.indexes.answers import Hit, RankedImages, decoded
 from asmk_engine.indexes.base import Collection
+from asmk_engine.indexes.calibrations import StoredCalibration, read_calibration
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.named_images import NamedImages
 from asmk_engine.indexes.numbering import image_numbers, image_starts, name_ranks
 from asmk_engine.indexes.photographs import Photograph, described, is_photograph
 from asmk_engine.indexes.ranking import BestImages, Part, ordered
 from asmk_engine.indexes.snapshot import Commit
+from asmk_engine.storage.folder import Folder
 from asmk_engine.threads import thread_count
 from asmk_engine.verification.match import Match
 from asmk_engine.verification.reranking import Comparison, Reranking, reranked, reranking_of
+from asmk_engine.verification.verdict import Calibration, constants_of, is_judged
 
 View = TypeVar("View", bound=Commit[Any, Any])
 QueryT = TypeVar("QueryT")
@@ -96,7 +100,8 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             Replaces the `threads` of the searcher.
         rerank : int or Reranking, optional
             Number of images, or all options: the first images are verified by the places of their features and ranked
-            anew. Their geometry comes from the index, or else from the feature set that it remembers.
+            anew. Their geometry comes from the index, or else from the feature set that it remembers. By places with
+            default options they also get a verdict and a probability, see `Hit`.
 
         Returns
         -------
@@ -321,8 +326,11 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         best, matches = self._verified(snapshot, query, found, reranking, count)
         order, scores = reranked(best.scores, matches, reranking)
         of_image: list[tuple[Match | None, ...]] = list(zip(*matches, strict=True))
+        calibration = self.calibration() if is_judged(reranking.verification) else None
         return [
-            Hit(decoded(best.names[row]), score, of_image[row] if row < len(of_image) else ())
+            _verified_hit(decoded(best.names[row]), score, of_image[row], calibration)
+            if row < len(of_image)
+            else Hit(decoded(best.names[row]), score)
             for row, score in zip(order.tolist(), scores.tolist(), strict=True)
         ]
 
@@ -357,6 +365,28 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             "re-ranking out, or index local features"
         )
 
+    def calibration(self) -> Calibration:
+        """Return what gives the answers their verdicts: what was learned from the index, or constants of the package.
+
+        Several indexes searched as one have the constants. Warns, and returns them, if the file of an index is damaged.
+        """
+        try:
+            stored = self.stored_calibration()
+        except AsmkError as error:
+            warnings.warn(f"{error}; verdicts are by the constants of the package", AsmkWarning, stacklevel=2)
+            stored = None
+        return stored.calibration if stored else constants_of(self.local_extractors(self.index.snapshot))
+
+    def stored_calibration(self) -> StoredCalibration | None:
+        """Return the calibration of the index, None if it has none, or is several; raises as `read_calibration`."""
+        if not isinstance(self.index, Collection):
+            return None
+        return read_calibration(Folder(self.index.path), self.index.snapshot.manifest)
+
+    def local_extractors(self, snapshot: View) -> list[str]:
+        """Return the name of the extractor of each kind of local features."""
+        return []
+
     def expanded(
         self, snapshot: View, query: QueryT, images: Places, matches: list[list[Match | None]], reranking: Reranking
     ) -> QueryT | None:
@@ -366,6 +396,11 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
 
 def _hits(best: BestImages) -> list[Hit]:
     return [Hit(decoded(name), score) for name, score in zip(best.names, best.scores.tolist(), strict=True)]
+
+
+def _verified_hit(name: str, score: float, matches: tuple[Match | None, ...], calibration: Calibration | None) -> Hit:
+    verdict, probability = (None, None) if calibration is None else calibration.judged(matches)
+    return Hit(name, score, matches, verdict=verdict, probability=probability)
 
 
 class RerankingSearcher(Generic[QueryT]):

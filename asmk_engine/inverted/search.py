@@ -204,6 +204,10 @@ class Searcher(IndexSearcher[Snapshot, Query]):
             return [compare_all(image_vectors(query, snapshot.encoder), described, options, count)]
         return [match_all(self._geometry(query, snapshot), self._located.find(snapshot, *images), options, count)]
 
+    def local_extractors(self, snapshot: Snapshot) -> list[str]:
+        """Return the name of the extractor, as in `IndexSearcher`."""
+        return [snapshot.encoder.recipe.extractor]
+
     def expanded(
         self,
         snapshot: Snapshot,

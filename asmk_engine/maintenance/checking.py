@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.codebooks import Codebook
-from asmk_engine.errors import AsmkError, DamagedError, NotFoundError
+from asmk_engine.errors import AsmkError, DamagedError, MismatchError, NotFoundError
 from asmk_engine.flat.codec import Codec
 from asmk_engine.flat.segment import GlobalSegment, map_global_segment, vector_problems
 from asmk_engine.flat.snapshot import read_codec
 from asmk_engine.fused.kinds import FeatureKind
 from asmk_engine.fused.snapshot import FusedSegment, Fusion, map_fused_segment, map_part, map_table, read_fusion
+from asmk_engine.indexes.calibrations import NAME as CALIBRATION
+from asmk_engine.indexes.calibrations import read_calibration
 from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.indexes.manifest import (
     FUSED_KIND,
@@ -105,7 +107,7 @@ def check_index(path: Path | str, *, fast: bool = False) -> CheckReport:
         except DamagedError as error:
             return CheckReport(folder.path, fast, None, (Finding(NAMES[0], _said(error, folder)),))
         findings = [*check_copies(folder, manifest), *check_commit(folder, manifest, fast=fast)]
-        findings += check_neighbours(folder, manifest)
+        findings += [*check_neighbours(folder, manifest), *check_calibration(folder, manifest)]
         if read_manifest(folder).commit == manifest.commit:
             return CheckReport(folder.path, fast, manifest, tuple(findings))
 
@@ -125,7 +127,7 @@ def check_copies(folder: Folder, manifest: Manifest) -> Iterator[Finding]:
         elif copy != manifest:
             what = f"differs from the other copy of commit {manifest.commit}; one of them belongs to another index"
             yield Finding(name, what, "contradiction")
-    known = {*NAMES, LOCK, *(entry.name for entry in manifest.files())}
+    known = {*NAMES, LOCK, CALIBRATION, *(entry.name for entry in manifest.files())}
     for name in folder.names():
         if name not in known and commit_of(name) != manifest.commit:
             yield Finding(name, "belongs to no commit", "note")
@@ -148,6 +150,16 @@ def check_neighbours(folder: Folder, manifest: Manifest) -> Iterator[Finding]:
             table.verify()
     except AsmkError as error:
         yield Finding(name, _said(error, folder))
+
+
+def check_calibration(folder: Folder, manifest: Manifest) -> Iterator[Finding]:
+    """Check the calibration of an index, if it has one."""
+    try:
+        read_calibration(folder, manifest)
+    except MismatchError as error:
+        yield Finding(CALIBRATION, _said(error, folder), "contradiction")
+    except AsmkError as error:
+        yield Finding(CALIBRATION, _said(error, folder))
 
 
 def check_commit(folder: Folder, manifest: Manifest, *, fast: bool = False) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from asmk_engine.indexes.manifest import NAMES
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.snapshot import Snapshot
+from asmk_engine.maintenance.calibration_facts import calibration_bytes, describe_calibration
 from asmk_engine.maintenance.extractor_facts import describe_extractor
 from asmk_engine.maintenance.flat_description import describe_global
 from asmk_engine.maintenance.fused_description import describe_fused, empty_images
@@ -40,7 +41,7 @@ PARTS_OF_SEGMENT = {
     "names": ("name_bytes", "name_offsets", "name_order"),
     "fingerprints": ("fingerprints", "root_numbers"),
 }
-NOT_OF_POSTINGS = ("codebook", "network", "geometry", "neighbours")
+NOT_OF_POSTINGS = ("codebook", "network", "geometry", "neighbours", "calibration")
 EXPECTED = "expected a feature set, a codebook or an index of asmk-engine"
 _SIGNATURES = {
     b"\x89HDF": "an HDF5 file that is not a codebook; use `asmk-engine import` for local features of hloc",
@@ -253,10 +254,11 @@ def describe_index(index: Index) -> dict[str, Any]:
     images, live_postings, words_per_image, empty_images   of the images that are not deleted
     postings              on disk, including those of deleted images until `merge`
     bytes                 of all files in the folder, divided up in bytes_by_part
-    bytes_per_posting     of all files except the codebook, the network, the geometry and the neighbour table, per
-                          posting on disk
+    bytes_per_posting     of all files except the codebook, the network, the geometry, the neighbour table and the
+                          calibration, per posting on disk
     id_bytes_per_posting  of the image numbers only
     neighbours            of the neighbour table, see `describe_neighbours`; None if there is none
+    calibration           see `describe_calibration`; None if there is none
     imbalance             K Σ n² / (Σ n)² over the live list lengths n: 1 if all words are equally frequent; the factor
                           by which uneven lists slow down a search (imbalance_factor of faiss)
     geometry              None if none is kept, else see `describe_geometry`
@@ -276,6 +278,7 @@ def describe_index(index: Index) -> dict[str, Any]:
         "id_bytes_per_posting": _ratio(parts["ids"], postings),
         "bytes_by_part": parts,
         "neighbours": describe_neighbours(Folder(index.path), snapshot.manifest),
+        "calibration": describe_calibration(Folder(index.path), snapshot.manifest),
         **_statistics(snapshot),
         "deleted_images": sum(entry.deleted_images for entry in snapshot.manifest.segments),
         "segments": len(snapshot.segments),
@@ -331,6 +334,7 @@ def bytes_by_part(index: Index) -> dict[str, int]:
     codebook   file of the codebook
     network    file of the network, if the index has one
     neighbours file of the neighbour table, if there is one, or pieces of it
+    calibration   file of the calibration, if there is one
     leftover   files of no commit, which the next writer removes
     """
     manifest, held = index.snapshot.manifest, [segment.file.arrays for segment in index.snapshot.segments]
@@ -348,8 +352,9 @@ def bytes_by_part(index: Index) -> dict[str, int]:
         parts["network"] = manifest.network.bytes
     sizes = _sizes(index.path)
     parts["manifest"] = sum(sizes.pop(name, 0) for name in NAMES)
-    parts |= neighbour_bytes(Folder(index.path), manifest)
-    known = sum(sizes.get(entry.name, 0) for entry in manifest.files()) + parts.get("neighbours", 0)
+    parts |= neighbour_bytes(Folder(index.path), manifest) | calibration_bytes(Folder(index.path))
+    known = sum(sizes.get(entry.name, 0) for entry in manifest.files())
+    known += parts.get("neighbours", 0) + parts.get("calibration", 0)
     parts["leftover"] = sum(sizes.values()) - known
     return parts
 

@@ -10,6 +10,7 @@ from asmk_engine.flat.codec import Codec
 from asmk_engine.fused.index import FusedIndex
 from asmk_engine.images.roots import listed_roots
 from asmk_engine.indexes.manifest import KIND, NAMES
+from asmk_engine.maintenance.calibration_facts import calibration_bytes, describe_calibration
 from asmk_engine.maintenance.extractor_facts import describe_extractor
 from asmk_engine.maintenance.geometry_description import describe_geometry
 from asmk_engine.maintenance.neighbour_facts import describe_neighbours, neighbour_bytes
@@ -20,15 +21,16 @@ def describe_fused(index: FusedIndex) -> dict[str, Any]:
     """Describe a fused index, as JSON values: images, bytes by part, origin, and `kinds` with what each kind has.
 
     `words`, `postings` and `bytes_per_posting` are None, since each kind has its own. bytes_per_image is the size of
-    all files except codebooks, codecs, networks and the neighbour table, per image on disk, and that of a kind the size
-    of its own files.
+    all files except codebooks, codecs, networks, the neighbour table and the calibration, per image on disk, and that
+    of a kind the size of its own files.
     """
     manifest = index.snapshot.manifest
     stored = sum(entry.images for entry in manifest.segments)
     kinds = [_kind(index, number, stored) for number in range(len(manifest.kinds))]
     parts = _bytes_by_part(index, kinds)
     size = sum(parts.values())
-    own = size - parts["codebooks"] - parts["networks"] - parts.get("neighbours", 0)
+    beside = parts.get("neighbours", 0) + parts.get("calibration", 0)
+    own = size - parts["codebooks"] - parts["networks"] - beside
     return {
         "kind": "fused index",
         "path": str(index.path),
@@ -41,6 +43,7 @@ def describe_fused(index: FusedIndex) -> dict[str, Any]:
         "bytes_by_part": parts,
         "empty_images": len(empty_images(index)),
         "neighbours": describe_neighbours(Folder(index.path), manifest),
+        "calibration": describe_calibration(Folder(index.path), manifest),
         "deleted_images": sum(entry.deleted_images for entry in manifest.segments),
         "segments": len(manifest.segments),
         "kinds": kinds,
@@ -113,7 +116,8 @@ def _bytes_by_part(index: FusedIndex, kinds: list[dict[str, Any]]) -> dict[str, 
     parts["networks"] = sum(entry.bytes for entry in manifest.networks)
     sizes = {name: folder.size(name) for name in folder.names() if (index.path / name).is_file()}
     parts["manifest"] = sum(sizes.pop(name, 0) for name in NAMES)
-    parts |= neighbour_bytes(folder, manifest)
-    known = sum(sizes.get(entry.name, 0) for entry in manifest.files()) + parts.get("neighbours", 0)
+    parts |= neighbour_bytes(folder, manifest) | calibration_bytes(folder)
+    known = sum(sizes.get(entry.name, 0) for entry in manifest.files())
+    known += parts.get("neighbours", 0) + parts.get("calibration", 0)
     parts["leftover"] = sum(sizes.values()) - known
     return parts

@@ -1,11 +1,11 @@
 """Repair of a damaged index: provably damaged files are dropped, everything else is kept.
 
 A damaged, missing or outdated copy of the manifest is rewritten from the other. A damaged segment is dropped with its
-images, a damaged network, damaged geometry and a damaged neighbour table by themselves. In a fused index, where only
-the file of a kind of features is damaged, its images lose this kind and keep the others. Damaged deletions are dropped,
-so that deleted images reappear, except those with a newer version in another segment. If the last commit is damaged and
-a copy of the manifest has the previous one, the commit that loses less is kept. All dropped files are moved to a new
-folder `dropped-N` inside the index.
+images, a damaged network, damaged geometry, a damaged neighbour table and a damaged calibration by themselves. In a
+fused index, where only the file of a kind of features is damaged, its images lose this kind and keep the others.
+Damaged deletions are dropped, so that deleted images reappear, except those with a newer version in another segment. If
+the last commit is damaged and a copy of the manifest has the previous one, the commit that loses less is kept. All
+dropped files are moved to a new folder `dropped-N` inside the index.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from asmk_engine.indexes.snapshot import write_deleted, write_moved
 from asmk_engine.maintenance.checking import (
     KINDS,
     Finding,
+    check_calibration,
     check_commit,
     check_neighbours,
     damaged_kinds,
@@ -177,16 +178,17 @@ def repair_index(path: Path | str, *, write: bool = False) -> Repair:
         copies, problems = read_copies(folder)
         drafts = _drafts(folder, {copy.commit: copy for copy in copies.values()})
         found = [Finding(name, str(error)) for name, error in problems.items()]
-        repair, draft = _planned(folder, drafts, [*found, *_damaged_table(folder, drafts[0].manifest)])
+        repair, draft = _planned(folder, drafts, [*found, *_damaged_tables(folder, drafts[0].manifest)])
         if write and repair.needed:
             _carry_out(folder, drafts, draft, repair)
             return replace(repair, done=True)
         return repair
 
 
-def _damaged_table(folder: Folder, manifest: Manifest) -> list[Finding]:
-    """Return the finding of a damaged neighbour table, which is moved like a damaged copy of the manifest."""
-    return [finding for finding in check_neighbours(folder, manifest) if finding.kind == "damage"]
+def _damaged_tables(folder: Folder, manifest: Manifest) -> list[Finding]:
+    """Return the findings of a damaged neighbour table and calibration, moved like a damaged copy of the manifest."""
+    tables = [finding for finding in check_neighbours(folder, manifest) if finding.kind == "damage"]
+    return [*tables, *check_calibration(folder, manifest)]
 
 
 def _drafts(folder: Folder, manifests: dict[int, Manifest]) -> list[_Draft]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,6 +38,13 @@ class ImageGeometry:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def mirrored(self) -> ImageGeometry:
+        """Return the same features at the places that they have in the image mirrored left to right."""
+        places = self.places.copy()
+        places[:, 0] = self.image_size[0] - 1 - places[:, 0]
+        places[:, 3] = math.pi - places[:, 3]
+        return replace(self, places=places)
 
 
 def image_geometry(
