@@ -26,7 +26,7 @@ FADED = 0.35
 
 
 @dataclass(frozen=True, eq=False)
-class Overlay:
+class MovedImage:
     """The same part of the query twice: as it is, and under the image.
 
     query    [h, w, 3] uint8, RGB
@@ -62,7 +62,7 @@ class Overlay:
         return found
 
 
-def overlay(query: ShownPhotograph, image: ShownPhotograph, match: Match, width: int = WIDTH) -> Overlay | None:
+def overlay(query: ShownPhotograph, image: ShownPhotograph, match: Match, width: int = WIDTH) -> MovedImage | None:
     """Move an image onto the query by the inverse of the map of a match.
 
     Where the outline is a small part of the query, only this part and what is around it is shown.
@@ -88,7 +88,7 @@ def overlay(query: ShownPhotograph, image: ShownPhotograph, match: Match, width:
     corners = np.array(match.query_outline, np.float64).reshape(-1, 2)
     inverse = np.linalg.inv(to_query)
     placed = corners @ inverse[:2, :2].T + inverse[:2, 2]
-    return Overlay(below, np.rint(moved).astype(np.uint8), covered, placed)
+    return MovedImage(below, np.rint(moved).astype(np.uint8), covered, placed)
 
 
 def _window(match: Match, size: Size) -> tuple[tuple[float, float], tuple[float, float]]:
