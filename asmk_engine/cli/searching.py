@@ -80,7 +80,7 @@ rerank_options = option_group(
         type=click.IntRange(1, 5),
         metavar="N",
         help="Query expansion: images that --rerank verifies beyond doubt join the query, which is searched again, N "
-        "times (1 or 2). Helps RootSIFT a little, and not the features of networks.",
+        "times (1 or 2). No sure gain over --rerank alone.",
     ),
 )
 turn_options = option_group(
