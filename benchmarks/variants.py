@@ -29,11 +29,13 @@ from asmk_engine import Codebook, Features, FeatureSet, Index, Searcher
 from asmk_engine.evaluation.bootstrap import bootstrap
 from asmk_engine.evaluation.ground_truth import GroundTruth, read_ground_truth
 from asmk_engine.evaluation.names import resolve
+from asmk_engine.features.arrays import ArrayFeatures
 from asmk_engine.features.source import FeatureSource
 from asmk_engine.search.evaluation import evaluate_index
 
 ROWS = ("easy", "medium", "hard")
 PARTS = ("features", "dim", "levels", "attention")
+SMALLEST = 7.4  # log2 of the scale of the smallest features, times two, in an image of 1024 pixels or less
 Measured = dict[str, Any]
 
 
@@ -79,9 +81,6 @@ def chosen(features: Features, rows: np.ndarray) -> Features:
     return Features(features.descriptors[rows], features.keypoints[rows], features.scores[rows], features.image_size)
 
 
-SMALLEST = 7.4  # log2 of the scale of the smallest features, times two, in an image of 1024 pixels or less
-
-
 def levels(features: Features) -> np.ndarray:
     """Return the level of the pyramid of each feature, [n] int64."""
     shrunk = max(1.0, max(features.image_size) / 1024)
@@ -97,8 +96,6 @@ class PartOfSet:
 
     def source(self) -> FeatureSource:
         """Return the source."""
-        from asmk_engine.features.arrays import ArrayFeatures
-
         dim = next(iter(self.images.values())).descriptors.shape[1]
         return ArrayFeatures(self.images, self._set.recipe, dim)
 

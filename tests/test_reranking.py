@@ -206,8 +206,7 @@ def test_no_joined_image_leaves_the_query_as_it_is():
     assert (wider.codes == signature.codes).all()
 
 
-def test_an_image_that_joins_brings_another_view(tmp_path):
-    """The third view shares nothing with the query's own codes that the second does not share more."""
+def test_an_image_that_joins_comes_nearer_to_the_query(tmp_path):
     images = images_of()
     index = indexed(images, tmp_path)
     plain = Searcher(index).search(images["image 00"], None, rerank=Reranking(20))
