@@ -1,7 +1,8 @@
 """Geometry: the affine map that most pairs of features of two images agree on.
 
-A pair votes with its weight. Every strong pair proposes a map of scale and translation, and two of them together one of
-rotation too. Proposals come in groups, and the best of each is refined by weighted least squares to an affine map.
+A pair votes with its weight. Every strong pair proposes a map of scale and translation, and one of rotation too: by its
+angles where features have some, else two pairs together. Proposals come in groups, and the best of each is refined by
+weighted least squares to an affine map.
 
 What is decided by votes is decided by sums of integers, whose order changes nothing. The sums of the least squares are
 of a fixed order for a processor, whatever the number of threads.
@@ -22,7 +23,7 @@ _PARTNERS = 32  # first pairs of which two propose a rotation
 _APART = 2.0  # how far apart the two are, in tolerances
 _UNIT = 2.0**30  # sum of the votes of all pairs
 _ROUNDS = 4  # of refinement: more changed no result on photographs
-_TURNED = 2.0  # times the weight of the best map, which a map that two pairs propose must exceed: turns are rare
+_TURNED = 2.0  # times the weight of the best map, which a map that turns must exceed: turns are rare
 _WIDE = 2.0  # tolerances that the first fit of a proposal reaches
 _SLANTS = 3  # rounds of fitting a projective map
 _LEAST_SLANT = 8  # pairs for the 8 numbers of a projective map
@@ -91,18 +92,21 @@ def _of_two(table, i, j, stretch):
 
 
 @njit(nogil=True)
-def _best_of_ones(table, votes, begin, end, stretch, space):
+def _best_of_ones(table, votes, way, begin, end, stretch, space):
     """Return the most votes for a map that one of the pairs from `begin` to `end` proposes, the map, and its pair.
 
     A pair that the best map explains already proposes nothing new.
+
+    way  [2, n], cos and sin of the rotation that each pair proposes
     """
-    best, chosen = np.int64(0), 0
+    best, chosen, affine = np.int64(0), 0, (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     for i in range(begin, end):
         if space[0, i] == 0.0:
-            found = _mark(table, votes, _similarity(table, i, table[5, i], 0.0), stretch, 1.0, space[1])
+            proposed = _similarity(table, i, table[5, i] * way[0, i], table[5, i] * way[1, i])
+            found = _mark(table, votes, proposed, stretch, 1.0, space[1])
             if found > best:
-                best, chosen = found, i
-    return best, _similarity(table, chosen, table[5, chosen], 0.0), chosen
+                best, chosen, affine = found, i, proposed
+    return best, affine, chosen
 
 
 @njit(nogil=True)
@@ -364,6 +368,17 @@ def _table(places, other_places, weights, tolerances):
 
 
 @njit(nogil=True)
+def _ways(places, other_places):
+    """Return [4, n], cos and sin of the rotations that pairs propose: none, and that of their angles; and if all do."""
+    ways, turn = np.zeros((4, len(places))), True
+    for i in range(len(places)):
+        angle = np.float64(other_places[i, 3]) - np.float64(places[i, 3])
+        ways[0, i], ways[2, i], ways[3, i] = 1.0, math.cos(angle), math.sin(angle)
+        turn = turn and math.isfinite(angle)
+    return ways, turn
+
+
+@njit(nogil=True)
 def _sum(values):
     """Sum numbers four at a time, in an order that is the same for every processor."""
     one = two = three = four = 0.0
@@ -398,10 +413,12 @@ def _improved(table, votes, proposal, stretch, uneven, best, affine, gain, space
 
 
 @njit(nogil=True)
-def _searched(table, votes, proposals, stretch, uneven, space):
+def _searched(table, votes, ways, turn, proposals, stretch, uneven, space):
     """Return the votes of the best map and the map, and mark its pairs in space[0].
 
-    Groups of proposals of one pair and of two take turns until right ones can hardly be missing of either.
+    Groups of proposals without and with rotation take turns until right ones can hardly be missing of either.
+
+    turn  whether a pair proposes a rotation by itself
     """
     best, affine = np.int64(0), (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     ones = twos = i = 0
@@ -410,12 +427,16 @@ def _searched(table, votes, proposals, stretch, uneven, space):
         tried = 0
         end = min(proposals, len(votes), max(2 * ones, _GROUP), _proposals_needed(best / _UNIT))
         if end > ones:
-            proposal = _best_of_ones(table, votes, ones, end, stretch, space)
+            proposal = _best_of_ones(table, votes, ways[:2], ones, end, stretch, space)
             best, affine = _improved(table, votes, proposal, stretch, uneven, best, affine, 1.0, space)
             ones, tried = end, end - ones
-        end = min(proposals, max(2 * twos, _GROUP), _proposals_needed((best / _UNIT) ** 2))
+        most = min(proposals, len(votes)) if turn else proposals
+        end = min(most, max(2 * twos, _GROUP), _proposals_needed((best / _UNIT) ** (1 if turn else 2)))
         if end > twos and best < _MOST * _UNIT:
-            proposal, i, j, count = _best_of_twos(table, votes, i, j, end - twos, stretch, space)
+            if turn:
+                proposal, count = _best_of_ones(table, votes, ways[2:], twos, end, stretch, space), end - twos
+            else:
+                proposal, i, j, count = _best_of_twos(table, votes, i, j, end - twos, stretch, space)
             best, affine = _improved(table, votes, proposal, stretch, uneven, best, affine, _TURNED, space)
             twos, tried = twos + count, tried + count
     return best, affine
@@ -425,11 +446,12 @@ def _searched(table, votes, proposals, stretch, uneven, space):
 def verify(places, other_places, weights, tolerances, proposals, stretch, uneven, out_map, out_inside):
     """Find the affine map that explains pairs of the greatest weight; returns that weight, 0 for no pairs.
 
-    places, other_places  [n, 4] float32: x, y and scale > 0 of the two features of each pair, in pixels; then unused
+    places, other_places  [n, 4] float32: x, y and scale > 0 of the two features of each pair, in pixels; angles in
+                          radians, NaN for features without; pairs propose rotations by them where all have them
     weights               [n] float64 >= 0
     tolerances            [n] float64 > 0: how far from its place a feature may be mapped, in pixels of the other image
-    proposals             largest number of maps that are tried of one pair, and of two; fewer once more can hardly be
-                          better
+    proposals             largest number of maps that are tried without rotation, and with; fewer once more can hardly
+                          be better
     stretch               largest factor between the ratio of the scales of a pair and that of the map
     uneven                largest ratio of the two stretches of a map
     out_map               [6] float64, out: a, b, c, d, x, y, which maps (u, v) to (a u + b v + x, c u + d v + y)
@@ -437,7 +459,8 @@ def verify(places, other_places, weights, tolerances, proposals, stretch, uneven
     """
     table, votes = _table(places, other_places, weights, tolerances), _votes(weights)
     space = np.zeros((3, len(votes)), np.float32)
-    best, affine = _searched(table, votes, proposals, stretch, uneven, space)
+    ways, turn = _ways(places, other_places)
+    best, affine = _searched(table, votes, ways, turn, proposals, stretch, uneven, space)
     _seen_aslant(table, votes, stretch, uneven, affine, space[0], space[1], best)
     kept = np.empty(len(votes))
     for i in range(len(votes)):

@@ -22,15 +22,21 @@ DIM, WORDS = 24, 8
 CODEBOOK = random_codebook(WORDS, DIM)
 
 
-def photographs(count: int, seed: int = 0, features: int = 12) -> dict[str, Features]:
-    """Images of 0 to `features` features, in it and at its edges, of any scale; every fourth is of unknown size."""
+def photographs(count: int, seed: int = 0, features: int = 12, *, angles: bool = False) -> dict[str, Features]:
+    """Images of 0 to `features` features, in it and at its edges, of any scale; every fourth is of unknown size.
+
+    angles  whether features have angles, of more than a turn too
+    """
     rng = np.random.default_rng(seed)
     found = {}
     for number in range(count):
         size = int(rng.integers(0, features + 1))
         width, height = (int(side) for side in rng.integers(1, 5000, 2))
         places = np.stack([rng.uniform(-0.5, side - 0.5, size) for side in (width, height)], 1)
-        keypoints = np.concatenate([places, 2 ** rng.uniform(-3, 12.8, (size, 1))], 1).astype(np.float32)
+        columns = [places, 2 ** rng.uniform(-3, 12.8, (size, 1))]
+        if angles:
+            columns.append(rng.uniform(-8, 8, (size, 1)))
+        keypoints = np.concatenate(columns, 1).astype(np.float32)
         image = Features.from_descriptors(rng.normal(size=(size, DIM)).astype(np.float32), keypoints)
         found[f"image {number:03d}.jpg"] = replace(image, image_size=(0, 0) if number % 4 == 3 else (width, height))
     return found
@@ -75,4 +81,8 @@ def check_same(geometry: ImageGeometry | None, features: Features, most: int = A
     error = np.abs(places[:, :2] - expected[:, :2])
     assert (error <= np.array(geometry.image_size) / 65535 / 2 + 1e-3).all()
     assert (np.abs(np.log2(places[:, 2]) - np.log2(expected[:, 2])) <= 1 / 32 + 1e-5).all()
-    assert not places[:, 3].any()
+    if expected.shape[1] == 3:
+        assert np.isnan(places[:, 3]).all()
+    else:
+        turns = (places[:, 3] - expected[:, 3]) / (2 * np.pi)
+        assert (np.abs(turns - np.rint(turns)) <= 1 / 510 + 1e-5).all()

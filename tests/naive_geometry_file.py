@@ -24,11 +24,12 @@ def naive_rows(features: Features, words: list[int], codes: list[int], dim: int,
     width, height = naive_size(features)
     rows = []
     for feature in sorted(range(len(words)), key=lambda feature: words[feature]):
-        x, y, scale = (float(value) for value in features.keypoints[feature])
+        x, y, scale, *angle = (float(value) for value in features.keypoints[feature])
         steps = [naive_step(place, side) for place, side in ((x, width), (y, height))]
         word = struct.pack("<H" if vocabulary <= 65536 else "<I", words[feature])
         code = codes[feature].to_bytes(8 * math.ceil(dim / 64), "little")
-        rows.append(code + struct.pack("<HH", *steps) + word + bytes([naive_scale(scale)]))
+        numbers = [naive_scale(scale), *map(naive_angle, angle)]
+        rows.append(code + struct.pack("<HH", *steps) + word + bytes(numbers))
     return rows
 
 
@@ -57,6 +58,11 @@ def naive_scale(scale: float) -> int:
         return 0
     octave = math.log2(scale)
     return min(range(1, 256), key=lambda number: abs(octave - (-3 + (number - 1) / 16)))
+
+
+def naive_angle(angle: float) -> int:
+    """The number of the nearest of 255 directions, the first of which is 1."""
+    return 1 + max(range(255), key=lambda step: math.cos(angle - 2 * math.pi * step / 255))
 
 
 def naive_file(path: Path, dim: int, vocabulary: int) -> list[list[dict[str, Any]]]:
@@ -92,5 +98,6 @@ def _feature(row: bytes, width: int, height: int, dim: int, vocabulary: int) -> 
         "x": x / 65535 * width - 0.5,
         "y": y / 65535 * height - 0.5,
         "word": int.from_bytes(row[codes + 4 : codes + 4 + word], "little"),
+        "angle": (row[-1] - 1) / 255 * 2 * math.pi if len(row) > codes + 5 + word and row[-1] else math.nan,
         "scale": 2.0 ** (-3 + (number - 1) / 16) if number else LEAST_SCALE,
     }

@@ -54,7 +54,7 @@ def test_rootsift_equals_its_twin_and_zeros_stay_zeros() -> None:
 def test_features_have_the_promised_form_and_order() -> None:
     features = load_extractor("rootsift", max_features=200).extract(textured(240, 320))
     assert features.descriptors.shape == (200, 128) and features.descriptors.dtype == np.float16
-    assert features.keypoints.shape == (200, 3) and features.keypoints.dtype == np.float32
+    assert features.keypoints.shape == (200, 4) and features.keypoints.dtype == np.float32
     assert features.scores.dtype == np.float32
     assert (np.diff(features.scores) <= 0).all() and features.scores[-1] > 0
     assert features.image_size == (320, 240)
@@ -112,6 +112,22 @@ def test_keypoints_lie_where_the_thing_is_in_the_original(max_side: int) -> None
         assert found[2] == pytest.approx(2 * radius, rel=0.2)
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_angles_turn_with_the_image(quarters: int) -> None:
+    """A place (x, y) is at (y, w - 1 - x) after a quarter turn to the left, which takes 90 degrees from an angle."""
+    image = textured(240, 240)
+    one, other = RootSift().extract(image), RootSift().extract(np.ascontiguousarray(np.rot90(image, quarters)))
+    x, y = one.keypoints[:, 0], one.keypoints[:, 1]
+    for _ in range(quarters):
+        x, y = y, 239 - x
+    found = 0
+    for place, angle in zip(np.stack([x, y], 1), one.keypoints[:, 3], strict=True):
+        near = np.linalg.norm(other.keypoints[:, :2] - place, axis=1) < 0.5
+        off = other.keypoints[near, 3] - (angle - quarters * np.pi / 2)
+        found += bool((np.abs(np.angle(np.exp(1j * off))) < 0.05).any())
+    assert len(one) > 100 and found > 0.9 * len(one)
+
+
 def test_a_box_gives_the_features_of_its_part_in_original_pixels() -> None:
     image = with_blobs(300, 400, (101, 60, 5), (260, 200, 8))
     extractor = RootSift(max_side=200)
@@ -145,7 +161,7 @@ def test_a_file_and_its_pixels_have_the_same_features(tmp_path: Path) -> None:
 def test_images_without_texture_have_no_features(image: np.ndarray) -> None:
     features = load_extractor().extract(image)
     assert len(features) == 0
-    assert features.descriptors.shape == (0, 128) and features.keypoints.shape == (0, 3)
+    assert features.descriptors.shape == (0, 128) and features.keypoints.shape == (0, 4)
     assert features.image_size == (image.shape[1], image.shape[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -70,6 +71,18 @@ def test_parts_are_closed_by_size_and_by_age(tmp_path: Path) -> None:
                 writer.add(name, features)
         assert len(list(path.glob("part-*.h5"))) > 5
         assert FeatureSet.open(path).names == sorted(images)
+
+
+def test_features_with_and_without_angles_are_in_parts_of_their_own(tmp_path: Path) -> None:
+    images = {name: image for name, image in random_images(12, DIM, features=3).items() if len(image)}
+    rng = np.random.default_rng(0)
+    for name in list(images)[2:4]:
+        turned = np.column_stack([images[name].keypoints, rng.normal(size=len(images[name]))]).astype(np.float32)
+        images[name] = replace(images[name], keypoints=turned)
+    empty = next(iter(images.values())).strongest(0)
+    found = write_features(tmp_path / "f", {**images, "z empty": empty})
+    assert len(list((tmp_path / "f").glob("part-*.h5"))) == 3
+    assert all(same(found.read(name), image) for name, image in images.items()) and not len(found.read("z empty"))
 
 
 def test_an_interrupted_run_keeps_what_it_had(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asmk_engine.errors import AsmkError, DamagedError, MismatchError
+from asmk_engine.errors import AsmkError, DamagedError
 from asmk_engine.features import Features
 from asmk_engine.indexes.manifest import read_manifest
 from asmk_engine.inverted.geometry_file import (
@@ -36,14 +36,15 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("dim", "vocabulary"), [(24, 8), (64, 65536), (65, 65537), (128, 70000)])
 def test_rows_are_those_of_the_twin(dim: int, vocabulary: int) -> None:
     rng = np.random.default_rng(dim)
-    for number, features in enumerate([*photographs(20, seed=dim).values(), *photographs(3, features=0).values()]):
+    given = [photographs(20, seed=dim), photographs(20, seed=dim + 1, angles=True), photographs(3, features=0)]
+    for number, features in enumerate([image for images in given for image in images.values()]):
         words = rng.integers(0, vocabulary, len(features)).tolist()
         codes = [int(rng.integers(0, 2**62)) % (1 << dim) for _ in words]
         order = sorted(range(len(words)), key=words.__getitem__)
         width = (dim + 63) // 64
         bits = [[code >> 64 * column & (1 << 64) - 1 for column in range(width)] for code in codes]
-        places = np.zeros((len(words), 4), np.float32)
-        places[:, :3] = features.keypoints
+        places = np.full((len(words), 4), np.nan, np.float32)
+        places[:, : features.keypoints.shape[1]] = features.keypoints
         geometry = ImageGeometry(
             np.array([words[i] for i in order], np.uint32),
             np.array([bits[i] for i in order], np.uint64).reshape(-1, width),
@@ -52,7 +53,8 @@ def test_rows_are_those_of_the_twin(dim: int, vocabulary: int) -> None:
         packed = pack(geometry, vocabulary)
         expected = naive_rows(features, words, codes, dim, vocabulary)
         assert packed.rows.tobytes() == b"".join(expected) and packed.size == naive_size(features), number
-        assert packed.rows.shape == (len(words), row_type(dim, vocabulary).itemsize)
+        angles = len(words) > 0 and features.keypoints.shape[1] == 4
+        assert packed.rows.shape == (len(words), row_type(dim, vocabulary, angles=angles).itemsize)
 
 
 @pytest.mark.parametrize("size", [(640, 480), (0, 0)])
@@ -159,20 +161,21 @@ def test_angles_are_read_where_a_file_has_them(tmp_path: Path) -> None:
     plain, table = mapped(path), mapped(tmp_path / "turned.safetensors")
     for number in range(3):
         one, other = plain.image(number), table.image(number)
-        expected = angles[int(arrays["starts"][number]) :][: len(one), 0] * (2 * np.pi / 256)
-        assert np.allclose(other.places[:, 3], expected, atol=1e-6)
-        assert np.array_equal(one.places[:, :3], other.places[:, :3])
+        numbers = angles[int(arrays["starts"][number]) :][: len(one), 0]
+        expected = np.where(numbers > 0, (numbers - 1.0) * (2 * np.pi / 255), np.nan)
+        assert np.allclose(other.places[:, 3], expected, atol=1e-6, equal_nan=True)
+        assert np.isnan(one.places[:, 3]).all() and np.array_equal(one.places[:, :3], other.places[:, :3])
     without = Index.open(path.parent).snapshot.segments[0].with_prefix(b"")
     segments = [without, without.with_prefix(b""), without.with_prefix(b"")]
     for segment, geometry in zip(segments, (None, plain, table), strict=True):
         segment.geometry = geometry
     name = "segment-000001.safetensors"
-    with pytest.raises(MismatchError, match="since only one has angles; index these images again"):
-        merge_geometry(Folder(tmp_path), name, segments[1:])
-    entry = merge_geometry(Folder(tmp_path), name, [segments[2], without, segments[2]])
+    entry = merge_geometry(Folder(tmp_path), name, [segments[2], without, segments[1], segments[2]])
     assert entry is not None
-    joined = map_geometry(Folder(tmp_path), entry, 9, WORDS, DIM)
-    assert read_all(joined)[6:] == read_all(table) and not joined.kept[3:6].any()
+    joined = map_geometry(Folder(tmp_path), entry, 12, WORDS, DIM)
+    pieces = [read_all(joined)[3 * i : 3 * i + 3] for i in range(4)]
+    assert repr(pieces[0]) == repr(pieces[3]) == repr(read_all(table)) and not joined.kept[3:6].any()
+    assert repr(pieces[2]) == repr(read_all(plain))
 
 
 @pytest.mark.parametrize("block", [128, 1 << 20])

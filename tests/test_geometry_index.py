@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from asmk_engine.cli import commands
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError
 from asmk_engine.features import Features, FeatureSet
+from asmk_engine.features.arrays import ArrayFeatures
 from asmk_engine.indexes.joint import JointIndex
 from asmk_engine.indexes.manifest import NAMES as COPIES
 from asmk_engine.indexes.manifest import FileEntry
@@ -87,6 +88,25 @@ def test_an_index_gives_back_what_it_was_given(tmp_path: Path, most: int | str) 
         assert geometry.codes[:, 0].tolist() == [row["code"] for row in rows]
         expected = np.array([[row[key] for key in ("x", "y", "scale")] for row in rows]).reshape(-1, 3)
         assert np.allclose(geometry.places[:, :3], expected, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_features_with_angles_beside_those_without(tmp_path: Path, first: str) -> None:
+    """In one batch and in two segments, merged in both orders: no angle is invented or lost."""
+    plain = {f"plain {name}": image for name, image in photographs(6, seed=4).items()}
+    turned = photographs(6, seed=5, angles=True)
+    one, other = (turned, plain) if first == "with" else (plain, turned)
+    mixed = {name: image for pair in zip(one.items(), other.items(), strict=True) for name, image in pair}
+    index = Index.create(tmp_path / "index", CODEBOOK, geometry="all")
+    index.add(ArrayFeatures.of_images(list(mixed.items()), CODEBOOK.recipe))
+    again = {f"again {name}": image for name, image in one.items()}
+    index.add(ArrayFeatures.of_images(list(again.items()), CODEBOOK.recipe))
+    for _ in range(2):
+        assert check_index(index.path).clean
+        for name, image in (mixed | again).items():
+            check_same(found(index, name), image)
+        index.merge()
+    assert len(index.snapshot.segments) == 1
 
 
 def test_the_geometry_of_an_index_is_that_of_its_features(tmp_path: Path) -> None:

@@ -81,12 +81,14 @@ def test_a_tiny_file_by_hand(tmp_path: Path) -> None:
         "scores": np.array([0.25, 0.75, 0.5], np.float32),
         "scales": np.array([2, 4, 8], np.float32),
         "image_size": np.array([640, 480]),
-        "oris": np.zeros(3),  # what else an extractor stores is passed over
+        "oris": np.array([90, 180, -90.0]),
+        "affine": np.zeros(3),  # what else an extractor stores is passed over
     }
     found = import_hloc(write_hloc(tmp_path / "sift.h5", {"a.jpg": arrays}), tmp_path / "f")
     image = found.read("a.jpg")
     assert image.descriptors.tolist() == [[2, 5], [3, 6], [1, 4]]  # by falling score
-    assert image.keypoints.tolist() == [[10.5, 20.25, 4], [639.5, 479.5, 8], [0, 0, 2]]
+    assert image.keypoints[:, :3].tolist() == [[10.5, 20.25, 4], [639.5, 479.5, 8], [0, 0, 2]]
+    assert image.keypoints[:, 3].tolist() == pytest.approx([np.pi, -np.pi / 2, np.pi / 2])
     assert image.scores.tolist() == [0.75, 0.5, 0.25]
     assert image.image_size == (640, 480)
     assert found.recipe == Recipe("imported", {"features": "sift", "dim": 2})

@@ -73,8 +73,9 @@ class CustomExtractor(FolderExtractor):
         Returns
         -------
         numpy.ndarray or tuple
-            A global descriptor [dim]; or for local features descriptors [n, dim], positions or keypoints [n, 2] or
-            [n, 3] (x, y and scale, in pixels of `pixels`), and scores [n].
+            A global descriptor [dim]; or for local features descriptors [n, dim], positions or keypoints [n, 2],
+            [n, 3] or [n, 4] (x, y and scale in pixels of `pixels`, angle in radians from the x axis towards the y
+            axis), and scores [n].
         """
 
     @property
@@ -129,10 +130,10 @@ class CustomExtractor(FolderExtractor):
         if descriptors.dtype not in (np.float16, np.float32):
             descriptors = descriptors.astype(np.float32)
         count, shapes = len(descriptors), (descriptors.shape, points.shape, scores.shape)
-        if shapes not in [((count, self.dim), (count, places), (count,)) for places in (2, 3)]:
+        if shapes not in [((count, self.dim), (count, places), (count,)) for places in (2, 3, 4)]:
             raise InputError(
                 f"the extractor {self.name!r} returned {', '.join(map(str, shapes))}; expected descriptors "
-                f"(n, {self.dim}), positions (n, 2) or (n, 3) and scores (n,)"
+                f"(n, {self.dim}), positions (n, 2), (n, 3) or (n, 4), and scores (n,)"
             )
         order = np.argsort(-scores, kind="stable")
         return Features(
@@ -141,6 +142,7 @@ class CustomExtractor(FolderExtractor):
 
 
 def _keypoints(points: np.ndarray, view: View) -> np.ndarray:
-    """Return keypoints [n, 3] float32 in the original for those of the view; a scale of 1 pixel where none is given."""
-    scales = points[:, 2:3] if points.shape[1] == 3 else np.ones((len(points), 1))
-    return np.concatenate([view.to_original(points[:, :2]), scales * view.scale_factor], axis=1).astype(np.float32)
+    """Return keypoints [n, 3|4] float32 in the original for those of the view; scales of 1 pixel if none are given."""
+    scales = points[:, 2:3] if points.shape[1] > 2 else np.ones((len(points), 1))
+    parts = view.to_original(points[:, :2]), scales * view.scale_factor, points[:, 3:]
+    return np.concatenate(parts, axis=1).astype(np.float32)

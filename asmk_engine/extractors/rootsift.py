@@ -62,17 +62,17 @@ class RootSift(FolderExtractor):
 
         box  x1, y1, x2, y2 in pixels of the upright original: only this part is described, at the scale of the whole
 
-        Descriptors are [n, 128] of type `dtype`; keypoints are in pixels of the whole upright original, their scale is
-        SIFT's diameter. An image without texture has no features. Raises InputError if the image or the box cannot be
-        used.
+        Descriptors are [n, 128] of type `dtype`; keypoints [n, 4] are in pixels of the whole upright original, their
+        scale is SIFT's diameter, their angle that of the strongest gradients. An image without texture has no features.
+        Raises InputError if the image or the box cannot be used.
         """
         view = view_image(image, self.max_side, box)
         table, raw = self._detect(view.pixels)
         x, y, size, angle, response = table.T
         # One position can have several keypoints of equal response and different angles; this makes their order unique.
         order = np.lexsort((angle, size, x, y, -response))[: self.max_features]
-        scales = (size * view.scale_factor)[:, None]
-        keypoints = np.concatenate([view.to_original(table[:, :2]), scales], axis=1).astype(np.float32)
+        others = np.stack([size * view.scale_factor, np.radians(angle)], axis=1)
+        keypoints = np.concatenate([view.to_original(table[:, :2]), others], axis=1).astype(np.float32)
         return Features(rootsift(raw[order]).astype(self.dtype), keypoints[order], response[order], view.image_size)
 
     def _detect(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,8 @@ class Features:
     descriptors : numpy.ndarray
         Shape [n, D], float16 or float32; raw, as the extractor made them.
     keypoints : numpy.ndarray
-        Shape [n, 3], float32: x, y and scale in pixels of the upright original; the first pixel's centre is (0, 0).
+        Shape [n, 3] or [n, 4], float32: x, y and scale in pixels of the upright original, where the first pixel's
+        centre is (0, 0); and, of features that have one, the angle in radians from the x axis towards the y axis.
     scores : numpy.ndarray
         Shape [n], float32, strongest first.
     image_size : tuple of int
@@ -53,7 +54,8 @@ class Features:
         descriptors : numpy.ndarray
             Shape [n, D], float16, float32 or float64, which becomes float32.
         keypoints : numpy.ndarray, optional
-            Shape [n, 2] or [n, 3]: x, y and scale in pixels; the scale is 0 if missing. All 0 by default.
+            Shape [n, 2], [n, 3] or [n, 4]: x, y and scale in pixels, angle in radians; the scale is 0 if missing. All
+            0 by default, without angles.
         scores : numpy.ndarray, optional
             Shape [n]; the features are sorted by them, strongest first, equal ones in the given order. All 1 by
             default.
@@ -81,8 +83,9 @@ class Features:
         points = np.zeros((count, 3), np.float32)
         if keypoints is not None:
             given = float_matrix(keypoints, "keypoints")
-            if given.shape not in ((count, 2), (count, 3)):
-                raise InputError(f"keypoints are {given.shape}; expected ({count}, 2) or ({count}, 3)")
+            if given.shape not in ((count, 2), (count, 3), (count, 4)):
+                raise InputError(f"keypoints are {given.shape}; expected ({count}, 2), ({count}, 3) or ({count}, 4)")
+            points = np.zeros((count, max(3, given.shape[1])), np.float32)
             points[:, : given.shape[1]] = given
         if scores is None:
             return cls(matrix, points, np.ones(count, np.float32), image_size)
@@ -174,10 +177,10 @@ def check_features(name: str, features: Features, dim: int | None) -> None:
     if descriptors.ndim != 2 or descriptors.dtype not in (np.float16, np.float32):
         found = f"{descriptors.dtype} {descriptors.shape}"
         raise InputError(f"{name}: descriptors are {found}; expected [n, D] float16 or float32")
-    if features.keypoints.shape != (count, 3) or features.scores.shape != (count,):
+    if features.keypoints.shape not in ((count, 3), (count, 4)) or features.scores.shape != (count,):
         raise InputError(
             f"{name}: {count} descriptors, but keypoints {features.keypoints.shape} and scores "
-            f"{features.scores.shape}; expected ({count}, 3) and ({count},)"
+            f"{features.scores.shape}; expected ({count}, 3) or ({count}, 4), and ({count},)"
         )
     if dim is not None and descriptors.shape[1] != dim:
         raise MismatchError(f"{name}: descriptors have {descriptors.shape[1]} dimensions, the feature set {dim}")

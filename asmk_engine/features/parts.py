@@ -207,7 +207,7 @@ def _check_part(part: Part, file: h5py.File) -> None:
         and bool((np.diff(offsets) >= 0).all())
         and part.image_sizes.shape == (images, 2)
         and part.sources.shape == (images, 3)
-        and file["keypoints"].shape == (total, 3)
+        and file["keypoints"].shape in ((total, 3), (total, 4))
         and file["strengths"].shape == (total,)
         and part.dtype in (np.float16, np.float32)
     )

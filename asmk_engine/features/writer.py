@@ -98,6 +98,8 @@ class FeatureWriter:
         check_features(check_name(name), features, self.dim)
         if name in self._images:
             raise InputError(f"{self.path}: image {name!r} was added twice in one run; names must be unique")
+        if len(features) and self._columns not in (None, features.keypoints.shape[1]):
+            self.flush()  # the keypoints of a part all have angles, or none
         self._images[name] = features, source or Source(0, 0, fingerprint_features(features))
         self._roots[name] = root or self._root
         self._bytes += features.descriptors.nbytes + features.keypoints.nbytes + features.scores.nbytes
@@ -116,6 +118,11 @@ class FeatureWriter:
     def move(self, name: str, root: Root) -> None:
         """Record that an image of an earlier part was found, unchanged, below another root."""
         self._moved[name] = root
+
+    @property
+    def _columns(self) -> int | None:
+        """The columns of the keypoints in the current part, None without any."""
+        return next((image.keypoints.shape[1] for image, _ in self._images.values() if len(image)), None)
 
     def _flush_if_due(self) -> None:
         if self._bytes >= self._part_bytes or time.monotonic() - self._begun > self._part_seconds:
@@ -153,7 +160,8 @@ class FeatureWriter:
             write_roots(file, below, self._moved, failed, _TEXT)
             file["offsets"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
             file["descriptors"] = _joined([i.descriptors.astype(dtype) for i in images], (0, self.dim), dtype)
-            file["keypoints"] = _joined([i.keypoints for i in images], (0, 3), np.float32)
+            columns = self._columns or (images[0].keypoints.shape[1] if images else 3)
+            file["keypoints"] = _joined([i.keypoints for i in images if len(i)], (0, columns), np.float32)
             file["strengths"] = _joined([i.scores for i in images], (0,), np.float32)
             file["image_sizes"] = np.array([i.image_size for i in images], np.int32).reshape(-1, 2)
             sources = [(source.size, source.mtime, source.fingerprint) for _, source in self._images.values()]

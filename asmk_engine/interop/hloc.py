@@ -7,6 +7,7 @@ groups:
     descriptors [D, N]    one column per keypoint
     scores [N]            optional here
     scales [N]            in pixels of the original; optional
+    oris [N]              angles in degrees, from the x axis towards the y axis; of features that have them
     image_size [2]        width, height of the original
     keypoints.attrs["uncertainty"]    standard deviation of a keypoint in pixels of the original; optional
 
@@ -189,6 +190,8 @@ def _write_image(file: h5py.File, name: str, image: Features, half: bool, featur
     group = file.create_group(name)
     group["keypoints"] = image.keypoints[:, :2]
     group["scales"], group["scores"] = image.keypoints[:, 2], image.scores
+    if image.keypoints.shape[1] == 4:
+        group["oris"] = np.rad2deg(image.keypoints[:, 3])
     group["image_size"] = np.array(image.image_size, np.int64)
     descriptors = _halved(image, name, features.path) if half else image.descriptors
     group["descriptors"] = np.ascontiguousarray(descriptors.T)

@@ -22,7 +22,7 @@ from asmk_engine.features import Features, check_features, check_name
 from asmk_engine.features.parts import KIND
 from asmk_engine.storage.hdf5 import open_hdf5
 
-DATASETS = ("keypoints", "descriptors", "scores", "scales", "image_size")
+DATASETS = ("keypoints", "descriptors", "scores", "scales", "oris", "image_size")
 LARGEST_DATASET = 1 << 30
 """Maximum size of an array of one image in bytes, because a small malicious file can declare any size."""
 LONGEST_NAME = 4096
@@ -229,7 +229,9 @@ def _read(group: h5py.Group, count: int, dim: int, dtype: np.dtype, where: str) 
     scores, scales = (_column(group, key, count, where) for key in ("scores", "scales"))
     order = np.argsort(-scores, kind="stable")
     with np.errstate(over="ignore"):  # values that overflow become infinite and are refused by check_features
-        keypoints = np.concatenate([group["keypoints"][:].astype(np.float32), scales[:, None]], axis=1)
+        angles = [np.radians(_column(group, "oris", count, where))] if "oris" in group else []
+        columns = [scales[:, None], *(column[:, None] for column in angles)]
+        keypoints = np.concatenate([group["keypoints"][:].astype(np.float32), *columns], axis=1)
         descriptors = group["descriptors"][:].reshape(dim, count).T.astype(dtype)
     return Features(descriptors[order], keypoints[order], scores[order], _image_size(group, where))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError
-from asmk_engine.inverted.geometry_file import PackedGeometry
+from asmk_engine.inverted.geometry_file import PackedGeometry, row_digest, without_angles
 from asmk_engine.inverted.geometry_writer import SegmentGeometry
 from asmk_engine.inverted.segment_writer import Contents
 from asmk_engine.inverted.signatures import Signature, code_width
@@ -49,7 +49,7 @@ def in_postings(features: int, row_bytes: int, width: int) -> int:
 class Batch:
     """Named signatures with codes of `width` 64-bit words; their postings are concatenated in growing arrays.
 
-    row_bytes  bytes of a feature in the geometry, which is collected as well; 0 without
+    row_bytes  bytes of a feature without angle in the geometry, which is collected as well; 0 without
     names      names of the images, in the order in which they were added
     postings   number of postings
     """
@@ -68,8 +68,9 @@ class Batch:
     @property
     def size(self) -> int:
         """The memory that is taken, counted in postings: the number of them, and what the geometry takes."""
-        features = self._geometry.features if self._geometry else 0
-        return self.postings + in_postings(features, self.row_bytes, self.width)
+        if self._geometry is None:
+            return self.postings
+        return self.postings + in_postings(self._geometry.features, self._geometry.row_bytes, self.width)
 
     def append(
         self, name: str, signature: Signature, fingerprint: int, root: int = 0, geometry: PackedGeometry | None = None
@@ -107,6 +108,11 @@ class GeometryBatch:
     features  number of rows
     """
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row: one more than at first once a feature has an angle."""
+        return self._rows.shape[1]
+
     def __init__(self, row_bytes: int) -> None:
         self.features = 0
         self._counts: list[int] = []
@@ -118,6 +124,10 @@ class GeometryBatch:
         """Add one image, None for one without geometry."""
         if geometry is None:
             geometry = PackedGeometry(self._rows[:0], (0, 0), 0)  # the crc32 of nothing is 0
+        if geometry.rows.shape[1] > self.row_bytes:
+            self._widen(geometry.rows.shape[1])
+        elif geometry.rows.shape[1] < self.row_bytes:
+            geometry = geometry.widened(self.row_bytes)
         rows = slice(self.features, self.features + len(geometry))
         if rows.stop > len(self._rows):
             self._rows = _grown(self._rows, rows.start, max(rows.stop, 2 * len(self._rows)))
@@ -126,6 +136,12 @@ class GeometryBatch:
         self._sizes.append(geometry.size)
         self._digests.append(geometry.digest)
         self.features = rows.stop
+
+    def _widen(self, width: int) -> None:
+        """Give all rows `width` bytes, as the first image whose features have angles needs."""
+        self._rows = without_angles(self._rows[: self.features], width)
+        images = np.split(self._rows, np.cumsum(self._counts)[:-1]) if self._counts else []
+        self._digests = [row_digest(rows) for rows in images]
 
     def contents(self) -> SegmentGeometry:
         """Return the geometry of all added images, in order."""

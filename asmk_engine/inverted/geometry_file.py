@@ -6,7 +6,7 @@
     digests [I] uint32       crc32 of the rows of each image
 
 A row is, little-endian and without padding: the code (8 bytes for each 64 bits of it), x, y (uint16), the word (uint16
-for at most 65 536 words, else uint32), the scale (uint8), and in files of features with angles the angle (uint8).
+for at most 65 536 words, else uint32), the scale (uint8), and where a feature has one the angle (uint8).
 So an image is one span of bytes with a digest of its own: reading it touches nothing else.
 """
 
@@ -36,9 +36,11 @@ STEPS = 65535
 OCTAVE_STEPS = 16
 FIRST_OCTAVE = -3
 """A scale is a power of two in sixteenths, from 1/8 to 7500 pixels, in the numbers 1 to 255; 0 if it is unknown."""
-TURN_STEPS = 256
+TURN_STEPS = 255
+"""An angle is a number of steps of a full turn, in the numbers 1 to 255; 0 if the feature has none."""
 _UNIT = 49  # the number of scale 1: FIRST_OCTAVE is number 1
 _SCALES = np.concatenate([[SMALLEST_SCALE], 2.0 ** ((np.arange(1, 256) - _UNIT) / OCTAVE_STEPS)]).astype(np.float32)
+_ANGLES = np.concatenate([[np.nan], np.arange(TURN_STEPS) * (2 * math.pi / TURN_STEPS)]).astype(np.float32)
 _LARGEST_SIDE = (1 << 32) - 1
 
 
@@ -63,7 +65,7 @@ def row_type(dim: int, vocabulary: int, *, angles: bool = False) -> np.dtype:
 
 @dataclass(frozen=True)
 class PackedGeometry:
-    """The geometry of one image as it is stored.
+    """The geometry of one image as it is stored, with angles if one of its features has one.
 
     rows    [n, B] uint8
     size    width and height, 1 or more; 0, 0 without geometry
@@ -77,26 +79,50 @@ class PackedGeometry:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def widened(self, width: int) -> PackedGeometry:
+        """Return the geometry in rows of `width` bytes, see `without_angles`."""
+        rows = without_angles(self.rows, width)
+        return PackedGeometry(rows, self.size, row_digest(rows))
+
 
 def pack(geometry: ImageGeometry, vocabulary: int) -> PackedGeometry:
     """Round the geometry of an image, whose features have one word each, to what is stored.
 
     Places outside of the image are moved to its edge. If its size is unknown, it is as large as its places need.
     """
-    layout = row_type(geometry.dim, vocabulary)
+    angles = geometry.places[geometry.features, 3]
+    layout = row_type(geometry.dim, vocabulary, angles=bool(np.isfinite(angles).any()))
     places = geometry.places[geometry.features].astype(np.float64)
     size = _extent(places, geometry.image_size)
     rows = np.empty(len(places), layout)
     rows["code"], rows["word"] = geometry.codes, geometry.words
     rows["place"] = np.clip(np.rint((_finite(places[:, :2]) + 0.5) / size * STEPS), 0, STEPS)
     rows["scale"] = _scale_numbers(places[:, 2])
+    if _has_angles(layout):
+        rows["angle"] = _angle_numbers(angles)
     packed = rows.view(np.uint8).reshape(len(rows), layout.itemsize)
-    return PackedGeometry(packed, size, _digest(packed))
+    return PackedGeometry(packed, size, row_digest(packed))
 
 
-def _digest(rows: np.ndarray) -> int:
+def row_digest(rows: np.ndarray) -> int:
     """Return the crc32 of contiguous rows; that of none is 0."""
     return zlib.crc32(rows.data) if len(rows) else 0
+
+
+def without_angles(rows: np.ndarray, width: int) -> np.ndarray:
+    """Return rows [n, B] as rows [n, width], where features of the narrower layout, if it differs, have no angle."""
+    return rows if rows.shape[1] == width else np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+
+
+def _has_angles(layout: np.dtype) -> bool:
+    return layout.names is not None and "angle" in layout.names
+
+
+def _angle_numbers(angles: np.ndarray) -> np.ndarray:
+    """Return the number of the nearest angle that is stored, 0 for one that is unknown, [n] float64."""
+    known = np.isfinite(angles)
+    turns = np.where(known, angles, 0.0).astype(np.float64) / (2 * math.pi)
+    return np.where(known, np.rint(turns * TURN_STEPS) % TURN_STEPS + 1, 0)
 
 
 def _finite(places: np.ndarray) -> np.ndarray:
@@ -187,23 +213,23 @@ class GeometryTable:
 
         An image without geometry has no features and the size 0, 0. Raises DamagedError if its rows were altered.
         """
-        rows = self._rows(number).reshape(-1).view(self.layout)
+        rows = self.rows(number).reshape(-1).view(self.layout)
         words = rows["word"].astype(np.uint32)
         if (words >= self.vocabulary).any() or (words[1:] < words[:-1]).any():
             raise DamagedError(f"{self.path}: the words of image {number} do not increase or are none; restore a copy")
         width, height = self.sizes[number].tolist()
-        places = np.zeros((len(rows), 4), np.float32)
+        places = np.full((len(rows), 4), np.nan, np.float32)
         places[:, :2] = rows["place"] * (np.array([width, height]) / STEPS) - 0.5
         places[:, 2] = _SCALES[rows["scale"]]
-        if self.layout.names is not None and "angle" in self.layout.names:
-            places[:, 3] = rows["angle"] * (2 * math.pi / TURN_STEPS)
+        if _has_angles(self.layout):
+            places[:, 3] = _ANGLES[rows["angle"]]
         features = np.arange(len(rows), dtype=np.int32)
         return ImageGeometry(words, np.ascontiguousarray(rows["code"]), features, places, (width, height), self.dim)
 
-    def _rows(self, number: int) -> np.ndarray:
-        """Return the rows of an image, after comparing them with their digest."""
+    def rows(self, number: int) -> np.ndarray:
+        """Return the rows of an image [n, B]. Raises DamagedError if they were altered."""
         rows: np.ndarray = self.features[int(self.starts[number]) : int(self.starts[number + 1])]
-        if _digest(rows) != int(self.digests[number]):
+        if row_digest(rows) != int(self.digests[number]):
             raise DamagedError(f"{self.path}: the geometry of image {number} was altered; restore a copy")
         return rows
 

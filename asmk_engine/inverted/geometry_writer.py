@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asmk_engine.errors import MismatchError
 from asmk_engine.indexes.manifest import FileEntry
-from asmk_engine.inverted.geometry_file import KIND, GeometryTable
+from asmk_engine.inverted.geometry_file import KIND, GeometryTable, row_digest, without_angles
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.storage.arrays import ArrayWriter
 from asmk_engine.storage.folder import Folder
@@ -54,32 +53,32 @@ def merge_geometry(
 ) -> FileEntry | None:
     """Write the geometry of the live images of `sources`, in order, beside the file `segment`; returns its entry.
 
-    Images of a segment without geometry have none in the file; without any geometry there is no file. Raises
-    DamagedError if a table was altered, and MismatchError if only some have angles.
+    Images of a segment without geometry have none in the file; without any geometry there is no file. Where a table has
+    angles the file has them, unknown ones for features of the others. Raises DamagedError if a table was altered.
     """
     tables = [source.geometry for source in sources if source.geometry is not None]
     if not tables:
         return None
     for table in tables:  # altered data must not get new, valid checksums
         table.file.verify()
-    width = tables[0].features.shape[1]
-    if other := next((table for table in tables if table.features.shape[1] != width), None):
-        raise MismatchError(
-            f"{other.path}: a feature takes {other.features.shape[1]} bytes, in {tables[0].path.name} {width}, since "
-            "only one has angles; index these images again"
-        )
-    parts = [_live_tables(source) for source in sources]
+    width = max(table.features.shape[1] for table in tables)
+    parts = [_live_tables(source, width) for source in sources]
     counts, sizes, digests = (np.concatenate(each) for each in zip(*parts, strict=True))
-    rows = (piece for source in sources if source.geometry for piece in _pieces(source.geometry, source, chunk_bytes))
+    pieces = (piece for source in sources if source.geometry for piece in _pieces(source.geometry, source, chunk_bytes))
+    rows = (without_angles(piece, width) for piece in pieces)
     return _write(folder, geometry_name(segment), counts, sizes, digests, rows, width)
 
 
-def _live_tables(segment: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the numbers of rows, sizes and digests of the live images of a segment."""
+def _live_tables(segment: Segment, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the numbers of rows, sizes and digests of the live images of a segment, for rows of `width` bytes."""
     live, table = segment.live_numbers(), segment.geometry
     if table is None:  # the crc32 of nothing is 0
         return np.zeros(len(live), np.int64), np.zeros((len(live), 2), np.uint32), np.zeros(len(live), np.uint32)
-    return np.diff(table.starts)[live], table.sizes[live], table.digests[live]
+    digests = table.digests[live]
+    if table.features.shape[1] < width:
+        found = (row_digest(without_angles(table.rows(number), width)) for number in live.tolist())
+        digests = np.fromiter(found, np.uint32, len(live))
+    return np.diff(table.starts)[live], table.sizes[live], digests
 
 
 def _pieces(table: GeometryTable, images: Segment, chunk_bytes: int) -> Iterator[np.ndarray]:

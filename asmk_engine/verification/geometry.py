@@ -24,7 +24,8 @@ class ImageGeometry:
     words       [n] uint32, increasing
     codes       [n, ceil(D / 64)] uint64, the signs of (descriptor - word), not aggregated
     features    [n] int32, the number of the feature of each row
-    places      [f, 4] float32: x, y and scale of each feature in pixels of the upright original, angle in radians
+    places      [f, 4] float32: x, y and scale of each feature in pixels of the upright original, and its angle in
+                radians from the x axis towards the y axis; NaN for a feature without one
     image_size  width and height of the upright original in pixels
     dim         D, the number of bits of a code
     """
@@ -72,7 +73,7 @@ def geometry_of(features: Features, projected: np.ndarray, assigned: np.ndarray,
     rows, words = (np.repeat(np.arange(count, dtype=np.int32), each)[order], words[order])
     codes = np.empty((len(words), -(-codebook.dim // 64)), np.uint64)
     binarise(np.ascontiguousarray(projected[rows] - codebook.centroids[words], np.float32), codes)
-    places = np.zeros((count, 4), np.float32)
-    places[:, :3] = features.keypoints
+    places = np.full((count, 4), np.nan, np.float32)
+    places[:, : features.keypoints.shape[1]] = features.keypoints
     np.maximum(places[:, 2], SMALLEST_SCALE, out=places[:, 2])
     return ImageGeometry(words.astype(np.uint32), codes, rows, places, features.image_size, codebook.dim)
