@@ -92,17 +92,17 @@ def _of_two(table, i, j, stretch):
 
 
 @njit(nogil=True)
-def _best_of_ones(table, votes, way, begin, end, stretch, space):
+def _best_of_ones(table, votes, turn, begin, end, stretch, space):
     """Return the most votes for a map that one of the pairs from `begin` to `end` proposes, the map, and its pair.
 
     A pair that the best map explains already proposes nothing new.
 
-    way  [2, n], cos and sin of the rotation that each pair proposes
+    turn  whether they propose the rotation of their angles
     """
     best, chosen, affine = np.int64(0), 0, (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     for i in range(begin, end):
         if space[0, i] == 0.0:
-            proposed = _similarity(table, i, table[5, i] * way[0, i], table[5, i] * way[1, i])
+            proposed = _similarity(table, i, table[7 if turn else 5, i], table[8, i] if turn else 0.0)
             found = _mark(table, votes, proposed, stretch, 1.0, space[1])
             if found > best:
                 best, chosen, affine = found, i, proposed
@@ -355,45 +355,24 @@ def _mark_aslant(table, votes, affine, change, middle, stretch, marks):
 
 @njit(nogil=True, error_model="numpy")
 def _table(places, other_places, weights, tolerances):
-    """Return rows of x and y of the pairs in both images, squares of the tolerances, ratios of the scales, and weights
-    over the squares.
+    """Return rows of x and y of the pairs in both images, squares of the tolerances, ratios of the scales, weights over
+    the squares, and the ratios times cos and sin of the differences of the angles.
     """
-    table = np.empty((7, len(places)), np.float32)
+    table = np.empty((9, len(places)), np.float32)
     for i in range(len(places)):
         square = tolerances[i] * tolerances[i]
         table[0, i], table[1, i] = places[i, 0], places[i, 1]
         table[2, i], table[3, i] = other_places[i, 0], other_places[i, 1]
         table[4, i], table[5, i], table[6, i] = square, other_places[i, 2] / places[i, 2], weights[i] / square
-    return table
-
-
-@njit(nogil=True)
-def _ways(places, other_places):
-    """Return [4, n], cos and sin of the rotations that pairs propose: none, and that of their angles; and if all do."""
-    ways, turn = np.zeros((4, len(places))), True
-    for i in range(len(places)):
         angle = np.float64(other_places[i, 3]) - np.float64(places[i, 3])
-        ways[0, i], ways[2, i], ways[3, i] = 1.0, math.cos(angle), math.sin(angle)
-        turn = turn and math.isfinite(angle)
-    return ways, turn
-
-
-@njit(nogil=True)
-def _sum(values):
-    """Sum numbers four at a time, in an order that is the same for every processor."""
-    one = two = three = four = 0.0
-    last = len(values) - len(values) % 4
-    for i in range(0, last, 4):
-        one, two, three, four = one + values[i], two + values[i + 1], three + values[i + 2], four + values[i + 3]
-    for i in range(last, len(values)):
-        one += values[i]
-    return (one + two) + (three + four)
+        table[7, i], table[8, i] = table[5, i] * math.cos(angle), table[5, i] * math.sin(angle)
+    return table
 
 
 @njit(nogil=True)
 def _votes(weights):
     """Return the weights as integers of the sum `_UNIT`."""
-    unit = _UNIT / max(_sum(weights), 1e-300)
+    unit = _UNIT / max(weights.sum(), 1e-300)
     votes = np.empty(len(weights), np.int32)
     for i in range(len(weights)):
         votes[i] = np.int32(weights[i] * unit)
@@ -413,28 +392,27 @@ def _improved(table, votes, proposal, stretch, uneven, best, affine, gain, space
 
 
 @njit(nogil=True)
-def _searched(table, votes, ways, turn, proposals, stretch, uneven, space):
+def _searched(table, votes, proposals, stretch, uneven, space):
     """Return the votes of the best map and the map, and mark its pairs in space[0].
 
     Groups of proposals without and with rotation take turns until right ones can hardly be missing of either.
-
-    turn  whether a pair proposes a rotation by itself
     """
     best, affine = np.int64(0), (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    turn = np.isfinite(table[8]).all()  # one pair proposes a rotation, by its angles
     ones = twos = i = 0
     j = tried = 1
     while best < _MOST * _UNIT and tried > 0:
         tried = 0
         end = min(proposals, len(votes), max(2 * ones, _GROUP), _proposals_needed(best / _UNIT))
         if end > ones:
-            proposal = _best_of_ones(table, votes, ways[:2], ones, end, stretch, space)
+            proposal = _best_of_ones(table, votes, False, ones, end, stretch, space)
             best, affine = _improved(table, votes, proposal, stretch, uneven, best, affine, 1.0, space)
             ones, tried = end, end - ones
         most = min(proposals, len(votes)) if turn else proposals
         end = min(most, max(2 * twos, _GROUP), _proposals_needed((best / _UNIT) ** (1 if turn else 2)))
         if end > twos and best < _MOST * _UNIT:
             if turn:
-                proposal, count = _best_of_ones(table, votes, ways[2:], twos, end, stretch, space), end - twos
+                proposal, count = _best_of_ones(table, votes, True, twos, end, stretch, space), end - twos
             else:
                 proposal, i, j, count = _best_of_twos(table, votes, i, j, end - twos, stretch, space)
             best, affine = _improved(table, votes, proposal, stretch, uneven, best, affine, _TURNED, space)
@@ -459,13 +437,10 @@ def verify(places, other_places, weights, tolerances, proposals, stretch, uneven
     """
     table, votes = _table(places, other_places, weights, tolerances), _votes(weights)
     space = np.zeros((3, len(votes)), np.float32)
-    ways, turn = _ways(places, other_places)
-    best, affine = _searched(table, votes, ways, turn, proposals, stretch, uneven, space)
+    best, affine = _searched(table, votes, proposals, stretch, uneven, space)
     _seen_aslant(table, votes, stretch, uneven, affine, space[0], space[1], best)
-    kept = np.empty(len(votes))
     for i in range(len(votes)):
         out_inside[i] = space[0, i] > 0.0
-        kept[i] = weights[i] * space[0, i]
     for k in range(6):
         out_map[k] = affine[k]
-    return _sum(kept)
+    return (weights * space[0]).sum()
