@@ -21,12 +21,12 @@ from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFound
 from asmk_engine.extraction import intake
 from asmk_engine.extraction import run as extraction
 from asmk_engine.extraction.run import ExtractionSummary, extract_images
-from asmk_engine.storage.messages import receive, send
 from asmk_engine.extractors import load_extractor
 from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.images.kinds import KINDS_READ
 from asmk_engine.images.roots import Root
 from asmk_engine.storage import hdf5 as inspector
+from asmk_engine.storage.messages import receive, send
 from misbehaving import Missing, Scripted, Unmakeable
 
 WORKERS = [0, 2]
