@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse, Response
 
+from asmk_engine.errors import AsmkError
 from asmk_engine.search.turned import UPRIGHT, Turn, turns
 from asmk_engine.serve.answers import hit_values
 from asmk_engine.serve.comparing import Compared, compare
@@ -109,7 +110,7 @@ def _search(service: Service, form: Form) -> dict[str, Any]:
     try:
         question = Question(photographs, box, top, rerank, wanted)
         answer = _answered(service, served, question)
-    except Refusal:
+    except AsmkError:
         for upload in sent:
             service.uploads.forget(upload.key)
         raise
