@@ -35,7 +35,7 @@ class FoundGroups:
         return f"{plural(len(found), 'group')}, {plural(len(found.alone), 'image')} alone"
 
     def _keep(self, index: str, found: Groups) -> None:
-        values = [
+        values: list[dict[str, Any]] = [
             {
                 "number": number,
                 "images": list(group.images),
