@@ -83,7 +83,7 @@ class FoundGroups:
 
 
 def _known(found: Groups, state: tuple[str, int]) -> KnownGroups:
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "number": number,
             "images": list(group.images),
