@@ -77,7 +77,9 @@ def add_photographs(
         _remove_unused(served, root, kept)
     reasons = [{"name": "", "reason": discreet(reason)} for reason in report.failures.reasons]
     own = {path.relative_to(root).as_posix() for path in kept}
-    job.failures += [{"name": name, "reason": discreet(why)} for name, why in report.skipped.items() if name in own] + reasons
+    job.failures += [
+        {"name": name, "reason": discreet(why)} for name, why in report.skipped.items() if name in own
+    ] + reasons
     job.added = sorted(name for name in own if name in served.index)
     return f"{plural(len(job.added), 'photograph')} added, {len(files) - len(job.added)} not"
 

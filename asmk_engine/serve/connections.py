@@ -68,7 +68,11 @@ class PatientProtocol(H11Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         answer = refused(refusal)
-        headers = [*answer.raw_headers, *((k.encode(), v.encode()) for k, v in HEADERS.items()), (b"connection", b"close")]
+        headers = [
+            *answer.raw_headers,
+            *((k.encode(), v.encode()) for k, v in HEADERS.items()),
+            (b"connection", b"close"),
+        ]
         reason = STATUS_PHRASES[refusal.status]
         for event in (
             h11.Response(status_code=refusal.status, headers=headers, reason=reason),

@@ -115,7 +115,9 @@ class QuestionDescriber:
             return [Described(UPRIGHT, known, _size(known))]
         return self._of_file(served, served.photograph(name), box, wanted)
 
-    def _of_upload(self, served: ServedIndex, upload: Upload, box: Box | None, wanted: Sequence[Turn]) -> list[Described]:
+    def _of_upload(
+        self, served: ServedIndex, upload: Upload, box: Box | None, wanted: Sequence[Turn]
+    ) -> list[Described]:
         key = upload.key, served.recipes, box, tuple(wanted)
         with self._lock:
             if key in self._kept:
@@ -182,7 +184,9 @@ def _features(arrays: Iterable[np.ndarray], size: Size) -> Features:
 
 
 def _size(features: Any) -> Size:
-    return next((part.image_size for part in _parts(features) if isinstance(part, Features) and any(part.image_size)), (0, 0))
+    return next(
+        (part.image_size for part in _parts(features) if isinstance(part, Features) and any(part.image_size)), (0, 0)
+    )
 
 
 class Searches:
