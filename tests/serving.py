@@ -20,6 +20,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
+import fused_histories
+from asmk_engine.flat import Codec, GlobalIndex
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions
 from asmk_engine.pipeline.indexing import index_images
 from asmk_engine.serve.application import application
@@ -27,6 +29,9 @@ from asmk_engine.serve.metadata import Metadata
 from asmk_engine.serve.options import ServeOptions
 from asmk_engine.serve.service import Service
 from asmk_engine.serve.shelf import open_shelf
+from global_samples import DIM as GLOBAL_DIM
+from global_samples import RECIPE as WHOLE_RECIPE
+from global_samples import global_images, write_global
 from samples import ENVIRONMENT
 from skimage_pairs import astronaut, coffee, halved, turned
 
@@ -63,6 +68,27 @@ def make_index(photos: Path, index: Path) -> Path:
     extraction = ExtractionOptions("rootsift", workers=1, others={"max_features": 250, "max_side": 320})
     index_images(photos, index, extraction=extraction, codebook="rootsift", geometry=250)
     return index
+
+
+def make_place(place: Path) -> Path:
+    """Make `photos` with `photos.index`, and `others` with a global and a fused index whose photographs are nowhere."""
+    make_index(write_photographs(place / "photos"), place / "photos.index")
+    others = place / "others"
+    vectors = write_global(place / "vectors", global_images(9))
+    GlobalIndex.create(others / "vectors.index", Codec(WHOLE_RECIPE, GLOBAL_DIM, "half")).add(vectors)
+    fused = fused_histories.create(others / "fused.index")
+    fused.keep_geometry("all")
+    fused.add(fused_histories.write_sets(place / "sets", fused_histories.POOL))
+    return place
+
+
+def titles() -> Metadata:
+    """Metadata of some of the photographs."""
+    rows = {
+        "people/astronaut.png": {"title": "Eileen Collins", "year": "1999"},
+        STRANGE: {"title": "<i>Strange</i> 图"},
+    }
+    return Metadata(("title", "year"), rows)
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:

@@ -32,8 +32,9 @@ def change_router(service: Service) -> APIRouter:
     async def add(request: Request) -> JSONResponse:
         """Send photographs as the field `file`, once for each; returns the job that adds them."""
         service.check_writable()
-        form = await read_form(request)
-        return JSONResponse({"job": (await service.in_thread(lambda: _add(service, form))).key}, 202)
+        async with read_form(request) as form:
+            job = await service.in_thread(lambda: _add(service, form))
+        return JSONResponse({"job": job.key}, 202)
 
     @router.post("/delete", summary="Delete images", openapi_extra=NAMES_BODY)
     async def delete(request: Request) -> JSONResponse:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,8 +69,18 @@ class Form:
         return x1, y1, x2, y2
 
 
-async def read_form(request: Request) -> Form:
-    """Read a multipart form or a JSON object; raises Refusal."""
+@asynccontextmanager
+async def read_form(request: Request) -> AsyncIterator[Form]:
+    """Read a multipart form or a JSON object, and close its files at the end; raises Refusal."""
+    form = await _read(request)
+    try:
+        yield form
+    finally:
+        for file in form.files:
+            await file.close()
+
+
+async def _read(request: Request) -> Form:
     stated = request.headers.get("content-type", "")
     kind = stated.partition(";")[0].strip().lower()
     if kind == "application/json":

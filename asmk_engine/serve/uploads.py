@@ -64,9 +64,10 @@ class Uploads:
             file.seek(0)
             with open(path, "xb") as target:
                 shutil.copyfileobj(file, target, 1 << 20)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the client is gone, and its file closed
             path.unlink(missing_ok=True)
-            raise Refusal(503, f"the photograph cannot be kept ({error.strerror}); try again later", 60) from None
+            reason = getattr(error, "strerror", None) or "it was not sent as a whole"
+            raise Refusal(503, f"the photograph cannot be kept ({reason}); try again later", 60) from None
         return path
 
     def keep(self, path: Path, name: str, size: tuple[int, int]) -> Upload:
