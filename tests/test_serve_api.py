@@ -364,7 +364,7 @@ def test_groups_of_other_kinds_are_refused(client: Client) -> None:
 
 
 def test_groups(library: tuple[Service, Client]) -> None:
-    service, client = library
+    _, client = library
     job = client.post("/groups", json={"index": "photos"})
     assert job.status_code == 202
     key = job.json()["job"]

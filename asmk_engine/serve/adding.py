@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from asmk_engine.pipeline.extraction import IntakeOptions
 from asmk_engine.pipeline.indexing import index_images
 from asmk_engine.pipeline.wording import plural
 from asmk_engine.serve.jobs import BackgroundJob
@@ -69,7 +70,8 @@ def add_photographs(
                 progress(done, len(files))
         if not kept:
             return "no photograph was added"
-        report = index_images([root], served.path, display=job)
+        # Only these: others in the folder may have been deleted from the index.
+        report = index_images(kept, served.path, intake=IntakeOptions(prefix=folder.name), display=job)
     finally:
         for _, path in files:
             path.unlink(missing_ok=True)
