@@ -37,7 +37,7 @@ from samples import ENVIRONMENT
 from skimage_pairs import astronaut, coffee, halved, turned
 
 HOST = "localhost:8765"
-STRANGE = "strange/ü 图 <b>&'\"%2f#?;=.png"
+STRANGE = "strange/ü 图 <b>&'\"%2f#?;=\n.png"
 """A name with everything that addresses and pages might take for something else."""
 
 
