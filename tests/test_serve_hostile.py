@@ -285,14 +285,15 @@ def test_json_by_chance(small: Client, content: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[]", b"1", b'"x"', b"{", b"{}}", b"NaN", b'{"top": NaN}', b'{"top": Infinity}', b'{"box": [1e999, 0, 1, 1]}',
-     b'{"name": "\\ud800"}', b'{"name": "\xed\xa0\x80"}', b'{"\\udfff": 1}', b"\xff\xfe{\0}\0", b'{"top": ' + b"9" * 5000 + b"}",
+    [b"", b"null", b"[]", b"1", b'"x"', b"{", b"{}}", b"NaN", b'{"top": NaN}', b'{"top": Infinity}',
+     b'{"box": [1e999, 0, 1, 1]}', b'{"name": "\\ud800"}', b'{"name": "\xed\xa0\x80"}', b'{"\\udfff": 1}',
+     b"\xff\xfe{\0}\0", b'{"top": ' + b"9" * 5000 + b"}",
      b"\xef\xbb\xbf{}", b'{"name": "a", "name": {}}', b'{"top": 1e400}', b'{"top": 30.0, "name": "cat.png"}'],
 )  # fmt: skip
 def test_json_that_is_refused(small: Client, body: bytes) -> None:
     for path in ("/search", "/delete", "/login"):
         answer = checked(small.send(path, "POST", [JSON], [body]))
-        assert 400 <= answer.status or path == "/login"
+        assert answer.status >= 400 or path == "/login"
 
 
 def test_deep_json(small: Client) -> None:

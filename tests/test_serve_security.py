@@ -143,7 +143,8 @@ def test_what_needs_no_token(guarded: Client) -> None:
 @pytest.mark.parametrize(
     "given",
     ["", "Bearer", "Bearer ", "bearer wrong", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN.upper()}",
-     f"Bearer {TOKEN},{TOKEN}", f"Token {TOKEN}", TOKEN, "Bearer \xff\xfe", "Bearer " + "x" * 20_000, f"Bearer\t{TOKEN}"],
+     f"Bearer {TOKEN},{TOKEN}", f"Token {TOKEN}", TOKEN, "Bearer \xff\xfe", "Bearer " + "x" * 20_000,
+     f"Bearer\t{TOKEN}"],
 )  # fmt: skip
 def test_wrong_tokens(guarded: Client, given: str) -> None:
     assert guarded.send("/indexes", headers=[("authorization", given)]).status == 401

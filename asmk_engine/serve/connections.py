@@ -67,6 +67,12 @@ class PatientProtocol(H11Protocol):
         self._refuse(Refusal(400, "the request is not valid HTTP"))
 
     def _refuse(self, refusal: Refusal) -> None:
+        """Answer with a refusal, if no answer has begun, and close the connection."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._send(refusal)
+        self.transport.close()
+
+    def _send(self, refusal: Refusal) -> None:
         answer = refused(refusal)
         headers = [
             *answer.raw_headers,
@@ -80,7 +86,6 @@ class PatientProtocol(H11Protocol):
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
 
     def _wait(self) -> None:
         self._deadline = self.loop.call_later(HEADER_SECONDS, self._expired)

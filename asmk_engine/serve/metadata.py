@@ -53,7 +53,8 @@ def read_metadata(path: Path) -> Metadata:
         rows = {row[place]: _values(titles, row, place) for row in reader if len(row) > place and row[place]}
     except csv.Error as error:
         raise FormatError(f"{path}: line {reader.line_num} is no CSV ({error}); save the table again") from None
-    return Metadata(tuple(title for number, title in enumerate(titles) if number != place and title), rows)
+    columns = dict.fromkeys(title for number, title in enumerate(titles) if number != place and title)
+    return Metadata(tuple(columns), rows)
 
 
 def _values(titles: list[str], row: list[str], place: int) -> dict[str, str]:
