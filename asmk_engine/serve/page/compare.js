@@ -164,7 +164,7 @@ export function openCompare({ hits, hit, photos, box, show, ask }) {
       const sizes = [found.query.size, found.image.size];
       const sources = [picture(photo, 1280), thumbnail(hit.name, 1280)];
       const scene = { found, sources, sizes, narrow: dialog.clientWidth < NARROW };
-      content.replaceChildren(facts(found.hit), stages(scene, signal), foot(found, asked, photo));
+      content.replaceChildren(facts(found.hit), ...stages(scene, signal), foot(found, asked, photo));
     } catch (error) {
       if (!signal.aborted) content.replaceChildren(notice(error, () => load(hit)));
     }
