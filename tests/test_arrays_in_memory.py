@@ -301,7 +301,7 @@ def test_dimensions_and_numbers_that_differ_are_refused() -> None:
         with pytest.raises(MismatchError):
             GlobalIndex.in_memory(dim)
     with pytest.raises(InputError, match="keypoints"):
-        Features.from_descriptors(np.ones((2, 2)), np.ones((2, 4)))
+        Features.from_descriptors(np.ones((2, 2)), np.ones((2, 5)))
     with pytest.raises(InputError, match="scores"):
         Features.from_descriptors(np.ones((2, 2)), scores=np.ones(3))
 

@@ -21,12 +21,12 @@ from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFound
 from asmk_engine.extraction import intake
 from asmk_engine.extraction import run as extraction
 from asmk_engine.extraction.run import ExtractionSummary, extract_images
-from asmk_engine.extraction.workers import _receive, _send
 from asmk_engine.extractors import load_extractor
 from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.images.kinds import KINDS_READ
 from asmk_engine.images.roots import Root
 from asmk_engine.storage import hdf5 as inspector
+from asmk_engine.storage.messages import receive, send
 from misbehaving import Missing, Scripted, Unmakeable
 
 WORKERS = [0, 2]
@@ -403,16 +403,16 @@ def test_workers_use_one_thread_and_ignore_modules_of_the_current_folder(
 def test_messages_between_processes_are_plain_data_and_checked() -> None:
     stream = io.BytesIO()
     arrays = [np.arange(6, dtype=np.float16).reshape(2, 3), np.zeros((0, 3), np.float32)]
-    _send(stream, {"path": "a\udcff.jpg"}, arrays)
+    send(stream, {"path": "a\udcff.jpg"}, arrays)
     whole = stream.getvalue()
-    content, found = _receive(io.BytesIO(whole))
+    content, found = receive(io.BytesIO(whole))
     assert content == {"path": "a\udcff.jpg"}
     for array, expected in zip(found, arrays, strict=True):
         assert array.dtype == expected.dtype
         np.testing.assert_array_equal(array, expected)
     with pytest.raises(EOFError):
-        _receive(io.BytesIO(whole[:-1]))
+        receive(io.BytesIO(whole[:-1]))
     with pytest.raises(ValueError, match="a message of"):
-        _receive(io.BytesIO(b"\xff" * 100))
+        receive(io.BytesIO(b"\xff" * 100))
     with pytest.raises(ValueError, match="OBJECT"):
-        _receive(io.BytesIO(whole.replace(b"<f2", b"|O8").ljust(200, b"\0")))
+        receive(io.BytesIO(whole.replace(b"<f2", b"|O8").ljust(200, b"\0")))

@@ -7,13 +7,11 @@ image cannot make the parent execute anything.
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
 import signal
-import struct
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,13 +24,12 @@ from asmk_engine.extraction.attempts import Extracted, Extractor, Failed, Origin
 from asmk_engine.features import Features, Source
 from asmk_engine.images.decoding import View
 from asmk_engine.storage.child_process import ChildProcess, serve_parent, told_end
+from asmk_engine.storage.messages import receive, send
 
 START_SECONDS = 120.0
 WINDOW = 16
 """Images per worker that may be finished ahead of the first unfinished one; they wait in memory."""
 
-_LENGTH = struct.Struct("<Q")
-_MOST_BYTES = 1 << 31
 _BOOTSTRAP = "from asmk_engine.extraction.workers import main; main()"
 # Feature maps are large and short-lived. By default the C library returns such memory to the system at once, and a
 # third of the time of the next map is spent waiting for cleared pages.
@@ -43,39 +40,6 @@ _ENVIRONMENT = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------- messages
-
-
-def _send(stream: BinaryIO, content: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
-    """Write one message: the length of the JSON, the JSON, the bytes of the arrays."""
-    described = [[array.dtype.str, list(array.shape)] for array in arrays]
-    text = json.dumps({**content, "arrays": described}).encode()
-    for data in (_LENGTH.pack(len(text)), text, *(array.tobytes() for array in arrays)):
-        stream.write(data)
-    stream.flush()
-
-
-def _receive(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Read one message. Raises EOFError if the other side is gone, ValueError if the message is invalid."""
-    (length,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
-    content = json.loads(_read(stream, length))
-    arrays = []
-    for dtype, shape in content.pop("arrays"):
-        kind = np.dtype(dtype)
-        data = _read(stream, kind.itemsize * int(np.prod(shape, dtype=np.int64)))
-        arrays.append(np.frombuffer(data, kind).reshape(shape))
-    return content, arrays
-
-
-def _read(stream: BinaryIO, count: int) -> bytes:
-    if not 0 <= count <= _MOST_BYTES:
-        raise ValueError(f"a message of {count} bytes")
-    data = stream.read(count)
-    if len(data) < count:
-        raise EOFError
-    return data
-
-
 # ------------------------------------------------------------------------------------------- in the worker
 
 
@@ -83,9 +47,9 @@ def main() -> None:
     """Serve one parent: create the extractor it describes, then answer each path with features or a reason."""
     requests, answers = serve_parent()
     with contextlib.suppress(EOFError, BrokenPipeError):
-        extractor = _make_extractor(_receive(requests)[0], answers)
+        extractor = _make_extractor(receive(requests)[0], answers)
         while True:
-            path = Path(_receive(requests)[0]["path"])
+            path = Path(receive(requests)[0]["path"])
             _answer(answers, attempt(extractor, path))
 
 
@@ -93,24 +57,24 @@ def _make_extractor(order: dict[str, Any], answers: BinaryIO) -> Extractor | Vie
     try:
         extractor = Origin(order["function"], order["options"]).make()
     except Exception as error:
-        _send(answers, {"error": type(error).__name__, "message": str(error)})
+        send(answers, {"error": type(error).__name__, "message": str(error)})
         raise
-    _send(answers, {})
+    send(answers, {})
     return extractor
 
 
 def _answer(answers: BinaryIO, outcome: Outcome) -> None:
     if isinstance(outcome, Failed):
-        return _send(answers, {"reason": outcome.reason})
+        return send(answers, {"reason": outcome.reason})
     source = outcome.source
     facts: dict[str, Any] = {"source": [source.size, source.mtime, source.fingerprint], "note": outcome.note}
     if isinstance(outcome, Viewed):
         view = outcome.view
         facts |= {"image_size": list(view.image_size), "offset": list(view.offset), "factor": list(view.factor)}
-        return _send(answers, facts, (view.pixels,))
+        return send(answers, facts, (view.pixels,))
     features = outcome.features
     facts["image_size"] = [int(side) for side in features.image_size]
-    return _send(answers, facts, (features.descriptors, features.keypoints, features.scores))
+    return send(answers, facts, (features.descriptors, features.keypoints, features.scores))
 
 
 # ------------------------------------------------------------------------------------------- in the parent
@@ -149,8 +113,8 @@ class _Worker:
         """Return the answer to a message, or None if there is none and the worker is no longer usable."""
         try:
             with self._child.within(seconds):
-                _send(self._child.requests, content)
-                return _receive(self._child.answers)
+                send(self._child.requests, content)
+                return receive(self._child.answers)
         except (EOFError, OSError, ValueError, KeyError, TypeError):  # gone, or died in the middle of an answer
             self.alive = False
             return None

@@ -35,6 +35,25 @@ def open_index(path: Path | str) -> Index | GlobalIndex | FusedIndex:
     return Index.open(path)
 
 
+def plain_searcher(index: Any) -> Any:
+    """Return a searcher with default options for an opened index of any kind."""
+    from asmk_engine.flat.codec import Codec
+    from asmk_engine.fused.snapshot import Fusion
+
+    encoder = index.snapshot.encoder
+    if isinstance(encoder, Fusion):
+        from asmk_engine.fused.search import FusedSearcher
+
+        return FusedSearcher(index)
+    if isinstance(encoder, Codec):
+        from asmk_engine.flat.search import GlobalSearcher
+
+        return GlobalSearcher(index)
+    from asmk_engine.inverted.search import Searcher
+
+    return Searcher(index)
+
+
 def join_indexes(indexes: Sequence[Any], distractors: Sequence[Any] = ()) -> JointIndex[Any]:
     """Return several opened indexes as one, see `JointIndex`, whose errors it raises."""
     from asmk_engine.fused.index import FusedIndex

@@ -89,17 +89,29 @@ def search_turned(
     Raises what `IndexSearcher.search` raises.
     """
     pixels = photograph if isinstance(photograph, np.ndarray) else None
-    found: dict[str, Hit] = {}
+    answers = []
     for turn in wanted:
         if turn == UPRIGHT:
-            hits = searcher.search(photograph, top, box=box, rerank=rerank)
+            answers.append(searcher.search(photograph, top, box=box, rerank=rerank))
         else:
             pixels = view_image(photograph, MAX_PIXELS).pixels if pixels is None else pixels
-            hits = _of_turn(searcher, pixels, turn, top, box, rerank)
+            answers.append(_of_turn(searcher, pixels, turn, top, box, rerank))
+    return best_of_turns(answers, top)
+
+
+def best_of_turns(answers: Iterable[list[Hit]], top: int | None) -> list[Hit]:
+    """Return one ranking of the answers of several turns: each image by its best score, the earliest turn if equal."""
+    found: dict[str, Hit] = {}
+    for hits in answers:
         for hit in hits:
             if hit.name not in found or hit.score > found[hit.name].score:
                 found[hit.name] = hit
     return _sorted(found.values())[:top]
+
+
+def of_turn(hits: Iterable[Hit], turn: Turn, size: Size) -> list[Hit]:
+    """Return the answers to a turned query with matches in pixels of the query as it was given, of this size."""
+    return [replace(hit, matches=turned_back(hit.matches, turn, size), turn=turn.label) for hit in hits]
 
 
 def _of_turn(
@@ -112,10 +124,10 @@ def _of_turn(
 ) -> list[Hit]:
     size = pixels.shape[1], pixels.shape[0]
     hits = searcher.search(turn.pixels(pixels), top, box=None if box is None else turn.box(box, size), rerank=rerank)
-    return [replace(hit, matches=_turned_back(hit.matches, turn, size), turn=turn.label) for hit in hits]
+    return of_turn(hits, turn, size)
 
 
-def _turned_back(matches: Iterable[Match | None], turn: Turn, size: Size) -> tuple[Match | None, ...]:
+def turned_back(matches: Iterable[Match | None], turn: Turn, size: Size) -> tuple[Match | None, ...]:
     """Return matches of a turned query in pixels of the query as it was given."""
     there = turn.matrix(size)
     back = np.linalg.inv(there)

@@ -1,0 +1,1 @@
+"""A search page and an HTTP API for indexes, on one port."""
