@@ -3,6 +3,10 @@ import { announce, h, openDialog } from "./dom.js";
 import { T } from "./texts.js";
 
 const LONGEST_WAIT = 30;
+const JSON_KIND = { "Content-Type": "application/json" };
+
+// What the page knows of the server: its indexes, and the one that is shown.
+export const server = { indexes: [], index: null };
 
 export class ServerError extends Error {
   constructor(status, message) {
@@ -11,27 +15,22 @@ export class ServerError extends Error {
   }
 }
 
-// What the page knows of the server: its indexes, and the one that is shown.
-export const server = { indexes: [], index: null, version: "" };
-
 const whole = (text) => encodeURIComponent(text.toWellFormed?.() ?? text);
 const path = (name) => name.split("/").map(whole).join("/");
 
-export function query(values) {
-  const pairs = Object.entries(values).flatMap(([key, value]) => [value].flat().map((one) => [key, one]));
-  const kept = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return kept.map(([key, value]) => `${key}=${whole(String(value))}`).join("&");
-}
+// The values after ? in an address; lists are repeated, and what is empty is left out.
+export const query = (values) => Object.entries(values)
+  .flatMap(([key, value]) => [value].flat().map((one) => [key, one]))
+  .filter(([, value]) => value !== null && value !== undefined && value !== "")
+  .map(([key, value]) => `${key}=${whole(String(value))}`).join("&");
 
 export const get = (address, values = {}, signal = undefined) =>
   request(`${address}?${query({ index: server.index?.name, ...values })}`, { signal });
 
-export const post = (address, content, signal = undefined) => request(address, {
-  method: "POST", signal, headers: { "Content-Type": "application/json" },
-  body: JSON.stringify({ index: server.index?.name, ...content }),
-});
+export const post = (address, content, signal = undefined) => request(address, { method: "POST", signal,
+  headers: JSON_KIND, body: JSON.stringify({ index: server.index?.name, ...content }) });
 
-export const postForm = (address, form, signal = undefined) => request(address, { method: "POST", body: form, signal });
+export const postForm = (address, body, signal = undefined) => request(address, { method: "POST", body, signal });
 
 export const getImage = (name, signal) => get(`/images/${path(name)}`, {}, signal);
 
@@ -46,7 +45,7 @@ async function request(address, options, again = true) {
   });
   if (response.ok) return response.status === 204 ? null : response.json();
   if (response.status === 401 && again) {
-    await signIn();
+    await (signingIn ??= signIn().finally(() => { signingIn = null; }));
     return request(address, options, false);
   }
   if ([429, 503].includes(response.status) && again) {
@@ -65,34 +64,28 @@ async function messageOf(response) {
 }
 
 export async function login(token) {
-  const body = JSON.stringify({ token });
-  const response = await fetch("/login", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  const response = await fetch("/login", { method: "POST", headers: JSON_KIND, body: JSON.stringify({ token }) });
   if (!response.ok) throw new ServerError(response.status, await messageOf(response));
 }
 
 let signingIn = null;
 
-function signIn() {
-  signingIn ??= new Promise((resolve, reject) => {
-    let done = false;
-    const said = h("p", { class: "wrong", role: "alert" });
-    const token = h("input", { type: "password", id: "token", autocomplete: "current-password", required: true });
-    const send = async (event) => {
-      event.preventDefault();
-      try {
-        await login(token.value.trim());
-        done = true;
-        dialog.close();
-      } catch (error) {
-        said.textContent = error.status === 401 ? T.signIn.refused : error.message;
-        token.focus();
-      }
-    };
-    const form = h("form", { class: "stack", onsubmit: send }, h("p", {}, T.signIn.why),
-      h("label", { for: "token" }, T.signIn.token), token, said, h("button", { class: "main" }, T.signIn.send));
-    const closed = () => (done ? resolve() : reject(new ServerError(401, T.signIn.needed)));
-    const dialog = openDialog(T.signIn.title, form, { closed });
-    token.focus();
-  }).finally(() => { signingIn = null; });
-  return signingIn;
-}
+const signIn = () => new Promise((resolve, reject) => {
+  const said = h("p", { class: "fault", role: "alert" });
+  const token = h("input", { type: "password", id: "token", autocomplete: "current-password", required: true });
+  const send = async (event) => {
+    event.preventDefault();
+    try {
+      await login(token.value.trim());
+      resolve();
+      dialog.close();
+    } catch (error) {
+      said.textContent = error.status === 401 ? T.signIn.refused : error.message;
+      token.focus();
+    }
+  };
+  const form = h("form", { class: "stack", onsubmit: send }, h("p", {}, T.signIn.why),
+    h("label", { for: "token" }, T.signIn.token), token, said, h("button", { class: "main" }, T.signIn.send));
+  const dialog = openDialog(T.signIn.title, form, () => reject(new ServerError(401, T.signIn.needed)));
+  token.focus();
+});

@@ -20,7 +20,6 @@ async function start() {
   }
   try {
     Object.assign(server, await get("/indexes"));
-    server.index = server.indexes[0];
     await show(false);
   } catch (error) {
     document.getElementById("main").replaceChildren(notice(error, start));
@@ -28,10 +27,10 @@ async function start() {
 }
 
 function take(files, target) {
+  const isMore = target.closest?.("[data-drop=add]");
   if (files.length === 0) return;
   if (view === "add") addFiles(files);
-  else askFiles(files, target?.closest?.("[data-drop=add]") ? questionOf(new URLSearchParams(location.search), history.state)
-    : null);
+  else askFiles(files, isMore ? questionOf(new URLSearchParams(location.search), history.state) : null);
 }
 
 document.addEventListener("shown", (event) => { view = event.detail; drawHead(view); });
@@ -39,28 +38,26 @@ document.addEventListener("marked", () => drawHead(view));
 addEventListener("popstate", () => server.index && show(true));
 
 document.addEventListener("click", (event) => {
-  const anchor = event.target.closest("a[href]");
-  const other = event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey;
-  const address = anchor?.getAttribute("href") ?? "";
-  if (other || !server.index || !(address === "/" || address.startsWith("/?"))) return;
+  const address = event.target.closest("a[href]")?.getAttribute("href") ?? "";
+  const isOther = event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey;
+  if (isOther || !server.index || !(address === "/" || address.startsWith("/?"))) return;
   event.preventDefault();
   go(address);
 });
 
+const hasFiles = (event) => event.dataTransfer.types.includes("Files");
+
 document.addEventListener("dragover", (event) => {
-  if (!event.dataTransfer.types.includes("Files")) return;
+  if (!hasFiles(event)) return;
   event.preventDefault();
   document.body.classList.add("dragging");
 });
-document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dragging");
-});
+document.addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dragging"));
 document.addEventListener("drop", async (event) => {
   document.body.classList.remove("dragging");
-  if (!event.dataTransfer.types.includes("Files")) return;
+  if (!hasFiles(event)) return;
   event.preventDefault();
-  const { target } = event;
-  take(await droppedFiles(event.dataTransfer.items), target);
+  take(await droppedFiles(event.dataTransfer.items), event.target);
 });
 document.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];

@@ -15,14 +15,6 @@ const ICONS = {
   wrong: "M7 7l10 10M17 7 7 17",
 };
 
-export const h = (tag, attributes = {}, ...children) => filled(document.createElement(tag), attributes, children);
-
-export const s = (tag, attributes = {}, ...children) =>
-  filled(document.createElementNS(SVG, tag), attributes, children);
-
-export const icon = (name) =>
-  s("svg", { class: "icon", viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: ICONS[name] }));
-
 function filled(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
@@ -33,16 +25,38 @@ function filled(node, attributes, children) {
   return node;
 }
 
-// Control characters become visible signs; what turns the direction of text is taken out of their hands by <bdi>.
+export const h = (tag, attributes = {}, ...children) => filled(document.createElement(tag), attributes, children);
+export const s = (tag, attributes = {}, ...children) => filled(document.createElementNS(SVG, tag), attributes, children);
+export const stack = (...children) => h("div", { class: "stack" }, children);
+export const row = (...children) => h("div", { class: "row" }, children);
+export const hint = (...children) => h("p", { class: "hint" }, children);
+export const title = (...children) => h("h1", { tabindex: -1 }, children);
+
+export const icon = (sign) =>
+  s("svg", { class: "icon", viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: ICONS[sign] }));
+
+export const button = (label, onclick, sign = null, kind = null) =>
+  h("button", { type: "button", class: kind, onclick }, sign && icon(sign), label);
+
+export const signButton = (label, onclick, sign, kind = "plain", more = {}) => h("button",
+  { type: "button", class: `square ${kind}`, "aria-label": label, title: label, onclick, ...more }, icon(sign));
+
+// Control characters become visible signs, and signs that turn the direction of the text after them are replaced.
 export const shown = (name) =>
   name.replace(/[\u0000-\u001f]/g, (sign) => String.fromCharCode(0x2400 + sign.charCodeAt(0)))
-    .replace(/[\u007f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+    .replace(/[\u007f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 
 export function nameOf(name) {
   const place = name.lastIndexOf("/") + 1;
-  return h("span", { class: "name", title: shown(name) },
-    h("bdi", {}, shown(name.slice(place) || name)),
-    place > 0 && h("bdi", { class: "folder" }, shown(name.slice(0, place))));
+  return h("span", { class: "name", title: shown(name) }, h("bdi", {}, shown(name.slice(place) || name)),
+    place > 0 && place < name.length && h("bdi", { class: "folder" }, shown(name.slice(0, place))));
+}
+
+// A photograph, or in place of all that its parent holds, that there is none.
+export function photograph(src, alt = "") {
+  const onerror = () => image.parentElement?.replaceChildren(h("span", { class: "gone" }, T.gone));
+  const image = h("img", { src, alt, loading: "lazy", onerror });
+  return image;
 }
 
 export function announce(text) {
@@ -51,26 +65,22 @@ export function announce(text) {
 
 export function toast(text, label, action) {
   const close = () => note.remove();
-  const done = label && h("button", { type: "button", class: "plain", onclick: () => { close(); action(); } }, label);
-  const note = h("p", { class: "toast" }, h("span", {}, text), done,
-    h("button", { type: "button", class: "plain square", "aria-label": T.close, onclick: close }, icon("close")));
+  const note = h("p", { class: "toast" }, h("span", {}, text),
+    label && button(label, () => { close(); action(); }, null, "plain"), signButton(T.close, close, "close"));
   document.getElementById("toasts").replaceChildren(note);
 }
 
-export function notice(error, again) {
-  const hint = T.hints[error.status] ?? (error.status >= 500 ? T.hints[500] : "");
-  return h("div", { class: "notice", role: "alert" }, h("p", {}, h("strong", {}, shown(error.message))),
-    hint && h("p", {}, hint), again && h("button", { type: "button", onclick: again }, T.again));
-}
+export const hintOf = (error) => T.hints[error.status] ?? (error.status >= 500 ? T.hints[500] : "");
+
+export const notice = (error, again) => h("div", { class: "notice", role: "alert" },
+  h("p", {}, h("strong", {}, shown(error.message))), h("p", {}, hintOf(error)), again && button(T.again, again));
 
 // A modal dialog: the browser keeps the focus inside and returns it to where it was.
-export function openDialog(title, body, { closed = () => {}, wide = false } = {}) {
-  const close = h("button", { type: "button", class: "plain square", "aria-label": T.close, onclick: () => dialog.close() },
-    icon("close"));
-  const heading = h("h2", { id: "dialog-title" }, title);
-  const dialog = h("dialog", { class: wide ? "wide" : null, "aria-labelledby": "dialog-title" },
-    h("div", { class: "row between top" }, heading, close), body);
-  dialog.addEventListener("close", () => { dialog.remove(); closed(); });
+export function openDialog(label, body, closed = () => {}, kind = null) {
+  const close = () => { dialog.remove(); closed(); };
+  const dialog = h("dialog", { class: kind, "aria-labelledby": "dialog-title", onclose: close },
+    h("div", { class: "row between" }, h("h2", { id: "dialog-title" }, label),
+      signButton(T.close, () => dialog.close(), "close")), body);
   document.body.append(dialog);
   dialog.showModal();
   return dialog;

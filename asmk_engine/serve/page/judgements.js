@@ -1,12 +1,15 @@
 // What a person marked as right or wrong: kept in this browser for each index, exported as a ground truth or as CSV.
 import { get, server } from "./api.js";
-import { announce, h, icon, nameOf, save, shown, toast } from "./dom.js";
+import { announce, button, h, hint, nameOf, row, save, shown, signButton, stack, title, toast } from "./dom.js";
 import { register } from "./route.js";
 import { T } from "./texts.js";
 
+const PAGE = 500;
+const VALUES = ["right", "wrong"];
+
 const place = () => `asmk-engine judgements ${server.index.name}`;
 
-// [{query, box, marks: {image: "right" or "wrong"}}]; a query with another region is another entry.
+// [{query, box, marks: [[image, "right" or "wrong"]]}]; a query with another region is another entry.
 export function judgements() {
   try {
     const found = JSON.parse(localStorage.getItem(place()) ?? "[]");
@@ -25,66 +28,60 @@ function keep(entries) {
   document.dispatchEvent(new CustomEvent("marked"));
 }
 
-const same = (entry, query, box) => entry.query === query && String(entry.box) === String(box);
+const isOf = (query, box) => (entry) => entry.query === query && String(entry.box) === String(box);
 
-export const markOf = (query, box, image) =>
-  judgements().find((entry) => same(entry, query, box))?.marks.find(([name]) => name === image)?.[1];
+const markOf = (query, box, image) =>
+  judgements().find(isOf(query, box))?.marks.find(([name]) => name === image)?.[1];
 
-export function mark(query, box, image, value) {
+function mark(query, box, image, value) {
   const entries = judgements();
-  let entry = entries.find((one) => same(one, query, box));
-  if (!entry) entries.push(entry = { query, box, marks: [] });
+  const entry = entries.find(isOf(query, box)) ?? { query, box, marks: [] };
   entry.marks = entry.marks.filter(([name]) => name !== image);
   if (value) entry.marks.push([image, value]);
-  keep(entries);
+  keep([...entries.filter((other) => other !== entry), entry]);
 }
 
-export function judgementButtons(photo, box, image) {
-  const buttons = ["right", "wrong"].map((value) => {
-    const label = T.marks[value](shown(image));
-    return h("button", { type: "button", class: `plain square mark ${value}`, "aria-label": label, title: label,
-      onclick: () => { mark(photo.name, box, image, markOf(photo.name, box, image) === value ? null : value); update(); },
-    }, icon(value));
-  });
+export function judgementButtons({ name }, box, image) {
+  const toggle = (value) => () => {
+    mark(name, box, image, markOf(name, box, image) === value ? null : value);
+    update();
+  };
+  const buttons = VALUES.map((value) =>
+    signButton(T.marks[value](shown(image)), toggle(value), value, `plain mark ${value}`));
   function update() {
-    const marked = markOf(photo.name, box, image);
-    buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(marked === ["right", "wrong"][i])));
+    const marked = markOf(name, box, image);
+    buttons.forEach((one, i) => one.setAttribute("aria-pressed", String(marked === VALUES[i])));
   }
   update();
   return buttons;
 }
 
-async function namesOf(folder, signal) {
-  const names = [];
-  const folders = [];
-  for (let after = null, first = true; first || after; first = false) {
-    const found = await get("/images", { folder, after, limit: 1000 }, signal);
+async function namesBelow(folder, signal) {
+  const first = await get("/images", { folder, limit: PAGE }, signal);
+  const names = first.images.map(({ name }) => name);
+  for (let after = first.next; after !== null;) {
+    const found = await get("/images", { folder, after, limit: PAGE }, signal);
     names.push(...found.images.map(({ name }) => name));
-    if (first) folders.push(...found.folders);
     after = found.next;
   }
-  for (const { name } of folders) names.push(...await namesOf(name, signal));
+  for (const { name } of first.folders) names.push(...await namesBelow(name, signal));
   return names;
 }
 
 // A ground truth names each query once: of several regions of one photograph, the one with most marks is taken.
-export function groundTruth(entries, names, ignoring) {
+function groundTruth(entries, names, ignores) {
   const known = new Set(names);
-  const chosen = new Map();
-  for (const entry of entries) {
-    if (!(chosen.get(entry.query)?.marks.length >= entry.marks.length)) chosen.set(entry.query, entry);
-  }
-  const queries = [...chosen.values()].map(({ query, box, marks }) => {
-    const with_ = (value) => marks.filter(([name, found]) => found === value && known.has(name)).map(([name]) => name);
+  const ordered = [...entries].sort((one, other) => one.marks.length - other.marks.length);
+  const queries = [...new Map(ordered.map((entry) => [entry.query, entry])).values()].map(({ query, box, marks }) => {
     const judged = new Set([query, ...marks.map(([name]) => name)]);
-    return { query, bbox: box, easy: with_("right"), hard: [],
-      junk: ignoring ? names.filter((name) => !judged.has(name)) : [] };
+    const right = marks.filter(([name, value]) => value === "right" && known.has(name)).map(([name]) => name);
+    return { query, bbox: box, easy: right, hard: [], junk: ignores ? names.filter((name) => !judged.has(name)) : [] };
   });
-  return { imlist: names, queries };
+  return JSON.stringify({ imlist: names, queries }, null, 1);
 }
 
-export function table(entries) {
-  const cell = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
+function csv(entries) {
+  const cell = (value) => `"${String(value).replaceAll('"', '""')}"`;
   const lines = entries.flatMap(({ query, box, marks }) =>
     marks.map(([image, value]) => [query, ...(box ?? ["", "", "", ""]), image, value]));
   return [["query", "x1", "y1", "x2", "y2", "image", "judgement"], ...lines]
@@ -93,37 +90,35 @@ export function table(entries) {
 
 register("marks", (main, values, signal) => {
   document.title = T.titles.marks;
-  const ignoring = h("input", { type: "checkbox", checked: true });
+  const ignores = h("input", { type: "checkbox", checked: true });
   const exportTruth = async () => {
     announce(T.marks.collecting);
     try {
-      const truth = groundTruth(judgements(), await namesOf("", signal), ignoring.checked);
-      save("ground-truth.json", "application/json", JSON.stringify(truth, null, 1));
+      const truth = groundTruth(judgements(), await namesBelow("", signal), ignores.checked);
+      save("ground-truth.json", "application/json", truth);
     } catch (error) {
-      toast(shown(error.message));
+      if (!signal.aborted) toast(shown(error.message));
     }
   };
-  const draw = () => {
-    const entries = judgements();
-    const rows = entries.map((entry) => h("tr", {}, h("td", {}, nameOf(entry.query)),
-      h("td", {}, entry.box?.join(", ") ?? T.marks.whole),
-      ["right", "wrong"].map((value) => h("td", { class: "number" },
-        String(entry.marks.filter(([, found]) => found === value).length))),
-      h("td", {}, h("button", { type: "button", class: "plain square", "aria-label": T.marks.forget(shown(entry.query)),
-        onclick: () => { keep(judgements().filter((one) => !same(one, entry.query, entry.box))); draw(); } },
-      icon("close")))));
-    main.replaceChildren(h("div", { class: "stack" }, h("h1", { tabindex: -1 }, T.marks.title),
-      h("p", { class: "lead" }, T.marks.lead),
-      entries.length === 0 && h("p", { class: "empty" }, T.marks.none),
-      entries.length > 0 && h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": T.marks.title },
-        h("table", {}, h("thead", {}, h("tr", {}, T.marks.columns.map((one) => h("th", { scope: "col" }, one)))),
-          h("tbody", {}, rows))),
-      entries.length > 0 && [h("label", { class: "check" }, ignoring, T.marks.ignore),
-        h("div", { class: "row" },
-          h("button", { type: "button", class: "main", onclick: exportTruth }, icon("save"), T.marks.truth),
-          h("button", { type: "button", onclick: () => save("judgements.csv", "text/csv", table(judgements())) },
-            icon("save"), T.marks.csv)),
-        h("p", { class: "hint" }, T.marks.how)]));
+  const forget = ({ query, box }) => {
+    keep(judgements().filter((entry) => !isOf(query, box)(entry)));
+    draw();
+    main.querySelector("h1").focus();
   };
+  const line = (entry) => h("tr", {}, h("td", {}, nameOf(entry.query)), h("td", {}, entry.box?.join(", ") ?? T.marks.whole),
+    VALUES.map((value) => h("td", { class: "number" }, String(entry.marks.filter(([, one]) => one === value).length))),
+    h("td", {}, signButton(T.marks.forget(shown(entry.query)), () => forget(entry), "close")));
+  const table = (entries) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": T.marks.title },
+    h("table", {}, h("thead", {}, h("tr", {}, T.marks.columns.map((one) => h("th", { scope: "col" }, one)))),
+      h("tbody", {}, entries.map(line))));
+  function draw() {
+    const entries = judgements();
+    main.replaceChildren(stack(title(T.marks.title), h("p", { class: "lead" }, T.marks.lead),
+      entries.length === 0 ? h("p", { class: "empty" }, T.marks.none) : [table(entries),
+        h("label", { class: "check" }, ignores, T.marks.ignore),
+        row(button(T.marks.truth, exportTruth, "save", "main"),
+          button(T.marks.csv, () => save("judgements.csv", "text/csv", csv(judgements())), "save")),
+        hint(T.marks.how)]));
+  }
   draw();
 });

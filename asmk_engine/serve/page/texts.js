@@ -55,8 +55,8 @@ export const T = {
     askToo: (name) => `Add ${name} to the question`, notAmong: (name) => `${name} is not among these answers.`,
   },
   compare: {
-    title: "Compare", with: "with", waiting: "Comparing…", mode: "View", number: "Lines", slider: "Position", delay: "Delay",
-    opacity: "Opacity", stop: "Stop", start: "Blink", swap: "Swap", picture: "Picture", json: "JSON", ask: "Ask with this",
+    title: "Compare", with: "with", waiting: "Comparing…", mode: "View", lines: "Lines", slider: "Position", delay: "Delay",
+    overlay: "Opacity", stop: "Stop", start: "Blink", swap: "Swap", picture: "Picture", json: "JSON", ask: "Ask with this",
     previous: "Previous answer", next: "Next answer",
     modes: { lines: "Lines", slider: "Slider", blink: "Blink", overlay: "Overlay" },
     value: { lines: (value) => value, slider: (value) => `${value} %`, delay: (value) => `${value} ms`, overlay: (value) => `${value} %` },
@@ -69,7 +69,7 @@ export const T = {
   },
   browse: {
     title: "Collection", path: "Folders", all: "All images", search: "Search names and metadata",
-    searchIn: "Search names and metadata in this folder", more: "Show more", none: "No image has all these words.",
+    searchIn: "Search names and metadata in this folder", more: "Show more", none: "No image has all these words.", empty: "There is nothing here.",
     near: "Nearest images", ask: "Ask with this image", previous: "Previous", following: "Next", remove: "Delete from the index",
     deleted: (name) => `${name} was deleted from the index.`, undo: "Undo", restored: (name) => `${name} is back.`,
   },
@@ -92,7 +92,7 @@ export const T = {
   },
   add: {
     title: "Add photographs", drop: "Drop photographs or a folder here", files: "Choose photographs", folder: "Choose a folder",
-    readOnly: "This index cannot be changed here. Start the server with --writable.", sending: "sending", batch: "The rest",
+    readOnly: "This index cannot be changed here. Start the server with --writable.", sending: "sending", rest: "The others",
     adding: (count) => `Adding ${counted(count, "photograph", "photographs")}`, cancelled: "Cancelled.",
     added: (count) => `${counted(count, "photograph was", "photographs were")} added.`,
     failed: (count) => `${counted(count, "photograph", "photographs")} could not be added:`,
