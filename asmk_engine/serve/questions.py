@@ -94,7 +94,7 @@ class Answered:
     more: bool = False
 
 
-class Describer:
+class QuestionDescriber:
     """Describes photographs of questions in worker processes, and keeps what was described."""
 
     def __init__(self, workers: WorkerProcesses) -> None:
