@@ -192,7 +192,8 @@ export function openCompare({ hits, hit, photos, box, show, ask }) {
 
   function foot(found, asked, photo) {
     const address = `/compare/picture?${query({ index: server.index.name, ...asked })}`;
-    const content = JSON.stringify({ index: server.index.name, query: photo.name, box, ...found }, null, 1);
+    const named = { ...found, index: server.index.name, query: { name: photo.name, box, ...found.query } };
+    const content = JSON.stringify(named, null, 1);
     return h("div", { class: "row foot" },
       h("a", { class: "button", href: address, download: "comparison.jpg" }, icon("save"), T.compare.picture),
       button(T.compare.json, () => save("comparison.json", "application/json", content), "save"),
