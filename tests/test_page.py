@@ -457,6 +457,7 @@ def test_the_collection_is_browsed_by_folder_and_searched_as_one_types(opened: O
     expect(page.locator("dd")).to_have_text("A cup, seen <b>again</b>")
     expect(page.locator(".about img")).to_have_js_property("complete", True)
     near = page.locator(".stack", has=page.get_by_role("heading", name="Nearest images")).last
+    expect(near.locator(".card")).not_to_have_count(0)
     assert set(names_of(near.locator(".card"))[:2]) == {"coffee.png", "views/coffee/part.png"}
     near.get_by_role("button", name="Compare with coffee.png").click()
     expect(page.get_by_role("dialog").locator("line.pair.line")).not_to_have_count(0)
@@ -654,7 +655,7 @@ NO_AXE = "ASMK_ENGINE_AXE does not name axe.min.js of axe-core"
 @pytest.mark.skipif("ASMK_ENGINE_AXE" not in os.environ, reason=NO_AXE)
 @pytest.mark.parametrize("name", VIEWS)
 def test_axe_finds_nothing(opened: Opener, writable: str, name: str) -> None:
-    page = opened(VIEWS[name], writable, bypass_csp=True)
+    page = opened(VIEWS[name], writable, bypass_csp=True, reduced_motion="reduce")
     complete(page)
     found = axe(page)
     for mode in ("Slider", "Blink", "Overlay") if name == "compare" else ():

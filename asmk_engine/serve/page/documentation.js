@@ -23,7 +23,7 @@ const prose = (text) => (text ?? "").split("`").map((part, i) => (i % 2 ? h("cod
 
 const meaning = (...words) => words.flat().filter(Boolean).join(" ");
 
-const table = (rows) => rows.length > 0 && h("div", { class: "scroll", tabindex: 0, role: "region",
+const table = (rows) => rows.length > 0 && h("div", { class: "scroll", tabindex: 0, role: "group",
   "aria-label": T.api.table }, h("table", {},
   h("thead", {}, h("tr", {}, T.api.columns.map((one) => h("th", { scope: "col" }, one)))),
   h("tbody", {}, rows.map(([name, schema, text]) => h("tr", {}, h("td", {}, h("code", {}, name)),

@@ -20,13 +20,13 @@ export function drawHead(view) {
     event.preventDefault();
     document.getElementById("main").focus();
   };
+  const list = h("ul", {}, names.map((name) => entry(name, link(name), name === "marks" ? marks : 0)), entry("api", "/api"));
   document.getElementById("head").replaceChildren(h("a", { class: "skip", href: "#main", onclick: skip }, T.skip),
-    h("a", { class: "brand", href: link("search") }, h("img", { src: "/static/icon.svg", alt: "", width: 24, height: 24 }),
-      "asmk-engine"),
-    h("nav", { "aria-label": T.nav }, h("ul", {}, names.map((name) => entry(name, link(name), name === "marks" ? marks : 0)),
-      entry("api", "/api"))),
+    h("a", { class: "brand", href: link("search") },
+      h("img", { src: "/static/icon.svg", alt: "", width: 24, height: 24 }), "asmk-engine"),
+    h("nav", { "aria-label": T.nav }, list),
     indexes.length > 1 ? h("select", { "aria-label": T.index, onchange: choose }, indexes.map((one) =>
       h("option", { selected: one === index }, `${shown(one.name)} (${one.images})`)))
       : h("span", { class: "hint" }, index ? T.images(index.images) : ""));
-  document.querySelector("#head [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  list.scrollLeft = (list.querySelector("[aria-current]")?.offsetLeft ?? 0) - list.offsetLeft;
 }

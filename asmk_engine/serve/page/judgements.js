@@ -108,7 +108,7 @@ register("marks", (main, values, signal) => {
   const line = (entry) => h("tr", {}, h("td", {}, nameOf(entry.query)), h("td", {}, entry.box?.join(", ") ?? T.marks.whole),
     VALUES.map((value) => h("td", { class: "number" }, String(entry.marks.filter(([, one]) => one === value).length))),
     h("td", {}, signButton(T.marks.forget(shown(entry.query)), () => forget(entry), "close")));
-  const table = (entries) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": T.marks.title },
+  const table = (entries) => h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": T.marks.title },
     h("table", {}, h("thead", {}, h("tr", {}, T.marks.columns.map((one) => h("th", { scope: "col" }, one)))),
       h("tbody", {}, entries.map(line))));
   function draw() {
