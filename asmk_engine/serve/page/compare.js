@@ -30,7 +30,8 @@ function drawing(width, height, label, ...children) {
 }
 
 // Both photographs on one canvas: side by side with equal heights, or one above the other with equal widths.
-function drawLines({ found, sources, sizes, isNarrow }) {
+function drawLines({ found, sources, sizes }) {
+  const isNarrow = innerWidth < NARROW;
   const factors = sizes.map((size) => SIDE / size[isNarrow ? 0 : 1]);
   const [one, other] = sizes.map((size, i) => size.map((side) => side * factors[i]));
   const [x, y] = isNarrow ? [0, one[1] + GAP] : [one[0] + GAP, 0];
@@ -78,10 +79,11 @@ function range(name, least, most, changed) {
 
 // Each view returns its nodes and is ended by `signal`.
 const views = {
-  lines(scene) {
+  lines(scene, signal) {
     const place = h("div");
     const amount = range("lines", 0, scene.found.pairs.length, () => place.replaceChildren(drawLines(scene)));
     amount.update();
+    addEventListener("resize", amount.update, { signal });
     return [place, scene.found.pairs.length > 0 ? amount.node : ""];
   },
   slider(scene) {
@@ -166,7 +168,7 @@ export function openCompare({ hits, hit, photos, box, show, ask }) {
     body.replaceChildren(head(photo), content);
     try {
       const found = await get("/compare", asked, signal);
-      const scene = { found, sizes: [found.query.size, found.image.size], isNarrow: dialog.clientWidth < NARROW,
+      const scene = { found, sizes: [found.query.size, found.image.size],
         sources: [picture(photo, 1280), thumbnail(hit.name, 1280)] };
       content.replaceChildren(facts({ ...found.hit, probability: hit.probability }), ...stages(scene, signal),
         foot(found, asked, photo));

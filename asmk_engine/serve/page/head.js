@@ -5,6 +5,8 @@ import { judgements } from "./judgements.js";
 import { go, link } from "./route.js";
 import { T } from "./texts.js";
 
+const BEFORE = 64;
+
 export function drawHead(view) {
   const { index, indexes } = server;
   const marks = index ? judgements().reduce((sum, entry) => sum + entry.marks.length, 0) : 0;
@@ -28,5 +30,5 @@ export function drawHead(view) {
     indexes.length > 1 ? h("select", { "aria-label": T.index, onchange: choose }, indexes.map((one) =>
       h("option", { selected: one === index }, `${shown(one.name)} (${one.images})`)))
       : h("span", { class: "hint" }, index ? T.images(index.images) : ""));
-  list.scrollLeft = (list.querySelector("[aria-current]")?.offsetLeft ?? 0) - list.offsetLeft;
+  list.scrollLeft = (list.querySelector("[aria-current]")?.offsetLeft ?? 0) - list.offsetLeft - BEFORE;
 }

@@ -1,6 +1,6 @@
 // A question: photographs of one thing, perhaps a region of the only one, and how they may be turned.
 import { get, picture, postForm, server } from "./api.js";
-import { h, hint, hintOf, icon, later, nameOf, shown, signButton, stack, toast } from "./dom.js";
+import { h, hint, hintOf, icon, later, nameOf, photograph, shown, signButton, stack, toast } from "./dom.js";
 import { go, link } from "./route.js";
 import { T } from "./texts.js";
 
@@ -72,7 +72,7 @@ export function nameForm(take) {
 export function questionPanel(question, region) {
   const { photos } = question;
   const remove = (photo) => ask({ ...question, photos: photos.filter((other) => other !== photo), box: null });
-  const chips = photos.map((photo) => h("li", { class: "chip" }, h("img", { src: picture(photo, 160), alt: "" }),
+  const chips = photos.map((photo) => h("li", { class: "chip" }, h("span", { class: "small" }, photograph(picture(photo, 160))),
     nameOf(photo.name), signButton(T.ask.remove(shown(photo.name)), () => remove(photo), "close")));
   const option = (name) => h("label", { class: "check" }, h("input", { type: "checkbox", checked: question[name],
     onchange: (event) => ask({ ...question, [name]: event.target.checked }) }), T.ask[name]);

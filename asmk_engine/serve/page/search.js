@@ -1,6 +1,6 @@
 // The view of a question and its answers.
 import { get, picture, post, server } from "./api.js";
-import { announce, button, h, hint, icon, notice, row, shown, stack, title, toast } from "./dom.js";
+import { announce, button, h, hint, icon, notice, photograph, row, shown, stack, title, toast } from "./dom.js";
 import { tiles } from "./browse.js";
 import { openCompare } from "./compare.js";
 import { hitCard } from "./hits.js";
@@ -25,7 +25,7 @@ register("search", async (main, values, signal) => {
   const answers = new Answers(question, place, signal);
   const edit = ({ size }) => preview.replaceChildren(size && server.index.verifies
     ? regionEditor(only, size, question.box, (box) => answers.askRegion(box))
-    : h("img", { src: picture(only, 640), alt: shown(only.name) }));
+    : h("div", {}, photograph(picture(only, 640), shown(only.name))));
   if (question.photos.length === 1) edit(only);
   const answer = await answers.run();
   if (question.photos.length === 1 && !only.size && answer) edit(answer.question[0]);

@@ -19,6 +19,7 @@ export const T = {
   busy: (seconds) => `The server is busy; trying again in ${counted(seconds, "second", "seconds")}.`,
   hints: {
     0: "Check that asmk-engine serve still runs, then try again.", 401: "Try again to sign in.",
+    404: "It may have been deleted, or kept for an hour only: look in the collection, or give the photograph again.",
     413: "Give a smaller photograph.", 415: "Give a photograph such as JPEG, PNG or WebP.",
     429: "Wait a moment, then try again.", 500: "The terminal in which the server runs may say more.",
     503: "Wait a moment, then try again.", 504: "Ask with fewer or smaller photographs.",
