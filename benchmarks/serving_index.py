@@ -1,8 +1,9 @@
 """The index of the load test: real photographs and many composed images, the right answers, and a writer.
 
-A composed image has as many features as one of the photographs. Each is a feature of any photograph, with a quarter of
-the bits of its code flipped, at a place of its own. So words are as popular as in photographs, lists are as long as in
-a large collection, and a search verifies what it would verify there.
+A composed image has as many features as one of the photographs, in runs of features of any of them that follow each
+other in the order of the words, each with a quarter of the bits of its code flipped and at a place of its own. So words
+are as popular and repeat as often in an image as in photographs, lists are as long as in a large collection, and a
+search verifies what it would verify there.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from asmk_engine.inverted.signatures import Signature, code_width
 
 Answer = list[tuple[str, float]]
 """Names and scores, best first."""
-VERSION = 1
+VERSION = 2
 SEGMENT_IMAGES = 20_000
+RUN = 32
+"""Features that follow each other in a photograph and are taken together."""
 WRITTEN = "written/"
 """How the names of the images begin that the writer adds and deletes."""
 WRITTEN_IMAGES = 20
@@ -91,7 +94,8 @@ class Pool:
         """Return a segment of images, the first of which has the given number in its name."""
         counts = rng.choice(self._counts, images)
         owners = np.repeat(np.arange(images, dtype=np.uint32), counts)
-        rows = self._rows[rng.integers(0, len(self._rows), len(owners))]
+        starts = rng.integers(0, len(self._rows) - RUN, -(-len(owners) // RUN))
+        rows = self._rows[(starts[:, None] + np.arange(RUN)).reshape(-1)[: len(owners)]]
         rows["code"] ^= rng.integers(0, 2**64, rows["code"].shape, np.uint64) & rng.integers(
             0, 2**64, rows["code"].shape, np.uint64
         )
