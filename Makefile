@@ -13,7 +13,7 @@ SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name '*.t
 PIP     := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow torture demo docs lint wheel-test wheel-test-all clean
+.PHONY: help setup test test-slow torture demo docs image lint wheel-test wheel-test-all clean
 
 help:
 	@echo "make test        run the tests"
@@ -21,6 +21,7 @@ help:
 	@echo "make docs        build the documentation into site/"
 	@echo "make test-slow   run the tests that take minutes"
 	@echo "make torture     kill, cut, fail and flip an index in every way there is: half an hour"
+	@echo "make image       build the container of the search page, or check its description where docker does not run"
 	@echo "make lint        ruff on the tree, mypy on the installed wheel"
 	@echo "make wheel-test  build the wheel, install it into another environment and run the tests of the installed package"
 	@echo "make wheel-test-all  run all tests against it"
@@ -64,8 +65,13 @@ docs: $(WHEEL_READY)
 	    NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "Written: site/index.html"
 
+image: $(READY)
+	@if docker info > /dev/null 2>&1; then docker build --tag asmk-engine .; \
+	    else echo "docker does not run here; the Dockerfile is only checked"; $(BIN)/hadolint Dockerfile; fi
+
 lint: $(READY) $(WHEEL_READY)
 	@$(BIN)/ruff check .
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
 	@cd $(WHEEL) && ../$(BIN)/mypy --config-file ../pyproject.toml --python-executable venv/bin/python -p asmk_engine
 
 # What may differ between the tree and the installed package: missing modules and data, the command, and processes that

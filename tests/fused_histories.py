@@ -111,6 +111,7 @@ def steps(sets: dict[str, dict[str, FeatureSet]]) -> Iterator[Step]:
     yield "complete", lambda path: FusedIndex.open(path).add(sets["first"], existing="skip", segment_postings=12)
     yield "delete", lambda path: FusedIndex.open(path).delete(NAMES[1:5:2])
     yield "find elsewhere", lambda path: FusedIndex.open(path).add(sets["elsewhere"], existing="skip")
+    yield "restore", lambda path: FusedIndex.open(path).restore(NAMES[1:4:2])
     yield "keep geometry", lambda path: FusedIndex.open(path).keep_geometry(5)
     yield "weigh", lambda path: FusedIndex.open(path).set_weights([1, 3])
     yield "add one by one", one_by_one

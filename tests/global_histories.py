@@ -48,6 +48,7 @@ def steps(sets: dict[str, FeatureSet]) -> Iterator[Step]:
     yield "add", lambda path: GlobalIndex.open(path).add(sets["first"], segment_bytes=4 * 2 * DIM)
     yield "delete", lambda path: GlobalIndex.open(path).delete(NAMES[1:5:2])
     yield "find elsewhere", lambda path: GlobalIndex.open(path).add(sets["elsewhere"], existing="skip")
+    yield "restore", lambda path: GlobalIndex.open(path).restore(NAMES[1:4:2])
     yield "add one by one", one_by_one
     yield "replace", lambda path: GlobalIndex.open(path).add(sets["changed"], existing="replace")
     yield "merge", lambda path: GlobalIndex.open(path).merge(chunk_bytes=100)

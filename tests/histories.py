@@ -81,6 +81,7 @@ def steps(sets: dict[str, FeatureSet]) -> Iterator[Step]:
     yield "add", lambda path: Index.open(path).add(sets["first"], segment_postings=20)
     yield "delete", lambda path: Index.open(path).delete(NAMES[1:7:2])
     yield "find elsewhere", lambda path: Index.open(path).add(sets["elsewhere"], existing="skip")
+    yield "restore", lambda path: Index.open(path).restore(NAMES[1:4:2])
     yield "keep geometry", lambda path: Index.open(path).keep_geometry(5)
     yield "add one by one", lambda path: Index.open(path).add_signatures(one_by_one, segment_postings=1)
     yield "replace", lambda path: Index.open(path).add(sets["changed"], existing="replace")

@@ -95,6 +95,7 @@ for command in (
     groups.pairs,
     calibrate.calibrate,
     index.delete,
+    index.restore,
     index.merge,
     check.check,
     check.repair,

@@ -36,8 +36,9 @@ VERIFIED = 50  # answers that the second evaluation verifies and ranks anew
 @click.option("-o", "--output", type=PATH, default=Path("demo"), show_default=True, help="Output folder.")
 @click.option("--queries", type=click.IntRange(min=1), default=24, show_default=True, help="Number of query images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the altered views.")
+@click.option("--serve", "serves", is_flag=True, help="Open the search page on the photographs at the end.")
 @quiet_option
-def demo(photos: Path | None, output: Path, queries: int, seed: int, quiet: bool) -> None:
+def demo(photos: Path | None, output: Path, queries: int, seed: int, serves: bool, quiet: bool) -> None:
     """Run all steps on a small collection of photographs.
 
     PHOTOS is a folder of your own, which is only read; by default, the photographs that come with scikit-image are
@@ -49,6 +50,7 @@ def demo(photos: Path | None, output: Path, queries: int, seed: int, quiet: bool
     Examples:
       asmk-engine demo
       asmk-engine demo my-photos/ -o demo-of-mine
+      asmk-engine demo --serve
     """
     steps = _Steps(Console(quiet))
     _check_apart(photos, output)
@@ -56,6 +58,8 @@ def demo(photos: Path | None, output: Path, queries: int, seed: int, quiet: bool
     _search(output, chosen, steps)
     _draw(output, chosen, photos is None, steps)
     _close(output, photos is None, steps)
+    if serves:  # a demo of photographs of the user holds links to them
+        steps.run("serve", output / "photos.index", *([] if photos is None else ["--follow-links"]))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`asmk-engine index`, `delete` and `merge`."""
+"""`asmk-engine index`, `delete`, `restore` and `merge`."""
 
 from __future__ import annotations
 
@@ -171,7 +171,8 @@ def index(
 def delete(index_path: Path, names: tuple[str, ...], list_path: Path | None, missing_ok: bool, quiet: bool) -> None:
     """Delete images from an index by name.
 
-    Takes effect at once, for all names or, if one is not in the index, for none. `merge` frees the disk space.
+    Takes effect at once, for all names or, if one is not in the index, for none. `merge` frees the disk space; until
+    then `restore` takes it back.
 
     \b
     Examples:
@@ -180,12 +181,53 @@ def delete(index_path: Path, names: tuple[str, ...], list_path: Path | None, mis
     """
     from asmk_engine.search.opening import open_index
 
-    wanted = [*names, *(read_name_list(list_path) if list_path else [])]
-    if not wanted:
-        raise click.UsageError("give names, or --list FILE")
+    wanted = _wanted(names, list_path)
     target = open_index(index_path)
     deleted = target.delete([_as_indexed(target, name) for name in wanted], missing_ok=missing_ok)
     Console(quiet).say(f"{index_path}: {plural(deleted, 'image')} deleted, {plural(target.images, 'image')} left")
+
+
+@click.command()
+@click.argument("index_path", type=PATH, metavar="INDEX")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--list", "list_path", type=PATH, help="Text file of names to restore, one per line.")
+@click.option("--missing-ok", is_flag=True, help="Ignore names of which there is no deleted image.")
+@quiet_option
+def restore(index_path: Path, names: tuple[str, ...], list_path: Path | None, missing_ok: bool, quiet: bool) -> None:
+    """Bring deleted images of an index back by name.
+
+    That is possible until `merge`, or an addition that joins small segments, removes what is deleted. All names are
+    restored or, if one has no deleted image or is in the index again, none. Of several deleted images of a name, the
+    one that was added last comes back.
+
+    \b
+    Examples:
+      asmk-engine restore photos.index holiday/old.jpg
+      asmk-engine restore photos.index --list gone.txt
+    """
+    from asmk_engine.search.opening import open_index
+
+    wanted = _wanted(names, list_path)
+    target = open_index(index_path)
+    restored = target.restore([_as_deleted(target, name) for name in wanted], missing_ok=missing_ok)
+    Console(quiet).say(f"{index_path}: {plural(restored, 'image')} restored, {plural(target.images, 'image')} now")
+
+
+def _wanted(names: Sequence[str], list_path: Path | None) -> list[str]:
+    """Return the names of the arguments and of the list; a usage error if there are none."""
+    wanted = [*names, *(read_name_list(list_path) if list_path else [])]
+    if not wanted:
+        raise click.UsageError("give names, or --list FILE")
+    return wanted
+
+
+def _as_deleted(target: AnyIndex, text: str) -> str:
+    """Return the name of an image, deleted or not, from its printed form or another Unicode form; else the text."""
+    from asmk_engine.escape import spellings
+
+    forms = list(spellings(text))
+    deleted = target.snapshot.find_deleted(forms)
+    return next((form for form in forms if form in deleted or form in target), text)
 
 
 def _as_indexed(target: AnyIndex, text: str) -> str:

@@ -133,7 +133,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
                 self._commit(contents, (), {})
 
     def delete(self, names: Iterable[str], *, missing_ok: bool = False) -> int:
-        """Delete images in one commit; their disk space is reclaimed by `merge`.
+        """Delete images in one commit; until their disk space is reclaimed by `merge`, `restore` takes it back.
 
         Parameters
         ----------
@@ -161,6 +161,51 @@ class Collection(IndexReader[View], Generic[View, Held]):
             if known:
                 self._commit(None, known, {})
         return len(known)
+
+    def restore(self, names: Iterable[str], *, missing_ok: bool = False) -> int:
+        """Take the deletion of images back in one commit, exactly as they were.
+
+        That is possible until a merge, by `merge` or by an addition that joins small segments, removes what is deleted.
+        Of several deleted images of a name, such as one that was replaced, the one that was added last comes back.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of the images.
+        missing_ok : bool, default False
+            Ignore names of which there is no deleted image.
+
+        Returns
+        -------
+        int
+            Number of images restored.
+
+        Raises
+        ------
+        InputError
+            If there is an image of one of these names; nothing is changed.
+        NotFoundError
+            If there is no deleted image of a name and `missing_ok` is false; nothing is changed.
+        """
+        with self._writing():
+            wanted = list(dict.fromkeys(names))
+            if live := list(self._snapshot.find_all(wanted)):
+                raise InputError(
+                    f"{self.path}: images of these names are in the index: {list_names(live)}; nothing was restored: "
+                    "names must be unique, leave these out"
+                )
+            found = self._snapshot.find_deleted(wanted)
+            unknown = [name for name in wanted if name not in found]
+            if unknown and not missing_ok:
+                raise NotFoundError(
+                    f"{self.path}: no deleted image is left of {list_names(unknown)}; nothing was restored: they were "
+                    "never in the index, or a merge has removed them; index the photographs again"
+                )
+            if found:
+                manifest = self._snapshot.manifest
+                entries, number = self._marked(found.values(), False, manifest.next)
+                self._publish(manifest.following(segments=tuple(entries), next=number))
+        return len(found)
 
     def remember(self, other: Collection[Any, Any]) -> None:
         """Commit the feature sets, image folders and roots of another index to this one, which is empty.
@@ -238,14 +283,15 @@ class Collection(IndexReader[View], Generic[View, Held]):
         moved    unchanged images that were found under other roots
         """
         manifest = self._snapshot.manifest
-        entries, number = self._entries_without(deleted, manifest.next)
+        entries, number = self._marked(self._snapshot.find_all(deleted).values(), True, manifest.next)
         if moved:
             number = self._move(entries, moved, origins["roots"], number)
         if contents is not None and contents.names:
             entries.append(self._segment(number, lambda name: self._write(name, contents)))
             number += 1
         self._publish(manifest.following(segments=tuple(entries), next=number, **origins))
-        self._tidy()
+        if contents is not None:  # a deletion alone merges nothing, so that it can be taken back
+            self._tidy()
 
     def _tidy(self) -> None:
         """Merge segments of similar size once there are many, so that their number stays logarithmic."""
@@ -280,20 +326,21 @@ class Collection(IndexReader[View], Generic[View, Held]):
         file = FileEntry.of(self._folder, name, written.checksum)
         return SegmentEntry(file, written.images, written.entries, kinds=written.kinds, geometry=written.geometry)
 
-    def _entries_without(self, names: Sequence[str], number: int) -> tuple[list[SegmentEntry], int]:
-        gone: dict[int, list[int]] = {}
-        for place in self._snapshot.find_all(names).values():
-            gone.setdefault(place[0], []).append(place[1])
+    def _marked(
+        self, places: Iterable[tuple[int, int]], is_deleted: bool, number: int
+    ) -> tuple[list[SegmentEntry], int]:
+        """Mark images as deleted or as live; returns all entries and the number of the next file."""
+        changed: dict[int, list[int]] = {}
+        for place, image in places:
+            changed.setdefault(place, []).append(image)
         entries = list(self._snapshot.manifest.segments)
-        for segment, numbers in gone.items():
-            entries[segment] = self._without(entries[segment], self._snapshot.segments[segment], numbers, number)
+        for place, images in changed.items():
+            segment: ImageTable = self._snapshot.segments[place]
+            deleted = np.zeros(segment.images, bool) if segment.deleted is None else segment.deleted.copy()
+            deleted[images] = is_deleted
+            entries[place] = write_deleted(self._folder, entries[place], deleted, number)
             number += 1
         return entries, number
-
-    def _without(self, entry: SegmentEntry, segment: ImageTable, numbers: list[int], number: int) -> SegmentEntry:
-        deleted = np.zeros(segment.images, bool) if segment.deleted is None else segment.deleted.copy()
-        deleted[numbers] = True
-        return write_deleted(self._folder, entry, deleted, number)
 
     def _move(self, entries: list[SegmentEntry], moved: Mapping[str, Root], roots: Sequence[Root], number: int) -> int:
         """Change the roots of images; returns the number of the next file."""

@@ -100,13 +100,23 @@ class Commit(Generic[Encoder, Part]):
 
     def find_all(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Return segment position and image number of those names that are live images, in the order of the names."""
+        return self._found(names, of_deleted=False)
+
+    def find_deleted(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Return the place, as `find_all`, of the last deleted image of each of those names that has one in a segment.
+
+        The last of several is the one added last: only live images are ever moved to a later segment.
+        """
+        return self._found(names, of_deleted=True)
+
+    def _found(self, names: Iterable[str], of_deleted: bool) -> dict[str, tuple[int, int]]:
         wanted = list(names)
         places = np.full((len(wanted), 2), -1)
         for place, segment in enumerate(self.segments):
             numbers = segment.find(wanted)
             found = np.flatnonzero(numbers >= 0)
-            if segment.deleted is not None:
-                found = found[~segment.deleted[numbers[found]]]
+            deleted = np.zeros(segment.images, bool) if segment.deleted is None else segment.deleted
+            found = found[deleted[numbers[found]] == of_deleted]
             places[found, 0], places[found, 1] = place, numbers[found]
         there = np.flatnonzero(places[:, 0] >= 0)
         rows = places[there].tolist()
@@ -207,7 +217,12 @@ def write_moved(folder: Folder, entry: SegmentEntry, numbers: np.ndarray, number
 
 
 def write_deleted(folder: Folder, entry: SegmentEntry, deleted: np.ndarray, number: int) -> SegmentEntry:
-    """Write the deletions of a segment, [images] bool, as file number `number`; returns the updated entry."""
+    """Write the deletions of a segment, [images] bool, as file number `number`; returns the updated entry.
+
+    A segment without deletions has no such file.
+    """
+    if not deleted.any():
+        return replace(entry, deleted=None, deleted_images=0)
     name = f"deleted-{number:06d}.safetensors"
     arrays = {"deleted": np.packbits(deleted, bitorder="little")}
     checksum = write_arrays(folder, name, arrays, {"kind": "asmk-engine deletions"})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asmk_engine.pipeline.indexing import index_images
 from asmk_engine.pipeline.wording import plural
-from asmk_engine.serve.jobs import Job
+from asmk_engine.serve.jobs import BackgroundJob
 from asmk_engine.serve.pictures import Thumbnails
 from asmk_engine.serve.refusals import Refusal
 from asmk_engine.serve.shelf import ServedIndex
@@ -49,7 +49,9 @@ def unused_path(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def add_photographs(job: Job, served: ServedIndex, files: Sequence[tuple[str, Path]], thumbnails: Thumbnails) -> str:
+def add_photographs(
+    job: BackgroundJob, served: ServedIndex, files: Sequence[tuple[str, Path]], thumbnails: Thumbnails
+) -> str:
     """Add photographs to an index; what cannot be used is named in the job. Returns what was done.
 
     files  what the client calls each, and where it is now
@@ -78,7 +80,7 @@ def add_photographs(job: Job, served: ServedIndex, files: Sequence[tuple[str, Pa
     return f"{plural(len(job.added), 'photograph')} added, {len(files) - len(job.added)} not"
 
 
-def _checked(job: Job, name: str, path: Path, folder: Path, thumbnails: Thumbnails) -> list[Path]:
+def _checked(job: BackgroundJob, name: str, path: Path, folder: Path, thumbnails: Thumbnails) -> list[Path]:
     """Decode a photograph in a worker process and keep it; returns its path, none if it cannot be used."""
     try:
         thumbnails.of_file(path, CHECKED_SIDE)

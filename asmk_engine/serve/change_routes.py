@@ -13,7 +13,7 @@ from asmk_engine.search.opening import open_index
 from asmk_engine.serve.adding import add_photographs
 from asmk_engine.serve.documents import ADD_BODY, NAMES_BODY
 from asmk_engine.serve.forms import Form, names_of, read_form, read_json
-from asmk_engine.serve.jobs import RUNNING, Job
+from asmk_engine.serve.jobs import RUNNING, BackgroundJob
 from asmk_engine.serve.refusals import Refusal
 from asmk_engine.serve.service import Service
 
@@ -69,7 +69,7 @@ def change_router(service: Service) -> APIRouter:
     return router
 
 
-def _add(service: Service, form: Form) -> Job:
+def _add(service: Service, form: Form) -> BackgroundJob:
     served = service.shelf.get(form.text("index"))
     if not form.files:
         raise Refusal(422, "no photograph; send photographs as the field file, once for each")
@@ -107,7 +107,7 @@ def _restore(service: Service, content: dict[str, Any]) -> dict[str, Any]:
     return {"restored": restored}
 
 
-async def _events(service: Service, job: Job) -> AsyncIterator[str]:
+async def _events(service: Service, job: BackgroundJob) -> AsyncIterator[str]:
     said = ""
     while True:
         text = json.dumps(job.values())

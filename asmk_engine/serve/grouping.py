@@ -10,7 +10,7 @@ from asmk_engine.groups.model import Groups
 from asmk_engine.groups.writing import kinds_in
 from asmk_engine.pipeline.wording import plural
 from asmk_engine.search.opening import open_index
-from asmk_engine.serve.jobs import Job
+from asmk_engine.serve.jobs import BackgroundJob
 from asmk_engine.serve.refusals import Refusal
 from asmk_engine.serve.shelf import ServedIndex
 
@@ -26,7 +26,7 @@ class FoundGroups:
         self._of_name: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()
 
-    def find(self, job: Job, served: ServedIndex) -> str:
+    def find(self, job: BackgroundJob, served: ServedIndex) -> str:
         """Find the groups of the present commit; returns what was found."""
         if not served.verifies:
             raise Refusal(422, f"{served.name}: global descriptors have no places, by which groups are found")
@@ -35,7 +35,7 @@ class FoundGroups:
         return f"{plural(len(found), 'group')}, {plural(len(found.alone), 'image')} alone"
 
     def _keep(self, index: str, found: Groups) -> None:
-        values = [
+        values: list[dict[str, Any]] = [
             {
                 "number": number,
                 "images": list(group.images),
@@ -53,11 +53,11 @@ class FoundGroups:
         place = self._of_name.get(index, {}).get(name)
         return None if place is None else self._known[index][place]
 
-    def state(self, index: str, job: Job | None) -> str:
+    def state(self, index: str, job: BackgroundJob | None) -> str:
         """Return `running`, `ready` or `none`."""
         return "running" if job is not None else "ready" if index in self._known else "none"
 
-    def page(self, index: str, job: Job | None, after: int, limit: int) -> dict[str, Any]:
+    def page(self, index: str, job: BackgroundJob | None, after: int, limit: int) -> dict[str, Any]:
         """Return some groups, those that follow number `after`, as JSON values."""
         known = self._known.get(index, [])
         share = job.done / job.total if job is not None and job.total else None

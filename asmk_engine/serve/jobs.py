@@ -20,7 +20,7 @@ class CancelledError(Exception):
     """Work ends because a client cancelled it."""
 
 
-class Job:
+class BackgroundJob:
     """One piece of work, which is also the display that the work reports to.
 
     key   what requests call it
@@ -87,27 +87,27 @@ class Jobs:
     """The jobs of a server, one of a kind and index at a time."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, Job] = OrderedDict()
-        self._running: dict[tuple[str, str], Job] = {}
+        self._known: OrderedDict[str, BackgroundJob] = OrderedDict()
+        self._running: dict[tuple[str, str], BackgroundJob] = {}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> Job:
+    def get(self, key: str) -> BackgroundJob:
         """Return a job; raises Refusal 404."""
         if key not in self._known:
             raise Refusal(404, "no such job; it may have been forgotten")
         return self._known[key]
 
-    def running(self, kind: str, index: str) -> Job | None:
+    def running(self, kind: str, index: str) -> BackgroundJob | None:
         """Return the job of this kind that is running for an index."""
         return self._running.get((kind, index))
 
-    def start(self, kind: str, index: str, work: Callable[[Job], str]) -> Job:
+    def start(self, kind: str, index: str, work: Callable[[BackgroundJob], str]) -> BackgroundJob:
         """Do work in a thread; it returns what is said at its end. Raises Refusal 409 if such work is running."""
         with self._lock:
             if (kind, index) in self._running:
                 raise Refusal(409, f"{index}: such work is running already; wait for its end, or cancel it")
-            job = Job(kind)
+            job = BackgroundJob(kind)
             self._running[kind, index] = self._known[job.key] = job
             while len(self._known) > KEPT_JOBS:
                 oldest = next(key for key, one in self._known.items() if one.state != RUNNING)
@@ -117,7 +117,7 @@ class Jobs:
         thread.start()
         return job
 
-    def _run(self, job: Job, index: str, work: Callable[[Job], str]) -> None:
+    def _run(self, job: BackgroundJob, index: str, work: Callable[[BackgroundJob], str]) -> None:
         try:
             job.finish(DONE, work(job))
         except CancelledError:

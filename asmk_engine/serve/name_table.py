@@ -11,7 +11,7 @@ AFTER_SLASH = "0"  # the character that follows "/": all names below a folder ar
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderListing:
     """What a folder holds, or a search finds.
 
     folders  names of folders, each with a slash at its end, and the numbers of images below them
@@ -47,7 +47,7 @@ class NameTable:
             return 0, len(self.names)
         return bisect.bisect_left(self.names, folder), bisect.bisect_left(self.names, folder[:-1] + AFTER_SLASH)
 
-    def _listing(self, folder: str) -> Listing:
+    def _listing(self, folder: str) -> FolderListing:
         """Return folders and images directly in a folder."""
         place, end = self.span(folder)
         folders, names = [], []
@@ -61,15 +61,15 @@ class NameTable:
             else:
                 names.append(self.names[place])
                 place += 1
-        return Listing(tuple(folders), tuple(names))
+        return FolderListing(tuple(folders), tuple(names))
 
-    def _found(self, folder: str, search: str) -> Listing:
+    def _found(self, folder: str, search: str) -> FolderListing:
         """Return the images below a folder whose name or metadata have all words of a search, in any case."""
         words = search.casefold().split()
         first, end = self.span(folder)
         texts = self._texts[first:end]
         places = [first + place for place, text in enumerate(texts) if all(word in text for word in words)]
-        return Listing((), tuple(self.names[place] for place in places))
+        return FolderListing((), tuple(self.names[place] for place in places))
 
     @functools.cached_property
     def _texts(self) -> list[str]:

@@ -24,7 +24,7 @@ KEPT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Thumbnail:
+class ServedPicture:
     """A JPEG, and the width and height of the upright photograph it was made of."""
 
     data: bytes
@@ -41,25 +41,25 @@ class Thumbnails:
 
     def __init__(self, workers: WorkerProcesses) -> None:
         self._workers = workers
-        self._kept: OrderedDict[tuple[str, str, int, int], Thumbnail] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, int, int], ServedPicture] = OrderedDict()
         self._bytes, self._lock = 0, threading.Lock()
 
-    def of_image(self, served: ServedIndex, name: str, side: int) -> Thumbnail:
+    def of_image(self, served: ServedIndex, name: str, side: int) -> ServedPicture:
         """Return the thumbnail of an indexed image; raises Refusal."""
         served.check_image(name)
         known = served.index.identity(name)
         return self._of(served.name, name, known.fingerprint if known else 0, side, lambda: served.photograph(name))
 
-    def of_upload(self, upload: Upload, side: int) -> Thumbnail:
+    def of_upload(self, upload: Upload, side: int) -> ServedPicture:
         """Return the thumbnail of an upload; raises Refusal."""
         return self._of("", upload.key, 0, side, lambda: upload.path)
 
-    def of_file(self, path: Path, side: int) -> Thumbnail:
+    def of_file(self, path: Path, side: int) -> ServedPicture:
         """Make the thumbnail of a file, which is not kept; raises Refusal."""
         content, arrays = self._workers.ask({"task": "shrink", "path": str(path), "side": side})
-        return Thumbnail(arrays[0].tobytes(), (int(content["size"][0]), int(content["size"][1])))
+        return ServedPicture(arrays[0].tobytes(), (int(content["size"][0]), int(content["size"][1])))
 
-    def _of(self, index: str, name: str, fingerprint: int, side: int, path: Callable[[], Path]) -> Thumbnail:
+    def _of(self, index: str, name: str, fingerprint: int, side: int, path: Callable[[], Path]) -> ServedPicture:
         if side not in SIDES:
             raise Refusal(422, f"size is {side}; give one of {', '.join(map(str, SIDES))}")
         key = index, name, fingerprint, side

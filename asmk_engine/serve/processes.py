@@ -20,7 +20,7 @@ _PROGRAM = "from asmk_engine.serve.worker import main; main()"
 _ENVIRONMENT = {"OPENCV_FOR_THREADS_NUM": "1"}
 
 
-class _Worker:
+class _LimitedProcess:
     """One process, and whether it is still usable."""
 
     def __init__(self, memory: int) -> None:
@@ -66,8 +66,8 @@ class WorkerProcesses:
     def __init__(self, count: int, seconds: float, memory: int, waiting: int) -> None:
         self.seconds, self.memory = seconds, memory
         self._room = threading.BoundedSemaphore(count + waiting)
-        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        self._alive: set[_Worker] = set()
+        self._idle: queue.LifoQueue[_LimitedProcess | None] = queue.LifoQueue()
+        self._alive: set[_LimitedProcess] = set()
         self._lock, self._closed = threading.Lock(), False
         self.deaths = 0
         for _ in range(count):
@@ -101,9 +101,9 @@ class WorkerProcesses:
         finally:
             self._room.release()
 
-    def _start(self) -> _Worker:
+    def _start(self) -> _LimitedProcess:
         block_interrupt()
-        worker = _Worker(self.memory)
+        worker = _LimitedProcess(self.memory)
         with self._lock:
             self._alive.add(worker)
             if self._closed:
@@ -113,7 +113,7 @@ class WorkerProcesses:
             raise Refusal(503, "a worker process does not start; the server needs more memory", 10)
         return worker
 
-    def _failure(self, worker: _Worker) -> Refusal:
+    def _failure(self, worker: _LimitedProcess) -> Refusal:
         expired = worker.has_expired
         ended = self._discard(worker)
         if self._closed:
@@ -123,7 +123,7 @@ class WorkerProcesses:
             return Refusal(422, f"took longer than {self.seconds:g} s and was stopped; send a smaller photograph")
         return Refusal(422, f"crashed the decoder, or needs more memory than the server allows ({ended})")
 
-    def _discard(self, worker: _Worker) -> str:
+    def _discard(self, worker: _LimitedProcess) -> str:
         worker.alive = False
         with self._lock:
             self._alive.discard(worker)

@@ -19,6 +19,7 @@ from asmk_engine.features import Features, check_features
 from asmk_engine.fused.queries import FusedFeatures
 from asmk_engine.images.boxes import Box, Size
 from asmk_engine.indexes.answers import Hit
+from asmk_engine.search.several import DEPTH, combined
 from asmk_engine.search.turned import UPRIGHT, Turn, best_of_turns, of_turn, turns
 from asmk_engine.serve.processes import WorkerProcesses
 from asmk_engine.serve.refusals import Refusal, busy
@@ -94,7 +95,7 @@ class Answered:
     more: bool = False
 
 
-class Describer:
+class QuestionDescriber:
     """Describes photographs of questions in worker processes, and keeps what was described."""
 
     def __init__(self, workers: WorkerProcesses) -> None:
@@ -194,9 +195,9 @@ def _searched(
     answer = Answered(sizes=[one[0].size if any(one[0].size) else None for one in described])
     names = {asked.name for asked in question.photographs if asked.name is not None}
     room = question.top + len(names) + 1
-    rankings = [_of_photograph(served, one, question, room, count, answer.notes) for one in described]
-    hits = _joined(rankings, room)
-    kept = [(hit, place) for hit, place in hits if hit.name not in names]
+    depth = room if len(described) == 1 else max(room, DEPTH)
+    rankings = [_of_photograph(served, one, question, depth, count, answer.notes) for one in described]
+    kept = [(one.hit, one.photograph) for one in combined(rankings, room) if one.hit.name not in names]
     answer.hits, answer.more = kept[: question.top], len(kept) > question.top
     answer.search = time.perf_counter() - began
     return answer
@@ -220,16 +221,6 @@ def _of_photograph(
         return best_of_turns([found(one) for one in described], top)
     except AsmkError as error:
         raise Refusal(422, " ".join(str(error).split())) from None
-
-
-def _joined(rankings: list[list[Hit]], top: int) -> list[tuple[Hit, int]]:
-    """Return one ranking of the answers to several photographs, each hit with that which it fits best."""
-    best: dict[str, tuple[Hit, int]] = {}
-    for place, hits in enumerate(rankings):
-        for hit in hits:
-            if hit.name not in best or hit.score > best[hit.name][0].score:
-                best[hit.name] = hit, place
-    return sorted(best.values(), key=lambda found: (-found[0].score, found[0].name.encode()))[:top]
 
 
 def question_turns(*, rotations: bool, mirror: bool) -> tuple[Turn, ...]:

@@ -17,7 +17,7 @@ from asmk_engine.serve.metrics import Metrics
 from asmk_engine.serve.options import ServeOptions
 from asmk_engine.serve.pictures import Thumbnails
 from asmk_engine.serve.processes import WorkerProcesses
-from asmk_engine.serve.questions import Asked, Describer, Question, Searches
+from asmk_engine.serve.questions import Asked, Question, QuestionDescriber, Searches
 from asmk_engine.serve.refusals import Refusal, refusal_of
 from asmk_engine.serve.shelf import ServedIndex, Shelf
 from asmk_engine.serve.uploads import Uploads
@@ -37,7 +37,7 @@ class Service:
         self.uploads, self.jobs, self.groups = Uploads(), Jobs(), FoundGroups()
         self.describing = WorkerProcesses(options.workers, options.seconds, options.memory, options.waiting)
         self.shrinking = WorkerProcesses(options.workers, THUMBNAIL_SECONDS, options.memory, THUMBNAILS_WAITING)
-        self.describer, self.thumbnails = Describer(self.describing), Thumbnails(self.shrinking)
+        self.describer, self.thumbnails = QuestionDescriber(self.describing), Thumbnails(self.shrinking)
         self.searches = Searches(options.waiting)
         self.is_stopping: Callable[[], bool] = lambda: False
         self._limiter: anyio.CapacityLimiter | None = None
