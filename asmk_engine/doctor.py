@@ -61,6 +61,8 @@ PARTS = (
     Package("OpenVINO", "openvino", "'asmk-engine[cpu]'", "running networks on processors faster", required=False),
     Package("matplotlib", "matplotlib", "'asmk-engine[plots]'", "plots", required=False),
     Package("pillow-heif", "pillow_heif", "'asmk-engine[heif]'", "reading HEIC photographs", required=False),
+    Package("FastAPI", "fastapi", "'asmk-engine[serve]'", "the search page", required=False),
+    Package("uvicorn", "uvicorn", "'asmk-engine[serve]'", "the search page", required=False),
     Package("scikit-image", "skimage", "'asmk-engine[demo]'", "the photographs of `asmk-engine demo`", required=False),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,13 +76,17 @@ def search_several(
     check_top(top)
     single = is_photograph(queries) or isinstance(queries, searcher.kinds)
     depth = None if top is None else max(top, DEPTH)
+    return combined(searcher.search([queries] if single else queries, depth, rerank=rerank), top)
+
+
+def combined(answers: Sequence[Sequence[Hit]], top: int | None) -> list[CombinedHit]:
+    """Return one ranking of the answers to several photographs, each with DEPTH hits if there are so many."""
     found: dict[str, list[tuple[Hit, int]]] = {}
-    answers = searcher.search([queries] if single else queries, depth, rerank=rerank)
     for place, hits in enumerate(answers):
         for hit in hits:
             found.setdefault(hit.name, []).append((hit, place))
-    combined = [_combined(each, len(answers)) for each in found.values()]
-    return sorted(combined, key=lambda one: (-one.hit.score, one.hit.name.encode()))[:top]
+    each = [_combined(one, len(answers)) for one in found.values()]
+    return sorted(each, key=lambda one: (-one.hit.score, one.hit.name.encode()))[:top]
 
 
 def _combined(found: list[tuple[Hit, int]], photographs: int) -> CombinedHit:
