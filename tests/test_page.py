@@ -102,11 +102,20 @@ def opened(browser: Any, address: str) -> Iterator[Opener]:
 
     def watch(page: Any, host: str) -> None:
         # A refused request is a line of the console too: those are about the answers that a test asks for.
-        page.on("console", lambda said: said.type == "error" and "the server responded" not in said.text and
-                "net::ERR" not in said.text and faults.append(said.text))
+        page.on(
+            "console",
+            lambda said: (
+                said.type == "error"
+                and "the server responded" not in said.text
+                and "net::ERR" not in said.text
+                and faults.append(said.text)
+            ),
+        )
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("dialog", lambda dialog: (faults.append(f"a dialog of a script: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: request.url.startswith((host, "blob:", "data:")) or faults.append(request.url))
+        page.on(
+            "request", lambda request: request.url.startswith((host, "blob:", "data:")) or faults.append(request.url)
+        )
 
     def open_page(view: str = "/", at: str = address, **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
@@ -301,8 +310,8 @@ def test_a_region_is_made_with_keys(opened: Opener) -> None:
 def test_turned_questions_are_asked(opened: Opener) -> None:
     page = opened("/?name=coffee.png")
     settled(page)
-    assert asked(page, page.get_by_label("mirrored").click)["mirror"] is True
-    question = asked(page, page.get_by_label("rotated").click)
+    assert asked(page, page.get_by_role("checkbox", name="mirrored").click)["mirror"] is True
+    question = asked(page, page.get_by_role("checkbox", name="turned").click)
     assert (question["rotations"], question["mirror"]) == (True, True)
     assert "rotations=1" in page.url
 

@@ -22,7 +22,8 @@ export function drawHead(view) {
     event.preventDefault();
     document.getElementById("main").focus();
   };
-  const list = h("ul", {}, names.map((name) => entry(name, link(name), name === "marks" ? marks : 0)), entry("api", "/api"));
+  const entries = names.map((name) => entry(name, link(name), name === "marks" ? marks : 0));
+  const list = h("ul", {}, entries, entry("api", "/api"));
   document.getElementById("head").replaceChildren(h("a", { class: "skip", href: "#main", onclick: skip }, T.skip),
     h("a", { class: "brand", href: link("search") },
       h("img", { src: "/static/icon.svg", alt: "", width: 24, height: 24 }), "asmk-engine"),
