@@ -1,10 +1,19 @@
 """Make `import naive` work however the tests are run, and report which copy of the package is tested."""
 
+from __future__ import annotations
+
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from asmk_engine.serve.service import Service
+    from serving import Client
 
 # The first call of a kernel compiles it.
 settings.register_profile("asmk-engine", deadline=None)
@@ -20,3 +29,26 @@ def pytest_report_header() -> str:
     import asmk_engine
 
     return f"asmk_engine: {Path(asmk_engine.__file__).parent}"
+
+
+@pytest.fixture(scope="session")
+def served_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photographs, an index of them, and a folder of others: see `serving.make_place`."""
+    from serving import make_place
+
+    return make_place(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="session")
+def library(served_place: Path) -> Iterator[tuple[Service, Client]]:
+    """A server of all of these indexes that changes nothing, and a client in this process."""
+    from serving import serving, titles
+
+    with serving([served_place / "photos.index", served_place / "others"], titles()) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def client(library: tuple[Service, Client]) -> Client:
+    """The client of `library`."""
+    return library[1]

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from asmk_engine.serve.options import ServeOptions
 from asmk_engine.serve.refusals import Refusal
 
-COOKIE = "asmk_engine"
 OPEN_PATHS = ("/", "/api", "/login", "/health")
 STATIC = "/static/"
 THUMBNAILS = ("/thumbnails/", "/uploads/", STATIC)
@@ -35,7 +34,7 @@ class Access:
     """The rules of one server."""
 
     def __init__(self, options: ServeOptions) -> None:
-        self._options = options
+        self._options, self._hosts = options, frozenset(map(host_of, options.hosts))
         self._rates = Rates(options.rate)
 
     def check(self, method: str, path: str, headers: dict[str, str], client: str) -> None:
@@ -46,37 +45,35 @@ class Access:
         """
         self.check_host(headers)
         self.check_origin(method, headers)
-        if path not in OPEN_PATHS and not path.startswith(STATIC):
-            self.check_token(headers)
-        if not (method == "GET" and path.startswith(THUMBNAILS)):
+        is_known = path in OPEN_PATHS or path.startswith(STATIC) or self.has_token(headers)
+        if not (is_known and method == "GET" and path.startswith(THUMBNAILS)):  # guesses of the token count as well
             self._rates.check(client)
+        if not is_known:
+            raise Refusal(401, "sign in with the token that the server was started with")
 
     def check_host(self, headers: dict[str, str]) -> None:
         """Refuse names that are not ours: a page elsewhere could give its own name our address (DNS rebinding)."""
         host = host_of(headers.get("host", ""))
-        if host not in self._options.hosts:
+        if host not in self._hosts:
             raise Refusal(421, f"the server is not called {host[:100]!r}; allow this name with --allow-host")
 
     def check_origin(self, method: str, headers: dict[str, str]) -> None:
         """Refuse what a page of another site sends or embeds."""
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin is not None and _netloc(origin) != headers.get("host", "").lower():
             raise Refusal(403, "requests from pages of other sites are refused")
         is_visit = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
         if site in ("cross-site", "same-site") and not is_visit:
             raise Refusal(403, "requests from pages of other sites are refused")
 
-    def check_token(self, headers: dict[str, str]) -> None:
-        """Refuse without the token, in the header `Authorization: Bearer` or as the cookie of the page."""
-        token = self._options.token
-        if token is None:
-            return
+    def has_token(self, headers: dict[str, str]) -> bool:
+        """Return whether the token is in the header `Authorization: Bearer` or as the cookie of the page, if needed."""
+        if self._options.token is None:
+            return True
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.knows(given.strip()):
-            return
-        if any(_equal(value, self.cookie) for value in _cookies(headers.get("cookie", ""))):
-            return
-        raise Refusal(401, "sign in with the token that the server was started with")
+            return True
+        return any(_equal(value, self.cookie) for value in self._cookies(headers.get("cookie", "")))
 
     def knows(self, given: str) -> bool:
         """Return whether this is the token; takes the same time for every wrong one."""
@@ -85,8 +82,22 @@ class Access:
     @property
     def cookie(self) -> str:
         """What the page keeps instead of the token."""
-        token = self._options.token or ""
-        return hmac.new(token.encode(), b"cookie of the page", hashlib.sha256).hexdigest()
+        return self._derived(b"cookie of the page")
+
+    @property
+    def cookie_name(self) -> str:
+        """The name of the cookie; servers at other ports share the cookies of this host, so each has its own name."""
+        return f"asmk_engine_{self._derived(b'name of the cookie')[:12]}"
+
+    def _derived(self, what: bytes) -> str:
+        return hmac.new((self._options.token or "").encode(), what, hashlib.sha256).hexdigest()
+
+    def _cookies(self, header: str) -> Iterable[str]:
+        """Yield the values of our cookie."""
+        for part in header.split(";"):
+            name, _, value = part.strip().partition("=")
+            if name == self.cookie_name:
+                yield value
 
 
 class Rates:
@@ -121,9 +132,9 @@ def _equal(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode())
 
 
-def _cookies(header: str) -> Iterable[str]:
-    """Yield the values of our cookie."""
-    for part in header.split(";"):
-        name, _, value = part.strip().partition("=")
-        if name == COOKIE:
-            yield value
+def _netloc(origin: str) -> str:
+    """Return host and port of an origin in lower case, empty if it has none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""

@@ -10,12 +10,14 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from asmk_engine.pipeline.extraction import IntakeOptions
 from asmk_engine.pipeline.indexing import index_images
 from asmk_engine.pipeline.wording import plural
 from asmk_engine.serve.jobs import BackgroundJob
 from asmk_engine.serve.pictures import Thumbnails
-from asmk_engine.serve.refusals import Refusal
+from asmk_engine.serve.refusals import Refusal, discreet
 from asmk_engine.serve.shelf import ServedIndex
+from asmk_engine.storage.folder import storage_errors
 
 MOST_LETTERS = 120
 CHECKED_SIDE = 160
@@ -58,24 +60,28 @@ def add_photographs(
     """
     root = added_folder(served.path)
     folder = root / f"added {time.strftime('%Y-%m-%d')}"
-    folder.mkdir(parents=True, exist_ok=True)
     kept: list[Path] = []
     try:
+        with storage_errors(folder, "make the folder of added photographs"):
+            folder.mkdir(parents=True, exist_ok=True)
         with job.bar("check", "photographs") as progress:
             for done, (name, path) in enumerate(files, start=1):
                 kept += _checked(job, name, path, folder, thumbnails)
                 progress(done, len(files))
         if not kept:
             return "no photograph was added"
-        report = index_images([root], served.path, display=job)
+        # Only these: others in the folder may have been deleted from the index.
+        report = index_images(kept, served.path, intake=IntakeOptions(prefix=folder.name), display=job)
     finally:
         for _, path in files:
             path.unlink(missing_ok=True)
         served.refresh()
         _remove_unused(served, root, kept)
-    reasons = [{"name": "", "reason": reason} for reason in report.failures.reasons]
+    reasons = [{"name": "", "reason": discreet(reason)} for reason in report.failures.reasons]
     own = {path.relative_to(root).as_posix() for path in kept}
-    job.failures += [{"name": name, "reason": why} for name, why in report.skipped.items() if name in own] + reasons
+    job.failures += [
+        {"name": name, "reason": discreet(why)} for name, why in report.skipped.items() if name in own
+    ] + reasons
     job.added = sorted(name for name in own if name in served.index)
     return f"{plural(len(job.added), 'photograph')} added, {len(files) - len(job.added)} not"
 
@@ -88,8 +94,9 @@ def _checked(job: BackgroundJob, name: str, path: Path, folder: Path, thumbnails
         job.failures.append({"name": name[:300], "reason": str(error)})
         return []
     target = unused_path(folder, safe_name(name))
-    shutil.move(path, target)
-    target.chmod(0o644)
+    with storage_errors(target, "keep the photograph"):
+        shutil.move(path, target)
+        target.chmod(0o644)
     return [target]
 
 

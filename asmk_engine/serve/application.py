@@ -14,7 +14,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from asmk_engine.serve.access import COOKIE
 from asmk_engine.serve.browse_routes import browse_router
 from asmk_engine.serve.change_routes import change_router
 from asmk_engine.serve.forms import read_json
@@ -40,7 +39,7 @@ def application(service: Service) -> Guard:
             service.close()
 
     app = FastAPI(
-        title="asmk-engine", version=__version__, docs_url=None, redoc_url=None, lifespan=life,
+        title="asmk-engine", version=__version__, docs_url=None, redoc_url=None, lifespan=life, redirect_slashes=False,
         description="Find the same thing in other photographs. Errors are JSON: one line under `error`.",
     )  # fmt: skip
     for router in (search_router(service), browse_router(service), change_router(service)):
@@ -106,8 +105,9 @@ def _add_others(app: FastAPI, service: Service) -> None:
         if service.options.token is not None:
             secure = request.url.scheme == "https"
             answer.set_cookie(
-                COOKIE, service.access.cookie, COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure
-            )
+                service.access.cookie_name, service.access.cookie, COOKIE_SECONDS, httponly=True, samesite="strict",
+                secure=secure,
+            )  # fmt: skip
         return answer
 
 

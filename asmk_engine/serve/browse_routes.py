@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from asmk_engine.serve.documents import GROUPS_BODY
-from asmk_engine.serve.forms import read_json
+from asmk_engine.serve.forms import index_of, read_json
 from asmk_engine.serve.refusals import Refusal
 from asmk_engine.serve.service import Service, index_values
 from asmk_engine.serve.shelf import ServedIndex
@@ -59,13 +59,13 @@ def browse_router(service: Service) -> APIRouter:
         served = service.shelf.get(index)
         _check_range("limit", limit, MOST_GROUPS)
         job = service.jobs.running("groups", served.name)
-        return JSONResponse(service.groups.page(served.name, job, max(0, after), limit))
+        return JSONResponse(service.groups.page(served, job, max(0, after), limit))
 
     @router.post("/groups", summary="Find the groups of an index", status_code=202, openapi_extra=GROUPS_BODY)
     async def find(request: Request) -> JSONResponse:
         """Begin to find groups; takes minutes for thousands of images. Returns the job."""
         content = await read_json(request)
-        served = service.shelf.get(str(content.get("index") or ""))
+        served = service.shelf.get(index_of(content))
         if not served.verifies:
             raise Refusal(422, f"{served.name}: has no local features, whose places make groups")
         job = service.jobs.start("groups", served.name, lambda job: service.groups.find(job, served))
@@ -98,7 +98,7 @@ def _images(served: ServedIndex, folder: str, search: str, after: str | None, li
 def _image(service: Service, served: ServedIndex, name: str) -> dict[str, Any]:
     served.check_image(name)
     before, after = served.names.neighbours(name)
-    group = service.groups.of_image(served.name, name)
+    group = service.groups.of_image(served, name)
     return {
         "index": served.name,
         "name": name,

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from asmk_engine.errors import AsmkError
 from asmk_engine.search.opening import open_index
 from asmk_engine.serve.adding import add_photographs
 from asmk_engine.serve.documents import ADD_BODY, NAMES_BODY
-from asmk_engine.serve.forms import Form, names_of, read_form, read_json
+from asmk_engine.serve.forms import Form, index_of, names_of, read_form, read_json
 from asmk_engine.serve.jobs import RUNNING, BackgroundJob
 from asmk_engine.serve.refusals import Refusal
 from asmk_engine.serve.service import Service
 
-EVENT_SECONDS = 1.0
+LOOK_SECONDS, SILENT_SECONDS = 0.2, 5.0
 MOST_NAMES = 10_000
 
 
@@ -29,8 +32,9 @@ def change_router(service: Service) -> APIRouter:
     async def add(request: Request) -> JSONResponse:
         """Send photographs as the field `file`, once for each; returns the job that adds them."""
         service.check_writable()
-        form = await read_form(request)
-        return JSONResponse({"job": (await service.in_thread(lambda: _add(service, form))).key}, 202)
+        async with read_form(request) as form:
+            job = await service.in_thread(lambda: _add(service, form))
+        return JSONResponse({"job": job.key}, 202)
 
     @router.post("/delete", summary="Delete images", openapi_extra=NAMES_BODY)
     async def delete(request: Request) -> JSONResponse:
@@ -73,14 +77,18 @@ def _add(service: Service, form: Form) -> BackgroundJob:
     served = service.shelf.get(form.text("index"))
     if not form.files:
         raise Refusal(422, "no photograph; send photographs as the field file, once for each")
-    files = []
-    for file in form.files:
-        path = service.uploads.new_path()
-        with open(path, "wb") as target:
-            while block := file.file.read(1 << 20):
-                target.write(block)
-        files.append((file.filename or "photograph", path))
-    return service.jobs.start("add", served.name, lambda job: add_photographs(job, served, files, service.thumbnails))
+    service.jobs.check_free("add", served.name)
+    files: list[tuple[str, Path]] = []
+    try:
+        for file in form.files:
+            files.append((file.filename or "photograph", service.uploads.write(file.file)))
+        return service.jobs.start(
+            "add", served.name, lambda job: add_photographs(job, served, files, service.thumbnails)
+        )
+    except AsmkError:
+        for _, path in files:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _wanted(content: dict[str, Any]) -> list[str]:
@@ -91,7 +99,7 @@ def _wanted(content: dict[str, Any]) -> list[str]:
 
 
 def _delete(service: Service, content: dict[str, Any]) -> dict[str, Any]:
-    served = service.shelf.get(str(content.get("index") or ""))
+    served = service.shelf.get(index_of(content))
     names = _wanted(content)
     for name in names:
         served.check_image(name)
@@ -101,21 +109,23 @@ def _delete(service: Service, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _restore(service: Service, content: dict[str, Any]) -> dict[str, Any]:
-    served = service.shelf.get(str(content.get("index") or ""))
+    served = service.shelf.get(index_of(content))
     restored = open_index(served.path).restore(_wanted(content))
     served.refresh()
     return {"restored": restored}
 
 
 async def _events(service: Service, job: BackgroundJob) -> AsyncIterator[str]:
-    said = ""
-    while True:
-        text = json.dumps(job.values())
-        if text != said:
-            yield f"data: {text}\n\n"
-            said = text
-        else:
+    said, silent = -1, 0.0
+    while True:  # looks now and then, since a waiting thread for each client would be too many
+        ends = job.state != RUNNING or service.is_stopping()
+        if job.changes != said:
+            said, silent = job.changes, 0.0
+            yield f"data: {json.dumps(job.values())}\n\n"
+        elif silent >= SILENT_SECONDS:
+            silent = 0.0
             yield ": still there\n\n"  # lets a connection that is gone be noticed
-        if job.state != RUNNING or service.is_stopping():
+        if ends:
             return
-        await service.in_thread(lambda: job.wait(EVENT_SECONDS))
+        await asyncio.sleep(LOOK_SECONDS)
+        silent += LOOK_SECONDS

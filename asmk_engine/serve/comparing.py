@@ -12,7 +12,7 @@ from asmk_engine.indexes.answers import Hit
 from asmk_engine.pictures.explanation import best_match
 from asmk_engine.search.turned import UPRIGHT, turned_back
 from asmk_engine.serve.questions import Described
-from asmk_engine.serve.refusals import Refusal
+from asmk_engine.serve.refusals import Refusal, told
 from asmk_engine.serve.shelf import ServedIndex
 from asmk_engine.verification.match import Verification
 
@@ -48,7 +48,7 @@ def compare(served: ServedIndex, described: Described, name: str, threads: int) 
     try:
         found = searcher.matches_of(snapshot, described.features, images, Verification(), threads)
     except AsmkError as error:
-        raise Refusal(422, f"the two cannot be compared: {' '.join(str(error).split())}") from None
+        raise Refusal(422, f"the two cannot be compared: {told(error)}") from None
     matches = tuple(kind[0] for kind in found)
     verdict, probability = searcher.calibration().judged(matches)
     hit = Hit(name, 0.0, matches, verdict=verdict, probability=probability)

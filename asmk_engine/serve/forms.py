@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
@@ -68,15 +69,29 @@ class Form:
         return x1, y1, x2, y2
 
 
-async def read_form(request: Request) -> Form:
-    """Read a multipart form, a plain form, or a JSON object; raises Refusal."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+@asynccontextmanager
+async def read_form(request: Request) -> AsyncIterator[Form]:
+    """Read a multipart form or a JSON object, and close its files at the end; raises Refusal."""
+    form = await _read(request)
+    try:
+        yield form
+    finally:
+        for file in form.files:
+            await file.close()
+
+
+async def _read(request: Request) -> Form:
+    stated = request.headers.get("content-type", "")
+    kind = stated.partition(";")[0].strip().lower()
     if kind == "application/json":
         return Form(_flattened(await read_json(request)))
-    if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+    if kind != "multipart/form-data":
         raise Refusal(
             415, f"the request is {kind[:80] or 'of no stated type'}; send multipart/form-data or application/json"
         )
+    # Other encodings are codecs of Python, some of which are slow or make texts that are no Unicode.
+    if parse_options_header(stated)[1].get(b"charset", b"utf-8").lower() != b"utf-8":
+        raise Refusal(415, "the form is not in UTF-8; send it without a charset")
     form = Form()
     given = await request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES)
     for name, value in given.multi_items():
@@ -97,7 +112,8 @@ async def read_json(request: Request) -> dict[str, Any]:
         if len(data) > MOST_JSON_BYTES:
             raise Refusal(413, f"JSON of more than {MOST_JSON_BYTES >> 20} MiB; send less")
     try:
-        content = json.loads(data)
+        content = json.loads(data.decode(), parse_constant=_no_constant)
+        json.dumps(content, ensure_ascii=False).encode()  # halves of characters cannot be answered, nor searched for
     except (ValueError, RecursionError):
         raise Refusal(400, "the body is not valid JSON") from None
     if not isinstance(content, dict):
@@ -105,16 +121,28 @@ async def read_json(request: Request) -> dict[str, Any]:
     return content
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
 def _flattened(content: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the fields of a JSON object as those of a form: lists are several values, a box is one."""
     found: dict[str, list[str]] = {}
     for name, value in content.items():
-        values = [",".join(map(str, value))] if name == "box" and isinstance(value, list) else value
-        each = values if isinstance(values, list) else [values]
+        each = value if isinstance(value, list) else [value]
         if not all(one is None or isinstance(one, str | int | float | bool) for one in each):
             raise Refusal(422, f"{name[:50]} holds an object or a list; give a text, a number, or a list of texts")
-        found[name] = [str(one).lower() if isinstance(one, bool) else str(one) for one in each if one is not None]
+        texts = [str(one).lower() if isinstance(one, bool) else str(one) for one in each if one is not None]
+        found[name] = [",".join(texts)] if name == "box" and isinstance(value, list) else texts
     return found
+
+
+def index_of(content: Mapping[str, Any]) -> str:
+    """Return the text `index` of a JSON object, empty without one; raises Refusal 422."""
+    index = content.get("index") or ""
+    if not isinstance(index, str):
+        raise Refusal(422, "index is no text; give the name of an index")
+    return index
 
 
 def names_of(content: Mapping[str, Any]) -> list[str]:
@@ -125,10 +153,6 @@ def names_of(content: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def kept_upload(service: Service, file: UploadFile, size: tuple[int, int] = (0, 0)) -> Upload:
+def kept_upload(service: Service, file: UploadFile) -> Upload:
     """Copy a file of a request to one of our own, and keep it as an upload."""
-    path = service.uploads.new_path()
-    with open(path, "wb") as target:
-        file.file.seek(0)
-        shutil.copyfileobj(file.file, target, 1 << 20)
-    return service.uploads.keep(path, file.filename or "photograph", size)
+    return service.uploads.keep(service.uploads.write(file.file), file.filename or "photograph", (0, 0))

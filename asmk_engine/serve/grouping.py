@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from dataclasses import dataclass
 from typing import Any
 
 from asmk_engine.groups.finding import find_groups
@@ -17,56 +17,94 @@ from asmk_engine.serve.shelf import ServedIndex
 KIND = "groups"
 
 
+@dataclass(frozen=True)
+class KnownGroups:
+    """The groups of one commit as JSON values.
+
+    state    of the index: its identity and commit
+    groups   the largest first
+    alone    number of images in none
+    of_name  place of the group of an image
+    """
+
+    state: tuple[str, int]
+    groups: list[dict[str, Any]]
+    alone: int
+    of_name: dict[str, int]
+
+
 class FoundGroups:
-    """The groups that were found of each index, as JSON values."""
+    """The groups that were found of each index; those of images that are gone by now are left out."""
 
     def __init__(self) -> None:
-        self._known: dict[str, list[dict[str, Any]]] = {}
-        self._alone: dict[str, int] = {}
-        self._of_name: dict[str, dict[str, int]] = {}
-        self._lock = threading.Lock()
+        self._known: dict[str, KnownGroups] = {}
 
     def find(self, job: BackgroundJob, served: ServedIndex) -> str:
-        """Find the groups of the present commit; returns what was found."""
+        """Find the groups of the present commit, unless they are known; returns what was found."""
         if not served.verifies:
             raise Refusal(422, f"{served.name}: global descriptors have no places, by which groups are found")
-        found = find_groups(open_index(served.path), display=job)
-        self._keep(served.name, found)
-        return f"{plural(len(found), 'group')}, {plural(len(found.alone), 'image')} alone"
+        known = self._known.get(served.name)
+        if known is None or known.state != served.state:
+            index: Any = open_index(served.path)
+            manifest = index.snapshot.manifest
+            found = find_groups(index, display=job)
+            known = _known(found, (manifest.identity, manifest.commit))
+            self._known[served.name] = known
+        return f"{plural(len(known.groups), 'group')}, {plural(known.alone, 'image')} alone"
 
-    def _keep(self, index: str, found: Groups) -> None:
-        values: list[dict[str, Any]] = [
-            {
-                "number": number,
-                "images": list(group.images),
-                "photographs": [list(names) for names in group.photographs],
-                "kinds": {name: kind for name, (kind, _) in kinds_in(group).items()},
-            }
-            for number, group in enumerate(found, start=1)
-        ]
-        of_name = {name: place for place, group in enumerate(values) for name in group["images"]}
-        with self._lock:
-            self._known[index], self._alone[index], self._of_name[index] = values, len(found.alone), of_name
+    def _of(self, served: ServedIndex) -> KnownGroups | None:
+        """Return what is known of an index, None if another index took its place."""
+        known = self._known.get(served.name)
+        return known if known is not None and known.state[0] == served.state[0] else None
 
-    def of_image(self, index: str, name: str) -> dict[str, Any] | None:
+    def of_image(self, served: ServedIndex, name: str) -> dict[str, Any] | None:
         """Return the group of an image: number, images and kinds; None without one."""
-        place = self._of_name.get(index, {}).get(name)
-        return None if place is None else self._known[index][place]
+        known = self._of(served)
+        place = None if known is None else known.of_name.get(name)
+        return None if known is None or place is None else _living(known.groups[place], served)
 
-    def state(self, index: str, job: BackgroundJob | None) -> str:
+    def state(self, served: ServedIndex, job: BackgroundJob | None) -> str:
         """Return `running`, `ready` or `none`."""
-        return "running" if job is not None else "ready" if index in self._known else "none"
+        return "running" if job is not None else "none" if self._of(served) is None else "ready"
 
-    def page(self, index: str, job: BackgroundJob | None, after: int, limit: int) -> dict[str, Any]:
+    def page(self, served: ServedIndex, job: BackgroundJob | None, after: int, limit: int) -> dict[str, Any]:
         """Return some groups, those that follow number `after`, as JSON values."""
-        known = self._known.get(index, [])
+        known = self._of(served) or KnownGroups(served.state, [], 0, {})
         share = job.done / job.total if job is not None and job.total else None
         return {
-            "state": self.state(index, job),
+            "state": self.state(served, job),
             "job": None if job is None else job.key,
             "progress": None if share is None else round(share, 4),
-            "total": len(known),
-            "alone": self._alone.get(index, 0),
-            "groups": known[after : after + limit],
-            "next": after + limit if after + limit < len(known) else None,
+            "total": len(known.groups),
+            "alone": known.alone,
+            "groups": [_living(group, served) for group in known.groups[after : after + limit]],
+            "next": after + limit if after + limit < len(known.groups) else None,
         }
+
+
+def _known(found: Groups, state: tuple[str, int]) -> KnownGroups:
+    groups: list[dict[str, Any]] = [
+        {
+            "number": number,
+            "images": list(group.images),
+            "photographs": [list(names) for names in group.photographs],
+            "kinds": {name: kind for name, (kind, _) in kinds_in(group).items()},
+        }
+        for number, group in enumerate(found, start=1)
+    ]
+    of_name = {name: place for place, group in enumerate(groups) for name in group["images"]}
+    return KnownGroups(state, groups, len(found.alone), of_name)
+
+
+def _living(group: dict[str, Any], served: ServedIndex) -> dict[str, Any]:
+    """Return a group without the images that were deleted since it was found."""
+    living = {name for name in group["images"] if name in served.index}
+    if len(living) == len(group["images"]):
+        return group
+    photographs = [[name for name in names if name in living] for names in group["photographs"]]
+    return {
+        "number": group["number"],
+        "images": [name for name in group["images"] if name in living],
+        "photographs": [names for names in photographs if names],
+        "kinds": {name: kind for name, kind in group["kinds"].items() if name in living},
+    }

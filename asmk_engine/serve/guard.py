@@ -49,10 +49,13 @@ class Guard:
         return None
 
     async def _answer(self, scope: Message, receive: Receive, seen: Seen) -> None:
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        given = [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in scope["headers"]]
+        headers = dict(given)
         client = (scope.get("client") or ("unknown",))[0]
         body = Body(receive, self._most_bytes)
         try:
+            if [name for name, _ in given].count("host") > 1:
+                raise Refusal(400, "the request names two hosts")
             self._access.check(scope["method"], scope["path"], headers, client)
             body.check_length(headers.get("content-length"))
             await self._inner(scope, body.receive, seen.send)
@@ -85,7 +88,11 @@ class Body:
 
     def check_length(self, stated: str | None) -> None:
         """Refuse a body that is said to be too large, before it comes."""
-        if stated is not None and stated.isdigit() and int(stated) > self._most:
+        if stated is None:
+            return
+        if not (stated.isascii() and stated.isdigit() and len(stated) < 20):
+            raise Refusal(400, "the length of the request is no number")
+        if int(stated) > self._most:
             raise self._too_large()
 
     async def receive(self) -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections import OrderedDict
@@ -10,9 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from asmk_engine.errors import AsmkError
-from asmk_engine.serve.refusals import Refusal
+from asmk_engine.serve.refusals import Refusal, discreet, told
 
 KEPT_JOBS = 100
+ALONE = ("groups",)
+"""Kinds of work that take all processors: one at a time in the whole server."""
+_LOG = logging.getLogger("uvicorn.error")
 RUNNING, DONE, FAILED, CANCELLED = "running", "done", "failed", "cancelled"
 
 
@@ -23,8 +27,9 @@ class CancelledError(Exception):
 class BackgroundJob:
     """One piece of work, which is also the display that the work reports to.
 
-    key   what requests call it
-    kind  `add` or `groups`
+    key      what requests call it
+    kind     `add` or `groups`
+    changes  counts them
     """
 
     def __init__(self, kind: str) -> None:
@@ -33,14 +38,15 @@ class BackgroundJob:
         self.done, self.total = 0, 0
         self.failures: list[dict[str, str]] = []
         self.added: list[str] = []
-        self._cancelled, self._changed = threading.Event(), threading.Condition()
+        self.changes = 0
+        self._cancelled, self._lock = threading.Event(), threading.Lock()
 
     def say(self, message: str) -> None:
         """Show one line of text."""
         self.check()
-        with self._changed:
-            self.message = message
-            self._changed.notify_all()
+        with self._lock:
+            self.message = discreet(message)
+            self.changes += 1
 
     @contextmanager
     def bar(self, what: str, unit: str, *, by_last: bool = False) -> Iterator[Callable[..., None]]:
@@ -50,9 +56,9 @@ class BackgroundJob:
 
     def _progress(self, what: str, done: int, total: int) -> None:
         self.check()
-        with self._changed:
+        with self._lock:
             self.step, self.done, self.total = what, done, total
-            self._changed.notify_all()
+            self.changes += 1
 
     def check(self) -> None:
         """Raise CancelledError if the work was cancelled."""
@@ -65,15 +71,9 @@ class BackgroundJob:
 
     def finish(self, state: str, message: str) -> None:
         """Say how the work ended."""
-        with self._changed:
+        with self._lock:
             self.state, self.message = state, message
-            self._changed.notify_all()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until something changes, so many seconds at most."""
-        with self._changed:
-            if self.state == RUNNING:
-                self._changed.wait(seconds)
+            self.changes += 1
 
     def values(self) -> dict[str, Any]:
         """Return the job as JSON values."""
@@ -94,23 +94,31 @@ class Jobs:
 
     def get(self, key: str) -> BackgroundJob:
         """Return a job; raises Refusal 404."""
-        if key not in self._known:
+        found = self._known.get(key)
+        if found is None:
             raise Refusal(404, "no such job; it may have been forgotten")
-        return self._known[key]
+        return found
 
     def running(self, kind: str, index: str) -> BackgroundJob | None:
         """Return the job of this kind that is running for an index."""
         return self._running.get((kind, index))
 
+    def check_free(self, kind: str, index: str) -> None:
+        """Raise Refusal 409 if work of this kind is running for an index, or, of `ALONE`, for any."""
+        busy = [one for known, one in list(self._running) if known == kind and (one == index or kind in ALONE)]
+        if busy:
+            raise Refusal(409, f"{busy[0]}: such work is running already; wait for its end, or cancel it")
+
     def start(self, kind: str, index: str, work: Callable[[BackgroundJob], str]) -> BackgroundJob:
         """Do work in a thread; it returns what is said at its end. Raises Refusal 409 if such work is running."""
         with self._lock:
-            if (kind, index) in self._running:
-                raise Refusal(409, f"{index}: such work is running already; wait for its end, or cancel it")
+            self.check_free(kind, index)
             job = BackgroundJob(kind)
             self._running[kind, index] = self._known[job.key] = job
             while len(self._known) > KEPT_JOBS:
-                oldest = next(key for key, one in self._known.items() if one.state != RUNNING)
+                oldest = next((key for key, one in self._known.items() if one.state != RUNNING), job.key)
+                if oldest == job.key:
+                    break
                 del self._known[oldest]
             thread = threading.Thread(target=self._run, args=(job, index, work), name=f"asmk-{kind}", daemon=True)
             self._threads = [*(one for one in self._threads if one.is_alive()), thread]
@@ -118,17 +126,10 @@ class Jobs:
         return job
 
     def _run(self, job: BackgroundJob, index: str, work: Callable[[BackgroundJob], str]) -> None:
-        try:
-            job.finish(DONE, work(job))
-        except CancelledError:
-            job.finish(CANCELLED, "cancelled")
-        except AsmkError as error:
-            job.finish(FAILED, " ".join(str(error).split()))
-        except Exception as error:  # a job must end whatever happens
-            job.finish(FAILED, f"the server failed ({type(error).__name__})")
-        finally:
-            with self._lock:
-                self._running.pop((job.kind, index), None)
+        state, message = _outcome(job, index, work)
+        with self._lock:  # before a client learns of the end, who may begin the next one at once
+            self._running.pop((job.kind, index), None)
+        job.finish(state, message)
 
     def close(self) -> None:
         """Cancel all work and wait for its end."""
@@ -136,3 +137,16 @@ class Jobs:
             job.cancel()
         for thread in self._threads:
             thread.join(30)
+
+
+def _outcome(job: BackgroundJob, index: str, work: Callable[[BackgroundJob], str]) -> tuple[str, str]:
+    """Do the work; returns how it ended and what is said of it."""
+    try:
+        return DONE, work(job)
+    except CancelledError:
+        return CANCELLED, "cancelled"
+    except AsmkError as error:
+        return FAILED, told(error)
+    except Exception as error:  # a job must end whatever happens
+        _LOG.exception("the job %s of %s failed", job.kind, index)
+        return FAILED, f"the server failed ({type(error).__name__}); its log says more"

@@ -82,6 +82,8 @@ class ServeOptions:
                 raise InputError(f"{name} is {value}; give {least} to {most:g}")
         if self.token is not None and not (len(self.token) >= LEAST_TOKEN and self.token.isascii()):
             raise InputError(f"the token is too short or not ASCII; give {LEAST_TOKEN} letters and digits or more")
+        if not self.host.strip("[] "):
+            raise InputError("the host is empty; give an address such as 127.0.0.1, or 0.0.0.0 for all")
         if self.token and self.no_auth:
             raise InputError("a token and no_auth exclude each other; give one of them")
         if not (self.is_loopback or self.token or self.no_auth):

@@ -12,12 +12,14 @@ import numpy as np
 
 from asmk_engine.extraction.workers import START_SECONDS, block_interrupt
 from asmk_engine.serve.options import MEBIBYTE
-from asmk_engine.serve.refusals import Refusal, busy
+from asmk_engine.serve.refusals import Refusal, busy, discreet
 from asmk_engine.storage.child_process import ChildProcess, told_end
 from asmk_engine.storage.messages import receive, send
 
 _PROGRAM = "from asmk_engine.serve.worker import main; main()"
-_ENVIRONMENT = {"OPENCV_FOR_THREADS_NUM": "1"}
+_ENVIRONMENT = {"OPENCV_FOR_THREADS_NUM": "1", "ASMK_ENGINE_TOKEN": ""}  # what decodes for strangers knows no token
+_BROKEN = (EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError)
+"""What reading an answer raises whose process died, or was taken over by a hostile photograph."""
 
 
 class _LimitedProcess:
@@ -32,9 +34,9 @@ class _LimitedProcess:
         """Return the answer to an order, None if the process died or took longer."""
         try:
             with self._child.within(seconds):
-                send(self._child.requests, order)
+                send(self._child.requests, {**order, "seconds": seconds})
                 return receive(self._child.answers)
-        except (EOFError, OSError, ValueError, KeyError, TypeError):
+        except _BROKEN:
             self.alive = False
             return None
         finally:
@@ -89,7 +91,7 @@ class WorkerProcesses:
                 self._idle.put(worker if worker is not None and worker.alive else None)
         content, arrays = found
         if "reason" in content:
-            raise Refusal(422, str(content["reason"]))
+            raise Refusal(422, discreet(str(content["reason"])))
         return content, arrays
 
     @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from asmk_engine.indexes.answers import Hit
 from asmk_engine.search.several import DEPTH, combined
 from asmk_engine.search.turned import UPRIGHT, Turn, best_of_turns, of_turn, turns
 from asmk_engine.serve.processes import WorkerProcesses
-from asmk_engine.serve.refusals import Refusal, busy
+from asmk_engine.serve.refusals import Refusal, busy, told
 from asmk_engine.serve.shelf import ServedIndex
 from asmk_engine.serve.uploads import Upload
 from asmk_engine.verification.reranking import Reranking
@@ -30,6 +31,8 @@ from asmk_engine.verification.reranking import Reranking
 MOST_PHOTOGRAPHS = 8
 MOST_HITS = 1000
 MOST_RERANKED = 200
+KEPT_BYTES = 256 << 20
+"""Bytes of features of uploads that are kept for further questions about them."""
 
 
 @dataclass(frozen=True)
@@ -96,23 +99,38 @@ class Answered:
 
 
 class QuestionDescriber:
-    """Describes photographs of questions in worker processes, and keeps what was described."""
+    """Describes photographs of questions in worker processes, and keeps what was described last."""
 
     def __init__(self, workers: WorkerProcesses) -> None:
         self._workers = workers
+        self._kept: OrderedDict[tuple[Any, ...], list[Described]] = OrderedDict()
+        self._bytes, self._lock = 0, threading.Lock()
 
     def describe(self, served: ServedIndex, asked: Asked, box: Box | None, wanted: Sequence[Turn]) -> list[Described]:
         """Return the features of a photograph in each turn; raises Refusal."""
         if asked.upload is not None:
-            key = served.name, box, tuple(wanted)
-            if key not in asked.upload.found:
-                asked.upload.found[key] = self._of_file(served, asked.upload.path, box, wanted)
-            found: list[Described] = asked.upload.found[key]
-            return found
+            return self._of_upload(served, asked.upload, box, wanted)
         name = asked.name or ""
         if box is None and list(wanted) == [UPRIGHT] and (known := served.remembered(name)) is not None:
             return [Described(UPRIGHT, known, _size(known))]
         return self._of_file(served, served.photograph(name), box, wanted)
+
+    def _of_upload(
+        self, served: ServedIndex, upload: Upload, box: Box | None, wanted: Sequence[Turn]
+    ) -> list[Described]:
+        key = upload.key, served.recipes, box, tuple(wanted)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        found = self._of_file(served, upload.path, box, wanted)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = found
+                self._bytes += _bytes(found)
+            while self._bytes > KEPT_BYTES:
+                self._bytes -= _bytes(self._kept.popitem(last=False)[1])
+        return found
 
     def _of_file(self, served: ServedIndex, path: Path, box: Box | None, wanted: Sequence[Turn]) -> list[Described]:
         extractors, reason = served.extractors
@@ -121,7 +139,7 @@ class QuestionDescriber:
         turned = [[turn.quarters, turn.mirrored] for turn in wanted]
         order = {"task": "describe", "extractors": extractors, "path": str(path), "box": box, "turns": turned}
         content, arrays = self._workers.ask(order)
-        is_fused, content_of = hasattr(served.index.snapshot.encoder, "kinds"), file_fingerprint(path)
+        is_fused, content_of = hasattr(served.index.snapshot.encoder, "kinds"), _fingerprint(path)
         waiting, size = iter(arrays), (int(content["size"][0]), int(content["size"][1]))
         found = []
         for turn, kinds in zip(wanted, content["found"], strict=True):
@@ -134,6 +152,26 @@ class QuestionDescriber:
         return found
 
 
+def _fingerprint(path: Path) -> int:
+    """Return the fingerprint of a photograph, which may be gone by now: 0 is that of none."""
+    try:
+        return file_fingerprint(path)
+    except OSError:
+        return 0
+
+
+def _bytes(described: Iterable[Described]) -> int:
+    """Return about how much memory the features of a photograph take."""
+    return sum(
+        part.descriptors.nbytes + part.keypoints.nbytes + part.scores.nbytes
+        for one in described for part in _parts(one.features) if part is not None
+    )  # fmt: skip
+
+
+def _parts(features: Any) -> tuple[Any, ...]:
+    return features.parts if isinstance(features, FusedFeatures) else (features,)
+
+
 def _features(arrays: Iterable[np.ndarray], size: Size) -> Features:
     """Return the features in the next three arrays, checked: a hostile photograph may have taken over the worker."""
     waiting = iter(arrays)
@@ -141,13 +179,14 @@ def _features(arrays: Iterable[np.ndarray], size: Size) -> Features:
     try:
         check_features("the photograph", found, None)
     except (InputError, MismatchError) as error:
-        raise Refusal(422, str(error)) from None
+        raise Refusal(422, told(error)) from None
     return found
 
 
 def _size(features: Any) -> Size:
-    parts = features.parts if isinstance(features, FusedFeatures) else (features,)
-    return next((part.image_size for part in parts if isinstance(part, Features) and any(part.image_size)), (0, 0))
+    return next(
+        (part.image_size for part in _parts(features) if isinstance(part, Features) and any(part.image_size)), (0, 0)
+    )
 
 
 class Searches:
@@ -217,10 +256,10 @@ def _of_photograph(
         return best_of_turns([found(one) for one in described], top)
     except NotFoundError as error:  # no geometry: neither in the index nor in a feature set
         reranking = None
-        notes.append(f"answers are not verified: {' '.join(str(error).split())}")
+        notes.append(f"answers are not verified: {told(error)}")
         return best_of_turns([found(one) for one in described], top)
     except AsmkError as error:
-        raise Refusal(422, " ".join(str(error).split())) from None
+        raise Refusal(422, told(error)) from None
 
 
 def question_turns(*, rotations: bool, mirror: bool) -> tuple[Turn, ...]:

@@ -1,23 +1,22 @@
-"""The server process: one port, connections with an end to their patience, a stop that lets answers finish."""
+"""The server process: one port, and a stop that lets answers finish."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from asmk_engine.errors import InputError
 from asmk_engine.serve.application import application
+from asmk_engine.serve.connections import PatientProtocol
 from asmk_engine.serve.options import ServeOptions
 from asmk_engine.serve.service import Service
 
-HEADER_SECONDS = 15
-STOP_SECONDS = 30
-MOST_CONNECTIONS = 512
+STOP_SECONDS, BACKLOG = 30, 256
 _LOG = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -25,43 +24,6 @@ _LOG = {
     "handlers": {"err": {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"}},
     "loggers": {"uvicorn": {"handlers": ["err"], "level": "WARNING", "propagate": False}},
 }
-
-
-class PatientProtocol(H11Protocol):
-    """A connection that is closed if the head of a request comes too slowly, since many such would fill the server."""
-
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        """Take data; a head that began must end in time as well."""
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
-        elif self._deadline is None:
-            self._wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self._expired)
-
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _expired(self) -> None:
-        self._deadline = None
-        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
-            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -84,14 +46,24 @@ def bound_socket(options: ServeOptions) -> socket.socket:
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, options.port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, proto)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{options.host}: no such address ({_reason(error)}); give another --host") from None
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers listen at one port
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen(BACKLOG)
     except OSError as error:
+        found.close()
         raise InputError(
-            f"{options.host}:{options.port}: cannot listen there ({error.strerror or error}); give another --port, or "
+            f"{options.host}:{options.port}: cannot listen there ({_reason(error)}); give another --port, or "
             "0 for a free one"
         ) from None
     return found
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def address_of(options: ServeOptions, bound: socket.socket) -> str:
@@ -100,8 +72,8 @@ def address_of(options: ServeOptions, bound: socket.socket) -> str:
     return f"http://{host}:{bound.getsockname()[1]}/"
 
 
-def run_server(service: Service, bound: socket.socket, on_start: Callable[[], None]) -> None:
-    """Answer until SIGINT or SIGTERM; answers under way finish, for half a minute at most.
+def make_server(service: Service, on_start: Callable[[], None]) -> uvicorn.Server:
+    """Return a server that is not yet running.
 
     on_start  called when the server answers
     """
@@ -111,8 +83,14 @@ def run_server(service: Service, bound: socket.socket, on_start: Callable[[], No
     config = uvicorn.Config(
         application(service), http=PatientProtocol, ws="none", loop="asyncio", lifespan="on", log_config=_LOG,
         access_log=False, server_header=False, timeout_keep_alive=30, timeout_graceful_shutdown=STOP_SECONDS,
-        limit_concurrency=MOST_CONNECTIONS, h11_max_incomplete_event_size=1 << 16, **options,
+        h11_max_incomplete_event_size=1 << 16, **options,
     )  # fmt: skip
     server = _Server(config, on_start)
     service.is_stopping = lambda: server.should_exit
-    server.run(sockets=[bound])
+    return server
+
+
+def run_server(service: Service, bound: socket.socket, on_start: Callable[[], None]) -> None:
+    """Answer until SIGINT or SIGTERM; answers under way finish, for half a minute at most."""
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again after it stopped
+        make_server(service, on_start).run(sockets=[bound])

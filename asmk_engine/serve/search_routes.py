@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse, Response
 
+from asmk_engine.errors import AsmkError
 from asmk_engine.search.turned import UPRIGHT, Turn, turns
 from asmk_engine.serve.answers import hit_values
 from asmk_engine.serve.comparing import Compared, compare
@@ -36,16 +37,16 @@ def search_router(service: Service) -> APIRouter:
     )
     async def search(request: Request) -> JSONResponse:
         """Ask with indexed images (name), kept uploads (upload) or photographs (file); several show the same thing."""
-        form = await read_form(request)
-        return JSONResponse(await service.in_thread(lambda: _search(service, form)))
+        async with read_form(request) as form:
+            return JSONResponse(await service.in_thread(lambda: _search(service, form)))
 
     @router.post("/uploads", summary="Keep a photograph for questions", openapi_extra=UPLOAD_BODY)
     async def upload(request: Request) -> JSONResponse:
         """Send one photograph as the field `file`; it is kept for about an hour."""
-        form = await read_form(request)
-        if len(form.files) != 1:
-            raise Refusal(422, f"{len(form.files)} files; send one photograph as the field file")
-        kept = await service.in_thread(lambda: _checked_upload(service, form.files[0]))
+        async with read_form(request) as form:
+            if len(form.files) != 1:
+                raise Refusal(422, f"{len(form.files)} files; send one photograph as the field file")
+            kept = await service.in_thread(lambda: _checked_upload(service, form.files[0]))
         return JSONResponse({"upload": kept.key, "size": list(kept.size), "name": kept.name})
 
     @router.get("/uploads/{key}", summary="A kept photograph", response_class=Response)
@@ -109,7 +110,7 @@ def _search(service: Service, form: Form) -> dict[str, Any]:
     try:
         question = Question(photographs, box, top, rerank, wanted)
         answer = _answered(service, served, question)
-    except Refusal:
+    except AsmkError:
         for upload in sent:
             service.uploads.forget(upload.key)
         raise

@@ -23,8 +23,10 @@ from asmk_engine.serve.shelf import ServedIndex, Shelf
 from asmk_engine.serve.uploads import Uploads
 
 THUMBNAIL_SECONDS = 20.0
-THUMBNAILS_WAITING = 400
+THUMBNAILS_WAITING = 100
 THREADS = 200
+"""More than all waiting photographs, thumbnails and searches, so that these do not keep other requests waiting."""
+PATIENCE = 30.0
 Result = TypeVar("Result")
 
 
@@ -41,10 +43,13 @@ class Service:
         self.searches = Searches(options.waiting)
         self.is_stopping: Callable[[], bool] = lambda: False
         self._limiter: anyio.CapacityLimiter | None = None
+        self._warming = threading.Thread(target=self._warm, name="asmk-warm", daemon=True)
+        self._closed = False
         gauge = self.metrics.gauge
         gauge("asmk_uploads", "Photographs of clients that are kept", lambda: len(self.uploads))
         gauge("asmk_upload_bytes", "Bytes of photographs of clients that are kept", lambda: self.uploads.bytes)
         gauge("asmk_worker_deaths", "Worker processes that crashed or were stopped", self._deaths)
+        gauge("asmk_refresh_failures", "Looks for new commits that failed", lambda: shelf.failures)
         gauge("asmk_images", "Images of all indexes", lambda: sum(one.index.images for one in shelf.served.values()))
 
     def _deaths(self) -> float:
@@ -71,10 +76,12 @@ class Service:
     def start(self) -> None:
         """Begin to look for new commits, and make everything ready for the first question in the background."""
         self.shelf.start()
-        threading.Thread(target=self._warm, name="asmk-warm", daemon=True).start()
+        self._warming.start()
 
     def _warm(self) -> None:
         for served in self.shelf.served.values():
+            if self._closed:
+                return
             with contextlib.suppress(AsmkError):
                 self._warm_index(served)
 
@@ -90,10 +97,13 @@ class Service:
 
     def close(self) -> None:
         """End all processes and work, and forget the photographs of clients."""
+        self._closed = True
         self.describing.close()
         self.shrinking.close()
         self.jobs.close()
         self.shelf.stop()
+        if self._warming.is_alive():
+            self._warming.join(PATIENCE)
         self.uploads.close()
 
 
@@ -108,7 +118,7 @@ def index_values(service: Service, served: ServedIndex) -> dict[str, Any]:
         "verifies": served.verifies,
         "asks_photographs": bool(served.extractors[0]),
         "metadata": list(served.metadata.columns),
-        "groups": service.groups.state(served.name, service.jobs.running("groups", served.name)),
+        "groups": service.groups.state(served, service.jobs.running("groups", served.name)),
     }
 
 

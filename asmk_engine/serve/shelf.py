@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -13,16 +13,18 @@ from typing import Any
 from asmk_engine.errors import AsmkError, InputError, NotFoundError
 from asmk_engine.extraction.attempts import Origin
 from asmk_engine.fused.queries import FusedFeatures, FusedNamedImages
-from asmk_engine.indexes.manifest import NAMES
+from asmk_engine.indexes.manifest import NAMES, read_manifest
 from asmk_engine.indexes.named_images import NamedImages
 from asmk_engine.search.opening import open_index, plain_searcher
 from asmk_engine.search.query_features import query_source
 from asmk_engine.serve.metadata import Metadata
 from asmk_engine.serve.name_table import NameTable
 from asmk_engine.serve.options import ServeOptions
-from asmk_engine.serve.refusals import Refusal
+from asmk_engine.serve.refusals import Refusal, told
+from asmk_engine.storage.folder import Folder
 
 REFRESH_SECONDS = 1.0
+_LOG = logging.getLogger("uvicorn.error")
 KEPT_FEATURES = 256
 """Number of indexed images whose features are kept in memory for further questions."""
 
@@ -38,11 +40,20 @@ class ServedIndex:
 
     def __init__(self, name: str, path: Path, options: ServeOptions, metadata: Metadata) -> None:
         self.name, self.path, self.metadata, self._options = name, path, metadata, options
-        self.index: Any = open_index(path)
-        self.searcher = plain_searcher(self.index)
-        self._lock = threading.Lock()
+        self._opened = _opened(path)
+        self._lock, self._refreshing = threading.Lock(), threading.Lock()
         self._derived: dict[str, tuple[tuple[str, int], Any]] = {}
         self._features: OrderedDict[tuple[tuple[str, int], str], Any] = OrderedDict()
+
+    @property
+    def index(self) -> Any:
+        """The opened index."""
+        return self._opened[0]
+
+    @property
+    def searcher(self) -> Any:
+        """What searches it."""
+        return self._opened[1]
 
     @property
     def commit(self) -> int:
@@ -51,9 +62,13 @@ class ServedIndex:
         return number
 
     def refresh(self) -> None:
-        """Switch to the last commit; raises as the opening of an index."""
-        with self._lock:
-            self.index.refresh()
+        """Switch to the last commit, or to another index that took its place; raises as the opening of an index."""
+        with self._refreshing:
+            last, known = read_manifest(Folder(self.path)), self.index.snapshot.manifest
+            if (last.kind, last.identity) != (known.kind, known.identity):
+                self._opened = _opened(self.path)
+            elif last.commit != known.commit:
+                self.index.refresh()
 
     @property
     def state(self) -> tuple[str, int]:
@@ -87,26 +102,35 @@ class ServedIndex:
     @property
     def kinds(self) -> list[str]:
         """The names of the extractors."""
-        return [recipe.extractor for recipe in self._recipes]
+        return [recipe.extractor for recipe in self._all_recipes]
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """How features are made, in words."""
+        return tuple(map(str, self._all_recipes))
 
     @property
     def verifies(self) -> bool:
         """Whether there are local features, whose places can be compared."""
-        return not all(recipe.is_global for recipe in self._recipes)
+        return not all(recipe.is_global for recipe in self._all_recipes)
 
     @property
-    def _recipes(self) -> list[Any]:
+    def _all_recipes(self) -> list[Any]:
         encoder = self.index.snapshot.encoder
         return [kind.recipe for kind in encoder.kinds] if hasattr(encoder, "kinds") else [self.index.recipe]
 
-    @functools.cached_property
+    @property
     def extractors(self) -> tuple[list[dict[str, Any]], str]:
         """How a worker makes the extractors, and, if it cannot, why not."""
+        found: tuple[list[dict[str, Any]], str] = self._of_commit("extractors", self._find_extractors)
+        return found
+
+    def _find_extractors(self) -> tuple[list[dict[str, Any]], str]:
         try:
             made = self.index.extractor
             origins: list[Origin] = [one.origin for one in getattr(made, "extractors", (made,))]
         except AsmkError as error:
-            return [], " ".join(str(error).split())
+            return [], told(error)
         return [{"function": origin.function, "options": origin.options} for origin in origins], ""
 
     def check_image(self, name: str) -> None:
@@ -152,16 +176,18 @@ class ServedIndex:
             raise Refusal(
                 404, f"the photograph of {name[:300]!r} is gone or was changed since it was indexed"
             ) from None
-        if not self._options.follow_links and not self._is_inside(path):
+        if not self._is_inside(path, os.path.abspath):
+            raise Refusal(404, f"the photograph of {name[:300]!r} is not in the folders of photographs")
+        if not self._options.follow_links and not self._is_inside(path, os.path.realpath):
             raise Refusal(
                 404, f"the photograph of {name[:300]!r} is a link to another folder; start with --follow-links"
             )
         return path
 
-    def _is_inside(self, path: Path) -> bool:
-        real = os.path.realpath(path)
-        folders = [os.path.realpath(folder) for folder in self.source.folders]
-        return any(os.path.commonpath([real, folder]) == folder for folder in folders)
+    def _is_inside(self, path: Path, resolved: Callable[[Path], str]) -> bool:
+        """Return whether a file is in a folder of photographs; `..` in a name, or a link, could lead out of it."""
+        parents = {os.path.normcase(one) for one in Path(resolved(path)).parents}
+        return any(os.path.normcase(resolved(Path(folder))) in parents for folder in self.source.folders)
 
 
 class Shelf:
@@ -201,6 +227,9 @@ class Shelf:
                     one.refresh()
                 except AsmkError:  # it may be moved or restored at this moment: the last commit is served until then
                     self.failures += 1
+                except Exception:  # whatever lies there now, the other indexes are looked after
+                    self.failures += 1
+                    _LOG.exception("%s: cannot be refreshed", one.name)
 
 
 def open_shelf(paths: Sequence[Path], options: ServeOptions, metadata: Metadata) -> Shelf:
@@ -213,7 +242,8 @@ def open_shelf(paths: Sequence[Path], options: ServeOptions, metadata: Metadata)
         raise InputError("no index was given; give the folder of one, or a folder of several")
     names: dict[str, Path] = {}
     for path in found:
-        stem = os.path.basename(os.path.realpath(path)).removesuffix(".index") or "index"
+        base = os.path.basename(os.path.realpath(path)).encode(errors="replace").decode()  # bytes that are no UTF-8
+        stem = base.removesuffix(".index") or "index"
         number = next(n for n in range(1, len(found) + 1) if (stem if n == 1 else f"{stem}-{n}") not in names)
         names[stem if number == 1 else f"{stem}-{number}"] = path
     return Shelf([ServedIndex(name, path, options, metadata) for name, path in names.items()])
@@ -231,6 +261,12 @@ def _indexes_in(given: Path) -> list[Path]:
             f"{given}: neither an index nor a folder of indexes; give one that `asmk-engine index` made"
         )
     return inside
+
+
+def _opened(path: Path) -> tuple[Any, Any]:
+    """Return an index and what searches it; they change together."""
+    index = open_index(path)
+    return index, plain_searcher(index)
 
 
 def _is_index(path: Path) -> bool:

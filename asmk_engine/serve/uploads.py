@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import tempfile
+import shutil
 import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO
 
+from asmk_engine.serve.private_folder import PrivateFolder
 from asmk_engine.serve.refusals import Refusal
 
 KEPT_SECONDS = 3600.0
 KEPT_FILES = 500
 KEPT_BYTES = 1 << 30
+MOST_LETTERS = 300
 
 
 @dataclass
@@ -28,7 +30,6 @@ class Upload:
     name   what the client calls it, which is only shown
     path   the file, whose name the server chose
     size   width and height of the upright photograph
-    found  what was computed of it, by question
     """
 
     key: str
@@ -37,14 +38,13 @@ class Upload:
     bytes: int
     size: tuple[int, int]
     born: float = field(default_factory=time.monotonic)
-    found: dict[Any, Any] = field(default_factory=dict)
 
 
 class Uploads:
     """The uploads of a server; the oldest are forgotten when there are too many, or after an hour."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="asmk-engine-uploads-")
+        self._folder = PrivateFolder()
         self._known: OrderedDict[str, Upload] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -57,13 +57,22 @@ class Uploads:
         with self._lock:
             return sum(one.bytes for one in self._known.values())
 
-    def new_path(self) -> Path:
-        """Return the path of a new file, which does not exist yet."""
-        return Path(self._folder.name) / secrets.token_hex(16)
+    def write(self, file: IO[bytes]) -> Path:
+        """Copy a file of a request to a new one of our own; raises Refusal 503 if the disk is full."""
+        path = self._folder.path / secrets.token_hex(16)
+        try:
+            file.seek(0)
+            with open(path, "xb") as target:
+                shutil.copyfileobj(file, target, 1 << 20)
+        except (OSError, ValueError) as error:  # ValueError: the client is gone, and its file closed
+            path.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or "it was not sent as a whole"
+            raise Refusal(503, f"the photograph cannot be kept ({reason}); try again later", 60) from None
+        return path
 
     def keep(self, path: Path, name: str, size: tuple[int, int]) -> Upload:
-        """Keep the file at a new path under a key of its own."""
-        upload = Upload(secrets.token_urlsafe(18), name[:300], path, path.stat().st_size, size)
+        """Keep a file that was written under a key of its own."""
+        upload = Upload(secrets.token_urlsafe(18), name[:MOST_LETTERS], path, path.stat().st_size, size)
         with self._lock:
             self._known[upload.key] = upload
             self._forget()
@@ -98,4 +107,4 @@ class Uploads:
 
     def close(self) -> None:
         """Remove all files."""
-        self._folder.cleanup()
+        self._folder.close()

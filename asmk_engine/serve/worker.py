@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from asmk_engine.storage.child_process import serve_parent
 from asmk_engine.storage.messages import receive, send
 
 QUALITY = 85
+GRACE_SECONDS = 30
 Answer = tuple[dict[str, Any], list[np.ndarray]]
 
 
@@ -36,7 +39,10 @@ def main() -> None:
         send(answers, {})
         makers = Makers()
         while True:
-            send(answers, *answered(receive(requests)[0], makers))
+            order = receive(requests)[0]
+            end_after(math.ceil(order["seconds"]) + GRACE_SECONDS)
+            send(answers, *answered(order, makers))
+            end_after(0)
 
 
 def limit_memory(size: int) -> None:
@@ -47,6 +53,15 @@ def limit_memory(size: int) -> None:
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         least = size if hard == resource.RLIM_INFINITY else min(size, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
+
+
+def end_after(seconds: int) -> None:
+    """Let the system end this process after so many seconds, 0 for never: a killed server can end no worker that hangs.
+
+    A server that lives ends it earlier.
+    """
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)
 
 
 class Makers:
