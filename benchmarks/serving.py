@@ -199,9 +199,7 @@ def calm(server: Server, load: Load, seconds: float) -> dict[str, float]:
     end, begun = time.monotonic() + seconds, time.monotonic()
     before, own = family_seconds(server), time.process_time()
     with sampled(server) as samples:
-        together(
-            [lambda: search_names(server, names, load.right, (TOP, RERANK), end, record) for _ in range(CLIENTS)]
-        )
+        together([lambda: search_names(server, names, load.right, (TOP, RERANK), end, record) for _ in range(CLIENTS)])
     count = len(record.seconds["search"])
     tell(record)
     return {

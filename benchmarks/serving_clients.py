@@ -253,7 +253,8 @@ BROKEN: tuple[Callable[[bytes], tuple[str, bytes]], ...] = (truncated, noise, bo
 def abort(server: Server, photograph: bytes) -> None:
     """Send half an upload and reset the connection."""
     kind, body = form(photograph, "aborted.jpg", {})
-    text = f"POST /search HTTP/1.1\r\nHost: {server.host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    text = f"POST /search HTTP/1.1\r\nHost: {server.host}\r\nContent-Type: {kind}\r\n"
+    text += f"Content-Length: {len(body)}\r\n\r\n"
     with contextlib.suppress(OSError), socket.create_connection((server.host, server.port), 5) as sent:
         sent.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sent.sendall(text.encode() + body[: len(body) // 2])

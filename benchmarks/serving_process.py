@@ -24,8 +24,8 @@ class Server:
 
     def __init__(self, index: Path, log: Path) -> None:
         command = [sys.executable, "-m", "asmk_engine", "serve", index, "--port", "0", "--no-browser", "--rate", "1e6"]
-        self._log = open(log, "w")
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
+        with open(log, "w") as errors:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert self.process.stdout is not None
         address = self.process.stdout.readline().strip()
         if not address:
@@ -50,8 +50,6 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return f"the server did not stop within {STOP_SECONDS:.0f} s"
-        finally:
-            self._log.close()
         time.sleep(1)
         left = [number for number in family if _is_running(number)]
         if left:
@@ -101,8 +99,10 @@ class Sample:
                 fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
                 memory, private = (int(fields[key].split()[0]) / 1024 for key in ("VmRSS", "RssAnon"))
                 files = len(os.listdir(f"/proc/{number}/fd"))
-                found.memory, found.private, found.files = found.memory + memory, found.private + private, (
-                    found.files + files
+                found.memory, found.private, found.files = (
+                    found.memory + memory,
+                    found.private + private,
+                    (found.files + files),
                 )
                 found.threads, found.processes = found.threads + int(fields["Threads"]), found.processes + 1
         return found
