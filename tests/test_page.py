@@ -111,10 +111,14 @@ def opened(browser: Any, address: str) -> Iterator[Opener]:
             if not request.url.startswith((f"{host}/", "blob:", "data:")):
                 faults.append(request.url)
 
+        def dismiss(dialog: Any) -> None:
+            faults.append(f"a dialog of a script: {dialog.message}")
+            dialog.dismiss()
+
         page.on("console", hear)
         page.on("request", see)
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: (faults.append(f"a dialog of a script: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", dismiss)
 
     def open_page(view: str = "/", at: str = address, **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
