@@ -30,7 +30,12 @@ TURN = 20.0
 
 def photographs() -> dict[str, np.ndarray]:
     """Photographs [h, w, 3] uint8 by name: some of scikit-image, parts and rotations of them, and hostile names."""
-    things = {"coffee": data.coffee(), "chelsea": data.chelsea(), "rocket": data.rocket(), "astronaut": data.astronaut()}
+    things = {
+        "coffee": data.coffee(),
+        "chelsea": data.chelsea(),
+        "rocket": data.rocket(),
+        "astronaut": data.astronaut(),
+    }
     others = {"textures/brick": data.brick(), "textures/grass": data.grass(), "camera": data.camera()}
     found = {f"{name}.png": shrunk(pixels) for name, pixels in {**things, **others}.items()}
     for name in things:

@@ -21,6 +21,7 @@ from PIL import Image
 from skimage import data
 
 import fused_histories
+from asmk_engine.errors import InputError
 from asmk_engine.flat import Codec, GlobalIndex
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions
 from asmk_engine.pipeline.indexing import index_images
@@ -36,7 +37,7 @@ from samples import ENVIRONMENT
 from skimage_pairs import astronaut, coffee, halved, turned
 
 HOST = "localhost:8765"
-STRANGE = "strange/ü 图 <b>&'\"%2f#?;=.png"
+STRANGE = "strange/ü 图 <b>&'\"%2f#?;=\n.png"
 """A name with everything that addresses and pages might take for something else."""
 
 
@@ -233,3 +234,8 @@ def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess
     finally:
         process.kill()
         process.communicate()
+
+
+def token_of_the_environment() -> None:
+    """An extractor that cannot be made, and says what it knows."""
+    raise InputError(f"the token is {os.environ.get('ASMK_ENGINE_TOKEN')!r}")

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import page_samples
 import pytest
 from PIL import Image
 
+import page_samples
 from asmk_engine.evaluation.ground_truth import read_ground_truth
 from asmk_engine.pipeline.folders import index_folder
 
@@ -44,11 +44,12 @@ VIEWS = {
 DROP = """([files, selector]) => {
   const transfer = new DataTransfer();
   for (const [name, data] of files) {
-    transfer.items.add(new File([Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0))], name, {type: "image/png"}));
+    const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+    transfer.items.add(new File([bytes], name, {type: "image/png"}));
   }
   const target = document.querySelector(selector);
-  const options = {bubbles: true, cancelable: true};
-  for (const kind of ["dragover", "drop"]) target.dispatchEvent(new DragEvent(kind, {...options, dataTransfer: transfer}));
+  const options = {bubbles: true, cancelable: true, dataTransfer: transfer};
+  for (const kind of ["dragover", "drop"]) target.dispatchEvent(new DragEvent(kind, options));
 }"""
 PASTE = """(data) => {
   const transfer = new DataTransfer();
@@ -101,12 +102,19 @@ def opened(browser: Any, address: str) -> Iterator[Opener]:
     contexts = []
 
     def watch(page: Any, host: str) -> None:
-        # A refused request is a line of the console too: those are about the answers that a test asks for.
-        page.on("console", lambda said: said.type == "error" and "the server responded" not in said.text and
-                "net::ERR" not in said.text and faults.append(said.text))
+        def hear(said: Any) -> None:
+            # A refused request is an error of the console too: it is the answer that a test asks for.
+            if said.type == "error" and not re.search(r"the server responded|net::ERR", said.text):
+                faults.append(said.text)
+
+        def see(request: Any) -> None:
+            if not request.url.startswith((f"{host}/", "blob:", "data:")):
+                faults.append(request.url)
+
+        page.on("console", hear)
+        page.on("request", see)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("dialog", lambda dialog: (faults.append(f"a dialog of a script: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: request.url.startswith((host, "blob:", "data:")) or faults.append(request.url))
 
     def open_page(view: str = "/", at: str = address, **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
@@ -301,8 +309,8 @@ def test_a_region_is_made_with_keys(opened: Opener) -> None:
 def test_turned_questions_are_asked(opened: Opener) -> None:
     page = opened("/?name=coffee.png")
     settled(page)
-    assert asked(page, page.get_by_label("mirrored").click)["mirror"] is True
-    question = asked(page, page.get_by_label("rotated").click)
+    assert asked(page, page.get_by_role("checkbox", name="mirrored").click)["mirror"] is True
+    question = asked(page, page.get_by_role("checkbox", name="turned").click)
     assert (question["rotations"], question["mirror"]) == (True, True)
     assert "rotations=1" in page.url
 

@@ -70,7 +70,9 @@ def names(client: Client) -> list[str]:
 def test_photographs_are_added_and_found(writable: tuple[Service, Client], place: Path) -> None:
     service, client = writable
     moon = encoded(MOON)
-    job = added(client, ("../moon <b>.png", moon), ("no.png", b"not a photograph"), ("cut.png", encoded(coffee())[:999]))
+    job = added(
+        client, ("../moon <b>.png", moon), ("no.png", b"not a photograph"), ("cut.png", encoded(coffee())[:999])
+    )
     assert job["state"] == "done" and len(job["added"]) == 1, job
     name = job["added"][0]
     assert name.startswith("added ") and name.endswith("/moon _b.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import JSONResponse, Response
 
 from asmk_engine.serve.documents import GROUPS_BODY
@@ -15,6 +16,15 @@ from asmk_engine.serve.shelf import ServedIndex
 from asmk_engine.version import __version__
 
 MOST_IMAGES, MOST_GROUPS = 500, 200
+
+
+class _NameConvertor(PathConvertor):
+    """Takes the rest of a path as a name, also with line breaks, which the usual one cuts off or refuses."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("name", _NameConvertor())
 _CACHED = {"cache-control": "private, max-age=300"}
 
 
@@ -37,13 +47,13 @@ def browse_router(service: Service) -> APIRouter:
         served = service.shelf.get(index)
         return JSONResponse(await service.in_thread(lambda: _images(served, folder, search, after, limit)))
 
-    @router.get("/images/{name:path}", summary="One image")
+    @router.get("/images/{name:name}", summary="One image")
     async def image(name: str, index: str = "") -> JSONResponse:
         """Return folder, metadata, group and neighbours in the folder of an image."""
         served = service.shelf.get(index)
         return JSONResponse(await service.in_thread(lambda: _image(service, served, name)))
 
-    @router.get("/thumbnails/{name:path}", summary="A small picture of an image", response_class=Response)
+    @router.get("/thumbnails/{name:name}", summary="A small picture of an image", response_class=Response)
     async def thumbnail(request: Request, name: str, index: str = "", size: int = 320) -> Response:
         """Return a JPEG whose longer side is `size`: 160, 320, 640 or 1280."""
         served = service.shelf.get(index)

@@ -83,6 +83,8 @@ class WorkerProcesses:
         with self._admitted():
             worker = self._idle.get()
             try:
+                if self._closed:
+                    raise Refusal(503, "the server is stopping")
                 worker = worker if worker is not None and worker.alive else self._start()
                 found = worker.ask(order, self.seconds)
                 if found is None:
@@ -138,3 +140,11 @@ class WorkerProcesses:
             workers = list(self._alive)
         for worker in workers:
             worker.kill()
+        idle = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                idle.append(self._idle.get_nowait())
+        for known in idle:
+            if known is not None:
+                self._discard(known)
+            self._idle.put(None)  # for orders that wait, which are refused now

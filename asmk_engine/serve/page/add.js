@@ -1,6 +1,6 @@
 // Adding photographs to a writable index, in batches of one job each.
 import { get, postForm, server } from "./api.js";
-import { announce, h, icon, notice, row, shown, stack, title } from "./dom.js";
+import { announce, entitle, h, icon, notice, row, shown, stack, title } from "./dom.js";
 import { tile } from "./browse.js";
 import { follow, jobProgress } from "./jobs.js";
 import { fileButton } from "./question.js";
@@ -11,7 +11,6 @@ const BATCH = 24;
 const BATCH_BYTES = 2 ** 25;
 const SHOWN = 12;
 let take = () => {};
-
 export const addFiles = (files) => take(files);
 
 // The files of what was dropped, those of folders included.
@@ -34,7 +33,7 @@ async function filesOf(entry) {
 }
 
 register("add", (main, values, signal) => {
-  document.title = T.titles.add;
+  entitle(T.views.add);
   const { writable } = server.index;
   const place = stack();
   main.append(stack(title(T.add.title), writable
@@ -94,8 +93,8 @@ async function add(files, place, signal) {
 }
 
 function report(place, added, failures, isCancelled) {
-  const said = [isCancelled && T.add.cancelled, T.add.added(added.length), failures.length && T.add.failed(failures.length)]
-    .filter(Boolean).join(" ");
+  const said = [isCancelled && T.add.cancelled, T.add.added(added.length),
+    failures.length && T.add.failed(failures.length)].filter(Boolean).join(" ");
   announce(said);
   const reasons = failures.map(({ name, reason }) =>
     h("li", {}, h("strong", {}, h("bdi", {}, shown(name))), ` ${shown(reason)}`));

@@ -7,14 +7,7 @@ const JSON_KIND = { "Content-Type": "application/json" };
 
 // What the page knows of the server: its indexes, and the one that is shown.
 export const server = { indexes: [], index: null };
-
-export class ServerError extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
-
+const refusal = (status, message) => Object.assign(new Error(message), { status });
 const whole = (text) => encodeURIComponent(text.toWellFormed?.() ?? text);
 const path = (name) => name.split("/").map(whole).join("/");
 
@@ -26,22 +19,17 @@ export const query = (values) => Object.entries(values)
 
 export const get = (address, values = {}, signal = undefined) =>
   request(`${address}?${query({ index: server.index?.name, ...values })}`, { signal });
-
 export const post = (address, content, signal = undefined) => request(address, { method: "POST", signal,
   headers: JSON_KIND, body: JSON.stringify({ index: server.index?.name, ...content }) });
-
 export const postForm = (address, body, signal = undefined) => request(address, { method: "POST", body, signal });
-
 export const getImage = (name, signal) => get(`/images/${path(name)}`, {}, signal);
-
 export const thumbnail = (name, size) => `/thumbnails/${path(name)}?${query({ index: server.index?.name, size })}`;
-
 export const picture = (photo, size) =>
   photo.upload ? `/uploads/${whole(photo.upload)}?${query({ size })}` : thumbnail(photo.name, size);
 
 async function request(address, options, again = true) {
   const response = await fetch(address, { credentials: "same-origin", ...options }).catch((error) => {
-    throw error.name === "AbortError" ? error : new ServerError(0, T.offline);
+    throw error.name === "AbortError" ? error : refusal(0, T.offline);
   });
   if (response.ok) return response.status === 204 ? null : response.json();
   if (response.status === 401 && again) {
@@ -55,17 +43,17 @@ async function request(address, options, again = true) {
     options.signal?.throwIfAborted();
     return request(address, options, false);
   }
-  throw new ServerError(response.status, await messageOf(response));
+  throw await refusalOf(response);
 }
 
-async function messageOf(response) {
+async function refusalOf(response) {
   const content = await response.json().catch(() => null);
-  return typeof content?.error === "string" ? content.error : T.failed(response.status);
+  return refusal(response.status, typeof content?.error === "string" ? content.error : T.failed(response.status));
 }
 
 export async function login(token) {
   const response = await fetch("/login", { method: "POST", headers: JSON_KIND, body: JSON.stringify({ token }) });
-  if (!response.ok) throw new ServerError(response.status, await messageOf(response));
+  if (!response.ok) throw await refusalOf(response);
 }
 
 let signingIn = null;
@@ -86,6 +74,6 @@ const signIn = () => new Promise((resolve, reject) => {
   };
   const form = h("form", { class: "stack", onsubmit: send }, h("p", {}, T.signIn.why),
     h("label", { for: "token" }, T.signIn.token), token, said, h("button", { class: "main" }, T.signIn.send));
-  const dialog = openDialog(T.signIn.title, form, () => reject(new ServerError(401, T.signIn.needed)));
+  const dialog = openDialog(T.signIn.title, form, () => reject(refusal(401, T.signIn.needed)));
   token.focus();
 });

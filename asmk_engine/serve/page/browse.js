@@ -1,7 +1,7 @@
 // The collection: its folders, its images, and one image with what is near it.
 import { get, getImage, post, server, thumbnail } from "./api.js";
-import { announce, button, h, hint, icon, later, nameOf, notice, photograph, row, shown, stack, title, toast } from
-  "./dom.js";
+import { announce, button, entitle, h, hint, icon, later, moreButton, nameOf, notice, photograph, renewed, row, shown,
+  stack, tell, title, toast } from "./dom.js";
 import { openCompare } from "./compare.js";
 import { hitCard } from "./hits.js";
 import { ask } from "./question.js";
@@ -14,7 +14,7 @@ const NEIGHBOURS = 12;
 export const tile = (name, address, caption = null) => h("li", { class: "card" },
   h("a", { href: address }, h("span", { class: "picture" }, photograph(thumbnail(name, 320))), nameOf(name)),
   caption && hint(shown(caption)));
-
+const toImage = (name) => link("image", { name });
 const caption = (metadata) => Object.values(metadata ?? {}).map(String).filter(Boolean).join(" · ");
 
 // Folders and images as two lists; `address` returns where the name of an image leads.
@@ -27,8 +27,6 @@ export function tiles({ folders, images }, address) {
       tile(name, address(name), caption(metadata))))].filter(Boolean);
 }
 
-const toImage = (name) => link("image", { name });
-
 function path(folder) {
   const parts = folder.split("/").filter(Boolean);
   const steps = parts.map((part, i) => h("li", {}, h("a", {
@@ -38,31 +36,28 @@ function path(folder) {
 }
 
 register("browse", async (main, values, signal) => {
-  document.title = T.titles.browse;
+  entitle(T.views.browse);
   const folder = values.get("folder") ?? "";
   const place = stack();
-  let current = new AbortController();
+  const renew = renewed(signal);
   const find = later(() => {
     history.replaceState(null, "", link("browse", { folder, search: search.value }));
     load().catch((error) => signal.aborted || place.replaceChildren(notice(error, find)));
   }, 200);
   const search = h("input", { type: "search", id: "search", value: values.get("search"), oninput: find });
   async function load() {
-    current.abort();
-    current = new AbortController();
-    const until = AbortSignal.any([signal, current.signal]);
+    const until = renew();
     const words = { folder, search: search.value, limit: PAGE };
     const found = await get("/images", words, until).catch((error) => { if (!until.aborted) throw error; });
     if (!found) return;
     const lists = tiles(found, toImage);
-    const more = button(T.browse.more, async () => {
-      const next = await get("/images", { ...words, after: found.next }, until);
+    const more = moreButton(T.browse.more, found, async (after) => {
+      const next = await get("/images", { ...words, after }, until);
       const added = [...tiles({ folders: [], images: next.images }, toImage)[0].children];
       lists.at(-1).append(...added);
       added[0].querySelector("a").focus();
-      more.hidden = !(found.next = next.next);
-    }, null, "more");
-    more.hidden = !found.next;
+      return next;
+    });
     place.replaceChildren(hint(T.images(found.total)),
       ...(lists.length ? lists : [h("p", { class: "empty" }, search.value ? T.browse.none : T.browse.empty)]), more);
     announce(T.images(found.total));
@@ -71,8 +66,6 @@ register("browse", async (main, values, signal) => {
     h("label", { for: "search" }, folder ? T.browse.searchIn : T.browse.search), search), place));
   await load();
 });
-
-const tell = (error) => toast(shown(error.message));
 
 async function remove(name) {
   await post("/delete", { names: [name] });
@@ -90,7 +83,7 @@ async function restore(name) {
 
 register("image", async (main, values, signal) => {
   const name = values.get("name") ?? "";
-  document.title = T.titles.image(shown(name));
+  entitle(shown(name));
   const found = await getImage(name, signal);
   const step = (target, label) => target && h("a", { class: "button", href: toImage(target) }, label);
   const facts = Object.entries(found.metadata ?? {}).map(([key, value]) =>
@@ -110,7 +103,8 @@ register("image", async (main, values, signal) => {
 async function addNeighbours(place, name, signal) {
   const question = { photos: [{ name }], box: null };
   const answer = await post("/search", { name: [name], top: NEIGHBOURS }, signal);
-  const open = (hit) => openCompare({ hits: answer.hits, hit, photos: answer.question, box: null, show: () => {}, ask });
+  const compared = { hits: answer.hits, photos: answer.question, box: null, show: () => {}, ask };
+  const open = (hit) => openCompare({ ...compared, hit });
   place.append(answer.hits.length === 0 ? h("p", { class: "empty" }, T.hits.nothing)
     : h("ul", { class: "grid" }, answer.hits.map((hit) => hitCard(hit, answer, question, open))));
 }

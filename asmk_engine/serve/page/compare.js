@@ -1,6 +1,6 @@
 // A dialog that shows an answer beside the question: lines between matched features, or laid over the question.
 import { get, picture, query, server, thumbnail } from "./api.js";
-import { button, h, hint, icon, nameOf, notice, openDialog, row, s, save, shown, signButton, stack } from "./dom.js";
+import { button, h, hint, icon, nameOf, notice, openDialog, renewed, row, s, save, signButton, stack } from "./dom.js";
 import { badge, outline } from "./hits.js";
 import { judgementButtons } from "./judgements.js";
 import { T } from "./texts.js";
@@ -12,7 +12,7 @@ const settings = { mode: "lines", lines: 50, slider: 50, delay: 600, overlay: 50
 
 // The CSS matrix that lays the image onto the query: the inverse of the map from query to image, whose coordinates
 // are centres of pixels, half a pixel from the corner where CSS starts to count.
-export function matrixOf([[a, b, x], [c, d, y]]) {
+function matrixOf([[a, b, x], [c, d, y]]) {
   const area = a * d - b * c;
   const [p, q, r, t] = [d / area, -b / area, -c / area, a / area];
   const [u, v] = [-0.5 - x, -0.5 - y];
@@ -23,14 +23,16 @@ const image = (href, [width, height], x = 0, y = 0) =>
   s("image", { href, width, height, x, y, preserveAspectRatio: "none" });
 
 function drawing(width, height, label, ...children) {
-  const drawn = s("svg", { class: "drawing", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, children);
+  const shape = { class: "drawing", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label };
+  const drawn = s("svg", shape, children);
   drawn.style.aspectRatio = `${width} / ${height}`;
   drawn.style.setProperty("--ratio", width / height);
   return drawn;
 }
 
 // Both photographs on one canvas: side by side with equal heights, or one above the other with equal widths.
-function drawLines({ found, sources, sizes, isNarrow }) {
+function drawLines({ found, sources, sizes }) {
+  const isNarrow = innerWidth < NARROW;
   const factors = sizes.map((size) => SIDE / size[isNarrow ? 0 : 1]);
   const [one, other] = sizes.map((size, i) => size.map((side) => side * factors[i]));
   const [x, y] = isNarrow ? [0, one[1] + GAP] : [one[0] + GAP, 0];
@@ -78,10 +80,11 @@ function range(name, least, most, changed) {
 
 // Each view returns its nodes and is ended by `signal`.
 const views = {
-  lines(scene) {
+  lines(scene, signal) {
     const place = h("div");
     const amount = range("lines", 0, scene.found.pairs.length, () => place.replaceChildren(drawLines(scene)));
     amount.update();
+    addEventListener("resize", amount.update, { signal });
     return [place, scene.found.pairs.length > 0 ? amount.node : ""];
   },
   slider(scene) {
@@ -129,17 +132,10 @@ const facts = ({ inliers, places, overlap, turn, probability }) => hint([
 
 function stages(scene, signal) {
   const stage = stack();
-  let ending = new AbortController();
-  const choose = (mode) => {
-    ending.abort();
-    ending = new AbortController();
-    stage.replaceChildren(...views[mode](scene, AbortSignal.any([signal, ending.signal])));
-  };
-  if (!scene.found.hit.affine) {
-    choose("lines");
-    return [h("p", { class: "note" }, T.compare.unregistered), stage];
-  }
-  choose(settings.mode);
+  const renew = renewed(signal);
+  const choose = (mode) => stage.replaceChildren(...views[mode](scene, renew()));
+  choose(scene.found.hit.affine ? settings.mode : "lines");
+  if (!scene.found.hit.affine) return [h("p", { class: "note" }, T.compare.unregistered), stage];
   const choices = Object.keys(views).map((mode) => h("label", { class: "segment" }, h("input", { type: "radio",
     name: "mode", value: mode, checked: mode === settings.mode, onchange: () => choose(settings.mode = mode) }),
   T.compare.modes[mode]));
@@ -149,14 +145,12 @@ function stages(scene, signal) {
 // hits, hit: the answers that can be stepped through and the first one; photos, box: the question;
 // show: receives the name that is shown, or null at the end; ask: asks with other photographs.
 export function openCompare({ hits, hit, photos, box, show, ask }) {
-  let current = new AbortController();
+  const renew = renewed();
   const body = stack();
-  const dialog = openDialog(T.compare.title, body, () => { current.abort(); show(null); }, "wide");
+  const dialog = openDialog(T.compare.title, body, () => { renew(); show(null); }, "wide");
 
   async function load(next) {
-    current.abort();
-    current = new AbortController();
-    const { signal } = current;
+    const signal = renew();
     hit = next;
     show(hit.name);
     const photo = photos[hit.question ?? 0];
@@ -166,7 +160,7 @@ export function openCompare({ hits, hit, photos, box, show, ask }) {
     body.replaceChildren(head(photo), content);
     try {
       const found = await get("/compare", asked, signal);
-      const scene = { found, sizes: [found.query.size, found.image.size], isNarrow: dialog.clientWidth < NARROW,
+      const scene = { found, sizes: [found.query.size, found.image.size],
         sources: [picture(photo, 1280), thumbnail(hit.name, 1280)] };
       content.replaceChildren(facts({ ...found.hit, probability: hit.probability }), ...stages(scene, signal),
         foot(found, asked, photo));
@@ -178,11 +172,8 @@ export function openCompare({ hits, hit, photos, box, show, ask }) {
   function head(photo) {
     const step = (by, sign, label) => {
       const other = hits[hits.indexOf(hit) + by];
-      const move = () => {
-        load(other);
-        (dialog.querySelector(`.${sign}:enabled`) ?? dialog.querySelector("button")).focus();
-      };
-      return signButton(label, move, sign, sign, { disabled: !other });
+      const focus = () => (dialog.querySelector(`.${sign}:enabled`) ?? dialog.querySelector("button")).focus();
+      return signButton(label, () => { load(other); focus(); }, sign, sign, { disabled: !other });
     };
     return h("div", { class: "row between" },
       h("div", { class: "names" }, nameOf(photo.name), h("span", { class: "hint" }, T.compare.with), nameOf(hit.name)),

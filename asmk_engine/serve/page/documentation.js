@@ -1,33 +1,24 @@
 // The API, read from the server's own description.
 import { get, server } from "./api.js";
-import { h, hint, notice, stack, title } from "./dom.js";
+import { entitle, h, hint, notice, stack, table, title } from "./dom.js";
 import { drawHead } from "./head.js";
 import { T } from "./texts.js";
 
 const DEEPEST = 3;
 
-function typeOf(schema) {
-  if (!schema) return "";
-  if (schema.$ref) return schema.$ref.split("/").at(-1);
-  const choices = schema.anyOf ?? schema.oneOf;
-  if (choices) return choices.map(typeOf).join(" | ");
-  if (schema.enum) return schema.enum.map((one) => JSON.stringify(one)).join(" | ");
-  if (schema.type === "array") return `[${typeOf(schema.items) || T.api.any}]`;
-  return [schema.type ?? T.api.any, schema.format && `(${schema.format})`].flat().filter(Boolean).join(" ");
+function typeOf(schema = {}) {
+  const choices = schema.anyOf ?? schema.oneOf ?? schema.enum;
+  if (choices) return choices.map((one) => (schema.enum ? JSON.stringify(one) : typeOf(one))).join(" | ");
+  const name = schema.$ref?.split("/").at(-1) ?? [schema.type ?? T.api.any].flat().join(" | ");
+  return name === "array" ? `[${typeOf(schema.items)}]` : name;
 }
 
-const limits = ({ minimum, maximum, default: usual }) => [minimum !== undefined && T.api.least(minimum),
-  maximum !== undefined && T.api.most(maximum), (usual ?? "") !== "" && T.api.usual(JSON.stringify(usual))];
-
+const limits = (schema = {}) => Object.entries(T.api.limits).filter(([key]) => (schema[key] ?? "") !== "")
+  .map(([key, say]) => say(JSON.stringify(schema[key])));
 const prose = (text) => (text ?? "").split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
-
 const meaning = (...words) => words.flat().filter(Boolean).join(" ");
-
-const table = (rows) => rows.length > 0 && h("div", { class: "scroll", tabindex: 0, role: "group",
-  "aria-label": T.api.table }, h("table", {},
-  h("thead", {}, h("tr", {}, T.api.columns.map((one) => h("th", { scope: "col" }, one)))),
-  h("tbody", {}, rows.map(([name, schema, text]) => h("tr", {}, h("td", {}, h("code", {}, name)),
-    h("td", {}, h("code", {}, typeOf(schema))), h("td", {}, prose(text)))))));
+const fieldTable = (rows) => rows.length > 0 && table(T.api.table, T.api.columns, rows.map(([name, schema, text]) =>
+  [h("code", {}, name), h("code", {}, typeOf(schema)), prose(text)]));
 
 // The fields of a schema as rows, those of what it refers to under names such as hits[].name.
 function fields(schema, schemas, before = "", depth = 0) {
@@ -42,25 +33,25 @@ function fields(schema, schemas, before = "", depth = 0) {
 }
 
 const body = (content, schemas) => Object.entries(content ?? {}).map(([kind, { schema }]) =>
-  [hint(h("code", {}, kind), ` ${typeOf(schema)}`), table(fields(schema, schemas))]);
+  [hint(h("code", {}, kind), ` ${typeOf(schema)}`), fieldTable(fields(schema, schemas))]);
 
 function operation(path, method, found, schemas) {
-  const parameters = (found.parameters ?? []).map((one) => [one.name, one.schema, meaning(one.required && T.api.required,
-    one.description, `(${T.api.places[one.in] ?? one.in})`, limits(one.schema ?? {}))]);
+  const parameters = (found.parameters ?? []).map((one) => [one.name, one.schema,
+    meaning(one.required && T.api.required, one.description, `(${T.api.places[one.in] ?? one.in})`, limits(one.schema))]);
   const answers = Object.entries(found.responses ?? {}).map(([status, answer]) =>
     [h("p", {}, h("strong", {}, status), " ", prose(answer.description)), body(answer.content, schemas)]);
   return h("details", { class: "operation" },
     h("summary", {}, h("h2", {}, h("span", { class: `method ${method}` }, method.toUpperCase()), h("code", {}, path)),
       h("span", { class: "hint" }, found.summary)),
     stack((found.description ?? "").split(/\n\s*\n/).filter(Boolean).map((one) => h("p", {}, prose(one))),
-      parameters.length > 0 && [h("h3", {}, T.api.parameters), table(parameters)],
+      parameters.length > 0 && [h("h3", {}, T.api.parameters), fieldTable(parameters)],
       found.requestBody && [h("h3", {}, T.api.body), body(found.requestBody.content, schemas)],
       h("h3", {}, T.api.answers), answers));
 }
 
 async function start() {
   const main = document.getElementById("main");
-  document.title = T.titles.api;
+  entitle(T.views.api);
   drawHead("api");
   try {
     const found = await get("/openapi.json");

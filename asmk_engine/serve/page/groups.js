@@ -1,6 +1,6 @@
 // Which images show the same thing: groups of photographs, each with its copies.
 import { get, post } from "./api.js";
-import { announce, button, h, hint, notice, shown, stack, title } from "./dom.js";
+import { announce, button, entitle, h, hint, moreButton, notice, shown, stack, title } from "./dom.js";
 import { tile } from "./browse.js";
 import { follow, jobProgress } from "./jobs.js";
 import { link, register, show } from "./route.js";
@@ -9,7 +9,7 @@ import { T } from "./texts.js";
 const PAGE = 20;
 
 register("groups", async (main, values, signal) => {
-  document.title = T.titles.groups;
+  entitle(T.views.groups);
   const place = stack();
   main.append(stack(title(T.groups.title), h("p", { class: "lead" }, T.groups.lead), place));
   const found = await get("/groups", { limit: PAGE }, signal);
@@ -35,20 +35,19 @@ async function watch(job, place, signal) {
 
 function showGroups(place, found, signal) {
   const list = stack(found.groups.map(group));
-  const more = button(T.groups.more, async () => {
-    const next = await get("/groups", { after: found.next, limit: PAGE }, signal);
+  const said = T.groups.found(found.total, found.alone);
+  announce(said);
+  place.append(hint(said), list, moreButton(T.groups.more, found, async (after) => {
+    const next = await get("/groups", { after, limit: PAGE }, signal);
     list.append(...next.groups.map(group));
-    more.hidden = !(found.next = next.next);
-  }, null, "more");
-  more.hidden = !found.next;
-  announce(T.groups.found(found.total, found.alone));
-  place.append(hint(T.groups.found(found.total, found.alone)), list, more);
+    return next;
+  }));
 }
 
 function group({ number, images, photographs, kinds }) {
   const file = (name) => tile(name, link("image", { name }), T.kinds[kinds[name]]);
-  const files = (names) => (names.length === 1 || photographs.length === 1 ? names.map(file)
-    : h("li", { class: "files" }, hint(T.groups.files(names.length)), h("ul", { class: "grid small" }, names.map(file))));
+  const files = (names) => (names.length === 1 || photographs.length === 1 ? names.map(file) : h("li", { class: "files" },
+    hint(T.groups.files(names.length)), h("ul", { class: "grid small" }, names.map(file))));
   return h("section", { class: "group stack", "aria-labelledby": `group-${number}` },
     h("h2", { id: `group-${number}` }, T.groups.number(number),
       h("span", { class: "hint" }, T.groups.size(images.length, photographs.length))),

@@ -5,6 +5,8 @@ import { judgements } from "./judgements.js";
 import { go, link } from "./route.js";
 import { T } from "./texts.js";
 
+const BEFORE = 64;
+
 export function drawHead(view) {
   const { index, indexes } = server;
   const marks = index ? judgements().reduce((sum, entry) => sum + entry.marks.length, 0) : 0;
@@ -20,7 +22,8 @@ export function drawHead(view) {
     event.preventDefault();
     document.getElementById("main").focus();
   };
-  const list = h("ul", {}, names.map((name) => entry(name, link(name), name === "marks" ? marks : 0)), entry("api", "/api"));
+  const entries = names.map((name) => entry(name, link(name), name === "marks" ? marks : 0));
+  const list = h("ul", {}, entries, entry("api", "/api"));
   document.getElementById("head").replaceChildren(h("a", { class: "skip", href: "#main", onclick: skip }, T.skip),
     h("a", { class: "brand", href: link("search") },
       h("img", { src: "/static/icon.svg", alt: "", width: 24, height: 24 }), "asmk-engine"),
@@ -28,5 +31,5 @@ export function drawHead(view) {
     indexes.length > 1 ? h("select", { "aria-label": T.index, onchange: choose }, indexes.map((one) =>
       h("option", { selected: one === index }, `${shown(one.name)} (${one.images})`)))
       : h("span", { class: "hint" }, index ? T.images(index.images) : ""));
-  list.scrollLeft = (list.querySelector("[aria-current]")?.offsetLeft ?? 0) - list.offsetLeft;
+  list.scrollLeft = (list.querySelector("[aria-current]")?.offsetLeft ?? 0) - list.offsetLeft - BEFORE;
 }

@@ -17,10 +17,11 @@ export function hitCard(hit, answer, question, open) {
   const name = shown(hit.name);
   const image = link("image", { name: hit.name });
   const compares = server.index.verifies;
+  const isOutlined = ["match", "maybe"].includes(hit.verdict) && hit.region?.length > 2;
   const label = [compares ? T.hits.compare(name) : name, T.verdicts[hit.verdict]].filter(Boolean).join(", ");
   const seen = h(compares ? "button" : "a", { class: "picture", "aria-label": label, type: compares ? "button" : null,
     href: compares ? null : image, onclick: compares ? () => open(hit) : null }, photograph(thumbnail(hit.name, 320)),
-  ["match", "maybe"].includes(hit.verdict) && hit.region?.length > 2 && s("svg", { viewBox: `0 0 ${hit.size.join(" ")}`, class: hit.verdict }, outline(hit.region)));
+  isOutlined && s("svg", { viewBox: `0 0 ${hit.size.join(" ")}`, class: hit.verdict }, outline(hit.region)));
   const more = { ...question, box: null, photos: [...question.photos, { name: hit.name }] };
   return h("li", { class: "card" }, seen,
     h("p", { class: "row between" }, badge(hit.verdict) ?? h("span"),

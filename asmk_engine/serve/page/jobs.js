@@ -3,21 +3,18 @@ import { get, post } from "./api.js";
 import { button, h, hint, shown } from "./dom.js";
 import { T } from "./texts.js";
 
-// Call `show` with each state of a job and return the last one. Without events, the job is asked for every second.
+// Call `show` with each state of a job and return the last one. The browser connects again where events end early.
 export const follow = (job, show, signal) => new Promise((resolve, reject) => {
   const address = `/jobs/${encodeURIComponent(job)}`;
   const events = new EventSource(`${address}/events`);
-  const receive = (state) => {
+  const end = (settle, value) => { events.close(); settle(value); };
+  events.onmessage = ({ data }) => {
+    const state = JSON.parse(data);
     show(state);
-    if (state.state === "running") return true;
-    events.close();
-    resolve(state);
-    return false;
+    if (state.state !== "running") end(resolve, state);
   };
-  const poll = () => get(address, {}, signal).then((state) => receive(state) && setTimeout(poll, 1000)).catch(reject);
-  events.onmessage = (event) => receive(JSON.parse(event.data));
-  events.onerror = () => { events.close(); poll(); };
-  signal.addEventListener("abort", () => { events.close(); reject(signal.reason); });
+  events.onerror = () => events.readyState === EventSource.CLOSED && get(address, {}, signal).then(resolve, reject);
+  signal.addEventListener("abort", () => end(reject, signal.reason));
 });
 
 // Progress with a button that cancels the job that was started last; `cancelled` is called before.
@@ -33,6 +30,9 @@ export function jobProgress(label, cancelled = () => {}) {
     if (total) bar.value = done / total;
     said.textContent = [total && T.progress(done, total), shown(message ?? "")].filter(Boolean).join(" · ");
   };
-  const start = (key) => { job = key; cancel.focus(); };
+  const start = (key) => {
+    if (job === null) cancel.focus();
+    job = key;
+  };
   return { show, start, node: h("div", { class: "stack job" }, h("p", {}, label), bar, said, h("div", {}, cancel)) };
 }

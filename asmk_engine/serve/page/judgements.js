@@ -1,12 +1,12 @@
 // What a person marked as right or wrong: kept in this browser for each index, exported as a ground truth or as CSV.
 import { get, server } from "./api.js";
-import { announce, button, h, hint, nameOf, row, save, shown, signButton, stack, title, toast } from "./dom.js";
+import { announce, button, entitle, h, hint, nameOf, row, save, shown, signButton, stack, table, tell, title, toast }
+  from "./dom.js";
 import { register } from "./route.js";
 import { T } from "./texts.js";
 
 const PAGE = 500;
 const VALUES = ["right", "wrong"];
-
 const place = () => `asmk-engine judgements ${server.index.name}`;
 
 // [{query, box, marks: [[image, "right" or "wrong"]]}]; a query with another region is another entry.
@@ -29,7 +29,6 @@ function keep(entries) {
 }
 
 const isOf = (query, box) => (entry) => entry.query === query && String(entry.box) === String(box);
-
 const markOf = (query, box, image) =>
   judgements().find(isOf(query, box))?.marks.find(([name]) => name === image)?.[1];
 
@@ -42,29 +41,25 @@ function mark(query, box, image, value) {
 }
 
 export function judgementButtons({ name }, box, image) {
-  const toggle = (value) => () => {
-    mark(name, box, image, markOf(name, box, image) === value ? null : value);
-    update();
-  };
-  const buttons = VALUES.map((value) =>
-    signButton(T.marks[value](shown(image)), toggle(value), value, `plain mark ${value}`));
-  function update() {
+  const press = () => {
     const marked = markOf(name, box, image);
     buttons.forEach((one, i) => one.setAttribute("aria-pressed", String(marked === VALUES[i])));
-  }
-  update();
+  };
+  const toggle = (value) => mark(name, box, image, markOf(name, box, image) === value ? null : value);
+  const buttons = VALUES.map((value) => signButton(T.marks[value](shown(image)),
+    () => { toggle(value); press(); }, value, `plain mark ${value}`));
+  press();
   return buttons;
 }
 
 async function namesBelow(folder, signal) {
-  const first = await get("/images", { folder, limit: PAGE }, signal);
-  const names = first.images.map(({ name }) => name);
-  for (let after = first.next; after !== null;) {
-    const found = await get("/images", { folder, after, limit: PAGE }, signal);
+  const names = [];
+  let found = { next: undefined };
+  while (found.next !== null) {
+    found = await get("/images", { folder, after: found.next, limit: PAGE }, signal);
     names.push(...found.images.map(({ name }) => name));
-    after = found.next;
   }
-  for (const { name } of first.folders) names.push(...await namesBelow(name, signal));
+  for (const { name } of found.folders) names.push(...await namesBelow(name, signal));
   return names;
 }
 
@@ -84,39 +79,32 @@ function csv(entries) {
   const cell = (value) => `"${String(value).replaceAll('"', '""')}"`;
   const lines = entries.flatMap(({ query, box, marks }) =>
     marks.map(([image, value]) => [query, ...(box ?? ["", "", "", ""]), image, value]));
-  return [["query", "x1", "y1", "x2", "y2", "image", "judgement"], ...lines]
-    .map((line) => `${line.map(cell).join(",")}\r\n`).join("");
+  return [T.marks.fields, ...lines].map((line) => `${line.map(cell).join(",")}\r\n`).join("");
 }
 
 register("marks", (main, values, signal) => {
-  document.title = T.titles.marks;
+  entitle(T.views.marks);
   const ignores = h("input", { type: "checkbox", checked: true });
   const exportTruth = async () => {
     announce(T.marks.collecting);
-    try {
-      const truth = groundTruth(judgements(), await namesBelow("", signal), ignores.checked);
-      save("ground-truth.json", "application/json", truth);
-    } catch (error) {
-      if (!signal.aborted) toast(shown(error.message));
-    }
+    const names = await namesBelow("", signal);
+    save("ground-truth.json", "application/json", groundTruth(judgements(), names, ignores.checked));
   };
   const forget = ({ query, box }) => {
     keep(judgements().filter((entry) => !isOf(query, box)(entry)));
     draw();
     main.querySelector("h1").focus();
   };
-  const line = (entry) => h("tr", {}, h("td", {}, nameOf(entry.query)), h("td", {}, entry.box?.join(", ") ?? T.marks.whole),
-    VALUES.map((value) => h("td", { class: "number" }, String(entry.marks.filter(([, one]) => one === value).length))),
-    h("td", {}, signButton(T.marks.forget(shown(entry.query)), () => forget(entry), "close")));
-  const table = (entries) => h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": T.marks.title },
-    h("table", {}, h("thead", {}, h("tr", {}, T.marks.columns.map((one) => h("th", { scope: "col" }, one)))),
-      h("tbody", {}, entries.map(line))));
+  const count = (entry, value) => String(entry.marks.filter(([, one]) => one === value).length);
+  const line = (entry) => [nameOf(entry.query), entry.box?.join(", ") ?? T.marks.whole, ...VALUES.map((value) =>
+    count(entry, value)), signButton(T.marks.forget(shown(entry.query)), () => forget(entry), "close")];
   function draw() {
     const entries = judgements();
     main.replaceChildren(stack(title(T.marks.title), h("p", { class: "lead" }, T.marks.lead),
-      entries.length === 0 ? h("p", { class: "empty" }, T.marks.none) : [table(entries),
+      entries.length === 0 ? h("p", { class: "empty" }, T.marks.none) : [
+        table(T.marks.title, T.marks.columns, entries.map(line)),
         h("label", { class: "check" }, ignores, T.marks.ignore),
-        row(button(T.marks.truth, exportTruth, "save", "main"),
+        row(button(T.marks.truth, () => exportTruth().catch(tell), "save", "main"),
           button(T.marks.csv, () => save("judgements.csv", "text/csv", csv(judgements())), "save")),
         hint(T.marks.how)]));
   }

@@ -1,6 +1,6 @@
 // A question: photographs of one thing, perhaps a region of the only one, and how they may be turned.
 import { get, picture, postForm, server } from "./api.js";
-import { h, hint, hintOf, icon, later, nameOf, shown, signButton, stack, toast } from "./dom.js";
+import { h, hint, hintOf, icon, later, nameOf, photograph, shown, signButton, stack, toast } from "./dom.js";
 import { go, link } from "./route.js";
 import { T } from "./texts.js";
 
@@ -14,16 +14,13 @@ export function questionOf(values, state) {
 }
 
 const names = (photos) => photos.filter((photo) => !photo.upload).map((photo) => photo.name);
-
 export const addressOf = ({ photos, box, rotations, mirror }) => link("search", { name: names(photos),
   box: photos.length === 1 ? box?.join(",") : null, rotations: rotations ? 1 : null, mirror: mirror ? 1 : null });
-
 export const stateOf = ({ photos }) => ({ uploads: photos.filter((photo) => photo.upload) });
 
 // What the server is sent.
 export const contentOf = ({ photos, box, rotations, mirror }) => ({ name: names(photos), box: box?.join(",") ?? null,
   upload: photos.map((photo) => photo.upload).filter(Boolean), rotations, mirror });
-
 export const ask = (question) => go(addressOf(question), stateOf(question));
 
 // Send files and ask with them, together with the photographs of `question` where one is given.
@@ -72,7 +69,8 @@ export function nameForm(take) {
 export function questionPanel(question, region) {
   const { photos } = question;
   const remove = (photo) => ask({ ...question, photos: photos.filter((other) => other !== photo), box: null });
-  const chips = photos.map((photo) => h("li", { class: "chip" }, h("img", { src: picture(photo, 160), alt: "" }),
+  const chips = photos.map((photo) => h("li", { class: "chip" },
+    h("span", { class: "small" }, photograph(picture(photo, 160))),
     nameOf(photo.name), signButton(T.ask.remove(shown(photo.name)), () => remove(photo), "close")));
   const option = (name) => h("label", { class: "check" }, h("input", { type: "checkbox", checked: question[name],
     onchange: (event) => ask({ ...question, [name]: event.target.checked }) }), T.ask[name]);

@@ -1,13 +1,12 @@
 // The region of a photograph that is asked for: drawn, moved and resized with mouse, touch or keys.
 import { picture } from "./api.js";
-import { announce, button, h, hint, later, shown, stack } from "./dom.js";
+import { announce, button, h, later, shown, stack } from "./dom.js";
 import { T } from "./texts.js";
 
 const EDGES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const SMALLEST = 0.03;
 const STEPS = 50;
-
 const limited = (value, least, most) => Math.min(Math.max(value, least), most);
 
 // All boxes are x1, y1, x2, y2 in pixels of the upright original; the size is its width and height.
@@ -74,9 +73,8 @@ export function regionEditor(photo, size, box, changed) {
       else if (box !== before) send();
     };
     stage.setPointerCapture(event.pointerId);
-    const { signal } = ends;
-    stage.addEventListener("pointermove", move, { signal });
-    ["pointerup", "pointercancel"].forEach((kind) => stage.addEventListener(kind, end, { signal }));
+    [["pointermove", move], ["pointerup", end], ["pointercancel", end]].forEach(([kind, follow]) =>
+      stage.addEventListener(kind, follow, { signal: ends.signal }));
   });
   stage.addEventListener("keydown", (event) => {
     const step = Math.max(width, height) / STEPS;
@@ -89,7 +87,6 @@ export function regionEditor(photo, size, box, changed) {
     sendSoon();
   });
   set(box);
-  const help = hint(T.region.help);
-  help.id = "region-help";
+  const help = h("p", { class: "hint", id: "region-help" }, T.region.help);
   return stack(stage, h("div", { class: "row between" }, help, clear));
 }

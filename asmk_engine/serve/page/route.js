@@ -1,9 +1,9 @@
 // The address says what is shown; history.state holds what an address cannot: photographs that were sent.
 import { query, server } from "./api.js";
-import { notice } from "./dom.js";
+import { notice, renewed } from "./dom.js";
 
 const views = new Map();
-let current = new AbortController();
+const renew = renewed();
 
 // `render` receives the element to fill, the values of the address, and a signal for when another view is shown.
 export const register = (name, render) => views.set(name, render);
@@ -20,9 +20,7 @@ export function go(address, state = null) {
 }
 
 export async function show(isMoved) {
-  current.abort();
-  current = new AbortController();
-  const { signal } = current;
+  const signal = renew();
   document.querySelectorAll("dialog").forEach((dialog) => dialog.close());
   const values = new URLSearchParams(location.search);
   server.index = server.indexes.find((index) => index.name === values.get("index")) ?? server.indexes[0];

@@ -1,11 +1,12 @@
 // The view of a question and its answers.
 import { get, picture, post, server } from "./api.js";
-import { announce, button, h, hint, icon, notice, row, shown, stack, title, toast } from "./dom.js";
+import { announce, button, entitle, h, hint, icon, notice, photograph, renewed, row, shown, stack, title, toast }
+  from "./dom.js";
 import { tiles } from "./browse.js";
 import { openCompare } from "./compare.js";
 import { hitCard } from "./hits.js";
-import { addressOf, ask, askFiles, contentOf, fileButton, nameForm, questionOf, questionPanel, stateOf } from
-  "./question.js";
+import { addressOf, ask, askFiles, contentOf, fileButton, nameForm, questionOf, questionPanel, stateOf }
+  from "./question.js";
 import { regionEditor } from "./region.js";
 import { register } from "./route.js";
 import { T } from "./texts.js";
@@ -18,22 +19,23 @@ register("search", async (main, values, signal) => {
   const question = questionOf(values, history.state);
   const [only] = question.photos;
   if (!only) return welcome(main, signal);
-  document.title = T.titles.question(shown(only.name));
+  entitle(shown(only.name));
   const preview = h("div", { class: "preview" });
   const place = h("section", { class: "answers stack" });
   main.append(h("div", { class: "split" }, questionPanel(question, preview), place));
   const answers = new Answers(question, place, signal);
   const edit = ({ size }) => preview.replaceChildren(size && server.index.verifies
     ? regionEditor(only, size, question.box, (box) => answers.askRegion(box))
-    : h("img", { src: picture(only, 640), alt: shown(only.name) }));
+    : h("div", {}, photograph(picture(only, 640), shown(only.name))));
   if (question.photos.length === 1) edit(only);
-  const answer = await answers.run();
-  if (question.photos.length === 1 && !only.size && answer) edit(answer.question[0]);
+  await answers.run();
+  if (!answers.answer) return;
+  if (question.photos.length === 1 && !only.size) edit(answers.answer.question[0]);
   answers.openCompared(values.get("compare"));
 });
 
 async function welcome(main, signal) {
-  document.title = T.titles.search;
+  entitle(T.views.search);
   const takes = server.index.asks_photographs;
   const drop = h("div", { class: "drop" }, icon("photo"), h("p", { class: "large" }, T.ask.drop), hint(T.ask.paste),
     fileButton(T.ask.choose, (files) => askFiles(files), "main"));
@@ -48,7 +50,7 @@ async function welcome(main, signal) {
 class Answers {
   constructor(question, place, signal) {
     Object.assign(this, { question, signal, hidden: new Set(), folder: "", top: PAGE, answer: null });
-    this.current = new AbortController();
+    this.renew = renewed(signal);
     this.title = title(T.hits.waiting);
     this.took = hint();
     this.body = stack();
@@ -64,19 +66,15 @@ class Answers {
   }
 
   async run() {
-    this.current.abort();
-    this.current = new AbortController();
-    const signal = AbortSignal.any([this.signal, this.current.signal]);
+    const signal = this.renew();
     if (this.top === PAGE) this.wait();
     try {
       this.answer = await post("/search", { ...contentOf(this.question), top: this.top }, signal);
       this.show();
-      return this.answer;
     } catch (error) {
-      if (signal.aborted) return null;
+      if (signal.aborted) return;
       this.title.textContent = T.hits.none;
       this.body.replaceChildren(notice(error, () => this.run()));
-      return null;
     }
   }
 
@@ -113,20 +111,17 @@ class Answers {
   }
 
   filters(hits) {
-    const toggle = (verdict) => (event) => {
-      this.hidden[event.target.checked ? "delete" : "add"](verdict);
-      this.fill();
-    };
+    const toggle = (verdict) => { this.hidden.delete(verdict) || this.hidden.add(verdict); this.fill(); };
     const toggles = VERDICTS.map((verdict) => h("label", { class: `pill ${verdict}` },
-      h("input", { type: "checkbox", checked: !this.hidden.has(verdict), onchange: toggle(verdict) }),
+      h("input", { type: "checkbox", checked: !this.hidden.has(verdict), onchange: () => toggle(verdict) }),
       `${T.verdicts[verdict]} ${hits.filter((hit) => hit.verdict === verdict).length}`));
     const folders = [...new Set(hits.map((hit) => hit.name.slice(0, hit.name.lastIndexOf("/") + 1)))].filter(Boolean);
     const options = ["", ...folders.sort()].map((folder) =>
       h("option", { value: folder, selected: folder === this.folder }, shown(folder) || T.hits.allFolders));
     const choose = (event) => { this.folder = event.target.value; this.fill(); };
-    return row(
-      server.index.verifies && h("fieldset", { class: "row" }, h("legend", { class: "unseen" }, T.hits.verdict), toggles),
-      folders.length > 0 && h("select", { "aria-label": T.hits.folder, onchange: choose }, options));
+    return row(server.index.verifies && h("fieldset", { class: "row" },
+      h("legend", { class: "unseen" }, T.hits.verdict), toggles),
+    folders.length > 0 && h("select", { "aria-label": T.hits.folder, onchange: choose }, options));
   }
 
   fill() {
@@ -147,8 +142,8 @@ class Answers {
   }
 
   openCompared(name) {
-    const hit = this.answer?.hits.find((one) => one.name === name);
+    const hit = this.answer.hits.find((one) => one.name === name);
     if (hit && server.index.verifies) this.compare(this.answer.hits, hit);
-    else if (name && this.answer) toast(T.hits.notAmong(shown(name)));
+    else if (name) toast(T.hits.notAmong(shown(name)));
   }
 }
