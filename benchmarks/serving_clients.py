@@ -87,10 +87,11 @@ def search_body(name: str, top: int, rerank: int) -> bytes:
 def search_names(
     server: Server, names: Iterator[str], right: dict[str, Answer], sizes: tuple[int, int], end: float, record: Record
 ) -> None:
-    """Search by names until the end, and compare every answer with the right one."""
+    """Search by names until the end, of the phase or of the names, and compare every answer with the right one."""
     connection = Connection(server)
-    while time.monotonic() < end:
-        name = next(names)
+    for name in names:
+        if time.monotonic() > end:
+            break
         begun = time.perf_counter()
         try:
             status, body = connection.post("/search", "application/json", search_body(name, *sizes))
