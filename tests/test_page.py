@@ -25,6 +25,7 @@ if CHROMIUM is None:
     pytest.skip("no chromium is installed, which these tests drive", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed, which drives chromium")
 expect = playwright.expect
+expect.set_options(timeout=30_000)  # a machine may be busy; a condition that holds is seen at once
 
 TOKEN = "a-token-of-the-tests"
 VIEWS = {
