@@ -106,6 +106,11 @@ class Codebook:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    @functools.cached_property
+    def _keeps_dimensions(self) -> bool:
+        """Whether the projection is the identity, as for features of networks: the product would change nothing."""
+        return self.dim == self.input_dim and bool(np.array_equal(self.projection, np.eye(self.dim, dtype=np.float32)))
+
     @property
     def assignment(self) -> str:
         """Kind of assignment, `graph` or `exact`, used for both database images and queries."""
@@ -146,6 +151,8 @@ class Codebook:
         if not np.isfinite(descriptors).all():
             raise InputError("a descriptor is NaN or infinite; every value must be finite")
         centred = descriptors.astype(np.float32) - self.mean
+        if self._keeps_dimensions:
+            return centred
         rows = SMALL_PRODUCT // self.projection.size
         if rows < LEAST_ROWS or self.graph is None:
             with forks_wait():

@@ -100,20 +100,28 @@ def aggregate(descriptors, words, centroids, out_words, out_sums):
     return count + 1
 
 
-@kernel("void(Array(float32, 2, 'C', readonly=True), uint64[:, ::1])")
-def binarise(sums, out_codes):
-    """Set one bit per component greater than 0; component d is bit d % 64 of 64-bit word d // 64.
+@kernel(f"void({_DESCRIPTORS}, {_DESCRIPTORS}, Array(int32, 1, 'C', readonly=True), int32[::1], uint64[:, ::1])")
+def residual_codes(descriptors, centroids, rows, words, out_codes):
+    """Binarise the residuals of descriptors one by one: bit d is set where a descriptor exceeds its word.
 
-    sums       [m, D] float32
-    out_codes  [m, ceil(D / 64)] uint64, out; the bits beyond D are 0
+    descriptors  [n, D] float32, projected
+    centroids    [K, D] float32
+    rows, words  [m] int32, the descriptor and the word of each residual
+    out_codes    [m, ceil(D / 64)] uint64, out; the bits beyond D are 0
     """
-    for row in range(sums.shape[0]):
-        _binarise_row(sums[row], out_codes[row])
+    dim = descriptors.shape[1]
+    for i in range(rows.shape[0]):
+        row, word = rows[i], words[i]
+        for column in range(out_codes.shape[1]):
+            bits = np.uint64(0)
+            for place in range(64 * column, min(64 * (column + 1), dim)):
+                bits |= np.uint64(descriptors[row, place] > centroids[word, place]) << np.uint64(place - 64 * column)
+            out_codes[i, column] = bits
 
 
 @kernel(f"int64({_DESCRIPTORS}, {_WORDS}, {_DESCRIPTORS}, uint32[::1], uint64[:, ::1])")
 def aggregate_codes(descriptors, words, centroids, out_words, out_codes):
-    """Do `aggregate` and `binarise` in one pass that keeps only one sum; returns the number of distinct words, m.
+    """Do `aggregate` and binarise the sums, of which only one is kept; returns the number of distinct words, m.
 
     descriptors, words, centroids  as for `aggregate`
     out_words                      [>= n * k] uint32, out: the m distinct words, increasing

@@ -119,7 +119,8 @@ def test_aggregate_and_binarise_equal_their_twins(count: int, k: int, words: int
     expected = naive.aggregate(descriptors, assigned, centroids)
     assert out_words[:found].tolist() == sorted(expected)
     codes = np.empty((found, (dim + 63) // 64), np.uint64)
-    aggregate.binarise(out_sums[:found], codes)
+    rows, none = np.arange(found, dtype=np.int32), np.zeros(found, np.int32)
+    aggregate.residual_codes(out_sums[:found], np.zeros((1, dim), np.float32), rows, none, codes)
     bits = np.unpackbits(codes.view(np.uint8), axis=1, bitorder="little")
     for row, word in enumerate(sorted(expected)):
         assert out_sums[row].tolist() == [float(value) for value in expected[word]]
@@ -129,6 +130,13 @@ def test_aggregate_and_binarise_equal_their_twins(count: int, k: int, words: int
     assert aggregate.aggregate_codes(descriptors, assigned, centroids, own_words, own_codes) == found
     assert own_words[:found].tolist() == sorted(expected)
     assert own_codes[:found].tolist() == codes.tolist()
+    each = np.empty((count * k, codes.shape[1]), np.uint64)
+    rows = np.repeat(np.arange(count, dtype=np.int32), k)
+    aggregate.residual_codes(descriptors, centroids, rows, assigned.reshape(-1), each)
+    bits = np.unpackbits(each.view(np.uint8), axis=1, bitorder="little")
+    for row, descriptor, word in zip(bits, rows, assigned.reshape(-1), strict=True):
+        assert row[:dim].tolist() == naive.binarise(descriptors[descriptor] - centroids[word])
+        assert not row[dim:].any()
 
 
 @pytest.mark.parametrize("words", [255, 256, 257, 65_536, 65_537])

@@ -102,6 +102,15 @@ class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
         ]
         return list(fused(snapshot.segments, found, query.fingerprint))
 
+    def ready(self, snapshot: FusedSnapshot, query: FusedFeatures, count: int) -> FusedFeatures:
+        """Make the features of each kind ready, as in `IndexSearcher`."""
+        parts: list[Any] = list(query.parts)
+        if len(parts) != len(self._searchers):  # `_all` says so
+            return query
+        for kind, searcher, view, part in self._local(snapshot, query):
+            parts[kind] = searcher.ready(view, part, count)
+        return replace(query, parts=tuple(parts))
+
     def matches_of(
         self,
         snapshot: FusedSnapshot,

@@ -23,7 +23,7 @@ from asmk_engine.indexes.photographs import Photograph, described, is_photograph
 from asmk_engine.indexes.ranking import BestImages, Part, ordered
 from asmk_engine.indexes.snapshot import Commit
 from asmk_engine.storage.folder import Folder
-from asmk_engine.threads import thread_count
+from asmk_engine.threads import run, thread_count
 from asmk_engine.verification.match import Match
 from asmk_engine.verification.reranking import Comparison, Reranking, reranked, reranking_of
 from asmk_engine.verification.verdict import Calibration, constants_of, is_judged
@@ -221,6 +221,8 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         """
         snapshot, reranking, count = self.index.snapshot, reranking_of(rerank), self._count(threads)
         taken = self._taken(query, None)
+        if reranking is not None:
+            taken = self.ready(snapshot, taken, count)
         if snapshot not in self._name_ranks:
             self._name_ranks[snapshot] = name_ranks(snapshot.segments)
         starts = image_starts(snapshot.segments)
@@ -310,6 +312,7 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
         if reranking is None:
             return [_hits(best) for best in self._best(snapshot, queries, top, count)]
         depth = top if top is None else max(top, reranking.images)
+        queries = run(lambda query: self.ready(snapshot, query, count), queries, count)
         found = self._best(snapshot, queries, depth, count)
         return [
             self._reranked(snapshot, query, best, depth, reranking, count)[:top]
@@ -355,6 +358,10 @@ class IndexSearcher(abc.ABC, Generic[View, QueryT]):
             ranked, images = found(wider)
             matches = self.matches_of(snapshot, query, images, reranking.verification, count)
         return ranked, matches
+
+    def ready(self, snapshot: View, query: QueryT, count: int) -> QueryT:
+        """Return a query with what both its ranking and its verification need, computed once with `count` threads."""
+        return query
 
     def matches_of(
         self, snapshot: View, query: QueryT, images: Places, options: Comparison, count: int

@@ -115,8 +115,10 @@ class Commit(Generic[Encoder, Part]):
         for place, segment in enumerate(self.segments):
             numbers = segment.find(wanted)
             found = np.flatnonzero(numbers >= 0)
-            deleted = np.zeros(segment.images, bool) if segment.deleted is None else segment.deleted
-            found = found[deleted[numbers[found]] == of_deleted]
+            if segment.deleted is not None:
+                found = found[segment.deleted[numbers[found]] == of_deleted]
+            elif of_deleted:
+                continue
             places[found, 0], places[found, 1] = place, numbers[found]
         there = np.flatnonzero(places[:, 0] >= 0)
         rows = places[there].tolist()

@@ -24,6 +24,7 @@ import numpy as np
 from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.indexes.manifest import FileEntry
 from asmk_engine.inverted.signatures import code_width
+from asmk_engine.kernels.rows import unpack
 from asmk_engine.storage.arrays import ArrayFile, map_arrays
 from asmk_engine.storage.folder import Folder
 from asmk_engine.verification.geometry import SMALLEST_SCALE, ImageGeometry
@@ -213,18 +214,16 @@ class GeometryTable:
 
         An image without geometry has no features and the size 0, 0. Raises DamagedError if its rows were altered.
         """
-        rows = self.rows(number).reshape(-1).view(self.layout)
-        words = rows["word"].astype(np.uint32)
-        if (words >= self.vocabulary).any() or (words[1:] < words[:-1]).any():
-            raise DamagedError(f"{self.path}: the words of image {number} do not increase or are none; restore a copy")
+        rows = self.rows(number)
         width, height = self.sizes[number].tolist()
+        words, codes = np.empty(len(rows), np.uint32), np.empty((len(rows), code_width(self.dim)), np.uint64)
         places = np.full((len(rows), 4), np.nan, np.float32)
-        places[:, :2] = rows["place"] * (np.array([width, height]) / STEPS) - 0.5
-        places[:, 2] = _SCALES[rows["scale"]]
-        if _has_angles(self.layout):
-            places[:, 3] = _ANGLES[rows["angle"]]
+        angles = _ANGLES if _has_angles(self.layout) else _ANGLES[:0]
+        increasing = unpack(rows, _SCALES, angles, width / STEPS, height / STEPS, words, codes, places)
+        if not increasing or (len(words) and words[-1] >= self.vocabulary):
+            raise DamagedError(f"{self.path}: the words of image {number} do not increase or are none; restore a copy")
         features = np.arange(len(rows), dtype=np.int32)
-        return ImageGeometry(words, np.ascontiguousarray(rows["code"]), features, places, (width, height), self.dim)
+        return ImageGeometry(words, codes, features, places, (width, height), self.dim)
 
     def rows(self, number: int) -> np.ndarray:
         """Return the rows of an image [n, B]. Raises DamagedError if they were altered."""

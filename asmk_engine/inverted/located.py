@@ -20,8 +20,9 @@ from asmk_engine.errors import AsmkWarning, NotFoundError
 from asmk_engine.features import Features
 from asmk_engine.indexes.answers import decoded
 from asmk_engine.indexes.named_images import NamedImages
+from asmk_engine.inverted.signatures import AssignedFeatures
 from asmk_engine.inverted.snapshot import Snapshot
-from asmk_engine.verification.geometry import ImageGeometry, image_geometry
+from asmk_engine.verification.geometry import ImageGeometry, geometry_of, image_geometry
 from asmk_engine.verification.mutual import ImageVectors, image_vectors
 
 Part = TypeVar("Part", ImageGeometry, ImageVectors)
@@ -129,5 +130,7 @@ def _name(snapshot: Snapshot, place: tuple[int, int]) -> str:
 
 
 def query_geometry(features: Any, codebook: Codebook, multiple_assignment: int) -> ImageGeometry:
-    """Return the geometry of a query, with several words for each feature."""
+    """Return the geometry of a query, with several words for each feature; assigned features keep theirs."""
+    if isinstance(features, AssignedFeatures):
+        return geometry_of(features, features.projected, features.words, codebook)
     return image_geometry(features, codebook, min(multiple_assignment, codebook.words))

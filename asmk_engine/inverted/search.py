@@ -21,7 +21,7 @@ from asmk_engine.inverted.expansion import expanded_signature
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.located import DescribedImages, LocatedImages, query_geometry
 from asmk_engine.inverted.segment import RANGE_BITS, Segment
-from asmk_engine.inverted.signatures import Signature, code_width, sign
+from asmk_engine.inverted.signatures import Signature, assigned, code_width, sign
 from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.kernels.rank import normalise
 from asmk_engine.verification.geometry import ImageGeometry
@@ -180,6 +180,13 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         """
         codebook = self.index.snapshot.encoder
         return sign(features, codebook, min(self.multiple_assignment, codebook.words))
+
+    def ready(self, snapshot: Snapshot, query: Query, count: int) -> Query:
+        """Assign the features of a query to words, as in `IndexSearcher`."""
+        if not isinstance(query, Features):
+            return query
+        codebook = snapshot.encoder
+        return assigned(query, codebook, min(self.multiple_assignment, codebook.words), count)
 
     def _best(self, snapshot: Snapshot, queries: Sequence[Query], top: int | None, count: int) -> list[BestImages]:
         rankings = self._rank(snapshot, queries, top, count)

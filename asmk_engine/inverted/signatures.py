@@ -66,10 +66,37 @@ def make_signature(projected: np.ndarray, words: np.ndarray, codebook: Codebook)
     return Signature(words, codes, codebook.dim)
 
 
-def sign(features: Features, codebook: Codebook, multiple_assignment: int = 1) -> Signature:
-    """Compute the signature of one image, with each descriptor assigned to its `multiple_assignment` nearest words."""
+@dataclass(frozen=True)
+class AssignedFeatures(Features):
+    """Features with their words, from which both the signature and the geometry of a query are made.
+
+    projected  [n, D] float32, from `Codebook.project`
+    words      [n, k] int32, from `Codebook.assign_projected`
+    """
+
+    projected: np.ndarray
+    words: np.ndarray
+
+
+def assigned(
+    features: Features, codebook: Codebook, multiple_assignment: int, threads: int | None = None
+) -> AssignedFeatures:
+    """Assign each descriptor to its `multiple_assignment` nearest words with so many threads, all if None."""
     projected = codebook.project(features.descriptors)
-    return make_signature(projected, codebook.assign_projected(projected, multiple_assignment), codebook)
+    words = codebook.assign_projected(projected, multiple_assignment, threads=threads)
+    return AssignedFeatures(
+        features.descriptors, features.keypoints, features.scores, features.image_size, projected, words
+    )
+
+
+def sign(features: Features, codebook: Codebook, multiple_assignment: int = 1) -> Signature:
+    """Compute the signature of one image, with each descriptor assigned to its `multiple_assignment` nearest words.
+
+    Assigned features keep the words that they have.
+    """
+    if not isinstance(features, AssignedFeatures):
+        features = assigned(features, codebook, multiple_assignment)
+    return make_signature(features.projected, features.words, codebook)
 
 
 def sign_many(

@@ -91,6 +91,8 @@ def combined(answers: Sequence[Sequence[Hit]], top: int | None) -> list[Combined
 
 def _combined(found: list[tuple[Hit, int]], photographs: int) -> CombinedHit:
     """Return an image that some of the photographs find, each at most once."""
+    if photographs == 1:
+        return CombinedHit(*found[0])
     best, place = max(found, key=lambda one: _fit(one[0]))
     mean = math.fsum(hit.score for hit, _ in found) / photographs  # exact, so that no order changes it
     return CombinedHit(replace(best, score=mean), place)

@@ -9,7 +9,7 @@ import numpy as np
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.features import Features
-from asmk_engine.kernels.aggregate import binarise
+from asmk_engine.kernels.aggregate import residual_codes
 
 SMALLEST_SCALE = 1.0 / 64
 """Scales below this, in pixels, are raised to it: proportions of scales must be finite. Unknown scales are 0."""
@@ -72,7 +72,7 @@ def geometry_of(features: Features, projected: np.ndarray, assigned: np.ndarray,
     order = np.argsort(words, kind="stable")
     rows, words = (np.repeat(np.arange(count, dtype=np.int32), each)[order], words[order])
     codes = np.empty((len(words), -(-codebook.dim // 64)), np.uint64)
-    binarise(np.ascontiguousarray(projected[rows] - codebook.centroids[words], np.float32), codes)
+    residual_codes(projected, codebook.centroids, rows, words, codes)
     places = np.full((count, 4), np.nan, np.float32)
     places[:, : features.keypoints.shape[1]] = features.keypoints
     np.maximum(places[:, 2], SMALLEST_SCALE, out=places[:, 2])

@@ -160,6 +160,8 @@ class Match:
 
     def as_dict(self) -> dict[str, Any]:
         """Return numbers, map, outlines, boxes and overlaps as plain values for JSON, numbers rounded."""
+        query_outline, outline = self.query_outline, self.outline
+        overlap = _share(query_outline, self.query_size), _share(outline, self.size)
         return {
             "inliers": self.inliers,
             "places": self.places,
@@ -168,11 +170,11 @@ class Match:
             "mass": round(self.mass, 4),
             "is_copy": self.is_copy,
             "affine": [[round(value, 6) for value in row] for row in self.affine.tolist()],
-            "query_outline": _rounded(self.query_outline),
-            "outline": _rounded(self.outline),
+            "query_outline": _rounded(query_outline),
+            "outline": _rounded(outline),
             "query_box": _rounded_box(self.query_box),
             "box": _rounded_box(self.box),
-            "overlap": [round(share, 2) for share in self.overlap],
+            "overlap": [round(share, 2) for share in overlap],
         }
 
     def contributions(self) -> list[dict[str, Any]]:
