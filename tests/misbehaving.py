@@ -89,3 +89,7 @@ class Missing(Scripted):
 
 def end_process() -> None:
     os._exit(5)
+
+
+def tell_token() -> None:
+    raise InputError(f"the token is {os.environ.get('ASMK_ENGINE_TOKEN')!r}")

@@ -21,7 +21,6 @@ from PIL import Image
 from skimage import data
 
 import fused_histories
-from asmk_engine.errors import InputError
 from asmk_engine.flat import Codec, GlobalIndex
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions
 from asmk_engine.pipeline.indexing import index_images
@@ -235,8 +234,3 @@ def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess
     finally:
         process.kill()
         process.communicate()
-
-
-def token_of_the_environment() -> None:
-    """An extractor that cannot be made, and says what it knows."""
-    raise InputError(f"the token is {os.environ.get('ASMK_ENGINE_TOKEN')!r}")

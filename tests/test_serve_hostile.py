@@ -196,6 +196,17 @@ def test_slow_bodies(small: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         assert answer.status == 408 and "too slowly" in answer.json["error"]
 
 
+def test_bodies_of_all_clients_together(small: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = small._app
+    assert app._flying == 0  # after all that was refused above
+    monkeypatch.setattr(guard, "MOST_FLYING", 1)
+    app._flying = (2 << 20) - 5
+    answer = small.send("/groups", "POST", [JSON], [b"{}", b"    "])
+    assert answer.status == 503 and answer.header("retry-after") == "5" and app._flying == (2 << 20) - 5
+    assert small.send("/search", "POST", [JSON], [b"{}"]).status == 422
+    app._flying = 0
+
+
 # --- forms ------------------------------------------------------------------------------------------------------------
 
 

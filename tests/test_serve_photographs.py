@@ -304,18 +304,29 @@ def test_a_process_without_memory_and_one_that_does_not_start(monkeypatch: pytes
         workers.ask({"task": "shrink", "path": "a", "side": 160})
 
 
-def test_a_worker_knows_no_token_and_ends_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def asked_of(workers: processes.WorkerProcesses, path: Path, function: str) -> Any:
+    extractors = [{"function": f"misbehaving:{function}", "options": {}}]
+    return workers.ask(
+        {"task": "describe", "path": str(path), "box": None, "turns": [[0, False]], "extractors": extractors}
+    )
+
+
+def test_a_worker_knows_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ASMK_ENGINE_TOKEN", "a secret token")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    workers = processes.WorkerProcesses(1, 60, 2048, 4)
+    with pytest.raises(Refusal, match="the token is ''"):
+        asked_of(workers, tmp_path, "tell_token")
+    workers.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="this system ends no process by itself")
+def test_a_worker_that_hangs_ends_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """When the server was killed, nobody else would end it."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setattr(processes, "_PROGRAM", "import asmk_engine.serve.worker as w; w.GRACE_SECONDS = -59; w.main()")
     workers = processes.WorkerProcesses(1, 60, 2048, 4)
     (tmp_path / "a").write_text("hang")
-    extractor: dict[str, Any] = {"function": "misbehaving:Scripted", "options": {"seed": 0, "delay": 0.0}}
-    order = {"task": "describe", "path": str(tmp_path / "a"), "box": None, "turns": [[0, False]]}
-    if hasattr(signal, "alarm"):
-        with pytest.raises(Refusal, match="SIGALRM"):
-            workers.ask({**order, "extractors": [extractor]})
-    extractor = {"function": "serving:token_of_the_environment", "options": {}}
-    with pytest.raises(Refusal, match="the token is ''"):
-        workers.ask({**order, "extractors": [extractor]})
+    with pytest.raises(Refusal, match="SIGALRM"):
+        asked_of(workers, tmp_path / "a", "Scripted")
     workers.close()

@@ -43,7 +43,8 @@ class PatientProtocol(H11Protocol):
             return True
         if self.client is None or self.config.proxy_headers:  # clients of a proxy all have its address
             return False
-        return sum(1 for one in self.connections if one.client and one.client[0] == self.client[0]) > MOST_OF_ADDRESS
+        clients = [getattr(one, "client", None) for one in self.connections]
+        return sum(client is not None and client[0] == self.client[0] for client in clients) > MOST_OF_ADDRESS
 
     def data_received(self, data: bytes) -> None:
         """Take data; a head that began must end in time as well."""

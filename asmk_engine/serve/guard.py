@@ -17,6 +17,8 @@ BODY_PAUSE = 20.0
 """Seconds in which some bytes of a body must come."""
 BODY_SECONDS = 300.0
 """Seconds in which a whole body must come."""
+MOST_FLYING = 1 << 30
+"""Bytes of all bodies together that are on their way: they lie in memory and in temporary files."""
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -32,6 +34,7 @@ class Guard:
 
     def __init__(self, inner: Application, access: Access, metrics: Metrics, most_bytes: int) -> None:
         self._inner, self._access, self._metrics, self._most_bytes = inner, access, metrics, most_bytes
+        self._flying = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request, or pass on the messages about the life of the server."""
@@ -52,7 +55,7 @@ class Guard:
         given = [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in scope["headers"]]
         headers = dict(given)
         client = (scope.get("client") or ("unknown",))[0]
-        body = Body(receive, self._most_bytes)
+        body = Body(receive, self._most_bytes, self._fly)
         try:
             if [name for name, _ in given].count("host") > 1:
                 raise Refusal(400, "the request names two hosts")
@@ -62,6 +65,14 @@ class Guard:
         except Refusal as error:
             if not seen.begun:
                 await refused(error)(scope, receive, seen.send)
+        finally:
+            self._flying -= body.bytes
+
+    def _fly(self, count: int) -> None:
+        """Count bytes of a body that came; raises Refusal 503 if there are too many of all together."""
+        self._flying += count
+        if self._flying > max(MOST_FLYING, 2 * self._most_bytes):
+            raise Refusal(503, "too many photographs are being sent; try again in a few seconds", 5)
 
 
 class Seen:
@@ -82,9 +93,9 @@ class Seen:
 class Body:
     """The body of a request, with an end to its size and to the patience with its sender."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most = receive, most
-        self._bytes, self._began, self._is_complete = 0, time.monotonic(), False
+    def __init__(self, receive: Receive, most: int, fly: Callable[[int], None]) -> None:
+        self._receive, self._most, self._fly = receive, most, fly
+        self.bytes, self._began, self._is_complete = 0, time.monotonic(), False
 
     def check_length(self, stated: str | None) -> None:
         """Refuse a body that is said to be too large, before it comes."""
@@ -96,7 +107,7 @@ class Body:
             raise self._too_large()
 
     async def receive(self) -> Message:
-        """Return the next message; raises Refusal 413 or 408."""
+        """Return the next message; raises Refusal 408, 413 or 503."""
         if self._is_complete:  # what follows is only the end of the connection
             return await self._receive()
         left = min(BODY_PAUSE, BODY_SECONDS - (time.monotonic() - self._began))
@@ -104,9 +115,11 @@ class Body:
             message = await asyncio.wait_for(self._receive(), max(left, 0.01))
         except TimeoutError:
             raise Refusal(408, "the request came too slowly; send it again") from None
-        self._bytes += len(message.get("body", b""))
+        count = len(message.get("body", b""))
+        self.bytes += count
         self._is_complete = message["type"] != "http.request" or not message.get("more_body", False)
-        if self._bytes > self._most:
+        self._fly(count)
+        if self.bytes > self._most:
             raise self._too_large()
         return message
 

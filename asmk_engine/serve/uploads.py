@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from asmk_engine.serve.private_folder import PrivateFolder
 from asmk_engine.serve.refusals import Refusal
@@ -57,7 +57,7 @@ class Uploads:
         with self._lock:
             return sum(one.bytes for one in self._known.values())
 
-    def write(self, file: IO[bytes]) -> Path:
+    def write(self, file: BinaryIO) -> Path:
         """Copy a file of a request to a new one of our own; raises Refusal 503 if the disk is full."""
         path = self._folder.path / secrets.token_hex(16)
         try:
