@@ -152,8 +152,9 @@ class Client:
         body: Iterable[bytes] = (b"",),
         query: bytes = b"",
         host: str | None = HOST,
+        ends: bool = True,
     ) -> Answer:
-        """Ask with exactly these bytes; the path is the decoded one."""
+        """Ask with exactly these bytes; the path is the decoded one, and the body may never end."""
         given = [*([("host", host)] if host is not None else []), *(headers or ())]
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
@@ -161,7 +162,7 @@ class Client:
             "headers": [(key.encode("latin-1"), value.encode("latin-1")) for key, value in given],
             "client": (self._address, 4321), "server": ("127.0.0.1", 8765),
         }  # fmt: skip
-        answer: Answer = self.run(_exchange(self._app, scope, list(body)))
+        answer: Answer = self.run(_exchange(self._app, scope, list(body), ends))
         return answer
 
     def close(self) -> None:
@@ -172,14 +173,14 @@ class Client:
         self._loop.close()
 
 
-async def _exchange(app: Any, scope: dict[str, Any], chunks: list[bytes]) -> Answer:
+async def _exchange(app: Any, scope: dict[str, Any], chunks: list[bytes], ends: bool) -> Answer:
     answer, waiting = Answer(), list(chunks)
 
     async def receive() -> dict[str, Any]:
         if not waiting:
             await asyncio.sleep(3600)
         chunk = waiting.pop(0)
-        return {"type": "http.request", "body": chunk, "more_body": bool(waiting)}
+        return {"type": "http.request", "body": chunk, "more_body": bool(waiting) or not ends}
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
