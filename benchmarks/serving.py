@@ -9,7 +9,10 @@ send slowly, upload photographs, broken files and halves of files; processes of 
 process adds and deletes images.
 
 cpu_ms_per_answer      time of processors that the server took for a search, which other programs change little
-memory_growth_mb       median memory of the last quarter of the phase less that of the second, with all its processes
+memory_growth_mb       median memory of the last quarter of the phase less that of the second, with all its processes;
+                       private_growth_mb without the parts of files that are mapped, server_growth_mb of these the
+                       part of the server process alone
+paced_...              at 25 requests a second instead of as many as there are answers
 floor_ms               one search in this process without a server, with one thread, features in memory
 floor_answers_per_second  such searches in as many threads as there are processors
 describe_floor_ms      the extractor alone, for the photographs that are uploaded
@@ -35,6 +38,7 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from serving_clients import Record, kill_workers, search_names, send_slowly, upload_broken, upload_photographs
@@ -59,6 +63,7 @@ TOP, RERANK = 30, 50
 CLIENTS = 8
 UPLOADED = 24
 FLOOR_NAMES = 100
+PACED_RATE = 25
 SLOW = 4
 WARM_SECONDS = 60.0
 _WRITER = "import sys, serving_index; serving_index.write_forever(sys.argv[1])"
@@ -116,7 +121,8 @@ def main() -> None:
     try:
         wait_until_warm(server, load)
         if options.only != "rough":
-            result |= calm(server, load, options.seconds) | uploads(server, load, options.seconds / 6)
+            result |= calm(server, load, options.seconds) | paced(server, load, options.seconds / 2)
+            result |= uploads(server, load, options.seconds / 6)
         if options.only != "calm":
             result |= rough(server, index.path, load, options.seconds)
     finally:
@@ -215,6 +221,15 @@ def calm(server: Server, load: Load, seconds: float) -> dict[str, float]:
     }
 
 
+def paced(server: Server, load: Load, seconds: float) -> dict[str, float]:
+    """Let all clients together send so many requests a second, as people do who look at the answers."""
+    record, names, end = Record(), load.endless(3), time.monotonic() + seconds
+    search = partial(search_names, server, names, load.right, (TOP, RERANK), end, record, CLIENTS / PACED_RATE)
+    together([search] * CLIENTS)
+    tell(record)
+    return {**latencies(record.seconds["search"], "paced_"), "paced_errors": len(record.errors)}
+
+
 def uploads(server: Server, load: Load, seconds: float) -> dict[str, float]:
     """Let one client search with photographs."""
     record = Record()
@@ -279,8 +294,8 @@ def latencies(seconds: list[float], prefix: str) -> dict[str, float]:
 
 def growths(samples: Samples, prefix: str) -> dict[str, float]:
     """Return by how much the server grew in a phase."""
-    found = {"memory": "memory_growth_mb", "private": "private_growth_mb", "files": "files_growth",
-             "threads": "threads_growth"}  # fmt: skip
+    found = {"memory": "memory_growth_mb", "private": "private_growth_mb", "own": "server_growth_mb",
+             "files": "files_growth", "threads": "threads_growth"}  # fmt: skip
     return {f"{prefix}{key}": samples.growth(what) for what, key in found.items()}
 
 

@@ -85,9 +85,18 @@ def search_body(name: str, top: int, rerank: int) -> bytes:
 
 
 def search_names(
-    server: Server, names: Iterator[str], right: dict[str, Answer], sizes: tuple[int, int], end: float, record: Record
+    server: Server,
+    names: Iterator[str],
+    right: dict[str, Answer],
+    sizes: tuple[int, int],
+    end: float,
+    record: Record,
+    pace: float = 0.0,
 ) -> None:
-    """Search by names until the end, of the phase or of the names, and compare every answer with the right one."""
+    """Search by names until the end, of the phase or of the names, and compare every answer with the right one.
+
+    pace  seconds from one request to the next, if it was answered by then
+    """
     connection = Connection(server)
     for name in names:
         if time.monotonic() > end:
@@ -108,6 +117,7 @@ def search_names(
             record.took("search", seconds)
             if not is_right(json.loads(body), right[name], TOLERANCE):
                 record.wrong(f"search {name}: another answer than the library's")
+        time.sleep(max(0.0, begun + pace - time.perf_counter()))
     connection.close()
 
 

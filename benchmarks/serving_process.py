@@ -81,17 +81,23 @@ def processor_seconds(number: int) -> float:
 
 @dataclass
 class Sample:
-    """What the server and the processes below it take at a moment: MiB, private MiB, files, threads, processes."""
+    """What the server and the processes below it take at a moment.
+
+    memory   MiB in memory, with the parts of files that are mapped
+    private  MiB without them
+    own      those of the server process alone
+    """
 
     memory: float = 0.0
     private: float = 0.0
+    own: float = 0.0
     files: int = 0
     threads: int = 0
     processes: int = 0
 
     @classmethod
     def of(cls, family: list[int]) -> Sample:
-        """Take a sample of some processes."""
+        """Take a sample of some processes, the server first."""
         found = cls()
         for number in family:
             with contextlib.suppress(OSError, KeyError):
@@ -99,12 +105,10 @@ class Sample:
                 fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
                 memory, private = (int(fields[key].split()[0]) / 1024 for key in ("VmRSS", "RssAnon"))
                 files = len(os.listdir(f"/proc/{number}/fd"))
-                found.memory, found.private, found.files = (
-                    found.memory + memory,
-                    found.private + private,
-                    (found.files + files),
-                )
-                found.threads, found.processes = found.threads + int(fields["Threads"]), found.processes + 1
+                found.memory, found.private = found.memory + memory, found.private + private
+                found.own = found.own or private
+                found.files, found.threads = found.files + files, found.threads + int(fields["Threads"])
+                found.processes += 1
         return found
 
 

@@ -114,8 +114,9 @@ def residual_codes(descriptors, centroids, rows, words, out_codes):
         row, word = rows[i], words[i]
         for column in range(out_codes.shape[1]):
             bits = np.uint64(0)
-            for place in range(64 * column, min(64 * (column + 1), dim)):
-                bits |= np.uint64(descriptors[row, place] > centroids[word, place]) << np.uint64(place - 64 * column)
+            for place in range(min(64, dim - 64 * column)):
+                component = 64 * column + place
+                bits |= np.uint64(descriptors[row, component] > centroids[word, component]) << np.uint64(place)
             out_codes[i, column] = bits
 
 

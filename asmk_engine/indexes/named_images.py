@@ -76,9 +76,8 @@ class NamedImages:
     ) -> None:
         self.index = index
         self._roots = [Path(root) for root in images_roots]
-        self._given = features is not None
-        self._places = [(Path(features),)] if features else index.feature_places
-        self._sets: list[FeatureSet] | None = None
+        self._given = Path(features) if features else None
+        self._sets: tuple[list[tuple[Path, int]], list[FeatureSet]] | None = None
         self._extractor: Extractor | None = None
 
     def indexed_name(self, query: str) -> str | None:
@@ -153,11 +152,18 @@ class NamedImages:
         return None
 
     def _opened(self) -> list[FeatureSet]:
-        """Open the feature sets that exist."""
-        if self._sets is None:
+        """Open the feature sets that exist; again once the index remembers another one, or one has changed."""
+        state = [(path, _changed(path)) for places in self._places for path in places]
+        known = self._sets
+        if known is None or known[0] != state:
             opened = (self._open(places[0]) if self._given else self._remembered(places) for places in self._places)
-            self._sets = [features for features in opened if features is not None]
-        return self._sets
+            self._sets = known = state, [features for features in opened if features is not None]
+        return known[1]
+
+    @property
+    def _places(self) -> list[tuple[Path, ...]]:
+        """The possible paths of each feature set."""
+        return [(self._given,)] if self._given else self.index.feature_places
 
     def _remembered(self, places: Sequence[Path]) -> FeatureSet | None:
         """Open a recorded feature set at the first possible path with a set of the same recipe, or return None."""
@@ -228,6 +234,14 @@ class NamedImages:
             yield from dict.fromkeys([root / name, root / name.removeprefix(prefix)])
         if not self._roots:
             yield from self.index.photograph_places(name)
+
+
+def _changed(path: Path) -> int:
+    """Return when a file was last added to a folder, in ns, -1 if there is no folder."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return -1
 
 
 def _holds(path: Path, known: Identity) -> bool:

@@ -7,6 +7,7 @@ from there.
 from __future__ import annotations
 
 import abc
+import contextlib
 import warnings
 import weakref
 from collections import OrderedDict
@@ -79,13 +80,16 @@ class _FoundImages(abc.ABC, Generic[Part]):
         if (stored := self._stored(snapshot, place)) is not None:
             return stored
         made = self._made.setdefault(snapshot, OrderedDict())
-        if place not in made:
-            features = self._named.of_set(_name(snapshot, place))
-            made[place] = None if features is None else self._make(features, snapshot.encoder)
-            if len(made) > self.most:
+        with contextlib.suppress(KeyError):  # other threads add and drop images at the same time
+            made.move_to_end(place)
+            return made[place]
+        features = self._named.of_set(_name(snapshot, place))
+        found = None if features is None else self._make(features, snapshot.encoder)
+        made[place] = found
+        if len(made) > self.most:
+            with contextlib.suppress(KeyError):
                 made.popitem(last=False)
-        made.move_to_end(place)
-        return made[place]
+        return found
 
     def _tell(self, snapshot: Snapshot, missing: Sequence[tuple[int, int]], count: int) -> None:
         path, name = self._named.index.path, _name(snapshot, missing[0])

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from asmk_engine.serve.browse_routes import browse_router
@@ -127,10 +128,14 @@ def _add_errors(app: FastAPI) -> None:
         first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": ("",), "msg": ""}
         return refused(Refusal(422, f"{first['loc'][-1]}: {first['msg']}"))
 
+    async def of_end(_: Request, error: Exception) -> JSONResponse:
+        return refused(Refusal(400, "the connection ended before the request did"))  # which nobody reads but metrics
+
     async def of_any(_: Request, error: Exception) -> JSONResponse:
         return refused(Refusal(500, f"the server failed ({type(error).__name__}); its log says more"))
 
     app.add_exception_handler(Refusal, of_refusal)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_values)
+    app.add_exception_handler(ClientDisconnect, of_end)
     app.add_exception_handler(Exception, of_any)

@@ -43,6 +43,11 @@ class _LimitedProcess:
             self.alive = self.alive and not self._child.expired
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._child.has_ended
+
+    @property
     def has_expired(self) -> bool:
         """Whether it was killed because it took too long."""
         return self._child.expired
@@ -85,7 +90,7 @@ class WorkerProcesses:
             try:
                 if self._closed:
                     raise Refusal(503, "the server is stopping")
-                worker = worker if worker is not None and worker.alive else self._start()
+                worker = self._usable(worker) or self._start()
                 found = worker.ask(order, self.seconds)
                 if found is None:
                     raise self._failure(worker)
@@ -104,6 +109,13 @@ class WorkerProcesses:
             yield
         finally:
             self._room.release()
+
+    def _usable(self, worker: _LimitedProcess | None) -> _LimitedProcess | None:
+        """Return a process unless it has ended while it had nothing to do, which is no photograph's fault."""
+        if worker is not None and worker.has_ended:
+            self._discard(worker)
+            self.deaths += 1
+        return worker if worker is not None and worker.alive else None
 
     def _start(self) -> _LimitedProcess:
         block_interrupt()

@@ -40,8 +40,9 @@ class ServedIndex:
 
     def __init__(self, name: str, path: Path, options: ServeOptions, metadata: Metadata) -> None:
         self.name, self.path, self.metadata, self._options = name, path, metadata, options
-        self._opened = _opened(path)
-        self._lock, self._refreshing = threading.Lock(), threading.Lock()
+        self._opened = _opened(path, options)
+        self._lock, self._refreshing, self._reading = (threading.Lock() for _ in range(3))
+        self._making = {what: threading.Lock() for what in ("names", "extractors")}
         self._derived: dict[str, tuple[tuple[str, int], Any]] = {}
         self._features: OrderedDict[tuple[tuple[str, int], str], Any] = OrderedDict()
 
@@ -66,7 +67,7 @@ class ServedIndex:
         with self._refreshing:
             last, known = read_manifest(Folder(self.path)), self.index.snapshot.manifest
             if (last.kind, last.identity) != (known.kind, known.identity):
-                self._opened = _opened(self.path)
+                self._opened = _opened(self.path, self._options)
             elif last.commit != known.commit:
                 self.index.refresh()
 
@@ -77,12 +78,13 @@ class ServedIndex:
         return manifest.identity, manifest.commit
 
     def _of_commit(self, what: str, make: Callable[[], Any]) -> Any:
-        """Return what was made for the present commit, or make it; two threads may both make it."""
+        """Return what was made for the present commit, or make it, while others that need it wait."""
         state = self.state
-        known = self._derived.get(what)
-        if known is None or known[0] != state:
-            known = state, make()
-            self._derived[what] = known
+        with self._making[what]:
+            known = self._derived.get(what)
+            if known is None or known[0] != state:
+                known = state, make()
+                self._derived[what] = known
         return known[1]
 
     @property
@@ -93,11 +95,8 @@ class ServedIndex:
 
     @property
     def source(self) -> NamedImages | FusedNamedImages:
-        """What finds features and photographs of indexed images, with those of the present commit."""
-        found: NamedImages | FusedNamedImages = self._of_commit(
-            "source", lambda: query_source(self.index, images_roots=self._options.images_roots)
-        )
-        return found
+        """What finds features and photographs of indexed images."""
+        return self._opened[2]
 
     @property
     def kinds(self) -> list[str]:
@@ -146,7 +145,8 @@ class ServedIndex:
             if key in self._features:
                 self._features.move_to_end(key)
                 return self._features[key]
-        found = self._read(name)
+        with self._reading:  # the first one opens the feature set, which takes a while if it is large
+            found = self._read(name)
         with self._lock:
             self._features[key] = found
             while len(self._features) > KEPT_FEATURES:
@@ -263,10 +263,10 @@ def _indexes_in(given: Path) -> list[Path]:
     return inside
 
 
-def _opened(path: Path) -> tuple[Any, Any]:
-    """Return an index and what searches it; they change together."""
+def _opened(path: Path, options: ServeOptions) -> tuple[Any, Any, NamedImages | FusedNamedImages]:
+    """Return an index, what searches it, and what finds features and photographs of its images."""
     index = open_index(path)
-    return index, plain_searcher(index)
+    return index, plain_searcher(index), query_source(index, images_roots=options.images_roots)
 
 
 def _is_index(path: Path) -> bool:

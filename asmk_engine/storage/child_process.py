@@ -55,6 +55,11 @@ class ChildProcess:
         finally:
             watch.cancel()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
     def _expire(self) -> None:
         self.expired = True
         self.kill()

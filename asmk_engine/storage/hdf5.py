@@ -41,6 +41,9 @@ def open_hdf5(path: Path) -> h5py.File:
 def _inspect_once(path: Path, stamp: tuple[int, ...]) -> None:
     """Raise the errors found by inspection; `stamp` identifies the file's state: a changed file is inspected again."""
     with _lock:
+        if _process().has_ended:  # somebody killed it: no file is to blame
+            _process().close()
+            _process.cache_clear()
         verdict = _process().ask(path.absolute(), SECONDS + stamp[2] / BYTES_PER_SECOND)
     if "refused" in verdict:
         raise InputError(f"{path}: {verdict['refused']}")
@@ -54,6 +57,11 @@ class _Process:
     def __init__(self) -> None:
         self._child = ChildProcess(_BOOTSTRAP, "a process that inspects files", "end other programs and try again")
         atexit.register(self.close)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, though nobody closed it."""
+        return self._child.has_ended
 
     def ask(self, path: Path, seconds: float) -> dict[str, Any]:
         """Return the verdict on a file. Raises DamagedError if the process crashed or took too long."""
