@@ -21,9 +21,10 @@ from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_ra
 from asmk_engine.training.instance_layouts import read_instances
 from asmk_engine.training.instances import Instances
 from asmk_engine.training.loop import LoopOptions, TrainingRun
-from asmk_engine.training.losses import contrastive, global_vector, pooled_vector
+from asmk_engine.training.losses.contrastive import contrastive
 from asmk_engine.training.photographs import load_pixels, place_network, to_network
 from asmk_engine.training.task import TrainingTask
+from asmk_engine.training.vectors import global_vector, pooled_vector
 from tiny_networks import DELF
 from trainings import SIDE, tiny_network, write_photographs
 

@@ -27,9 +27,9 @@ from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training.augmented_pairs import random_view
 from asmk_engine.training.contrastive import freeze
 from asmk_engine.training.instances import NONE, Instances
-from asmk_engine.training.losses import pooled_vector
 from asmk_engine.training.photographs import load_pixels, to_network
 from asmk_engine.training.task import EpochPlan
+from asmk_engine.training.vectors import pooled_vector
 
 BATCH_SIZE = 64
 

@@ -20,11 +20,12 @@ from asmk_engine.iteration import Display
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.training.augmented_pairs import random_view
 from asmk_engine.training.instances import Instances
-from asmk_engine.training.losses import contrastive, global_vector
+from asmk_engine.training.losses.contrastive import contrastive
 from asmk_engine.training.mining import mine
 from asmk_engine.training.photographs import describe, load_pixels, to_network
 from asmk_engine.training.task import EpochPlan
 from asmk_engine.training.tuples import check_tuples, draw_pairs, draw_pool
+from asmk_engine.training.vectors import global_vector
 
 SLOW_BACKBONES = ("resnet50", "resnet101", "resnet50v2")
 

@@ -16,7 +16,7 @@ from asmk_engine.iteration import Progress, counted
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.multiscale import normalise_pixels
-from asmk_engine.training.losses import global_vector
+from asmk_engine.training.vectors import global_vector
 
 SHOWN = 5
 Load = Callable[[], np.ndarray]
