@@ -13,7 +13,7 @@ from torch.nn import functional
 import naive_losses as naive
 from asmk_engine.training.losses.arcface import ArcFace
 from asmk_engine.training.losses.average_precision import average_precision_loss
-from asmk_engine.training.losses.cross_entropy import LinearHead
+from asmk_engine.training.losses.cross_entropy import SoftmaxHead
 from asmk_engine.training.losses.curricularface import RATE, CurricularFace
 from asmk_engine.training.losses.heads import with_margin
 from asmk_engine.training.losses.momentum import DescriptorQueue, MomentumContrast
@@ -65,7 +65,7 @@ def test_curricularface_over_several_steps(seed: int, margin: float) -> None:
 @given(SEEDS, st.floats(0, 0.5))
 def test_cross_entropy(seed: int, smoothing: float) -> None:
     rng = np.random.default_rng(seed)
-    head = LinearHead(4, 5, 3.0, smoothing).double()
+    head = SoftmaxHead(4, 5, 3.0, smoothing).double()
     head.bias.data.copy_(torch.tensor(rng.normal(size=5)))
     vectors, labels = torch.tensor(rng.normal(size=(3, 4))), torch.tensor(rng.integers(0, 5, 3))
     classes = list(zip(head.weight.tolist(), head.bias.tolist(), strict=True))
@@ -130,7 +130,7 @@ def test_gradients_against_finite_differences() -> None:
     rng = np.random.default_rng(0)
     vectors, labels = units(rng, 4, 5), torch.tensor([0, 1, 0, 2])
     anchor, positive, negatives = units(rng, 5), units(rng, 5), units(rng, 3, 5)
-    for head in (ArcFace(5, 3, 4.0, 0.2, 0.1), CurricularFace(5, 3, 4.0, 0.2), LinearHead(5, 3, 4.0, 0.1)):
+    for head in (ArcFace(5, 3, 4.0, 0.2, 0.1), CurricularFace(5, 3, 4.0, 0.2), SoftmaxHead(5, 3, 4.0, 0.1)):
         head.double().eval()
         if isinstance(head, CurricularFace):
             head.curriculum.t.fill_(0.3)

@@ -19,7 +19,7 @@ def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing
     return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
-class LinearHead(ClassHead):
+class SoftmaxHead(ClassHead):
     """Cross-entropy of a linear classifier; vectors of unit length are multiplied by `scale` first.
 
     scale  γ; without it the softmax over unit vectors could hardly become certain
