@@ -15,12 +15,13 @@ from asmk_engine.features import FeatureSet
 from asmk_engine.features.network_place import network_beside
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Display
-from asmk_engine.recipes import GLOBAL_EXTRACTORS, Recipe
+from asmk_engine.recipes import COMPOSED_EXTRACTORS, GLOBAL_EXTRACTORS, Recipe
 
 AUTO = "auto"
 VARIABLE = "ASMK_ENGINE_EXTRACTOR"
 """The environment variable with the extractor that is used if none is given and none follows from what exists."""
 NETWORKS = ("how", "delf")
+DELG_LOCAL = "delg-local"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def choose_extractor(
     name = name or (_of_checkpoint(weights) if weights else _by_default(display))
     if (PRESETS[name].extractor if name in PRESETS else name) in GLOBAL_EXTRACTORS:
         return _global_extractor(name, PRESETS.get(name), weights, output, device, named)
+    if name == DELG_LOCAL and weights:
+        weights = _composed(weights, "delg", output, named)
     if name not in PRESETS:
         beside = _copied(weights, output) if weights and name in NETWORKS else weights
         apart = {"weights": beside and str(beside), "device": device}
@@ -111,20 +114,38 @@ def _global_extractor(
     pooling = preset.extractor if preset else name
     if weights is None:
         return load_extractor(name, **named, **apart)
+    if pooling in COMPOSED_EXTRACTORS:
+        place = _composed(weights, pooling, output, named)
+        return load_extractor(name, **named, **apart | {"weights": str(place)})
     skip = 0 if pooling == "how-global" else named.pop("skip", preset.skip if preset else 0)
     left_open = {"exponent": named.pop("exponent")} if pooling == "gem" and "exponent" in named else {}
     place = complete_global(weights, Completion(pooling, skip, **left_open), network_beside(output))
     return load_extractor(name, **named, **apart | {"weights": str(place)})
 
 
+def _composed(weights: Path, network: str, output: Path, named: dict[str, Any]) -> Path:
+    """Return the complete network file of a composed extractor, next to the features.
+
+    The seed of a random head is taken out of the options `named`, since the file contains that head.
+    """
+    from asmk_engine.training.initial import complete_composed
+
+    return complete_composed(weights, network, named.pop("untrained_seed", 0), network_beside(output))
+
+
 def _of_checkpoint(weights: Path) -> str:
     from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint
+    from asmk_engine.networks.composed.checkpoints import KIND as COMPOSED_KIND
+    from asmk_engine.networks.composed.checkpoints import open_composed_checkpoint
     from asmk_engine.networks.global_checkpoints import KIND as GLOBAL_KIND
     from asmk_engine.networks.global_checkpoints import open_global_checkpoint
     from asmk_engine.networks.tensor_files import kind_of_network
 
-    if kind_of_network(weights) == GLOBAL_KIND:
+    kind = kind_of_network(weights)
+    if kind == GLOBAL_KIND:
         return open_global_checkpoint(weights)[0].options.pooling
+    if kind == COMPOSED_KIND:
+        return open_composed_checkpoint(weights)[0].options.network
     if not is_checkpoint(weights):
         raise InputError(
             f"{weights}: these are weights of a backbone, which fit several extractors; give one too, such as "
