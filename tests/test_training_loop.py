@@ -1,6 +1,5 @@
 """The training loop: an interrupted run is equal to an uninterrupted one, and what it writes can be used."""
 
-import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,30 +30,10 @@ from asmk_engine.training.sfm120k import image_place
 from asmk_engine.training.state import STATE
 from asmk_engine.training.validation import Validation, ValidationOptions
 from tiny_networks import DELF
-from trainings import SIDE, tiny_network, write_photographs
+from trainings import SIDE, Mortal, Stopped, tiny_network, write_photographs
 
 OPTIONS = TupleOptions(pairs=5, pool=50, negatives=2, max_side=SIDE, learning_rate=1e-3, augmented_pairs=0.4)
 LOOP = LoopOptions(epochs=2, batch_size=2)
-
-
-class Stopped(Exception):
-    """What stands for a kill."""
-
-
-class Mortal(Silent):
-    """A reporter that kills its run after so many calls of its progress bars."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    @contextlib.contextmanager
-    def bar(self, what: str, unit: str) -> Any:
-        yield self.advance
-
-    def advance(self, done: int, total: int) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Stopped
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asmk_engine.training.instances import Instances
     from asmk_engine.training.loop import TrainingResult
     from asmk_engine.training.loop_options import LoopOptions
+    from asmk_engine.training.processes import Processes
     from asmk_engine.training.task import TrainingTask
     from asmk_engine.training.validation import Validation
 
@@ -315,8 +316,12 @@ def run_training(
     start: str,
     options: dict[str, Any],
     console: Console,
+    processes: Processes | None = None,
 ) -> TrainingResult:
-    """Start or resume a training, with its validation and a check of its images first."""
+    """Start or resume a training, with its validation and a check of its images first.
+
+    options  of the command; those that it does not have are off
+    """
     from asmk_engine.training.loop import TrainingRun
     from asmk_engine.training.photographs import check_photographs
 
@@ -324,23 +329,26 @@ def run_training(
     validation = _validation(options, data, task.trainee.extractor)
     if validation and (shared := validation.shared(data.images)):
         console.say(f"{shared} validation images are also training images; the validation mAP will be too high")
-    run = TrainingRun(output, task, loop, origin, start, validation, console)
+    run = TrainingRun(
+        output, task, loop, origin, start, validation, console, processes=processes, workers=options.get("workers")
+    )
 
     def check() -> None:
         with console.bar("check", "images") as progress:
-            check_photographs(data.images, task.max_side, task.trainee.least_side, progress)
+            check_photographs(data.images, task.max_side, task.least_side, progress)
 
-    return run.run(check)
+    return run.run(None if options.get("check") == "files" else check)
 
 
 def _validation(options: dict[str, Any], data: Instances, extractor: str) -> Validation | None:
     from asmk_engine.training.validation import Validation, ValidationOptions
 
     if options["validate"] is None:
-        if unused := [name for name in ("images", "side", "codebook_images", "global") if options[f"validate_{name}"]]:
+        names = ("images", "side", "codebook_images", "global")
+        if unused := [name for name in names if options.get(f"validate_{name}")]:
             raise InputError(f"--validate-{unused[0].replace('_', '-')} without --validate; give the ground truth")
         return None
-    if options["validate_global"] and extractor != "how":
+    if options.get("validate_global") and extractor != "how":
         raise InputError(
             "--validate-global with learned attention: the global descriptor of HOW is that of a network whose "
             "attention is the norm; leave the option out"
@@ -352,15 +360,15 @@ def _validation(options: dict[str, Any], data: Instances, extractor: str) -> Val
         side,
         scales=_scales(options["validate_scales"]),
         precision=options["precision"],
-        codebook_images=options["validate_codebook_images"],
-        with_global=options["validate_global"],
+        codebook_images=options.get("validate_codebook_images", 0),
+        with_global=options.get("validate_global", False),
     )
     return Validation(options["validate"], options["validate_images"], chosen, options["device"], data.images)
 
 
 def _scales(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise InputError(f"--validate-scales {text!r}: expected numbers such as 1,0.707,0.5") from None
 

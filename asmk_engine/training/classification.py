@@ -117,6 +117,11 @@ class ClassTask:
         self.images: Sequence[ImageFile] = data.images
         self.max_side = options.max_side
 
+    @property
+    def least_side(self) -> int:
+        """Shorter side of the smallest image that can be used: what the network needs."""
+        return self.trainee.least_side
+
     def groups(self) -> list[ParameterGroup]:
         """Return the parameters of backbone and head, each with its learning rate."""
         network = self.trainee.network

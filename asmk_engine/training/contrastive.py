@@ -106,6 +106,11 @@ class TupleTask:
         self.images: Sequence[ImageFile] = data.images
         self.max_side = options.max_side
 
+    @property
+    def least_side(self) -> int:
+        """Shorter side of the smallest image that can be used: what the network needs."""
+        return self.trainee.least_side
+
     def groups(self) -> list[ParameterGroup]:
         """Return the parameters of the network with their learning rates."""
         return self.trainee.groups(self._options.learning_rate)
@@ -116,7 +121,7 @@ class TupleTask:
         for name in ("learn_reduction", "loss", "second_order"):
             if options[name] == getattr(TupleOptions, name):
                 del options[name]  # as runs from before there was a choice describe themselves
-        return {"training": "how", **options, "data": self._data.fingerprint}
+        return {"training": "how", **self.trainee.described(), **options, "data": self._data.fingerprint}
 
     def plan(self, epoch: int, reporter: Display) -> EpochPlan:
         """Draw pairs and pool, describe them with the current network, and mine negatives; see `mining`."""

@@ -38,6 +38,10 @@ class LocalTrainee:
         """Shorter side of the smallest image that the network accepts, in pixels."""
         return self.network.backbone.least_side
 
+    def described(self) -> dict[str, Any]:
+        """Return nothing: the tasks describe all that there is to choose."""
+        return {}
+
     def groups(self, rate: float) -> list[ParameterGroup]:
         """Return all trainable parameters with one learning rate."""
         return [ParameterGroup([one for one in self.network.parameters() if one.requires_grad], rate)]

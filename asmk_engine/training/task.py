@@ -86,6 +86,10 @@ class Trainee(Protocol):
         """Shorter side of the smallest image that the network accepts, in pixels."""
         ...
 
+    def described(self) -> dict[str, Any]:
+        """Return what of the network determines a run, as JSON values."""
+        ...
+
     def groups(self, rate: float) -> list[ParameterGroup]:
         """Return the parameters that learn, for a learning rate."""
         ...
@@ -120,6 +124,11 @@ class TrainingTask(Protocol):
     noun: str
     images: Sequence[ImageFile]
     max_side: int
+
+    @property
+    def least_side(self) -> int:
+        """Shorter side of the smallest image that can be used, in pixels, after it was shrunk."""
+        ...
 
     @property
     def trainee(self) -> Trainee:

@@ -28,7 +28,7 @@ class Curriculum(nn.Module):
     def __init__(self, margin: float, rate: float = RATE) -> None:
         super().__init__()
         self.margin, self.rate = margin, rate
-        self.register_buffer("t", torch.zeros(()))
+        self.register_buffer("t", torch.zeros(1))
 
     def forward(
         self, targets: torch.Tensor, others: torch.Tensor, gather: Gather | None = None

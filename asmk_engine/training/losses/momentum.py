@@ -29,7 +29,7 @@ class DescriptorQueue(nn.Module):
         super().__init__()
         self.register_buffer("vectors", torch.zeros(size, dim))
         self.register_buffer("labels", torch.full((size,), NO_LABEL))
-        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("place", torch.zeros(1, dtype=torch.int64))
 
     @torch.no_grad()
     def push(self, vectors: torch.Tensor, labels: torch.Tensor) -> None:
