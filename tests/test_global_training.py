@@ -202,6 +202,20 @@ def test_delg_trains_its_local_branch(data: Instances) -> None:
     torch.testing.assert_close(whole, expected + attention + 10 * errors, rtol=1e-4, atol=1e-5)
 
 
+def test_what_a_network_draws_at_random_follows_from_the_step(data: Instances) -> None:
+    """The masks of CiDeR are noise while it trains; a step that is repeated after a kill must draw the same."""
+    made = GlobalTrainee(build_composed("cider", "squeezenet1_1"), "cider", TraineeOptions(batch_norm="batch"))
+    task = BatchTask(made, data, replace(BATCH, crop=CropOptions(side=80)))
+    made.begin_epoch(1)
+    losses = []
+    for epoch in (1, 1, 2):
+        torch.manual_seed(len(losses))
+        batch = replace(first_batch(task, 4), epoch=epoch)
+        with torch.no_grad():
+            losses.append(torch.cat([part.values for part in task.parts(batch)]).tolist())
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_what_is_frozen_does_not_learn(data: Instances, tmp_path: Path) -> None:
     made = trainee(freezes=(parse_freeze("head@1"), parse_freeze("backbone@2-")))
     task = make_task(made, data, BATCH)
