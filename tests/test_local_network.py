@@ -13,7 +13,7 @@ from asmk_engine.errors import DamagedError, InputError
 from asmk_engine.networks.global_network import how_descriptor
 from asmk_engine.networks.local import LocalNetwork, norm_attention, rescale, smooth, unit_length
 from asmk_engine.networks.local_options import LocalOptions
-from asmk_engine.training.losses import global_vector
+from asmk_engine.training.vectors import global_vector
 from tiny_networks import arrays, tiny_network, tiny_options
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}

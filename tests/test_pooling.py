@@ -24,7 +24,7 @@ from asmk_engine.networks.global_network import (
 )
 from asmk_engine.networks.local import rescale
 from asmk_engine.networks.pooling import crow, gem, mac, over_norm, regional_vectors, regions, rmac, spoc
-from asmk_engine.training.losses import global_vector
+from asmk_engine.training.vectors import global_vector
 from tiny_networks import randomised, tiny_network
 
 TWINS = {name: getattr(naive_global, name) for name in POOLINGS}

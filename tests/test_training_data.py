@@ -98,11 +98,11 @@ def test_a_table_that_is_no_text(tmp_path: Path) -> None:
 def test_data_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such folder or file"):
         read_instances(tmp_path / "nothing")
-    (tmp_path / "file.txt").touch()
+    (tmp_path / "file.zip").touch()
     with pytest.raises(FormatError, match="neither a folder nor"):
-        read_instances(tmp_path / "file.txt")
+        read_instances(tmp_path / "file.zip")
     with pytest.raises(InputError, match="is a file, layout folders needs a folder"):
-        read_instances(tmp_path / "file.txt", "folders")
+        read_instances(tmp_path / "file.zip", "folders")
     with pytest.raises(InputError, match="is a folder, layout csv needs a file"):
         read_instances(tmp_path, "csv")
     with pytest.raises(InputError, match="choose one of auto"):

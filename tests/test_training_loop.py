@@ -1,6 +1,5 @@
 """The training loop: an interrupted run is equal to an uninterrupted one, and what it writes can be used."""
 
-import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,36 +22,18 @@ from asmk_engine.training.classification import ClassOptions, ClassTask, delf_ne
 from asmk_engine.training.contrastive import TupleOptions, TupleTask
 from asmk_engine.training.curves import draw_curves
 from asmk_engine.training.instance_layouts import read_instances
+from asmk_engine.training.local_trainee import LocalTrainee
 from asmk_engine.training.log import read_log
-from asmk_engine.training.loop import BEST, LAST, LoopOptions, TrainingRun
+from asmk_engine.training.loop import BEST, LAST, TrainingRun
+from asmk_engine.training.loop_options import LoopOptions
 from asmk_engine.training.sfm120k import image_place
 from asmk_engine.training.state import STATE
 from asmk_engine.training.validation import Validation, ValidationOptions
 from tiny_networks import DELF
-from trainings import SIDE, tiny_network, write_photographs
+from trainings import SIDE, Mortal, Stopped, tiny_network, write_photographs
 
 OPTIONS = TupleOptions(pairs=5, pool=50, negatives=2, max_side=SIDE, learning_rate=1e-3, augmented_pairs=0.4)
 LOOP = LoopOptions(epochs=2, batch_size=2)
-
-
-class Stopped(Exception):
-    """What stands for a kill."""
-
-
-class Mortal(Silent):
-    """A reporter that kills its run after so many calls of its progress bars."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    @contextlib.contextmanager
-    def bar(self, what: str, unit: str) -> Any:
-        yield self.advance
-
-    def advance(self, done: int, total: int) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Stopped
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +50,13 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_run(
     folder: Path, photographs: Path, loop: LoopOptions = LOOP, options: TupleOptions = OPTIONS, **more: Any
 ) -> TrainingRun:
-    task = TupleTask(tiny_network(), read_instances(photographs), options)
+    task = TupleTask(LocalTrainee(tiny_network()), read_instances(photographs), options)
     return TrainingRun(folder, task, loop, {"made": "here"}, "start", **more)
 
 
 def make_classes(folder: Path, photographs: Path, **more: Any) -> TrainingRun:
     options = ClassOptions(max_side=SIDE, learning_rate=1e-3, head_rate=1e-2, augment=True)
-    task = ClassTask(tiny_network(**DELF), read_instances(photographs), options)
+    task = ClassTask(LocalTrainee(tiny_network(**DELF)), read_instances(photographs), options)
     return TrainingRun(folder, task, LoopOptions(epochs=2, batch_size=3), {}, "start", **more)
 
 
@@ -277,7 +258,7 @@ def test_a_validated_run_keeps_the_best(photographs: Path, evaluated: tuple[Path
     assert outcome.score == max(scores)
     assert outcome.epoch == [0, 2, 3][scores.index(max(scores))]
     assert open_checkpoint(outcome.best)[1]["training"]["epoch"] == outcome.epoch
-    report = validation.report(outcome.best, "norm", Silent())
+    report = validation.report(outcome.best, "how", Silent())
     assert report.scores["medium"].mean_average_precision == outcome.score
 
 
@@ -326,7 +307,7 @@ def test_the_codebook_of_a_validation_from_training_images(
     options = ValidationOptions(max_side=SIDE, scales=(1.0,), words=4)
     own = Validation(*evaluated, options)
     other = Validation(*evaluated, replace(options, codebook_images=5), trained=trained)
-    scores = [one.report(whole["how"] / BEST, "norm", Silent()).scores["medium"] for one in (own, other)]
+    scores = [one.report(whole["how"] / BEST, "how", Silent()).scores["medium"] for one in (own, other)]
     assert all(0 < score.mean_average_precision <= 1 for score in scores)
     assert set(seen[0]) == set(own.ground_truth.images)
     assert sorted(seen[1]) == [f"{n}/{image.name}" for n, image in enumerate(evenly(trained, 5))]
@@ -349,7 +330,7 @@ def test_queries_of_a_validation_are_cut_out_first(
         return real(self, image, box)
 
     monkeypatch.setattr(How, "extract", extract)
-    validation.report(whole["how"] / BEST, "norm", Silent())
+    validation.report(whole["how"] / BEST, "how", Silent())
     assert [box for box in boxes if box] == [(0, 0, 40, 40), (0, 0, 30, 30)]
 
 
@@ -386,7 +367,7 @@ def test_a_validation_takes_photographs_without_an_extension(
     options = ValidationOptions(max_side=SIDE, scales=(1.0,), words=4)
     found = Validation(tmp_path / "gnd.json", tmp_path / "ims", options)
     expected = Validation(*evaluated, options)
-    one, other = (each.report(whole["how"] / BEST, "norm", Silent()) for each in (found, expected))
+    one, other = (each.report(whole["how"] / BEST, "how", Silent()) for each in (found, expected))
     assert one.scores["medium"].mean_average_precision == other.scores["medium"].mean_average_precision
 
 

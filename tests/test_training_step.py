@@ -17,13 +17,16 @@ from asmk_engine.iteration import Silent
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.training.classification import ClassOptions, ClassTask
-from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate, freeze
+from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate
 from asmk_engine.training.instance_layouts import read_instances
 from asmk_engine.training.instances import Instances
-from asmk_engine.training.loop import LoopOptions, TrainingRun
-from asmk_engine.training.losses import contrastive, global_vector, pooled_vector
+from asmk_engine.training.local_trainee import LocalTrainee, freeze
+from asmk_engine.training.loop import TrainingRun
+from asmk_engine.training.loop_options import LoopOptions
+from asmk_engine.training.losses.contrastive import contrastive
 from asmk_engine.training.photographs import load_pixels, place_network, to_network
 from asmk_engine.training.task import TrainingTask
+from asmk_engine.training.vectors import global_vector, pooled_vector
 from tiny_networks import DELF
 from trainings import SIDE, tiny_network, write_photographs
 
@@ -93,8 +96,8 @@ def test_half_precision_is_near() -> None:
 
 def make_task(kind: str, network: LocalNetwork, data: Instances) -> TrainingTask:
     if kind == "delf":
-        return ClassTask(network, data, ClassOptions(max_side=SIDE))
-    return TupleTask(network, data, OPTIONS)
+        return ClassTask(LocalTrainee(network), data, ClassOptions(max_side=SIDE))
+    return TupleTask(LocalTrainee(network), data, OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,7 @@ def test_a_step_is_adam_on_the_sum_of_the_gradients(
 ) -> None:
     monkeypatch.setattr("asmk_engine.training.loop.draw_curves", lambda folder: folder)
     network = tiny_network()
-    task = TupleTask(network, data, OPTIONS)
+    task = TupleTask(LocalTrainee(network), data, OPTIONS)
     name, parameter = next(iter(network.named_parameters()))
     before, gradients = parameter.detach().clone().double().numpy(), []
     run = TrainingRun(tmp_path, task, LoopOptions(epochs=1, batch_size=2), {})
@@ -182,7 +185,7 @@ def test_gradients_of_tuples_are_summed_those_of_photographs_averaged(
 @pytest.mark.parametrize("augmented_pairs", [0.0, 0.5, 1.0])
 def test_the_plan_of_an_epoch_is_mined_with_the_network_as_it_is(data: Instances, augmented_pairs: float) -> None:
     network = tiny_network()
-    task = TupleTask(network, data, replace(OPTIONS, augmented_pairs=augmented_pairs))
+    task = TupleTask(LocalTrainee(network), data, replace(OPTIONS, augmented_pairs=augmented_pairs))
     plan = task.plan(1, Silent())
     assert plan.items.shape == (6, 4)
     vectors = np.stack([described(network, load_pixels(image, SIDE)) for image in data.images])
@@ -207,13 +210,13 @@ def described(network: LocalNetwork, pixels: np.ndarray) -> np.ndarray:
 
 
 def test_photographs_passed_over_are_the_nearest(data: Instances) -> None:
-    near = TupleTask(tiny_network(), data, OPTIONS).plan(1, Silent()).items
-    passed = TupleTask(tiny_network(), data, replace(OPTIONS, skip=1)).plan(1, Silent()).items
+    near = TupleTask(LocalTrainee(tiny_network()), data, OPTIONS).plan(1, Silent()).items
+    passed = TupleTask(LocalTrainee(tiny_network()), data, replace(OPTIONS, skip=1)).plan(1, Silent()).items
     assert np.array_equal(near[:, 3], passed[:, 2])
 
 
 def test_views_of_one_photograph_differ(data: Instances) -> None:
-    task = TupleTask(tiny_network(), data, OPTIONS)
+    task = TupleTask(LocalTrainee(tiny_network()), data, OPTIONS)
     first, second, negative = task.load(1, 0, np.array([0, 0, 4]))
     assert first.shape != second.shape or not np.array_equal(first, second)
     again = task.load(1, 0, np.array([0, 0, 4]))
@@ -224,7 +227,7 @@ def test_views_of_one_photograph_differ(data: Instances) -> None:
 def test_an_epoch_of_classes_has_every_photograph_of_an_instance_once(tmp_path: Path) -> None:
     folder = write_photographs(tmp_path, {"_none": 2, "a": 3, "b": 1})
     data = read_instances(folder, background=[folder / "_none"])
-    task = ClassTask(tiny_network(**DELF), data, ClassOptions(max_side=SIDE))
+    task = ClassTask(LocalTrainee(tiny_network(**DELF)), data, ClassOptions(max_side=SIDE))
     items = task.plan(1, Silent()).items
     assert sorted(items[:, 0].tolist()) == np.flatnonzero(data.instances >= 0).tolist()
     assert not np.array_equal(items, task.plan(2, Silent()).items)
@@ -235,12 +238,14 @@ def test_an_epoch_of_classes_has_every_photograph_of_an_instance_once(tmp_path: 
             loss = float(task.loss(item, task.load(1, 0, item)))
             assert loss == pytest.approx(100.0 * int(data.instances[item[0]]), abs=5)
     with pytest.raises(InputError, match="1 instances; a classifier needs at least two"):
-        ClassTask(tiny_network(**DELF), replace(data, instances=np.minimum(data.instances, 0)), ClassOptions())
+        ClassTask(
+            LocalTrainee(tiny_network(**DELF)), replace(data, instances=np.minimum(data.instances, 0)), ClassOptions()
+        )
 
 
 def test_a_frozen_backbone_does_not_learn(data: Instances) -> None:
-    task = ClassTask(tiny_network(**DELF), data, ClassOptions(max_side=SIDE, freeze_backbone=True))
-    assert {rate for _, rate in task.rates()} == {1e-3}
+    task = ClassTask(LocalTrainee(tiny_network(**DELF)), data, ClassOptions(max_side=SIDE, freeze_backbone=True))
+    assert {group.rate for group in task.groups()} == {1e-3}
     learning = {name.split(".")[1] for name, value in task.trained.named_parameters() if value.requires_grad}
     assert learning == {"attention", "weight", "bias"}
 

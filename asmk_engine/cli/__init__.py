@@ -41,6 +41,7 @@ from asmk_engine.cli import (
     reproduce,
     serve,
     train,
+    train_global,
     weights,
     whiten_global,
 )
@@ -104,6 +105,7 @@ for command in (
     weights.weights,
     train.train_how,
     train.train_delf,
+    train_global.train_global,
     ablation.train_ablation,
     reproduce.reproduce,
     demo.demo,

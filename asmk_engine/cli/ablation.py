@@ -103,6 +103,7 @@ def _task(
     from asmk_engine.training.ablation import CONTRASTIVE
     from asmk_engine.training.classification import ClassOptions, ClassTask
     from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate
+    from asmk_engine.training.local_trainee import LocalTrainee
     from asmk_engine.training.photographs import place_network
 
     placed = place_network(network, options["device"])
@@ -111,7 +112,7 @@ def _task(
         rate = default_rate(row.options.backbone) if learning_rate is None else learning_rate
         counts = {key: options[key] for key in ("pairs", "pool", "negatives")}
         made = TupleOptions(**counts, **common, learning_rate=rate, learn_reduction=row.learn_reduction)
-        return TupleTask(placed, data, made)
+        return TupleTask(LocalTrainee(placed, learn_reduction=row.learn_reduction), data, made)
     if learning_rate is not None:
         common["learning_rate"] = learning_rate
-    return ClassTask(placed, data, ClassOptions(**common))
+    return ClassTask(LocalTrainee(placed), data, ClassOptions(**common))

@@ -13,7 +13,9 @@ from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
     from asmk_engine.training.instances import Instances
-    from asmk_engine.training.loop import LoopOptions, TrainingResult
+    from asmk_engine.training.loop import TrainingResult
+    from asmk_engine.training.loop_options import LoopOptions
+    from asmk_engine.training.processes import Processes
     from asmk_engine.training.task import TrainingTask
     from asmk_engine.training.validation import Validation
 
@@ -22,7 +24,7 @@ data_options = option_group(
     click.option("-o", "--output", type=PATH, required=True, help="Folder of the run to start or resume."),
     click.option(
         "--layout",
-        type=click.Choice(["auto", "folders", "csv", "photos", "sfm120k"]),
+        type=click.Choice(["auto", "folders", "csv", "photos", "sfm120k", "gldv2", "list"]),
         default="auto",
         help="Layout of DATA.  [default: auto, which detects all but photos]",
     ),
@@ -177,6 +179,7 @@ def train_how(
     from asmk_engine.storage.user_files import file_sha256
     from asmk_engine.training.contrastive import TupleOptions, TupleTask, default_rate
     from asmk_engine.training.instance_layouts import read_instances
+    from asmk_engine.training.local_trainee import LocalTrainee
     from asmk_engine.training.photographs import place_network
 
     found = read_instances(data, layout, images, background)
@@ -194,7 +197,7 @@ def train_how(
         precision=options["precision"],
         seed=options["seed"],
     )
-    task = TupleTask(place_network(network, options["device"]), found, made)
+    task = TupleTask(LocalTrainee(place_network(network, options["device"])), found, made)
     loop = loop_options(options, options["epochs"], options["tuples"])
     result = run_training(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
     print_result(result, as_json)
@@ -284,13 +287,14 @@ def train_delf(
     from asmk_engine.storage.user_files import file_sha256
     from asmk_engine.training.classification import ClassOptions, ClassTask, delf_network
     from asmk_engine.training.instance_layouts import read_instances
+    from asmk_engine.training.local_trainee import LocalTrainee
     from asmk_engine.training.photographs import place_network
 
     found = read_instances(data, layout, images, background)
     network, origin = delf_network(weights, backbone, backbone_skip, dim, options["seed"], smoothing, reduction)
     chosen = ("max_side", "learning_rate", "head_rate", "freeze_backbone", "augment", "precision", "seed")
     made = ClassOptions(**{key: options[key] for key in chosen})
-    task = ClassTask(place_network(network, options["device"]), found, made)
+    task = ClassTask(LocalTrainee(place_network(network, options["device"])), found, made)
     loop = loop_options(options, options["epochs"], options["batch"])
     result = run_training(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
     print_result(result, as_json)
@@ -298,7 +302,7 @@ def train_delf(
 
 def loop_options(options: dict[str, Any], epochs: int, items: int) -> LoopOptions:
     """Return the options of the training loop that a command was given."""
-    from asmk_engine.training.loop import LoopOptions
+    from asmk_engine.training.loop_options import LoopOptions
 
     return LoopOptions(epochs, items, options["decay"], options["weight_decay"], options["every"], options["precision"])
 
@@ -312,34 +316,41 @@ def run_training(
     start: str,
     options: dict[str, Any],
     console: Console,
+    processes: Processes | None = None,
 ) -> TrainingResult:
-    """Start or resume a training, with its validation and a check of its images first."""
+    """Start or resume a training, with its validation and a check of its images first.
+
+    options  of the command; those that it does not have are off
+    """
     from asmk_engine.training.loop import TrainingRun
     from asmk_engine.training.photographs import check_photographs
 
     console.say(f"{len(data)} images, {data.count} instances")
-    validation = _validation(options, data, task.network.options.attention)
+    validation = _validation(options, data, task.trainee.extractor)
     if validation and (shared := validation.shared(data.images)):
         console.say(f"{shared} validation images are also training images; the validation mAP will be too high")
-    run = TrainingRun(output, task, loop, origin, start, validation, console)
+    run = TrainingRun(
+        output, task, loop, origin, start, validation, console, processes=processes, workers=options.get("workers")
+    )
 
     def check() -> None:
         with console.bar("check", "images") as progress:
-            check_photographs(data.images, task.max_side, task.network.backbone.least_side, progress)
+            check_photographs(data.images, task.max_side, task.least_side, progress)
 
-    return run.run(check)
+    return run.run(None if options.get("check") == "files" else check)
 
 
-def _validation(options: dict[str, Any], data: Instances, attention: str) -> Validation | None:
+def _validation(options: dict[str, Any], data: Instances, extractor: str) -> Validation | None:
     from asmk_engine.training.validation import Validation, ValidationOptions
 
     if options["validate"] is None:
-        if unused := [name for name in ("images", "side", "codebook_images", "global") if options[f"validate_{name}"]]:
+        names = ("images", "side", "codebook_images", "global")
+        if unused := [name for name in names if options.get(f"validate_{name}")]:
             raise InputError(f"--validate-{unused[0].replace('_', '-')} without --validate; give the ground truth")
         return None
-    if options["validate_global"] and attention != "norm":
+    if options.get("validate_global") and extractor != "how":
         raise InputError(
-            f"--validate-global with {attention} attention: the global descriptor of HOW is that of a network whose "
+            "--validate-global with learned attention: the global descriptor of HOW is that of a network whose "
             "attention is the norm; leave the option out"
         )
     if options["validate_images"] is None:
@@ -349,15 +360,15 @@ def _validation(options: dict[str, Any], data: Instances, attention: str) -> Val
         side,
         scales=_scales(options["validate_scales"]),
         precision=options["precision"],
-        codebook_images=options["validate_codebook_images"],
-        with_global=options["validate_global"],
+        codebook_images=options.get("validate_codebook_images", 0),
+        with_global=options.get("validate_global", False),
     )
     return Validation(options["validate"], options["validate_images"], chosen, options["device"], data.images)
 
 
 def _scales(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise InputError(f"--validate-scales {text!r}: expected numbers such as 1,0.707,0.5") from None
 

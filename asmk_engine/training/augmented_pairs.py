@@ -41,7 +41,7 @@ def random_view(pixels: np.ndarray, rng: np.random.Generator, options: ViewOptio
     target = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float32)
     matrix = cv2.getPerspectiveTransform(corners.astype(np.float32), target)
     warped = cv2.warpPerspective(pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    return recolour(warped, *_random_colour(rng, options.colour))
+    return recolour(warped, *random_colour(rng, options.colour))
 
 
 def random_corners(
@@ -62,7 +62,8 @@ def _side(span: float, factor: float, whole: int, least: int) -> int:
     return max(round((span + 1) * factor), min(least, whole))
 
 
-def _random_colour(rng: np.random.Generator, most: float) -> tuple[float, float, float, np.ndarray]:
+def random_colour(rng: np.random.Generator, most: float) -> tuple[float, float, float, np.ndarray]:
+    """Draw contrast, saturation, brightness and gains for `recolour`, at most `most` from 1, of brightness from 0."""
     contrast, saturation = rng.uniform(1 - most, 1 + most, 2)
     return float(contrast), float(saturation), float(rng.uniform(-most, most)), rng.uniform(1 - most, 1 + most, 3)
 

@@ -6,7 +6,7 @@ attention together, with batches of 64 images over 10 epochs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.training.augmented_pairs import random_view
-from asmk_engine.training.contrastive import freeze
 from asmk_engine.training.instances import NONE, Instances
-from asmk_engine.training.losses import pooled_vector
+from asmk_engine.training.local_trainee import LocalTrainee
 from asmk_engine.training.photographs import load_pixels, to_network
-from asmk_engine.training.task import EpochPlan
+from asmk_engine.training.task import EpochPlan, ParameterGroup, StepBatch, StepPart, item_parts
+from asmk_engine.training.vectors import pooled_vector
 
 BATCH_SIZE = 64
 
@@ -103,12 +103,12 @@ class ClassTask:
     """Classification of images by instance; see `task.TrainingTask`. Images without an instance are left out."""
 
     noun = "images"
-    averages = True
 
-    def __init__(self, network: LocalNetwork, data: Instances, options: ClassOptions) -> None:
+    def __init__(self, trainee: LocalTrainee, data: Instances, options: ClassOptions) -> None:
         if data.count < 2:
             raise InputError(f"{data.count} instances; a classifier needs at least two: give more labelled images")
-        self.network = freeze(network)
+        self.trainee = trainee
+        network = trainee.network
         network.backbone.requires_grad_(not options.freeze_backbone)
         self._classifier = make_classifier(network, data.count, options.seed)
         self.trained: nn.Module = nn.ModuleDict({"network": network, "classifier": self._classifier})
@@ -117,13 +117,19 @@ class ClassTask:
         self.images: Sequence[ImageFile] = data.images
         self.max_side = options.max_side
 
-    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+    @property
+    def least_side(self) -> int:
+        """Shorter side of the smallest image that can be used: what the network needs."""
+        return self.trainee.least_side
+
+    def groups(self) -> list[ParameterGroup]:
         """Return the parameters of backbone and head, each with its learning rate."""
-        attention = list(self.network.attention.parameters()) if self.network.attention is not None else []
-        backbone = [one for one in self.network.backbone.parameters() if one.requires_grad]
+        network = self.trainee.network
+        attention = list(network.attention.parameters()) if network.attention is not None else []
+        backbone = [one for one in network.backbone.parameters() if one.requires_grad]
         groups = [(backbone, self._options.learning_rate), (attention, self._options.head_rate)]
         groups.append((list(self._classifier.parameters()), self._options.head_rate))
-        return [(parameters, rate) for parameters, rate in groups if parameters]
+        return [ParameterGroup(parameters, rate) for parameters, rate in groups if parameters]
 
     def described(self) -> dict[str, Any]:
         """Return the options and the fingerprint of the data."""
@@ -144,9 +150,17 @@ class ClassTask:
 
     def loss(self, item: np.ndarray, photographs: list[np.ndarray]) -> torch.Tensor:
         """Return the cross-entropy of one image."""
-        pooled = pooled_vector(self.network, to_network(photographs[0], self.network), self._options.precision)
+        network = self.trainee.network
+        pooled = pooled_vector(network, to_network(photographs[0], network), self._options.precision)
         label = torch.tensor([int(self._labels[item[0]])], device=pooled.device)
         return functional.cross_entropy(self._classifier(pooled), label)
+
+    def parts(self, batch: StepBatch) -> Iterator[StepPart]:
+        """Yield the loss of each image; the gradient of a step is that of their mean."""
+        return item_parts(self.loss, batch, batch.total)
+
+    def end_step(self) -> None:
+        """Do nothing."""
 
 
 def make_classifier(network: LocalNetwork, classes: int, seed: int) -> nn.Linear:

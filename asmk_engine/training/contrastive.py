@@ -1,11 +1,11 @@
-"""Training of HOW: tuples of an anchor, a positive and hard negatives, with the contrastive loss.
+"""Training on tuples of an anchor, a positive and hard negatives, as that of HOW, with the contrastive loss or others.
 
 Source: Tolias, Jenicek and Chum, ECCV 2020, §4.2 and §5.2, and their code for what the paper leaves open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -16,16 +16,19 @@ from torch import nn
 
 from asmk_engine.errors import InputError
 from asmk_engine.images.listing import ImageFile
-from asmk_engine.iteration import Display
-from asmk_engine.networks.local import LocalNetwork
+from asmk_engine.iteration import Display, Progress
 from asmk_engine.training.augmented_pairs import random_view
 from asmk_engine.training.instances import Instances
-from asmk_engine.training.losses import contrastive, global_vector
+from asmk_engine.training.losses.contrastive import contrastive
+from asmk_engine.training.losses.second_order import second_order
+from asmk_engine.training.losses.triplet import triplet
 from asmk_engine.training.mining import mine
-from asmk_engine.training.photographs import describe, load_pixels, to_network
-from asmk_engine.training.task import EpochPlan
+from asmk_engine.training.photographs import Load, describe, load_pixels
+from asmk_engine.training.processes import Processes
+from asmk_engine.training.task import EpochPlan, ParameterGroup, StepBatch, StepPart, Trainee, item_parts
 from asmk_engine.training.tuples import check_tuples, draw_pairs, draw_pool
 
+TUPLE_LOSSES = ("contrastive", "triplet", "triplet-squared")
 SLOW_BACKBONES = ("resnet50", "resnet101", "resnet50v2")
 
 
@@ -49,6 +52,8 @@ class TupleOptions:
     precision        precision of the convolutions
     seed             seed of all random choices
     learn_reduction  train the reduction, too, which HOW learns by PCA and keeps
+    loss             name in `TUPLE_LOSSES`
+    second_order     weight of the second-order similarity loss that is added
     """
 
     pairs: int = 2000
@@ -62,10 +67,17 @@ class TupleOptions:
     precision: str = "fp32"
     seed: int = 0
     learn_reduction: bool = False
+    loss: str = "contrastive"
+    second_order: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.pairs, self.negatives, self.max_side) < 1 or min(self.skip, self.seed) < 0:
             raise InputError("pairs, negatives and max_side must be at least 1, skip and seed at least 0")
+        if self.loss not in TUPLE_LOSSES or self.second_order < 0:
+            raise InputError(
+                f"loss is {self.loss!r}, second_order {self.second_order}; choose one of {', '.join(TUPLE_LOSSES)}, "
+                "and a weight of at least 0"
+            )
         if not 0 <= self.augmented_pairs <= 1:
             raise InputError(f"augmented_pairs is {self.augmented_pairs}; expected a fraction of the pairs, 0 to 1")
         if not (0 < self.margin < 2 and self.learning_rate > 0):
@@ -76,34 +88,40 @@ class TupleOptions:
 
 
 class TupleTask:
-    """Training on tuples; see `task.TrainingTask`. The statistics of batch normalisation are frozen.
+    """Training on tuples; see `task.TrainingTask`.
 
     An item is anchor, positive and negatives; if anchor and positive are the same image, they are two views of it.
     """
 
     noun = "tuples"
-    averages = False
 
-    def __init__(self, network: LocalNetwork, data: Instances, options: TupleOptions) -> None:
+    def __init__(
+        self, trainee: Trainee, data: Instances, options: TupleOptions, processes: Processes | None = None
+    ) -> None:
         check_tuples(data, options.negatives, options.augmented_pairs, options.pool, options.skip)
-        self.network = freeze(network)
-        if options.learn_reduction and network.reduction is not None and not network.options.is_reduced_afterwards:
-            network.reduction.requires_grad_(True)
-        self.trained: nn.Module = self.network
+        self.trainee = trainee
+        self.trained: nn.Module = trainee.network
         self._data, self._options = data, options
+        self._processes = processes or Processes()
         self.images: Sequence[ImageFile] = data.images
         self.max_side = options.max_side
 
-    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Return all trainable parameters with one learning rate."""
-        return [([one for one in self.network.parameters() if one.requires_grad], self._options.learning_rate)]
+    @property
+    def least_side(self) -> int:
+        """Shorter side of the smallest image that can be used: what the network needs."""
+        return self.trainee.least_side
+
+    def groups(self) -> list[ParameterGroup]:
+        """Return the parameters of the network with their learning rates."""
+        return self.trainee.groups(self._options.learning_rate)
 
     def described(self) -> dict[str, Any]:
         """Return the options and the fingerprint of the data."""
         options = asdict(self._options)
-        if not self._options.learn_reduction:
-            del options["learn_reduction"]  # as runs from before there was a choice describe themselves
-        return {"training": "how", **options, "data": self._data.fingerprint}
+        for name in ("learn_reduction", "loss", "second_order"):
+            if options[name] == getattr(TupleOptions, name):
+                del options[name]  # as runs from before there was a choice describe themselves
+        return {"training": "how", **self.trainee.described(), **options, "data": self._data.fingerprint}
 
     def plan(self, epoch: int, reporter: Display) -> EpochPlan:
         """Draw pairs and pool, describe them with the current network, and mine negatives; see `mining`."""
@@ -125,10 +143,21 @@ class TupleTask:
         loads = [partial(self._photograph, int(number)) for number in whole]
         loads += [partial(self._view, epoch, int(place), int(pairs[place, 0]), 0) for place in viewed]
         with reporter.bar(f"epoch {epoch}: mine negatives", "images") as progress:
-            vectors = describe(self.network, loads, len(loads), self._options.precision, progress)
+            vectors = self._described(loads, progress)
         rows = np.searchsorted(whole, pairs[:, 0])
         rows[viewed] = len(whole) + np.arange(len(viewed))
         return vectors[rows], vectors[np.searchsorted(whole, pool)]
+
+    def _described(self, loads: list[Load], progress: Progress) -> np.ndarray:
+        """Return the vectors of all images; each process describes an equal share, the last ones some a second time."""
+        shares = np.resize(np.arange(len(loads)), -(-len(loads) // self._processes.count) * self._processes.count)
+        own = self._processes.share(range(len(shares)))
+        mine = [loads[shares[place]] for place in own]
+        precision = self._options.precision
+        vectors = describe(lambda pixels: self.trainee.vector(pixels, precision), mine, len(mine), progress)
+        device = next(self.trained.parameters()).device
+        found: np.ndarray = self._processes.gather(torch.from_numpy(vectors).to(device)).cpu().numpy()[: len(loads)]
+        return found
 
     def _photograph(self, number: int) -> np.ndarray:
         return load_pixels(self.images[number], self.max_side)
@@ -147,17 +176,24 @@ class TupleTask:
         return pair + [self._photograph(other) for other in others]
 
     def loss(self, item: np.ndarray, photographs: list[np.ndarray]) -> torch.Tensor:
-        """Return the contrastive loss; images pass through the network one by one, because their sizes differ."""
-        precision = self._options.precision
-        vectors = [global_vector(self.network, to_network(one, self.network), precision) for one in photographs]
-        others = torch.cat(vectors[1:])
-        matches = torch.arange(len(others), device=others.device) == 0
-        return contrastive(vectors[0][0], others, matches, self._options.margin)
+        """Return the loss of a tuple; images pass through the network one by one, because their sizes differ."""
+        anchor, *rest = (self.trainee.vector(one, self._options.precision) for one in photographs)
+        others = torch.stack(rest)
+        found = self._loss(anchor, others)
+        if self._options.second_order:
+            found = found + self._options.second_order * second_order(anchor, others[0], others[1:])
+        return found
 
+    def _loss(self, anchor: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        margin = self._options.margin
+        if self._options.loss == "contrastive":
+            return contrastive(anchor, others, torch.arange(len(others), device=others.device) == 0, margin)
+        squared = self._options.loss == "triplet-squared"
+        return triplet(anchor, others[0], others[1:], margin, squared=squared)
 
-def freeze(network: LocalNetwork) -> LocalNetwork:
-    """Freeze what HOW does not train, the statistics of batch normalisation and the reduction; return the network."""
-    network.eval().requires_grad_(True)
-    if network.reduction is not None:
-        network.reduction.requires_grad_(False)
-    return network
+    def parts(self, batch: StepBatch) -> Iterator[StepPart]:
+        """Yield the loss of each tuple; their gradients are summed, as in the code of HOW."""
+        return item_parts(self.loss, batch, 1)
+
+    def end_step(self) -> None:
+        """Do nothing."""

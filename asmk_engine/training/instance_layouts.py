@@ -4,6 +4,9 @@ folders   one folder for each instance; images next to the folders have no insta
 csv       a table with the header `image,instance` or `image,instance,group`; an empty field means no instance
 photos    images without labels; each is a separate instance
 sfm120k   the published pickle of SfM-120k (`sfm120k.py`)
+gldv2     `train.csv` or `train_clean.csv` of Google Landmarks v2; the image ID is at `a/b/c/ID.jpg`, after the first
+          three characters of its identifier
+list      a text file with an image and its instance on each line, separated by a space, as those of NC-clean
 """
 
 from __future__ import annotations
@@ -15,11 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from asmk_engine.errors import DamagedError, FormatError, InputError, NotFoundError, StorageError
+from asmk_engine.evaluation.landmarks import header, read_labels
 from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
+from asmk_engine.storage.user_files import first_bytes, read_file
 from asmk_engine.training.instances import NONE, Instances, check_present, make_instances
 from asmk_engine.training.sfm120k import read_sfm120k
 
-LAYOUTS = ("auto", "folders", "csv", "photos", "sfm120k")
+LAYOUTS = ("auto", "folders", "csv", "photos", "sfm120k", "gldv2", "list")
+HEADER_BYTES, MAX_BYTES = 4096, 2**31
 
 
 def read_instances(
@@ -29,7 +35,8 @@ def read_instances(
 
     data        a folder, a .csv or a .pkl, depending on the layout
     layout      one of `LAYOUTS`; `auto` chooses by the kind of `data`
-    images      folder of the images in a table or pickle; default for a table: its own folder
+    images      folder of the images in a table, list or pickle; default but for a pickle: its own folder, or, of Google
+                Landmarks, the folder `train` in it
     background  folders of images without an instance; if they are inside `data`, they are excluded from it
 
     Raises NotFoundError for missing files and folders, FormatError and DamagedError for tables and pickles that cannot
@@ -41,6 +48,10 @@ def read_instances(
         found = read_sfm120k(data, images)
     elif layout == "csv":
         found = _read_table(data, images or data.parent)
+    elif layout == "gldv2":
+        found = _read_landmarks(data, images or data.parent)
+    elif layout == "list":
+        found = _read_list(data, images or data.parent)
     else:
         found = _read_folder(data, outside, labelled=layout == "folders")
     return _with_background(found, background)
@@ -51,15 +62,44 @@ def _chosen(data: Path, layout: str) -> str:
         raise InputError(f"layout is {layout!r}; choose one of {', '.join(LAYOUTS)}")
     if not data.exists():
         raise NotFoundError(f"{shown(data)}: no such folder or file of training data; check the path")
-    by_suffix = {".csv": "csv", ".pkl": "sfm120k"}.get(data.suffix.lower(), "")
     if layout == "auto":
-        layout = "folders" if data.is_dir() else by_suffix
+        layout = "folders" if data.is_dir() else _of_file(data)
     if not layout:
-        raise FormatError(f"{shown(data)}: neither a folder nor .csv nor .pkl; choose its layout with --layout")
+        raise FormatError(f"{shown(data)}: neither a folder nor .csv, .txt or .pkl; choose its layout with --layout")
     if data.is_dir() != (layout in ("folders", "photos")):
         found, wanted = ("a folder", "a file") if data.is_dir() else ("a file", "a folder")
         raise InputError(f"{shown(data)}: is {found}, layout {layout} needs {wanted}")
     return layout
+
+
+def _of_file(data: Path) -> str:
+    layout = {".csv": "csv", ".pkl": "sfm120k", ".txt": "list"}.get(data.suffix.lower(), "")
+    is_landmarks = layout == "csv" and "landmark_id" in header(first_bytes(data, HEADER_BYTES))
+    return "gldv2" if is_landmarks else layout
+
+
+def _read_landmarks(path: Path, root: Path) -> Instances:
+    labels = read_labels(path)
+    if wrong := [name for name in labels if len(name) < 3 or "/" in name]:
+        raise DamagedError(f"{shown(path)}: {wrong[0][:80]!r} is no identifier of Google Landmarks; get the file again")
+    root = root / "train" if (root / "train").is_dir() else root
+    files = [ImageFile(name, root / name[0] / name[1] / name[2] / f"{name}.jpg") for name in labels]
+    check_present(files, root)
+    return make_instances(files, labels.values(), [""] * len(files))
+
+
+def _read_list(path: Path, root: Path) -> Instances:
+    labels: dict[str, str] = {}
+    lines = read_file(path, "a list of images", MAX_BYTES).decode(errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        name, _, label = line.strip().rpartition(" ")
+        if line.strip() and not name:
+            raise DamagedError(f"{shown(path)}: line {number} is {line[:80]!r}; expected an image and its instance")
+        if name and labels.setdefault(name.strip(), label) != label:
+            raise DamagedError(f"{shown(path)}: line {number}: {name!r} has another instance above; keep one")
+    files = [ImageFile(name, root / name) for name in labels]
+    check_present(files, root)
+    return make_instances(files, labels.values(), [""] * len(files))
 
 
 def _read_folder(folder: Path, outside: Sequence[Path], *, labelled: bool) -> Instances:
@@ -100,6 +140,7 @@ def _with_background(found: Instances, folders: Sequence[Path]) -> Instances:
         np.concatenate([found.instances, np.full(len(new), NONE)]),
         np.concatenate([found.groups, np.arange(first, first + len(new))]),
         found.pairs,
+        found.names,
     )
 
 

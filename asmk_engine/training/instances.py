@@ -25,12 +25,14 @@ class Instances:
     groups     [n] int64: images of one group are never negatives of each other. An instance is in one group; an image
                without an instance is a separate group
     pairs      [m, 2] int64: given anchors and positives; None if any two images of an instance are a pair
+    names      names of the instances, by number
     """
 
     images: tuple[ImageFile, ...]
     instances: np.ndarray
     groups: np.ndarray
     pairs: np.ndarray | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -72,7 +74,7 @@ def make_instances(
             instances[place] = known.setdefault(label, len(known))
         cluster = ("group", group) if group else ("instance", label) if label else ("image", place)
         grouped[place] = clusters.setdefault(cluster, len(clusters))
-    return Instances(files, instances, grouped, pairs)
+    return Instances(files, instances, grouped, pairs, tuple(known))
 
 
 def check_present(files: Sequence[ImageFile], root: Path) -> None:

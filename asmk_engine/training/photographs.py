@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from asmk_engine import threads
 from asmk_engine.errors import InputError
@@ -16,10 +18,10 @@ from asmk_engine.iteration import Progress, counted
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.multiscale import normalise_pixels
-from asmk_engine.training.losses import global_vector
 
 SHOWN = 5
 Load = Callable[[], np.ndarray]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def check_photographs(
@@ -56,11 +58,12 @@ def load_pixels(image: ImageFile, max_side: int) -> np.ndarray:
     return Viewer(max_side).view(image.path).pixels
 
 
-def place_network(network: LocalNetwork, device: str) -> LocalNetwork:
+def place_network(network: Network, device: str) -> Network:
     """Move the network to a device, channels last in memory, and return it; raises as `choose_device`."""
     place = choose_device(device)
     use_full_precision(place)
-    return network.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    moved: Network = network.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
 
 
 def to_network(pixels: np.ndarray, network: LocalNetwork) -> torch.Tensor:
@@ -69,16 +72,14 @@ def to_network(pixels: np.ndarray, network: LocalNetwork) -> torch.Tensor:
     return normalise_pixels(torch.from_numpy(pixels)[None].to(device), network.options)
 
 
-def describe(
-    network: LocalNetwork, loads: Iterable[Load], total: int, precision: str, progress: Progress | None = None
-) -> np.ndarray:
-    """Return the global descriptors of images, [n, D] float32; threads load the images shortly before their turn."""
-    loaded = threads.stream(lambda load: load(), loads, threads.available_threads())
-    vectors = (_vector(network, pixels, precision) for pixels in loaded)
-    return np.array(list(counted(vectors, total, progress)), np.float32)
-
-
 @torch.no_grad()
-def _vector(network: LocalNetwork, pixels: np.ndarray, precision: str) -> np.ndarray:
-    found: np.ndarray = global_vector(network, to_network(pixels, network), precision)[0].cpu().numpy()
-    return found
+def describe(
+    vector: Callable[[np.ndarray], torch.Tensor], loads: Iterable[Load], total: int, progress: Progress | None = None
+) -> np.ndarray:
+    """Return the vectors of images, [n, D] float32; threads load the images shortly before their turn.
+
+    vector  returns the vector [D] of an image, [h, w, 3] uint8
+    """
+    loaded = threads.stream(lambda load: load(), loads, threads.available_threads())
+    vectors = (vector(pixels).cpu().numpy() for pixels in loaded)
+    return np.array(list(counted(vectors, total, progress)), np.float32)

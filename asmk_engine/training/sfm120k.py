@@ -43,8 +43,9 @@ def read_sfm120k(path: Path, images: Path | None, split: str = "train") -> Insta
             f"{shown(path)}: a pair of {split} is not two different images of one model; fetch the file again"
         )
     check_present(files, root)
-    numbers = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
-    return Instances(tuple(files), numbers, numbers, pairs)
+    names, found = np.unique(clusters, return_inverse=True)
+    numbers = found.astype(np.int64)
+    return Instances(tuple(files), numbers, numbers, pairs, tuple(map(str, names.tolist())))
 
 
 def image_place(name: str) -> str:

@@ -1,7 +1,8 @@
 """The state of a training in one file, which is replaced atomically and contains only arrays and JSON.
 
 network/NAME                      tensors of the trained modules
-first/NAME, second/NAME, steps    Adam's moments, and the number of steps of each parameter
+first/NAME, second/NAME, steps    Adam's moments, and the number of steps of each parameter that has them
+momentum/NAME                     the momentum of stochastic gradient descent
 plan, losses                      the items of the current epoch, and the losses of its steps so far
 """
 
@@ -25,6 +26,7 @@ from asmk_engine.storage.folder import Folder
 STATE = "state.safetensors"
 KIND = "asmk-engine training"
 FORMAT = "1"
+MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq", "momentum": "momentum_buffer"}
 
 
 @dataclass
@@ -54,7 +56,11 @@ class TrainingPosition:
 
 
 def save_state(
-    folder: Path, trained: nn.Module, optimizer: torch.optim.Adam, place: TrainingPosition, described: dict[str, Any]
+    folder: Path,
+    trained: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    place: TrainingPosition,
+    described: dict[str, Any],
 ) -> None:
     """Replace the state of a run atomically: after a crash either the old or the new state exists."""
     arrays = {f"network/{key}": _plain(value) for key, value in to_stored(_tensors(trained)).items()}
@@ -75,25 +81,29 @@ def save_state(
     target.sync()
 
 
-def _learning(trained: nn.Module, optimizer: torch.optim.Adam) -> list[tuple[str, nn.Parameter]]:
+def _learning(trained: nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
     """Return the parameters of the optimiser with their names, in its order."""
     names = {id(parameter): name for name, parameter in trained.named_parameters()}
     return [(names[id(one)], one) for group in optimizer.param_groups for one in group["params"]]
 
 
-def _moments(trained: nn.Module, optimizer: torch.optim.Adam) -> dict[str, np.ndarray]:
-    """Return the state of Adam as arrays; empty before its first step."""
-    known = [(name, optimizer.state[one]) for name, one in _learning(trained, optimizer) if one in optimizer.state]
-    if not known:
-        return {}
-    known = list(to_stored(dict(known)).items())
-    arrays = {f"first/{name}": _plain(state["exp_avg"]) for name, state in known}
-    arrays |= {f"second/{name}": _plain(state["exp_avg_sq"]) for name, state in known}
-    return {**arrays, "steps": np.array([float(state["step"]) for _, state in known], np.float32)}
+def _moments(trained: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    """Return the state of the optimiser as arrays; that of parameters which have not learned yet is missing."""
+    learning = [(name, optimizer.state.get(one, {})) for name, one in _learning(trained, optimizer)]
+    known = [(name, state) for name, state in to_stored(dict(learning)).items() if state]
+    arrays = {
+        f"{kind}/{name}": _plain(state[key])
+        for kind, key in MOMENTS.items()
+        for name, state in known
+        if state.get(key) is not None
+    }
+    steps = [float(state["step"]) for _, state in known if "step" in state]
+    return {**arrays, "steps": np.array(steps, np.float32)} if steps else arrays
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in module.state_dict().items() if value.is_floating_point()}
+    """Return the tensors by name; whole numbers among them are small enough to be stored in single precision."""
+    return {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
 
 
 def _plain(value: torch.Tensor) -> np.ndarray:
@@ -102,7 +112,7 @@ def _plain(value: torch.Tensor) -> np.ndarray:
 
 
 def load_state(
-    folder: Path, trained: nn.Module, optimizer: torch.optim.Adam, described: dict[str, Any]
+    folder: Path, trained: nn.Module, optimizer: torch.optim.Optimizer, described: dict[str, Any]
 ) -> TrainingPosition | None:
     """Load the stored state into network and optimiser and return the position, or None if there is no state.
 
@@ -153,15 +163,16 @@ def _tensor(file: ArrayFile, key: str) -> torch.Tensor:
     return torch.from_numpy(np.array(file.arrays[key], np.float32))
 
 
-def _load_moments(file: ArrayFile, trained: nn.Module, optimizer: torch.optim.Adam) -> None:
-    """Load Adam's moments, with the memory layout of their parameters, so that results are equal bit by bit."""
+def _load_moments(file: ArrayFile, trained: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load the state of the optimiser, with the memory layout of its parameters, for results equal bit by bit."""
     named = list(to_stored(dict(_learning(trained, optimizer))).items())
-    if "steps" not in file.arrays:
-        return
-    steps = file.take("steps", "<f4", len(named))
-    state = {}
+    state: dict[int, dict[str, torch.Tensor]] = {}
     for number, (name, parameter) in enumerate(named):
-        moments = [file.take(f"{which}/{name}", "<f4", *parameter.shape) for which in ("first", "second")]
-        first, second = (torch.empty_like(parameter).copy_(torch.from_numpy(np.array(one))) for one in moments)
-        state[number] = {"step": torch.tensor(float(steps[number])), "exp_avg": first, "exp_avg_sq": second}
+        for kind, key in MOMENTS.items():
+            if f"{kind}/{name}" in file.arrays:
+                moment = torch.from_numpy(np.array(file.take(f"{kind}/{name}", "<f4", *parameter.shape)))
+                state.setdefault(number, {})[key] = torch.empty_like(parameter).copy_(moment)
+    if "steps" in file.arrays:
+        for found, steps in zip(state.values(), file.take("steps", "<f4", len(state)), strict=True):
+            found["step"] = torch.tensor(float(steps))
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

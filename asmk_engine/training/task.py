@@ -1,9 +1,10 @@
-"""The protocols between the training loop and a training task: the items of an epoch and the loss of each."""
+"""The protocols between the training loop and what it trains: items of an epoch, losses of a step, the network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import nn
 
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Display
-from asmk_engine.networks.local import LocalNetwork
 
 
 @dataclass(frozen=True)
@@ -27,26 +27,116 @@ class EpochPlan:
     facts: dict[str, float]
 
 
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters, their learning rate at the beginning, and whether weight decay applies to them."""
+
+    parameters: list[nn.Parameter]
+    rate: float
+    decays: bool = True
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The items of a step that one process trains on.
+
+    epoch        current epoch, from 1
+    number       number of the first item of the step in the epoch
+    total        number of items of the step in all processes
+    items        [k] int64 each
+    photographs  pixels of the images of each item, [h, w, 3] uint8 each
+    """
+
+    epoch: int
+    number: int
+    total: int
+    items: list[np.ndarray]
+    photographs: list[list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class StepPart:
+    """A part of a step that is back-propagated at a time.
+
+    loss    differentiable scalar; the gradients of all parts and processes add up to that of the step
+    values  [n] losses of the items of the part, for the log
+    """
+
+    loss: torch.Tensor
+    values: torch.Tensor
+
+
+class Trainee(Protocol):
+    """The network that is trained, and what the loop has to know of it.
+
+    network     the network
+    extractor   name of the extractor of its files
+    least_side  shorter side of the smallest image that it accepts, in pixels
+    """
+
+    extractor: str
+
+    @property
+    def network(self) -> nn.Module:
+        """The network."""
+        ...
+
+    @property
+    def least_side(self) -> int:
+        """Shorter side of the smallest image that the network accepts, in pixels."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """Return what of the network determines a run, as JSON values."""
+        ...
+
+    def groups(self, rate: float) -> list[ParameterGroup]:
+        """Return the parameters that learn, for a learning rate."""
+        ...
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare the network for training in an epoch, counted from 1."""
+        ...
+
+    def vector(self, pixels: np.ndarray, precision: str) -> torch.Tensor:
+        """Return the differentiable vector [D] of one image, [h, w, 3] uint8."""
+        ...
+
+    def finish(self, images: Sequence[ImageFile], max_side: int, reporter: Display) -> None:
+        """Learn from images whatever is learned after training."""
+        ...
+
+    def write(self, path: Path, origin: dict[str, Any]) -> None:
+        """Write the network to a file, with the origin of its weights."""
+        ...
+
+
 class TrainingTask(Protocol):
     """A training task, as the loop uses it. Random choices must depend only on seed, epoch and item number.
 
-    network   the network that is trained and written
-    trained   all trained modules: the network and heads used only in training
+    trained   all trained modules: the network, heads used only in training, and what else a resumed run needs
     noun      name of the items, in the plural
-    averages  whether the gradient of a step is the mean over its items, or the sum
     images    the images, from which a reduction is learned after training
     max_side  larger images are shrunk until their longer side is this many pixels
     """
 
-    network: LocalNetwork
     trained: nn.Module
     noun: str
-    averages: bool
     images: Sequence[ImageFile]
     max_side: int
 
-    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Return the trainable parameters with their learning rates in the first epoch."""
+    @property
+    def least_side(self) -> int:
+        """Shorter side of the smallest image that can be used, in pixels, after it was shrunk."""
+        ...
+
+    @property
+    def trainee(self) -> Trainee:
+        """The network and its file."""
+        ...
+
+    def groups(self) -> list[ParameterGroup]:
+        """Return all parameters that learn at some time, with their learning rates at the beginning."""
         ...
 
     def plan(self, epoch: int, reporter: Display) -> EpochPlan:
@@ -57,10 +147,23 @@ class TrainingTask(Protocol):
         """Return the pixels of the images of an item, [h, w, 3] uint8 each; called by other threads."""
         ...
 
-    def loss(self, item: np.ndarray, photographs: list[np.ndarray]) -> torch.Tensor:
-        """Return the loss of an item, a differentiable scalar."""
+    def parts(self, batch: StepBatch) -> Iterator[StepPart]:
+        """Yield the parts of a step; each is back-propagated before the next one is computed."""
+        ...
+
+    def end_step(self) -> None:
+        """Do what follows a step of the optimiser."""
         ...
 
     def described(self) -> dict[str, Any]:
         """Return options and data as JSON values; a run is resumed only if they are the same."""
         ...
+
+
+def item_parts(
+    loss: Callable[[np.ndarray, list[np.ndarray]], torch.Tensor], batch: StepBatch, divisor: int
+) -> Iterator[StepPart]:
+    """Yield the loss of each item, divided by `divisor` for the gradient, so that one item is in memory at a time."""
+    for item, photographs in zip(batch.items, batch.photographs, strict=True):
+        found = loss(item, photographs)
+        yield StepPart(found / divisor, found.detach()[None])

@@ -1,4 +1,4 @@
-"""Validation of a network: its ASMK mAP on a ground truth and its images.
+"""Validation of a network on a ground truth and its images: the mAP of ASMK, or of a global network's descriptors.
 
 By default the codebook is learned from the database itself, which is small; the mAP then only serves to compare epochs
 with each other. HOW's paper (Tolias et al., ECCV 2020, §5.1) learns 65 536 words from 20 000 training images instead.
@@ -32,9 +32,11 @@ from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
 from asmk_engine.iteration import Display, evenly
 from asmk_engine.networks.devices import choose_device
+from asmk_engine.networks.locations import SCALES
 from asmk_engine.search.evaluation import evaluate_index
 
-EXTRACTOR_OF = {"norm": "how", "learned": "delf"}
+LOCAL = ("how", "delf")
+"""The extractors whose features are indexed by ASMK; others describe an image by one vector."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class ValidationOptions:
 
     max_side: int = 1024
     max_features: int = 1000
-    scales: tuple[float, ...] = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
+    scales: tuple[float, ...] = SCALES
     precision: str = "fp32"
     words: int | str = "auto"
     codebook_images: int = 0
@@ -113,9 +115,11 @@ class Validation:
                 del options[added]  # as runs from before there was a choice describe themselves
         return options
 
-    def report(self, weights: Path, attention: str, reporter: Display) -> Report:
-        """Evaluate the network of a file; its attention is `norm` or `learned`."""
-        extractor = self._extractor(EXTRACTOR_OF[attention], weights, max_features=self.options.max_features)
+    def report(self, weights: Path, name: str, reporter: Display) -> Report:
+        """Evaluate the network of a file as extractor `name`: by ASMK if it is in `LOCAL`, else by `global_report`."""
+        if name not in LOCAL:
+            return self.global_report(weights, reporter, name)
+        extractor = self._extractor(name, weights, max_features=self.options.max_features)
         with tempfile.TemporaryDirectory(prefix="asmk-engine-") as folder:
             features = self._extract(extractor, self._database, Path(folder) / "features", reporter)
             sample = features
@@ -127,12 +131,14 @@ class Validation:
                 self.ground_truth, Searcher(index), partial(self._query_features, extractor, features)
             )
 
-    def global_report(self, weights: Path, reporter: Display) -> Report:
+    def global_report(self, weights: Path, reporter: Display, name: str = "how-global") -> Report:
         """Evaluate the multi-scale global descriptor of a file's network, which a training by pairs optimises.
+
+        name  of an extractor of one vector for each image
 
         Raises MismatchError for a network with learned attention.
         """
-        extractor = self._extractor("how-global", weights)
+        extractor = self._extractor(name, weights)
         with tempfile.TemporaryDirectory(prefix="asmk-engine-") as folder:
             features = self._extract(extractor, self._database, Path(folder) / "features", reporter)
             index = GlobalIndex.create(Path(folder) / "index", Codec(features.recipe, features.dim))

@@ -1,4 +1,4 @@
-"""Losses and the vectors from which they are computed."""
+"""The vectors of local networks from which losses are computed."""
 
 from __future__ import annotations
 
@@ -7,24 +7,6 @@ import torch
 from asmk_engine.networks.devices import automatic_precision
 from asmk_engine.networks.local import LocalNetwork, unit_length
 from asmk_engine.networks.pooling import NORM_FLOOR
-
-DIFFERENCE_FLOOR = 1e-6  # added to every difference, as in the published code, to keep the root differentiable
-
-
-def contrastive(anchor: torch.Tensor, others: torch.Tensor, matches: torch.Tensor, margin: float) -> torch.Tensor:
-    """Return the contrastive loss, ½ y D² + ½ (1 − y) max(0, µ − D)² summed over the pairs of a tuple.
-
-    anchor   a, [D]
-    others   b, [n, D]; D² = Σ (a − b + 1e-6)²
-    matches  [n] bool: y is 1 for those that match the anchor
-    margin   µ
-
-    Source: the code of Radenović et al. (PAMI 2018), which HOW uses; the papers have no ½.
-    """
-    distances = (anchor - others + DIFFERENCE_FLOOR).square().sum(1).sqrt()
-    pulled = distances.square()
-    pushed = (margin - distances).clamp(min=0).square()
-    return 0.5 * torch.where(matches, pulled, pushed).sum()
 
 
 def global_vector(network: LocalNetwork, pixels: torch.Tensor, precision: str = "fp32") -> torch.Tensor:

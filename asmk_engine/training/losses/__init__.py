@@ -1,0 +1,1 @@
+"""The losses of trainings, one a file."""

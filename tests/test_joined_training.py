@@ -1,0 +1,69 @@
+"""Two processes train as one process does with the joint batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import joined_training
+from asmk_engine.errors import InputError
+from asmk_engine.networks.global_checkpoints import open_global_checkpoint
+from asmk_engine.training.global_tasks import make_task
+from asmk_engine.training.global_trainee import GlobalTrainee, TraineeOptions
+from asmk_engine.training.instance_layouts import read_instances
+from asmk_engine.training.log import read_log
+from asmk_engine.training.loop import LAST, TrainingRun
+from asmk_engine.training.loop_options import LoopOptions
+from asmk_engine.training.processes import Processes, join_processes
+from trainings import tiny_global, write_photographs
+
+TOLERANCE = 2e-5  # relative, of the losses of all steps: float32 sums in another order; 4e-6 was measured
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("joined")
+    photographs = write_photographs(folder / "photographs", {"a": 4, "b": 4, "c": 3, "d": 2})
+    joined_training.main(photographs, folder / "one")
+    tests = Path(__file__).parent
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    paths = os.pathsep.join([str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")])
+    found = subprocess.run(
+        [*program, str(tests / "joined_training.py"), str(photographs), str(folder / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert found.returncode == 0, found.stderr[-3000:]
+    return folder / "one", folder / "two"
+
+
+@pytest.mark.parametrize("kind", list(joined_training.TASKS))
+def test_two_processes_train_as_one(runs: tuple[Path, Path], kind: str) -> None:
+    one, two = ([entry for entry in read_log(folder / kind) if entry["kind"] == "step"] for folder in runs)
+    assert [entry["at"] for entry in two] == [entry["at"] for entry in one]
+    assert [entry["loss"] for entry in two] == pytest.approx([entry["loss"] for entry in one], rel=TOLERANCE, abs=1e-5)
+    networks = [open_global_checkpoint(folder / kind / LAST)[0].state_dict() for folder in runs]
+    for name, value in networks[0].items():
+        torch.testing.assert_close(networks[1][name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_a_step_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    data = read_instances(write_photographs(tmp_path / "photographs", {"a": 4, "b": 4}))
+    three = Processes()
+    three.count = 3
+    task = make_task(GlobalTrainee(tiny_global(), "gem", TraineeOptions()), data, joined_training.BATCH)
+    with pytest.raises(InputError, match="4 items a step cannot be shared by 3 processes; give a multiple of 3"):
+        TrainingRun(tmp_path / "run", task, LoopOptions(batch_size=4), {}, processes=three)
+
+
+def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    processes, device = join_processes("cpu")
+    assert (processes.rank, processes.count, processes.is_first, device) == (0, 1, True, "cpu")
+    assert processes.gather(torch.ones(2, requires_grad=True)).requires_grad is False
+    assert processes.share(range(4)) == range(4)
