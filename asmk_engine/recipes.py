@@ -13,9 +13,12 @@ ARRAYS = "arrays"
 """The extractor in the recipes of descriptors that a caller gave as arrays, any number per image."""
 GLOBAL_ARRAYS = "global-arrays"
 """The extractor in the recipes of descriptors that a caller gave as arrays, one per image."""
-GLOBAL_EXTRACTORS = frozenset({"gem", "spoc", "mac", "rmac", "crow", "how-global", "concatenation", GLOBAL_ARRAYS})
+COMPOSED_EXTRACTORS = frozenset({"agem", "cider", "cvnet", "delg", "dolg", "dplg", "gem-ap", "glam", "solar", "token"})
+"""The extractors whose networks have more than a pooling after the backbone."""
+GLOBAL_EXTRACTORS = COMPOSED_EXTRACTORS | frozenset(
+    {"gem", "spoc", "mac", "rmac", "crow", "how-global", "concatenation", GLOBAL_ARRAYS}
+)
 """The extractors of this package that make one descriptor per image; files do not repeat it for them."""
-
 
 IMPORTED = "imported"
 """The extractor in the recipes of features that another program made."""

@@ -14,7 +14,7 @@ from asmk_engine.errors import InputError, MismatchError
 from asmk_engine.extractors import EXTRACTORS, Extractor, extractor_from_recipe, load_extractor
 from asmk_engine.extractors.rootsift import RootSift, rootsift
 from asmk_engine.features import Features, FeatureSet, check_features
-from asmk_engine.recipes import Recipe
+from asmk_engine.recipes import COMPOSED_EXTRACTORS, Recipe
 
 
 def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -219,8 +219,11 @@ def made(name: str, folder: Path) -> Extractor:
     """The extractor of that name; one that needs a network gets a small one."""
     if name == "rootsift":
         return load_extractor(name)
-    from tiny_networks import tiny_checkpoint
+    from tiny_networks import tiny_checkpoint, tiny_composed_checkpoint
 
+    if name in COMPOSED_EXTRACTORS or name == "delg-local":
+        network = name.removesuffix("-local")
+        return load_extractor(name, weights=tiny_composed_checkpoint(folder / "net.safetensors", network))
     attention = {"attention": "learned", "reduction": "post"} if name == "delf" else {}
     return load_extractor(name, weights=tiny_checkpoint(folder / "net.safetensors", **attention))
 

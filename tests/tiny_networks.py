@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from asmk_engine.networks.checkpoints import save_checkpoint
+from asmk_engine.networks.composed.checkpoints import save_composed_checkpoint
+from asmk_engine.networks.composed.network import ComposedNetwork, build_composed
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.local_options import LocalOptions
 
@@ -59,6 +61,22 @@ def tiny_network(seed: int = 0, **options: object) -> LocalNetwork:
 def tiny_checkpoint(path: Path, seed: int = 0, **options: object) -> str:
     """A file of `tiny_network`, by its path as text."""
     save_checkpoint(path, tiny_network(seed, **options), {"made": "for a test"})
+    return str(path)
+
+
+def tiny_composed(name: str, seed: int = 0, **switches: object) -> ComposedNetwork:
+    """A composed network on SqueezeNet with random weights everywhere, its exponents 2.5."""
+    network = build_composed(name, "squeezenet1_1", seed, **switches)
+    randomised(network, seed)
+    for key, tensor in network.named_parameters():
+        if key.endswith("exponent"):
+            tensor.data.fill_(2.5)
+    return network.requires_grad_(False)
+
+
+def tiny_composed_checkpoint(path: Path, name: str, seed: int = 0, **switches: object) -> str:
+    """A file of `tiny_composed`, by its path as text."""
+    save_composed_checkpoint(path, tiny_composed(name, seed, **switches), {"made": "for a test"})
     return str(path)
 
 

@@ -12,5 +12,7 @@ EXTRACTORS = {
     "rmac": "asmk_engine.extractors.global_descriptors:Rmac",
     "crow": "asmk_engine.extractors.global_descriptors:Crow",
     "how-global": "asmk_engine.extractors.how_global:HowGlobal",
+    "dolg": "asmk_engine.extractors.composed:Dolg",
+    "solar": "asmk_engine.extractors.composed:Solar",
 }
 """Where each extractor is defined, as `module:class`; modules are imported on first use."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import nn
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A fully convolutional network from pixels to a non-negative feature map.
 
     channels    number of channels of the feature map, C
@@ -16,9 +17,13 @@ class Backbone(nn.Module):
     offset      centre of the receptive field of the first location, in pixels from the centre of the first pixel; where
                 it depends on the size of the image, `offset_of` is right and this is that of a side of one stride
     least_side  shorter side of the smallest image that yields a location
+
+    `early` and `late` are the two parts of a backbone, before and after the last halving of the resolution; between
+    them is "map 4", as the papers call the output of the fourth of five stages, with `early_channels` channels.
     """
 
     channels: int
+    early_channels: int
     stride: int
     offset: float
     least_side: int = 1
@@ -26,6 +31,18 @@ class Backbone(nn.Module):
     def offset_of(self, side: int) -> float:
         """Return the offset along a side of this many pixels."""
         return self.offset
+
+    @abstractmethod
+    def early(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return map 4, [B, C4, h4, w4], of normalised pixels [B, 3, H, W]."""
+
+    @abstractmethod
+    def late(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the feature map [B, C, h, w] of map 4."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
+        return self.late(self.early(pixels))
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""

@@ -73,14 +73,23 @@ class EfficientNetLite(Backbone):
             self._conv_head = nn.Conv2d(plan.blocks[-1].outputs, HEAD, 1, bias=False)
             self._bn1: nn.Module = nn.BatchNorm2d(HEAD, EPSILON)
         self.channels, self.stride, self.offset = plan.channels, plan.stride, plan.offset_of(plan.stride)
+        self._last_halving = max(place for place, block in enumerate(plan.blocks) if block.stride == 2)
+        self.early_channels = plan.blocks[self._last_halving].inputs
 
     def offset_of(self, side: int) -> float:
         """Return the centre of the first location along a side of this many pixels; it depends on the padding."""
         return self.plan.offset_of(side)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
+    def early(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the map before the last stride, of both signs, [B, C4, h4, w4], of normalised pixels [B, 3, H, W]."""
         found = functional.relu6(self._bn0(self._conv_stem(pixels)), inplace=True)
-        for block in self._blocks:
+        for block in self._blocks[: self._last_halving]:
+            found = block(found)
+        return found
+
+    def late(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the feature map [B, C, h, w] of the map before the last stride."""
+        found = maps
+        for block in self._blocks[self._last_halving :]:
             found = block(found)
         return functional.relu6(self._bn1(self._conv_head(found)), inplace=True) if self.plan.has_head else found

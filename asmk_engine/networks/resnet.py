@@ -73,18 +73,23 @@ class ResNet(Backbone):
         for stage, depth in enumerate(DEPTHS[name][: STAGES - skip]):
             width = 64 << stage
             first = block(inputs, width, 2 if stage else 1)
-            inputs = width * block.expansion
+            self.early_channels, inputs = inputs, width * block.expansion
             others = (block(inputs, width, 1) for _ in range(depth - 1))
             setattr(self, f"layer{stage + 1}", nn.Sequential(first, *others))
         self.channels, self.stride = inputs, 32 >> skip
         self._stages = STAGES - skip
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
+    def early(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the map before the last stage, [B, C4, h4, w4], of normalised pixels [B, 3, H, W]."""
         found = functional.relu(self.bn1(self.conv1(pixels)), inplace=True)
         found = functional.max_pool2d(found, 3, 2, 1)
-        for stage in range(self._stages):
+        for stage in range(self._stages - 1):
             found = getattr(self, f"layer{stage + 1}")(found)
+        return found
+
+    def late(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the feature map [B, C, h, w] of the map before the last stage."""
+        found: torch.Tensor = getattr(self, f"layer{self._stages}")(maps)
         return found
 
 

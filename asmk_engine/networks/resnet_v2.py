@@ -49,17 +49,22 @@ class ResNetV2(Backbone):
             first = PreActivation(inputs, outputs, stride, project=True)
             others = (PreActivation(outputs, outputs, 1, project=False) for _ in range(depth - 1))
             setattr(self, f"layer{stage + 1}", nn.Sequential(first, *others))
-            inputs = outputs
+            self.early_channels, inputs = inputs, outputs
         self.norm = nn.BatchNorm2d(inputs)
         self.channels, self.stride = inputs, 32 >> skip
         self._stages = len(DEPTHS) - skip
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
+    def early(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the map before the last stage, of both signs, [B, C4, h4, w4], of normalised pixels [B, 3, H, W]."""
         found = functional.relu(self.bn1(self.conv1(self.bn0(pixels))), inplace=True)
         found = functional.max_pool2d(found, 3, 2, 1)
-        for stage in range(self._stages):
+        for stage in range(self._stages - 1):
             found = getattr(self, f"layer{stage + 1}")(found)
+        return found
+
+    def late(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the feature map [B, C, h, w] of the map before the last stage."""
+        found = getattr(self, f"layer{self._stages}")(maps)
         return functional.relu(self.norm(found), inplace=True)
 
 

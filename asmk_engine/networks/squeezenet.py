@@ -54,19 +54,26 @@ class SqueezeNet(Backbone):
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 2), nn.ReLU(inplace=True)]
         self.channels, self.stride = 64, 2
+        self.early_channels, self._last_pool = 3, 0
         for place in range(len(layers), PLACES - skip):
             if place in POOLS:
                 layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
                 self.stride *= 2
+                self.early_channels, self._last_pool = self.channels, place
             else:
                 layers.append(Fire(*FIRES[place]))
                 self.channels = FIRES[place][2]
         self.offset, self.least_side = self.stride - 1, self.stride + 1
         self.features = nn.Sequential(*layers)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
-        found: torch.Tensor = self.features(pixels)
+    def early(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the map before the last pool, [B, C4, h4, w4], of normalised pixels [B, 3, H, W]."""
+        found: torch.Tensor = self.features[: self._last_pool](pixels)
+        return found
+
+    def late(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the feature map [B, C, h, w] of the map before the last pool."""
+        found: torch.Tensor = self.features[self._last_pool :](maps)
         return found
 
 

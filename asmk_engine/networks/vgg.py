@@ -24,6 +24,7 @@ class Vgg16(Backbone):
         inputs = 3
         for number, stage in enumerate(STAGES):
             if number:
+                self.early_channels, self._last_pool = inputs, len(layers)
                 layers.append(nn.MaxPool2d(2))
             for outputs in stage:
                 layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
@@ -31,7 +32,12 @@ class Vgg16(Backbone):
         self.features = nn.Sequential(*layers)
         self.channels, self.stride = inputs, 16
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
-        found: torch.Tensor = self.features(pixels)
+    def early(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the map before the last pool, [B, 512, h4, w4], of normalised pixels [B, 3, H, W]."""
+        found: torch.Tensor = self.features[: self._last_pool](pixels)
+        return found
+
+    def late(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the feature map [B, 512, h, w] of the map before the last pool."""
+        found: torch.Tensor = self.features[self._last_pool :](maps)
         return found

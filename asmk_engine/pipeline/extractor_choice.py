@@ -15,7 +15,7 @@ from asmk_engine.features import FeatureSet
 from asmk_engine.features.network_place import network_beside
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Display
-from asmk_engine.recipes import GLOBAL_EXTRACTORS, Recipe
+from asmk_engine.recipes import COMPOSED_EXTRACTORS, GLOBAL_EXTRACTORS, Recipe
 
 AUTO = "auto"
 VARIABLE = "ASMK_ENGINE_EXTRACTOR"
@@ -103,7 +103,7 @@ def _global_extractor(
 ) -> Extractor:
     """Return an extractor of global descriptors, with its complete network in a file next to the features."""
     from asmk_engine.networks.global_checkpoints import Completion
-    from asmk_engine.training.initial import complete_global
+    from asmk_engine.training.initial import complete_composed, complete_global
 
     if preset and weights is None:
         weights = _published(name, preset)
@@ -111,6 +111,9 @@ def _global_extractor(
     pooling = preset.extractor if preset else name
     if weights is None:
         return load_extractor(name, **named, **apart)
+    if pooling in COMPOSED_EXTRACTORS:
+        place = complete_composed(weights, pooling, named.pop("untrained_seed", 0), network_beside(output))
+        return load_extractor(name, **named, **apart | {"weights": str(place)})
     skip = 0 if pooling == "how-global" else named.pop("skip", preset.skip if preset else 0)
     left_open = {"exponent": named.pop("exponent")} if pooling == "gem" and "exponent" in named else {}
     place = complete_global(weights, Completion(pooling, skip, **left_open), network_beside(output))
@@ -119,12 +122,17 @@ def _global_extractor(
 
 def _of_checkpoint(weights: Path) -> str:
     from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint
+    from asmk_engine.networks.composed.checkpoints import KIND as COMPOSED_KIND
+    from asmk_engine.networks.composed.checkpoints import open_composed_checkpoint
     from asmk_engine.networks.global_checkpoints import KIND as GLOBAL_KIND
     from asmk_engine.networks.global_checkpoints import open_global_checkpoint
     from asmk_engine.networks.tensor_files import kind_of_network
 
-    if kind_of_network(weights) == GLOBAL_KIND:
+    kind = kind_of_network(weights)
+    if kind == GLOBAL_KIND:
         return open_global_checkpoint(weights)[0].options.pooling
+    if kind == COMPOSED_KIND:
+        return open_composed_checkpoint(weights)[0].options.network
     if not is_checkpoint(weights):
         raise InputError(
             f"{weights}: these are weights of a backbone, which fit several extractors; give one too, such as "

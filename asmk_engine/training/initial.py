@@ -17,6 +17,12 @@ from asmk_engine.features.network_place import write_whole
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Progress
 from asmk_engine.networks.checkpoints import is_checkpoint, open_checkpoint, save_checkpoint
+from asmk_engine.networks.composed.checkpoints import KIND as COMPOSED_KIND
+from asmk_engine.networks.composed.checkpoints import (
+    HeadCompletion,
+    open_composed_network,
+    save_composed_checkpoint,
+)
 from asmk_engine.networks.global_checkpoints import KIND as GLOBAL_KIND
 from asmk_engine.networks.global_checkpoints import Completion, open_global_network, save_global_checkpoint
 from asmk_engine.networks.local_options import HOW, LocalOptions
@@ -92,6 +98,21 @@ def complete_global(weights: Path, completion: Completion, place: Path) -> Path:
         return copy_network(weights, place)
     left_open = {} if complete else asdict(completion)
     save_global_checkpoint(place, network, {"file": weights.name, "sha256": file_sha256(weights), **left_open})
+    return place
+
+
+def complete_composed(weights: Path, network: str, seed: int, place: Path) -> Path:
+    """Return the network file of a composed extractor at `place`, made from weights of any kind, without images.
+
+    network  name in `composed.table.NETWORKS`
+    seed     seed of the head, if the weights are of a backbone only
+
+    Raises what `open_composed_network` raises.
+    """
+    found, _ = open_composed_network(weights, HeadCompletion(network, seed))
+    if kind_of_network(weights) == COMPOSED_KIND:
+        return copy_network(weights, place)
+    save_composed_checkpoint(place, found, {"file": weights.name, "sha256": file_sha256(weights)})
     return place
 
 

@@ -1,0 +1,120 @@
+"""Files of composed networks: asmk-engine's own, and backbones completed by a head that nobody trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asmk_engine.errors import FormatError, InputError, MismatchError
+from asmk_engine.networks import checkpoint_files, checkpoints, global_checkpoints
+from asmk_engine.networks.backbones import backbone_tensors, build_backbone, load_tensors, plain_tensors, read_tensors
+from asmk_engine.networks.composed.network import ComposedNetwork, ComposedOptions, default_options, seeded_network
+from asmk_engine.networks.official_global import is_official_global, network_of_official, read_content
+from asmk_engine.networks.stored_names import from_stored
+from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network, read_safetensors
+
+KIND = "asmk-engine composed network"
+_GIVE = "give a network file, or ImageNet weights of a whole backbone"
+
+
+def save_composed_checkpoint(path: Path | str, network: ComposedNetwork, origin: dict[str, Any]) -> str:
+    """Write a network atomically, replacing an existing file; return the sha256 of the file.
+
+    origin  where the weights came from, as JSON values, for people
+    """
+    return checkpoints.write_network(path, KIND, network, network.options.to_json(), origin)
+
+
+def open_composed_checkpoint(path: Path | str) -> tuple[ComposedNetwork, dict[str, Any]]:
+    """Return the network of an asmk-engine file, in evaluation mode, and the origin of its weights.
+
+    Raises NotFoundError, FormatError for another kind of file, DamagedError if it was altered, and MismatchError if
+    its tensors do not fit its options.
+    """
+    path = Path(path)
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("kind") != KIND:
+        raise FormatError(
+            f"{path}: not a composed network of asmk-engine; make one with `asmk-engine train-global`, or from a "
+            "published checkpoint with `asmk-engine weights convert`"
+        )
+    network = ComposedNetwork(ComposedOptions.from_json(metadata.get("network", ""), path))
+    load_tensors(network, from_stored(tensors), path, "the file was altered: get it again")
+    return network.eval(), checkpoints.read_origin(metadata, path)
+
+
+@dataclass(frozen=True)
+class HeadCompletion:
+    """The options that turn a backbone into a composed network.
+
+    network  name in `table.NETWORKS`
+    seed     seed of the random weights of the head
+    """
+
+    network: str
+    seed: int = 0
+
+
+def open_composed_network(path: Path | str, completion: HeadCompletion) -> tuple[ComposedNetwork, bool]:
+    """Open a composed network from any supported file; return it and whether the file holds a complete one.
+
+    The file is an asmk-engine composed network, or one of which the backbone is used: a global or local network, a
+    checkpoint of the GeM family, or backbone weights only. The head of an incomplete one is drawn at random.
+
+    Raises MismatchError for another network and for tensors that fit no whole backbone, and what `read_tensors`
+    raises.
+    """
+    path = Path(path)
+    if kind_of_network(path) == KIND:
+        return _complete(open_composed_checkpoint(path)[0], completion, path), True
+    options, tensors = _backbone_of(path, completion.network)
+    backbone = build_backbone(options.backbone)
+    load_tensors(backbone, backbone_tensors(tensors, options.backbone, 0), path, _GIVE)
+    options = dataclasses.replace(options, untrained_seed=completion.seed)
+    return seeded_network(options, backbone).eval(), False
+
+
+def _complete(network: ComposedNetwork, completion: HeadCompletion, path: Path) -> ComposedNetwork:
+    found, seed = network.options.network, network.options.untrained_seed
+    if found != completion.network:
+        raise MismatchError(
+            f"{path}: a network of {found}, expected {completion.network}; use --extractor {found}, or other weights"
+        )
+    if completion.seed not in (0, seed):
+        raise InputError(
+            f"{path}: a complete network has its own head, but untrained_seed {completion.seed} was given; leave it out"
+        )
+    return network
+
+
+def _backbone_of(path: Path, name: str) -> tuple[ComposedOptions, Tensors]:
+    """Return the options of a network on the backbone in the file, and the tensors of that backbone."""
+    kind = kind_of_network(path)
+    if kind == global_checkpoints.KIND:
+        return _options_like(global_checkpoints.open_global_checkpoint(path)[0], name, path)
+    if kind == checkpoint_files.KIND:
+        return _options_like(checkpoints.open_checkpoint(path)[0], name, path)
+    if path.suffix in (".npz", SUFFIX):
+        return _options_of(read_tensors(path), name, path)
+    content = read_content(path)
+    if is_official_global(content):
+        return _options_like(network_of_official(content, path), name, path)
+    return _options_of(plain_tensors(content, path), name, path)
+
+
+def _options_like(other: Any, name: str, path: Path) -> tuple[ComposedOptions, Tensors]:
+    """Return the options and the backbone of another kind of network, with the same normalisation of pixels."""
+    seen = other.options
+    if seen.skip:
+        raise MismatchError(f"{path}: its backbone lacks its last {seen.skip} parts, and {name} needs all; {_GIVE}")
+    options = default_options(name, seen.backbone)
+    return dataclasses.replace(options, mean=seen.mean, std=seen.std), other.backbone.state_dict()
+
+
+def _options_of(tensors: Tensors, name: str, path: Path) -> tuple[ComposedOptions, Tensors]:
+    found, skip = global_checkpoints.find_backbone(tensors, 0, path)
+    if skip:
+        raise MismatchError(f"{path}: {found} without its last {skip} parts, and {name} needs all; {_GIVE}")
+    return default_options(name, found), tensors
