@@ -92,7 +92,7 @@ def reproduce(
       asmk-engine reproduce how-r18-1000 --rehearse photos/ --ground-truth gnd.json
       asmk-engine reproduce ablation-1 --data datasets/ --curve --strongest 400,600,800,1000,1200,1400 --seeds 5
     """
-    from asmk_engine.reproduction.experiment import open_experiment
+    from asmk_engine.reproduction.catalogue import open_experiment
     from asmk_engine.reproduction.extraction import Settings
 
     if (photos is None) != (ground_truth_path is None):
@@ -121,7 +121,7 @@ def reproduce(
 
 
 def _list_experiments(as_json: bool) -> None:
-    from asmk_engine.reproduction.experiment import experiment_names, open_experiment
+    from asmk_engine.reproduction.catalogue import experiment_names, open_experiment
 
     rows = [open_experiment(name) for name in experiment_names()]
     if as_json:

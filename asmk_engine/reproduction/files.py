@@ -4,7 +4,9 @@
     DIR/rparis6k/{jpg/, gnd_rparis6k.pkl}       DIR/gldv2/{train/, train_clean.csv}
     DIR/revisitop1m/jpg/                        DIR/gldv2-recognition/{train/, train.csv, test/,
     DIR/sfm120k-val/{ims/, retrieval-SfM-120k-        recognition_solution_v2.1.csv}
-        val-eccv2020.pkl}                       DIR/weights/
+        val-eccv2020.pkl}                       DIR/gldv2-retrieval/{index/, test/,
+    DIR/oxford5k/{jpg/, gt/}                        retrieval_solution_v2.1.csv}
+    DIR/paris6k/{jpg/, gt/}                     DIR/weights/
 
 Folders and files may be links, and images may be in subfolders. Sources of the addresses: the pages of Revisited
 Oxford and Paris, of cnnimageretrieval-pytorch, of Google Landmarks v2.
@@ -33,7 +35,8 @@ class Dataset:
     """A published dataset.
 
     kind    `revisited` (images, queries and a ground truth), `photographs`, `sfm120k`, `validation` (a ground truth
-            with images of SfM-120k), `landmarks` (a few of Google Landmarks v2) or `recognition` (all of them)
+            with images of SfM-120k), `original` (every image is in the database, the ground truth is a folder),
+            `landmarks` (a few of Google Landmarks v2), `recognition` (all of them) or `retrieval` (its other images)
     parts   (file or folder inside the folder of the dataset, address where it is published)
     note    a remark for the report
     images  how many images its database has, 0 where that depends on the choice of a part
@@ -77,6 +80,27 @@ DATASETS = {
         (("ims/", f"{_SFM}/ims/ims.tar.gz"),
          ("retrieval-SfM-120k-val-eccv2020.pkl", f"{_HOW}/retrieval-SfM-120k-val-eccv2020.pkl")),
         images=12_441,
+    ),
+    "oxford5k": Dataset(
+        "original",
+        (("jpg/", f"{_OXFORD}/oxbuildings/oxbuild_images-v1.tgz"),
+         ("gt/", f"{_OXFORD}/oxbuildings/gt_files_170407.tgz")),
+        _BLURRED,
+        5063,
+    ),
+    "paris6k": Dataset(
+        "original",
+        (("jpg/", f"{_OXFORD}/parisbuildings/paris_1-v1.tgz and paris_2-v1.tgz"),
+         ("gt/", f"{_OXFORD}/parisbuildings/paris_120310.tgz")),
+        _BLURRED,
+        6392,
+    ),
+    "gldv2-retrieval": Dataset(
+        "retrieval",
+        (("index/", f"{_LANDMARKS}/index/images_{{000..099}}.tar"),
+         ("test/", f"{_LANDMARKS}/test/images_{{000..019}}.tar"),
+         ("retrieval_solution_v2.1.csv", f"{_LANDMARKS}/ground_truth/retrieval_solution_v2.1.csv")),
+        images=761_757,
     ),
     "gldv2-recognition": Dataset(
         "recognition",
