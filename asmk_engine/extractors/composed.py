@@ -15,9 +15,16 @@ import torch
 from asmk_engine.extractors.global_descriptors import WholeImageExtractor
 from asmk_engine.extractors.options import apart, choice, numbers, option
 from asmk_engine.networks.composed.checkpoints import HeadCompletion, open_composed_network
-from asmk_engine.networks.composed.network import MOST_SEED, ComposedNetwork
+from asmk_engine.networks.composed.network import MOST_SEED, ComposedNetwork, ComposedOptions
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.recipes import Recipe
+
+
+def with_seed(recipe: Recipe, options: ComposedOptions) -> Recipe:
+    """Return the recipe with the seed of an untrained head, without any for a trained one."""
+    kept = {key: value for key, value in recipe.options.items() if key != "untrained_seed"}
+    seed = {} if options.untrained_seed is None else {"untrained_seed": options.untrained_seed}
+    return Recipe(recipe.extractor, kept | seed, recipe.weights)
 
 
 @dataclass(frozen=True)
@@ -44,17 +51,10 @@ class ComposedExtractor(WholeImageExtractor):
         """The scales at which images are described: the option, else those the network is meant for."""
         return self.scales or self.network.options.own_scales
 
-    @property
-    def without_effect(self) -> tuple[str, ...]:
-        """The seed, if the head is not drawn from it."""
-        return ("untrained_seed",) if self.network.options.untrained_seed is None else ()
-
     @functools.cached_property
     def recipe(self) -> Recipe:
         """The name, the options that affect descriptors, with the seed of an untrained head, and the sha256."""
-        found, seed = super().recipe, self.network.options.untrained_seed
-        options = found.options if seed is None else {**found.options, "untrained_seed": seed}
-        return Recipe(found.extractor, options, found.weights)
+        return with_seed(super().recipe, self.network.options)
 
     @property
     def network(self) -> ComposedNetwork:
@@ -70,13 +70,61 @@ class ComposedExtractor(WholeImageExtractor):
         return moved
 
 
+class Agem(ComposedExtractor):
+    """AGeM, GeM of maps that an attention has strengthened (Gu, Li and Xie, arXiv 1811.00202)."""
+
+    name = "agem"
+
+
+class Cider(ComposedExtractor):
+    """CiDeR, with attentional localisation before the pooling (Song et al., CVPR 2024)."""
+
+    name = "cider"
+
+
+class Cvnet(ComposedExtractor):
+    """CVNet-Global, GeM and a linear layer trained with a momentum encoder (Lee et al., CVPR 2022)."""
+
+    name = "cvnet"
+
+
+class Delg(ComposedExtractor):
+    """The global descriptor of DELG (Cao, Araujo and Sim, ECCV 2020)."""
+
+    name = "delg"
+
+
+class Dolg(ComposedExtractor):
+    """DOLG, orthogonal fusion of local and global information (Yang et al., ICCV 2021)."""
+
+    name = "dolg"
+
+
+class Dplg(ComposedExtractor):
+    """DPLG, dot-product fusion of local and global information (Hu and Bors, ICIP 2022)."""
+
+    name = "dplg"
+
+
+class GemAp(ComposedExtractor):
+    """GeM-AP, GeM and a linear layer trained for average precision (Revaud et al., ICCV 2019)."""
+
+    name = "gem-ap"
+
+
+class Glam(ComposedExtractor):
+    """GLAM, local and global attention to channels and places (Song, Han and Avrithis, WACV 2022)."""
+
+    name = "glam"
+
+
 class Solar(ComposedExtractor):
-    """SOLAR, second-order attention (Ng et al., ECCV 2020); options as in `ComposedExtractor`."""
+    """SOLAR, second-order attention (Ng et al., ECCV 2020)."""
 
     name = "solar"
 
 
-class Dolg(ComposedExtractor):
-    """DOLG, orthogonal fusion of local and global information (Yang et al., ICCV 2021); options as in `Solar`."""
+class Token(ComposedExtractor):
+    """Token, a few refined tokens for each image (Wu et al., AAAI 2022)."""
 
-    name = "dolg"
+    name = "token"

@@ -4,14 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
+from asmk_engine.networks.backbone import Backbone
 from asmk_engine.networks.devices import automatic_precision
-from asmk_engine.networks.local import LocalNetwork, rescale
+from asmk_engine.networks.local import rescale
 from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.networks.locations import SCALES, LocalDescriptors, places
+
+
+class LocatingNetwork(Protocol):
+    """What describes the locations of a map; see `LocalNetwork`."""
+
+    @property
+    def options(self) -> LocalOptions:
+        """The options of the network."""
+        ...
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone that makes the map."""
+        ...
+
+    def maps(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a map [B, C, h, w] with the channels of the backbone, and scores [B, h, w]."""
+        ...
+
+    def reduce(self, locations: torch.Tensor) -> torch.Tensor:
+        """Return descriptors [..., D] of locations [..., C] of the map."""
+        ...
 
 
 def normalise_pixels(pixels: torch.Tensor, options: LocalOptions) -> torch.Tensor:
@@ -22,7 +46,7 @@ def normalise_pixels(pixels: torch.Tensor, options: LocalOptions) -> torch.Tenso
 
 
 def describe(
-    network: LocalNetwork,
+    network: LocatingNetwork,
     pixels: torch.Tensor,
     scales: Sequence[float] = SCALES,
     count: int = 1000,
@@ -57,7 +81,7 @@ class _DescribedScale:
     places: torch.Tensor
 
 
-def _at_scale(network: LocalNetwork, pixels: torch.Tensor, scale: float, precision: str) -> _DescribedScale:
+def _at_scale(network: LocatingNetwork, pixels: torch.Tensor, scale: float, precision: str) -> _DescribedScale:
     resampled = rescale(pixels, scale, network.options.side_multiple)
     if min(resampled.shape[-2:]) < network.backbone.least_side:
         none = torch.zeros(len(pixels), 0, network.backbone.channels, device=pixels.device)
@@ -69,7 +93,7 @@ def _at_scale(network: LocalNetwork, pixels: torch.Tensor, scale: float, precisi
 
 
 def _select(
-    network: LocalNetwork,
+    network: LocatingNetwork,
     locations: torch.Tensor,
     scores: torch.Tensor,
     where: np.ndarray,

@@ -21,6 +21,7 @@ AUTO = "auto"
 VARIABLE = "ASMK_ENGINE_EXTRACTOR"
 """The environment variable with the extractor that is used if none is given and none follows from what exists."""
 NETWORKS = ("how", "delf")
+DELG_LOCAL = "delg-local"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def choose_extractor(
     name = name or (_of_checkpoint(weights) if weights else _by_default(display))
     if (PRESETS[name].extractor if name in PRESETS else name) in GLOBAL_EXTRACTORS:
         return _global_extractor(name, PRESETS.get(name), weights, output, device, named)
+    if name == DELG_LOCAL and weights:
+        weights = _composed(weights, "delg", output, named)
     if name not in PRESETS:
         beside = _copied(weights, output) if weights and name in NETWORKS else weights
         apart = {"weights": beside and str(beside), "device": device}
@@ -103,7 +106,7 @@ def _global_extractor(
 ) -> Extractor:
     """Return an extractor of global descriptors, with its complete network in a file next to the features."""
     from asmk_engine.networks.global_checkpoints import Completion
-    from asmk_engine.training.initial import complete_composed, complete_global
+    from asmk_engine.training.initial import complete_global
 
     if preset and weights is None:
         weights = _published(name, preset)
@@ -112,12 +115,22 @@ def _global_extractor(
     if weights is None:
         return load_extractor(name, **named, **apart)
     if pooling in COMPOSED_EXTRACTORS:
-        place = complete_composed(weights, pooling, named.pop("untrained_seed", 0), network_beside(output))
+        place = _composed(weights, pooling, output, named)
         return load_extractor(name, **named, **apart | {"weights": str(place)})
     skip = 0 if pooling == "how-global" else named.pop("skip", preset.skip if preset else 0)
     left_open = {"exponent": named.pop("exponent")} if pooling == "gem" and "exponent" in named else {}
     place = complete_global(weights, Completion(pooling, skip, **left_open), network_beside(output))
     return load_extractor(name, **named, **apart | {"weights": str(place)})
+
+
+def _composed(weights: Path, network: str, output: Path, named: dict[str, Any]) -> Path:
+    """Return the complete network file of a composed extractor, next to the features.
+
+    The seed of a random head is taken out of the options `named`, since the file contains that head.
+    """
+    from asmk_engine.training.initial import complete_composed
+
+    return complete_composed(weights, network, named.pop("untrained_seed", 0), network_beside(output))
 
 
 def _of_checkpoint(weights: Path) -> str:

@@ -1,0 +1,45 @@
+"""GeM and a linear layer: GeM-AP (Revaud et al., ICCV 2019) and CVNet-Global (Lee et al., CVPR 2022).
+
+    map 5 ─GeM─▶ ─linear─▶ vector
+
+The two differ in their losses (AP; margins and a momentum encoder), and in how their codes prepare images. Unlike the
+GeM family with whitening, neither normalises between pooling and the linear layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from asmk_engine.networks.composed.head import Head
+from asmk_engine.networks.composed.layers import GemPool
+from asmk_engine.networks.composed.switches import HeadOptions, flag, number
+
+
+@dataclass(frozen=True)
+class LinearOptions(HeadOptions):
+    """The switches of GeM-AP and CVNet-Global.
+
+    learned_exponent  whether p of GeM is learned
+    dim               dimensions of the vector; 0: as many as map 5 has channels, 2048 in the papers
+    """
+
+    learned_exponent: bool = flag(True)
+    dim: int = number(0, 0, 8192)
+
+
+class LinearHead(Head):
+    """GeM and a linear layer."""
+
+    def __init__(self, channels: tuple[int, int], options: LinearOptions) -> None:
+        super().__init__()
+        self.dim = options.dim or channels[1]
+        self.pool = GemPool(options.learned_exponent)
+        self.whitening = nn.Linear(channels[1], self.dim)
+
+    def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
+        """Return vectors [B, dim] of map 5."""
+        found: torch.Tensor = self.whitening(self.pool(map5))
+        return found
