@@ -126,6 +126,7 @@ class Need:
     address  where it is published
     there    whether it exists
     note     why it cannot be used, or empty
+    terms    the licence of weights, as far as stated; empty for data sets
     """
 
     name: str
@@ -133,6 +134,7 @@ class Need:
     address: str
     there: bool
     note: str = ""
+    terms: str = ""
 
 
 def is_recognition(name: str) -> bool:
@@ -191,7 +193,7 @@ def _weights_needed(row: PublishedRow, data: Path, given: Sequence[Path]) -> Ite
             path = weights_place(entry, data)
             there = path.is_file() and not entry.obstacle
             address = entry.url if entry.obstacle else f"{entry.url}, or `asmk-engine weights fetch {entry.name}`"
-            yield Need(f"weights/{entry.file}", path, address, there, entry.obstacle)
+            yield Need(f"weights/{entry.file}", path, address, there, entry.obstacle, entry.licence)
 
 
 def weights_place(entry: PublishedWeights, data: Path) -> Path:
@@ -216,7 +218,7 @@ def check_there(row: PublishedRow, wanted: Sequence[Need]) -> None:
 
 
 def listing(wanted: Sequence[Need], looked: bool = True) -> list[str]:
-    """Format needed files as lines of text: path, address, and why it cannot be used.
+    """Format needed files as lines of text: path, address, why it cannot be used, and the terms of weights.
 
     looked  mark whether each is there
     """
@@ -224,5 +226,5 @@ def listing(wanted: Sequence[Need], looked: bool = True) -> list[str]:
     for need in wanted:
         mark = "" if not looked else "there    " if need.there else "MISSING  "
         lines += [f"{mark}{need.path}", f"         from {need.address}"]
-        lines += [f"         {need.note}"] if need.note else []
+        lines += [f"         {one}" for one in (need.note, need.terms and f"terms: {need.terms}") if one]
     return lines

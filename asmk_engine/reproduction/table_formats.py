@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from asmk_engine.reproduction.papers import NOTHING, open_papers
-from asmk_engine.reproduction.side_by_side import SideBySide, TableLine, largest_database
+from asmk_engine.reproduction.side_by_side import REHEARSAL, SideBySide, TableLine, largest_database
 
 TRAILING = ("GiB", "ms/image", "ms/query")
 _SHORT = {
@@ -78,6 +78,8 @@ def _title(found: SideBySide) -> str:
 def _remarks(found: SideBySide) -> Iterator[str]:
     """Yield what the numbers are, the notes of the table, and the remarks of its lines, the same ones once."""
     yield f"GiB: index of {largest_database(found.table)}; published: 4 bytes a dimension where the paper has none"
+    if any(line.numbers == REHEARSAL for line in found.lines):
+        yield "rehearsal: random networks or other images, which show that every stage runs; no score can be compared"
     yield from found.table.notes
     lines: dict[str, list[str]] = {}
     for line in found.lines:
