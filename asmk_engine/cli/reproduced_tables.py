@@ -100,12 +100,14 @@ def _rehearse(
     """Rehearse the experiments of a table, or of all; print a line for each, which messages are beside a table."""
     from asmk_engine.reproduction.rehearsal import rehearse, rehearsed_names
 
-    done = []
+    done: list[dict[str, str | float]] = []
+    seconds = 0.0
     names = rehearsed_names(table)
     with photographs_of(request.photos, request.ground_truth_path) as photographs:
         if photographs is None:
             raise ValueError("a rehearsal without photographs")
         for one in rehearse(names, photographs, folder, console, request.device):
+            seconds += one.seconds
             done.append({"experiment": one.experiment, "seconds": round(one.seconds, 3), "error": str(one.error or "")})
             line = f"{one.seconds:6.1f} s  {one.experiment}  {one.error or 'done'}"
             if table is not None or as_json:
@@ -116,7 +118,7 @@ def _rehearse(
                 failed.add(f"{one.experiment}: {one.error}")
     if as_json and table is None:
         click.echo(json.dumps(done))
-    console.say(f"{plural(len(done), 'experiment')} rehearsed in {sum(one['seconds'] for one in done):.0f} s")
+    console.say(f"{plural(len(done), 'experiment')} rehearsed in {seconds:.0f} s")
 
 
 def _print(table: PublishedTable, folder: Path, form: str, failed: Failures) -> None:

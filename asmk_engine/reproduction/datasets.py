@@ -93,8 +93,8 @@ class Published:
         if kind == "original":
             return original_task(read_ground_truth(folder / "gt"), find_images([folder / "jpg"], every_file=True))
         if kind == "retrieval":
-            solution = read_ground_truth(folder / "retrieval_solution_v2.1.csv")
-            return landmark_retrieval(solution, find_images([folder / "index"], every_file=True), folder / "test")
+            wanted = read_ground_truth(folder / "retrieval_solution_v2.1.csv")
+            return landmark_retrieval(wanted, find_images([folder / "index"], every_file=True), folder / "test")
         return revisited_task(
             read_ground_truth(folder / f"gnd_{name}.pkl"), find_images([folder / "jpg"], every_file=True)
         )

@@ -225,8 +225,8 @@ def parse_paper(text: str, where: str) -> Paper:
 def _check_table(table: PublishedTable, where: str) -> None:
     """Raise DamagedError for a column without a meaning, or a row that does not fit the columns."""
     for column in table.columns:
-        name, _, row = column.partition(" ")
-        if column not in PRINTED_ONLY and (row not in ROWS or name.split("+")[0] not in _ORDER):
+        name, _, kind = column.partition(" ")
+        if column not in PRINTED_ONLY and (kind not in ROWS or name.split("+")[0] not in _ORDER):
             raise DamagedError(f"{where}: {table.name}: {column!r} is no column, such as 'roxford5k medium'")
     for row in table.rows:
         _check_row(table, row, f"{where}: {table.name}: row {row.row!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +109,6 @@ def _number(value: Any) -> float:
 
 
 def _percent(value: Any) -> float:
-    if type(value) not in (int, float) or not (math.isfinite(value) and -0.001 <= value <= 100.001):
+    if type(value) not in (int, float) or not -0.001 <= value <= 100.001:
         raise ValueError(f"the score {str(value)[:40]!r}, expected 0 to 100")
     return float(value)

@@ -282,7 +282,7 @@ class ReproductionRun:
         if self._task(test.dataset).labels is not None:  # scores that were kept before had other weights in cls3
             inputs["frequency of a label"] = "relative"
         if test.has_precision:
-            inputs["precision"] = True
+            inputs["precision"] = "mP@10"
         return _from_json(self.cache.stage("search", inputs, make).numbers)
 
 
