@@ -19,11 +19,12 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError
 from asmk_engine.features import FeatureSet
 from asmk_engine.inverted.index import Index
+from asmk_engine.reproduction.catalogue import open_experiment
 from asmk_engine.reproduction.curve import CurvePoint, csv_text, draw, main_row, run_curve, with_features
 from asmk_engine.reproduction.curve import as_dict as curve_as_dict
 from asmk_engine.reproduction.datasets import Rehearsed
 from asmk_engine.reproduction.evaluation import Measured
-from asmk_engine.reproduction.experiment import open_experiment, parse_experiment
+from asmk_engine.reproduction.experiment import parse_experiment
 from asmk_engine.reproduction.extraction import Settings
 from asmk_engine.reproduction.report import as_dict, as_markdown
 from asmk_engine.reproduction.stages import run

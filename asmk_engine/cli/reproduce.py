@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asmk_engine.cli.common import PATH, Console, RenamedOption, json_option, quiet_option, threads_option
+from asmk_engine.cli.reproduced_tables import DRAWN, Drawn, TableRequest, photographs_of, show_tables
 
 if TYPE_CHECKING:
     from asmk_engine.reproduction.datasets import Datasets
@@ -19,19 +20,44 @@ if TYPE_CHECKING:
 MOST_FEATURES = 1_000_000  # of the extractors
 
 
+class PhotographsPath(click.ParamType):
+    """A folder of photographs; without a value, `DRAWN`."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | Drawn:
+        """Return the path of a text, and `DRAWN` unchanged."""
+        return value if isinstance(value, Drawn) else Path(value)
+
+
 @click.command()
 @click.argument("experiment", required=False)
 @click.option("--data", type=PATH, help="Folder of the published datasets; needed files must all be there.")
-@click.option("-o", "--output", type=PATH, help="Output folder.  [default: EXPERIMENT.reproduction]")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="Output folder; with --table or a rehearsal of several, the folder that contains theirs.  [default: "
+    "EXPERIMENT.reproduction; a table: this folder; a rehearsal of several: one that is removed at the end]",
+)
 @click.option("--distractors", is_flag=True, help="Also run the tests that add a million distractors.")
-@click.option("--rehearse", "photos", type=PATH, help="Run every stage on this folder of images instead.")
+@click.option(
+    "--rehearse",
+    "photos",
+    type=PhotographsPath(),
+    is_flag=False,
+    flag_value=DRAWN,
+    metavar="[PHOTOS]",
+    help="Run every stage on this folder of images instead; without a folder, on a few drawn ones. Without EXPERIMENT, "
+    "run all experiments of the --table, or of all tables.",
+)
 @click.option(
     "--ground-truth",
     "ground_truth_path",
     cls=RenamedOption,
     earlier="--truth",
     type=PATH,
-    help="Ground truth of a rehearsal.",
+    help="Ground truth of a rehearsal on your own images.",
 )
 @click.option(
     "--weights",
@@ -54,28 +80,26 @@ MOST_FEATURES = 1_000_000  # of the extractors
     "the score against the words per image.",
 )
 @click.option("--strongest", help="Numbers of features of a --curve, such as 400,600,800.")
+@click.option(
+    "--table",
+    "table_name",
+    metavar="NAME",
+    help="Print a whole published table, such as s000-6, with what was measured beside it; an unknown name lists all.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("table", "csv", "json", "markdown")),
+    default="table",
+    show_default=True,
+    help="Format of the --table.",
+)
 @click.option("--device", default="auto", show_default=True, help="Device of the networks: auto, cpu, cuda or cuda:0.")
 @click.option("--workers", type=click.IntRange(min=0), help="Number of worker processes.  [default: one per processor]")
 @threads_option
 @json_option
 @quiet_option
-def reproduce(
-    experiment: str | None,
-    data: Path | None,
-    output: Path | None,
-    distractors: bool,
-    photos: Path | None,
-    ground_truth_path: Path | None,
-    weights: tuple[Path, ...],
-    seeds: int,
-    curve: bool,
-    strongest: str | None,
-    device: str,
-    workers: int | None,
-    threads: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def reproduce(experiment: str | None, as_json: bool, quiet: bool, **given: Any) -> None:
     """Reproduce a published result and compare the scores.
 
     Runs all stages of EXPERIMENT, from the photographs to the ranking. Scores are compared only where weights,
@@ -91,37 +115,57 @@ def reproduce(
       asmk-engine reproduce how-r18-1000 --data datasets/ --seeds 5
       asmk-engine reproduce how-r18-1000 --rehearse photos/ --ground-truth gnd.json
       asmk-engine reproduce ablation-1 --data datasets/ --curve --strongest 400,600,800,1000,1200,1400 --seeds 5
+      asmk-engine reproduce --table s000-6
+      asmk-engine reproduce --rehearse
     """
-    from asmk_engine.reproduction.experiment import open_experiment
+    _check_usage(experiment, given)
+    console = Console(quiet)
+    if experiment is not None:
+        _run(experiment, given, console, as_json)
+    elif given["photos"] is not None or given["table_name"] is not None:
+        show_tables(TableRequest(**{key: given[key] for key in TableRequest.__annotations__}), console, as_json)
+    else:
+        _list_experiments(as_json)
+
+
+def _check_usage(experiment: str | None, given: dict[str, Any]) -> None:
+    """Raise UsageError for options that contradict each other."""
+    if isinstance(given["photos"], Path) != (given["ground_truth_path"] is not None):
+        raise click.UsageError("--rehearse PHOTOS and --ground-truth FILE go together")
+    if given["photos"] is not None and given["data"] is not None:
+        raise click.UsageError("give either --data, or --rehearse with --ground-truth")
+    if given["strongest"] is not None and not given["curve"]:
+        raise click.UsageError("--strongest is for --curve")
+    if given["table_name"] is not None and (experiment is not None or given["data"] is not None):
+        raise click.UsageError("--table prints what was measured before: leave out EXPERIMENT and --data")
+    if given["form"] != "table" and given["table_name"] is None:
+        raise click.UsageError("--format is for --table")
+
+
+def _run(experiment: str, given: dict[str, Any], console: Console, as_json: bool) -> None:
+    """Run one experiment, or say what it needs."""
+    from asmk_engine.reproduction.catalogue import open_experiment
     from asmk_engine.reproduction.extraction import Settings
 
-    if (photos is None) != (ground_truth_path is None):
-        raise click.UsageError("--rehearse PHOTOS and --ground-truth FILE go together")
-    if photos is not None and data is not None:
-        raise click.UsageError("give either --data, or --rehearse with --ground-truth")
-    if strongest is not None and not curve:
-        raise click.UsageError("--strongest is for --curve")
-    if experiment is None:
-        _list_experiments(as_json)
-        return
-    row = open_experiment(experiment)
+    row, weights, data, curve = open_experiment(experiment), given["weights"], given["data"], given["curve"]
     if len(weights) > len(row.describe):
         raise click.UsageError(f"{row.name} takes {len(row.describe)} --weights at most")
-    if data is None and photos is None:
-        _show_needs(row, distractors, weights, as_json)
+    if data is None and given["photos"] is None:
+        _show_needs(row, given["distractors"], weights, as_json)
         return
-    work = output or Path(f"{row.name}.{'curve' if curve else 'reproduction'}")
-    settings = Settings(work, data, distractors, weights, device, workers, threads, seeds)
-    console, counts = Console(quiet), _numbers(strongest)
-    datasets = _datasets(row, settings, photos, ground_truth_path, console)
-    if curve:
-        _curve(row, datasets, settings, counts, console, as_json)
-    else:
-        _report(row, datasets, settings, console, as_json)
+    work = given["output"] or Path(f"{row.name}.{'curve' if curve else 'reproduction'}")
+    same = {key: given[key] for key in ("distractors", "device", "workers", "threads", "seeds")}
+    settings, counts = Settings(work, data, weights=weights, **same), _numbers(given["strongest"])
+    with photographs_of(given["photos"], given["ground_truth_path"]) as rehearsed:
+        datasets = rehearsed or _published_data(row, settings, console)
+        if curve:
+            _curve(row, datasets, settings, counts, console, as_json)
+        else:
+            _report(row, datasets, settings, console, as_json)
 
 
 def _list_experiments(as_json: bool) -> None:
-    from asmk_engine.reproduction.experiment import experiment_names, open_experiment
+    from asmk_engine.reproduction.catalogue import experiment_names, open_experiment
 
     rows = [open_experiment(name) for name in experiment_names()]
     if as_json:
@@ -134,14 +178,18 @@ def _list_experiments(as_json: bool) -> None:
 
 def _show_needs(row: PublishedRow, distractors: bool, weights: tuple[Path, ...], as_json: bool) -> None:
     from asmk_engine.reproduction.files import listing, needs
+    from asmk_engine.reproduction.training_sets import training_lines
 
     wanted = needs(row, Path("DIR"), distractors, weights)
     if as_json:
-        click.echo(json.dumps([{"name": need.name, "address": need.address, "note": need.note} for need in wanted]))
+        keys = ("name", "address", "note", "terms")
+        click.echo(json.dumps([{key: getattr(need, key) for key in keys} for need in wanted]))
         return
     click.echo(f"{row.name}: {row.title}")
     click.echo(f"published in: {row.source}")
     for line in _published(row):
+        click.echo(f"  {line}")
+    for line in training_lines(row.trained_on) if row.trained_on else []:
         click.echo(f"  {line}")
     for difference in row.differences:
         click.echo(f"  differs: {difference}")
@@ -166,15 +214,11 @@ def _with(value: float, deviation: float) -> str:
     return f"{value} ± {deviation}" if deviation else str(value)
 
 
-def _datasets(
-    row: PublishedRow, settings: Settings, photos: Path | None, ground_truth: Path | None, console: Console
-) -> Datasets:
-    """Return the photographs of a rehearsal, or the published data sets if all that is needed is there."""
-    from asmk_engine.reproduction.datasets import Published, Rehearsed
+def _published_data(row: PublishedRow, settings: Settings, console: Console) -> Datasets:
+    """Return the published data sets if all that is needed is there."""
+    from asmk_engine.reproduction.datasets import Published
     from asmk_engine.reproduction.files import check_there, listing, needs
 
-    if photos is not None and ground_truth is not None:
-        return Rehearsed(photos, ground_truth)
     place = settings.data or Path()
     wanted = needs(row, place, settings.distractors, settings.weights)
     if not all(need.there for need in wanted):

@@ -86,11 +86,13 @@ class Report:
     scores     row (`easy`, `medium`, `hard`; `all`; `private`, `public`) → means
     per_query  row → name of the query → average precision in [0, 1], only queries with at least one positive
     unranked   queries of the ground truth without a ranking, which count as finding nothing
+    precisions row → k → name of the query → precision at k in [0, 1], where the protocol reports it
     """
 
     scores: dict[str, Scores]
     per_query: dict[str, dict[str, float]]
     unranked: tuple[str, ...] = ()
+    precisions: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict, repr=False)
 
     def as_dict(self) -> dict[str, dict[str, float | int | None]]:
         """Return row → mAP, mP@1, mP@5, mP@10 in percent and the number of queries; or mAP@100 and the number."""
@@ -332,7 +334,13 @@ def _report(rows: Iterable[_Row], evaluated: Iterable[_Evaluated], unranked: tup
         by_row[one.row].append(one)
     scores = {row.name: _mean(by_row[row.name], row, interval) for row in rows}
     per_query = {name: {one.name: one.average_precision for one in queries} for name, queries in by_row.items()}
-    return Report(scores, per_query, unranked)
+    precisions = {name: _precisions(queries) for name, queries in by_row.items()}
+    return Report(scores, per_query, unranked, precisions)
+
+
+def _precisions(queries: list[_Evaluated]) -> dict[int, dict[str, float]]:
+    depths = sorted({depth for one in queries for depth in one.precision})
+    return {depth: {one.name: one.precision[depth] for one in queries} for depth in depths}
 
 
 def _mean(queries: list[_Evaluated], row: _Row, interval: bool) -> Scores:

@@ -160,6 +160,7 @@ _ALL = (
     _delf("delf-gld", "delf_gld_20190411", "DELF local features, Google Landmarks"),
     _delf("delf-v1", "delf_v1_20171026", "DELF local features, the first model"),
     _delf("delg-r50", "r50delg_gldv2clean_20200914", "DELG local and global features, ResNet-50", _DELG_OBSTACLE),
+    _delf("delg-r101", "r101delg_gldv2clean_20200914", "DELG local and global features, ResNet-101", _DELG_OBSTACLE),
 )  # fmt: skip
 WEIGHTS: dict[str, PublishedWeights] = {entry.name: entry for entry in _ALL}
 """All known published files, by name."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from asmk_engine.networks.checkpoints import save_checkpoint
+from asmk_engine.networks.composed.checkpoints import save_composed_checkpoint
+from asmk_engine.networks.composed.network import ComposedNetwork, build_composed
+from asmk_engine.networks.composed.table import NETWORKS
 from asmk_engine.networks.global_checkpoints import save_global_checkpoint
 from asmk_engine.networks.global_network import POOLINGS, GlobalNetwork, GlobalOptions
 from asmk_engine.networks.local import LocalNetwork
@@ -21,10 +25,13 @@ ORIGIN = {"made": "at random, for a rehearsal"}
 def save_stand_in(path: Path, extractor: str, seed: int = 0) -> str:
     """Write a random network for an extractor and return the sha256 of the file.
 
-    extractor  `how`, `delf`, `how-global` or the name of a pooling
+    extractor  `how`, `delf`, `how-global`, the name of a pooling or of a composed network
 
-    The backbone is the first part of SqueezeNet 1.1, 128 channels at stride 4; the same seed gives the same file.
+    The backbone is the first part of SqueezeNet 1.1, 128 channels at stride 4, and the whole of it for a composed
+    network; the same seed gives the same file.
     """
+    if extractor in NETWORKS:
+        return save_composed_checkpoint(path, _composed(extractor, seed), ORIGIN)
     if extractor in POOLINGS:
         whole = GlobalNetwork(GlobalOptions(BACKBONE, SKIP, pooling=extractor))
         _randomise(whole, seed)
@@ -36,6 +43,15 @@ def save_stand_in(path: Path, extractor: str, seed: int = 0) -> str:
     network = LocalNetwork(options)
     _randomise(network, seed)
     return save_checkpoint(path, network, ORIGIN)
+
+
+def _composed(name: str, seed: int) -> ComposedNetwork:
+    """Return a composed network that seems trained; its weights are those with which a training would begin."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_composed(name, BACKBONE, seed)
+    network.options = dataclasses.replace(network.options, untrained_seed=None)
+    return network.eval()
 
 
 @torch.no_grad()

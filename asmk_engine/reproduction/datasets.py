@@ -6,7 +6,7 @@ A task is what a test searches: the database, the queries with their regions, an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -75,7 +75,7 @@ class Published:
         if dataset_of(name).kind == "sfm120k":
             files = read_sfm120k(folder / "retrieval-SfM-120k.pkl", folder / "ims").images
             return _first(ImageList(list(files), str(folder / "ims"), {}), first)
-        if dataset_of(name).kind in ("revisited", "validation"):
+        if dataset_of(name).kind in ("revisited", "validation", "original", "retrieval"):
             return _first(self.task(name, False).database, first)
         return _first(find_images([folder / ("train" if is_recognition(name) else "jpg")], every_file=True), first)
 
@@ -90,6 +90,11 @@ class Published:
         if kind == "validation":
             ground_truth = read_ground_truth(folder / "retrieval-SfM-120k-val-eccv2020.pkl")
             return revisited_task(ground_truth, _sfm_images(ground_truth, folder / "ims"))
+        if kind == "original":
+            return original_task(read_ground_truth(folder / "gt"), find_images([folder / "jpg"], every_file=True))
+        if kind == "retrieval":
+            wanted = read_ground_truth(folder / "retrieval_solution_v2.1.csv")
+            return landmark_retrieval(wanted, find_images([folder / "index"], every_file=True), folder / "test")
         return revisited_task(
             read_ground_truth(folder / f"gnd_{name}.pkl"), find_images([folder / "jpg"], every_file=True)
         )
@@ -139,6 +144,35 @@ def revisited_task(ground_truth: GroundTruth, found: ImageList) -> RetrievalTask
     wanted = set(resolved.images)
     database = [image for image in found.images if image.name in wanted]
     return RetrievalTask(ImageList(database, found.root, {}), queries, resolved)
+
+
+def original_task(ground_truth: GroundTruth, found: ImageList) -> RetrievalTask:
+    """Return the retrieval task of a ground truth whose database is every image found, its queries among them.
+
+    raises  NotFoundError if images are missing
+    """
+    return replace(revisited_task(ground_truth, found), database=found)
+
+
+def landmark_retrieval(solution: GroundTruth, found: ImageList, root: Path) -> RetrievalTask:
+    """Return the retrieval task of Google Landmarks v2: the private test images, among all images of its index.
+
+    Source: Lee et al., CVPR 2022, section 5.2: 750 queries, 762 thousand images.
+
+    solution  the retrieval solution, which has a private part
+    found     the images of the index
+    root      folder of the test images
+    raises    NotFoundError without a private part, and for missing photographs
+    """
+    private = tuple(query for query in solution.queries if query.part == "private")
+    if not private:
+        raise NotFoundError(f"{shown(root)}: the retrieval solution has no private images; give the published file")
+    files = {query.name: _landmark_file(query.name, root) for query in private}
+    _check_files(files.values())
+    named = sorted(frozenset[str]().union(*(query.easy for query in private)))
+    truth = resolve(replace(solution, images=tuple(named), queries=private), (one.name for one in found.images))
+    queries = tuple(Query(name, file.path, None) for name, file in files.items())
+    return RetrievalTask(found, queries, truth.ground_truth)
 
 
 def labelled_task(task: RetrievalTask) -> RetrievalTask:

@@ -15,6 +15,7 @@ from asmk_engine.evaluation.model import Prediction
 from asmk_engine.features import FeatureSet
 from asmk_engine.iteration import Bar
 from asmk_engine.reproduction.datasets import RetrievalTask
+from asmk_engine.reproduction.experiment import PRECISION
 from asmk_engine.search.evaluation import evaluate_index
 from asmk_engine.tradeoff.sources import StrongestFeatures
 
@@ -34,12 +35,21 @@ class Measured:
     queries: int
 
 
-def evaluate_ranking(task: RetrievalTask, features: QueryFeatures, searcher: Any, progress: Bar) -> dict[str, Measured]:
-    """Return mAP by row of the protocol, from full rankings of the database for every query."""
+def evaluate_ranking(
+    task: RetrievalTask, features: QueryFeatures, searcher: Any, progress: Bar, precision: bool = False
+) -> dict[str, Measured]:
+    """Return mAP by row of the protocol, from full rankings of the database for every query.
+
+    precision  also mP@10, under `medium mP@10` and so on
+    """
     if task.ground_truth is None:
         raise ValueError("a task without a ground truth has no rankings to evaluate")
     report = evaluate_index(task.ground_truth, searcher, lambda query: features.read(query.name), progress=progress)
-    return {row: _percent(list(found.values()), report.scores[row].queries) for row, found in report.per_query.items()}
+    found = {row: _percent(list(one.values()), report.scores[row].queries) for row, one in report.per_query.items()}
+    if not precision:
+        return found
+    at_ten = {row: list(one[10].values()) for row, one in report.precisions.items() if 10 in one}
+    return found | {f"{row} {PRECISION}": _percent(values, len(values)) for row, values in at_ten.items()}
 
 
 def _percent(values: list[float], queries: int) -> Measured:
@@ -121,6 +131,10 @@ def _micro(draws: np.ndarray, correct: np.ndarray, labelled: np.ndarray) -> np.n
     return np.divide(gained, count, out=np.full(len(draws), math.nan), where=count > 0)
 
 
-def evaluate_task(task: RetrievalTask, features: QueryFeatures, searcher: Any, progress: Bar) -> dict[str, Measured]:
-    """Return the scores of a task by row: mAP for retrieval, µAP for recognition."""
-    return (evaluate_ranking if task.ground_truth is not None else evaluate_labels)(task, features, searcher, progress)
+def evaluate_task(
+    task: RetrievalTask, features: QueryFeatures, searcher: Any, progress: Bar, precision: bool = False
+) -> dict[str, Measured]:
+    """Return the scores of a task by row: mAP for retrieval, with mP@10 if asked for, or µAP for recognition."""
+    if task.ground_truth is None:
+        return evaluate_labels(task, features, searcher, progress)
+    return evaluate_ranking(task, features, searcher, progress, precision)

@@ -15,7 +15,6 @@ earlier                       fingerprints of the same experiment with other tex
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import tomllib
@@ -30,7 +29,11 @@ from asmk_engine.errors import DamagedError, InputError, NotFoundError
 from asmk_engine.images.listing import shown
 
 KINDS = ("local", "global")
-ROWS = ("easy", "medium", "hard", "all", "cls1", "cls2", "cls3")
+PRECISION = "mP@10"
+ROWS = (
+    *("easy", "medium", "hard", "all", "private", "cls1", "cls2", "cls3"),
+    *(f"{row} {PRECISION}" for row in ("easy", "medium", "hard")),
+)
 MEANS = ("all", "distractors")
 SUFFIX = ".toml"
 MOST_BYTES = 1 << 20
@@ -114,7 +117,8 @@ class Test:
     train        name of the dataset to learn from, if it is not that of `train`
     multiple_assignment  nearest words of a query descriptor in this test, `assignments` in the TOML file; 0 for those
                          of the search
-    published    row (`easy`, `medium`, `hard`; `all` of a validation set; `cls1`, `cls2`, `cls3`) → percent
+    published    row (`easy`, `medium`, `hard`, alone or with `mP@10`; `all` of a validation set or an original ground
+                 truth; `private`; `cls1`, `cls2`, `cls3`) → percent
     deviations   row → published standard deviation over several runs
     words        published mean number of words per image of `dataset`, 0 for none
     words_deviation  its published standard deviation over several runs
@@ -134,6 +138,11 @@ class Test:
         """`roxford5k`, or `roxford5k+revisitop1m` with distractors."""
         return f"{self.dataset}+{self.distractors}" if self.distractors else self.dataset
 
+    @property
+    def has_precision(self) -> bool:
+        """Whether mP@10 was published."""
+        return any(row.endswith(PRECISION) for row in self.published)
+
 
 @dataclass(frozen=True)
 class PublishedRow:
@@ -142,6 +151,7 @@ class PublishedRow:
     incomparable  why no score may be compared with the published ones, whatever weights and data are given
     memory        published GiB of the index of the largest database, 0 for none
     means         published means in percent: `all` over all tests and rows, `distractors` over those with distractors
+    trained_on    name of the training images of the network in `training_sets`, or empty
     earlier       values of `fingerprint` with other texts (title, source, differences): their work folders can be
                   resumed
     """
@@ -160,6 +170,7 @@ class PublishedRow:
     incomparable: tuple[str, ...] = ()
     memory: float = 0.0
     means: dict[str, float] = field(default_factory=dict)
+    trained_on: str = ""
     earlier: tuple[str, ...] = ()
 
     @property
@@ -169,7 +180,7 @@ class PublishedRow:
         What only the report shows beside the scores is not part of it.
         """
         content = dataclasses.asdict(self)
-        for key in ("earlier", "incomparable", "memory", "means"):
+        for key in ("earlier", "incomparable", "memory", "means", "trained_on"):
             del content[key]
         for test in content["tests"]:
             for key in ("deviations", "words", "words_deviation"):
@@ -180,22 +191,18 @@ class PublishedRow:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def experiment_names() -> list[str]:
-    """List the names of the experiments in the package, in alphabetical order."""
+def file_names() -> list[str]:
+    """List the names of the experiments that have a file of their own in the package, in alphabetical order."""
     return sorted(file.name.removesuffix(SUFFIX) for file in _folder().iterdir() if file.name.endswith(SUFFIX))
 
 
-def open_experiment(name: str) -> PublishedRow:
-    """Return the experiment of this name, or the one in a file whose name ends in `.toml`.
+def open_file(name: str) -> PublishedRow:
+    """Return the experiment of this name in `file_names`, or the one in a file whose name ends in `.toml`.
 
-    raises  NotFoundError, which lists the known names; DamagedError if the file is not an experiment
+    raises  NotFoundError, DamagedError if the file is not an experiment
     """
     if name.endswith(SUFFIX):
         return _read_file(Path(name))
-    names = experiment_names()
-    if name not in names:
-        near = difflib.get_close_matches(name, names, 3) or names
-        raise NotFoundError(f"{name!r} is not the name of an experiment; there are {', '.join(near)}")
     return parse_experiment((_folder() / f"{name}{SUFFIX}").read_text(encoding="utf-8"), f"{name}{SUFFIX}")
 
 
@@ -221,23 +228,29 @@ def parse_experiment(text: str, where: str) -> PublishedRow:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DamagedError(f"{where}: not readable as TOML ({error}); write it again") from None
     for key, cls in (("describe", Describe), ("tests", Test)):
-        content[key] = tuple(_part(cls, one, f"{where}: {key}") for one in _tables(content.get(key), where, key))
+        tables = read_tables(content.get(key), where, key)
+        content[key] = tuple(read_part(cls, one, f"{where}: {key}") for one in tables)
     for key, single in (("train", Train), ("codebook", CodebookSettings), ("codec", Codes), ("search", SearchSettings)):
         if key in content:
-            content[key] = _part(single, content[key], f"{where}: {key}")
-    found = _part(PublishedRow, content, where)
+            content[key] = read_part(single, content[key], f"{where}: {key}")
+    found = read_part(PublishedRow, content, where)
     _check(found, where)
     return found
 
 
-def _tables(value: Any, where: str, key: str) -> list[Any]:
+def read_tables(value: Any, where: str, key: str) -> list[Any]:
+    """Return the tables under a key; raises DamagedError if there are none."""
     if not isinstance(value, list) or not value:
         raise DamagedError(f"{where}: no [[{key}]]; write one or more")
     return value
 
 
-def _part(cls: type[Part], table: Any, where: str) -> Part:
-    """Return an object made of a table; its keys must be those of the fields, its values of the type of the default."""
+def read_part(cls: type[Part], table: Any, where: str) -> Part:
+    """Return an object of a dataclass made of a table.
+
+    Its keys must be those of the fields, its values of the type of the default, a string where there is none;
+    DamagedError otherwise, which begins with `where`.
+    """
     if not isinstance(table, Mapping):
         raise DamagedError(f"{where}: a {type(table).__name__}, expected a table")
     fields = {one.metadata.get("key", one.name): one for one in dataclasses.fields(cls)}  # type: ignore[arg-type]

@@ -4,7 +4,9 @@
     DIR/rparis6k/{jpg/, gnd_rparis6k.pkl}       DIR/gldv2/{train/, train_clean.csv}
     DIR/revisitop1m/jpg/                        DIR/gldv2-recognition/{train/, train.csv, test/,
     DIR/sfm120k-val/{ims/, retrieval-SfM-120k-        recognition_solution_v2.1.csv}
-        val-eccv2020.pkl}                       DIR/weights/
+        val-eccv2020.pkl}                       DIR/gldv2-retrieval/{index/, test/,
+    DIR/oxford5k/{jpg/, gt/}                        retrieval_solution_v2.1.csv}
+    DIR/paris6k/{jpg/, gt/}                     DIR/weights/
 
 Folders and files may be links, and images may be in subfolders. Sources of the addresses: the pages of Revisited
 Oxford and Paris, of cnnimageretrieval-pytorch, of Google Landmarks v2.
@@ -33,7 +35,8 @@ class Dataset:
     """A published dataset.
 
     kind    `revisited` (images, queries and a ground truth), `photographs`, `sfm120k`, `validation` (a ground truth
-            with images of SfM-120k), `landmarks` (a few of Google Landmarks v2) or `recognition` (all of them)
+            with images of SfM-120k), `original` (every image is in the database, the ground truth is a folder),
+            `landmarks` (a few of Google Landmarks v2), `recognition` (all of them) or `retrieval` (its other images)
     parts   (file or folder inside the folder of the dataset, address where it is published)
     note    a remark for the report
     images  how many images its database has, 0 where that depends on the choice of a part
@@ -78,6 +81,27 @@ DATASETS = {
          ("retrieval-SfM-120k-val-eccv2020.pkl", f"{_HOW}/retrieval-SfM-120k-val-eccv2020.pkl")),
         images=12_441,
     ),
+    "oxford5k": Dataset(
+        "original",
+        (("jpg/", f"{_OXFORD}/oxbuildings/oxbuild_images-v1.tgz"),
+         ("gt/", f"{_OXFORD}/oxbuildings/gt_files_170407.tgz")),
+        _BLURRED,
+        5063,
+    ),
+    "paris6k": Dataset(
+        "original",
+        (("jpg/", f"{_OXFORD}/parisbuildings/paris_1-v1.tgz and paris_2-v1.tgz"),
+         ("gt/", f"{_OXFORD}/parisbuildings/paris_120310.tgz")),
+        _BLURRED,
+        6392,
+    ),
+    "gldv2-retrieval": Dataset(
+        "retrieval",
+        (("index/", f"{_LANDMARKS}/index/images_{{000..099}}.tar"),
+         ("test/", f"{_LANDMARKS}/test/images_{{000..019}}.tar"),
+         ("retrieval_solution_v2.1.csv", f"{_LANDMARKS}/ground_truth/retrieval_solution_v2.1.csv")),
+        images=761_757,
+    ),
     "gldv2-recognition": Dataset(
         "recognition",
         (("train/", f"{_LANDMARKS}/train/images_{{000..499}}.tar"), ("train.csv", f"{_LANDMARKS}/metadata/train.csv"),
@@ -102,6 +126,7 @@ class Need:
     address  where it is published
     there    whether it exists
     note     why it cannot be used, or empty
+    terms    the licence of weights, as far as stated; empty for data sets
     """
 
     name: str
@@ -109,6 +134,7 @@ class Need:
     address: str
     there: bool
     note: str = ""
+    terms: str = ""
 
 
 def is_recognition(name: str) -> bool:
@@ -167,7 +193,7 @@ def _weights_needed(row: PublishedRow, data: Path, given: Sequence[Path]) -> Ite
             path = weights_place(entry, data)
             there = path.is_file() and not entry.obstacle
             address = entry.url if entry.obstacle else f"{entry.url}, or `asmk-engine weights fetch {entry.name}`"
-            yield Need(f"weights/{entry.file}", path, address, there, entry.obstacle)
+            yield Need(f"weights/{entry.file}", path, address, there, entry.obstacle, entry.licence)
 
 
 def weights_place(entry: PublishedWeights, data: Path) -> Path:
@@ -192,7 +218,7 @@ def check_there(row: PublishedRow, wanted: Sequence[Need]) -> None:
 
 
 def listing(wanted: Sequence[Need], looked: bool = True) -> list[str]:
-    """Format needed files as lines of text: path, address, and why it cannot be used.
+    """Format needed files as lines of text: path, address, why it cannot be used, and the terms of weights.
 
     looked  mark whether each is there
     """
@@ -200,5 +226,5 @@ def listing(wanted: Sequence[Need], looked: bool = True) -> list[str]:
     for need in wanted:
         mark = "" if not looked else "there    " if need.there else "MISSING  "
         lines += [f"{mark}{need.path}", f"         from {need.address}"]
-        lines += [f"         {need.note}"] if need.note else []
+        lines += [f"         {one}" for one in (need.note, need.terms and f"terms: {need.terms}") if one]
     return lines

@@ -269,7 +269,8 @@ class ReproductionRun:
         def make(folder: Path) -> dict[str, Any]:
             searcher = engine.open(test, learned)
             with self.display.bar("search", "queries") as progress:
-                return _as_json(evaluate_task(self._task(test.dataset), queries, searcher, progress))
+                task = self._task(test.dataset)
+                return _as_json(evaluate_task(task, queries, searcher, progress, test.has_precision))
 
         places = [engine.place(dataset, learned) for dataset in filter(None, (test.dataset, test.distractors))]
         inputs = {
@@ -280,6 +281,8 @@ class ReproductionRun:
         }
         if self._task(test.dataset).labels is not None:  # scores that were kept before had other weights in cls3
             inputs["frequency of a label"] = "relative"
+        if test.has_precision:
+            inputs["precision"] = "mP@10"
         return _from_json(self.cache.stage("search", inputs, make).numbers)
 
 
