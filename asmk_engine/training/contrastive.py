@@ -140,7 +140,7 @@ class TupleTask:
         """Return the vectors of anchors and pool; an image in both passes through the network once."""
         viewed = np.flatnonzero(pairs[:, 0] == pairs[:, 1])
         whole = np.unique(np.concatenate([pool, np.delete(pairs[:, 0], viewed)]))
-        loads = [partial(self._photograph, int(number)) for number in whole]
+        loads: list[Load] = [partial(self._photograph, int(number)) for number in whole]
         loads += [partial(self._view, epoch, int(place), int(pairs[place, 0]), 0) for place in viewed]
         with reporter.bar(f"epoch {epoch}: mine negatives", "images") as progress:
             vectors = self._described(loads, progress)

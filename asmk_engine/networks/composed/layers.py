@@ -47,8 +47,8 @@ def attended(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sc
 
     The n × m weights are not kept where torch can do without, so that large maps fit.
     """
-    one = (part.unsqueeze(1) for part in (queries, keys, values))
-    return functional.scaled_dot_product_attention(*one, scale=scale).squeeze(1)
+    one, other, third = (part.unsqueeze(1) for part in (queries, keys, values))
+    return functional.scaled_dot_product_attention(one, other, third, scale=scale).squeeze(1)
 
 
 def rows(maps: torch.Tensor) -> torch.Tensor:
