@@ -13,13 +13,14 @@ SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name '*.t
 PIP     := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow torture demo docs image lint wheel-test wheel-test-all clean
+.PHONY: help setup test test-slow rehearse torture demo docs image lint wheel-test wheel-test-all clean
 
 help:
 	@echo "make test        run the tests"
 	@echo "make demo        search a small collection of real photographs; pictures and files go to demo/"
 	@echo "make docs        build the documentation into site/"
 	@echo "make test-slow   run the tests that take minutes"
+	@echo "make rehearse    run every stage of the experiments of published tables on drawn photographs"
 	@echo "make torture     kill, cut, fail and flip an index in every way there is: half an hour"
 	@echo "make image       build the container of the search page, or check its description where docker does not run"
 	@echo "make lint        ruff on the tree, mypy on the installed wheel"
@@ -45,6 +46,9 @@ PYTEST  := -m pytest --numprocesses auto --dist loadfile
 
 test: $(READY)
 	@$(BIN)/python $(PYTEST)
+
+rehearse: $(READY)
+	@$(BIN)/asmk-engine reproduce --rehearse --quiet
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow

@@ -139,6 +139,8 @@ def test_what_an_experiment_needs_and_what_its_network_was_trained_on(tmp_path: 
     told = invoke("gem-gldv1").stdout
     assert "a4d43db.pth" in told and f"terms: {WEIGHTS['gem-w-gl18-resnet101'].licence}" in told
     assert any(need["terms"] for need in json.loads(invoke("gem-gldv1", "--json").stdout))
+    told = invoke("dolg-r50-gldv2").stdout
+    assert "pan.baidu.com" in told and "a page from which a person downloads it" in told and "weights fetch" not in told
     names = [need.name for need in needs(open_experiment("cvnet-r50-gldv2"), tmp_path)]
     assert "gldv2-retrieval/retrieval_solution_v2.1.csv" in names and "gldv2-retrieval/index/" in names
     with pytest.raises(DamagedError, match="names the training set 'none'; known are SfM-120k"):

@@ -10,8 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+import official_files
 from asmk_engine.cli import commands
 from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.evaluation.ground_truth import read_ground_truth
@@ -21,12 +23,14 @@ from asmk_engine.features import FeatureSet
 from asmk_engine.flat.index import GlobalIndex
 from asmk_engine.flat.search import GlobalSearcher
 from asmk_engine.networks.composed.table import NETWORKS
+from asmk_engine.networks.registry import WEIGHTS
 from asmk_engine.networks.stand_in import save_stand_in
 from asmk_engine.reproduction import rehearsal
 from asmk_engine.reproduction.catalogue import open_experiment
 from asmk_engine.reproduction.datasets import Published, Rehearsed
 from asmk_engine.reproduction.drawings import draw, draw_photographs
 from asmk_engine.reproduction.extraction import Settings
+from asmk_engine.reproduction.files import check_there, needs
 from asmk_engine.reproduction.papers import open_table, table_experiments
 from asmk_engine.reproduction.rehearsal import rehearse, rehearsed_names
 from asmk_engine.reproduction.results import result_place
@@ -182,6 +186,28 @@ def test_the_original_oxford_as_it_is_published(photographs: Rehearsed, tmp_path
     (folder / "jpg" / "subject-0-view-3.png").unlink()
     with pytest.raises(NotFoundError, match="subject-0-view-3"):
         Published(tmp_path).task("oxford5k", False)
+
+
+def test_official_weights_of_a_composed_network_are_used_as_they_are(photographs: Rehearsed, tmp_path: Path) -> None:
+    """SOLAR's file, on ResNet-18 so that it is small, with random weights, under the name of the published one."""
+    generator = torch.Generator().manual_seed(0)
+    content = official_files.content("SOLAR", official_files.solar("resnet18"))
+    for name, tensor in content["state_dict"].items():
+        if tensor.ndim > 1:
+            spread = (2 / tensor[0].numel()) ** 0.5
+            content["state_dict"][name] = spread * torch.randn(tensor.shape, generator=generator)
+    for name in ("roxford5k", "rparis6k"):
+        shutil.copytree(photographs.photos, tmp_path / name / "jpg")
+        (tmp_path / name / "jpg" / "gnd.json").rename(tmp_path / name / f"gnd_{name}.pkl")
+    place = tmp_path / "weights" / WEIGHTS["solar-resnet101"].file
+    place.parent.mkdir()
+    torch.save(content, place)
+    row = open_experiment("solar-gldv1")
+    check_there(row, needs(row, tmp_path))
+    found = run(row, Published(tmp_path), Settings(tmp_path / "work", tmp_path, workers=0), Silent())
+    assert found.obstacles["roxford5k"] == ("12 of the 4993 images of roxford5k",)
+    assert found.measured["rparis6k"]["hard"].queries == 4
+    assert "untrained_seed" not in found.facts["features"][0]
 
 
 def save_landmarks(folder: Path, usage: str) -> None:

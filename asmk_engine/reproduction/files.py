@@ -192,7 +192,9 @@ def _weights_needed(row: PublishedRow, data: Path, given: Sequence[Path]) -> Ite
             entry = published_weights(part.weights)
             path = weights_place(entry, data)
             there = path.is_file() and not entry.obstacle
-            address = entry.url if entry.obstacle else f"{entry.url}, or `asmk-engine weights fetch {entry.name}`"
+            by_hand = ", a page from which a person downloads it" if entry.page else ""
+            fetched = "" if by_hand or entry.obstacle else f", or `asmk-engine weights fetch {entry.name}`"
+            address = f"{entry.url}{by_hand}{fetched}"
             yield Need(f"weights/{entry.file}", path, address, there, entry.obstacle, entry.licence)
 
 
