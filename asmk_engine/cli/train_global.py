@@ -73,7 +73,12 @@ loss_options = option_group(
     _number("--smoothing", 0.0, "Label smoothing."),
     _number("--bins", 25, "Of ap: number of quantised similarities.", click.IntRange(min=2)),
     _number("--second-order", 0.0, "Of tuples: weight of the second-order similarity loss, 10 in SOLAR."),
-    _number("--skip", 0, "Of tuples: nearest instances that are not used as negatives.", click.IntRange(min=0)),
+    _number(
+        "--skip",
+        None,
+        "Of tuples: nearest instances that are not used as negatives.  [default: 10 for --layout photos, else 0]",
+        click.IntRange(min=0),
+    ),
     _number("--queue", 73728, "Of momentum: number of descriptors that are kept.", _POSITIVE),
     _number("--momentum-rate", 0.999, "Of momentum: part of its parameters that the second network keeps in a step."),
     _number("--class-weight", 0.5, "Of momentum: weight of the classification."),
@@ -275,11 +280,13 @@ def _tuples(options: dict[str, Any], usual: LossDefaults) -> TupleOptions:
 
     if options["micro_batch"]:
         raise InputError("--micro-batch with tuples: their images pass through the network one by one; leave it out")
-    names = ("pairs", "pool", "negatives", "max_side", "skip", "precision", "seed", "loss", "second_order")
+    names = ("pairs", "pool", "negatives", "max_side", "precision", "seed", "loss", "second_order")
+    unlabelled = options["layout"] == "photos"
     return TupleOptions(
         **{name: options[name] for name in names},
+        skip=_or(options["skip"], 10 * unlabelled),
         margin=_or(options["margin"], usual.margin),
-        augmented_pairs=float(options["layout"] == "photos"),
+        augmented_pairs=float(unlabelled),
         learning_rate=_or(options["learning_rate"], usual.learning_rate),
     )
 
