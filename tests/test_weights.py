@@ -116,7 +116,7 @@ def test_what_extractors_are_made_of_is_published_and_usable() -> None:
         assert not WEIGHTS[preset].obstacle
     for name, one in WEIGHTS.items():
         if one.kind == "global" and not one.obstacle:
-            assert re.findall(r"resnet\d+|vgg16", one.file)[0] in BACKBONES, name
+            assert re.findall(r"resnet\d+|vgg16", f"{one.file} {name}")[0] in BACKBONES, name
 
 
 def test_the_published_addresses_of_how_and_torchvision() -> None:
@@ -124,6 +124,20 @@ def test_the_published_addresses_of_how_and_torchvision() -> None:
     assert published_weights("how-r18").url == how + "how_r18.pth"
     assert published_weights("how-r50-").url == how + "how_r50-.pth"
     assert published_weights("resnet18").url == "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+
+
+def test_weights_on_a_page_for_people_are_asked_for_and_found(folder: Path) -> None:
+    one = WEIGHTS["token-resnet101"]
+    for get in (fetch_weights, weights_path):
+        with pytest.raises(NotFoundError) as missing:
+            get(one)
+        said = one_line(missing)
+        assert one.url in said and "is a page for people" in said and said.endswith(str(folder / "R101-Token.pth"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / one.file).write_bytes(CONTENT)
+    assert fetch_weights(one) == weights_path(one) == folder / "R101-Token.pth"
+    assert json.loads((folder / "R101-Token.pth.json").read_text())["sha256"] == SHA256
+    assert WEIGHTS["solar-resnet101"].file == "resnet101-solar-best.pth" and not WEIGHTS["solar-resnet101"].page
 
 
 @pytest.mark.parametrize(("name", "near"), [("how-r50", "how-r50-"), ("Resnet18", "resnet18"), ("?", "how-r18")])

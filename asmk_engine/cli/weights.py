@@ -64,11 +64,11 @@ def _state(entry: PublishedWeights, folder: Path) -> str:
     path = _place(entry, folder)
     if entry.obstacle:
         return "unusable"
-    missing = "not installed" if entry.package else "not fetched"
+    missing = "not installed" if entry.package else "by hand" if entry.page else "not fetched"
     return human_bytes(path.stat().st_size) if path.is_file() else missing
 
 
-def _described(entry: PublishedWeights, folder: Path) -> dict[str, str | None]:
+def _described(entry: PublishedWeights, folder: Path) -> dict[str, str | bool | None]:
     path = _place(entry, folder)
     return {
         "name": entry.name,
@@ -79,6 +79,7 @@ def _described(entry: PublishedWeights, folder: Path) -> dict[str, str | None]:
         "package": entry.package or None,
         "file": entry.file,
         "sha256": entry.sha256 or None,
+        "by_hand": entry.page,
         "obstacle": entry.obstacle or None,
         "path": str(path) if path.is_file() else None,
     }
@@ -133,14 +134,16 @@ def path_(name: str) -> None:
 @click.argument("path", type=PATH, metavar="FILE")
 @click.option("-o", "--output", type=PATH, required=True, help="Network file to write, .safetensors.")
 @click.option(
-    "--projection", default="", help="Whitening of a GeM checkpoint to include, such as NAME/ms.  [default: none]"
+    "--projection",
+    default="",
+    help="Whitening of a checkpoint to include: NAME/ms of GeM; NAME/POWER of DIR, or none.  [default: that of DIR]",
 )
 @quiet_option
 def convert(path: Path, output: Path, projection: str, quiet: bool) -> None:
     """Convert an official checkpoint to a network file.
 
-    FILE is a checkpoint of the official HOW code or of the GeM family. No code in FILE is executed. The network file
-    contains the tensors, the architecture, and the origin.
+    FILE is a checkpoint of the official code of HOW, the GeM family, SOLAR, DIR (GeM-AP), DOLG, CVNet or Token. No code
+    in FILE is executed. The network file contains the tensors, the architecture, and the origin.
 
     \b
     Examples:
@@ -149,12 +152,19 @@ def convert(path: Path, output: Path, projection: str, quiet: bool) -> None:
     """
     check_network_name(output)
     from asmk_engine.networks.checkpoints import save_checkpoint
+    from asmk_engine.networks.composed.checkpoints import save_composed_checkpoint
+    from asmk_engine.networks.composed.official import layout_of, read_official_composed, refuse_saved_model
     from asmk_engine.networks.global_checkpoints import save_global_checkpoint
     from asmk_engine.networks.official import read_official
     from asmk_engine.networks.official_global import is_official_global, read_content, read_official_global
 
     network: Any
-    if projection or is_official_global(read_content(path)):
+    refuse_saved_model(path)
+    content = read_content(path)
+    if layout_of(content) is not None:
+        network, origin = read_official_composed(path, projection)
+        digest = save_composed_checkpoint(output, network, origin)
+    elif projection or is_official_global(content):
         network, origin = read_official_global(path, projection)
         digest = save_global_checkpoint(output, network, origin)
     else:

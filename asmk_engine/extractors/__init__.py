@@ -21,7 +21,7 @@ from asmk_engine.extractors.registry import custom_names, find_extractor, import
 from asmk_engine.features import FeatureSet
 from asmk_engine.images.listing import ImageList, PathLike
 from asmk_engine.iteration import FailureProgress
-from asmk_engine.recipes import IMPORTED, Recipe
+from asmk_engine.recipes import COMPOSED_EXTRACTORS, IMPORTED, Recipe
 
 __all__ = [
     "EXTRACTORS",
@@ -73,6 +73,8 @@ def load_extractor(name: str = "rootsift", **options: Any) -> Extractor:
     known = _options_of(maker)
     if unknown := options.keys() - known:
         raise InputError(f"{name} has no option {min(unknown)!r}; it has: {describe_options(maker)}")
+    if preset and preset.extractor in COMPOSED_EXTRACTORS:
+        options = {**preset.defaults, **options}
     if preset and preset.skip and "skip" in known:
         options.setdefault("skip", preset.skip)
     extractor: Extractor = maker(**options)

@@ -44,6 +44,9 @@ def _lite(number: int) -> Preset:
     return Preset("how", name, LITE_SKIP, published, network, {"scales": LITE_SCALES, "precision": "bf16"})
 
 
+UNSHRUNK = {"max_side": 16384}
+"""Images keep their size, as in the codes of DIR, DOLG and CVNet; this side is the longest that any option allows."""
+
 PRESETS = {
     "how-r18": Preset("how", "resnet18", 0, "how-r18"),
     "how-r50-": Preset("how", "resnet50", 1, "how-r50-"),
@@ -72,10 +75,21 @@ PRESETS = {
     "gem-resnet50": Preset("gem", "resnet50", 0, "resnet50"),
     "gem-squeezenet": Preset("gem", "squeezenet1_1", 0, "squeezenet1_1"),
     "gem-resnet50v2": Preset("gem", "resnet50v2", 1),
+    "solar-resnet101": Preset("solar", "resnet101", 0, "solar-resnet101"),
+    "gem-ap-resnet50": Preset("gem-ap", "resnet50", 0, "gem-ap-resnet50", defaults=UNSHRUNK),
+    "gem-ap-resnet101": Preset("gem-ap", "resnet101", 0, "gem-ap-resnet101", defaults=UNSHRUNK),
+    "gem-ap-lm18-resnet101": Preset("gem-ap", "resnet101", 0, "gem-ap-lm18-resnet101", defaults=UNSHRUNK),
+    "dolg-resnet50": Preset("dolg", "resnet50", 0, "dolg-resnet50", defaults=UNSHRUNK),
+    "dolg-resnet101": Preset("dolg", "resnet101", 0, "dolg-resnet101", defaults=UNSHRUNK),
+    "cvnet-resnet50": Preset("cvnet", "resnet50", 0, "cvnet-resnet50", defaults=UNSHRUNK),
+    "cvnet-resnet101": Preset("cvnet", "resnet101", 0, "cvnet-resnet101", defaults=UNSHRUNK),
+    "token-resnet50": Preset("token", "resnet50", 0, "token-resnet50"),
+    "token-resnet101": Preset("token", "resnet101", 0, "token-resnet101"),
 }
 """All presets by name.
 
-`how-r18`, `how-r50-`, `gem-vgg16`, `gem-resnet101` and `gem-w-…` are published networks trained for retrieval. The
-others have ImageNet weights (`how-resnet18-` without its last stage, `how-resnet50-full` with all): `how-…` and
-`delf-…` must be whitened or trained, `gem-…` can be used as they are.
+`how-r18`, `how-r50-`, `gem-vgg16`, `gem-resnet101`, `gem-w-…`, `gem-ap-…`, `solar-…`, `dolg-…`, `cvnet-…` and `token-…`
+are published networks trained for retrieval; they prepare images as their official codes do. The others have ImageNet
+weights (`how-resnet18-` without its last stage, `how-resnet50-full` with all): `how-…` and `delf-…` must be whitened or
+trained, `gem-…` can be used as they are.
 """

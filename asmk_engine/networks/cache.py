@@ -53,7 +53,8 @@ def fetch_weights(entry: PublishedWeights, *, progress: Progress | None = None) 
     progress  called with (done, total) bytes; total is 0 if the server does not send the size
 
     Raises InputError for weights that cannot be used here, DamagedError for a file that was altered or is not the
-    published one, and NotFoundError or StorageError if the download fails; see `downloads.download`.
+    published one, and NotFoundError or StorageError if the download fails, see `downloads.download`; NotFoundError,
+    which says what to do, also for weights that only a person can download.
     """
     _check_usable(entry)
     if entry.package:
@@ -63,6 +64,8 @@ def fetch_weights(entry: PublishedWeights, *, progress: Progress | None = None) 
     with WriterLock(folder.path):
         if (folder.path / entry.file).exists():
             return _checked(folder, entry)
+        if entry.page:
+            raise _to_be_fetched(entry, folder.path / entry.file)
         digest = download(entry.url, folder, entry.file, sha256=entry.sha256, progress=progress)
         _record(folder, entry.file, digest, entry.url)
     return folder.path / entry.file
@@ -79,12 +82,21 @@ def weights_path(entry: PublishedWeights) -> Path:
         return packaged_file(entry)
     folder = Folder(weights_folder())
     place = folder.path / entry.file
+    if not place.exists() and entry.page:
+        raise _to_be_fetched(entry, place)
     if not place.exists():
         raise NotFoundError(
             f"{place}: the weights {entry.name!r} are not on this machine; run `asmk-engine weights fetch "
             f"{entry.name}`, or {by_hand(entry.url, place)}"
         )
     return _checked(folder, entry)
+
+
+def _to_be_fetched(entry: PublishedWeights, place: Path) -> NotFoundError:
+    return NotFoundError(
+        f"{place}: the weights {entry.name!r} are not on this machine, and {entry.url} is a page for people; download "
+        f"the file there ({entry.purpose}) and put it here: {place}"
+    )
 
 
 def packaged_file(entry: PublishedWeights) -> Path:

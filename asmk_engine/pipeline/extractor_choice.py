@@ -108,8 +108,8 @@ def _global_extractor(
     from asmk_engine.networks.global_checkpoints import Completion
     from asmk_engine.training.initial import complete_global
 
-    if preset and weights is None:
-        weights = _published(name, preset)
+    if preset:
+        weights, named = weights or _published(name, preset), {**preset.defaults, **named}
     apart: dict[str, Any] = {"weights": str(weights or ""), "device": device or "auto"}
     pooling = preset.extractor if preset else name
     if weights is None:

@@ -11,6 +11,7 @@ from asmk_engine.errors import FormatError, InputError, MismatchError
 from asmk_engine.networks import checkpoint_files, checkpoints, global_checkpoints
 from asmk_engine.networks.backbones import backbone_tensors, build_backbone, load_tensors, plain_tensors, read_tensors
 from asmk_engine.networks.composed.network import ComposedNetwork, ComposedOptions, default_options, seeded_network
+from asmk_engine.networks.composed.official import layout_of, network_of_layout, refuse_saved_model
 from asmk_engine.networks.official_global import is_official_global, network_of_official, read_content
 from asmk_engine.networks.stored_names import from_stored
 from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network, read_safetensors
@@ -60,16 +61,21 @@ class HeadCompletion:
 def open_composed_network(path: Path | str, completion: HeadCompletion) -> tuple[ComposedNetwork, bool]:
     """Open a composed network from any supported file; return it and whether the file holds a complete one.
 
-    The file is an asmk-engine composed network, or one of which the backbone is used: a global or local network, a
-    checkpoint of the GeM family, or backbone weights only. The head of an incomplete one is drawn at random.
+    The file is an asmk-engine composed network or an official checkpoint, or one of which the backbone is used: a
+    global or local network, a checkpoint of the GeM family, or backbone weights only. The head of an incomplete one is
+    drawn at random.
 
     Raises MismatchError for another network and for tensors that fit no whole backbone, and what `read_tensors`
     raises.
     """
     path = Path(path)
+    refuse_saved_model(path)
     if kind_of_network(path) == KIND:
         return _complete(open_composed_checkpoint(path)[0], completion, path), True
-    options, tensors = _backbone_of(path, completion.network)
+    content = None if path.suffix in (".npz", SUFFIX) else read_content(path)
+    if layout_of(content) is not None:
+        return _complete(network_of_layout(content, path)[0], completion, path), True
+    options, tensors = _backbone_of(path, content, completion.network)
     backbone = build_backbone(options.backbone)
     load_tensors(backbone, backbone_tensors(tensors, options.backbone, 0), path, _GIVE)
     options = dataclasses.replace(options, untrained_seed=completion.seed)
@@ -89,16 +95,18 @@ def _complete(network: ComposedNetwork, completion: HeadCompletion, path: Path) 
     return network
 
 
-def _backbone_of(path: Path, name: str) -> tuple[ComposedOptions, Tensors]:
-    """Return the options of a network on the backbone in the file, and the tensors of that backbone."""
+def _backbone_of(path: Path, content: Any, name: str) -> tuple[ComposedOptions, Tensors]:
+    """Return the options of a network on the backbone in the file, and the tensors of that backbone.
+
+    content  what torch reads from the file; None for other kinds of files
+    """
     kind = kind_of_network(path)
     if kind == global_checkpoints.KIND:
         return _options_like(global_checkpoints.open_global_checkpoint(path)[0], name, path)
     if kind == checkpoint_files.KIND:
         return _options_like(checkpoints.open_checkpoint(path)[0], name, path)
-    if path.suffix in (".npz", SUFFIX):
+    if content is None:
         return _options_of(read_tensors(path), name, path)
-    content = read_content(path)
     if is_official_global(content):
         return _options_like(network_of_official(content, path), name, path)
     return _options_of(plain_tensors(content, path), name, path)

@@ -75,13 +75,14 @@ class NonLocalBlock(nn.Module):
         super().__init__()
         within = channels // 2
         self.query, self.key, self.value = (pointwise(channels, within) for _ in range(3))
-        self.output = nn.Sequential(pointwise(within, channels), nn.BatchNorm2d(channels))
-        nn.init.zeros_(self.output[1].weight)
+        norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(norm.weight)
+        self.output = nn.Sequential(pointwise(within, channels), norm)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Map [B, channels, h, w] to the same shape."""
-        parts = [rows(part(maps)) for part in (self.query, self.key, self.value)]
-        found: torch.Tensor = maps + self.output(as_maps(attended(*parts, 1.0), maps))
+        queries, keys, values = (rows(part(maps)) for part in (self.query, self.key, self.value))
+        found: torch.Tensor = maps + self.output(as_maps(attended(queries, keys, values, 1.0), maps))
         return found
 
 

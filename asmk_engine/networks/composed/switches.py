@@ -16,7 +16,7 @@ def number(default: float, least: float, most: float) -> Any:
 
 
 def numbers(default: Sequence[float], least: float, most: float) -> Any:
-    """Return a dataclass field for a tuple of numbers from `least` to `most`, of the type of the default's first."""
+    """Return a dataclass field for a tuple of numbers from `least` to `most`, of their type; empty only by default."""
     return dataclasses.field(default=tuple(default), metadata={"least": least, "most": most})
 
 
@@ -63,7 +63,7 @@ def _check_choice(value: Any, field: dataclasses.Field[Any]) -> None:
 def _checked_numbers(value: Any, field: dataclasses.Field[Any]) -> tuple[float, ...]:
     if not isinstance(value, list | tuple) or (not value and field.default):
         raise InputError(f"{field.name} is {value!r}; expected one or more numbers")
-    kind = type(field.default[0]) if field.default else int
+    kind = type(field.metadata["least"])
     for one in value:
         _check_number(one, field, kind)
     return tuple(kind(one) for one in value)
