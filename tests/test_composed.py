@@ -351,6 +351,14 @@ def test_scales_of_gem_ap_are_joined_by_the_signed_power_of_its_code() -> None:
     torch.testing.assert_close(network.descriptor(pixels, (1.0, 0.5)), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_half_precision_of_the_convolutions_changes_little(name: str) -> None:
+    network = tiny_composed(name)
+    pixels = torch.randn(1, 3, 64, 80, generator=torch.Generator().manual_seed(0))
+    one, other = (network.descriptor(pixels, (1.0,), precision) for precision in ("fp32", "bf16"))
+    assert (one * other).sum().item() > 0.99
+
+
 def test_a_projection_follows_the_scales() -> None:
     network = tiny_composed("cvnet")
     options = dataclasses.replace(network.options, projection=5)

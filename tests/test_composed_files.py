@@ -24,7 +24,6 @@ from asmk_engine.networks.composed.checkpoints import (
 )
 from asmk_engine.networks.composed.delg_local import local_options
 from asmk_engine.networks.composed.network import (
-    ComposedNetwork,
     ComposedOptions,
     build_composed,
     default_options,
@@ -33,6 +32,7 @@ from asmk_engine.networks.composed.network import (
 from asmk_engine.networks.composed.table import NETWORKS, network_kind
 from asmk_engine.networks.global_checkpoints import save_global_checkpoint
 from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions
+from asmk_engine.networks.stand_in import save_stand_in
 from asmk_engine.recipes import COMPOSED_EXTRACTORS
 from tiny_networks import picture, randomised, tiny_checkpoint, tiny_composed, tiny_composed_checkpoint
 
@@ -162,8 +162,8 @@ def test_the_recipe_says_that_a_head_is_not_trained(tmp_path: Path) -> None:
     save_composed_checkpoint(tmp_path / "b.safetensors", network, {})
     kept = load_extractor("solar", weights=str(tmp_path / "b.safetensors"))
     assert kept.recipe.options["untrained_seed"] == 4
-    trained = ComposedNetwork(dataclasses.replace(network.options, untrained_seed=None), network.backbone)
-    save_composed_checkpoint(tmp_path / "c.safetensors", trained, {})
+    network.mark_trained()
+    save_composed_checkpoint(tmp_path / "c.safetensors", network, {})
     described = load_extractor("solar", weights=str(tmp_path / "c.safetensors"))
     assert "untrained_seed" not in described.recipe.options
 
@@ -206,3 +206,10 @@ def test_only_delg_has_local_features(tmp_path: Path) -> None:
         load_extractor("delg-local")
     with pytest.raises(InputError, match="delg on vgg16 has no local branch"):
         local_options(default_options("delg", "vgg16"))
+
+
+@pytest.mark.parametrize("name", ["solar", "delg-local"])
+def test_a_stand_in_for_rehearsals_is_the_same_for_the_same_seed(name: str, tmp_path: Path) -> None:
+    one, again = (save_stand_in(tmp_path / f"{place}.safetensors", name) for place in "ab")
+    assert one == again != save_stand_in(tmp_path / "c.safetensors", name, 1)
+    assert len(load_extractor(name, weights=str(tmp_path / "a.safetensors")).extract(picture(40, 50))) > 0

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,11 @@ import torch
 
 import joined_training
 from asmk_engine.errors import InputError
-from asmk_engine.networks.global_checkpoints import open_global_checkpoint
+from asmk_engine.networks.global_checkpoints import open_global_checkpoint, save_global_checkpoint
 from asmk_engine.training.global_tasks import make_task
 from asmk_engine.training.global_trainee import GlobalTrainee, TraineeOptions
 from asmk_engine.training.instance_layouts import read_instances
-from asmk_engine.training.log import read_log
+from asmk_engine.training.log import LOG, read_log
 from asmk_engine.training.loop import LAST, TrainingRun
 from asmk_engine.training.loop_options import LoopOptions
 from asmk_engine.training.processes import Processes, join_processes
@@ -61,9 +63,54 @@ def test_a_step_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
         TrainingRun(tmp_path / "run", task, LoopOptions(batch_size=4), {}, processes=three)
 
 
+def test_several_processes_need_a_whole_step(tmp_path: Path) -> None:
+    data = read_instances(write_photographs(tmp_path / "photographs", {"a": 4, "b": 4}))
+    two = Processes()
+    two.count = 2
+    options = replace(joined_training.TASKS["triplet"], pairs=4, negatives=1)
+    task = make_task(GlobalTrainee(tiny_global(), "gem", TraineeOptions()), data, options)
+    run = TrainingRun(tmp_path / "run", task, LoopOptions(batch_size=6), {}, processes=two)
+    with pytest.raises(InputError, match="an epoch has 4 tuples, a step 6; several processes need one whole step"):
+        run.run()
+
+
 def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     processes, device = join_processes("cpu")
     assert (processes.rank, processes.count, processes.is_first, device) == (0, 1, True, "cpu")
     assert processes.gather(torch.ones(2, requires_grad=True)).requires_grad is False
     assert processes.share(range(4)) == range(4)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    photographs = write_photographs(tmp_path / "photographs", {"a": 8, "b": 8, "c": 8})
+    save_global_checkpoint(tmp_path / "gem.safetensors", tiny_global(), {})
+    options = "--network gem --loss momentum --queue 16 --crop 32 --max-side 48 --batch 4 --epochs 6 --device cpu -q"
+    weights = ["--weights", str(tmp_path / "gem.safetensors"), *options.split()]
+    root = str(Path(__file__).parents[1])
+
+    def start(output: Path) -> subprocess.Popen[bytes]:
+        program = [sys.executable, "-m", "asmk_engine", "train-global", str(photographs), "-o", str(output), *weights]
+        paths = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+        return subprocess.Popen(program, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths})
+
+    assert start(tmp_path / "whole").wait() == 0
+    for epoch in (2, 4):
+        process = start(tmp_path / "cut")
+        while process.poll() is None and reached(tmp_path / "cut") < epoch:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert start(tmp_path / "cut").wait() == 0
+    logs = [[{**entry, "seconds": 0} for entry in read_log(tmp_path / name)] for name in ("whole", "cut")]
+    assert logs[0] == logs[1]
+    networks = [open_global_checkpoint(tmp_path / name / LAST)[0].state_dict() for name in ("whole", "cut")]
+    assert all(torch.equal(value, networks[1][key]) for key, value in networks[0].items())
+
+
+def reached(folder: Path) -> int:
+    """The last epoch in the log of a run; 0 without a log."""
+    if not (folder / LOG).exists():
+        return 0
+    return max((entry.get("epoch", 0) for entry in read_log(folder) if entry["kind"] == "step"), default=0)

@@ -72,12 +72,13 @@ def train(folder: Path, output: Path, *more: object, network: str = "gem", loss:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains_gem(folder: Path, tmp_path: Path, loss: str) -> None:
     tuples = ["--pairs", 4, "--negatives", 1] if "tri" in loss or loss == "contrastive" else []
-    result = train(folder, tmp_path, "--json", "--queue", 8, *tuples, loss=loss)
+    result = train(folder, tmp_path, "--json", *tuples, loss=loss)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert (told["kind"], told["epoch"], told["best"]) == ("training", 1, str(tmp_path / "best.safetensors"))
     described = read_log(tmp_path)[0]
     assert described["training"] == "gem"
+    assert loss != "momentum" or described["contrast"]["queue"] == 8  # of as many images
     assert described["learning_rate"] == DEFAULTS[loss].learning_rate
     network, origin = open_global_checkpoint(told["best"])
     assert origin["from"] == "a test"

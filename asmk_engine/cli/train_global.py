@@ -73,8 +73,18 @@ loss_options = option_group(
     _number("--smoothing", 0.0, "Label smoothing."),
     _number("--bins", 25, "Of ap: number of quantised similarities.", click.IntRange(min=2)),
     _number("--second-order", 0.0, "Of tuples: weight of the second-order similarity loss, 10 in SOLAR."),
-    _number("--skip", 0, "Of tuples: nearest instances that are not used as negatives.", click.IntRange(min=0)),
-    _number("--queue", 73728, "Of momentum: number of descriptors that are kept.", _POSITIVE),
+    _number(
+        "--skip",
+        None,
+        "Of tuples: nearest instances that are not used as negatives.  [default: 10 for --layout photos, else 0]",
+        click.IntRange(min=0),
+    ),
+    _number(
+        "--queue",
+        None,
+        "Of momentum: number of descriptors that are kept.  [default: 73728, at most the number of images]",
+        _POSITIVE,
+    ),
     _number("--momentum-rate", 0.999, "Of momentum: part of its parameters that the second network keeps in a step."),
     _number("--class-weight", 0.5, "Of momentum: weight of the classification."),
     _number("--contrast-weight", 0.5, "Of momentum: weight of the contrast with the queue."),
@@ -199,8 +209,8 @@ def train_global(data: Path, output: Path, weights: Path, quiet: bool, as_json: 
 
     usual = DEFAULTS[options["loss"]]
     loop, trainee_options = _loop(options, usual), _trainee(options, usual)
-    made = _tuples(options, usual) if options["loss"] in LOSSES[:3] else _batches(options, usual)
     found = _classes_of(data, options)
+    made = _tuples(options, usual) if options["loss"] in LOSSES[:3] else _batches(options, usual, len(found))
     network, origin = open_network(weights, _start(options))
     processes, options["device"] = join_processes(options["device"])
     trainee = GlobalTrainee(place_network(network, options["device"]), options["network"], trainee_options)
@@ -275,16 +285,18 @@ def _tuples(options: dict[str, Any], usual: LossDefaults) -> TupleOptions:
 
     if options["micro_batch"]:
         raise InputError("--micro-batch with tuples: their images pass through the network one by one; leave it out")
-    names = ("pairs", "pool", "negatives", "max_side", "skip", "precision", "seed", "loss", "second_order")
+    names = ("pairs", "pool", "negatives", "max_side", "precision", "seed", "loss", "second_order")
+    unlabelled = options["layout"] == "photos"
     return TupleOptions(
         **{name: options[name] for name in names},
+        skip=_or(options["skip"], 10 * unlabelled),
         margin=_or(options["margin"], usual.margin),
-        augmented_pairs=float(options["layout"] == "photos"),
+        augmented_pairs=float(unlabelled),
         learning_rate=_or(options["learning_rate"], usual.learning_rate),
     )
 
 
-def _batches(options: dict[str, Any], usual: LossDefaults) -> BatchOptions:
+def _batches(options: dict[str, Any], usual: LossDefaults, images: int) -> BatchOptions:
     from asmk_engine.training.batch_options import BatchOptions, MomentumOptions
     from asmk_engine.training.crops import CropOptions
 
@@ -293,6 +305,7 @@ def _batches(options: dict[str, Any], usual: LossDefaults) -> BatchOptions:
     names = ("micro_batch", "scale", "smoothing", "bins", "per_class", "class_factor", "max_side", "precision", "seed")
     crop = CropOptions(options["crop"], *(options[name] for name in ("least_area", "aspect", "flip", "colour")))
     weights = (options["class_weight"], options["contrast_weight"])
+    queue = _or(options["queue"], max(1, min(MomentumOptions.queue, images)))
     return BatchOptions(
         **{name: options[name] for name in names},
         loss=options["loss"],
@@ -302,5 +315,5 @@ def _batches(options: dict[str, Any], usual: LossDefaults) -> BatchOptions:
         images=options["epoch_images"] or 0,
         learning_rate=_or(options["learning_rate"], usual.learning_rate),
         crop=crop,
-        contrast=MomentumOptions(options["queue"], options["momentum_rate"], *weights),
+        contrast=MomentumOptions(queue, options["momentum_rate"], *weights),
     )

@@ -25,13 +25,13 @@ ORIGIN = {"made": "at random, for a rehearsal"}
 def save_stand_in(path: Path, extractor: str, seed: int = 0) -> str:
     """Write a random network for an extractor and return the sha256 of the file.
 
-    extractor  `how`, `delf`, `how-global`, the name of a pooling or of a composed network
+    extractor  `how`, `delf`, `how-global`, the name of a pooling or of a composed network, or `delg-local`
 
-    The backbone is the first part of SqueezeNet 1.1, 128 channels at stride 4, and the whole of it for a composed
-    network; the same seed gives the same file.
+    The backbone is the first part of SqueezeNet 1.1, 128 channels at stride 4, for a composed network all of it; the
+    same seed gives the same file.
     """
-    if extractor in NETWORKS:
-        return save_composed_checkpoint(path, _composed(extractor, seed), ORIGIN)
+    if extractor.removesuffix("-local") in NETWORKS:
+        return save_composed_checkpoint(path, _composed(extractor.removesuffix("-local"), seed), ORIGIN)
     if extractor in POOLINGS:
         whole = GlobalNetwork(GlobalOptions(BACKBONE, SKIP, pooling=extractor))
         _randomise(whole, seed)

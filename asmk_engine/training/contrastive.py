@@ -148,7 +148,7 @@ class TupleTask:
         rows[viewed] = len(whole) + np.arange(len(viewed))
         return vectors[rows], vectors[np.searchsorted(whole, pool)]
 
-    def _described(self, loads: list[Load], progress: Progress) -> np.ndarray:
+    def _described(self, loads: Sequence[Load], progress: Progress) -> np.ndarray:
         """Return the vectors of all images; each process describes an equal share, the last ones some a second time."""
         shares = np.resize(np.arange(len(loads)), -(-len(loads) // self._processes.count) * self._processes.count)
         own = self._processes.share(range(len(shares)))

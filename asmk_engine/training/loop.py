@@ -164,8 +164,6 @@ class TrainingRun:
     def _plan(self) -> EpochPlan:
         """Plan an epoch; of several processes all have whole steps only."""
         plan = self.task.plan(self._place.epoch, self._reporter)
-        if not len(plan.items):
-            raise InputError("the data give no step: fewer items than a step has; lower the size of a step")
         if self._processes.count == 1:
             return plan
         whole = len(plan.items) // self.options.batch_size * self.options.batch_size

@@ -65,7 +65,7 @@ class LoopOptions:
             raise InputError(f"optimizer is {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
             raise InputError("nesterov needs the optimizer sgd with a momentum; leave it out, or choose sgd")
-        self.rates_over_time  # noqa: B018, its own checks
+        _ = self.rates_over_time  # which checks its own options
 
     @property
     def rates_over_time(self) -> Schedule:

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from asmk_engine.networks.composed import enhancement
 from asmk_engine.networks.composed.head import Head
-from asmk_engine.networks.composed.layers import AtrousPyramid, GemPool, pointwise
+from asmk_engine.networks.composed.layers import AtrousPyramid, GemPool, VectorLinear, pointwise
 from asmk_engine.networks.composed.switches import HeadOptions, choice, flag, number, numbers
 
 ENHANCEMENTS = {
@@ -140,7 +140,7 @@ class CiderHead(Head):
         self.localisation = AttentionalLocalisation(inputs, options) if options.localisation else nn.Identity()
         self.pool = GemPool() if options.pooling == "gem" else None
         self.dim = (options.dim or inputs) if options.whitening else inputs
-        self.whitening = nn.Linear(inputs, self.dim) if options.whitening else nn.Identity()
+        self.whitening = VectorLinear(inputs, self.dim) if options.whitening else nn.Identity()
         self.norm = nn.BatchNorm1d(self.dim) if options.final_norm else nn.Identity()
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:

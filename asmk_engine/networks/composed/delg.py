@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from asmk_engine.networks.composed.head import Head
-from asmk_engine.networks.composed.layers import GemPool, pointwise, rectified
+from asmk_engine.networks.composed.layers import GemPool, VectorLinear, pointwise, rectified
 from asmk_engine.networks.composed.switches import HeadOptions, flag, number
 
 
@@ -84,7 +84,7 @@ class DelgHead(Head):
         super().__init__()
         self.dim = options.dim or channels[1]
         self.pool = GemPool(options.learned_exponent)
-        self.whitening = nn.Linear(channels[1], self.dim)
+        self.whitening = VectorLinear(channels[1], self.dim)
         self.local_branch = DelgLocalBranch(channels[0], options)
         self.stop_gradient = options.stop_gradient
 

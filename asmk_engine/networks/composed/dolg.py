@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from asmk_engine.networks.composed.head import Head
-from asmk_engine.networks.composed.layers import AtrousPyramid, GemPool, pointwise
+from asmk_engine.networks.composed.layers import AtrousPyramid, GemPool, VectorLinear, pointwise
 from asmk_engine.networks.composed.switches import HeadOptions, flag, number, numbers
 
 
@@ -63,10 +63,10 @@ class DolgHead(Head):
     def __init__(self, channels: tuple[int, int], options: DolgOptions) -> None:
         super().__init__()
         self.pool = GemPool(options.learned_exponent)
-        self.reduction = nn.Linear(channels[1], channels[0])
+        self.reduction = VectorLinear(channels[1], channels[0])
         self.local = LocalBranch(channels[0], options)
         self.dim = options.dim
-        self.fusion = nn.Linear(2 * channels[0], options.dim)
+        self.fusion = VectorLinear(2 * channels[0], options.dim)
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
         """Return vectors [B, dim] of both maps."""

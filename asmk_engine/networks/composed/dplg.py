@@ -19,7 +19,7 @@ from torch import nn
 
 from asmk_engine.errors import InputError
 from asmk_engine.networks.composed.head import Head
-from asmk_engine.networks.composed.layers import GemPool, attended, dilated, pointwise, rectified, rows
+from asmk_engine.networks.composed.layers import GemPool, VectorLinear, attended, dilated, pointwise, rectified, rows
 from asmk_engine.networks.composed.switches import HeadOptions, flag, number, numbers
 
 
@@ -70,7 +70,7 @@ class ReceptiveFields(nn.Module):
             )
             for kernel, dilation, width in plan
         )
-        self.pool, self.pooled = GemPool(learned=False), nn.Linear(channels, pooled_width)
+        self.pool, self.pooled = GemPool(learned=False), VectorLinear(channels, pooled_width)
         self.joint = pointwise(sum(widths) + pooled_width, channels)
 
     @staticmethod
@@ -89,7 +89,7 @@ class DotProduct(nn.Module):
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
-        self.query = nn.Linear(channels, channels)
+        self.query = VectorLinear(channels, channels)
         self.key, self.value = dilated(channels, channels, kernel), dilated(channels, channels, kernel)
 
     def forward(self, vectors: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
@@ -107,10 +107,10 @@ class DplgHead(Head):
         width = channels[0] if self.has_local else channels[1]
         self.pool, self.dim = GemPool(learned=False), options.dim
         if self.has_local:
-            self.reduction = nn.Linear(channels[1], width)
+            self.reduction = VectorLinear(channels[1], width)
             self.fields = ReceptiveFields(width, options) if options.fields else pointwise(width, width)
         self.dot_product = DotProduct(width, options.local_kernel) if options.dot_product else None
-        self.fusion = nn.Linear(width, options.dim)
+        self.fusion = VectorLinear(width, options.dim)
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
         """Return vectors [B, dim] of both maps."""

@@ -21,6 +21,7 @@ from asmk_engine.networks.composed.head import Head
 from asmk_engine.networks.composed.layers import (
     ChannelConvolution,
     GemPool,
+    VectorLinear,
     as_maps,
     attended,
     dilated,
@@ -104,7 +105,7 @@ class GlamHead(Head):
         self.whole = GlobalAttention(*sizes) if options.use_global else None
         self.weights = nn.Parameter(torch.zeros(1 + options.use_local + options.use_global))
         self.pool, self.dim = GemPool(), options.dim
-        self.reduction = nn.Linear(channels[1], options.dim)
+        self.reduction = VectorLinear(channels[1], options.dim)
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
         """Return vectors [B, dim] of map 5."""

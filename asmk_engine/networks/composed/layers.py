@@ -22,8 +22,21 @@ class GemPool(nn.Module):
         self.exponent = nn.Parameter(torch.full((1,), EXPONENT)) if learned else None
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return vectors [B, C]; values below 1e-6 count as 1e-6."""
-        return gem(maps, EXPONENT if self.exponent is None else self.exponent)
+        """Return vectors [B, C], at least float32; values below 1e-6 count as 1e-6."""
+        exact = maps.to(torch.promote_types(maps.dtype, torch.float32))  # powers overflow in halves
+        return gem(exact, EXPONENT if self.exponent is None else self.exponent)
+
+
+class VectorLinear(nn.Linear):
+    """A linear layer of vectors after a pooling, in full precision even where the convolutions before it are not."""
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Map [B, inputs] to [B, outputs]."""
+        device = vectors.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            return super().forward(vectors)
+        with torch.autocast(device, enabled=False):
+            return super().forward(vectors.to(self.weight.dtype))
 
 
 def pointwise(inputs: int, outputs: int) -> nn.Conv2d:
@@ -47,8 +60,8 @@ def attended(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sc
 
     The n × m weights are not kept where torch can do without, so that large maps fit.
     """
-    one, other, third = (part.unsqueeze(1) for part in (queries, keys, values))
-    return functional.scaled_dot_product_attention(one, other, third, scale=scale).squeeze(1)
+    query, key, value = (part.unsqueeze(1) for part in (queries, keys, values))
+    return functional.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)
 
 
 def rows(maps: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from asmk_engine.networks.composed.head import Head
-from asmk_engine.networks.composed.layers import GemPool
+from asmk_engine.networks.composed.layers import GemPool, VectorLinear
 from asmk_engine.networks.composed.switches import HeadOptions, flag, number
 
 
@@ -37,7 +36,7 @@ class LinearHead(Head):
         super().__init__()
         self.dim = options.dim or channels[1]
         self.pool = GemPool(options.learned_exponent)
-        self.whitening = nn.Linear(channels[1], self.dim)
+        self.whitening = VectorLinear(channels[1], self.dim)
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
         """Return vectors [B, dim] of map 5."""

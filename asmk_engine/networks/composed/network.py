@@ -116,6 +116,10 @@ class ComposedNetwork(nn.Module):
         """Number of dimensions of a descriptor."""
         return self.options.projection or self.head.dim
 
+    def mark_trained(self) -> None:
+        """Record in the options that the head is no longer the random one of its seed."""
+        self.options = dataclasses.replace(self.options, untrained_seed=None)
+
     def maps(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return map 4 [B, C4, h4, w4], after `head.middle`, and map 5 [B, C5, h5, w5] of normalised pixels."""
         map4 = self.head.middle(self.backbone.early(pixels))
@@ -134,15 +138,15 @@ class ComposedNetwork(nn.Module):
         sign(m) |m|^(1/p), m = mean of sign(v) |v|^p. Scales at which an image would have no location are skipped; an
         image too small at all of them is enlarged until it has one.
 
-        precision  precision of the backbone: a name in `devices.PRECISIONS`
+        precision  precision of the convolutions: a name in `devices.PRECISIONS`; what follows a pooling is float32
         """
         kind, found = self.options.kind, []
         for part in resampled(pixels, scales, self.backbone.least_side, kind.resampling):
             with automatic_precision(pixels.device, precision):
-                maps = self.maps(part)
-            found.append(functional.normalize(self.head(*(one.float() for one in maps)), dim=-1))
-        vectors = functional.normalize(_signed_mean(torch.stack(found), kind.scale_power), dim=-1)
-        return vectors if self.projection is None else functional.normalize(self.projection(vectors), dim=-1)
+                vectors = self.head(*self.maps(part))
+            found.append(functional.normalize(vectors.float(), dim=-1))
+        joint = functional.normalize(_signed_mean(torch.stack(found), kind.scale_power), dim=-1)
+        return joint if self.projection is None else functional.normalize(self.projection(joint), dim=-1)
 
 
 def _signed_mean(vectors: torch.Tensor, power: float) -> torch.Tensor:

@@ -131,11 +131,10 @@ def _options(layout: Layout, tensors: Tensors, content: Mapping[str, Any], path:
         options = default_options(layout.network, _DEPTHS[blocks], **layout.switches(tensors))
     except InputError as error:
         raise InputError(f"{path}: {error}; {_CURE}") from None
-    tables = [content[key] for key in ("meta", "preprocess") if isinstance(content.get(key), dict)]
-    described: Mapping[str, Any] = tables[0] if tables else {}
+    seen: list[Any] = [content[key] for key in ("meta", "preprocess") if isinstance(content.get(key), dict)]
     try:
-        found: dict[str, Any] = {key: _rgb(described[key]) for key in ("mean", "std") if key in described}
-        return dataclasses.replace(options, **found)
+        pixels: dict[str, Any] = {key: _rgb(one[key]) for one in seen for key in ("mean", "std") if key in one}
+        return dataclasses.replace(options, **pixels)
     except (TypeError, ValueError) as error:
         raise FormatError(f"{path}: its mean and std cannot be read ({error}); {_CURE}") from None
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from asmk_engine.networks.composed.head import Head
-from asmk_engine.networks.composed.layers import GemPool, as_maps, attended, pointwise, rows
+from asmk_engine.networks.composed.layers import GemPool, VectorLinear, as_maps, attended, pointwise, rows
 from asmk_engine.networks.composed.switches import HeadOptions, flag, number
 from asmk_engine.networks.pooling import over_norm
 
@@ -67,7 +67,7 @@ class SolarHead(Head):
         self.attention5 = SecondOrderAttention(channels[1], within5) if options.attention5 else nn.Identity()
         self.pool = GemPool()
         self.dim = options.dim or channels[1]
-        self.whitening = nn.Linear(channels[1], self.dim)
+        self.whitening = VectorLinear(channels[1], self.dim)
 
     def middle(self, map4: torch.Tensor) -> torch.Tensor:
         """Return map 4 after its attention."""

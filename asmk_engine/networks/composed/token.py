@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from asmk_engine.errors import InputError
 from asmk_engine.networks.composed.head import Head
-from asmk_engine.networks.composed.layers import pointwise, rows
+from asmk_engine.networks.composed.layers import VectorLinear, pointwise, rows
 from asmk_engine.networks.composed.switches import HeadOptions, number
 
 
@@ -109,7 +109,7 @@ class TokenHead(Head):
         self.queries = nn.Parameter(torch.randn(1, options.tokens, width))
         self.tokens = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
         self.decoders = nn.ModuleList(DecoderLayer(options) for _ in range(options.decoders))
-        self.fusion = nn.Sequential(nn.Linear(width * options.tokens, options.dim), nn.BatchNorm1d(options.dim))
+        self.fusion = nn.Sequential(VectorLinear(width * options.tokens, options.dim), nn.BatchNorm1d(options.dim))
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
         """Return vectors [B, dim] of map 5."""
