@@ -56,6 +56,7 @@ def test_options_survive_their_text() -> None:
         ({"projection": -1}, "projection is -1; expected 0"),
         ({"scales": (9.0,)}, "scales are"),
         ({"untrained_seed": -1}, "untrained_seed is -1"),
+        ({"std": (1.0, 0.0, 1.0)}, "std is"),
     ],
 )
 def test_options_that_are_not_allowed_are_refused(change: dict[str, Any], message: str) -> None:

@@ -219,6 +219,12 @@ def test_what_is_not_read_is_told(tmp_path: Path) -> None:
     content["meta"]["mean"] = [0.1, 0.2]
     with pytest.raises(FormatError, match="its mean and std cannot be read"):
         read_official_composed(saved(tmp_path / "b.pth", content))
+    content["meta"] = {**official.META, "std": [0.0, 1.0, 1.0]}
+    with pytest.raises(InputError, match="std is"):
+        read_official_composed(saved(tmp_path / "e.pth", content))
+    content["state_dict"]["pool.p"] = torch.zeros(1).to_sparse()
+    with pytest.raises(FormatError, match="contains no state dict"):
+        read_official_composed(saved(tmp_path / "f.pth", content))
     content = small("Token")
     for name in [name for name in content if name.startswith("backbone.block4.1")]:
         del content[name]

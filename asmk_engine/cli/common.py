@@ -91,8 +91,9 @@ _described_by = option_group(
     click.option(
         "--weights",
         type=PATH,
-        help="Weights of the extractor's network: a network file of this program, an official HOW checkpoint, or "
-        "ImageNet weights of the backbone; with these, a whitening is learned from the images.",
+        help="Weights of the extractor's network: a network file of this program, an official checkpoint, or ImageNet "
+        "weights of the backbone; with these, how learns a whitening from the images, gem pools, and solar, dolg and "
+        "others get an untrained head.",
     ),
     click.option(
         "--max-features",
@@ -132,7 +133,14 @@ _described_by = option_group(
         type=click.IntRange(0, 10),
         help="Number of final backbone stages (ResNet) or layers (SqueezeNet) to leave out, for global descriptors.",
     ),
-    click.option("--score-threshold", type=click.FloatRange(min=0), help="Minimum attention score of a DELF feature."),
+    click.option(
+        "--untrained-seed",
+        type=click.IntRange(0, 2**31 - 1),
+        help="Seed of the random head of solar, dolg and others when --weights is a backbone.  [default: 0]",
+    ),
+    click.option(
+        "--score-threshold", type=click.FloatRange(min=0), help="Minimum attention score of a DELF or DELG feature."
+    ),
     click.option("--device", help="Device that runs the network: auto, cpu, cuda or cuda:0.  [default: auto]"),
     click.option("--contrast-threshold", type=click.FloatRange(min=0), help="Minimum contrast of a SIFT keypoint."),
 )
@@ -150,8 +158,8 @@ extraction_options = option_group(
     click.option(
         "--extractor",
         help="Extractor of the features: how-efficientnet-lite0, rootsift, how-r18, how-r50- and others for local "
-        "features; gem, spoc, mac, rmac, crow and others for one global descriptor per image. An unknown name lists "
-        "all. `index` takes several, separated by commas, for an index of several kinds of features; "
+        "features; gem, spoc, mac, rmac, crow, solar, dolg and others for one global descriptor per image. An unknown "
+        "name lists all. `index` takes several, separated by commas, for an index of several kinds of features; "
         "rootsift:max_features=500 among them has an option of its own. auto: that of the "
         "index, codebook or feature set if there is one, else $ASMK_ENGINE_EXTRACTOR, else how-efficientnet-lite0, or "
         "rootsift where its network is not installed.  [default: auto]",

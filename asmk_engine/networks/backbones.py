@@ -143,9 +143,13 @@ def _not_weights(path: Path, error: Exception) -> FormatError:
 def plain_tensors(content: Any, path: Path) -> Tensors:
     """Return the state dict in the result of `read_torch`; raises FormatError if there is none."""
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not state or not all(map(_is_plain, state.values())):
         raise FormatError(f"{path}: contains no state dict; expected names and tensors, or those under `state_dict`")
     return {str(key): value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout is torch.strided
 
 
 def _read_npz(path: Path) -> Tensors:

@@ -62,7 +62,7 @@ class LocalOptions:
         if self.smoothing % 2 == 0:
             raise InputError(f"smoothing is {self.smoothing}; expected an odd window side, 1 for none")
         for key in ("mean", "std"):
-            _check_rgb(key, getattr(self, key))
+            check_rgb(key, getattr(self, key))
 
     @property
     def is_reduced_afterwards(self) -> bool:
@@ -87,7 +87,7 @@ class LocalOptions:
             raise DamagedError(f"{where}: its network options are not readable ({error}); get it again") from None
 
 
-def _check_rgb(key: str, values: tuple[float, float, float]) -> None:
+def check_rgb(key: str, values: tuple[float, float, float]) -> None:
     """Raise InputError unless `values` are three finite numbers, greater than 0 for `std`."""
     if len(values) != 3 or not all(math.isfinite(value) for value in values) or (key == "std" and min(values) <= 0):
         wanted = "three numbers greater than 0" if key == "std" else "three numbers"

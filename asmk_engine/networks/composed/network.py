@@ -25,7 +25,7 @@ from asmk_engine.networks.composed.table import NetworkKind, network_kind
 from asmk_engine.networks.devices import automatic_precision
 from asmk_engine.networks.efficientnet_lite_plan import PIXELS, SCALING
 from asmk_engine.networks.global_network import MOST_DIMENSIONS
-from asmk_engine.networks.local_options import IMAGENET
+from asmk_engine.networks.local_options import IMAGENET, check_rgb
 from asmk_engine.networks.stored_names import from_stored, to_stored
 
 MOST_SEED = 2**31 - 1
@@ -63,6 +63,8 @@ class ComposedOptions:
             raise InputError(f"projection is {self.projection!r}; expected 0 (none) to {MOST_DIMENSIONS}")
         if not all(0.01 <= scale <= 8 for scale in self.scales):
             raise InputError(f"scales are {list(self.scales)}; expected numbers from 0.01 to 8")
+        for key in ("mean", "std"):
+            check_rgb(key, getattr(self, key))
         seed = self.untrained_seed
         if seed is not None and (type(seed) is not int or not 0 <= seed <= MOST_SEED):
             raise InputError(f"untrained_seed is {seed!r}; expected a whole number, 0 to {MOST_SEED}, or none")

@@ -127,14 +127,13 @@ def _options(layout: Layout, tensors: Tensors, content: Mapping[str, Any], path:
     blocks = len({parts[2] for parts in third}), any(parts[3] == "conv3" for parts in third)
     if blocks not in _DEPTHS:
         raise FormatError(f"{path}: its third stage has {blocks[0]} blocks, as no known ResNet has; {_CURE}")
-    try:
-        options = default_options(layout.network, _DEPTHS[blocks], **layout.switches(tensors))
-    except InputError as error:
-        raise InputError(f"{path}: {error}; {_CURE}") from None
     seen: list[Any] = [content[key] for key in ("meta", "preprocess") if isinstance(content.get(key), dict)]
     try:
         pixels: dict[str, Any] = {key: _rgb(one[key]) for one in seen for key in ("mean", "std") if key in one}
+        options = default_options(layout.network, _DEPTHS[blocks], **layout.switches(tensors))
         return dataclasses.replace(options, **pixels)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; {_CURE}") from None
     except (TypeError, ValueError) as error:
         raise FormatError(f"{path}: its mean and std cannot be read ({error}); {_CURE}") from None
 
