@@ -311,6 +311,7 @@ def test_whitenings_that_do_not_fit_are_refused(pickled_pca: type[PCA], tmp_path
         read_official_composed(saved(tmp_path / "d.pt", small("dirtorch") | {"pca": {}}))
     with pytest.raises(InputError, match="has no learned whitening 'a'; leave it out"):
         read_official_composed(saved(tmp_path / "e.pt", small("dirtorch")), "a")
+    assert read_official_composed(tmp_path / "e.pt", "none")[0].dim == 2048
 
 
 # ---- what uses them
