@@ -93,7 +93,7 @@ SAME = {
         "tr.decoder.1.bn1.weight": "head.decoders.1.cross_norm.weight",
         "tr.decoder.1.bn2.weight": "head.decoders.1.self_norm.weight",
         "tr.decoder.0.mlp.fc1.weight": "head.decoders.0.perceptron.0.weight",
-        "tr.decoder.0.mlp.fc2.bias": "head.decoders.0.perceptron.2.bias",
+        "tr.decoder.0.mlp.fc2.bias": "head.decoders.0.perceptron.3.bias",
         "tr.conv.1.weight": "head.reduction.1.weight",
         "tr.proj.1.running_var": "head.fusion.1.running_var",
     },
