@@ -315,7 +315,7 @@ def token(map4: Map, map5: Map, w: Weights, o: Any) -> Vector:
         normed = [layer_norm(vector, part, "cross_norm") for vector in tokens]
         tokens = sums(tokens, multihead(normed, x, within(part, "cross_attention"), o.attention_heads))
         hidden = [gelu(linear(vector, part, "perceptron.0")) for vector in tokens]
-        tokens = sums(tokens, [linear(vector, part, "perceptron.2") for vector in hidden])
+        tokens = sums(tokens, [linear(vector, part, "perceptron.3") for vector in hidden])
         normed = [layer_norm(vector, part, "self_norm") for vector in tokens]
         tokens = sums(tokens, multihead(normed, normed, within(part, "self_attention"), o.attention_heads))
     return normed_vector(linear(np.concatenate(tokens), w, "fusion.0"), w, "fusion.1")

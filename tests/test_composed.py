@@ -199,6 +199,18 @@ def test_a_location_of_token_is_shared_out_completely() -> None:
     torch.testing.assert_close(seen[0].sum(1), head.reduction(five).sum((-2, -1)))
 
 
+def test_token_leaves_out_values_and_layers_in_training_only() -> None:
+    head: Any = small_head("token", dropout=0.5)
+    torch.manual_seed(0)
+    given = torch.ones(4000, 2, 3)
+    dropped = head.encoders[0].drop.train()(given)
+    assert {tuple(one.flatten().tolist()) for one in dropped} == {(0.0,) * 6, (2.0,) * 6}
+    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
+    four, five = maps(6, 6, count=2)
+    torch.testing.assert_close(head.eval()(four, five), head(four, five), rtol=0, atol=0)
+    assert not torch.equal(head.train()(four, five), head(four, five))
+
+
 def test_equal_attention_of_cider_is_all_foreground_and_one_mask_at_zero_changes_nothing() -> None:
     equal = torch.full((2, 1, 3, 4), 0.7)
     assert (least_to_most(equal) == 1).all()
@@ -254,6 +266,7 @@ def test_every_network_stands_on_every_backbone(name: str, backbone: str) -> Non
     with torch.device("meta"):
         map4, map5 = network.maps(torch.zeros(2, 3, 97, 130))
         assert network(torch.zeros(2, 3, 97, 130)).shape == (2, network.dim)
+        assert network(torch.zeros(2, 3, 2048, 1537)).shape == (2, network.dim)
     assert map4.shape[1] == network.backbone.early_channels and map5.shape[1] == network.backbone.channels
     for side, small in zip(map4.shape[2:], map5.shape[2:], strict=True):
         assert side // 2 <= small <= -(-side // 2)

@@ -112,6 +112,11 @@ def test_files_that_are_not_composed_networks_are_refused(tmp_path: Path) -> Non
         open_composed_checkpoint(local)
     with pytest.raises(MismatchError, match="its backbone lacks its last 8 parts, and solar needs all"):
         open_composed_network(local, HeadCompletion("solar"))
+    broken = tiny_composed("solar")
+    broken.head.pool.exponent.data.fill_(-1)  # type: ignore[union-attr,operator]
+    save_composed_checkpoint(path, broken, {})
+    with pytest.raises(DamagedError, match="a GeM exponent is not greater than 0"):
+        open_composed_checkpoint(path)
     write_network(path, KIND, tiny_composed("solar"), '{"network": "sun"}', {})
     with pytest.raises(DamagedError, match="its network options are not readable"):
         open_composed_checkpoint(path)

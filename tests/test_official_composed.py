@@ -93,7 +93,7 @@ SAME = {
         "tr.decoder.1.bn1.weight": "head.decoders.1.cross_norm.weight",
         "tr.decoder.1.bn2.weight": "head.decoders.1.self_norm.weight",
         "tr.decoder.0.mlp.fc1.weight": "head.decoders.0.perceptron.0.weight",
-        "tr.decoder.0.mlp.fc2.bias": "head.decoders.0.perceptron.2.bias",
+        "tr.decoder.0.mlp.fc2.bias": "head.decoders.0.perceptron.3.bias",
         "tr.conv.1.weight": "head.reduction.1.weight",
         "tr.proj.1.running_var": "head.fusion.1.running_var",
     },
@@ -311,6 +311,7 @@ def test_whitenings_that_do_not_fit_are_refused(pickled_pca: type[PCA], tmp_path
         read_official_composed(saved(tmp_path / "d.pt", small("dirtorch") | {"pca": {}}))
     with pytest.raises(InputError, match="has no learned whitening 'a'; leave it out"):
         read_official_composed(saved(tmp_path / "e.pt", small("dirtorch")), "a")
+    assert read_official_composed(tmp_path / "e.pt", "none")[0].dim == 2048
 
 
 # ---- what uses them

@@ -2,9 +2,10 @@
 
     map 4 ─(1 + mask) ⊙─▶ map 4 ─late layers─▶ map 5 ─(1 + mask) ⊙─▶ map 5 ─GeM─▶ vector
 
-The paper publishes no code. Its masks are those of residual attention learning (Wang et al., CVPR 2017), which multiply
-a map by 1 + mask. Decided here: a mask is the sigmoid of three convolutions, 1×1, 3×3 and 1×1, the first two with a
-quarter of the channels, batch normalisation and ReLU; there is one after map 5, and one after map 4 if asked for.
+There is no official code, and only the outline of the paper is at hand: GeM of maps that are multiplied by 1 + mask, as
+in residual attention learning (Wang et al., CVPR 2017). Decided here: a mask is the sigmoid of three convolutions, 1×1,
+3×3 and 1×1, the first two with a quarter of the channels, batch normalisation and ReLU; there is one after map 5, and
+one after map 4 if asked for.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asmk_engine.errors import FormatError, InputError, MismatchError
+from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError
 from asmk_engine.networks import checkpoint_files, checkpoints, global_checkpoints
 from asmk_engine.networks.backbones import backbone_tensors, build_backbone, load_tensors, plain_tensors, read_tensors
 from asmk_engine.networks.composed.network import ComposedNetwork, ComposedOptions, default_options, seeded_network
@@ -43,6 +43,8 @@ def open_composed_checkpoint(path: Path | str) -> tuple[ComposedNetwork, dict[st
         )
     network = ComposedNetwork(ComposedOptions.from_json(metadata.get("network", ""), path))
     load_tensors(network, from_stored(tensors), path, "the file was altered: get it again")
+    if not network.exponents_are_positive:
+        raise DamagedError(f"{path}: a GeM exponent is not greater than 0; the file was altered: get it again")
     return network.eval(), checkpoints.read_origin(metadata, path)
 
 

@@ -4,9 +4,10 @@
            ├──────────────────────────────────┼─ weighted mean ─GeM─▶ ─linear─▶ vector
            └─ global channels ─ global places ┘
 
-The authors publish no code. From their figures: the weights of the mean are a softmax of three learned numbers, at
-first equal; the local attentions and the global places add their input, the global channels do not. Decided here: the
-convolutions along channels have no bias, those over places have one, and none is followed by batch normalisation.
+There is no official code, and only the outline of the paper is at hand: the weights of the mean are a softmax of three
+learned numbers, at first equal; the local attentions and the global places add their input, the global channels do not.
+Decided here: the convolutions along channels see 3 and have no bias, those over places have a quarter of the channels
+and a bias, and none is followed by batch normalisation.
 """
 
 from __future__ import annotations

@@ -118,6 +118,11 @@ class ComposedNetwork(nn.Module):
         """Number of dimensions of a descriptor."""
         return self.options.projection or self.head.dim
 
+    @property
+    def exponents_are_positive(self) -> bool:
+        """Whether every learned GeM exponent is greater than 0."""
+        return all(bool((one > 0).all()) for key, one in self.named_parameters() if key.endswith("exponent"))
+
     def mark_trained(self) -> None:
         """Record in the options that the head is no longer the random one of its seed."""
         self.options = dataclasses.replace(self.options, untrained_seed=None)

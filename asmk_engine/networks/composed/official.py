@@ -76,12 +76,11 @@ def network_of_layout(content: Any, path: Path, projection: str = "") -> tuple[C
     tensors = _renamed(_state(content), layout, path)
     network = ComposedNetwork(_options(layout, tensors, content, path))
     load_tensors(network, tensors, path, _CURE)
-    for key, tensor in network.named_parameters():
-        if key.endswith("exponent") and not (tensor > 0).all():
-            raise InputError(f"{path}: a GeM exponent is not greater than 0; {_CURE}")
+    if not network.exponents_are_positive:
+        raise InputError(f"{path}: a GeM exponent is not greater than 0; {_CURE}")
     origin = {"file": path.name, "format": layout.code}
     learned = content.get("pca") if layout.code == "dirtorch" else None
-    if projection and learned is None:
+    if projection not in ("", "none") and learned is None:
         raise InputError(f"{path}: has no learned whitening {projection!r}; leave it out")
     if learned is None or projection == "none":
         return network.eval(), origin

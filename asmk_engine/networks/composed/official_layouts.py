@@ -60,7 +60,7 @@ _DECODER = {
     ".bn1.": ".cross_norm.",
     ".bn2.": ".self_norm.",
     ".mlp.fc1.": ".perceptron.0.",
-    ".mlp.fc2.": ".perceptron.2.",
+    ".mlp.fc2.": ".perceptron.3.",
     **_ATTENTION,
 }
 _PYCLS = re.compile(r"s(?P<stage>[1-4])\.b(?P<block>\d{1,2})\.(?P<layer>[a-z_.]+)\.(?P<part>[a-z_]+)")

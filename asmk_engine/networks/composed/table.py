@@ -9,12 +9,13 @@ from typing import Any
 from asmk_engine.errors import InputError
 from asmk_engine.networks.composed.agem import AgemHead, AgemOptions
 from asmk_engine.networks.composed.cider import CiderHead, CiderOptions
+from asmk_engine.networks.composed.cvnet import CvnetHead, CvnetOptions
 from asmk_engine.networks.composed.delg import DelgHead, DelgOptions
 from asmk_engine.networks.composed.dolg import DolgHead, DolgOptions
 from asmk_engine.networks.composed.dplg import DplgHead, DplgOptions
+from asmk_engine.networks.composed.gem_ap import GemApHead, GemApOptions
 from asmk_engine.networks.composed.glam import GlamHead, GlamOptions
 from asmk_engine.networks.composed.head import Head
-from asmk_engine.networks.composed.linear import LinearHead, LinearOptions
 from asmk_engine.networks.composed.solar import SolarHead, SolarOptions
 from asmk_engine.networks.composed.switches import HeadOptions
 from asmk_engine.networks.composed.token import TokenHead, TokenOptions
@@ -56,7 +57,7 @@ NETWORKS: dict[str, NetworkKind] = {
     "agem": NetworkKind("AGeM (Gu, Li and Xie, arXiv 1811.00202)", AgemHead, AgemOptions, 4_460_545),
     "cider": NetworkKind("CiDeR (Song et al., CVPR 2024)", CiderHead, CiderOptions, 7_356_683),
     "cvnet": NetworkKind(
-        "CVNet-Global (Lee et al., CVPR 2022)", LinearHead, LinearOptions, 4_196_353, resampling="area", max_side=WHOLE
+        "CVNet-Global (Lee et al., CVPR 2022)", CvnetHead, CvnetOptions, 4_196_353, resampling="area", max_side=WHOLE
     ),
     "delg": NetworkKind("DELG (Cao, Araujo and Sim, ECCV 2020)", DelgHead, DelgOptions, 4_985_985),
     "dolg": NetworkKind(
@@ -64,7 +65,7 @@ NETWORKS: dict[str, NetworkKind] = {
     ),
     "dplg": NetworkKind("DPLG (Hu and Bors, ICIP 2022)", DplgHead, DplgOptions, 18_032_896, HALVES),
     "gem-ap": NetworkKind(
-        "GeM-AP (Revaud et al., ICCV 2019)", LinearHead, LinearOptions, 4_196_353, ONE, scale_power=3.0, max_side=WHOLE
+        "GeM-AP (Revaud et al., ICCV 2019)", GemApHead, GemApOptions, 4_196_353, ONE, scale_power=3.0, max_side=WHOLE
     ),
     "glam": NetworkKind("GLAM (Song, Han and Avrithis, WACV 2022)", GlamHead, GlamOptions, 13_377_550),
     "solar": NetworkKind("SOLAR (Ng et al., ECCV 2020)", SolarHead, SolarOptions, 13_645_569),

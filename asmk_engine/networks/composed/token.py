@@ -4,7 +4,7 @@
 
 As the official code: a location is shared out among the tokens (softmax over tokens), not a token among locations; the
 encoder normalises by batch, the decoder by layer, and its perceptron not at all; the last layer of each attention
-starts at zero. Dropout, which the code has in training, is left to the trainer: the network has none.
+starts at zero. In training, single values and for single images whole layers are left out.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class TokenOptions(HeadOptions):
     width               dimensions of a token
     attention_heads     number of parts of a vector that attend separately
     encoders, decoders  number of encoding and decoding layers
+    dropout             share of values, and of layers for an image, that are left out in training
     dim                 dimensions of the vector
     """
 
@@ -37,6 +38,7 @@ class TokenOptions(HeadOptions):
     attention_heads: int = number(8, 1, 64)
     encoders: int = number(1, 0, 12)
     decoders: int = number(2, 0, 12)
+    dropout: float = number(0.1, 0.0, 0.9)
     dim: int = number(1024, 1, 8192)
 
     def __post_init__(self) -> None:
@@ -45,12 +47,20 @@ class TokenOptions(HeadOptions):
             raise InputError(f"width is {self.width}; expected a multiple of attention_heads, {self.attention_heads}")
 
 
+class LayerDropout(nn.Dropout1d):
+    """In training, all values [n, D] of some images become zero, those of the others grow, so that the mean stays."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [B, n, D] to the same shape."""
+        return super().forward(x.flatten(1).unsqueeze(1)).view_as(x)
+
+
 class MultiheadAttention(nn.Module):
     """Scaled dot-product attention of several parts of vectors, with biases; its output layer starts at zero."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, options: TokenOptions) -> None:
         super().__init__()
-        self.heads = heads
+        width, self.heads, self.dropout = options.width, options.attention_heads, options.dropout
         self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -58,10 +68,10 @@ class MultiheadAttention(nn.Module):
     def forward(self, queries: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """Map queries [B, n, D] and others [B, m, D], which are keys and values, to [B, n, D]."""
         parts = (self.query(queries), self.key(others), self.value(others))
-        split = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
-        mixed = functional.scaled_dot_product_attention(*split)
-        found: torch.Tensor = self.output(mixed.transpose(1, 2).flatten(2))
-        return found
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        share = self.dropout if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=share)
+        return functional.dropout(self.output(mixed.transpose(1, 2).flatten(2)), share)
 
 
 class EncoderLayer(nn.Module):
@@ -69,13 +79,13 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, options: TokenOptions) -> None:
         super().__init__()
-        self.attention = MultiheadAttention(options.width, options.attention_heads)
+        self.attention, self.drop = MultiheadAttention(options), LayerDropout(options.dropout)
         self.norm, self.linear = nn.BatchNorm1d(options.width), nn.Linear(options.width, options.width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [B, n, D] to the same shape."""
-        x = x + self.attention(x, x)
-        found: torch.Tensor = x + self.linear(self.norm(x.transpose(1, 2)).transpose(1, 2))
+        x = x + self.drop(self.attention(x, x))
+        found: torch.Tensor = x + self.drop(self.linear(self.norm(x.transpose(1, 2)).transpose(1, 2)))
         return found
 
 
@@ -84,17 +94,18 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, options: TokenOptions) -> None:
         super().__init__()
-        width, heads = options.width, options.attention_heads
-        self.cross_attention, self.self_attention = MultiheadAttention(width, heads), MultiheadAttention(width, heads)
-        self.cross_norm, self.self_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.perceptron = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        width, share = options.width, options.dropout
+        self.cross_attention, self.self_attention = MultiheadAttention(options), MultiheadAttention(options)
+        self.cross_norm, self.self_norm, self.drop = nn.LayerNorm(width), nn.LayerNorm(width), LayerDropout(share)
+        layers = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.perceptron = nn.Sequential(layers[0], nn.GELU(), nn.Dropout(share), layers[1], nn.Dropout(share))
 
     def forward(self, tokens: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Map tokens [B, t, D] and locations [B, n, D] to tokens."""
-        tokens = tokens + self.cross_attention(self.cross_norm(tokens), x)
-        tokens = tokens + self.perceptron(tokens)
+        tokens = tokens + self.drop(self.cross_attention(self.cross_norm(tokens), x))
+        tokens = tokens + self.drop(self.perceptron(tokens))
         normed = self.self_norm(tokens)
-        found: torch.Tensor = tokens + self.self_attention(normed, normed)
+        found: torch.Tensor = tokens + self.drop(self.self_attention(normed, normed))
         return found
 
 

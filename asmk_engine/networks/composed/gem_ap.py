@@ -1,9 +1,9 @@
-"""GeM and a linear layer: GeM-AP (Revaud et al., ICCV 2019) and CVNet-Global (Lee et al., CVPR 2022).
+"""GeM-AP: GeM and a linear layer, trained with a loss that is the average precision (Revaud et al., ICCV 2019).
 
     map 5 ─GeM─▶ ─linear─▶ vector
 
-The two differ in their losses (AP; margins and a momentum encoder), and in how their codes prepare images. Unlike the
-GeM family with whitening, neither normalises between pooling and the linear layer.
+Unlike the GeM family with whitening, nothing is normalised between pooling and the linear layer. The official code
+describes images at one scale; several would be joined by a mean with a signed power of 3.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from asmk_engine.networks.composed.switches import HeadOptions, flag, number
 
 
 @dataclass(frozen=True)
-class LinearOptions(HeadOptions):
-    """The switches of GeM-AP and CVNet-Global.
+class GemApOptions(HeadOptions):
+    """The switches of GeM-AP.
 
     learned_exponent  whether p of GeM is learned
-    dim               dimensions of the vector; 0: as many as map 5 has channels, 2048 in the papers
+    dim               dimensions of the vector; 0: as many as map 5 has channels, 2048 in the paper
     """
 
     learned_exponent: bool = flag(True)
     dim: int = number(0, 0, 8192)
 
 
-class LinearHead(Head):
+class GemApHead(Head):
     """GeM and a linear layer."""
 
-    def __init__(self, channels: tuple[int, int], options: LinearOptions) -> None:
+    def __init__(self, channels: tuple[int, int], options: GemApOptions) -> None:
         super().__init__()
         self.dim = options.dim or channels[1]
         self.pool = GemPool(options.learned_exponent)
