@@ -55,7 +55,7 @@ def serve(
     no_browser: bool,
     quiet: bool,
 ) -> None:
-    """Open a search page in the browser, and an HTTP API at the same port.
+    """Open a search page in the browser, with an HTTP API.
 
     INDEX is an index, or a folder of several. The address is printed on standard output. Only this machine can reach
     it, unless --host says otherwise, which needs --token. Ctrl-C stops the server when answers under way are finished.

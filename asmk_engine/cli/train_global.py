@@ -179,7 +179,7 @@ class _TrainGlobalCommand(SectionedCommand):
 @json_option
 @quiet_option
 def train_global(data: Path, output: Path, weights: Path, quiet: bool, as_json: bool, **options: Any) -> None:
-    """Train a global network: by tuples, by classes, listwise, or against a momentum network.
+    """Train a network of global descriptors.
 
     DATA is a folder with one folder of images per class, a CSV with the header image,instance, train.csv or
     train_clean.csv of Google Landmarks v2 next to its tree train/a/b/c/ID.jpg, a text file with an image and its class
