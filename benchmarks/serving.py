@@ -9,6 +9,8 @@ send slowly, upload photographs, broken files and halves of files; processes of 
 process adds and deletes images.
 
 cpu_ms_per_answer      time of processors that the server took for a search, which other programs change little
+cores_of_server        processors that the server had on average; cores_of_others those of programs that are not part
+                       of the measurement, without which it would have had more
 memory_growth_mb       median memory of the last quarter of the phase less that of the second, with all its processes;
                        private_growth_mb without the parts of files that are mapped, server_growth_mb of these the
                        part of the server process alone
@@ -51,7 +53,7 @@ from serving_index import (
     served_index,
     without,
 )
-from serving_process import Samples, Server, processor_seconds, sampled
+from serving_process import Samples, Server, machine_seconds, processor_seconds, sampled
 from timing import percentile, show
 
 from asmk_engine import threads
@@ -204,16 +206,21 @@ def calm(server: Server, load: Load, seconds: float) -> dict[str, float]:
     """Let all clients search by names."""
     record, names = Record(), load.endless(1)
     end, begun = time.monotonic() + seconds, time.monotonic()
-    before, own = family_seconds(server), time.process_time()
+    before, own, machine = family_seconds(server), time.process_time(), machine_seconds()
     with sampled(server) as samples:
         together([lambda: search_names(server, names, load.right, (TOP, RERANK), end, record) for _ in range(CLIENTS)])
-    count = len(record.seconds["search"])
+    count, took = len(record.seconds["search"]), time.monotonic() - begun
+    server_took, clients_took = family_seconds(server) - before, time.process_time() - own
+    busy, idle = (after - earlier for after, earlier in zip(machine_seconds(), machine, strict=True))
     tell(record)
     return {
         **latencies(record.seconds["search"], ""),
-        "answers_per_second": count / (time.monotonic() - begun),
-        "cpu_ms_per_answer": 1000 * (family_seconds(server) - before) / max(count, 1),
-        "client_cpu_ms_per_answer": 1000 * (time.process_time() - own) / max(count, 1),
+        "answers_per_second": count / took,
+        "cpu_ms_per_answer": 1000 * server_took / max(count, 1),
+        "client_cpu_ms_per_answer": 1000 * clients_took / max(count, 1),
+        "cores_of_server": server_took / took,
+        "cores_of_others": (busy - server_took - clients_took) / took,
+        "cores_idle": idle / took,
         "errors": len(record.errors),
         **growths(samples, ""),
         "memory_mb": samples.last("memory"),

@@ -79,6 +79,18 @@ def processor_seconds(number: int) -> float:
     return 0.0
 
 
+def machine_seconds() -> tuple[float, float]:
+    """Return the time of processors that all programs took so far, and the time in which processors had nothing to do.
+
+    Where this cannot be read, as in some containers, it is 0.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        idle = fields[3] + fields[4]
+        return (sum(fields) - idle) / TICKS, idle / TICKS
+    return 0.0, 0.0
+
+
 @dataclass
 class Sample:
     """What the server and the processes below it take at a moment.
