@@ -31,7 +31,7 @@ from asmk_engine.errors import AsmkError, DamagedError, DependencyError, FormatE
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher, SelectiveMatch
 from asmk_engine.inverted.signatures import code_width
-from asmk_engine.kernels.aggregate import binarise
+from asmk_engine.kernels.aggregate import residual_codes
 from samples import make_features, random_codebook
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
@@ -236,7 +236,8 @@ def test_codes_are_packed_as_the_original_packs_them(dim: int) -> None:
         text = "".join(f"{word:032b}" for word in code)
         assert text == "".join("1" if value > 0 else "0" for value in row).ljust(len(text), "0")
     codes = np.empty((5, code_width(dim)), np.uint64)
-    binarise(sums, codes)
+    rows = np.arange(5, dtype=np.int32)
+    residual_codes(sums, np.zeros((1, dim), np.float32), rows, np.zeros(5, np.int32), codes)
     np.testing.assert_array_equal(engine_codes(packed, dim), codes)
 
 
