@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -66,6 +67,8 @@ def serve(
       asmk-engine serve photos.index --writable --metadata titles.csv
       asmk-engine serve indexes/ --host 0.0.0.0 --token "$(openssl rand -hex 16)" --no-browser
     """
+    # Before numpy is imported: searches at the same time share the processors better than the threads of one product.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from asmk_engine.serve.running import address_of, bound_socket, run_server
     except ModuleNotFoundError as error:

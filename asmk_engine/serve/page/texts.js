@@ -68,7 +68,7 @@ export const T = {
     inliers: (count, places) => `${features(count)} at ${counted(places, "place", "places")}`,
     overlap: (query, image) => `covers ${Math.round(query)} % of the question and ${Math.round(image)} % of the answer`,
     turned: (turn) => (turn === "mirrored" ? "mirrored" : `turned: ${turn}`),
-    probability: (share) => `${Math.round(100 * share)} % sure`,
+    probability: (share) => `${Math.min(99, Math.round(100 * share))} % sure`, // nothing is certain
   },
   browse: {
     title: "Collection", path: "Folders", all: "All images", search: "Search names and metadata",
