@@ -246,6 +246,15 @@ def test_the_command_answers_and_stops(served_place: Path, tmp_path: Path) -> No
         assert list(temporary.iterdir()) == []
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let processes that a test starts receive Ctrl-C, which a shell lets its background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_the_command_quietly(served_place: Path) -> None:
     with started(served_place / "photos.index", "--quiet") as (process, address):
         assert httpx.get(f"{address}health").json() == {"status": "ok"}

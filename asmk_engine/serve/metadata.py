@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from asmk_engine.errors import FormatError
 from asmk_engine.storage.user_files import read_file
 
 MOST_BYTES = 1 << 28
+LONGEST = 1 << 17
 NAME_COLUMNS = ("name", "image", "filename", "file")
 
 
@@ -50,11 +52,22 @@ def read_metadata(path: Path) -> Metadata:
             raise FormatError(
                 f"{path}: no column of names; expected {', '.join(NAME_COLUMNS)} in the first line, found {found}"
             )
-        rows = {row[place]: _values(titles, row, place) for row in reader if len(row) > place and row[place]}
+        rows = {row[place]: _values(titles, row, place) for row in _short(reader) if len(row) > place and row[place]}
     except csv.Error as error:
         raise FormatError(f"{path}: line {reader.line_num} is no CSV ({error}); save the table again") from None
     columns = dict.fromkeys(title for number, title in enumerate(titles) if number != place and title)
     return Metadata(tuple(columns), rows)
+
+
+def _short(rows: Iterable[list[str]]) -> Iterator[list[str]]:
+    """Yield the rows; raises csv.Error for a value that no table has, such as after a quote without an end.
+
+    The module has such a limit too, which whatever else runs in the process may have raised.
+    """
+    for row in rows:
+        if any(len(value) > LONGEST for value in row):
+            raise csv.Error(f"a value of more than {LONGEST} characters")
+        yield row
 
 
 def _values(titles: list[str], row: list[str], place: int) -> dict[str, str]:
