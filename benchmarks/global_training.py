@@ -3,15 +3,16 @@
     python benchmarks/global_training.py PHOTOS --ground-truth gnd.json --weights squeezenet1.1.npz --work WORK
         [--networks how-asmk,gem,solar] [--minutes 10] [--side 448] [--check]
 
-The photographs are halved by instance as in `halves.py`. A quarter of the first half's instances and distractors is kept
-to choose the best epoch; the rest is taught: every instance is a class, of its photographs and random views of them, and
-so is every distractor. A network with ImageNet weights and a head drawn at random is evaluated on the second half, then
-trained by `train-global` with the loss of its paper for about --minutes, and the best epoch is evaluated in the same way.
-`how-asmk` is the default extractor with the vocabulary of the package, which is evaluated only.
+The photographs are halved by instance as in `halves.py`. A third of the first half's instances and distractors is kept
+to choose the best epoch; the rest is taught: every instance is a class, of its photographs and random views of them,
+and so is every distractor. A network with ImageNet weights and a head drawn at random is evaluated on the second half,
+then trained by `train-global` with the loss of its paper for about --minutes, and the best epoch, which may be that
+before the first, is evaluated in the same way. `how-asmk` is the default extractor with the vocabulary of the package.
 
-WORK keeps everything, so a run that was stopped goes on, and several processes may do different networks once the
-first has written WORK/data (`taskset -c 0` gives a process one core). Each network has a line; the last line is JSON. Differences are paired by query, with 95 %
-bootstrap intervals over the queries. `--check` is a trial in seconds on drawn pictures, without PHOTOS and weights.
+WORK keeps everything, so a run that was stopped goes on, and several processes may do different networks once the first
+has written WORK/data/finished; `taskset -c 0` gives a process one core. Each network has a line; the last line is JSON.
+Differences are paired by query, with 95 % bootstrap intervals over the queries. `--check` is a trial in seconds on
+drawn pictures, without PHOTOS and weights.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from asmk_engine import Index, Searcher
 from asmk_engine.evaluation.bootstrap import bootstrap
 from asmk_engine.evaluation.ground_truth import read_ground_truth
 from asmk_engine.evaluation.names import resolve
+from asmk_engine.extractors.presets import DEFAULT
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Silent
 from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions
@@ -67,11 +69,18 @@ TUPLES: Options = {
     "negatives": 3,
     "max_side": 288,
     "schedule": "cosine",
-    "learning_rate": 1e-5,
+    "learning_rate": 5e-5,
 }
-CLASSES: Options = {"crop": 256, "least_area": 0.4, "colour": 0.1, "batch": 32, "optimizer": "adam", "schedule": "cosine"} | {
-    "learning_rate": 3e-5, "head_factor": 10, "class_factor": 30, "warm_up": 0.5, "batch_norm": "batch",
-}  # fmt: skip
+CROPS: Options = {
+    "crop": 224,
+    "least_area": 0.3,
+    "colour": 0.3,
+    "batch": 32,
+    "optimizer": "adam",
+    "schedule": "cosine",
+    "learning_rate": 1.5e-4,
+}
+CLASSES: Options = {**CROPS, "class_factor": 10, "freeze": "backbone@1"}  # a random classifier would spoil the backbone
 
 
 @dataclass(frozen=True)
@@ -85,15 +94,15 @@ class Training:
 
 TRAININGS = {
     "gem": Training("contrastive", 0, TUPLES),
-    "gem-ap": Training("ap", DIM, {**CLASSES, "batch_norm": "frozen"}),
-    "agem": Training("contrastive", 0, {**TUPLES, "head_factor": 10}),
+    "gem-ap": Training("ap", DIM, {**CROPS, "batch": 96, "micro_batch": 48, "per_class": 2, "learning_rate": 1e-4}),
+    "agem": Training("contrastive", 0, TUPLES),
     "glam": Training("arcface", DIM, CLASSES),
-    "solar": Training("triplet-squared", DIM, {**TUPLES, "second_order": 10, "head_factor": 10}),
+    "solar": Training("triplet-squared", DIM, {**TUPLES, "margin": 1.25, "second_order": 10}),
     "dolg": Training("arcface", DIM, CLASSES),
     "delg": Training("arcface", DIM, CLASSES),
     "token": Training("arcface", DIM, CLASSES),
     "dplg": Training("arcface", DIM, CLASSES),
-    "cvnet": Training("momentum", DIM, CLASSES),
+    "cvnet": Training("momentum", DIM, {**CLASSES, "momentum_rate": 0.99}),
     "cider": Training("arcface", DIM, CLASSES),
 }
 
@@ -144,7 +153,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def held_back(names: list[str]) -> tuple[list[str], list[str]]:
-    """Return the taught names and those held back, a quarter of the instances and of the distractors."""
+    """Return the taught names and those held back, a third of the instances and of the distractors."""
     shuffler = random.Random(SEED)
     instances = sorted({instance(name) for name in names} - {DISTRACTORS})
     others = sorted(name for name in names if instance(name) == DISTRACTORS)
@@ -198,7 +207,7 @@ def asmk(options: argparse.Namespace) -> Found:
     half, index = options.work / "data" / "test", options.work / ASMK / "index"
     shutil.rmtree(index, ignore_errors=True)
     begun = time.monotonic()
-    run("index", half / "photos", "-o", index)
+    run("index", half / "photos", "-o", index, "--extractor", DEFAULT, "-q")
     opened = Index.open(index)
     ground_truth = resolve(read_ground_truth(half / "gnd.json"), opened.names).ground_truth
     source = query_source(opened)
@@ -218,9 +227,7 @@ def trained(name: str, training: Training, options: argparse.Namespace) -> Found
     begun = time.monotonic()
     before = test.report(start, name, Silent()).per_query
     each = (time.monotonic() - begun) / len(test.ground_truth.images)
-    command = ["train-global", data / "taught", "--network", name, "--loss", training.loss, "--weights", start]
-    command += [word for key, value in training.options.items() for word in (f"--{key.replace('_', '-')}", value)]
-    best = train(command, folder, each, options)
+    best = train(name, training, each, options)
     log = read_log(folder / "run")
     epochs = [entry for entry in log if entry["kind"] == "epoch"]
     return {
@@ -234,36 +241,43 @@ def trained(name: str, training: Training, options: argparse.Namespace) -> Found
     }
 
 
-def train(command: list[Any], folder: Path, each: float, options: argparse.Namespace) -> int:
+def train(name: str, training: Training, each: float, options: argparse.Namespace) -> int:
     """Train for as many epochs as take the minutes, validations with them; return the best epoch.
 
     each  seconds in which an image is described in a validation
     """
-    data, plan = options.work / "data", folder / "epochs.json"
+    folder, data = options.work / name, options.work / "data"
+    plan = folder / "epochs.json"
     if not plan.exists():
-        plan.write_text(json.dumps(epochs_within(command, folder, each, options)))
+        plan.write_text(json.dumps(epochs_within(name, training, each, options)))
     epochs = json.loads(plan.read_text())
     choosing = ["--validate", data / "choosing" / "gnd.json", "--validate-images", data / "choosing" / "photos"]
     choosing += ["--validate-side", options.side, "--every", max(1, epochs // VALIDATIONS)]
-    command = [*command, "-o", folder / "run", "--epochs", epochs, "--check", "files", "--json", *choosing]
-    return int(json.loads(run(*command).splitlines()[-1])["epoch"])
+    command = [*words_of(name, training, folder), "-o", folder / "run", "--epochs", epochs, "--check", "files"]
+    printed = run("train-global", data / "taught", *command, *choosing, "--json")
+    return int(json.loads(printed.splitlines()[-1])["epoch"])
 
 
-def epochs_within(command: list[Any], folder: Path, each: float, options: argparse.Namespace) -> int:
-    """Return how many epochs take the minutes, from one of a few classes."""
-    data = options.work / "data"
+def epochs_within(name: str, training: Training, each: float, options: argparse.Namespace) -> int:
+    """Return how many epochs take the minutes, by the time of one of a few classes, in which all parts learn."""
+    folder, data = options.work / name, options.work / "data"
     shutil.rmtree(folder / "probe", ignore_errors=True)
-    probed: list[Any] = ["train-global", data / "probe", *command[2:], "-o", folder / "probe", "--epochs", 1]
-    items = len(list((data / "taught").rglob("*.jpg")))
-    if "--pairs" in command:
-        items = command[command.index("--pairs") + 1]
-        probed += ["--pairs", items // 10, "--pool", command[command.index("--pool") + 1] // 10]
-    run(*probed, "-q")
+    changed = {key: value for key, value in training.options.items() if key != "freeze"}
+    items = changed.get("pairs", len(list((data / "taught").rglob("*.jpg"))))
+    changed |= {key: changed[key] // 10 for key in ("pairs", "pool") if key in changed}
+    probed = words_of(name, replace(training, options=changed), folder)
+    run("train-global", data / "probe", *probed, "-o", folder / "probe", "--epochs", 1, "-q")
     log = read_log(folder / "probe")
     planned, timed = (next(entry for entry in log if entry["kind"] == kind) for kind in ("plan", "epoch"))
-    validating = each * (VALIDATIONS + 1) * len(json.loads((data / "choosing" / "gnd.json").read_text())["imlist"])
-    left = 60 * options.minutes - validating
+    images = len(json.loads((data / "choosing" / "gnd.json").read_text())["imlist"])
+    left = 60 * options.minutes - (VALIDATIONS + 1) * images * each
     return max(1, round(left / (timed["seconds"] / planned["items"] * items)))
+
+
+def words_of(name: str, training: Training, folder: Path) -> list[Any]:
+    """Return the options of `train-global` for a network."""
+    words = ["--network", name, "--loss", training.loss, "--weights", folder / "start.safetensors"]
+    return words + [word for key, value in training.options.items() for word in (f"--{key.replace('_', '-')}", value)]
 
 
 def run(*words: Any) -> str:
@@ -317,6 +331,8 @@ def draw(options: argparse.Namespace) -> None:
     """Draw pictures with their ground truth, and random weights, for a trial."""
     options.photos, options.ground_truth = options.work / "drawn", options.work / "drawn.json"
     options.weights, options.minutes, options.side = options.work / "drawn.safetensors", 0.02, 96
+    if options.weights.exists():
+        return
     queries, names = [], []
     for place in range(DRAWN):
         folder = DISTRACTORS if place >= DRAWN // 2 else f"thing{place}"
