@@ -79,7 +79,7 @@ def test_a_training_of_global_networks_runs_small_and_keeps_its_results(data: Pa
     command = [sys.executable, BENCHMARKS / "global_training.py", "--check", "--work", data / "global"]
     command += ["--networks", "how-asmk,gem,dolg"]
     first, again = (
-        subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300) for _ in range(2)
+        subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600) for _ in range(2)
     )
     assert first.returncode == 0, first.stderr[-3000:]
     assert again.stdout == first.stdout and "epoch" not in again.stderr  # nothing was trained again
