@@ -73,3 +73,23 @@ def test_the_load_test_runs_small_and_finds_no_error(data: Path) -> None:
     names |= {"upload_p50_ms"}
     assert found.keys() >= {*names, "describe_floor_ms", "floor_ms", "paced_p95_ms", "rough_p95_ms", "rough_commits"}
     assert [found[f"{phase}errors"] for phase in ("", "paced_", "upload_", "rough_")] == [0, 0, 0, 0], result.stdout
+
+
+def test_a_training_of_global_networks_runs_small_and_keeps_its_results(data: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "global_training.py", "--check", "--work", data / "global"]
+    command += ["--networks", "how-asmk,gem,dolg"]
+    first, again = (
+        subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600) for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert again.stdout == first.stdout and "epoch" not in again.stderr  # nothing was trained again
+    assert [one.split()[0] for one in first.stdout.splitlines()[:-1]] == ["how-asmk", "gem", "dolg"]
+    found = json.loads(first.stdout.splitlines()[-1])
+    assert len(found.pop("how-asmk")["map_after"]) == 3
+    for result in found.values():
+        assert result["parameters"] > 0 and result["losses"] and result["minutes"] >= 0
+        assert 0 <= result["best_epoch"] <= len(result["losses"]) == len(result["scores"]) - 1
+        assert len(result["map_before"]) == len(result["map_after"]) == 3
+        gains = [result["gain"][row][0] for row in ("easy", "medium", "hard")]
+        differences = zip(result["map_after"], result["map_before"], strict=True)
+        assert gains == pytest.approx([after - before for after, before in differences])
