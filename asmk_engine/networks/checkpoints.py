@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from asmk_engine.errors import DamagedError
+from asmk_engine.errors import DamagedError, FormatError
 from asmk_engine.networks.backbones import load_tensors
 from asmk_engine.networks.checkpoint_files import KIND, read_checkpoint
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.local_options import LocalOptions
 from asmk_engine.networks.stored_names import from_stored, to_stored
-from asmk_engine.networks.tensor_files import kind_of_network
+from asmk_engine.networks.tensor_files import kind_of_network, read_safetensors
 from asmk_engine.storage.arrays import write_arrays
 from asmk_engine.storage.folder import Folder
 from asmk_engine.storage.user_files import file_sha256
@@ -59,6 +60,23 @@ def open_checkpoint(path: Path | str) -> tuple[LocalNetwork, dict[str, Any]]:
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     network = LocalNetwork(LocalOptions.from_json(metadata.get("network", ""), path))
     load_tensors(network, tensors, path, "the file was altered: get it again")
+    return network.eval(), read_origin(metadata, path)
+
+
+Made = TypeVar("Made", bound=nn.Module)
+
+
+def open_network(path: Path, kind: str, foreign: str, make: Callable[[str, Path], Made]) -> tuple[Made, dict[str, Any]]:
+    """Return the network of a file of this kind and the origin of its weights; raises as `open_checkpoint`.
+
+    foreign  what is said of another kind of file
+    make     makes the network of its options in JSON, with random weights
+    """
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("kind") != kind:
+        raise FormatError(f"{path}: {foreign}, or from a published checkpoint with `asmk-engine weights convert`")
+    network = make(metadata.get("network", ""), path)
+    load_tensors(network, from_stored(tensors), path, "the file was altered: get it again")
     return network.eval(), read_origin(metadata, path)
 
 

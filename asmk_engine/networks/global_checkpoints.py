@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError
+from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.networks import checkpoint_files, checkpoints
 from asmk_engine.networks.backbone_names import MOST_SKIP
 from asmk_engine.networks.backbones import (
@@ -24,8 +24,7 @@ from asmk_engine.networks.backbones import (
 from asmk_engine.networks.global_network import GlobalNetwork, GlobalOptions
 from asmk_engine.networks.local import LocalNetwork
 from asmk_engine.networks.official_global import is_official_global, network_of_official, read_content
-from asmk_engine.networks.stored_names import from_stored
-from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network, read_safetensors
+from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network
 
 KIND = "asmk-engine global network"
 _COUNTER = "num_batches_tracked"
@@ -47,17 +46,13 @@ def open_global_checkpoint(path: Path | str) -> tuple[GlobalNetwork, dict[str, A
     its tensors do not fit its options.
     """
     path = Path(path)
-    tensors, metadata = read_safetensors(path)
-    if metadata.get("kind") != KIND:
-        raise FormatError(
-            f"{path}: not a global network of asmk-engine; make one with `asmk-engine whiten-global`, or from a "
-            "published checkpoint with `asmk-engine weights convert`"
-        )
-    network = GlobalNetwork(GlobalOptions.from_json(metadata.get("network", ""), path))
-    load_tensors(network, from_stored(tensors), path, "the file was altered: get it again")
+    foreign = "not a global network of asmk-engine; make one with `asmk-engine whiten-global`"
+    network, origin = checkpoints.open_network(
+        path, KIND, foreign, lambda text, where: GlobalNetwork(GlobalOptions.from_json(text, where))
+    )
     if network.exponent is not None and not (network.exponent > 0).all():
         raise DamagedError(f"{path}: a GeM exponent is not greater than 0; the file was altered: get it again")
-    return network.eval(), checkpoints.read_origin(metadata, path)
+    return network, origin
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError
+from asmk_engine.errors import DamagedError, InputError, MismatchError
 from asmk_engine.networks import checkpoint_files, checkpoints, global_checkpoints
 from asmk_engine.networks.backbones import backbone_tensors, build_backbone, load_tensors, plain_tensors, read_tensors
 from asmk_engine.networks.composed.network import ComposedNetwork, ComposedOptions, default_options, seeded_network
 from asmk_engine.networks.composed.official import layout_of, network_of_layout, refuse_saved_model
 from asmk_engine.networks.official_global import is_official_global, network_of_official, read_content
-from asmk_engine.networks.stored_names import from_stored
-from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network, read_safetensors
+from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network
 
 KIND = "asmk-engine composed network"
 _GIVE = "give a network file, or ImageNet weights of a whole backbone"
@@ -35,17 +34,13 @@ def open_composed_checkpoint(path: Path | str) -> tuple[ComposedNetwork, dict[st
     its tensors do not fit its options.
     """
     path = Path(path)
-    tensors, metadata = read_safetensors(path)
-    if metadata.get("kind") != KIND:
-        raise FormatError(
-            f"{path}: not a composed network of asmk-engine; make one with `asmk-engine train-global`, or from a "
-            "published checkpoint with `asmk-engine weights convert`"
-        )
-    network = ComposedNetwork(ComposedOptions.from_json(metadata.get("network", ""), path))
-    load_tensors(network, from_stored(tensors), path, "the file was altered: get it again")
+    foreign = "not a composed network of asmk-engine; make one with `asmk-engine train-global`"
+    network, origin = checkpoints.open_network(
+        path, KIND, foreign, lambda text, where: ComposedNetwork(ComposedOptions.from_json(text, where))
+    )
     if not network.exponents_are_positive:
         raise DamagedError(f"{path}: a GeM exponent is not greater than 0; the file was altered: get it again")
-    return network.eval(), checkpoints.read_origin(metadata, path)
+    return network, origin
 
 
 @dataclass(frozen=True)
