@@ -1,13 +1,15 @@
 """What does training give a global network, on photographs of things that it has never seen?
 
     python benchmarks/global_training.py PHOTOS --ground-truth gnd.json --weights squeezenet1.1.npz --work WORK
-        [--networks how-asmk,gem,solar] [--minutes 10] [--side 448] [--check]
+        [--networks how-asmk,gem,solar] [--minutes 10] [--side 448] [--fold 0] [--check]
 
-The photographs are halved by instance as in `halves.py`. A third of the first half's instances and distractors is kept
-to choose the best epoch; the rest is taught: every instance is a class, of its photographs and random views of them,
-and so is every distractor. A network with ImageNet weights and a head drawn at random is evaluated on the second half,
-then trained by `train-global` with the loss of its paper for about --minutes, and the best epoch, which may be that
-before the first, is evaluated in the same way. `how-asmk` is the default extractor with the vocabulary of the package.
+The photographs are halved by instance as in `halves.py`, and the first half is taught: every instance is a class, of
+its photographs and random views of them, and so is every distractor. A network with ImageNet weights and a head drawn
+at random is evaluated on the second half, then trained by `train-global` with the loss of its paper for --minutes, and
+evaluated again after the last epoch. `how-asmk` is the default extractor with the vocabulary of the package.
+
+--fold chooses settings without the second half: of three parts of the first half, by instance, two are taught and the
+one with this number is evaluated.
 
 WORK keeps everything, so a run that was stopped goes on, and several processes may do different networks once the first
 has written WORK/data/finished; `taskset -c 0` gives a process one core. Each network has a line; the last line is JSON.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import shutil
 import subprocess
@@ -54,11 +57,10 @@ Found = dict[str, Any]
 ROWS = ("easy", "medium", "hard")
 DISTRACTORS = "_distractors"
 SEED = 0
-HELD_BACK = 3  # one in so many instances and distractors chooses the epoch
+FOLDS = 3
 VIEWS, DISTRACTOR_VIEWS = 10, 4  # of each photograph, itself among them
 VIEW_SIDE = 384
 PROBED_CLASSES = 48
-VALIDATIONS = 4
 DRAWN = 16  # pictures in a trial, half of them distractors
 ASMK = "how-asmk"
 DIM = 512
@@ -69,7 +71,8 @@ TUPLES: Options = {
     "negatives": 3,
     "max_side": 288,
     "schedule": "cosine",
-    "learning_rate": 5e-5,
+    "learning_rate": 3e-6,
+    "head_factor": 30,
 }
 CROPS: Options = {
     "crop": 224,
@@ -78,9 +81,10 @@ CROPS: Options = {
     "batch": 32,
     "optimizer": "adam",
     "schedule": "cosine",
-    "learning_rate": 1.5e-4,
+    "learning_rate": 1e-5,
+    "head_factor": 10,
 }
-CLASSES: Options = {**CROPS, "class_factor": 10, "freeze": "backbone@1"}  # a random classifier would spoil the backbone
+CLASSES: Options = {**CROPS, "class_factor": 100, "freeze": "backbone@1"}  # a random classifier spoils a backbone
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Training:
 
 TRAININGS = {
     "gem": Training("contrastive", 0, TUPLES),
-    "gem-ap": Training("ap", DIM, {**CROPS, "batch": 96, "micro_batch": 48, "per_class": 2, "learning_rate": 1e-4}),
+    "gem-ap": Training("ap", DIM, {**CROPS, "batch": 96, "micro_batch": 48, "per_class": 2}),
     "agem": Training("contrastive", 0, TUPLES),
     "glam": Training("arcface", DIM, CLASSES),
     "solar": Training("triplet-squared", DIM, {**TUPLES, "margin": 1.25, "second_order": 10}),
@@ -117,6 +121,7 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join([ASMK, *TRAININGS]))
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, for each network")
     parser.add_argument("--side", type=int, default=448, help="longer side of the photographs that are evaluated")
+    parser.add_argument("--fold", type=int, choices=range(FOLDS), help="evaluate a third of the first half instead")
     parser.add_argument("--check", action="store_true", help="a trial in seconds")
     options = parser.parse_args()
     if not (options.check or (options.photos and options.ground_truth and options.weights)):
@@ -135,16 +140,16 @@ def main() -> None:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Write the second half, the part of the first that chooses the epoch, and the classes of the rest."""
+    """Write the classes that are taught, and the photographs and queries of the evaluation."""
     data = options.work / "data"
     if (data / "finished").exists():
         return
     shutil.rmtree(data, ignore_errors=True)
     content = json.loads(options.ground_truth.read_text())
-    first, second = split(content["imlist"], SEED, DISTRACTORS)
-    taught, choosing = held_back(first)
-    for half, names in (("test", second), ("choosing", choosing)):
-        write_half(data / half, options.photos, names, content["queries"])
+    taught, test = split(content["imlist"], SEED, DISTRACTORS)
+    if options.fold is not None:
+        taught, test = without_fold(taught, options.fold)
+    write_half(data / "test", options.photos, test, content["queries"])
     for place, name in enumerate(taught):
         photograph = options.photos / instance(name) / Path(name).name
         render(photograph, instance(name), data / "taught", np.random.default_rng([SEED, place]))
@@ -152,15 +157,15 @@ def prepare(options: argparse.Namespace) -> None:
     (data / "finished").touch()
 
 
-def held_back(names: list[str]) -> tuple[list[str], list[str]]:
-    """Return the taught names and those held back, a third of the instances and of the distractors."""
+def without_fold(names: list[str], fold: int) -> tuple[list[str], list[str]]:
+    """Return the names of the other folds and those of this one; an instance is in one fold."""
     shuffler = random.Random(SEED)
     instances = sorted({instance(name) for name in names} - {DISTRACTORS})
     others = sorted(name for name in names if instance(name) == DISTRACTORS)
-    held = {*shuffler.sample(instances, len(instances) // HELD_BACK)}
-    held_others = {*shuffler.sample(others, len(others) // HELD_BACK)}
-    choosing = [name for name in names if instance(name) in held or name in held_others]
-    return [name for name in names if name not in {*choosing}], choosing
+    held = {*shuffler.sample(instances, len(instances))[fold::FOLDS]}
+    held |= {*shuffler.sample(others, len(others))[fold::FOLDS]}
+    tested = [name for name in names if name in held or instance(name) in held]
+    return [name for name in names if name not in {*tested}], tested
 
 
 def render(photograph: Path, label: str, folder: Path, rng: np.random.Generator) -> None:
@@ -224,41 +229,30 @@ def trained(name: str, training: Training, options: argparse.Namespace) -> Found
     network, origin = open_network(options.weights, StartOptions(name, training.dim, seed=SEED))
     save_network(start, network, origin)
     test = Validation(data / "test" / "gnd.json", data / "test" / "photos", ValidationOptions(options.side, scales=()))
-    begun = time.monotonic()
     before = test.report(start, name, Silent()).per_query
-    each = (time.monotonic() - begun) / len(test.ground_truth.images)
-    best = train(name, training, each, options)
-    log = read_log(folder / "run")
-    epochs = [entry for entry in log if entry["kind"] == "epoch"]
+    train(name, training, options)
+    epochs = [entry for entry in read_log(folder / "run") if entry["kind"] == "epoch"]
     return {
         "parameters": sum(one.numel() for one in network.parameters()),
         "losses": [entry["loss"] for entry in epochs],
-        "scores": [entry["score"] for entry in log if entry["kind"] == "validation"],
-        "best_epoch": best,
         "minutes": sum(entry["seconds"] for entry in epochs) / 60,
         "before": before,
-        "after": test.report(folder / "run" / "best.safetensors", name, Silent()).per_query,
+        "after": test.report(folder / "run" / "last.safetensors", name, Silent()).per_query,
     }
 
 
-def train(name: str, training: Training, each: float, options: argparse.Namespace) -> int:
-    """Train for as many epochs as take the minutes, validations with them; return the best epoch.
-
-    each  seconds in which an image is described in a validation
-    """
+def train(name: str, training: Training, options: argparse.Namespace) -> None:
+    """Train for as many epochs as take the minutes."""
     folder, data = options.work / name, options.work / "data"
     plan = folder / "epochs.json"
     if not plan.exists():
-        plan.write_text(json.dumps(epochs_within(name, training, each, options)))
+        plan.write_text(json.dumps(epochs_within(name, training, options)))
     epochs = json.loads(plan.read_text())
-    choosing = ["--validate", data / "choosing" / "gnd.json", "--validate-images", data / "choosing" / "photos"]
-    choosing += ["--validate-side", options.side, "--every", max(1, epochs // VALIDATIONS)]
-    command = [*words_of(name, training, folder), "-o", folder / "run", "--epochs", epochs, "--check", "files"]
-    printed = run("train-global", data / "taught", *command, *choosing, "--json")
-    return int(json.loads(printed.splitlines()[-1])["epoch"])
+    words = [*words_of(name, training, folder), "-o", folder / "run", "--epochs", epochs, "--check", "files"]
+    run("train-global", data / "taught", *words, "-q")
 
 
-def epochs_within(name: str, training: Training, each: float, options: argparse.Namespace) -> int:
+def epochs_within(name: str, training: Training, options: argparse.Namespace) -> int:
     """Return how many epochs take the minutes, by the time of one of a few classes, in which all parts learn."""
     folder, data = options.work / name, options.work / "data"
     shutil.rmtree(folder / "probe", ignore_errors=True)
@@ -269,9 +263,7 @@ def epochs_within(name: str, training: Training, each: float, options: argparse.
     run("train-global", data / "probe", *probed, "-o", folder / "probe", "--epochs", 1, "-q")
     log = read_log(folder / "probe")
     planned, timed = (next(entry for entry in log if entry["kind"] == kind) for kind in ("plan", "epoch"))
-    images = len(json.loads((data / "choosing" / "gnd.json").read_text())["imlist"])
-    left = 60 * options.minutes - (VALIDATIONS + 1) * images * each
-    return max(1, round(left / (timed["seconds"] / planned["items"] * items)))
+    return max(2, math.ceil(60 * options.minutes / (timed["seconds"] / planned["items"] * items)))
 
 
 def words_of(name: str, training: Training, folder: Path) -> list[Any]:
@@ -318,7 +310,7 @@ def line(name: str, result: Found, local: Found | None) -> str:
     size, losses = result["parameters"] / 1e6, result["losses"]
     return (
         f"{name:<9} {size:.1f} M  loss {losses[0]:.3f} → {losses[-1]:.3f}  {before} → {after}  {gains}{beside}  "
-        f"{result['minutes']:.1f} min, epoch {result['best_epoch']} of {len(losses)}"
+        f"{result['minutes']:.1f} min, {len(losses)} epochs"
     )
 
 
