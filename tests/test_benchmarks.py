@@ -75,6 +75,15 @@ def test_the_load_test_runs_small_and_finds_no_error(data: Path) -> None:
     assert [found[f"{phase}errors"] for phase in ("", "paced_", "upload_", "rough_")] == [0, 0, 0, 0], result.stdout
 
 
+def test_the_share_of_the_backbone_is_measured_beside_the_share_that_operations_allow() -> None:
+    command = [sys.executable, BENCHMARKS / "global_extraction.py", "--small"]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found.keys() == {f"{name}_{key}" for name in ("cvnet", "dplg") for key in ("ms", "share", "allowed")}
+    assert found["dplg_allowed"] < found["cvnet_allowed"] < 1 and all(value > 0 for value in found.values())
+
+
 def test_a_training_of_global_networks_runs_small_and_keeps_its_results(data: Path) -> None:
     command = [sys.executable, BENCHMARKS / "global_training.py", "--check", "--work", data / "global"]
     command += ["--networks", "how-asmk,gem,dolg"]
@@ -87,8 +96,7 @@ def test_a_training_of_global_networks_runs_small_and_keeps_its_results(data: Pa
     found = json.loads(first.stdout.splitlines()[-1])
     assert len(found.pop("how-asmk")["map_after"]) == 3
     for result in found.values():
-        assert result["parameters"] > 0 and result["losses"] and result["minutes"] >= 0
-        assert 0 <= result["best_epoch"] <= len(result["losses"]) == len(result["scores"]) - 1
+        assert result["parameters"] > 0 and len(result["losses"]) >= 2 and result["minutes"] >= 0
         assert len(result["map_before"]) == len(result["map_after"]) == 3
         gains = [result["gain"][row][0] for row in ("easy", "medium", "hard")]
         differences = zip(result["map_after"], result["map_before"], strict=True)
