@@ -194,7 +194,7 @@ def test_codebooks_are_shared_and_weights_need_no_other_index(
     assert run_in(place, work) == outcome
     monkeypatch.undo()
     monkeypatch.setattr(measure, "COPIED_IMAGES", 100)
-    monkeypatch.setattr(fused_stages, "_encoder", None)  # what an index is made of
+    monkeypatch.setattr(fused_stages, "encoder_of", None)  # what an index is made of
     other = run_in(place, work, [replace(BOTH, weights=(1.0, 0.0)), replace(BOTH, name="same", weights=(3.0, 3.0))])
     deep, _, _, alone, same = other.results
     assert not other.failures and len(list(work.glob("fused-*"))) == 4

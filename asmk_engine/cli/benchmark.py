@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asmk_engine.cli.common import PATH, Console, RenamedOption, plural, quiet_option
+from asmk_engine.cli.common import PATH, Console, RenamedOption, plural, quiet_option, was_given
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,20 @@ NUMBERS = Numbers()
     type=NUMBERS,
     help="Dimensions of a sub-space in product quantisation of global descriptors, 8 or 1, in addition to none.",
 )
+@click.option(
+    "--rerank",
+    type=NUMBERS,
+    help="Numbers of answers to verify and rank anew, in addition to none, in each configuration with local features.",
+)
+@click.option(
+    "--rerank-by",
+    type=click.Choice(["places", "descriptors"]),
+    multiple=True,
+    default=["places"],
+    show_default=True,
+    help="What --rerank compares, as for `evaluate`: places are kept in the index, descriptors in its feature set. May "
+    "be repeated.",
+)
 @click.option("--one-at-a-time", is_flag=True, help="Vary one option at a time, from the first values.")
 @click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Number of clustering seeds.")
 @click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Number of k-means rounds.")
@@ -80,7 +94,9 @@ NUMBERS = Numbers()
 @click.option(
     "--queries", multiple=True, metavar="NAME=FEATURES", help="Features of queries that are regions or not indexed."
 )
-@click.option("--title", default="Accuracy against memory", show_default=True, help="Title of the figure and the page.")
+@click.option(
+    "--title", default="Accuracy against memory and time", show_default=True, help="Title of the figure and the page."
+)
 @quiet_option
 def benchmark(
     sources: tuple[str, ...],
@@ -92,6 +108,8 @@ def benchmark(
     multiple_assignment: tuple[int, ...],
     pca: tuple[int, ...] | None,
     pq: tuple[int, ...] | None,
+    rerank: tuple[int, ...] | None,
+    rerank_by: tuple[str, ...],
     one_at_a_time: bool,
     seeds: int,
     rounds: int,
@@ -107,13 +125,15 @@ def benchmark(
     NAME=FEATURES is a feature set of the images of the ground truth, with local features or global descriptors.
     NAME=NAME+NAME is a fused source: one index of several of these feature sets, each with the options of the row.
     NAME=NAME:500+NAME gives a part an n of its own; an ending such as @0.67,0.33 gives weights, equal otherwise.
+    --rerank adds rows whose bytes include what verification reads, and whose time includes the verification.
     Finished stages are kept in the work folder: the same command resumes an interrupted run, and retries failures.
 
     \b
     Example:
       asmk-engine benchmark rootsift=sift.features gem=gem.features --ground-truth gnd.json -o tradeoff \\
           --n 1000,400,2000 --words 4096,8192 --bits 128,64 --pca 128,32 --pq 8,1 --one-at-a-time
-      asmk-engine benchmark deep=deep.features sift=sift.features both=deep+sift --ground-truth gnd.json -o fused
+      asmk-engine benchmark deep=deep.features sift=sift.features both=deep+sift --ground-truth gnd.json -o fused \\
+          --rerank 50
     """
     from asmk_engine.evaluation.ground_truth import read_ground_truth
     from asmk_engine.tradeoff.configurations import Sweep
@@ -131,6 +151,8 @@ def benchmark(
         seeds,
         rounds,
         training_per_word,
+        _reranked(rerank),
+        tuple(dict.fromkeys(rerank_by)),
     )
     console = Console(quiet)
     features, fusions = divided(sources)
@@ -140,6 +162,12 @@ def benchmark(
         written = write_all(output, outcome, title, shlex.join(["asmk-engine", *sys.argv[1:]]))
         click.echo("\n".join(map(str, written)))
     _raise_failures(outcome, output)
+
+
+def _reranked(rerank: tuple[int, ...] | None) -> tuple[int, ...]:
+    if rerank is None and was_given("rerank_by"):
+        raise InputError("--rerank-by needs --rerank; add --rerank 50")
+    return rerank or ()
 
 
 def divided(sources: Sequence[str]) -> tuple[tuple[str, ...], list[SourceFusion]]:
@@ -184,7 +212,8 @@ def _show(step: Step, console: Console) -> None:
         console.say(f"{place}: failed: {outcome.reason}; {left}")
         return
     precision = 100 * outcome.precision.mean
-    console.say(f"{place}: mAP {precision:.2f}, {outcome.bytes_per_image:.0f} bytes per image; {left}")
+    cost = f"{outcome.bytes_per_image:.0f} bytes per image, {outcome.query_milliseconds:.1f} ms per query"
+    console.say(f"{place}: mAP {precision:.2f}, {cost}; {left}")
 
 
 def _raise_failures(outcome: TradeoffResult, output: Path) -> None:

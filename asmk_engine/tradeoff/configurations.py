@@ -8,6 +8,11 @@ from dataclasses import dataclass, fields
 
 from asmk_engine.errors import InputError
 from asmk_engine.tradeoff.fusion import FusionPart, SourceFusion
+from asmk_engine.verification.reranking import Reranking
+
+PLACES, DESCRIPTORS = "places", "descriptors"
+COMPARED = (PLACES, DESCRIPTORS)
+"""What re-ranking can compare, as `evaluate --rerank-by`."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,52 @@ class FusedConfiguration:
         return f"{self.source} ({'; '.join(map(str, self.parts))})"
 
 
-Configuration = PartConfiguration | FusedConfiguration
+PlainConfiguration = PartConfiguration | FusedConfiguration
+
+
+@dataclass(frozen=True)
+class RerankedConfiguration:
+    """A configuration with local features whose first answers are verified and ranked anew.
+
+    plain   the same without re-ranking
+    images  number of answers that are verified
+    by      what is compared: `places` or `descriptors`
+    """
+
+    plain: LocalConfiguration | FusedConfiguration
+    images: int
+    by: str = PLACES
+
+    @property
+    def source(self) -> str:
+        """Name of the source of the features."""
+        return self.plain.source
+
+    @property
+    def method(self) -> str:
+        """Name of the method in tables: that of the source."""
+        return self.plain.method
+
+    @property
+    def kind(self) -> str:
+        """Kind of the search: `reranked`, or `described` if descriptors are compared."""
+        return "reranked" if self.by == PLACES else "described"
+
+    @property
+    def needs_seeds(self) -> bool:
+        """Whether the result depends on the seed."""
+        return self.plain.needs_seeds
+
+    @property
+    def reranking(self) -> Reranking:
+        """How the first images are ranked anew, as `evaluate --rerank`."""
+        return Reranking(self.images) if self.by == PLACES else Reranking.by_descriptors(self.images)
+
+    def __str__(self) -> str:
+        return f"{self.plain} rerank={self.images}{'' if self.by == PLACES else ' by descriptors'}"
+
+
+Configuration = PlainConfiguration | RerankedConfiguration
 
 
 @dataclass(frozen=True)
@@ -133,6 +183,9 @@ class Sweep:
     seeds              number of clustering seeds per configuration
     rounds, training_per_word
                        for k-means; lower than the defaults of a codebook, since many codebooks are trained
+    rerank             numbers of answers to verify and rank anew, in addition to no re-ranking, in every configuration
+                       with local features
+    rerank_by          what is compared then, of `COMPARED`
     """
 
     strongest: tuple[int, ...] = (1000, 400, 2000)
@@ -145,16 +198,20 @@ class Sweep:
     seeds: int = 2
     rounds: int = 10
     training_per_word: int = 80
+    rerank: tuple[int, ...] = ()
+    rerank_by: tuple[str, ...] = (PLACES,)
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             values = value if isinstance(value, tuple) else (value,)
-            if any(number < 1 for number in values if not isinstance(number, bool)):
+            if any(number < 1 for number in values if not isinstance(number, bool | str)):
                 raise InputError(f"{field.name} is {value}; give whole numbers of 1 or more")
         for name in ("strongest", "words", "multiple_assignment"):
             if not getattr(self, name):
                 raise InputError(f"no {name} to try; give one number or more")
+        if not self.rerank_by or set(self.rerank_by) - set(COMPARED):
+            raise InputError(f"rerank_by is {self.rerank_by}; give one or both of {', '.join(COMPARED)}")
 
 
 @dataclass(frozen=True)
@@ -169,9 +226,11 @@ class Supply:
 def plan(sweep: Sweep, supplies: Mapping[str, Supply], fusions: Sequence[SourceFusion] = ()) -> list[Configuration]:
     """List the configurations of all sources, in their order, then those of the fused ones, without repetition.
 
+    Each one with local features is followed by the same with re-ranking.
+
     More features or bits than a source has are reduced to what it has; PCA that would not reduce dimensions is omitted.
     """
-    configurations: list[Configuration] = []
+    configurations: list[PlainConfiguration] = []
     for source, supply in supplies.items():
         configurations += (
             _global_configurations(sweep, source, supply)
@@ -180,7 +239,20 @@ def plan(sweep: Sweep, supplies: Mapping[str, Supply], fusions: Sequence[SourceF
         )
     for fusion in fusions:
         configurations += _fused_configurations(sweep, fusion, supplies)
-    return list(dict.fromkeys(configurations))
+    distinct = dict.fromkeys(configurations)
+    return [one for plain in distinct for one in (plain, *_reranked_configurations(sweep, plain))]
+
+
+def _reranked_configurations(sweep: Sweep, plain: PlainConfiguration) -> list[RerankedConfiguration]:
+    if isinstance(plain, GlobalConfiguration) or not has_local_features(plain):
+        return []
+    return [RerankedConfiguration(plain, images, by) for by in sweep.rerank_by for images in sweep.rerank]
+
+
+def has_local_features(configuration: PlainConfiguration) -> bool:
+    """Return whether there is something to verify: local features, in one part at least."""
+    parts = configuration.parts if isinstance(configuration, FusedConfiguration) else (configuration,)
+    return any(isinstance(part, LocalConfiguration) for part in parts)
 
 
 def _local_configurations(sweep: Sweep, source: str, supply: Supply) -> Iterator[LocalConfiguration]:

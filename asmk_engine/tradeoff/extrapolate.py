@@ -9,13 +9,13 @@ measured, the codebook is the same, and segments are full ranges of R = 65 536 i
     tables     24 bytes per word that occurs
 
 plus name, fingerprint and word count of every image, as measured. For a global index: the stored vector, plus the same.
-For a fused index: this of each part, with one name and fingerprint. All exclude the codebook or codec, whose size is
-constant.
+For a fused index: this of each part, with one name and fingerprint. For a re-ranked row: also the geometry or features
+that verification reads, as measured. All exclude the codebook or codec, whose size is constant.
 
-Time of a query, on one thread: the time of the assignment, which does not depend on N, plus N times the nanoseconds per
-image, measured with millions of postings or many megabytes of vectors. The model ignores that the lists of a large
-collection exceed the cache and memory, that other images have other words, and that larger collections need larger
-codebooks, which shorten the lists.
+Time of a query, on one thread: the time of the assignment and of the verification of a fixed number of answers, which
+do not depend on N, plus N times the nanoseconds per image, measured with millions of postings or many megabytes of
+vectors. The model ignores that the lists of a large collection exceed the cache and memory, that other images have
+other words, and that larger collections need larger codebooks, which shorten the lists.
 """
 
 from __future__ import annotations
@@ -46,15 +46,16 @@ class Extrapolated:
 
 
 def extrapolated(
-    images: int, bytes_per_image: float, assignment_milliseconds: float, nanoseconds_per_image: float
+    images: int, bytes_per_image: float, fixed_milliseconds: float, nanoseconds_per_image: float
 ) -> Extrapolated:
     """Compute the model for a number of images.
 
     bytes_per_image        at that size: `dense_bytes_per_image`, or as measured for a global index
+    fixed_milliseconds     what does not depend on their number: assignment and verification
     nanoseconds_per_image  scoring time per image: of the postings that a query reads, or of the vector
     """
     scoring = images * nanoseconds_per_image / 1e6
-    return Extrapolated(images, images * bytes_per_image, assignment_milliseconds + scoring)
+    return Extrapolated(images, images * bytes_per_image, fixed_milliseconds + scoring)
 
 
 def dense_bytes_per_image(segment: Segment) -> float:

@@ -50,7 +50,7 @@ def measure_fused(
     sources  those of its parts, in order
     """
     pairs = list(zip(sources, configuration.parts, strict=True))
-    learned = [_learned(cache, source, part, sweep, seed) for source, part in pairs]
+    learned = [learned_stage(cache, source, part, sweep, seed) for source, part in pairs]
     index = _index(cache, sources, configuration, learned)
     prepared = functools.cache(functools.partial(_prepared, sources, configuration, index))
     search = _search(cache, sources, configuration, index, prepared)
@@ -59,7 +59,7 @@ def measure_fused(
     return Measurement(seconds, index.numbers, search.numbers, evaluation.numbers)
 
 
-def _learned(cache: StageCache, source: FeatureSupply, part: PartConfiguration, sweep: Sweep, seed: int) -> Stage:
+def learned_stage(cache: StageCache, source: FeatureSupply, part: PartConfiguration, sweep: Sweep, seed: int) -> Stage:
     """Return the stage that learns the codebook or codec of a part."""
     if isinstance(part, LocalConfiguration):
         return codebook_stage(cache, source, part, sweep, seed)
@@ -71,13 +71,15 @@ def _learning_seconds(learned: Stage, part: PartConfiguration) -> float:
     return float(learned.numbers[name])
 
 
-def _encoder(learned: Stage, part: PartConfiguration) -> Codebook | Codec:
+def encoder_of(learned: Stage, part: PartConfiguration) -> Codebook | Codec:
+    """Open the codebook or codec that `learned_stage` learned for a part."""
     if isinstance(part, LocalConfiguration):
         return Codebook.open(learned.path / CODEBOOK)
     return GlobalIndex.open(learned.path / INDEX).codec
 
 
-def _strongest(part: PartConfiguration) -> int:
+def strongest_of(part: PartConfiguration) -> int:
+    """Return the maximum number of features per image of a part, 1 for global descriptors."""
     return part.strongest if isinstance(part, LocalConfiguration) else 1
 
 
@@ -86,15 +88,15 @@ def _index(
 ) -> Stage:
     parts = configuration.parts
     keys = [
-        {"learned": one.key, "features": source.key, "strongest": _strongest(part)}
+        {"learned": one.key, "features": source.key, "strongest": strongest_of(part)}
         for one, source, part in zip(learned, sources, parts, strict=True)
     ]
 
     def make(folder: Path) -> dict[str, Any]:
-        encoders = {part.source: _encoder(one, part) for one, part in zip(learned, parts, strict=True)}
+        encoders = {part.source: encoder_of(one, part) for one, part in zip(learned, parts, strict=True)}
         index = FusedIndex.create(folder / INDEX, encoders)
         features = {
-            part.source: StrongestFeatures.of(source.paths.features, _strongest(part))
+            part.source: StrongestFeatures.of(source.paths.features, strongest_of(part))
             for source, part in zip(sources, parts, strict=True)
         }
         _, seconds = measure.timed(lambda: (index.add(features), index.merge()))
@@ -116,13 +118,20 @@ def _sizes(index: FusedIndex) -> dict[str, Any]:
 
 def _prepared(sources: Sequence[FeatureSupply], configuration: FusedConfiguration, index: Stage) -> FusedQueries:
     opened = FusedIndex.open(index.path / INDEX)
-    each = [source.queries(_strongest(part)) for source, part in zip(sources, configuration.parts, strict=True)]
-    features = [
-        FusedFeatures(tuple(found for _, found in query), _fingerprint(opened, query[0][0].name))
+    features = fused_features(sources, configuration, opened)
+    inputs = [_signed(opened, one, configuration.multiple_assignment) for one in features]
+    return PreparedQueries(fused_searcher(opened, configuration), features, inputs)
+
+
+def fused_features(
+    sources: Sequence[FeatureSupply], configuration: FusedConfiguration, index: FusedIndex
+) -> list[FusedFeatures]:
+    """Return the features of the queries of a fused index, in the order of the ground truth."""
+    each = [source.queries(strongest_of(part)) for source, part in zip(sources, configuration.parts, strict=True)]
+    return [
+        FusedFeatures(tuple(found for _, found in query), _fingerprint(index, query[0][0].name))
         for query in zip(*each, strict=True)
     ]
-    inputs = [_signed(opened, one, configuration.multiple_assignment) for one in features]
-    return PreparedQueries(_searcher(opened, configuration), features, inputs)
 
 
 def _fingerprint(index: FusedIndex, name: str) -> int:
@@ -131,7 +140,8 @@ def _fingerprint(index: FusedIndex, name: str) -> int:
     return known.fingerprint if known else 0
 
 
-def _searcher(index: FusedIndex, configuration: FusedConfiguration) -> FusedSearcher:
+def fused_searcher(index: FusedIndex, configuration: FusedConfiguration) -> FusedSearcher:
+    """Return what searches a fused index with the words per descriptor and the weights of a configuration."""
     return FusedSearcher(index, multiple_assignment=configuration.multiple_assignment, weights=configuration.weights)
 
 
@@ -169,7 +179,7 @@ def _search(
             for one in evenly(queries.features, measure.TIMED_QUERIES)
         ]
         copied = measure.copied_fused(folder / COPIES, opened)
-        many = measure.scoring_milliseconds(_searcher(copied, configuration), timed)
+        many = measure.scoring_milliseconds(fused_searcher(copied, configuration), timed)
         shutil.rmtree(folder / COPIES)
         return {
             "queries": len(queries.inputs),

@@ -2,9 +2,9 @@
 
 Times are processor time, summed over all threads, since wall-clock time says little on a machine with other load; on an
 idle one it is the wall-clock time of a single thread. Query times are medians over queries of the best of a few
-repeats. Scoring runs on one thread; word assignment is a matrix product, on as many threads as the linear algebra
-library uses. Scoring is measured a second time on copies of the images under other names, so many that the fixed cost
-of a search is negligible: the extrapolation uses that time per image.
+repeats. Scoring and verification run on one thread; word assignment is a matrix product, on as many threads as the
+linear algebra library uses. Scoring is measured a second time on copies of the images under other names, so many that
+the fixed cost of a search is negligible: the extrapolation uses that time per image.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.segment_writer import Contents
 from asmk_engine.inverted.signatures import Signature
+from asmk_engine.verification.reranking import Reranking, reranked
 
 Made = TypeVar("Made")
 REPEATS = 5
@@ -66,6 +67,11 @@ def disk_bytes(index: Index | GlobalIndex | FusedIndex) -> dict[str, int]:
     return {"segments": segments, "codebook": sum(encoder.bytes for encoder in manifest.encoders)}
 
 
+def geometry_bytes(index: Index | FusedIndex) -> int:
+    """Return the bytes on disk of the geometry beside the postings."""
+    return sum(file.bytes for entry in index.snapshot.manifest.segments for file in entry.geometries)
+
+
 def touched(index: Index, signatures: Sequence[Signature]) -> float:
     """Return the mean number of postings that a search reads: those of the words of the query."""
     lengths = index.snapshot.list_lengths
@@ -75,6 +81,30 @@ def touched(index: Index, signatures: Sequence[Signature]) -> float:
 def scoring_milliseconds(searcher: IndexSearcher[Any, Any], queries: Sequence[Any]) -> float:
     """Measure the milliseconds from a signature, or those of a fused query, to the best hundred, on one thread."""
     return milliseconds([functools.partial(searcher.search, one, TOP, threads=1) for one in queries])
+
+
+def verification_milliseconds(
+    make: Callable[[], IndexSearcher[Any, Any]], queries: Sequence[Any], reranking: Reranking
+) -> float:
+    """Measure the milliseconds from a ranking to the ranking anew of its first images, on one thread.
+
+    make     returns a searcher; each repeat has its own, so that it reads again what a searcher keeps in memory of the
+             images that it compares
+    queries  with features that are assigned to words
+    """
+    repeats = range(REPEATS)
+    return 1000 * statistics.median(
+        min(_verification_seconds(make(), query, reranking) for _ in repeats) for query in queries
+    )
+
+
+def _verification_seconds(searcher: IndexSearcher[Any, Any], query: Any, reranking: Reranking) -> float:
+    snapshot, compared = searcher.index.snapshot, reranking.verification
+    best = searcher.best_of(snapshot, [query], max(TOP, reranking.images), 1)[0]
+    first = best.segments[: reranking.images], best.numbers[: reranking.images]
+    # Opens the feature sets, which a search does once and not for each query.
+    searcher.matches_of(snapshot, query, (best.segments[-1:], best.numbers[-1:]), compared, 1)
+    return timed(lambda: reranked(best.scores, searcher.matches_of(snapshot, query, first, compared, 1), reranking))[1]
 
 
 def vector_milliseconds(searcher: GlobalSearcher, vectors: np.ndarray) -> float:

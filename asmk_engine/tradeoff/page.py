@@ -6,8 +6,9 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from asmk_engine.tradeoff.configurations import DESCRIPTORS, PLACES, RerankedConfiguration
 from asmk_engine.tradeoff.results import Failure, Result
-from asmk_engine.tradeoff.table import short_rows
+from asmk_engine.tradeoff.table import FAST, SMALL, short_rows
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 1200px; margin: 2em auto; padding: 0 1em }
@@ -26,6 +27,16 @@ FUSED_NOTE = (
     "of the postings or vectors of each part; its words and its assignment time are those of all parts together. Its "
     "scoring time includes the projection of vectors and the addition of scores."
 )
+
+
+RERANKED_NOTE = (
+    "In a re-ranked row the first answers are verified and ranked anew, as `evaluate --rerank` does. Its query time "
+    "includes the verification; what an earlier query has read is read again."
+)
+READ_NOTES = {
+    PLACES: "By places: the index is made with `--geometry`, and its bytes include the geometry of all its features.",
+    DESCRIPTORS: "By descriptors: they are read from the feature set that the index remembers, whose bytes count too.",
+}
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,19 @@ def notes(circumstances: Circumstances, results: Sequence[Result]) -> list[str]:
         "methods whose intervals overlap may still differ: the queries are the same.",
         "Bytes are those of the index files, including names and tables, but not the codebook (or codec).",
         "Times are processor time, summed over all threads; query times are medians of the best of five repeats. "
-        "Scoring uses one thread; query times do not include feature extraction.",
+        "Scoring and verification use one thread; query times do not include feature extraction.",
         "Extrapolated numbers are not measured but modelled, see asmk_engine/tradeoff/extrapolate.py. The model keeps "
         "the codebook and the words per image.",
         *([FUSED_NOTE] if any(one.configuration.kind == "fused" for one in results) else []),
+        *_reranked_notes(results),
     ]
+
+
+def _reranked_notes(results: Sequence[Result]) -> list[str]:
+    found = [one.configuration for one in results]
+    compared = {one.by for one in found if isinstance(one, RerankedConfiguration)}
+    told = [note for by, note in READ_NOTES.items() if by in compared]
+    return [" ".join([RERANKED_NOTE, *told])] if told else []
 
 
 def page(
@@ -64,8 +83,8 @@ def page(
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         f"<style>{STYLE}</style></head><body>\n<h1>{html.escape(title)}</h1>\n"
         f"{_inline(svg)}\n<p><code>{html.escape(circumstances.command)}</code></p>\n{paragraphs}"
-        f'<div class="scroll">{_table(results)}</div>\n<p>★ and shaded: on the Pareto front, no other row has at least '
-        "the same mAP in as few bytes.</p>\n"
+        f'<div class="scroll">{_table(results)}</div>\n<p>{SMALL}: on the Pareto front over bytes, no other row has at '
+        f"least the same mAP in as few of them; {FAST}: the same over milliseconds of a query. Both are shaded.</p>\n"
         + (f"<h2>Failed configurations</h2>\n<ul>{failed}</ul>\n" if failed else "")
         + "</body></html>\n"
     )
@@ -84,6 +103,6 @@ def _table(results: Sequence[Result]) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in listed[0])
     lines = []
     for row in listed:
-        best = ' class="best"' if "★" in row["mAP"] else ""
+        best = ' class="best"' if SMALL in row["mAP"] or FAST in row["mAP"] else ""
         lines.append(f"<tr{best}>" + "".join(f"<td>{html.escape(value)}</td>" for value in row.values()) + "</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(lines) + "\n</tbody></table>"

@@ -12,9 +12,16 @@ from asmk_engine.errors import AsmkError, InputError
 from asmk_engine.evaluation.model import GroundTruth
 from asmk_engine.storage.folder import Folder, WriterLock
 from asmk_engine.storage.stage_cache import StageCache
-from asmk_engine.tradeoff.configurations import Configuration, FusedConfiguration, Sweep, plan
+from asmk_engine.tradeoff.configurations import (
+    Configuration,
+    FusedConfiguration,
+    RerankedConfiguration,
+    Sweep,
+    plan,
+)
 from asmk_engine.tradeoff.fused_stages import measure_fused
 from asmk_engine.tradeoff.fusion import SourceFusion
+from asmk_engine.tradeoff.reranked_stages import measure_reranked
 from asmk_engine.tradeoff.results import Failure, Result, put_together
 from asmk_engine.tradeoff.sources import FeatureSupply, SourcePaths, check_fusion, open_source
 from asmk_engine.tradeoff.stages import VERSION, Measurement, measure_configuration
@@ -54,7 +61,7 @@ def run(
 
     A configuration that fails for any reason is recorded in `failed.txt` there with its traceback, and retried by the
     next run; the others are measured. Raises InputError for two sources with the same name, and the errors of
-    `open_source` and `check_fusion`.
+    `open_source` and `check_fusion`, also if `sweep.rerank` is given and no source has local features.
     """
     names = [*(one.name for one in paths), *(fusion.name for fusion in fusions)]
     if len(set(names)) < len(names) or not paths:
@@ -67,6 +74,7 @@ def run(
         for fusion in fusions:
             check_fusion(fusion, sources)
         configurations = plan(sweep, {name: source.supply for name, source in sources.items()}, fusions)
+        _check_reranked(sweep, configurations)
         outcomes = []
         for step in _steps(StageCache(work, VERSION), sources, configurations, sweep):
             outcomes.append(step.outcome)
@@ -74,6 +82,14 @@ def run(
                 on_step(step)
     results = tuple(one for one in outcomes if isinstance(one, Result))
     return TradeoffResult(results, tuple(one for one in outcomes if isinstance(one, Failure)))
+
+
+def _check_reranked(sweep: Sweep, configurations: Sequence[Configuration]) -> None:
+    """Raise InputError if answers are to be ranked anew and no configuration can."""
+    if sweep.rerank and not any(isinstance(one, RerankedConfiguration) for one in configurations):
+        raise InputError(
+            "no source has local features, so nothing can be verified; leave --rerank out, or add a source with some"
+        )
 
 
 def _steps(
@@ -108,9 +124,13 @@ def _outcome(
 def _measured(
     cache: StageCache, sources: Mapping[str, FeatureSupply], configuration: Configuration, sweep: Sweep, seed: int
 ) -> Measurement:
+    plain = configuration.plain if isinstance(configuration, RerankedConfiguration) else configuration
+    parts = plain.parts if isinstance(plain, FusedConfiguration) else (plain,)
+    of_parts = [sources[part.source] for part in parts]
+    if isinstance(configuration, RerankedConfiguration):
+        return measure_reranked(cache, of_parts, configuration, sweep, seed)
     if isinstance(configuration, FusedConfiguration):
-        parts = [sources[part.source] for part in configuration.parts]
-        return measure_fused(cache, parts, configuration, sweep, seed)
+        return measure_fused(cache, of_parts, configuration, sweep, seed)
     return measure_configuration(cache, sources[configuration.source], configuration, sweep, seed)
 
 

@@ -6,8 +6,15 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
-from asmk_engine.tradeoff.configurations import Configuration, FusedConfiguration, LocalConfiguration, PartConfiguration
-from asmk_engine.tradeoff.results import Failure, Result, pareto_front
+from asmk_engine.tradeoff.configurations import (
+    DESCRIPTORS,
+    Configuration,
+    FusedConfiguration,
+    LocalConfiguration,
+    PartConfiguration,
+    RerankedConfiguration,
+)
+from asmk_engine.tradeoff.results import Failure, Result, milliseconds_of, pareto_front
 
 GIBIBYTE = 1 << 30
 
@@ -20,6 +27,8 @@ CSV_NOTES = {
     "assignments": "words per query descriptor",
     "pca": "dimensions after PCA; global descriptors",
     "pq": "dimensions of a sub-space, which is encoded as one byte",
+    "rerank": "number of answers that are verified and ranked anew",
+    "rerank_by": "what is compared then, places or descriptors",
     "seeds": "number of clustering seeds",
     "row": "row of the report, such as the difficulty",
     "map": "mAP in percent, mean over the seeds",
@@ -27,14 +36,18 @@ CSV_NOTES = {
     "map_high": "upper end of it",
     "map_seed_spread": "largest minus smallest mAP of a seed",
     "pareto": "1 if no other row has a higher mAP in as few bytes",
+    "pareto_time": "1 if no other row has a higher mAP in as few milliseconds of a query",
     "images": "images in the index",
     "queries": "queries with at least one positive",
-    "bytes_per_image": "on disk, without the codebook",
+    "bytes_per_image": "on disk, without the codebook; with the next column",
+    "reranking_bytes_per_image": "of these, geometry or features that re-ranking reads, on disk",
     "codebook_bytes": "on disk",
     "words_per_image": "postings per image",
     "assignment_ms": "processor time per query: word assignment of its descriptors, or projection of its vector, which "
     "fused rows count as scoring",
     "scoring_ms": "processor time per query, on one thread",
+    "verification_ms": "processor time per query, of verifying answers and ranking them anew, on one thread",
+    "query_ms": "processor time per query: the last three together",
     "build_seconds": "processor time of indexing, without feature extraction",
     "learning_seconds": "processor time of the codebook, or of PCA and sub-spaces",
 }
@@ -43,11 +56,11 @@ CSV_NOTES = {
 def rows(results: Iterable[Result]) -> list[dict[str, str]]:
     """Return one row per result: the columns of `CSV_NOTES`, mAP of other rows of the report, and extrapolations."""
     listed = list(results)
-    front = pareto_front(listed)
-    return [_row(one, one in front) for one in listed]
+    small, fast = pareto_front(listed), pareto_front(listed, milliseconds_of)
+    return [_row(one, one in small, one in fast) for one in listed]
 
 
-def _row(result: Result, is_best: bool) -> dict[str, str]:
+def _row(result: Result, is_small: bool, is_fast: bool) -> dict[str, str]:
     precision = result.precision
     row = {
         **_configuration(result.configuration),
@@ -58,14 +71,18 @@ def _row(result: Result, is_best: bool) -> dict[str, str]:
         "map_high": _number(100 * precision.high, 2),
         "map_seed_spread": _number(100 * result.seed_spread, 2),
         **{f"map_{row}": _number(100 * mean, 2) for row, mean in result.other_rows.items()},
-        "pareto": str(int(is_best)),
+        "pareto": str(int(is_small)),
+        "pareto_time": str(int(is_fast)),
         "images": str(result.images),
         "queries": str(result.queries),
         "bytes_per_image": _number(result.bytes_per_image, 1),
+        "reranking_bytes_per_image": _number(result.reranking_bytes_per_image, 1),
         "codebook_bytes": str(result.codebook_bytes),
         "words_per_image": "" if result.words_per_image is None else _number(result.words_per_image, 1),
         "assignment_ms": _number(result.assignment_milliseconds, 3),
         "scoring_ms": _number(result.scoring_milliseconds, 3),
+        "verification_ms": _number(result.verification_milliseconds, 3),
+        "query_ms": _number(result.query_milliseconds, 3),
         "build_seconds": _number(result.build_seconds, 2),
         "learning_seconds": _number(result.learning_seconds, 2),
     }
@@ -76,10 +93,16 @@ def _row(result: Result, is_best: bool) -> dict[str, str]:
 
 
 def _configuration(configuration: Configuration) -> dict[str, str]:
-    parts = configuration.parts if isinstance(configuration, FusedConfiguration) else (configuration,)
+    plain = configuration.plain if isinstance(configuration, RerankedConfiguration) else configuration
+    parts = plain.parts if isinstance(plain, FusedConfiguration) else (plain,)
     given = [_options(part) for part in parts]
     names = ("features", "words", "bits", "assignments", "pca", "pq")
-    return {"method": configuration.method, **{name: _joined(given, name) for name in names}}
+    return {
+        "method": configuration.method,
+        **{name: _joined(given, name) for name in names},
+        "rerank": str(configuration.images) if isinstance(configuration, RerankedConfiguration) else "",
+        "rerank_by": configuration.by if isinstance(configuration, RerankedConfiguration) else "",
+    }
 
 
 def _options(configuration: PartConfiguration) -> dict[str, int | None]:
@@ -129,28 +152,41 @@ SHORT: Mapping[str, str] = {
     "interval": "95 %",
     "map_seed_spread": "seed spread",
     "bytes_per_image": "bytes/image",
+    "reranking_bytes_per_image": "of these re-ranking",
     "words_per_image": "words/image",
     "assignment_ms": "assign ms",
     "scoring_ms": "score ms",
+    "verification_ms": "verify ms",
+    "query_ms": "query ms",
     "build_seconds": "build s",
 }
 """Columns of the short table and their headings; extrapolated columns follow."""
+OF_RERANKING = ("reranking_bytes_per_image", "verification_ms")
+"""Those of them that are there only if a row is re-ranked."""
+SMALL, FAST = "★", "◆"
+"""The marks of a row on the Pareto front over bytes, and over milliseconds."""
 
 
 def short_rows(results: Iterable[Result]) -> list[dict[str, str]]:
-    """Return the short table: the columns of `SHORT` and the extrapolated ones, with a star on the Pareto front."""
-    return [_short(row) for row in rows(results)]
+    """Return the short table: the columns of `SHORT` and the extrapolated ones, with marks on the Pareto fronts."""
+    listed = rows(results)
+    hidden = () if any(row["rerank"] for row in listed) else OF_RERANKING
+    return [_short(row, hidden) for row in listed]
 
 
-def _short(row: Mapping[str, str]) -> dict[str, str]:
+def _short(row: Mapping[str, str], hidden: Sequence[str]) -> dict[str, str]:
     marks = {"features": "n", "words": "words", "bits": "bits", "assignments": "assign", "pca": "PCA", "pq": "PQ"}
-    setting = ", ".join(f"{mark} {row[name]}" for name, mark in marks.items() if row[name])
+    settings = [f"{mark} {row[name]}" for name, mark in marks.items() if row[name]]
+    if row["rerank"]:
+        settings.append(f"rerank {row['rerank']}" + (" by descriptors" if row["rerank_by"] == DESCRIPTORS else ""))
+    fronts = [mark for name, mark in (("pareto", SMALL), ("pareto_time", FAST)) if row[name] == "1"]
     made = {
-        "setting": setting or "flat",
-        "map": row["map"] + (" ★" if row["pareto"] == "1" else ""),
+        "setting": ", ".join(settings) or "flat",
+        "map": " ".join([row["map"], *fronts]),
         "interval": f"{row['map_low']}–{row['map_high']}",
     }
-    short = {heading: made.get(name, row.get(name, "")) for name, heading in SHORT.items()}
+    shown = {name: heading for name, heading in SHORT.items() if name not in hidden}
+    short = {heading: made.get(name, row.get(name, "")) for name, heading in shown.items()}
     others = {name: value for name, value in row.items() if name.startswith("map_") and name not in CSV_NOTES}
     short |= {f"mAP {name.removeprefix('map_')}": value for name, value in others.items()}
     for name, value in row.items():
