@@ -1,0 +1,61 @@
+"""Re-ranking by the Reranking Transformer (RRT): the logit of a pair alone decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from asmk_engine.errors import InputError
+from asmk_engine.images.boxes import Box
+from asmk_engine.networks.reranking.image_tokens import ImageTokens, ScaleUnit, image_tokens
+from asmk_engine.reranking.described import AnyFeatures, DescribedImages, Kinds, filled
+from asmk_engine.reranking.ranking import PairReranking
+
+if TYPE_CHECKING:
+    from asmk_engine.networks.reranking.transformer_pairs import PairTransformer
+
+
+@dataclass(frozen=True)
+class TransformerScorer:
+    """Scores pairs by a re-ranking transformer; see `PairScorer`.
+
+    network  the transformer
+    images   where features are found
+    kinds    which of them are local and global; raises InputError unless there are both
+    unit     how scales of features in pixels become scale numbers
+    """
+
+    network: PairTransformer
+    images: DescribedImages
+    kinds: Kinds
+    unit: ScaleUnit = field(default_factory=ScaleUnit)
+
+    def __post_init__(self) -> None:
+        if self.kinds.local is None or self.kinds.whole is None:
+            lacks = "local features" if self.kinds.local is None else "global descriptors"
+            raise InputError(
+                f"the index has no {lacks}; rrt needs both: make an index of two kinds, such as "
+                "`asmk-engine index --extractor delg,delg-local`"
+            )
+
+    def scores(self, query: str, box: Box | None, candidates: Sequence[str]) -> np.ndarray:
+        """Return the logits [n] float64.
+
+        An image that cannot be compared has the least of the others, with a warning.
+        """
+        one = self._tokens(self.images.query(query, box))
+        others = self.images.candidates(candidates, self._tokens)
+        logits = iter(self.network.logits(one, [found for found in others if found is not None]).tolist())
+        return filled([None if found is None else next(logits) for found in others])
+
+    def _tokens(self, found: AnyFeatures) -> ImageTokens:
+        most = self.network.network.options.features
+        return image_tokens(self.kinds.whole_of(found), self.kinds.local_of(found), self.unit, most)
+
+
+def by_logits(images: int = 100) -> PairReranking:
+    """Return the ranking rule of the paper: by the logits alone, whatever the scores of the search are."""
+    return PairReranking(images, weight=1.0, base_weight=0.0)
