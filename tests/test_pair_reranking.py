@@ -103,9 +103,13 @@ def test_each_row_of_a_protocol_has_its_own_candidates() -> None:
     scorer, told, kept = Drawn(), [], {}
     reranker = PairReranker(scorer, PairReranking(4))
     report = evaluate_reranked(
-        TRUTH, InOrder(), lambda query: query.name, reranker, progress=lambda done, total: told.append((done, total)),
+        TRUTH,
+        InOrder(),
+        lambda query: query.name,
+        reranker=reranker,
+        progress=lambda done, total: told.append((done, total)),
         keep=kept.update,
-    )  # fmt: skip
+    )
     assert told == [(1, 2), (2, 2)]
     assert scorer.asked[1][:2] == ("b", (0, 0, 9, 9))  # the region reaches the scorer
     junk = junk_by_row(TRUTH.queries[0], TRUTH)
@@ -124,7 +128,7 @@ def test_each_row_of_a_protocol_has_its_own_candidates() -> None:
 def test_a_protocol_of_a_limited_depth_searches_no_deeper_than_needed() -> None:
     queries = tuple(replace(query, hard=frozenset(), junk=frozenset()) for query in TRUTH.queries[:1])
     truth = GroundTruth(TRUTH.images, queries, protocol="gldv2")
-    report = evaluate_reranked(truth, InOrder(), lambda query: 0, PairReranker(Drawn(), PairReranking(150)))
+    report = evaluate_reranked(truth, InOrder(), lambda query: 0, reranker=PairReranker(Drawn(), PairReranking(150)))
     ranking = [(hit.name, hit.score) for hit in InOrder().search(None, None)]
     order = naive_reranking.reranked(ranking, Drawn.of("a"), 150, 0.5, 1.0, [])
     assert report == evaluate(truth, {"a": order})
@@ -133,7 +137,7 @@ def test_a_protocol_of_a_limited_depth_searches_no_deeper_than_needed() -> None:
 def test_missing_queries_and_rows_given_twice() -> None:
     reranker = PairReranker(Drawn(), PairReranking(4))
     report = evaluate_reranked(
-        TRUTH, InOrder(), lambda query: query.name if query.name == "a" else None, reranker, allow_missing=True
+        TRUTH, InOrder(), lambda query: query.name if query.name == "a" else None, reranker=reranker, allow_missing=True
     )
     assert report.unranked == ("b",) and report.per_query["hard"]["b"] == 0
     evaluator = Evaluator(TRUTH)

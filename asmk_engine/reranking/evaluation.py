@@ -23,8 +23,8 @@ def evaluate_reranked(
     ground_truth: GroundTruth,
     searcher: Ranker[QueryT],
     features: Callable[[GroundTruthQuery], QueryT | None],
-    reranker: PairReranker,
     *,
+    reranker: PairReranker,
     keep: Callable[[Rankings], object] | None = None,
     allow_missing: bool = False,
     interval: bool = False,
@@ -51,5 +51,9 @@ def evaluate_reranked(
             if progress is not None:
                 progress(done, len(ground_truth.queries))
 
-    (keep or deque(maxlen=0).extend)(rankings())
+    (keep or _exhaust)(rankings())
     return evaluator.report(allow_missing=allow_missing, interval=interval)
+
+
+def _exhaust(rankings: Rankings) -> None:
+    deque(rankings, maxlen=0)
