@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import fused_histories
 from asmk_engine import Features
 from asmk_engine.errors import AsmkWarning, InputError, MismatchError, NotFoundError
+from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
 from asmk_engine.fused.queries import FusedFeatures
+from asmk_engine.fused.search import FusedSearcher
 from asmk_engine.indexes.answers import Hit
 from asmk_engine.networks.reranking.image_tokens import ScaleUnit, image_tokens
 from asmk_engine.networks.reranking.transformer import RerankingTransformer
@@ -19,9 +23,12 @@ from asmk_engine.networks.reranking.transformer_options import TransformerOption
 from asmk_engine.networks.reranking.transformer_pairs import PairTransformer, pair_logits, token_batch
 from asmk_engine.recipes import Recipe
 from asmk_engine.reranking.affine_ransac_scorer import AffineRansacScorer, by_inliers
+from asmk_engine.reranking.by_features import feature_reranker, unit_of
 from asmk_engine.reranking.described import DescribedImages, Kinds, filled
+from asmk_engine.reranking.evaluation import evaluate_reranked
 from asmk_engine.reranking.ranking import PairReranker
 from asmk_engine.reranking.transformer_scorer import TransformerScorer, by_logits
+from asmk_engine.search.query_features import query_source
 from asmk_engine.verification.affine_ransac import AffineRansac, ransac_match
 
 LOCAL, WHOLE = Recipe("delg-local"), Recipe("delg")
@@ -172,3 +179,90 @@ def test_missing_scores_are_the_least_of_the_others():
     assert filled([1.0, None, -2.0]).tolist() == [1.0, -2.0, -2.0]
     assert filled([None]).tolist() == [0.0]
     assert len(filled([])) == 0
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    """An index of local and global features, those recorded in it, and a ground truth of three queries."""
+    folder = tmp_path_factory.mktemp("indexed")
+    index = fused_histories.create(folder / "two.index")
+    index.add(fused_histories.write_sets(folder / "sets", fused_histories.POOL))
+    names = fused_histories.NAMES
+    queries = [
+        GroundTruthQuery(names[place], None, frozenset(names[5:8]), frozenset(names[10:12]), frozenset(), True)
+        for place in (0, 1, 3)
+    ]
+    return index, GroundTruth(tuple(names), tuple(queries))
+
+
+def evaluated(index, truth, reranker):
+    source = query_source(index)
+    found = {}
+
+    def keep(rankings):
+        found.update({name: [hit.name for hit in hits] for name, hits in rankings})
+
+    searcher = FusedSearcher(index, threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AsmkWarning)  # of images without a global descriptor
+        evaluate_reranked(
+            truth, searcher, lambda query: source.ground_truth_features(query.name, query.box),
+            reranker=reranker, keep=keep,
+        )  # fmt: skip
+    return found, source, searcher
+
+
+def test_gv_ranks_an_index_by_inliers_and_the_search(indexed):
+    index, truth = indexed
+    source = query_source(index)
+    reranker = feature_reranker("gv", source, 6, None, source.ground_truth_features, threads=1)
+    found, source, searcher = evaluated(index, truth, reranker)
+    for query in truth.queries[:2]:
+        before = [hit.name for hit in searcher.search(source.named(query.name), None)]
+        junk = {query.name}
+        kept = [name for name in before if name not in junk][:6]
+        local = {name: source.named(name).parts[0] for name in [*kept, query.name]}
+        inliers = {
+            name: 0 if local[name] is None or local[query.name] is None
+            else ransac_match(local[query.name], local[name]).inliers
+            for name in kept
+        }  # fmt: skip
+        expected = sorted(kept, key=lambda name: -inliers[name])
+        assert [name for name in found[query.name] if name not in junk][:6] == expected
+
+
+def test_rrt_ranks_an_index_of_both_kinds(indexed, tmp_path):
+    index, truth = indexed
+    options = TransformerOptions(fused_histories.SIDE, fused_histories.DIM, layers=1, heads=2, hidden=8)
+    save_transformer(tmp_path / "rrt.safetensors", RerankingTransformer(options), {})
+    source = query_source(index)
+    reranker = feature_reranker("rrt", source, 6, tmp_path / "rrt.safetensors", source.ground_truth_features)
+    assert reranker.scorer.unit == ScaleUnit()  # the features are of no extractor
+    found, _, searcher = evaluated(index, truth, reranker)
+    before = {name: [hit.name for hit in searcher.search(source.named(name), None)] for name in found}
+    assert {name: sorted(ranking) for name, ranking in found.items()} == {
+        name: sorted(ranking) for name, ranking in before.items()
+    }
+    changed = [name for name in found if found[name] != before[name]]
+    has_both = [name for name in found if None not in source.named(name).parts]
+    assert 0 < len(has_both) < len(found)
+    assert set(changed) <= set(has_both)
+    assert changed
+
+
+def test_rerankers_are_made_of_what_they_need(indexed, tmp_path):
+    source = query_source(indexed[0])
+    for name, weights, message in (
+        ("gv", tmp_path / "w", "gv needs no weights"),
+        ("rrt", None, "rrt needs the weights"),
+        ("sp", None, "choose one of gv, rrt"),
+    ):
+        with pytest.raises(InputError, match=message):
+            feature_reranker(name, source, 6, weights, source.ground_truth_features)
+
+
+def test_the_unit_of_scales_is_that_of_the_network():
+    network = SimpleNamespace(backbone=SimpleNamespace(stride=8))
+    assert unit_of(SimpleNamespace(network=network, max_side=640)) == ScaleUnit(8.0, 640)
+    assert unit_of(SimpleNamespace(max_side=640)) == ScaleUnit(16.0, 640)
+    assert unit_of(object()) == ScaleUnit()

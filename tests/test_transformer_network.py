@@ -8,6 +8,7 @@ import torch
 
 import naive_transformer as naive
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
+from asmk_engine.networks.checkpoints import write_network
 from asmk_engine.networks.reranking.transformer import RerankingTransformer, TokenBatch
 from asmk_engine.networks.reranking.transformer_files import open_transformer, save_transformer
 from asmk_engine.networks.reranking.transformer_options import TransformerOptions, scale_numbers, scale_unit
@@ -175,6 +176,12 @@ def test_other_files_are_refused(tmp_path, name):
     torch.save({"state_dict": {"features.0.weight": torch.zeros(1)}}, tmp_path / "other.pt")
     with pytest.raises(FormatError, match="not a checkpoint of the RRT code"):
         open_transformer(tmp_path / "other.pt")
+
+
+def test_another_network_of_the_package_is_refused(tmp_path):
+    write_network(tmp_path / "other.safetensors", "asmk-engine network", small_network(), "{}", {})
+    with pytest.raises(FormatError, match="not a re-ranking transformer of asmk-engine; give one"):
+        open_transformer(tmp_path / "other.safetensors")
 
 
 def test_a_network_comes_back_from_its_file(tmp_path):

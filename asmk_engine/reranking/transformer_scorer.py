@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asmk_engine.errors import InputError
+from asmk_engine.errors import AsmkWarning, InputError
 from asmk_engine.images.boxes import Box
 from asmk_engine.networks.reranking.image_tokens import ImageTokens, ScaleUnit, image_tokens
 from asmk_engine.reranking.described import AnyFeatures, DescribedImages, Kinds, filled
@@ -44,12 +45,18 @@ class TransformerScorer:
     def scores(self, query: str, box: Box | None, candidates: Sequence[str]) -> np.ndarray:
         """Return the logits [n] float64.
 
-        An image that cannot be compared has the least of the others, with a warning.
+        An image that cannot be compared has the least of the others, with a warning. For a query without a global
+        descriptor, which is warned of too, all are 0, so that the search alone decides.
         """
-        one = self._tokens(self.images.query(query, box))
+        found = self.images.query(query, box)
+        try:
+            one = self._tokens(found)
+        except InputError as error:
+            warnings.warn(f"{query}: is not compared: {error}", AsmkWarning, stacklevel=2)
+            return np.zeros(len(candidates))
         others = self.images.candidates(candidates, self._tokens)
-        logits = iter(self.network.logits(one, [found for found in others if found is not None]).tolist())
-        return filled([None if found is None else next(logits) for found in others])
+        logits = iter(self.network.logits(one, [other for other in others if other is not None]).tolist())
+        return filled([None if other is None else next(logits) for other in others])
 
     def _tokens(self, found: AnyFeatures) -> ImageTokens:
         most = self.network.network.options.features

@@ -158,7 +158,7 @@ def affine_maps(sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
         system[:, rows, 3 * axis : 3 * axis + 2] = source
         system[:, rows, 3 * axis + 2] = 1.0
         system[:, rows, 6] = target[:, :, axis]
-    usable = np.isfinite(system).all((1, 2))
+    usable: np.ndarray = np.isfinite(system.sum((1, 2)))
     solutions = np.linalg.svd(np.where(usable[:, None, None], system, 0.0))[2][:, -1]
     usable &= ~np.isclose(solutions[:, -1], 0.0)
     divisors = np.where(usable, solutions[:, -1], np.nan)

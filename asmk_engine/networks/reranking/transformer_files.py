@@ -14,7 +14,7 @@ from asmk_engine.networks.checkpoints import open_network, write_network
 from asmk_engine.networks.official_global import read_content
 from asmk_engine.networks.reranking.transformer import RerankingTransformer
 from asmk_engine.networks.reranking.transformer_options import TransformerOptions
-from asmk_engine.networks.tensor_files import SUFFIX, Tensors
+from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network
 
 KIND = "asmk-engine re-ranking transformer"
 _CURE = "give a checkpoint of the RRT code, such as r50_gldv2.pt"
@@ -37,8 +37,9 @@ def open_transformer(path: Path | str) -> tuple[RerankingTransformer, dict[str, 
     """
     path = Path(path)
     if path.suffix == SUFFIX:
-        foreign = "not a re-ranking transformer of asmk-engine; make one with `asmk-engine train-rerank`"
-        return open_network(path, KIND, foreign, _made)
+        if path.is_file() and kind_of_network(path) not in (KIND, None):
+            raise FormatError(f"{path}: not a re-ranking transformer of asmk-engine; give one that was trained with it")
+        return open_network(path, KIND, "not a re-ranking transformer of asmk-engine", _made)
     tensors = _published_tensors(read_content(path), path)
     network = RerankingTransformer(_options_of(tensors))
     load_tensors(network, tensors, path, _CURE)
