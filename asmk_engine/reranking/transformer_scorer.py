@@ -12,7 +12,7 @@ import numpy as np
 from asmk_engine.errors import AsmkWarning, InputError
 from asmk_engine.images.boxes import Box
 from asmk_engine.networks.reranking.image_tokens import ImageTokens, ScaleUnit, image_tokens
-from asmk_engine.reranking.described import AnyFeatures, DescribedImages, Kinds, filled
+from asmk_engine.reranking.described import AnyFeatures, ComparedImages, Kinds, filled
 from asmk_engine.reranking.ranking import PairReranking
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class TransformerScorer:
     """
 
     network: PairTransformer
-    images: DescribedImages
+    images: ComparedImages
     kinds: Kinds
     unit: ScaleUnit = field(default_factory=ScaleUnit)
 
