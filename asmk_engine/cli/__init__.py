@@ -42,6 +42,7 @@ from asmk_engine.cli import (
     serve,
     train,
     train_global,
+    train_rerank,
     weights,
     whiten_global,
 )
@@ -106,6 +107,7 @@ for command in (
     train.train_how,
     train.train_delf,
     train_global.train_global,
+    train_rerank.train_rerank,
     ablation.train_ablation,
     reproduce.reproduce,
     demo.demo,

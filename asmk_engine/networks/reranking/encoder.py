@@ -12,6 +12,8 @@ Source: Lee et al., CVPR 2022, section 4.2 and figure 4, and the official code.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -67,7 +69,7 @@ class CorrelationEncoder(nn.Module):
 
         query, key  [B, S, D, h, w] and [B, S, D, H, W]; either B may be 1
         """
-        first, *others = (unit for block in self.blocks for unit in block)
+        first, *others = (cast(EncoderUnit, unit) for block in self.blocks for unit in block.children())
         maps = first.finished(first.convolution.of_correlations(query, key))
         for unit in others:
             maps = unit(maps)
