@@ -24,7 +24,7 @@ from asmk_engine.networks.reranking.transformer_pairs import PairTransformer, pa
 from asmk_engine.recipes import Recipe
 from asmk_engine.reranking.affine_ransac_scorer import AffineRansacScorer, by_inliers
 from asmk_engine.reranking.by_features import feature_reranker, unit_of
-from asmk_engine.reranking.described import ComparedImages, Kinds, filled
+from asmk_engine.reranking.described import Kinds, PairImages, filled
 from asmk_engine.reranking.evaluation import evaluate_reranked
 from asmk_engine.reranking.ranking import PairReranker
 from asmk_engine.reranking.transformer_scorer import TransformerScorer, by_logits
@@ -62,7 +62,7 @@ def described(collection):
             raise NotFoundError(f"{name}: gone")
         return collection[name]
 
-    return ComparedImages(describe, describe)
+    return PairImages(describe, describe)
 
 
 KINDS = Kinds(local=1, whole=0)

@@ -128,6 +128,7 @@ def evaluate(
       asmk-engine evaluate oxford.index --ground-truth gnd_roxford5k.pkl --images oxford/jpg --distractors r1m.index
       asmk-engine evaluate photos.index --ground-truth gnd.json --rerank 50
       asmk-engine evaluate gem.index --ground-truth gnd.json --reranker cvnet --reranker-weights rerank.safetensors
+      asmk-engine evaluate photos.index --ground-truth gnd.json --reranker gv --rerank 100
       asmk-engine evaluate photos.index --ground-truth gnd.json --diffusion
       asmk-engine evaluate --run ranking.trec --ground-truth gnd.json
     """
@@ -150,7 +151,7 @@ def evaluate(
         options, console = SearchOptions(**search), Console(quiet)
         searcher = searcher_of(index, options, console)
         check_options(index, searcher, options, console)
-        reranker = pair_reranker_of(options, source.ground_truth_photograph)
+        reranker = pair_reranker_of(options, source, source.ground_truth_photograph, source.ground_truth_features)
         saved = _Saved(save_run, run_format, index.snapshot.images) if save_run else None
         report = _evaluate_index(ground_truth, source, searcher, allow_missing, saved, interval, console, reranker)
         tell_summary(reranker, console)

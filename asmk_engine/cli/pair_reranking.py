@@ -16,22 +16,26 @@ if TYPE_CHECKING:
     from asmk_engine.indexes.answers import Hit
     from asmk_engine.reranking.ranking import PairReranker
 
-RERANKERS = ("cvnet",)
+RERANKERS = ("cvnet", "gv", "rrt")
 DEFAULT_IMAGES = 100
-_NEEDS = ("reranker_weights", "reranker_weight", "reranker_side", "reranker_cache", "reranker_seed")
+_OF_CVNET = ("reranker_weight", "reranker_side", "reranker_cache", "reranker_seed")
+_NEEDS = ("reranker_weights", *_OF_CVNET)
 
 reranker_options = option_group(
     click.option(
         "--reranker",
         type=click.Choice(RERANKERS),
-        help="Rank the first K images anew, K by --rerank or 100, by a network that compares their photographs with "
-        "the query: cvnet is CVNet-Rerank. Its score, 0 to 1, times --reranker-weight is added to that of the index.",
+        help="Rank the first K images anew, K by --rerank or 100, by comparing them with the query. cvnet: CVNet- "
+        "Rerank on photographs; its score, 0 to 1, times --reranker-weight is added to that of the index. gv: "
+        "local features by the verification of the DELF and DELG code; inliers alone decide. rrt: local features "
+        "and a global descriptor, both in one index, by a Reranking Transformer; its logit alone decides.",
     ),
     click.option(
         "--reranker-weights",
         type=PATH,
         metavar="FILE",
-        help="Network of --reranker: from `train-rerank`, or a checkpoint of CVNet's official code.",
+        help="Network of --reranker cvnet: from `train-rerank`, or a checkpoint of CVNet's official code. Of rrt: a "
+        "network trained here, or a checkpoint of its code. gv needs none.",
     ),
     click.option(
         "--reranker-weight",
@@ -68,7 +72,9 @@ def check_reranker(options: SearchOptions) -> None:
         if given := [name for name in _NEEDS if was_given(name)]:
             raise InputError(f"--{given[0].replace('_', '-')} needs --reranker; add --reranker cvnet")
         return
-    if options.reranker_weights is None:
+    if options.reranker != "cvnet" and (given := [name for name in _OF_CVNET if was_given(name)]):
+        raise InputError(f"--{given[0].replace('_', '-')} is of --reranker cvnet; leave it out")
+    if options.reranker_weights is None and options.reranker != "gv":
         raise InputError("--reranker needs the weights of its network; give them with --reranker-weights")
     for name in ("rerank_by", "joins"):
         if was_given(name):
@@ -76,16 +82,25 @@ def check_reranker(options: SearchOptions) -> None:
             raise InputError(f"{option} is of re-ranking by features; leave out either it or --reranker")
 
 
-def pair_reranker_of(options: SearchOptions, locate: Callable[[str], Path]) -> PairReranker | None:
+def pair_reranker_of(
+    options: SearchOptions, source: Any, locate: Callable[[str], Path], describe: Callable[[str, Any], Any]
+) -> PairReranker | None:
     """Return what ranks the first images anew, None without --reranker.
 
-    locate  finds the photograph of a query or an indexed image
+    source    finds the features of indexed images
+    locate    finds the photograph of a query or an indexed image
+    describe  finds the features of a query, of its region if there is a box
 
     Raises InputError for options that exclude each other, and what the reader of the weights raises.
     """
     check_reranker(options)
-    if options.reranker is None or options.reranker_weights is None:
+    if options.reranker is None:
         return None
+    if options.reranker != "cvnet" or options.reranker_weights is None:
+        from asmk_engine.reranking.by_features import feature_reranker
+
+        images = options.rerank or DEFAULT_IMAGES
+        return feature_reranker(options.reranker, source, images, options.reranker_weights, describe, options.threads)
     from asmk_engine.reranking.cvnet import CvnetScorer, CvnetScoring
     from asmk_engine.reranking.ranking import PairReranker, PairReranking
 

@@ -147,12 +147,8 @@ def query(
         searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots, console)
     check_options(index, searcher, options, console)
     tell_calibration(own, options.reranking, console)
-    reranker = pair_reranker_of(options, partial(_photograph, source))
-    names = index.names if every else list(queries)
-    if not every:
-        tell_ambiguous(source, names, console)
-    if form == "pairs":
-        check_printable_pairs({*names, *index.names}, sys.stdout)
+    reranker = pair_reranker_of(options, source, partial(_photograph, source), partial(_query_features, source))
+    names = _asked(source, queries, every, form, console)
     region, failed = parse_box(box), Failures()
     shown: list[tuple[str, list[Hit]]] = []
     answers = selected(_answers(source, searcher, names, region, top, console, failed, reranker), only)
@@ -165,6 +161,17 @@ def query(
             _write_contact_sheet(shown, source, contact_sheet, region)
     tell_summary(reranker, console)
     tell(failed)
+
+
+def _asked(source: AnySource, queries: tuple[str, ...], every: bool, form: str, console: Console) -> list[str]:
+    """Return the queries, all indexed images with `every`; report ambiguous ones, and check those written as pairs."""
+    indexed: Any = source.index
+    names = indexed.names if every else list(queries)
+    if not every:
+        tell_ambiguous(source, names, console)
+    if form == "pairs":
+        check_printable_pairs({*names, *indexed.names}, sys.stdout)
+    return list(names)
 
 
 def _check_usage(
@@ -195,6 +202,10 @@ def _check_reranker_usage(
 def _photograph(source: AnySource, query: str) -> Path:
     name = source.indexed_name(query)
     return Path(query) if name is None else source.image_path(name)
+
+
+def _query_features(source: AnySource, query: str, box: Any) -> Any:
+    return source.features(query, box)[0]
 
 
 def _answers(

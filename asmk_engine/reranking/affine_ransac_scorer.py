@@ -10,7 +10,7 @@ import numpy as np
 from asmk_engine.errors import InputError
 from asmk_engine.features import Features
 from asmk_engine.images.boxes import Box
-from asmk_engine.reranking.described import AnyFeatures, ComparedImages, Kinds
+from asmk_engine.reranking.described import AnyFeatures, Kinds, PairImages
 from asmk_engine.reranking.ranking import PairReranking
 from asmk_engine.verification.affine_ransac import AffineRansac, ransac_match_all
 
@@ -25,7 +25,7 @@ class AffineRansacScorer:
     threads  number of threads, None for one for each processor
     """
 
-    images: ComparedImages
+    images: PairImages
     kinds: Kinds
     options: AffineRansac = field(default_factory=AffineRansac)
     threads: int | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from asmk_engine.errors import AsmkError, InputError
 from asmk_engine.networks.reranking.image_tokens import ScaleUnit
 from asmk_engine.reranking.affine_ransac_scorer import AffineRansacScorer, by_inliers
-from asmk_engine.reranking.described import AnyFeatures, ComparedImages, Describe, Kinds
+from asmk_engine.reranking.described import AnyFeatures, Describe, Kinds, PairImages
 from asmk_engine.reranking.ranking import PairReranker
 from asmk_engine.reranking.transformer_scorer import TransformerScorer, by_logits
 from asmk_engine.search.query_features import FusedQuerySource, QuerySource
@@ -45,7 +45,7 @@ def feature_reranker(
     def named(image: str, box: Any) -> AnyFeatures:
         return source.named(image, box)
 
-    described = ComparedImages(describe, named)
+    described = PairImages(describe, named)
     if name == "gv":
         if weights is not None:
             raise InputError(f"{weights}: gv needs no weights; leave them out")

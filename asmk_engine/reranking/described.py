@@ -20,7 +20,7 @@ Describe = Callable[[str, Box | None], AnyFeatures]
 
 
 @dataclass(frozen=True)
-class ComparedImages:
+class PairImages:
     """Where scorers find features.
 
     query  describes a query: the name of an indexed image, a file, or the name of a query of a ground truth

@@ -12,7 +12,7 @@ import numpy as np
 from asmk_engine.errors import AsmkWarning, InputError
 from asmk_engine.images.boxes import Box
 from asmk_engine.networks.reranking.image_tokens import ImageTokens, ScaleUnit, image_tokens
-from asmk_engine.reranking.described import AnyFeatures, ComparedImages, Kinds, filled
+from asmk_engine.reranking.described import AnyFeatures, Kinds, PairImages, filled
 from asmk_engine.reranking.ranking import PairReranking
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class TransformerScorer:
     """
 
     network: PairTransformer
-    images: ComparedImages
+    images: PairImages
     kinds: Kinds
     unit: ScaleUnit = field(default_factory=ScaleUnit)
 
@@ -39,7 +39,7 @@ class TransformerScorer:
             lacks = "local features" if self.kinds.local is None else "global descriptors"
             raise InputError(
                 f"the index has no {lacks}; rrt needs both: make an index of two kinds, such as "
-                "`asmk-engine index --extractor delg,delg-local`"
+                "`asmk-engine index --extractor how-r50-,gem-resnet50`"
             )
 
     def scores(self, query: str, box: Box | None, candidates: Sequence[str]) -> np.ndarray:
