@@ -180,7 +180,7 @@ def test_other_files_are_refused(tmp_path, name):
 
 def test_another_network_of_the_package_is_refused(tmp_path):
     write_network(tmp_path / "other.safetensors", "asmk-engine network", small_network(), "{}", {})
-    with pytest.raises(FormatError, match="not a re-ranking transformer of asmk-engine; give one"):
+    with pytest.raises(FormatError, match="not a re-ranking transformer of asmk-engine; make one"):
         open_transformer(tmp_path / "other.safetensors")
 
 

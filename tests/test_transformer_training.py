@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 
 from asmk_engine import Features
+from asmk_engine.cli import commands
 from asmk_engine.errors import InputError, MismatchError, NotFoundError
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.networks.reranking.image_tokens import ScaleUnit
@@ -191,3 +195,28 @@ def test_options_out_of_range_are_refused(wrong):
 def test_a_transformer_has_no_vector_of_one_image():
     with pytest.raises(InputError, match="no vector of one"):
         TransformerTrainee(new_transformer(SMALL, 0)).vector(np.zeros((8, 8, 3), np.uint8), "fp32")
+
+
+def test_the_command_trains_resumes_and_refuses(drawn, tmp_path):
+    local, whole, data = drawn
+    for image in data.images:
+        path = tmp_path / "photos" / image.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    given = ["train-rrt", tmp_path / "photos", "--local", local.path, "--global", whole.path, "-o", tmp_path / "run"]
+    given += ["--layers", 1, "--hidden", 8, "--features", 5, "--neighbours", 12, "--least-positives", 2]
+
+    def run(*more):
+        return CliRunner().invoke(commands, [*map(str, [*given, "--device", "cpu", *more])])
+
+    first = run("--epochs", 1, "--json")
+    assert first.exit_code == 0, (first.output, first.exception)
+    assert "anchors" in first.stderr
+    second = run("--epochs", 2, "--json", "-q")
+    assert second.exit_code == 0, (second.output, second.exception)
+    found, origin = open_transformer(json.loads(second.stdout)["last"])
+    assert found.options == TransformerOptions(6, 8, 1, 4, 8, 5)
+    assert origin["training"]["epoch"] == 2
+    assert isinstance(run("--epochs", 2, "--seed", 1).exception, MismatchError)
+    swapped = run("--local", whole.path)
+    assert "expected local features" in str(swapped.exception)

@@ -43,6 +43,7 @@ from asmk_engine.cli import (
     train,
     train_global,
     train_rerank,
+    train_rrt,
     weights,
     whiten_global,
 )
@@ -108,6 +109,7 @@ for command in (
     train.train_delf,
     train_global.train_global,
     train_rerank.train_rerank,
+    train_rrt.train_rrt,
     ablation.train_ablation,
     reproduce.reproduce,
     demo.demo,

@@ -163,6 +163,11 @@ class TransformerTask:
         self.images: Sequence[ImageFile] = data.images
         self._near = near_triplets(features.vectors(), data, options.near)
 
+    @property
+    def anchors(self) -> int:
+        """Number of anchors, which is that of the triplets of an epoch."""
+        return len(self._near.anchors)
+
     def groups(self) -> list[ParameterGroup]:
         """Return the parameters of the network."""
         return self.trainee.groups(self._options.learning_rate)
@@ -176,7 +181,7 @@ class TransformerTask:
     def plan(self, epoch: int, reporter: Display) -> EpochPlan:
         """Return every anchor once, in random order, with a positive and a negative; [n, 3]."""
         rng = np.random.default_rng([self._options.seed, epoch])
-        return EpochPlan(self._near.drawn(rng), {"anchors": float(len(self._near.anchors))})
+        return EpochPlan(self._near.drawn(rng), {"anchors": float(self.anchors)})
 
     def load(self, epoch: int, number: int, item: np.ndarray) -> list[np.ndarray]:
         """Return no pixels: the images are known by their features."""

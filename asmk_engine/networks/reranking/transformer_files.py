@@ -38,7 +38,9 @@ def open_transformer(path: Path | str) -> tuple[RerankingTransformer, dict[str, 
     path = Path(path)
     if path.suffix == SUFFIX:
         if path.is_file() and kind_of_network(path) not in (KIND, None):
-            raise FormatError(f"{path}: not a re-ranking transformer of asmk-engine; give one that was trained with it")
+            raise FormatError(
+                f"{path}: not a re-ranking transformer of asmk-engine; make one with `asmk-engine train-rrt`"
+            )
         return open_network(path, KIND, "not a re-ranking transformer of asmk-engine", _made)
     tensors = _published_tensors(read_content(path), path)
     network = RerankingTransformer(_options_of(tensors))
