@@ -23,7 +23,8 @@ PACKAGE_FOLDERS = {"asmk_engine": "asmk_engine", "kernels": "asmk_engine.kernels
 ROOMS = [
     *["version", "errors", "threads", "iteration", "escape", "recipes", "kernels"],
     *["storage", "images", "features", "codebooks", "networks", "extraction", "extractors"],
-    *["verification", "indexes", "inverted", "flat", "fused", "diffusion", "evaluation", "search", "maintenance"],
+    *["verification", "indexes", "inverted", "flat", "fused", "diffusion", "evaluation", "search"],
+    *["reranking", "maintenance"],
     *["training", "pictures", "groups", "interop", "compat", "doctor", "demo"],
     *["tradeoff", "reproduction", "pipeline", "serve", "cli", "__main__"],
 ]

@@ -42,6 +42,8 @@ from asmk_engine.cli import (
     serve,
     train,
     train_global,
+    train_rerank,
+    train_rrt,
     weights,
     whiten_global,
 )
@@ -106,6 +108,8 @@ for command in (
     train.train_how,
     train.train_delf,
     train_global.train_global,
+    train_rerank.train_rerank,
+    train_rrt.train_rrt,
     ablation.train_ablation,
     reproduce.reproduce,
     demo.demo,

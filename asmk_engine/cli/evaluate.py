@@ -23,6 +23,7 @@ from asmk_engine.cli.common import (
     tell,
 )
 from asmk_engine.cli.diffusion import neighbour_options
+from asmk_engine.cli.pair_reranking import pair_reranker_of, reranker_options, tell_summary
 from asmk_engine.cli.search_options import SearchOptions
 from asmk_engine.cli.searching import (
     check_options,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from asmk_engine.cli.searching import AnyIndex, AnySearcher, AnySource
     from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
     from asmk_engine.evaluation.protocol import Report
+    from asmk_engine.reranking.ranking import PairReranker
     from asmk_engine.search.evaluation import Rankings
 
 RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
@@ -94,6 +96,7 @@ RUN_FORMATS = ("trec", "jsonl", "pairs", "ranks", "gldv2")
 @expansion_options
 @kind_weights_option
 @rerank_options
+@reranker_options
 @neighbour_options
 @json_option
 @quiet_option
@@ -124,6 +127,8 @@ def evaluate(
       asmk-engine evaluate photos.index --ground-truth gnd.json
       asmk-engine evaluate oxford.index --ground-truth gnd_roxford5k.pkl --images oxford/jpg --distractors r1m.index
       asmk-engine evaluate photos.index --ground-truth gnd.json --rerank 50
+      asmk-engine evaluate gem.index --ground-truth gnd.json --reranker cvnet --reranker-weights rerank.safetensors
+      asmk-engine evaluate photos.index --ground-truth gnd.json --reranker gv --rerank 100
       asmk-engine evaluate photos.index --ground-truth gnd.json --diffusion
       asmk-engine evaluate --run ranking.trec --ground-truth gnd.json
     """
@@ -146,8 +151,10 @@ def evaluate(
         options, console = SearchOptions(**search), Console(quiet)
         searcher = searcher_of(index, options, console)
         check_options(index, searcher, options, console)
+        reranker = pair_reranker_of(options, source, source.ground_truth_photograph, source.ground_truth_features)
         saved = _Saved(save_run, run_format, index.snapshot.images) if save_run else None
-        report = _evaluate_index(ground_truth, source, searcher, allow_missing, saved, interval, console)
+        report = _evaluate_index(ground_truth, source, searcher, allow_missing, saved, interval, console, reranker)
+        tell_summary(reranker, console)
     _print(report, ground_truth, worst, as_json)
 
 
@@ -205,8 +212,10 @@ def _evaluate_index(
     saved: _Saved | None,
     interval: bool,
     console: Console,
+    reranker: PairReranker | None,
 ) -> Report:
     from asmk_engine.evaluation.names import resolve
+    from asmk_engine.reranking.evaluation import evaluate_reranked
     from asmk_engine.search.evaluation import evaluate_index
 
     resolved = resolve(ground_truth, cast(Any, source.index).names, allow_missing=allow_missing)
@@ -216,7 +225,8 @@ def _evaluate_index(
     features = partial(_features_or_none, source, queries, failed) if allow_missing else partial(_features, source)
     try:
         with console.bar("evaluate", "queries") as progress:
-            return evaluate_index(
+            measure = partial(evaluate_reranked, reranker=reranker) if reranker else evaluate_index
+            return measure(
                 resolved.ground_truth,
                 searcher,
                 features,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from asmk_engine.cli.common import (
 )
 from asmk_engine.cli.diffusion import neighbour_options
 from asmk_engine.cli.explain import ExplainOptions, explain_options, explained
+from asmk_engine.cli.pair_reranking import pair_reranker_of, reranked_answers, reranker_options, tell_summary
 from asmk_engine.cli.search_options import SearchOptions
 from asmk_engine.cli.searching import (
     TurningSearcher,
@@ -44,6 +46,7 @@ from asmk_engine.cli.searching import (
 if TYPE_CHECKING:
     from asmk_engine.cli.searching import AnySearcher, AnySource, Fused
     from asmk_engine.indexes.answers import Hit
+    from asmk_engine.reranking.ranking import PairReranker
 
 FORMATS = ("table", "jsonl", "trec", "pairs")
 SHEET_ROWS = 51  # one more than a contact sheet shows, so that it notes that there are more
@@ -62,6 +65,7 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
 @expansion_options
 @kind_weights_option
 @rerank_options
+@reranker_options
 @turn_options
 @neighbour_options
 @fusion_options
@@ -118,6 +122,7 @@ def query(
       asmk-engine query photos.index my-photo.jpg --box 100,50,400,380 --format jsonl
       asmk-engine query photos.index --all --format pairs --top 20 > pairs.txt
       asmk-engine query photos.index my-photo.jpg --rerank 50 --format jsonl
+      asmk-engine query photos.index my-photo.jpg --reranker cvnet --reranker-weights rerank.safetensors
       asmk-engine query photos.index my-photo.jpg --only matches
       asmk-engine query photos.index my-photo.jpg --top 5 --explain why/
       asmk-engine query photos.index scan.png --rotations --mirror --rerank 50
@@ -127,6 +132,7 @@ def query(
     from asmk_engine.search.opening import open_index
     from asmk_engine.search.query_features import query_source
 
+    _check_reranker_usage(search, only, explain_path, explain_json, other_path)
     explain = ExplainOptions(explain_path, explain_json)
     search = added_verification(explain.added_to(search, form, other_path), only, other_path)
     _check_usage(queries, every, box, search, other_path)
@@ -141,14 +147,11 @@ def query(
         searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots, console)
     check_options(index, searcher, options, console)
     tell_calibration(own, options.reranking, console)
-    names = index.names if every else list(queries)
-    if not every:
-        tell_ambiguous(source, names, console)
-    if form == "pairs":
-        check_printable_pairs({*names, *index.names}, sys.stdout)
+    reranker = pair_reranker_of(options, source, partial(_photograph, source), partial(_query_features, source))
+    names = _asked(source, queries, every, form, console)
     region, failed = parse_box(box), Failures()
     shown: list[tuple[str, list[Hit]]] = []
-    answers = selected(_answers(source, searcher, names, region, top, console, failed), only)
+    answers = selected(_answers(source, searcher, names, region, top, console, failed, reranker), only)
     if explain_path:
         answers = explained(answers, explain_path, source, region, failed)
     for line in _lines(_kept(answers, shown, SHEET_ROWS if contact_sheet else 0), form, explain_json, only):
@@ -156,7 +159,19 @@ def query(
     if contact_sheet and shown:
         with failed.noting(f"the contact sheet {contact_sheet}"):
             _write_contact_sheet(shown, source, contact_sheet, region)
+    tell_summary(reranker, console)
     tell(failed)
+
+
+def _asked(source: AnySource, queries: tuple[str, ...], every: bool, form: str, console: Console) -> list[str]:
+    """Return the queries, all indexed images with `every`; report ambiguous ones, and check those written as pairs."""
+    indexed: Any = source.index
+    names = indexed.names if every else list(queries)
+    if not every:
+        tell_ambiguous(source, names, console)
+    if form == "pairs":
+        check_printable_pairs({*names, *indexed.names}, sys.stdout)
+    return list(names)
 
 
 def _check_usage(
@@ -172,6 +187,27 @@ def _check_usage(
             raise click.UsageError(f"--{option} and --fuse exclude each other; give one of them")
 
 
+def _check_reranker_usage(
+    search: dict[str, Any], only: str | None, explain: Path | None, explain_json: bool, other_path: Path | None
+) -> None:
+    """Raise UsageError for what excludes --reranker, which gives no matches and knows no turned queries."""
+    if search["reranker"] is None:
+        return
+    given = {"--only": only, "--explain": explain, "--explain-json": explain_json, "--fuse": other_path}
+    given |= {f"--{name}": search[name] for name in ("rotations", "mirror")}
+    if excluded := [option for option, value in given.items() if value]:
+        raise click.UsageError(f"--reranker and {excluded[0]} exclude each other; give one of them")
+
+
+def _photograph(source: AnySource, query: str) -> Path:
+    name = source.indexed_name(query)
+    return Path(query) if name is None else source.image_path(name)
+
+
+def _query_features(source: AnySource, query: str, box: Any) -> Any:
+    return source.features(query, box)[0]
+
+
 def _answers(
     source: AnySource,
     searcher: AnySearcher | Fused | TurningSearcher,
@@ -180,12 +216,15 @@ def _answers(
     top: int,
     console: Console,
     failed: Failures,
+    reranker: PairReranker | None,
 ) -> Iterator[tuple[str, list[Hit]]]:
     """Yield the name of each query that succeeds, and its hits without itself."""
     with console.bar("query", "queries") as progress:
         for begin in range(0, len(queries), BATCH_SIZE):
             group = queries[begin : begin + BATCH_SIZE]
-            answers = answer(source, searcher, group, box, top + 1, failed)
+            depth = max(top, reranker.options.images if reranker else 0) + 1
+            answers = answer(source, searcher, group, box, depth, failed)
+            answers = reranked_answers(answers, reranker, source, box, top + 1, failed)
             progress(begin + len(group), len(queries))
             for query, hits in answers:
                 name = source.indexed_name(query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asmk_engine.cli.common import was_given
@@ -29,6 +30,12 @@ class SearchOptions:
     rerank: int | None = None
     rerank_by: str = "places"
     joins: int | None = None
+    reranker: str | None = None
+    reranker_weights: Path | None = None
+    reranker_weight: float = 0.5
+    reranker_side: int = 1024
+    reranker_cache: Path | None = None
+    reranker_seed: int | None = None
     rotations: bool = False
     mirror: bool = False
     diffusion: bool = False
@@ -39,9 +46,11 @@ class SearchOptions:
 
     @property
     def reranking(self) -> Reranking | None:
-        """How the first images are ranked anew; raises InputError for options that exclude each other."""
+        """How the first images are ranked anew by features; raises InputError for options that exclude each other."""
         from asmk_engine.verification.reranking import Reranking
 
+        if self.reranker is not None:
+            return None
         if self.rerank is None:
             if given := [name for name in _OF_RERANKING if was_given(name)]:
                 raise InputError(f"{_OF_RERANKING[given[0]]} needs --rerank; add --rerank 50")

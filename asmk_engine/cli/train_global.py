@@ -25,7 +25,8 @@ LOSSES = ("contrastive", "triplet", "triplet-squared", "arcface", "curricularfac
 _POSITIVE = click.IntRange(min=1)
 
 
-def _number(name: str, default: float | None, text: str, kind: Any = float) -> Callable[[Any], Any]:
+def number_option(name: str, default: float | None, text: str, kind: Any = float) -> Callable[[Any], Any]:
+    """Return an option that takes a number; its default is shown in the help, if there is one."""
     return click.option(name, type=kind, default=default, show_default=default is not None, help=text)
 
 
@@ -37,18 +38,20 @@ class_options = option_group(
         help="List of classes to leave out, one a line or in the first column of a CSV, as for RGLDv2-clean; may be "
         "repeated.",
     ),
-    _number("--least-images", 1, "Leave out classes of fewer images.", _POSITIVE),
+    number_option("--least-images", 1, "Leave out classes of fewer images.", _POSITIVE),
     click.option(
         "--sampling",
         type=click.Choice(["images", "classes"]),
         help="images: every image once in an epoch; classes: every class equally often.  [default: images; of ap "
         "classes]",
     ),
-    _number("--per-class", 4, "Of --sampling classes: images of one class after each other.", _POSITIVE),
-    _number("--epoch-images", None, "Of --sampling classes: images of an epoch.  [default: all there are]", _POSITIVE),
+    number_option("--per-class", 4, "Of --sampling classes: images of one class after each other.", _POSITIVE),
+    number_option(
+        "--epoch-images", None, "Of --sampling classes: images of an epoch.  [default: all there are]", _POSITIVE
+    ),
 )
 network_options = option_group(
-    _number("--dim", None, "Dimensions of the linear layer at the end, if the head is new.", _POSITIVE),
+    number_option("--dim", None, "Dimensions of the linear layer at the end, if the head is new.", _POSITIVE),
     click.option("--switch", multiple=True, metavar="NAME=VALUE", help="Switch of a new head; may be repeated."),
     click.option(
         "--batch-norm",
@@ -63,42 +66,48 @@ network_options = option_group(
         help="backbone or head, and in which epochs it does not learn, such as head@1-10 or backbone@11-; may be "
         "repeated.",
     ),
-    _number("--head-factor", 1.0, "Learning rate of all but the backbone, as a factor."),
-    _number("--class-factor", 1.0, "Learning rate of the classifier, as a factor."),
-    _number("--exponent-factor", None, "Learning rate of GeM's p, as a factor.  [default: 10 with tuples, else 1]"),
+    number_option("--head-factor", 1.0, "Learning rate of all but the backbone, as a factor."),
+    number_option("--class-factor", 1.0, "Learning rate of the classifier, as a factor."),
+    number_option(
+        "--exponent-factor", None, "Learning rate of GeM's p, as a factor.  [default: 10 with tuples, else 1]"
+    ),
 )
 loss_options = option_group(
-    _number("--margin", None, "Margin, by classes in radians.  [default: 0.85 contrastive, 0.5 triplet, else 0.15]"),
-    _number("--scale", 30.0, "Scale of the cosines."),
-    _number("--smoothing", 0.0, "Label smoothing."),
-    _number("--bins", 25, "Of ap: number of quantised similarities.", click.IntRange(min=2)),
-    _number("--second-order", 0.0, "Of tuples: weight of the second-order similarity loss, 10 in SOLAR."),
-    _number(
+    number_option(
+        "--margin", None, "Margin, by classes in radians.  [default: 0.85 contrastive, 0.5 triplet, else 0.15]"
+    ),
+    number_option("--scale", 30.0, "Scale of the cosines."),
+    number_option("--smoothing", 0.0, "Label smoothing."),
+    number_option("--bins", 25, "Of ap: number of quantised similarities.", click.IntRange(min=2)),
+    number_option("--second-order", 0.0, "Of tuples: weight of the second-order similarity loss, 10 in SOLAR."),
+    number_option(
         "--skip",
         None,
         "Of tuples: nearest instances that are not used as negatives.  [default: 10 for --layout photos, else 0]",
         click.IntRange(min=0),
     ),
-    _number(
+    number_option(
         "--queue",
         None,
         "Of momentum: number of descriptors that are kept.  [default: 73728, at most the number of images]",
         _POSITIVE,
     ),
-    _number("--momentum-rate", 0.999, "Of momentum: part of its parameters that the second network keeps in a step."),
-    _number("--class-weight", 0.5, "Of momentum: weight of the classification."),
-    _number("--contrast-weight", 0.5, "Of momentum: weight of the contrast with the queue."),
+    number_option(
+        "--momentum-rate", 0.999, "Of momentum: part of its parameters that the second network keeps in a step."
+    ),
+    number_option("--class-weight", 0.5, "Of momentum: weight of the classification."),
+    number_option("--contrast-weight", 0.5, "Of momentum: weight of the contrast with the queue."),
 )
 image_options = option_group(
-    _number("--crop", 512, "Side of the crops, in pixels; tuples are not cropped.", click.IntRange(min=16)),
-    _number("--least-area", 0.08, "Smallest area of a crop, as a part of the image."),
-    _number("--aspect", 1.333, "Largest ratio of the sides of a crop before it becomes a square."),
-    _number("--flip", 0.5, "Probability of a mirrored crop."),
-    _number("--colour", 0.0, "Largest change of contrast, saturation, brightness and gains."),
-    _number(
+    number_option("--crop", 512, "Side of the crops, in pixels; tuples are not cropped.", click.IntRange(min=16)),
+    number_option("--least-area", 0.08, "Smallest area of a crop, as a part of the image."),
+    number_option("--aspect", 1.333, "Largest ratio of the sides of a crop before it becomes a square."),
+    number_option("--flip", 0.5, "Probability of a mirrored crop."),
+    number_option("--colour", 0.0, "Largest change of contrast, saturation, brightness and gains."),
+    number_option(
         "--max-side", 1024, "Shrink images whose longer side exceeds this number of pixels.", click.IntRange(min=16)
     ),
-    _number("--workers", None, "Number of threads that decode images.  [default: all processors]", _POSITIVE),
+    number_option("--workers", None, "Number of threads that decode images.  [default: all processors]", _POSITIVE),
     click.option(
         "--check",
         type=click.Choice(["all", "files"]),
@@ -108,23 +117,29 @@ image_options = option_group(
     ),
 )
 step_options = option_group(
-    _number("--epochs", None, "Total number of epochs.  [default: that of the loss]", _POSITIVE),
-    _number("--batch", None, "Images or tuples of a step, of all processes.  [default: that of the loss]", _POSITIVE),
-    _number("--micro-batch", 0, "Images that pass through the network at a time; 0 for all.", click.IntRange(min=0)),
+    number_option("--epochs", None, "Total number of epochs.  [default: that of the loss]", _POSITIVE),
+    number_option(
+        "--batch", None, "Images or tuples of a step, of all processes.  [default: that of the loss]", _POSITIVE
+    ),
+    number_option(
+        "--micro-batch", 0, "Images that pass through the network at a time; 0 for all.", click.IntRange(min=0)
+    ),
     click.option("--optimizer", type=click.Choice(["adam", "sgd"]), help="[default: adam for tuples and ap, else sgd]"),
-    _number("--learning-rate", None, "Learning rate of the backbone at the beginning.  [default: that of the loss]"),
-    _number("--weight-decay", None, "Weight decay.  [default: that of the loss]"),
-    _number("--momentum", 0.9, "Momentum of sgd."),
+    number_option(
+        "--learning-rate", None, "Learning rate of the backbone at the beginning.  [default: that of the loss]"
+    ),
+    number_option("--weight-decay", None, "Weight decay.  [default: that of the loss]"),
+    number_option("--momentum", 0.9, "Momentum of sgd."),
     click.option("--nesterov", is_flag=True, help="Nesterov's momentum."),
     click.option(
         "--schedule",
         type=click.Choice(["exponential", "constant", "cosine", "polynomial", "linear"]),
         help="Course of the learning rate.  [default: exponential for tuples, linear for ap, else cosine]",
     ),
-    _number("--decay", 0.99, "Of exponential: factor of the learning rate per epoch."),
-    _number("--power", 0.9, "Of polynomial: its power."),
-    _number("--warm-up", 0.0, "First epochs over which the learning rate rises from a tenth."),
-    _number("--clip", 0.0, "Largest norm of the gradient; 0 for no limit."),
+    number_option("--decay", 0.99, "Of exponential: factor of the learning rate per epoch."),
+    number_option("--power", 0.9, "Of polynomial: its power."),
+    number_option("--warm-up", 0.0, "First epochs over which the learning rate rises from a tenth."),
+    number_option("--clip", 0.0, "Largest norm of the gradient; 0 for no limit."),
     click.option(
         "--precision",
         type=click.Choice(["fp32", "bf16", "fp16"]),
@@ -133,16 +148,16 @@ step_options = option_group(
         help="Precision of the backbone.",
     ),
     click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda or cuda:0."),
-    _number("--seed", 0, "Seed of the random choices.", click.IntRange(min=0)),
+    number_option("--seed", 0, "Seed of the random choices.", click.IntRange(min=0)),
 )
 validation_options = option_group(
     click.option("--validate", type=PATH, help="Ground truth for validation; the network of the best mAP is kept."),
     click.option("--validate-images", type=PATH, help="Folder of the validation images."),
-    _number("--validate-side", None, "Longer side of the validation images.  [default: --max-side]", _POSITIVE),
+    number_option("--validate-side", None, "Longer side of the validation images.  [default: --max-side]", _POSITIVE),
     click.option(
         "--validate-scales", default="", help="Scales of the validation images.  [default: the network's own]"
     ),
-    _number("--every", 1, "Epochs between two validations.", _POSITIVE),
+    number_option("--every", 1, "Epochs between two validations.", _POSITIVE),
 )
 
 

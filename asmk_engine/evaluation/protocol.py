@@ -155,19 +155,21 @@ class Evaluator:
         published.
         """
         query = self._queries.get(name)
+        if query is not None:
+            self._evaluate(query, *self._labelled(query, ranking))
+
+    def add_rows(self, name: str, rankings: Mapping[str, Sequence[str]]) -> None:
+        """Add the rankings of one query, one for each row of `junk_by_row`; otherwise as `add`."""
+        query = self._queries.get(name)
         if query is None:
             return
-        label = _labels(query, self.ground_truth)
-        found = [(place, label[image]) for place, image in enumerate(ranking) if image in label]
-        if (twice := repeated(ranking)) is not None:
-            if self.ground_truth.protocol != "gldv2":
-                raise _twice(name, twice)
-            found = [(place, kind) for place, kind in found if ranking.index(ranking[place]) == place]
-        if not self._known and len(ranking):
-            self._known = any(image in self._images for image in ranking)
-            self._unknown = self._unknown or ranking[0]
-        places, labels = np.array(found, np.int64).reshape(-1, 2).T
-        self._evaluate(query, places, labels)
+        self._check_first(query)
+        self._evaluated[name] = [
+            one
+            for row in self._rows
+            if row.name in rankings
+            for one in _evaluate(query, [row], *self._labelled(query, rankings[row.name]))
+        ]
 
     def add_numbers(self, name: str, ranking: NDArray[np.integer]) -> None:
         """Add the ranking of one query as image numbers, [N] integers, best first, -1 for no image.
@@ -210,6 +212,20 @@ class Evaluator:
         evaluated = [one for query in self.ground_truth.queries for one in self._evaluated[query.name]]
         return _report(self._rows, evaluated, unranked, interval)
 
+    def _labelled(self, query: GroundTruthQuery, ranking: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the places [n] of the labelled images of a ranking, and their labels [n]."""
+        label = _labels(query, self.ground_truth)
+        found = [(place, label[image]) for place, image in enumerate(ranking) if image in label]
+        if (twice := repeated(ranking)) is not None:
+            if self.ground_truth.protocol != "gldv2":
+                raise _twice(query.name, twice)
+            found = [(place, kind) for place, kind in found if ranking.index(ranking[place]) == place]
+        if not self._known and len(ranking):
+            self._known = any(image in self._images for image in ranking)
+            self._unknown = self._unknown or ranking[0]
+        places, labels = np.array(found, np.int64).reshape(-1, 2).T
+        return places, labels
+
     def _check_once(self, query: GroundTruthQuery, ranking: NDArray[np.integer]) -> None:
         size = int(ranking.max()) + 1 if len(ranking) else 0
         if size <= _MOST_SEEN:
@@ -224,14 +240,27 @@ class Evaluator:
             raise _twice(query.name, f"number {numbers[counts > 1][0]}")
 
     def _evaluate(self, query: GroundTruthQuery, places: NDArray[np.int64], labels: NDArray[np.integer]) -> None:
+        self._check_first(query)
+        self._evaluated[query.name] = list(_evaluate(query, self._rows, places, labels))
+
+    def _check_first(self, query: GroundTruthQuery) -> None:
         if query.name in self._evaluated:
             raise InputError(f"query {query.name!r} has two rankings; give one for each query")
-        self._evaluated[query.name] = list(_evaluate(query, self._rows, places, labels))
 
 
 def depth_needed(ground_truth: GroundTruth) -> int | None:
     """Return how many images of a ranking the protocol of the ground truth evaluates; None for all."""
     return LANDMARKS_DEPTH if ground_truth.protocol == "gldv2" else None
+
+
+def junk_by_row(query: GroundTruthQuery, ground_truth: GroundTruth) -> dict[str, frozenset[str]]:
+    """Return row → names that are removed from the ranking of a query there, for rows in which it has positives."""
+    label = _labels(query, ground_truth)
+    return {
+        row.name: frozenset(name for name, kind in label.items() if kind in row.taken_out)
+        for row in _rows(ground_truth)
+        if row.part == query.part and _positives(query, row)
+    }
 
 
 def evaluate(

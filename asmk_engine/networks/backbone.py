@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from asmk_engine.errors import InputError
+
 
 class Backbone(nn.Module, ABC):
     """A fully convolutional network from pixels to a non-negative feature map.
@@ -43,6 +45,13 @@ class Backbone(nn.Module, ABC):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""
         return self.late(self.early(pixels))
+
+    def unrectified(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the feature map [B, C, h, w] before its last ReLU; raises InputError if this backbone cannot."""
+        raise InputError(
+            f"{type(self).__name__} gives no map before its last ReLU, which re-ranking needs; take a ResNet or "
+            "SqueezeNet"
+        )
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the feature map [B, C, h, w] of normalised pixels [B, 3, H, W]."""

@@ -34,9 +34,14 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [B, inputs, h, w] to [B, width, h / stride, w / stride]."""
+        return functional.relu(self.unrectified(x), inplace=True)
+
+    def unrectified(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the same before the last ReLU."""
         found = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         found = self.bn2(self.conv2(found))
-        return functional.relu(found + (x if self.downsample is None else self.downsample(x)), inplace=True)
+        total: torch.Tensor = found + (x if self.downsample is None else self.downsample(x))
+        return total
 
 
 class Bottleneck(nn.Module):
@@ -54,10 +59,15 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [B, inputs, h, w] to [B, 4 width, h / stride, w / stride]."""
+        return functional.relu(self.unrectified(x), inplace=True)
+
+    def unrectified(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the same before the last ReLU."""
         found = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         found = functional.relu(self.bn2(self.conv2(found)), inplace=True)
         found = self.bn3(self.conv3(found))
-        return functional.relu(found + (x if self.downsample is None else self.downsample(x)), inplace=True)
+        total: torch.Tensor = found + (x if self.downsample is None else self.downsample(x))
+        return total
 
 
 class ResNet(Backbone):
@@ -91,6 +101,14 @@ class ResNet(Backbone):
         """Return the feature map [B, C, h, w] of the map before the last stage."""
         found: torch.Tensor = getattr(self, f"layer{self._stages}")(maps)
         return found
+
+    def unrectified(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the feature map [B, C, h, w] before the last ReLU."""
+        found, (*blocks, last) = self.early(pixels), getattr(self, f"layer{self._stages}")
+        for block in blocks:
+            found = block(found)
+        total: torch.Tensor = last.unrectified(found)
+        return total
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from asmk_engine.errors import InputError
 from asmk_engine.networks.backbone import Backbone
 
 # Fire modules by index in `features`: (input, squeezed, output) channels.
@@ -26,11 +27,18 @@ class Fire(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [B, inputs, h, w] to [B, outputs, h, w]."""
-        squeezed = functional.relu(self.squeeze(x), inplace=True)
-        sides = self.expand1x1(squeezed), self.expand3x3(squeezed)
+        sides = self._sides(x)
         if torch.is_grad_enabled():
             return functional.relu(torch.cat(sides, 1), inplace=True)
         return _rectified(*sides)
+
+    def unrectified(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the same before the last ReLU."""
+        return torch.cat(self._sides(x), 1)
+
+    def _sides(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        squeezed = functional.relu(self.squeeze(x), inplace=True)
+        return self.expand1x1(squeezed), self.expand3x3(squeezed)
 
 
 def _rectified(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -75,6 +83,15 @@ class SqueezeNet(Backbone):
         """Return the feature map [B, C, h, w] of the map before the last pool."""
         found: torch.Tensor = self.features[self._last_pool :](maps)
         return found
+
+    def unrectified(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the feature map [B, C, h, w] before the last ReLU; raises InputError if it ends with a pool."""
+        *layers, last = self.features
+        if not isinstance(last, Fire):
+            raise InputError("squeezenet without its last 1, 4 or 7 parts ends with a ReLU or a pool; leave out others")
+        for layer in layers:
+            pixels = layer(pixels)
+        return last.unrectified(pixels)
 
 
 def onnx_names(skip: int) -> dict[str, str]:

@@ -41,6 +41,13 @@ class QuerySource(NamedImages):
             return found
         return self.extractor.extract(self._photograph(name), box=box)
 
+    def ground_truth_photograph(self, name: str) -> Path:
+        """Return the path of the photograph of an indexed image or a query, whose name may lack the extension.
+
+        Raises what `image_path` raises, and NotFoundError if a query that is not indexed is in no image folder.
+        """
+        return self.image_path(name) if name in self.index else self._photograph(name)
+
     def _photograph(self, name: str) -> Path:
         """Find the photograph of a query that is not indexed, in the image folders; raises NotFoundError."""
         roots = [root for root in self.folders if os.path.isdir(root) and str(root) != root.anchor]
@@ -75,6 +82,12 @@ class FusedQuerySource(FusedNamedImages):
             return gathered(each, content_of(sources[0]._photograph(name)))
         except NotFoundError:  # imported features of the query, or none, as the sources say
             return gathered(each, 0)
+
+    def ground_truth_photograph(self, name: str) -> Path:
+        """Return the path of a photograph, see `QuerySource.ground_truth_photograph`."""
+        first: Any = self.sources[0]
+        found: Path = first.ground_truth_photograph(name)
+        return found
 
 
 def query_source(

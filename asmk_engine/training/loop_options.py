@@ -13,7 +13,7 @@ from asmk_engine.networks.devices import check_precision
 from asmk_engine.training.schedule import Schedule
 from asmk_engine.training.task import ParameterGroup
 
-OPTIMIZERS = ("adam", "sgd")
+OPTIMIZERS = ("adam", "adamw", "sgd")
 _FIRST = ("batch_size", "decay", "weight_decay", "every", "precision")
 
 
@@ -27,7 +27,7 @@ class LoopOptions:
     weight_decay  weight decay of the optimiser
     every         number of epochs between validations; the last epoch is always validated
     precision     precision of the convolutions; with fp16 gradients are scaled
-    optimizer     `adam` or `sgd`
+    optimizer     `adam`, `adamw`, whose weight decay is no part of the gradient, or `sgd`
     momentum      of `sgd`
     nesterov      whether `sgd` has Nesterov's momentum
     schedule      name in `SCHEDULES`
@@ -94,4 +94,6 @@ def make_optimizer(groups: Sequence[ParameterGroup], options: LoopOptions) -> to
     ]
     if options.optimizer == "adam":
         return torch.optim.Adam(listed)
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(listed)
     return torch.optim.SGD(listed, momentum=options.momentum, nesterov=options.nesterov)

@@ -117,6 +117,10 @@ def _cvnet(name: str) -> str:
     return found if found != name else _pycls(name, "encoder_q.")
 
 
+CVNET_GLOBAL = _cvnet
+"""Return the name here of a tensor of CVNet's global network; an unknown name stays as it is."""
+
+
 def _pycls(name: str, prefix: str) -> str:
     """Return `s3.b2.f.a_bn.weight` as `backbone.layer3.1.bn1.weight`; an unknown name stays as it is."""
     within = name.removeprefix(prefix)

@@ -1,0 +1,180 @@
+"""`asmk-engine train-rerank`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import click
+
+from asmk_engine.cli.common import (
+    PATH,
+    Console,
+    SectionedCommand,
+    json_option,
+    names_of,
+    option_group,
+    parse_numbers,
+    quiet_option,
+)
+from asmk_engine.cli.train import data_options, print_result, run_training
+from asmk_engine.cli.train_global import number_option as _number
+from asmk_engine.errors import InputError
+
+if TYPE_CHECKING:
+    from asmk_engine.training.loop_options import LoopOptions
+    from asmk_engine.training.rerank_task import RerankTaskOptions
+
+_POSITIVE = click.IntRange(min=1)
+
+
+def _ends(name: str, default: str, text: str) -> Any:
+    return click.option(
+        name,
+        default=default,
+        show_default=True,
+        metavar="FIRST,LAST",
+        callback=lambda c, p, v: _pair(name, v),
+        help=text,
+    )
+
+
+def _pair(name: str, text: str) -> tuple[float, float]:
+    found = parse_numbers(text) or ()
+    if len(found) != 2:
+        raise InputError(f"{name} is {text!r}; expected two numbers such as 0.2,1")
+    return found[0], found[1]
+
+
+network_options = option_group(
+    _number("--width", 256, "Channels of a level of the pyramid, of a network that is not complete.", _POSITIVE),
+    _number("--levels", 3, "Levels of the pyramid, likewise; 1 compares at one scale only.", click.IntRange(1, 5)),
+)
+pair_options = option_group(
+    click.option(
+        "--verified",
+        type=PATH,
+        help="Verified pairs, the only positives then: names of two images on each line, as `pairs --verified` writes "
+        "them, or of Google Landmarks v2.  [default: any two images of a class]",
+    ),
+    _number(
+        "--triplets", None, "Query, positive and negative: number in an epoch.  [default: one an image]", _POSITIVE
+    ),
+    _ends("--hard", "0.2,1", "Fraction of hard negatives in the first epoch and in the last, rising linearly."),
+    _number("--hardest", 10, "A hard negative is one of so many most similar images of other classes.", _POSITIVE),
+    _ends("--hidden", "0,0.2", "Probability that a place of a feature map is hidden, in the first and the last epoch."),
+)
+image_options = option_group(
+    _number("--crop", 512, "Side of the crops, in pixels.", click.IntRange(min=16)),
+    _number("--least-area", 0.08, "Smallest area of a crop, as a part of the image."),
+    _number("--aspect", 1.333, "Largest ratio of the sides of a crop before it becomes a square."),
+    _number("--flip", 0.0, "Probability of a mirrored crop."),
+    _number(
+        "--max-side", 1024, "Shrink images whose longer side exceeds this number of pixels.", click.IntRange(min=16)
+    ),
+    _number("--workers", None, "Number of threads that decode images.  [default: all processors]", _POSITIVE),
+    click.option(
+        "--check",
+        type=click.Choice(["all", "files"]),
+        default="all",
+        show_default=True,
+        help="all: decode every image before the first epoch; files: only see that it exists.",
+    ),
+)
+step_options = option_group(
+    _number("--epochs", 200, "Total number of epochs.", _POSITIVE),
+    _number("--batch", 96, "Triplets of a step; they pass through the network one by one.", _POSITIVE),
+    _number("--learning-rate", 0.00375, "Learning rate at the beginning; it follows a cosine."),
+    _number("--weight-decay", 1e-4, "Weight decay."),
+    _number("--momentum", 0.9, "Momentum."),
+    _number("--clip", 0.0, "Largest norm of the gradient; 0 for no limit."),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        show_default=True,
+        help="Precision of the convolutions.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda or cuda:0."),
+    _number("--seed", 0, "Seed of the random choices, and of layers that the weights lack.", click.IntRange(min=0)),
+)
+
+
+class _TrainRerankCommand(SectionedCommand):
+    sections: ClassVar[dict[str, Sequence[str]]] = {
+        "Common options": ["weights", *names_of(data_options)[1:]],
+        "Pairs": names_of(pair_options),
+        "Network": names_of(network_options),
+        "Images": names_of(image_options),
+        "Steps": names_of(step_options),
+    }
+
+
+@click.command("train-rerank", cls=_TrainRerankCommand)
+@data_options
+@click.option(
+    "--weights",
+    type=PATH,
+    required=True,
+    help="Global network or ImageNet weights, whose ResNet or SqueezeNet gives the feature maps and does not learn; or "
+    "a re-ranking network to train further.",
+)
+@pair_options
+@network_options
+@image_options
+@step_options
+@json_option
+@quiet_option
+def train_rerank(data: Path, output: Path, weights: Path, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Train the network of `--reranker cvnet`, CVNet-Rerank.
+
+    It learns which pairs show the same thing, on triplets of a query, a positive and a negative, which become harder
+    from epoch to epoch. DATA is as for `train-global`: a folder with one folder of images per class, a table, or a
+    list; with --verified also, with --layout photos, any folder of images.
+
+    The output folder gets best.safetensors and last.safetensors, networks for --reranker-weights, and log.jsonl and
+    curves.png. The same command resumes an interrupted run.
+
+    \b
+    Examples:
+      asmk-engine train-rerank landmarks/ --weights run/best.safetensors -o rerank
+      asmk-engine pairs photos.index --verified -o pairs.txt
+      asmk-engine train-rerank photos/ --layout photos --verified pairs.txt --weights squeezenet1.1.npz -o rerank \\
+          --crop 256 --width 64 --batch 8 --epochs 10
+    """
+    from asmk_engine.networks.reranking.checkpoints import start_rerank_network
+    from asmk_engine.storage.user_files import file_sha256
+    from asmk_engine.training.instance_layouts import read_instances
+    from asmk_engine.training.photographs import place_network
+    from asmk_engine.training.rerank_task import RerankTask
+    from asmk_engine.training.rerank_trainee import RerankTrainee
+    from asmk_engine.training.verified_pairs import with_verified_pairs
+
+    found = read_instances(data, options["layout"], options["images"], options["background"])
+    if options["verified"]:
+        found = with_verified_pairs(found, options["verified"])
+    elif options["layout"] == "photos":
+        raise InputError("--layout photos has no classes: give the pairs that show the same thing with --verified")
+    network, origin = start_rerank_network(weights, options["seed"], width=options["width"], levels=options["levels"])
+    task = RerankTask(RerankTrainee(place_network(network, options["device"])), found, _task_options(options))
+    given = {**options, "validate": None}
+    result = run_training(output, task, found, _loop(options), origin, file_sha256(weights), given, Console(quiet))
+    print_result(result, as_json)
+
+
+def _task_options(options: dict[str, Any]) -> RerankTaskOptions:
+    from asmk_engine.training.crops import CropOptions
+    from asmk_engine.training.rerank_task import RerankTaskOptions
+
+    names = ("epochs", "hard", "hidden", "hardest", "max_side", "learning_rate", "precision", "seed")
+    crop = CropOptions(*(options[name] for name in ("crop", "least_area", "aspect", "flip")))
+    return RerankTaskOptions(**{name: options[name] for name in names}, pairs=options["triplets"] or 0, crop=crop)
+
+
+def _loop(options: dict[str, Any]) -> LoopOptions:
+    from asmk_engine.training.loop_options import LoopOptions
+
+    names = ("epochs", "weight_decay", "precision", "momentum", "clip")
+    given = {name: options[name] for name in names}
+    return LoopOptions(batch_size=options["batch"], every=1, optimizer="sgd", schedule="cosine", **given)

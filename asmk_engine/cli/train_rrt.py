@@ -1,0 +1,129 @@
+"""`asmk-engine train-rrt`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import click
+
+from asmk_engine.cli.common import PATH, Console, SectionedCommand, json_option, names_of, option_group, quiet_option
+from asmk_engine.cli.train import data_options, print_result
+from asmk_engine.cli.train_global import number_option
+
+if TYPE_CHECKING:
+    from asmk_engine.networks.reranking.transformer import RerankingTransformer
+    from asmk_engine.training.transformer_task import PairedFeatures, TransformerTraining
+
+_POSITIVE = click.IntRange(min=1)
+
+network_options = option_group(
+    click.option(
+        "--weights", type=PATH, help="Network to train further, or a checkpoint of its code.  [default: a new network]"
+    ),
+    number_option("--layers", 6, "Encoder layers of a new network.", click.IntRange(1, 64)),
+    number_option("--hidden", 1024, "Dimensions between the linear layers of an encoder layer, likewise.", _POSITIVE),
+    number_option("--features", 500, "Strongest local features of an image that count, likewise.", _POSITIVE),
+)
+triplet_options = option_group(
+    number_option("--neighbours", 100, "Nearest images of an anchor, from which both others are drawn.", _POSITIVE),
+    number_option("--least-positives", 5, "Least number of an anchor's class among them.", _POSITIVE),
+    number_option("--stride", 16.0, "Scale in pixels of a local feature found at the image scale 1."),
+    number_option(
+        "--max-side", 1024, "Longer side to which the extractor shrank images; 0 for none.", click.IntRange(min=0)
+    ),
+)
+step_options = option_group(
+    number_option("--epochs", 15, "Total number of epochs.", _POSITIVE),
+    number_option("--batch", 12, "Triplets of a step.", _POSITIVE),
+    number_option("--micro-batch", 12, "Triplets that pass through the network at a time.", _POSITIVE),
+    number_option("--learning-rate", 1e-4, "Learning rate."),
+    number_option("--weight-decay", 5e-4, "Weight decay."),
+    number_option("--clip", 0.0, "Largest norm of the gradient, 0.1 in the paper's recipe for GLDv1; 0 for no limit."),
+    click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda or cuda:0."),
+    number_option("--seed", 0, "Seed of the random choices.", click.IntRange(min=0)),
+)
+
+
+class _TrainRrtCommand(SectionedCommand):
+    sections: ClassVar[dict[str, Sequence[str]]] = {
+        "Common options": ["local_path", "global_path", *names_of(data_options)[1:]],
+        "Network": names_of(network_options),
+        "Triplets": names_of(triplet_options),
+        "Steps": names_of(step_options),
+    }
+
+
+@click.command("train-rrt", cls=_TrainRrtCommand)
+@data_options
+@click.option("--local", "local_path", type=PATH, required=True, help="Feature set of local features of the images.")
+@click.option("--global", "global_path", type=PATH, required=True, help="Feature set of their global descriptors.")
+@network_options
+@triplet_options
+@step_options
+@json_option
+@quiet_option
+def train_rrt(
+    data: Path, output: Path, local_path: Path, global_path: Path, quiet: bool, as_json: bool, **options: Any
+) -> None:
+    """Train the network of `--reranker rrt`, the Reranking Transformer.
+
+    It learns from features alone which images show the same thing. DATA names the images and their classes, as for
+    `train-global`; --local and --global have their features, under the same names. An anchor's positive and negative
+    are drawn from its nearest images by global descriptors.
+
+    The output folder gets best.safetensors and last.safetensors, networks for --reranker-weights, and log.jsonl and
+    curves.png; best is the epoch of the lowest loss. The same command resumes an interrupted run.
+
+    \b
+    Examples:
+      asmk-engine extract landmarks/ -o local.features --extractor how-r50-
+      asmk-engine extract landmarks/ -o global.features --extractor gem-resnet50
+      asmk-engine train-rrt landmarks/ --local local.features --global global.features -o rrt
+    """
+    from asmk_engine.features import FeatureSet
+    from asmk_engine.training.instance_layouts import read_instances
+    from asmk_engine.training.loop import TrainingRun
+    from asmk_engine.training.photographs import place_network
+    from asmk_engine.training.transformer_task import (
+        PairedFeatures,
+        TransformerTask,
+        TransformerTrainee,
+        transformer_loop,
+    )
+
+    found, console = read_instances(data, options["layout"], options["images"], options["background"]), Console(quiet)
+    features = PairedFeatures(FeatureSet.open(local_path), FeatureSet.open(global_path), found)
+    network, origin, start = _start(features, options)
+    trainee = TransformerTrainee(place_network(network, options["device"]))
+    task = TransformerTask(trainee, features, found, _training(options))
+    loop = transformer_loop(
+        options["epochs"], batch_size=options["batch"], weight_decay=options["weight_decay"], clip=options["clip"]
+    )
+    console.say(f"{len(found)} images, {found.count} instances, {task.anchors} anchors")
+    print_result(TrainingRun(output, task, loop, origin, start, reporter=console).run(), as_json)
+
+
+def _start(features: PairedFeatures, options: dict[str, Any]) -> tuple[RerankingTransformer, dict[str, Any], str]:
+    """Return the network at the beginning, the origin of its weights, and the sha256 of their file."""
+    from asmk_engine.networks.reranking.transformer_files import open_transformer
+    from asmk_engine.networks.reranking.transformer_options import TransformerOptions
+    from asmk_engine.storage.user_files import file_sha256
+    from asmk_engine.training.transformer_task import new_transformer
+
+    if options["weights"] is not None:
+        return *open_transformer(options["weights"]), file_sha256(options["weights"])
+    sizes = {name: options[name] for name in ("layers", "hidden", "features")}
+    made = TransformerOptions(features.whole.dim, features.local.dim, **sizes)
+    return new_transformer(made, options["seed"]), {}, ""
+
+
+def _training(options: dict[str, Any]) -> TransformerTraining:
+    from asmk_engine.networks.reranking.image_tokens import ScaleUnit
+    from asmk_engine.training.neighbour_triplets import NeighbourOptions
+    from asmk_engine.training.transformer_task import TransformerTraining
+
+    near = NeighbourOptions(options["neighbours"], options["least_positives"])
+    unit = ScaleUnit(options["stride"], options["max_side"])
+    return TransformerTraining(near, unit, options["learning_rate"], options["micro_batch"], options["seed"])
