@@ -77,7 +77,7 @@ def test_boxes_from_a_table(photos: Path, tmp_path: Path) -> None:
     assert "of 4 images 2 have no boxes, only the whole image: '2.png', '3.png'" in out
     assert "boxes of 1 image that are not in this run: 'other.png'" in out
     known = json.loads(run("info", index, "--json"))["regions"]
-    assert known == {"mode": "separate", "levels": None, "least_score": 0.5, "entries": 5}
+    assert known == {"mode": "separate", "levels": None, "least_score": 0.5, "attention": None, "entries": 5}
     assert "given boxes with a score of 0.5 or more" in run("info", index)
     assert "0.png" in run("query", index, photos / "view.png", "--top", 1)
     out = run(*asked, code=1)
@@ -85,6 +85,16 @@ def test_boxes_from_a_table(photos: Path, tmp_path: Path) -> None:
     run(*asked, "--boxes", boxes, "-q")
     run(*asked, "--boxes", boxes, "--replace", "-q")
     assert "inverted" in run(*asked, "--boxes", wrong(tmp_path), code=1)
+
+
+def test_regions_of_attention(photos: Path, tmp_path: Path) -> None:
+    index = tmp_path / "photos.index"
+    asked = ("index", photos / "photos.features", "-o", index, "--codebook", photos / "words.h5", "-q")
+    run(*asked, "--regions", "separate", "--region-attention", 0.5)
+    assert "separate: attention of 0.5 or more of its range, separate entries" in run("info", index)
+    assert json.loads(run("info", index, "--json"))["regions"]["entries"] > 4
+    assert "0.png" in run("query", index, photos / "view.png", "--top", 1)
+    run("check", index)
 
 
 def wrong(folder: Path) -> Path:
@@ -107,7 +117,7 @@ def test_python_and_the_command_write_the_same(photos: Path, tmp_path: Path) -> 
         (("--region-grid", "3"), "need --regions", 2),
         (("--box-score", "3"), "need --regions", 2),
         (("--regions", "separate", "--box-score", "3"), "--box-score needs --boxes", 2),
-        (("--regions", "separate", "--region-grid", "3", "--boxes", "x"), "a grid or boxes", 2),
+        (("--regions", "separate", "--region-grid", "3", "--boxes", "x"), "regions are of one kind", 2),
         (("--regions", "both"), "'both' is not one of", 2),
         (("--regions", "separate", "--boxes", "none.csv"), "none.csv: no such file", 1),
         (("--boxes", "BOXES"), "has no regions from boxes; add --regions", 1),

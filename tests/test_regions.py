@@ -21,9 +21,11 @@ from asmk_engine.inverted.search import Searcher, SelectiveMatch
 from asmk_engine.inverted.signatures import Signature, sign
 from asmk_engine.maintenance.checking import check_index
 from asmk_engine.maintenance.description import describe
-from asmk_engine.regions.boxes import ImageBoxes, ScoredBox, region_boxes, rows_inside
+from asmk_engine.regions.attention import attention_map, component_boxes, feature_boxes, least_to_most
+from asmk_engine.regions.boxes import ImageBoxes, ScoredBox, rows_inside
 from asmk_engine.regions.grid import grid_boxes
 from asmk_engine.regions.options import RegionOptions
+from asmk_engine.regions.proposals import region_boxes
 from asmk_engine.storage.folder import Folder
 from disks import fast_disk
 from samples import RECIPE, random_codebook
@@ -229,7 +231,7 @@ def test_what_an_index_says_of_its_regions(tmp_path: Path) -> None:
     known = describe(separate.path)["regions"]
     filled = [image for image in images.values() if len(image)]
     boxes = [box for image in filled for box in grid_boxes(SIZE, 2) if len(rows_inside(image, box))]
-    assert known == {"mode": "separate", "levels": 2, "least_score": 0.1, "entries": 8 + len(boxes)}
+    assert known == {"mode": "separate", "levels": 2, "least_score": 0.1, "attention": None, "entries": 8 + len(boxes)}
     assert describe(separate.path)["images"] == 8
     assert separate.regions == SEPARATE and Index.open(separate.path).regions == SEPARATE
 
@@ -287,7 +289,7 @@ def test_boxes_have_to_fit_the_index(tmp_path: Path) -> None:
     images, boxes = photographs(3), ImageBoxes({})
     with pytest.raises(InputError, match="boxes that are given with the images; add the boxes"):
         made(tmp_path / "a", images, GIVEN)
-    with pytest.raises(InputError, match="takes the regions from a grid"):
+    with pytest.raises(InputError, match=r"has regions \(aggregate, a grid of 2\)"):
         made(tmp_path / "b", images, AGGREGATE, boxes=boxes)
     with pytest.raises(InputError, match="has no regions"):
         made(tmp_path / "c", images, None, boxes=boxes)
@@ -311,8 +313,18 @@ def test_signatures_of_crops_are_added_as_entries(tmp_path: Path) -> None:
         made(tmp_path / "joined", {}, AGGREGATE).add_signatures([("new.jpg", [one, one])])
 
 
-@pytest.mark.parametrize("wrong", [{"mode": "both"}, {"levels": 0}, {"levels": 7}, {"levels": 2.0},
-                                   {"least_score": float("nan")}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "both"},
+        {"levels": 0},
+        {"levels": 7},
+        {"levels": 2.0},
+        {"least_score": float("nan")},
+        {"attention": 0.5},
+        {"levels": None, "attention": 1.5},
+    ],
+)
 def test_options_of_regions_are_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match="; "):
         RegionOptions(**{"mode": "aggregate", **wrong})  # type: ignore[arg-type]
@@ -323,8 +335,53 @@ def test_boxes_are_found_by_name() -> None:
     assert boxes.key("a/x.jpg") == "a/x.jpg" and boxes.key("a/x.png") is None and boxes.key("x.jpg") is None
     assert boxes.key("b.c.jpg") == "b.c" and boxes.key("b.c") == "b.c" and boxes.key("b") is None
     assert boxes.unused(["b.c.jpg"]) == ["a/x.jpg"]
-    assert region_boxes("b.c.png", (0, 0), GIVEN, boxes) == [(0, 0, 2, 2)]
+    unknown = Features.from_descriptors(np.ones((1, DIM)))
+    assert region_boxes("b.c.png", unknown, GIVEN, boxes) == [(0, 0, 2, 2)]
     with pytest.raises(InputError, match="inverted or empty"):
         ImageBoxes({"a": [ScoredBox((3, 0, 1, 1))]})
     with pytest.raises(InputError, match="expected finite numbers"):
         ImageBoxes({"a": [ScoredBox((0, 0, 1, float("inf")))]})
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_boxes_of_attention_equal_their_twin(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = [(9, 13), (1, 1), (1, 20), (16, 16), (5, 7), (12, 3)][seed]
+    attention, size = rng.uniform(0, 1, shape), (int(rng.integers(1, 999)), int(rng.integers(1, 999)))
+    for threshold in (0.0, 0.75, 0.9, 1.5):
+        found = component_boxes(attention, threshold, size)
+        expected = naive_regions.attention_boxes(attention.tolist(), threshold, size)
+        assert len(found) == min(len(expected), 8)
+        for one in found:
+            assert (
+                min(np.abs(np.subtract([*one.box, one.score], [*box, score])).max() for box, score in expected) < 1e-9
+            )
+    assert component_boxes(np.full(shape, 0.5), 0.5, size) == [ScoredBox((0, 0, *size), 0.5)]
+
+
+def test_the_largest_components_come_first() -> None:
+    attention = np.zeros((20, 40))
+    for place in range(12):
+        attention[0 : place + 1, 3 * place : 3 * place + 2] = 0.5 + place / 100
+    found = component_boxes(attention, 0.5, (400, 200))
+    assert [one.box for one in found] == [(30 * p, 0, 30 * p + 20, 10 * (p + 1)) for p in range(11, 3, -1)]
+    assert [one.score for one in found] == pytest.approx([0.5 + p / 100 for p in range(11, 3, -1)])
+
+
+def test_a_map_spans_its_range_and_equal_values_are_foreground() -> None:
+    assert least_to_most(np.array([[2.0, 4.0], [3.0, 2.0]])).tolist() == [[0, 1], [0.5, 0]]
+    assert least_to_most(np.full((2, 3), 7.0)).tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_features_make_boxes_where_they_are_strong() -> None:
+    places = [(20, 30, 20), (24, 30, 20), (70, 15, 10), (45, 50, 10)]
+    image = Features.from_descriptors(np.ones((4, DIM)), np.array(places, np.float32), np.array([9.0, 8, 7, 1]), SIZE)
+    found = feature_boxes(image, 0.5)
+    expected = naive_regions.attention_boxes(least_to_most(attention_map(image, (64, 43))).tolist(), 0.5, SIZE)
+    assert np.allclose(sorted(one.box for one in found), sorted(box for box, _ in expected))
+    assert len(found) == 2 and found[0].box[0] < 20 < found[0].box[2] and found[1].box[0] < 70 < found[1].box[2]
+    assert feature_boxes(image.strongest(0), 0.5) == []
+    assert feature_boxes(Features.from_descriptors(np.ones((2, DIM))), 0.5) == []
+    regions = RegionOptions("aggregate", None, attention=0.5)
+    assert region_boxes("a", image, regions, None) == [one.box for one in found]
+    assert RegionOptions.from_json(regions.to_json()) == regions and not regions.are_given

@@ -231,7 +231,9 @@ def _calibration_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _regions(regions: dict[str, Any]) -> str:
     """Return what the regions are and what becomes of them."""
     source = f"given boxes with a score of {regions['least_score']:g} or more"
-    if regions["levels"] is not None:
+    if regions["attention"] is not None:
+        source = f"attention of {regions['attention']:g} or more of its range"
+    elif regions["levels"] is not None:
         source = f"a grid of {plural(regions['levels'], 'level')}"
     use = "joined with the whole image in one signature" if regions["mode"] == "aggregate" else "separate entries"
     return f"{regions['mode']}: {source}, {use}; {_number(regions['entries'])} entries"

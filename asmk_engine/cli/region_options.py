@@ -28,6 +28,13 @@ region_options = option_group(
         help="The regions are the squares of R-MAC at so many levels; more levels have more and smaller squares.",
     ),
     click.option(
+        "--region-attention",
+        type=click.FloatRange(0, 1),
+        metavar="T",
+        help="The regions are the boxes around the parts of an image in which the strengths of its features reach this "
+        "share of their range instead, such as 0.5.",
+    ),
+    click.option(
         "--boxes",
         type=PATH,
         help="The regions are these boxes instead: a CSV table with image,x1,y1,x2,y2 and perhaps score, in pixels, "
@@ -45,12 +52,15 @@ def region_options_of(options: dict[str, Any]) -> tuple[RegionOptions | None, Pa
     from asmk_engine.regions.options import RegionOptions
 
     mode, levels, boxes, score = (options.pop(key) for key in ("regions", "region_grid", "boxes", "box_score"))
-    if boxes is not None and was_given("region_grid"):
-        raise click.UsageError("give --region-grid or --boxes: regions are a grid or boxes")
+    attention = options.pop("region_attention")
+    if sum([boxes is not None, was_given("region_grid"), attention is not None]) > 1:
+        raise click.UsageError("give one of --region-grid, --region-attention and --boxes: regions are of one kind")
     if mode is None:
-        if was_given("region_grid") or was_given("box_score"):
-            raise click.UsageError("--region-grid and --box-score need --regions: add --regions aggregate, for example")
+        if any(map(was_given, ("region_grid", "region_attention", "box_score"))):
+            raise click.UsageError("--region-… and --box-score need --regions: add --regions aggregate, for example")
         return None, boxes
     if boxes is None and was_given("box_score"):
-        raise click.UsageError("--box-score needs --boxes: the squares of a grid have no scores")
+        raise click.UsageError("--box-score needs --boxes: other regions have no scores")
+    if attention is not None:
+        return RegionOptions(mode, None, attention=attention), None
     return (RegionOptions(mode, None, score) if boxes is not None else RegionOptions(mode, levels)), boxes

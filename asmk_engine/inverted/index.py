@@ -27,8 +27,9 @@ from asmk_engine.inverted.signatures import Signature, code_width
 from asmk_engine.inverted.snapshot import Snapshot, map_snapshot, write_codebook
 from asmk_engine.iteration import Progress, counted
 from asmk_engine.recipes import Recipe
-from asmk_engine.regions.boxes import ImageBoxes, region_boxes
+from asmk_engine.regions.boxes import ImageBoxes
 from asmk_engine.regions.options import RegionOptions
+from asmk_engine.regions.proposals import region_boxes
 
 # A segment is written and committed when this many postings are in memory: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
@@ -216,7 +217,7 @@ class Index(PlacedCollection[Snapshot, Contents]):
         if are_given and boxes is None:
             raise InputError(f"{self.path}: its regions are boxes that are given with the images; add the boxes")
         if boxes is not None and not are_given:
-            found = "takes the regions from a grid" if self.regions else "has no regions"
+            found = f"has regions ({self.regions})" if self.regions else "has no regions"
             raise InputError(f"{self.path}: {found}; leave the boxes out, or make another index with them")
 
     def add_signatures(
@@ -333,7 +334,7 @@ class Index(PlacedCollection[Snapshot, Contents]):
 
     def _region_boxes(self, name: str, features: Features) -> list[Box]:
         """Return the regions of an image that is being added."""
-        return region_boxes(name, features.image_size, self.regions, self._boxes) if self.regions else []
+        return region_boxes(name, features, self.regions, self._boxes) if self.regions else []
 
     def _gathered(self, images: Iterable[_Image], room: int) -> Iterator[Contents]:
         """Group images into segments of at least `room` postings, or of geometry that takes as much memory."""

@@ -13,8 +13,6 @@ import numpy as np
 from asmk_engine.errors import InputError
 from asmk_engine.features import Features
 from asmk_engine.images.boxes import Box, Size
-from asmk_engine.regions.grid import grid_boxes
-from asmk_engine.regions.options import RegionOptions
 
 
 class ScoredBox(NamedTuple):
@@ -85,21 +83,6 @@ def check_scored_box(one: ScoredBox, where: str) -> None:
 
 def _without_suffix(name: str) -> str:
     return name.removesuffix(PurePosixPath(name).suffix)
-
-
-def region_boxes(name: str, size: Size, options: RegionOptions, given: ImageBoxes | None) -> list[Box]:
-    """Return the regions of an image in pixels, without the whole image.
-
-    size   width and height of the image
-    given  the boxes, if the regions are given ones
-
-    Raises InputError if the size is unknown, which boxes in pixels alone do not need.
-    """
-    if not all(size) and (options.levels is not None or (given is not None and given.are_shares)):
-        raise InputError(f"{name}: its width and height are unknown, which its regions need; give boxes in pixels")
-    if options.levels is not None:
-        return grid_boxes(size, options.levels)
-    return [] if given is None else given.of(name, size, options.least_score)
 
 
 def rows_inside(features: Features, box: Box) -> np.ndarray:
