@@ -27,7 +27,7 @@ from samples import random_images
 FROZEN = Path(__file__).parent / "frozen"
 
 
-@pytest.mark.parametrize("name", ["format-1", "format-3"])
+@pytest.mark.parametrize("name", ["format-1", "format-3", "aggregate-4", "separate-4"])
 def test_a_frozen_index_answers_as_it_did(name: str, tmp_path: Path) -> None:
     shutil.copytree(FROZEN / name, tmp_path / name)
     index = Index.open(tmp_path / name / "photos.index")

@@ -22,7 +22,7 @@ PACKAGE_FOLDERS = {"asmk_engine": "asmk_engine", "kernels": "asmk_engine.kernels
 # Bottom to top. A room imports from itself and from those before it, never from those after it.
 ROOMS = [
     *["version", "errors", "threads", "iteration", "escape", "recipes", "kernels"],
-    *["storage", "images", "features", "codebooks", "networks", "extraction", "extractors"],
+    *["storage", "images", "features", "regions", "codebooks", "networks", "extraction", "extractors"],
     *["verification", "indexes", "inverted", "flat", "fused", "diffusion", "evaluation", "search"],
     *["reranking", "maintenance"],
     *["training", "pictures", "groups", "interop", "compat", "doctor", "demo"],

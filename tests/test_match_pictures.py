@@ -276,5 +276,8 @@ def test_the_strongest_features_are_circles_on_the_photograph() -> None:
     radius = round(30 * 480 / 300)
     assert near(circles[160, 240 + radius - 2 : 240 + radius + 3], tuple(scale_colours(np.ones(1))[0]), 60).any()
     assert (circles[60:70, 60:70] == 128).all(), "only the strongest is drawn"
-    empty = draw_attention(photograph(grey), features.strongest(0), "a.png", "rootsift", 5)
+    outlined = draw_attention(photograph(grey), features, "a.png", "rootsift", 1, 0.25)
+    changed = (outlined.astype(int) != picture).any(axis=2)
+    assert changed[:, :496].any() and not changed[:, 496:].any(), "boxes are on the photograph"
+    empty = draw_attention(photograph(grey), features.strongest(0), "a.png", "rootsift", 5, 0.25)
     assert empty.shape == picture.shape

@@ -23,9 +23,16 @@ from asmk_engine.errors import InputError
     metavar="N",
     help="Number of the strongest features that are drawn as circles.",
 )
+@click.option(
+    "--region-attention",
+    "threshold",
+    type=click.FloatRange(0, 1),
+    metavar="T",
+    help="Outline on the photograph the regions that `index --region-attention T` makes of it.",
+)
 @describing_options
 @quiet_option
-def attention(photograph: Path, output: Path, most: int, quiet: bool, **options: Any) -> None:
+def attention(photograph: Path, output: Path, most: int, threshold: float | None, quiet: bool, **options: Any) -> None:
     """Draw what an extractor looks at in a photograph.
 
     Three pictures side by side: the photograph; the strengths of its features as a map, at each place that of the
@@ -37,6 +44,7 @@ def attention(photograph: Path, output: Path, most: int, quiet: bool, **options:
     Examples:
       asmk-engine attention photo.jpg -o attention.jpg
       asmk-engine attention photo.jpg -o attention.png --extractor rootsift --features 300
+      asmk-engine attention photo.jpg -o attention.jpg --region-attention 0.5
     """
     from asmk_engine.images.listing import shown
     from asmk_engine.pictures.attention import draw_attention
@@ -54,6 +62,7 @@ def attention(photograph: Path, output: Path, most: int, quiet: bool, **options:
             )
         features = extractor.extract(photograph)
     name = name_of(extraction, extractor.recipe)
-    write_picture(output, draw_attention(ShownPhotograph.open(photograph), features, photograph.name, name, most))
+    picture = draw_attention(ShownPhotograph.open(photograph), features, photograph.name, name, most, threshold)
+    write_picture(output, picture)
     if not len(features):
         console.say(f"{shown(photograph)}: no feature was found")

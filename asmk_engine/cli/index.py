@@ -26,6 +26,7 @@ from asmk_engine.cli.common import (
     was_given,
 )
 from asmk_engine.cli.global_index import global_options, global_options_of
+from asmk_engine.cli.region_options import region_options, region_options_of
 from asmk_engine.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class _IndexCommand(SectionedCommand):
     sections: ClassVar[dict[str, Sequence[str]]] = {
         "Common options": ["output", "extractor", "update", "prune", "prefix"],
         "Features": ["features_path", "kind_weights", "geometry", *_FEATURES, "all_files"],
+        "Regions": names_of(region_options),
         "Codebook": ["codebook", *names_of(training_options)],
         "Global descriptors": names_of(global_options),
     }
@@ -98,6 +100,7 @@ class FeatureCount(click.ParamType):
     help="Keep word, code and place of the strongest N local features of each image, or of all, beside the postings, "
     "for the verification of answers.  [default: as the index; a new one keeps none]",
 )
+@region_options
 @extraction_options
 @training_options
 @global_options
@@ -137,6 +140,7 @@ def index(
       asmk-engine index photos/ -o photos.index --extractor how-squeezenet --weights squeezenet1_1-b8a52dc0.pth
       asmk-engine index photos/ -o photos.index --extractor how-squeezenet,rootsift
       asmk-engine index photos/ -o photos.index --geometry 300
+      asmk-engine index photos/ -o photos.index --regions aggregate --boxes detected.csv
       asmk-engine index gem.features -o gem.index --pca 512 --half
       asmk-engine index gem.features spoc.features --concatenate -o both.index
     """
@@ -144,6 +148,7 @@ def index(
     from asmk_engine.pipeline.extraction import IntakeOptions, existing
     from asmk_engine.pipeline.indexing import index_images
 
+    regions, boxes = region_options_of(options)
     training = CodebookOptions(**{key: options.pop(key) for key in _TRAINING})
     report = index_images(
         inputs,
@@ -157,6 +162,8 @@ def index(
         memory=memory,
         kind_weights=kind_weights,
         geometry=geometry,
+        regions=regions,
+        boxes=boxes,
         display=Console(quiet),
     )
     tell(report.failures)

@@ -145,6 +145,8 @@ def _index_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "code", f"{content['bits']} bits"
     if content["geometry"]:
         yield "geometry", _geometry(content["geometry"])
+    if content["regions"]:
+        yield "regions", _regions(content["regions"])
     yield "extractor", _extractor(content)
     yield from _codebook_origin(content)
     yield "features in", ", ".join(content["features"]) or "unknown"
@@ -224,6 +226,17 @@ def _calibration_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
         least = f"match from {found['match']:.3g}, maybe from {found['maybe']:.3g}"
         old = "; calibrate again" if found["is_outgrown"] else ""
         yield "verdicts", f"{text} at commit {found['commit']}, {least}{old}"
+
+
+def _regions(regions: dict[str, Any]) -> str:
+    """Return what the regions are and what becomes of them."""
+    source = f"given boxes with a score of {regions['least_score']:g} or more"
+    if regions["attention"] is not None:
+        source = f"attention of {regions['attention']:g} or more of its range"
+    elif regions["levels"] is not None:
+        source = f"a grid of {plural(regions['levels'], 'level')}"
+    use = "joined with the whole image in one signature" if regions["mode"] == "aggregate" else "separate entries"
+    return f"{regions['mode']}: {source}, {use}; {_number(regions['entries'])} entries"
 
 
 def _geometry(geometry: dict[str, Any]) -> str:

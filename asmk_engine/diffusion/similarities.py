@@ -222,10 +222,15 @@ def similarities_of(index: Any, snapshot: Any, threads: int, scales: Sequence[fl
     if isinstance(index, GlobalIndex):
         return GlobalSimilarities(GlobalSearcher(index), snapshot)
     if isinstance(index, Index):
+        if index.regions is not None:
+            raise InputError(f"{index.path}: {NOT_REGIONAL}")
         return LocalSimilarities(Searcher(index), snapshot)
     raise InputError(f"{index.path}: {NOT_JOINT}")
 
 
+NOT_REGIONAL = (
+    "an index of regions scores queries only, so images have no neighbours in it; index them again without --regions"
+)
 NOT_JOINT = (
     "several indexes searched as one have no neighbour table; add all images to one, or leave diffusion or "
     "augmentation out"

@@ -17,6 +17,7 @@ from asmk_engine.errors import InputError
 from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest
 from asmk_engine.indexes.neighbours import PATTERN as NEIGHBOURS
 from asmk_engine.indexes.snapshot import copy_network, map_network
+from asmk_engine.regions.options import RegionOptions
 from asmk_engine.storage.folder import LOCK, TEMPORARY, Folder, WriterLock, storage_errors
 from asmk_engine.version import __version__
 
@@ -33,18 +34,19 @@ def make_empty(
     write_encoder: Callable[[Folder], FileEntry],
     network: Path | None,
     geometry: int | None = None,
+    regions: RegionOptions | None = None,
 ) -> Path:
     """Make an empty index in a new or empty folder; raises InputError if the path is taken.
 
     kind           KIND or GLOBAL_KIND of `manifest`
     write_encoder  writes the codebook or codec
     network        the file of the network that makes the features, copied into the index, or None
-    geometry       as in the manifest
+    geometry, regions  as in the manifest
     """
     source = map_network(network) if network else None
 
     def first(folder: Folder) -> Manifest:
-        manifest = replace(new_manifest(write_encoder(folder), kind), geometry=geometry)
+        manifest = replace(new_manifest(write_encoder(folder), kind), geometry=geometry, regions=regions)
         return manifest if source is None else replace(manifest, network=copy_network(folder, source))
 
     return make_folder(path, first)

@@ -173,6 +173,21 @@ def _check_encoders(indexes: Sequence[Collection[Any, Any]]) -> None:
                 f"{index.path}: its {name} is {other[:12]}, that of {first.path} is {one[:12]}; indexes that are "
                 f"searched together need the same {name}: {_CURES[first.kind]}"
             )
+        _check_regions(index, first)
+
+
+def _check_regions(index: Collection[Any, Any], first: Collection[Any, Any]) -> None:
+    """Raise MismatchError if only one of two indexes has regions, or both have them in another way."""
+    modes = [one.snapshot.manifest.regions and one.snapshot.manifest.regions.mode for one in (index, first)]
+    if modes[0] != modes[1]:
+        raise MismatchError(
+            f"{index.path}: has {_regions(modes[0])}, {first.path} has {_regions(modes[1])}, and their scores do not "
+            "compare; index the images of one of them again with the same --regions"
+        )
+
+
+def _regions(mode: str | None) -> str:
+    return f"regions ({mode})" if mode else "no regions"
 
 
 def _check_names(indexes: Sequence[Collection[Any, Any]]) -> None:

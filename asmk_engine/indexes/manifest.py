@@ -11,15 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundError
+from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, NotFoundError
 from asmk_engine.images.roots import Root
+from asmk_engine.regions.options import RegionOptions
 from asmk_engine.storage.folder import Folder, decode_manifest
 
 KIND = "asmk-engine index"
 GLOBAL_KIND = "asmk-engine global index"
 FUSED_KIND = "asmk-engine fused index"
-FORMATS = (1, 2, 3)
-"""The supported formats. Format 2 adds roots, format 3 geometry, which a program that does not know them would lose."""
+FORMATS = (1, 2, 3, 4)
+"""The supported formats. Format 2 adds roots, format 3 geometry, which a program that does not know them would lose,
+and format 4 regions, which it would score wrongly."""
 NAMES = ("manifest.json", "manifest.copy.json")
 # The key of the encoder in the manifest, and its name in messages, by the kind of index.
 _ENCODERS = {KIND: "codebook", GLOBAL_KIND: "codec"}
@@ -125,6 +127,7 @@ class Manifest:
     kind          KIND for local features, GLOBAL_KIND for global descriptors, FUSED_KIND for several kinds of features
     kinds         the kinds of features of a fused index, in the order of their files in the segments
     geometry      the number of features of an image whose geometry is kept when it is added; None keeps none
+    regions       how images are described by regions; None if they are not
     """
 
     identity: str
@@ -141,6 +144,7 @@ class Manifest:
     beside: dict[str, str] = field(default_factory=dict)
     kinds: tuple[KindEntry, ...] = ()
     geometry: int | None = None
+    regions: RegionOptions | None = None
 
     @property
     def encoder_name(self) -> str:
@@ -181,11 +185,15 @@ class Manifest:
             content["beside"] = self.beside
         if self.geometry is not None:
             content["geometry"] = self.geometry
+        if self.regions is not None:
+            content["regions"] = self.regions.to_json()
         segments = [_segment_to_json(segment) for segment in self.segments]
         kind = {"kind": self.kind, "format": self._format()}
         return {**kind, **self._encoders_to_json(), "segments": segments, **content}
 
     def _format(self) -> int:
+        if self.regions is not None:
+            return 4
         if self.geometry is not None or any(segment.geometries for segment in self.segments):
             return 3
         return 2 if self.roots else 1
@@ -281,8 +289,9 @@ def _parse(content: dict[str, Any], path: Path) -> Manifest:
             beside={_text(place): _text(way) for place, way in dict(content.get("beside", {})).items()},
             kinds=kinds,
             geometry=_number(content["geometry"]) if "geometry" in content else None,
+            regions=_regions(content["regions"], kind) if "regions" in content else None,
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, InputError) as error:
         raise DamagedError(f"{path}: an entry is missing or invalid ({error}); restore a copy") from None
 
 
@@ -306,6 +315,12 @@ def _segment(entry: dict[str, Any], kind: str, kinds: tuple[KindEntry, ...]) -> 
     if any(file and owner != KIND for owner, file in placed):
         raise ValueError("a segment has geometry of features that have no words")
     return SegmentEntry(_file(entry["file"]), images, entries, deleted, gone, moved, parts, geometry)
+
+
+def _regions(content: dict[str, Any], kind: str) -> RegionOptions:
+    if kind != KIND:
+        raise ValueError("an index that is not one of local features has regions")
+    return RegionOptions.from_json(content)
 
 
 def _part(entry: dict[str, Any]) -> KindFile:

@@ -8,6 +8,7 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError
 from asmk_engine.inverted.geometry_file import PackedGeometry, row_digest, without_angles
 from asmk_engine.inverted.geometry_writer import SegmentGeometry
+from asmk_engine.inverted.regional import Regional
 from asmk_engine.inverted.segment_writer import Contents
 from asmk_engine.inverted.signatures import Signature, code_width
 
@@ -47,20 +48,22 @@ def in_postings(features: int, row_bytes: int, width: int) -> int:
 
 
 class Batch:
-    """Named signatures with codes of `width` 64-bit words; their postings are concatenated in growing arrays.
+    """Named images with codes of `width` 64-bit words; their postings are concatenated in growing arrays.
 
     row_bytes  bytes of a feature without angle in the geometry, which is collected as well; 0 without
     names      names of the images, in the order in which they were added
     postings   number of postings
+    separate   whether an image can have several entries
     """
 
-    def __init__(self, width: int, row_bytes: int = 0) -> None:
-        self.width, self.row_bytes = width, row_bytes
+    def __init__(self, width: int, row_bytes: int = 0, *, separate: bool = False) -> None:
+        self.width, self.row_bytes, self.separate = width, row_bytes, separate
         self.names: list[str] = []
         self.postings = 0
         self._fingerprints: list[int] = []
         self._roots: list[int] = []
         self._counts: list[int] = []
+        self._entries: list[int] = []
         self._words = np.empty(FIRST_ROOM, np.uint32)
         self._codes = np.empty((FIRST_ROOM, width), np.uint64)
         self._geometry = GeometryBatch(row_bytes) if row_bytes else None
@@ -73,19 +76,30 @@ class Batch:
         return self.postings + in_postings(self._geometry.features, self._geometry.row_bytes, self.width)
 
     def append(
-        self, name: str, signature: Signature, fingerprint: int, root: int = 0, geometry: PackedGeometry | None = None
+        self,
+        name: str,
+        signatures: Signature | Regional,
+        fingerprint: int,
+        root: int = 0,
+        geometry: PackedGeometry | None = None,
     ) -> None:
-        """Add one image; `root` is the number of its root, 0 for none."""
+        """Add one image with its signature, or those of its entries; `root` is the number of its root, 0 for none."""
         if self._geometry is not None:
             self._geometry.append(geometry)
+        entries = [signatures] if isinstance(signatures, Signature) else signatures
+        for signature in entries:
+            self._append(signature)
+        self.names.append(name)
+        self._fingerprints.append(fingerprint)
+        self._roots.append(root)
+        self._entries.append(len(entries))
+
+    def _append(self, signature: Signature) -> None:
         rows = slice(self.postings, self.postings + len(signature))
         if rows.stop > len(self._words):
             room = max(rows.stop, 2 * len(self._words))
             self._words, self._codes = (_grown(array, rows.start, room) for array in (self._words, self._codes))
         self._words[rows], self._codes[rows] = signature.words, signature.codes
-        self.names.append(name)
-        self._fingerprints.append(fingerprint)
-        self._roots.append(root)
         self._counts.append(len(signature))
         self.postings = rows.stop
 
@@ -99,6 +113,7 @@ class Batch:
             self._codes[: self.postings],
             np.array(self._roots, np.uint32),
             None if self._geometry is None else self._geometry.contents(),
+            np.array(self._entries, np.int64) if self.separate else None,
         )
 
 

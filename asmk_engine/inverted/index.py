@@ -8,7 +8,8 @@ from pathlib import Path
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.features import FeatureSource, NamedArrays, check_name, label, source_of_images
+from asmk_engine.features import Features, FeatureSource, NamedArrays, check_name, label, source_of_images
+from asmk_engine.images.boxes import Box
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.base import Facts
 from asmk_engine.indexes.creation import in_temporary_folder, make_empty
@@ -19,16 +20,20 @@ from asmk_engine.inverted.geometry_file import PackedGeometry, features_kept, ro
 from asmk_engine.inverted.geometry_writer import merge_geometry, write_geometry
 from asmk_engine.inverted.merging import merge_segments
 from asmk_engine.inverted.placed_collection import PlacedCollection
+from asmk_engine.inverted.regional import Regional
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.segment_writer import CHUNK_POSTINGS, Contents, write_segment
 from asmk_engine.inverted.signatures import Signature, code_width
 from asmk_engine.inverted.snapshot import Snapshot, map_snapshot, write_codebook
 from asmk_engine.iteration import Progress, counted
 from asmk_engine.recipes import Recipe
+from asmk_engine.regions.boxes import ImageBoxes
+from asmk_engine.regions.options import RegionOptions
+from asmk_engine.regions.proposals import region_boxes
 
 # A segment is written and committed when this many postings are in memory: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
-_Image = tuple[str, Signature, int, int, PackedGeometry | None]  # with fingerprint and number of the root
+_Image = tuple[str, Regional, int, int, PackedGeometry | None]  # with fingerprint and number of the root
 
 
 class Index(PlacedCollection[Snapshot, Contents]):
@@ -49,6 +54,7 @@ class Index(PlacedCollection[Snapshot, Contents]):
     kind = KIND
     small_segment = 1 << 15
     merge_chunk = CHUNK_POSTINGS
+    _boxes: ImageBoxes | None = None
 
     @classmethod
     def create(
@@ -57,6 +63,7 @@ class Index(PlacedCollection[Snapshot, Contents]):
         codebook: Codebook,
         network: Path | None = None,
         geometry: int | str | None = None,
+        regions: RegionOptions | None = None,
     ) -> Index:
         """Create an empty index in a new or empty folder.
 
@@ -71,6 +78,8 @@ class Index(PlacedCollection[Snapshot, Contents]):
         geometry : int or "all", optional
             Keep word, code and place of each feature beside the postings, for the verification of answers: of the
             strongest `geometry` features of each image, or of all.
+        regions : RegionOptions, optional
+            Describe each image by the whole image and its regions; fixed for the life of the index.
 
         Returns
         -------
@@ -84,7 +93,7 @@ class Index(PlacedCollection[Snapshot, Contents]):
             If the network file is not in the layout of `storage.arrays` or is damaged.
         """
         kept = features_kept(geometry)
-        return cls(make_empty(path, cls.kind, lambda folder: write_codebook(folder, codebook), network, kept))
+        return cls(make_empty(path, cls.kind, lambda folder: write_codebook(folder, codebook), network, kept, regions))
 
     @classmethod
     def in_memory(cls, codebook: Codebook) -> Index:
@@ -127,6 +136,16 @@ class Index(PlacedCollection[Snapshot, Contents]):
         return self._snapshot.encoder
 
     @property
+    def regions(self) -> RegionOptions | None:
+        """How images are described by their regions; None if they are not."""
+        return self._snapshot.manifest.regions
+
+    @property
+    def _is_separate(self) -> bool:
+        """Whether an image can have several entries, one for each of its regions."""
+        return self.regions is not None and self.regions.mode == "separate"
+
+    @property
     def postings(self) -> int:
         """Number of postings on disk, including those of deleted images until `merge`."""
         return sum(segment.postings for segment in self._snapshot.segments)
@@ -141,6 +160,7 @@ class Index(PlacedCollection[Snapshot, Contents]):
         remove: Iterable[str] = (),
         segment_postings: int = SEGMENT_POSTINGS,
         on_image: Progress | None = None,
+        boxes: ImageBoxes | None = None,
     ) -> AddSummary:
         """Add the images of a feature set, or arrays.
 
@@ -166,6 +186,9 @@ class Index(PlacedCollection[Snapshot, Contents]):
             Number of postings in memory at which a segment is written and committed; geometry counts by its bytes.
         on_image : callable, optional
             Receives progress as (done, total) in images.
+        boxes : ImageBoxes, optional
+            The regions of the images, in an index whose regions are given boxes, where they are required. An image
+            without boxes has no region but the whole image.
 
         Returns
         -------
@@ -176,15 +199,29 @@ class Index(PlacedCollection[Snapshot, Contents]):
         ------
         InputError
             If `existing` is unknown, or is `refuse` and a name is already in the index; if a name is given twice or an
-            array is no matrix of finite floating-point numbers; nothing is changed.
+            array is no matrix of finite floating-point numbers; if boxes are given or missing against `regions`;
+            nothing is changed.
         MismatchError
             If recipe or dimension differ from those of the codebook; nothing is changed.
         """
         source = source_of_images(features, recipe, dim=self.codebook.input_dim)
-        return self._add(source, existing, prune, remove, segment_postings, on_image)
+        self._check_boxes(boxes)
+        self._boxes = boxes
+        try:
+            return self._add(source, existing, prune, remove, segment_postings, on_image)
+        finally:
+            self._boxes = None
+
+    def _check_boxes(self, boxes: ImageBoxes | None) -> None:
+        are_given = self.regions is not None and self.regions.are_given
+        if are_given and boxes is None:
+            raise InputError(f"{self.path}: its regions are boxes that are given with the images; add the boxes")
+        if boxes is not None and not are_given:
+            found = f"has regions ({self.regions})" if self.regions else "has no regions"
+            raise InputError(f"{self.path}: {found}; leave the boxes out, or make another index with them")
 
     def add_signatures(
-        self, images: Iterable[tuple[str, Signature]], *, segment_postings: int = SEGMENT_POSTINGS
+        self, images: Iterable[tuple[str, Signature | Regional]], *, segment_postings: int = SEGMENT_POSTINGS
     ) -> int:
         """Add images by signatures that were computed with this codebook and one word per descriptor.
 
@@ -192,8 +229,8 @@ class Index(PlacedCollection[Snapshot, Contents]):
 
         Parameters
         ----------
-        images : iterable of (str, Signature)
-            Names and signatures.
+        images : iterable of (str, Signature or sequence of Signature)
+            Names and signatures; several of an image, that of the whole image first, in an index of separate regions.
         segment_postings : int, optional
             Number of postings in memory at which a segment is written and committed.
 
@@ -205,13 +242,14 @@ class Index(PlacedCollection[Snapshot, Contents]):
         Raises
         ------
         InputError
-            If a name is already in the index; segments already committed stay.
+            If a name is already in the index, or an image has no signature, or several without separate regions;
+            segments already committed stay.
         MismatchError
             If the size of a code differs; segments already committed stay.
         """
         with self._writing():
             before = self.images
-            checked = ((name, self._check_new(name, signature), 0, 0, None) for name, signature in images)
+            checked = ((name, self._check_new(name, given), 0, 0, None) for name, given in images)
             for contents in self._gathered(checked, segment_postings):
                 self._commit(contents, (), {})
                 del contents  # free its memory before the next one is filled
@@ -239,15 +277,25 @@ class Index(PlacedCollection[Snapshot, Contents]):
             raise MismatchError(f"features take {found} bytes, the index expects {expected}; encode them again")
         if contents.codes.shape != (len(contents.words), width):
             raise MismatchError(f"codes are {contents.codes.shape}, the index expects [m, {width}]")
+        if self._is_separate != (contents.entries is not None):
+            raise MismatchError(
+                f"{self.path}: only the index, or only the contents, have separate regions; encode them again"
+            )
         self._add_segment(contents)
 
-    def _check_new(self, name: str, signature: Signature) -> Signature:
+    def _check_new(self, name: str, given: Signature | Regional) -> Regional:
         if check_name(name) in self:
             raise InputError(f"{self.path}: already in the index: {name!r}; names must be unique")
+        signatures = [given] if isinstance(given, Signature) else given
+        if len(signatures) != 1 and not (signatures and self._is_separate):
+            raise InputError(
+                f"{name}: {len(signatures)} signatures; give one, or several to an index of separate regions"
+            )
         width = code_width(self.codebook.dim)
-        if signature.codes.shape != (len(signature), width):
-            raise MismatchError(f"{name}: codes are {signature.codes.shape}, the index expects [m, {width}]")
-        return signature
+        for signature in signatures:
+            if signature.codes.shape != (len(signature), width):
+                raise MismatchError(f"{name}: codes are {signature.codes.shape}, the index expects [m, {width}]")
+        return signatures
 
     def merge(self, *, chunk_postings: int = CHUNK_POSTINGS) -> int:
         """Merge all segments into one and reclaim the disk space of deleted images.
@@ -278,18 +326,24 @@ class Index(PlacedCollection[Snapshot, Contents]):
     def _batches(
         self, features: FeatureSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
     ) -> Iterator[Contents]:
-        encoded = counted(encode_many(features.images(wanted), self.codebook, self.geometry), len(wanted), on_image)
-        images = ((name, signature, *facts(name), geometry) for name, signature, geometry in encoded)
+        mode = None if self.regions is None else self.regions.mode
+        coming = encode_many(features.images(wanted), self.codebook, self.geometry, mode, self._region_boxes)
+        encoded = counted(coming, len(wanted), on_image)
+        images = ((name, signatures, *facts(name), geometry) for name, signatures, geometry in encoded)
         return self._gathered(images, room)
+
+    def _region_boxes(self, name: str, features: Features) -> list[Box]:
+        """Return the regions of an image that is being added."""
+        return region_boxes(name, features, self.regions, self._boxes) if self.regions else []
 
     def _gathered(self, images: Iterable[_Image], room: int) -> Iterator[Contents]:
         """Group images into segments of at least `room` postings, or of geometry that takes as much memory."""
-        batch = Batch(code_width(self.codebook.dim), self._row_bytes)
+        batch = Batch(code_width(self.codebook.dim), self._row_bytes, separate=self._is_separate)
         for image in images:
             batch.append(*image)
             if batch.size >= room:
                 yield batch.contents()
-                batch = Batch(batch.width, batch.row_bytes)
+                batch = Batch(batch.width, batch.row_bytes, separate=batch.separate)
         if batch.names:
             yield batch.contents()
 

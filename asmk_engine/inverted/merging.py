@@ -25,7 +25,7 @@ from asmk_engine.threads import available_threads, stream
 
 @dataclass(frozen=True)
 class _MergedRange:
-    """One range of an old segment: its lists, and the new number of each image, -1 for a deleted one."""
+    """One range of an old segment: its lists, and the new number of each entry, -1 for a deleted one."""
 
     segment: Segment
     first: int
@@ -65,8 +65,9 @@ def merge_segments(
     """
     for segment in segments:  # altered data must not get new, valid checksums
         segment.file.verify()
-    images = sum(segment.live for segment in segments)
-    sources = list(_sources(segments))
+    live = [segment.live_entries() for segment in segments]
+    images = sum(map(len, live))
+    sources = list(_sources(segments, live))
     outline = SegmentOutline.of(_count(sources, images, vocabulary), images, vocabulary)
     names = image_table.joined_names(segments) if with_table else None
     inside = functools.lru_cache(2)(functools.partial(_inside, sources, images))
@@ -74,21 +75,28 @@ def merge_segments(
     def bring(piece: Piece) -> tuple[np.ndarray, np.ndarray]:
         return _bring(outline, inside(piece.range_number), piece)
 
-    live = [segment.live_numbers() for segment in segments]
     prints, roots = image_table.joined_facts(segments)
-    with SegmentWriter(folder, name, outline, names, segments[0].codes.shape[1], roots) as writer:
+    entries = joined_entries(segments)
+    with SegmentWriter(folder, name, outline, names, segments[0].codes.shape[1], roots, entries) as writer:
         writer.write_all(bring, chunk_postings)
-        counts = [segment.word_counts[numbers] for segment, numbers in zip(segments, live, strict=True)]
+        counts = [segment.entry_word_counts[numbers] for segment, numbers in zip(segments, live, strict=True)]
         checksum = writer.finish(prints if with_table else None, np.concatenate(counts))
-    return Written(checksum, images, outline.postings)
+    return Written(checksum, sum(segment.live for segment in segments), outline.postings)
 
 
-def _sources(segments: Sequence[Segment]) -> Iterator[_MergedRange]:
+def joined_entries(segments: Sequence[Segment]) -> np.ndarray | None:
+    """Return the number of entries of each live image of all segments, [I], or None if no image has several."""
+    if not any(segment.is_regional for segment in segments):
+        return None
+    return np.concatenate([np.diff(segment.entry_starts)[segment.live_numbers()] for segment in segments])
+
+
+def _sources(segments: Sequence[Segment], live: Sequence[np.ndarray]) -> Iterator[_MergedRange]:
     base = 0
-    for segment in segments:
-        moved = np.full(segment.images, -1, np.int64)
-        moved[segment.live_numbers()] = np.arange(base, base + segment.live)
-        base += segment.live
+    for segment, numbers in zip(segments, live, strict=True):
+        moved = np.full(segment.entries, -1, np.int64)
+        moved[numbers] = np.arange(base, base + len(numbers))
+        base += len(numbers)
         for r in range(segment.ranges):
             first, last = int(segment.range_starts[r]), int(segment.range_starts[r + 1])
             yield _MergedRange(segment, first, last, moved[r << RANGE_BITS : (r + 1) << RANGE_BITS])

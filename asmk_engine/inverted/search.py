@@ -102,10 +102,13 @@ class _PendingQuery:
     signature: Signature
     weights: np.ndarray
     ranking: Ranking
+    is_normalised: bool = True
 
     @functools.cached_property
     def norm(self) -> float:
-        """The norm of the query: the square root of the sum of its weights, added in the order of its words."""
+        """The norm of the query: the square root of the sum of its weights, added in the order of its words; else 1."""
+        if not self.is_normalised:
+            return 1.0
         return math.sqrt(float(np.cumsum(self.weights)[-1]))
 
 
@@ -244,7 +247,11 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         signatures = threads.run(lambda query: self._signed(query, snapshot), queries, count)
         table = self.match.table(snapshot.encoder.dim, code_width(snapshot.encoder.dim))
         weights = self._weights_of(snapshot)
-        pending = [_PendingQuery(signature, weights.words[signature.words], Ranking(top)) for signature in signatures]
+        normalises = is_normalised(snapshot)
+        pending = [
+            _PendingQuery(signature, weights.words[signature.words], Ranking(top), normalises)
+            for signature in signatures
+        ]
 
         def score(task: tuple[tuple[int, int], _PendingQuery]) -> None:
             (place, r), query = task
@@ -254,9 +261,18 @@ class Searcher(IndexSearcher[Snapshot, Query]):
             norms = weights.norms[place][begin : begin + len(raw)]
             query.ranking.add(place, begin, *normalised(raw, norms, query.norm, query.ranking.floor))
 
-        ranges = [(place, r) for place, segment in enumerate(snapshot.segments) for r in range(segment.ranges)]
+        def score_regions(task: tuple[int, _PendingQuery]) -> None:
+            place, query = task
+            best = best_of_entries(snapshot.segments[place], query, weights.norms[place], table)
+            query.ranking.add(place, 0, *normalised(best, np.ones(len(best)), query.norm, query.ranking.floor))
+
+        places = range(len(snapshot.segments))
+        ranges = [(place, r) for place in places for r in range(_plain_ranges(snapshot.segments[place]))]
+        asked = [query for query in pending if len(query.signature)]
+        regional = [place for place in places if snapshot.segments[place].is_regional]
+        threads.run(score_regions, itertools.product(regional, asked), count)
         # Range by range, so that the queries of a group read lists that are still in the cache.
-        threads.run(score, itertools.product(ranges, [query for query in pending if len(query.signature)]), count)
+        threads.run(score, itertools.product(ranges, asked), count)
         return [query.ranking for query in pending]
 
     def _signed(self, query: Query, snapshot: Snapshot) -> Signature:
@@ -281,21 +297,51 @@ def _check_signature(signature: Signature, snapshot: Snapshot) -> None:
         )
 
 
+def is_normalised(snapshot: Snapshot) -> bool:
+    """Return whether scores are divided by the norms of query and image, which is not done for joined regions."""
+    regions = snapshot.manifest.regions
+    return regions is None or regions.is_normalised
+
+
 def _plain_weights(snapshot: Snapshot) -> _Weights:
-    norms = tuple(np.sqrt(segment.word_counts.astype(np.float64)) for segment in snapshot.segments)
+    norms = tuple(_norms(segment, segment.entry_word_counts, snapshot) for segment in snapshot.segments)
     return _Weights(np.ones(snapshot.encoder.words), norms)
 
 
 def _idf_weights(snapshot: Snapshot) -> _Weights:
-    """Compute idf(w) = ln(N / n_w) ** 2 over live images; 1 for a word that does not occur, as in the reference."""
-    lengths = snapshot.list_lengths
-    weights = np.where(lengths > 0, np.log(max(snapshot.images, 1) / np.maximum(lengths, 1)) ** 2, 1.0)
-    return _Weights(weights, tuple(np.sqrt(_idf_norms(segment, weights)) for segment in snapshot.segments))
+    """Compute idf(w) = ln(N / n_w) ** 2 over live entries; 1 for a word that does not occur, as in the reference."""
+    lengths, entries = snapshot.list_lengths, sum(len(segment.live_entries()) for segment in snapshot.segments)
+    weights = np.where(lengths > 0, np.log(max(entries, 1) / np.maximum(lengths, 1)) ** 2, 1.0)
+    norms = tuple(_norms(segment, _idf_sums(segment, weights), snapshot) for segment in snapshot.segments)
+    return _Weights(weights, norms)
 
 
-def _idf_norms(segment: Segment, weights: np.ndarray) -> np.ndarray:
-    """Sum the weights of each image's words, in the order of the words, so that sums do not depend on the segments."""
-    return np.bincount(segment.decode_images(), weights[segment.decode_words()], minlength=segment.images)
+def _norms(segment: Segment, sums: np.ndarray, snapshot: Snapshot) -> np.ndarray:
+    return np.sqrt(sums.astype(np.float64)) if is_normalised(snapshot) else np.ones(segment.entries)
+
+
+def _idf_sums(segment: Segment, weights: np.ndarray) -> np.ndarray:
+    """Sum the weights of each entry's words, in the order of the words, so that sums do not depend on the segments."""
+    return np.bincount(segment.decode_images(), weights[segment.decode_words()], minlength=segment.entries)
+
+
+def _plain_ranges(segment: Segment) -> int:
+    return 0 if segment.is_regional else segment.ranges
+
+
+def best_of_entries(segment: Segment, query: _PendingQuery, norms: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Return the score of the best entry of each image of a segment, divided by its norm, [images] float64.
+
+    norms  [entries] float64
+    table  as for `Segment.score`
+    """
+    signature = query.signature
+    parts = (
+        segment.score(r, signature.words, signature.codes, query.weights, table).copy() for r in range(segment.ranges)
+    )
+    raw = np.concatenate([np.empty(0), *parts])
+    scores = np.divide(raw, norms, out=np.zeros(len(raw)), where=norms > 0)
+    return np.maximum.reduceat(scores, segment.entry_starts[:-1]) if len(scores) else scores
 
 
 def normalised(raw: np.ndarray, norms: np.ndarray, query_norm: float, least: float) -> tuple[np.ndarray, np.ndarray]:

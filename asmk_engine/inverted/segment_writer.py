@@ -13,7 +13,7 @@ from asmk_engine.indexes import image_table
 from asmk_engine.indexes.image_table import name_arrays
 from asmk_engine.indexes.manifest import Written
 from asmk_engine.inverted.geometry_writer import SegmentGeometry
-from asmk_engine.inverted.segment import RANGE_BITS, range_images
+from asmk_engine.inverted.segment import ENTRY_STARTS, RANGE_BITS, range_images
 from asmk_engine.kernels import elias_fano, match, postings
 from asmk_engine.storage.arrays import ArrayWriter
 from asmk_engine.storage.folder import Folder
@@ -32,10 +32,11 @@ class Contents:
     names         [I], in UTF-8
     fingerprints  [I] uint64
     words         [P] uint32, postings in any order in which the images of each word increase
-    images        [P] uint32
+    images        [P] uint32, numbers of entries: of images, or of regions if these are separate
     codes         [P, W] uint64
     roots         [I], numbers in the root table of the manifest, or None
     geometry      the geometry of the images, or None
+    entries       [I] int64, the number of entries of each image, or None if each is one
     """
 
     names: Sequence[bytes]
@@ -45,6 +46,7 @@ class Contents:
     codes: np.ndarray
     roots: np.ndarray | None = None
     geometry: SegmentGeometry | None = None
+    entries: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ Bring = Callable[[Piece], tuple[np.ndarray, np.ndarray]]
 class SegmentOutline:
     """The tables of a segment that follow from the number of postings of each (range, word).
 
-    images  number of images
+    images  number of entries
     list_words [L] uint32, posting_starts [L+1] int64, id_starts [L+1] int64, range_starts [R+1] int64: see `segment`
     """
 
@@ -128,7 +130,8 @@ class SegmentWriter:
 
     The file does not appear under its final name before `finish`.
 
-    names  names of the images, or None if their table is in another file, as in a fused index
+    names    names of the images, or None if their table is in another file, as in a fused index
+    entries  [I], the number of entries of each image, or None if each is one
     """
 
     def __init__(
@@ -139,11 +142,12 @@ class SegmentWriter:
         names: Sequence[bytes] | None,
         width: int,
         roots: np.ndarray | None = None,
+        entries: np.ndarray | None = None,
     ) -> None:
         if outline.images >= image_table.MAX_IMAGES:
             raise InputError(
-                f"{folder.path}: {outline.images} images are too many for one segment, which holds fewer than "
-                f"{image_table.MAX_IMAGES}; add them in smaller parts, or keep several indexes"
+                f"{folder.path}: {outline.images} images or regions are too many for one segment, which holds fewer "
+                f"than {image_table.MAX_IMAGES}; add them in smaller parts, or keep several indexes"
             )
         self.outline = outline
         self._known = {
@@ -152,6 +156,7 @@ class SegmentWriter:
             "id_starts": outline.id_starts,
             "range_starts": outline.range_starts,
             **(name_arrays(names, roots) if names is not None else {}),
+            **({} if entries is None else {ENTRY_STARTS: np.concatenate([[0], np.cumsum(entries)]).astype(np.int64)}),
         }
         shapes = {key: (array.dtype, array.shape) for key, array in self._known.items()}
         shapes |= {
@@ -161,7 +166,7 @@ class SegmentWriter:
             "word_counts": (np.dtype(np.uint32), (outline.images,)),
         }
         if names is not None:
-            shapes["fingerprints"] = np.dtype(np.uint64), (outline.images,)
+            shapes["fingerprints"] = np.dtype(np.uint64), (len(names),)
         metadata = {"kind": "asmk-engine segment", "range_bits": str(RANGE_BITS)}
         self._file = ArrayWriter(folder, name, shapes, metadata)
 
@@ -205,7 +210,7 @@ class SegmentWriter:
         """Write the remaining arrays and close the file; returns the crc32 of the checksums.
 
         fingerprints  [I] uint64, or None if the table of the images is in another file
-        word_counts   [I] uint32
+        word_counts   [E] uint32
         """
         for key, array in self._known.items():
             self._file.write(key, 0, array)
@@ -222,7 +227,7 @@ def write_segment(
 
     with_table  whether the file has the table of the images, which a fused index keeps in another file
     """
-    images = len(contents.names)
+    images = len(contents.names) if contents.entries is None else int(contents.entries.sum())
     ranges = -(-images >> RANGE_BITS)
     words, numbers = (np.ascontiguousarray(array, np.uint32) for array in (contents.words, contents.images))
     counts = postings.count_lists(words, numbers, vocabulary, RANGE_BITS, ranges)
@@ -238,7 +243,7 @@ def write_segment(
         return brought
 
     names, prints = (contents.names, contents.fingerprints) if with_table else (None, None)
-    with SegmentWriter(folder, name, outline, names, codes.shape[1], contents.roots) as writer:
+    with SegmentWriter(folder, name, outline, names, codes.shape[1], contents.roots, contents.entries) as writer:
         writer.write_all(bring)
         word_counts = np.bincount(numbers, minlength=images).astype(np.uint32)
-        return Written(writer.finish(prints, word_counts), images, len(words))
+        return Written(writer.finish(prints, word_counts), len(contents.names), len(words))

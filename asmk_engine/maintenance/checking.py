@@ -306,6 +306,7 @@ KINDS = {
 
 def _table_problems(segment: Segment) -> Iterator[str]:
     lengths = np.diff(segment.posting_starts)
+    _ = segment.entry_starts  # which compares them with the number of entries
     if segment.posting_starts[0] != 0 or (lengths <= 0).any() or (lengths > 1 << RANGE_BITS).any():
         yield "posting_starts does not rise from 0 by at least one for each list"
     if segment.id_starts[0] != 0:
@@ -316,10 +317,10 @@ def _table_problems(segment: Segment) -> Iterator[str]:
         first, last = int(segment.range_starts[r]), int(segment.range_starts[r + 1])
         if (np.diff(segment.list_words[first:last].astype(np.int64)) <= 0).any():
             yield f"the words of range {r} do not increase"
-        sizes = elias_fano.list_starts(lengths[first:last], range_images(r, segment.images))
+        sizes = elias_fano.list_starts(lengths[first:last], range_images(r, segment.entries))
         if not np.array_equal(np.diff(segment.id_starts[first : last + 1]), np.diff(sizes)):
             yield f"the lists of range {r} are not as long as their image numbers"
-    if int(segment.word_counts.sum(dtype=np.int64)) != segment.postings:
+    if int(segment.entry_word_counts.sum(dtype=np.int64)) != segment.postings:
         yield "word_counts and the number of postings differ"
 
 
@@ -339,13 +340,13 @@ def _name_problems(segment: ImageTable) -> Iterator[str]:
 
 def _posting_problems(segment: Segment, dim: int) -> Iterator[str]:
     """Check that image numbers increase, are in range and match word_counts, and that no bit beyond the last is set."""
-    counts = np.zeros(segment.images, np.int64)
+    counts = np.zeros(segment.entries, np.int64)
     for first, last, r in _chunks(segment):
         begin = r << RANGE_BITS
         starts = segment.posting_starts[first : last + 1]
         rows = slice(int(starts[0]), int(starts[-1]))
         numbers = np.empty(rows.stop - rows.start, np.uint32)
-        universe = range_images(r, segment.images)
+        universe = range_images(r, segment.entries)
         tables = starts - starts[0], segment.id_starts[first : last + 1]
         damaged = elias_fano.decode(segment.ids, *tables, universe, numbers)
         if damaged >= 0:
@@ -356,7 +357,7 @@ def _posting_problems(segment: Segment, dim: int) -> Iterator[str]:
             yield f"a code has a bit beyond the last of {dim}"
         if (problem := _digest_problem(segment, first, last)) is not None:
             yield problem
-    if not np.array_equal(counts, segment.word_counts):
+    if not np.array_equal(counts, segment.entry_word_counts):
         yield "word_counts and the postings of the images differ"
     if segment.ids[len(segment.ids) - elias_fano.PADDING :].any():
         yield "there is data after the last list"

@@ -37,7 +37,15 @@ from asmk_engine.storage.user_files import file_sha256
 PARTS_OF_SEGMENT = {
     "codes": ("codes",),
     "ids": ("ids",),
-    "tables": ("posting_starts", "id_starts", "list_words", "list_digests", "range_starts", "word_counts"),
+    "tables": (
+        "posting_starts",
+        "id_starts",
+        "list_words",
+        "list_digests",
+        "range_starts",
+        "word_counts",
+        "entry_starts",
+    ),
     "names": ("name_bytes", "name_offsets", "name_order"),
     "fingerprints": ("fingerprints", "root_numbers"),
 }
@@ -262,6 +270,8 @@ def describe_index(index: Index) -> dict[str, Any]:
     imbalance             K Σ n² / (Σ n)² over the live list lengths n: 1 if all words are equally frequent; the factor
                           by which uneven lists slow down a search (imbalance_factor of faiss)
     geometry              None if none is kept, else see `describe_geometry`
+    regions               None if images are not described by regions, else mode, levels, least_score, and entries, the
+                          number of images and separate regions that are not deleted
     """
     snapshot = index.snapshot
     parts, postings = bytes_by_part(index), index.postings
@@ -284,6 +294,7 @@ def describe_index(index: Index) -> dict[str, Any]:
         "segments": len(snapshot.segments),
         "bits": index.codebook.dim,
         "geometry": describe_geometry(snapshot.manifest, snapshot.segments),
+        "regions": _regions(snapshot),
         **_codebook(index.codebook),
         "extractor": describe_extractor(index.recipe, index.network),
         **_origin(snapshot),
@@ -300,6 +311,13 @@ def _statistics(snapshot: Snapshot) -> dict[str, Any]:
         "imbalance": imbalance(lengths),
         "empty_words": int(np.count_nonzero(lengths == 0)),
     }
+
+
+def _regions(snapshot: Snapshot) -> dict[str, Any] | None:
+    options = snapshot.manifest.regions
+    if options is None:
+        return None
+    return {**options.to_json(), "entries": sum(len(segment.live_entries()) for segment in snapshot.segments)}
 
 
 def _live_counts(segment: Segment) -> np.ndarray:

@@ -6,18 +6,14 @@ The maps must be non-negative, as every backbone makes them. Results do not have
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 
 import torch
 
+from asmk_engine.regions.grid import regions as regions
+
 NORM_FLOOR = 1e-6  # added to a norm before dividing by it, as in the code of the GeM family
 VALUE_FLOOR = 1e-6  # least value that GeM raises to its power
-LEVELS = 3  # number of levels of regions
-OVERLAP = Fraction(2, 5)  # desired overlap of neighbouring regions
-STEPS = range(2, 8)  # candidate numbers of regions along the longer side
 
-Region = tuple[int, int, int]
-"""First row, first column, and side of a square of locations."""
 Pool = Callable[[torch.Tensor], torch.Tensor]
 """A function from maps [B, C, h, w] to vectors [B, C]."""
 
@@ -69,39 +65,6 @@ def crow(maps: torch.Tensor) -> torch.Tensor:
     ratios = shares.sum(1, keepdim=True) / shares.clamp(min=torch.finfo(maps.dtype).tiny)
     weights = torch.where(shares > 0, ratios.clamp(min=1).log(), 0.0)
     return (maps * places).sum((-2, -1)) * weights
-
-
-def regions(height: int, width: int) -> list[Region]:
-    """Return the squares of R-MAC in a map, without the whole map: levels 1 to 3, row by row; squares may repeat.
-
-    At level l a side is floor(2 · shorter / (l + 1)) locations; there are l squares along the shorter side, and more
-    along the longer one, evenly spaced, with an overlap as close to 40 % as possible; of two equally good numbers, the
-    smaller is used. Positions are floors of exact fractions.
-
-    Source: Tolias, Sicre and Jégou, ICLR 2016, §3.2, as in the code of the GeM family.
-    """
-    shorter = min(height, width)
-    more_rows, more_columns = _more_along(height, width), _more_along(width, height)
-    found: list[Region] = []
-    for level in range(1, LEVELS + 1):
-        side = 2 * shorter // (level + 1)
-        if side:
-            rows, columns = _starts(height, side, level + more_rows), _starts(width, side, level + more_columns)
-            found += [(row, column, side) for row in rows for column in columns]
-    return found
-
-
-def _more_along(this: int, other: int) -> int:
-    """Return the number of squares along this side minus the level: 0 unless it is the longer side."""
-    if this <= other:
-        return 0
-    overlaps = [1 - Fraction(this - other, other * (steps - 1)) for steps in STEPS]
-    distances = [abs(overlap - OVERLAP) for overlap in overlaps]
-    return distances.index(min(distances)) + 1
-
-
-def _starts(length: int, side: int, count: int) -> list[int]:
-    return [0] if count == 1 else [number * (length - side) // (count - 1) for number in range(count)]
 
 
 def regional_vectors(maps: torch.Tensor, pool: Pool = mac) -> torch.Tensor:

@@ -7,51 +7,34 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from asmk_engine.features import Features
-from asmk_engine.images.boxes import Size
 from asmk_engine.pictures.lettering import letter, shorten
 from asmk_engine.pictures.photographs import ShownPhotograph
-from asmk_engine.pictures.strokes import CASING, draw_circles, scale_colours
+from asmk_engine.pictures.strokes import CASING, draw_circles, draw_outline, scale_colours
+from asmk_engine.regions.attention import attention_map as attention_map
+from asmk_engine.regions.attention import feature_boxes
 
 PANEL, HIGHEST, MARGIN, GAP, LINE = 480, 640, 16, 12, 19
 MAP_SIDE = 160
 """The longer side of the map before it is enlarged, in places."""
-REACH = 3.0
-"""A feature is seen within this many of its standard deviations, each of which is half its scale."""
 SATURATED = 99
 """Strengths above this percentile have the colour of the largest: a few of SIFT's are many times the others."""
 PAPER, INK, PALE_INK = "#ffffff", "#1f2328", "#57606a"
 
 
-def attention_map(features: Features, size: Size) -> np.ndarray:
-    """Return at each of w x h places the strength of the strongest feature that is seen there, [h, w] float32.
-
-    A feature of strength s and scale c at distance d counts s exp(-d² / (2 (c / 2)²)). For a network these are the
-    locations that were kept, of all scales, so it is the attention of Tolias et al. (ECCV 2020, Fig. 3) where it
-    selects; where none was kept it is 0.
-
-    size  width and height of the map; features are in pixels of their `image_size`
-    """
-    width, height = size
-    found = np.zeros((height, width), np.float32)
-    factor = np.divide(size, np.maximum(features.image_size, 1))
-    points = (features.keypoints[:, :2] + 0.5) * factor - 0.5
-    sigmas = np.maximum(features.keypoints[:, 2] * float(np.sqrt(factor.prod())) / 2, 0.5)
-    for (x, y), sigma, strength in zip(points.tolist(), sigmas.tolist(), features.scores.tolist(), strict=True):
-        around = REACH * sigma
-        left, right = max(0, int(x - around)), min(width, int(x + around) + 2)
-        top, bottom = max(0, int(y - around)), min(height, int(y + around) + 2)
-        columns = np.exp(-((np.arange(left, right) - x) ** 2) / (2 * sigma**2))
-        rows = np.exp(-((np.arange(top, bottom) - y) ** 2) / (2 * sigma**2))
-        part = found[top:bottom, left:right]
-        np.maximum(part, (strength * rows[:, None] * columns).astype(np.float32), out=part)
-    return found
-
-
-def draw_attention(photograph: ShownPhotograph, features: Features, name: str, extractor: str, most: int) -> np.ndarray:
+def draw_attention(
+    photograph: ShownPhotograph,
+    features: Features,
+    name: str,
+    extractor: str,
+    most: int,
+    threshold: float | None = None,
+) -> np.ndarray:
     """Draw a photograph, the map of its attention, and its strongest features as circles of their scale, side by side.
 
     name, extractor  what is written about them
     most             number of features that are drawn as circles
+    threshold        where the attention reaches this share of its range, boxes are drawn around its connected parts on
+                     the photograph, see `feature_boxes`; None draws none (Song et al., CVPR 2024, Fig. 5)
 
     Returns [h, w, 3] uint8, RGB.
     """
@@ -60,7 +43,11 @@ def draw_attention(photograph: ShownPhotograph, features: Features, name: str, e
     size = max(1, round(width * factor)), max(1, round(height * factor))
     pixels = photograph.resized(size)
     limits = _limits(features)
-    panels = [pixels, _heat(pixels, features, limits), _circles(pixels, features, limits, most)]
+    panels = [
+        _boxes(pixels, features, threshold),
+        _heat(pixels, features, limits),
+        _circles(pixels, features, limits, most),
+    ]
     count = len(features)
     titles = [name, f"attention of {extractor}", f"the strongest {min(most, count)} of {count} features"]
     letters = letter(titles)
@@ -104,6 +91,15 @@ def _heat(pixels: np.ndarray, features: Features, limits: tuple[float, float]) -
     colours = scale_colours(_shares(strengths, limits).ravel()).reshape(pixels.shape).astype(np.float32)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)[:, :, None]
     return np.rint(0.4 * grey + 0.6 * colours).astype(np.uint8)
+
+
+def _boxes(pixels: np.ndarray, features: Features, threshold: float | None) -> np.ndarray:
+    canvas = pixels.copy()
+    factor = np.divide(canvas.shape[1::-1], np.maximum(features.image_size, 1))
+    for one in feature_boxes(features, threshold) if threshold is not None else ():
+        x1, y1, x2, y2 = one.box
+        draw_outline(canvas, np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)]) * factor - 0.5)
+    return canvas
 
 
 def _circles(pixels: np.ndarray, features: Features, limits: tuple[float, float], most: int) -> np.ndarray:

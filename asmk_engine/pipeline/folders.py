@@ -20,6 +20,8 @@ from asmk_engine.pipeline.global_indexing import GlobalIndexOptions
 from asmk_engine.pipeline.indexing import IndexingReport, index_images
 from asmk_engine.pipeline.preparation import AnyIndex, sets_among
 from asmk_engine.pipeline.wording import plural
+from asmk_engine.regions.boxes import ImageBoxes
+from asmk_engine.regions.options import RegionOptions
 
 NAMED = 3
 Numbers = Sequence[float] | None
@@ -36,7 +38,8 @@ def index_folder(
     replace: bool = False, prune: bool = False, yes: bool = False, memory: int | str | None = None,
     pca: int | None = None, whiten: bool = False, pq: int | None = None, half: bool = False,
     train_on: PathLike | FeatureSet | None = None, concatenate: bool = False, part_weights: Numbers = None,
-    kind_weights: Numbers = None, geometry: Count = None, progress: StageProgress | bool | None = None, **options: Any,
+    kind_weights: Numbers = None, geometry: Count = None, regions: RegionOptions | None = None,
+    boxes: ImageBoxes | PathLike | None = None, progress: StageProgress | bool | None = None, **options: Any,
 ) -> AnyIndex:  # fmt: skip
     """Create an index of photographs or add to one: extract, whiten, train a codebook, index, carry the network.
 
@@ -54,22 +57,20 @@ def index_folder(
         installed. Several, separated by commas, make an index of several kinds of features, for `FusedSearcher`.
     weights, max_features, max_side, scales, device, workers, strict, **options
         Weights (a file), options and device of the extractor; worker processes; whether to stop at an unreadable image.
-    train : bool, default False
-        Learn the whitening of the network and the codebook from these images, even if both come with the package.
-    words, seed, rounds, whitening, backend, assignment
-        Training of the codebook of a new index; see `Codebook.train`.
-    codebook : Codebook or path-like, optional
-        Codebook of a new index, or the name of one that comes with the package, instead of a trained one.
-    features : path-like, optional
-        Where the features of images are kept; by default ``photos.features`` next to ``photos.index``.
+    train, words, seed, rounds, whitening, backend, assignment
+        Whether to learn the whitening of the network and the codebook from these images, even if both come with the
+        package; training of the codebook of a new index, see `Codebook.train`.
+    codebook, features : path-like, optional
+        Codebook of a new index, or the name of one that comes with the package, instead of a trained one; where the
+        features of images are kept, by default ``photos.features`` next to ``photos.index``.
     prefix, all_files, update, replace, prune, yes
         Which images are taken, replaced and removed: `prefix` is put before their names, `all_files` includes images
         without an image extension, `update` replaces changed ones and others of the same name, `replace` all, `prune`
         removes those whose files are gone, if they are no more than half or `yes` is given.
     memory : int or str, optional
         Memory limit of indexing, in bytes or as a text such as ``"4G"``.
-    pca, whiten, pq, half, train_on, concatenate, part_weights, kind_weights, geometry
-        Storage of global descriptors in a new index; weights of several kinds; features with geometry, or ``"all"``.
+    pca, whiten, pq, half, train_on, concatenate, part_weights, kind_weights, geometry, regions, boxes
+        Storage of global descriptors; weights of several kinds; features with geometry, or ``"all"``; `index_images`.
     progress : bool or callable, optional
         True shows bars and messages on standard error; a callable receives the stage (such as ``"extract"``), how many
         of its units are done, and how many there are. If it raises, the run ends, and the next call resumes it.
@@ -88,11 +89,12 @@ def index_folder(
     training = CodebookOptions(words, seed, rounds, whitening, backend, assignment)
     smaller = GlobalIndexOptions(pca, whiten, pq, half, train_on, concatenate, _tuple(part_weights))
     how = _extraction(extractor, weights, max_features, max_side, scales, device, workers, strict, train, options)
-    inputs = _checked([images] if isinstance(images, PathLike | FeatureSet) else images, how, training, smaller)
+    given = [images] if isinstance(images, PathLike | FeatureSet) else images
     report = index_images(
-        inputs, index, intake=IntakeOptions(prefix, all_files, existing(update, replace), prune, yes), extraction=how,
-        training=None if training == CodebookOptions() else training, smaller=smaller, codebook=codebook,
-        features=features, memory=memory, kind_weights=kind_weights, geometry=geometry, display=display_of(progress),
+        _checked(given, how, training, smaller), index, extraction=how, codebook=codebook, features=features,
+        intake=IntakeOptions(prefix, all_files, existing(update, replace), prune, yes), smaller=smaller, memory=memory,
+        training=None if training == CodebookOptions() else training, kind_weights=kind_weights, geometry=geometry,
+        regions=regions, boxes=boxes, display=display_of(progress),
     )  # fmt: skip
     _tell(report, index, progress)
     return report.index

@@ -34,8 +34,11 @@ from asmk_engine.pipeline.failures import Failures
 from asmk_engine.pipeline.fused_indexing import FusedJob, index_fused, several_kinds
 from asmk_engine.pipeline.global_indexing import GlobalIndexOptions, add_global, concatenated
 from asmk_engine.pipeline.preparation import AnyIndex, Inputs, Prepared, features_beside, prepare, prepare_set
+from asmk_engine.pipeline.regions import Regions
 from asmk_engine.pipeline.reports import Reporter
 from asmk_engine.pipeline.wording import parse_size, plural
+from asmk_engine.regions.boxes import ImageBoxes
+from asmk_engine.regions.options import RegionOptions
 from asmk_engine.search.opening import open_index
 from asmk_engine.storage.folder import Folder
 
@@ -87,6 +90,7 @@ class _Job:
     trains: bool
     kind_weights: Sequence[float] | None = None
     geometry: int | None = None
+    regions: Regions = field(default_factory=Regions)
 
 
 def index_images(
@@ -96,7 +100,8 @@ def index_images(
     intake: IntakeOptions | None = None, extraction: ExtractionOptions | None = None,
     training: CodebookOptions | None = None, smaller: GlobalIndexOptions | None = None,
     codebook: Codebook | PathLike | None = None, features: PathLike | None = None, memory: int | str | None = None,
-    kind_weights: Sequence[float] | None = None, geometry: int | str | None = None, display: Display | None = None,
+    kind_weights: Sequence[float] | None = None, geometry: int | str | None = None,
+    regions: RegionOptions | None = None, boxes: ImageBoxes | PathLike | None = None, display: Display | None = None,
 ) -> IndexingReport:  # fmt: skip
     """Add images to the index at `index`, which is created if it is missing; `index_folder` is the short form.
 
@@ -131,6 +136,8 @@ def index_images(
     geometry : int or "all", optional
         Keep the geometry of the strongest features of each image, so many or all, as `Index.create`; by default as the
         index does. An index that keeps another number changes only together with ``existing="replace"``.
+    regions, boxes : RegionOptions, ImageBoxes or path-like, optional
+        Describe images by their regions, by default as the index does; the regions if they are given, see `read_boxes`.
     display : Display, optional
         Where messages and progress are shown; by default nowhere.
 
@@ -145,11 +152,11 @@ def index_images(
     AsmkError
         For what stops the run: no images, none that can be read, options that do not fit, a full disk.
     """
-    room = parse_size(memory) if isinstance(memory, str) else memory
     job = _Job(
         Path(index), intake or IntakeOptions(), extraction or ExtractionOptions(), training or CodebookOptions(),
-        smaller or GlobalIndexOptions(), codebook, room, Reporter(display or Silent()),
-        training is not None or (extraction is not None and extraction.train), kind_weights, features_kept(geometry),
+        smaller or GlobalIndexOptions(), codebook, parse_size(memory) if isinstance(memory, str) else memory,
+        Reporter(display or Silent()), training is not None or (extraction is not None and extraction.train),
+        kind_weights, features_kept(geometry), Regions.of(regions, boxes),
     )  # fmt: skip
     inputs: Inputs = [images] if isinstance(images, PathLike | FeatureSet) else list(images)
     kept = None if features is None else Path(features)
@@ -164,6 +171,7 @@ def _index_one(job: _Job, inputs: Inputs, features: Path | None, *, is_trained: 
         raise InputError("weights were given for one kind of features; leave them out, or give several extractors")
     target, book = _existing(job.output, job.codebook)
     _check_geometry(job, target)
+    job.regions.check(job.output, target)
     if book is not None and is_trained:
         job.reporter.remark("the codebook exists already: --words and the other training options are ignored")
     if book is not None:
@@ -191,6 +199,7 @@ def _index_several(
 ) -> IndexingReport:
     """Do `index_images` for several kinds of features."""
     _check_geometry(job, target)
+    job.regions.refuse(job.output, "an index of several kinds of features")
     if target is None:
         check_vacant(Folder(job.output))
     elif is_trained or job.codebook is not None:
@@ -230,6 +239,7 @@ def _add_global(
 ) -> tuple[GlobalIndex, AddSummary]:
     if job.geometry is not None:
         raise InputError(f"{features.path}: global descriptors have no geometry; leave --geometry out")
+    job.regions.refuse(job.output, "an index of global descriptors")
     network = network_of(features, job.extraction.weights, job.reporter.remark) if target is None else None
     return add_global(
         features, target, job.output, job.smaller, job.reporter,
@@ -249,12 +259,13 @@ def _add_local(
     if target is None:
         check_fits(features, book, job.output)
         network = network_of(features, job.extraction.weights, job.reporter.remark)
-        target = Index.create(job.output, book, network, job.geometry)
+        target = Index.create(job.output, book, network, job.geometry, job.regions.options)
     if job.geometry is not None:
         target.keep_geometry(job.geometry)
     room = _segment_postings(job.room, book)
     with job.reporter.display.bar("index", "images") as on_image:
-        summary = target.add(features, segment_postings=room, on_image=on_image, **changes)
+        summary = target.add(features, segment_postings=room, on_image=on_image, boxes=job.regions.boxes, **changes)
+    job.regions.report(features.names, job.reporter)
     counts = f"{plural(target.images, 'image')}, {plural(target.postings, 'posting')}"
     job.reporter.say(f"{target.path}: {counts}: {job.reporter.counts(summary)}")
     return target, summary
