@@ -25,7 +25,7 @@ ROOMS = [
     *["storage", "images", "features", "codebooks", "networks", "extraction", "extractors"],
     *["verification", "indexes", "inverted", "flat", "fused", "diffusion", "evaluation", "search", "maintenance"],
     *["training", "pictures", "groups", "interop", "compat", "doctor", "demo"],
-    *["tradeoff", "reproduction", "pipeline", "serve", "cli", "__main__"],
+    *["tradeoff", "reproduction", "pipeline", "audit", "serve", "cli", "__main__"],
 ]
 # Packages of others that only some rooms may import, not even inside a function.
 WALLS = {
