@@ -26,7 +26,7 @@ ROOMS = [
     *["verification", "indexes", "inverted", "flat", "fused", "diffusion", "evaluation", "search"],
     *["reranking", "maintenance"],
     *["training", "pictures", "groups", "interop", "compat", "doctor", "demo"],
-    *["tradeoff", "reproduction", "pipeline", "serve", "cli", "__main__"],
+    *["tradeoff", "reproduction", "pipeline", "audit", "serve", "cli", "__main__"],
 ]
 # Packages of others that only some rooms may import, not even inside a function.
 WALLS = {

@@ -20,6 +20,7 @@ import click
 from asmk_engine.cli import (
     ablation,
     attention,
+    audit,
     benchmark,
     calibrate,
     check,
@@ -96,6 +97,8 @@ for command in (
     diffusion.neighbours,
     groups.groups,
     groups.pairs,
+    audit.audit,
+    audit.judge,
     calibrate.calibrate,
     index.delete,
     index.restore,

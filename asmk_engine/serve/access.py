@@ -16,7 +16,7 @@ from asmk_engine.serve.refusals import Refusal
 
 OPEN_PATHS = ("/", "/api", "/login", "/health")
 STATIC = "/static/"
-THUMBNAILS = ("/thumbnails/", "/uploads/", STATIC)
+THUMBNAILS = ("/thumbnails/", "/uploads/", "/pictures/", STATIC)
 BURST_SECONDS = 4.0
 MOST_CLIENTS = 10_000
 HEADERS = {

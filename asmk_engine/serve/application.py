@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,10 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from asmk_engine.serve.access import Access
 from asmk_engine.serve.browse_routes import browse_router
 from asmk_engine.serve.change_routes import change_router
 from asmk_engine.serve.forms import read_json
 from asmk_engine.serve.guard import Guard, refused
+from asmk_engine.serve.metrics import Metrics
+from asmk_engine.serve.options import ServeOptions
 from asmk_engine.serve.refusals import Refusal
 from asmk_engine.serve.search_routes import search_router
 from asmk_engine.serve.service import Service
@@ -26,6 +29,14 @@ from asmk_engine.version import __version__
 
 PAGES = {"/": "index.html", "/api": "api.html"}
 COOKIE_SECONDS = 30 * 86_400
+
+
+class Guarded(Protocol):
+    """What a server of any kind knows of those who ask."""
+
+    options: ServeOptions
+    access: Access
+    metrics: Metrics
 
 
 def application(service: Service) -> Guard:
@@ -45,14 +56,17 @@ def application(service: Service) -> Guard:
     )  # fmt: skip
     for router in (search_router(service), browse_router(service), change_router(service)):
         app.include_router(router)
-    _add_pages(app)
-    _add_others(app, service)
-    _add_errors(app)
+    add_pages(app, PAGES)
+    add_others(app, service)
+    add_errors(app)
     return Guard(app, service.access, service.metrics, service.options.most_bytes)
 
 
-def _add_pages(app: FastAPI) -> None:
-    """Add the page and its files, which are read once: no path of a request reaches the file system."""
+def add_pages(app: FastAPI, pages: Mapping[str, str]) -> None:
+    """Add pages and their files, which are read once: no path of a request reaches the file system.
+
+    pages  address → name of the file
+    """
     folder = resources.files("asmk_engine.serve") / "page"
     files = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
 
@@ -67,7 +81,7 @@ def _add_pages(app: FastAPI) -> None:
             return Response(status_code=304, headers=headers)
         return Response(files[name], media_type=kind, headers=headers)
 
-    for path, name in PAGES.items():
+    for path, name in pages.items():
         app.add_api_route(path, _page(answered, name), include_in_schema=False, response_class=Response)
 
     @app.get("/static/{name}", include_in_schema=False)
@@ -83,7 +97,7 @@ def _page(answered: Any, name: str) -> Any:
     return page
 
 
-def _add_others(app: FastAPI, service: Service) -> None:
+def add_others(app: FastAPI, service: Guarded) -> None:
     """Add what watches and opens the server."""
 
     @app.get("/health", summary="Whether the server answers")
@@ -112,7 +126,7 @@ def _add_others(app: FastAPI, service: Service) -> None:
         return answer
 
 
-def _add_errors(app: FastAPI) -> None:
+def add_errors(app: FastAPI) -> None:
     """Let every error be one line of JSON, without what happened inside."""
 
     async def of_refusal(_: Request, error: Exception) -> JSONResponse:

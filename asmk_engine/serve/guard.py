@@ -131,7 +131,8 @@ def label_of(path: str) -> str:
     """Return the first part of a path, by which requests are counted: there are few of them."""
     first = path.split("/")[1] if path.startswith("/") else ""
     known = ("static", "api", "login", "health", "metrics", "indexes", "images", "thumbnails", "uploads", "search",
-             "compare", "groups", "jobs", "add", "delete", "restore", "")  # fmt: skip
+             "compare", "groups", "jobs", "add", "delete", "restore", "questions", "pictures", "judgements",
+             "")  # fmt: skip
     return f"/{first}" if first in known else "other"
 
 

@@ -13,6 +13,7 @@ import uvicorn
 from asmk_engine.errors import InputError
 from asmk_engine.serve.application import application
 from asmk_engine.serve.connections import PatientProtocol
+from asmk_engine.serve.guard import Guard
 from asmk_engine.serve.options import ServeOptions
 from asmk_engine.serve.service import Service
 
@@ -77,20 +78,30 @@ def make_server(service: Service, on_start: Callable[[], None]) -> uvicorn.Serve
 
     on_start  called when the server answers
     """
-    options: dict[str, Any] = {"proxy_headers": False}
-    if service.options.behind_proxy:
-        options = {"proxy_headers": True, "forwarded_allow_ips": "127.0.0.1,::1"}
-    config = uvicorn.Config(
-        application(service), http=PatientProtocol, ws="none", loop="asyncio", lifespan="on", log_config=_LOG,
-        access_log=False, server_header=False, timeout_keep_alive=30, timeout_graceful_shutdown=STOP_SECONDS,
-        h11_max_incomplete_event_size=1 << 16, **options,
-    )  # fmt: skip
-    server = _Server(config, on_start)
+    server = guarded_server(application(service), service.options, on_start)
     service.is_stopping = lambda: server.should_exit
     return server
 
 
+def guarded_server(app: Guard, guarded_by: ServeOptions, on_start: Callable[[], None]) -> uvicorn.Server:
+    """Return a server of any application, as `make_server`."""
+    options: dict[str, Any] = {"proxy_headers": False}
+    if guarded_by.behind_proxy:
+        options = {"proxy_headers": True, "forwarded_allow_ips": "127.0.0.1,::1"}
+    config = uvicorn.Config(
+        app, http=PatientProtocol, ws="none", loop="asyncio", lifespan="on", log_config=_LOG,
+        access_log=False, server_header=False, timeout_keep_alive=30, timeout_graceful_shutdown=STOP_SECONDS,
+        h11_max_incomplete_event_size=1 << 16, **options,
+    )  # fmt: skip
+    return _Server(config, on_start)
+
+
 def run_server(service: Service, bound: socket.socket, on_start: Callable[[], None]) -> None:
     """Answer until SIGINT or SIGTERM; answers under way finish, for half a minute at most."""
+    run_until_stopped(make_server(service, on_start), bound)
+
+
+def run_until_stopped(server: uvicorn.Server, bound: socket.socket) -> None:
+    """Run a server until SIGINT or SIGTERM."""
     with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again after it stopped
-        make_server(service, on_start).run(sockets=[bound])
+        server.run(sockets=[bound])
