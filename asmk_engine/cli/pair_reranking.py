@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 RERANKERS = ("cvnet",)
 DEFAULT_IMAGES = 100
-_NEEDS = ("reranker_weights", "reranker_weight", "reranker_side", "reranker_cache", "reranker_seed")
+_NEEDS = (
+    "reranker_weights",
+    "reranker_weight",
+    "reranker_side",
+    "reranker_cache",
+    "reranker_precision",
+    "reranker_seed",
+)
 
 reranker_options = option_group(
     click.option(
@@ -52,6 +59,13 @@ reranker_options = option_group(
         type=PATH,
         metavar="FOLDER",
         help="Keep what the network extracts from whole photographs in this folder, in 8 bits.",
+    ),
+    click.option(
+        "--reranker-precision",
+        type=click.Choice(["fp32", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="Precision of the network; bf16 is faster on processors that compute in it, and changes scores slightly.",
     ),
     click.option(
         "--reranker-seed",
@@ -90,7 +104,11 @@ def pair_reranker_of(options: SearchOptions, locate: Callable[[str], Path]) -> P
     from asmk_engine.reranking.ranking import PairReranker, PairReranking
 
     scoring = CvnetScoring(
-        options.reranker_weights, options.reranker_side, options.reranker_cache, options.reranker_seed
+        options.reranker_weights,
+        options.reranker_side,
+        options.reranker_cache,
+        options.reranker_seed,
+        options.reranker_precision,
     )
     reranking = PairReranking(options.rerank or DEFAULT_IMAGES, options.reranker_weight)
     return PairReranker(CvnetScorer(scoring, locate), reranking)
