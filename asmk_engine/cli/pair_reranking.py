@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RERANKERS = ("cvnet", "gv", "rrt")
 DEFAULT_IMAGES = 100
-_OF_CVNET = ("reranker_weight", "reranker_side", "reranker_cache", "reranker_seed")
+_OF_CVNET = ("reranker_weight", "reranker_side", "reranker_cache", "reranker_precision", "reranker_seed")
 _NEEDS = ("reranker_weights", *_OF_CVNET)
 
 reranker_options = option_group(
@@ -56,6 +56,13 @@ reranker_options = option_group(
         type=PATH,
         metavar="FOLDER",
         help="Keep what the network extracts from whole photographs in this folder, in 8 bits.",
+    ),
+    click.option(
+        "--reranker-precision",
+        type=click.Choice(["fp32", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="Precision of the network; bf16 is faster on processors that compute in it, and changes scores slightly.",
     ),
     click.option(
         "--reranker-seed",
@@ -105,7 +112,11 @@ def pair_reranker_of(
     from asmk_engine.reranking.ranking import PairReranker, PairReranking
 
     scoring = CvnetScoring(
-        options.reranker_weights, options.reranker_side, options.reranker_cache, options.reranker_seed
+        options.reranker_weights,
+        options.reranker_side,
+        options.reranker_cache,
+        options.reranker_seed,
+        options.reranker_precision,
     )
     reranking = PairReranking(options.rerank or DEFAULT_IMAGES, options.reranker_weight)
     return PairReranker(CvnetScorer(scoring, locate), reranking)

@@ -132,10 +132,9 @@ def query(
     from asmk_engine.search.opening import open_index
     from asmk_engine.search.query_features import query_source
 
-    _check_reranker_usage(search, only, explain_path, explain_json, other_path)
     explain = ExplainOptions(explain_path, explain_json)
     search = added_verification(explain.added_to(search, form, other_path), only, other_path)
-    _check_usage(queries, every, box, search, other_path)
+    _check_usage(queries, every, box, dict(search, only=only, explain=explain_path or explain_json, fuse=other_path))
     options, console = SearchOptions(**search), Console(quiet)
     index = open_index(index_path)
     source = query_source(index, features=features_path, images_roots=images_roots)
@@ -148,7 +147,10 @@ def query(
     check_options(index, searcher, options, console)
     tell_calibration(own, options.reranking, console)
     reranker = pair_reranker_of(options, source, partial(_photograph, source), partial(_query_features, source))
-    names = _asked(source, queries, every, form, console)
+    names = index.names if every else list(queries)
+    tell_ambiguous(source, [] if every else names, console)
+    if form == "pairs":
+        check_printable_pairs({*names, *index.names}, sys.stdout)
     region, failed = parse_box(box), Failures()
     shown: list[tuple[str, list[Hit]]] = []
     answers = selected(_answers(source, searcher, names, region, top, console, failed, reranker), only)
@@ -156,47 +158,23 @@ def query(
         answers = explained(answers, explain_path, source, region, failed)
     for line in _lines(_kept(answers, shown, SHEET_ROWS if contact_sheet else 0), form, explain_json, only):
         click.echo(line)
-    if contact_sheet and shown:
-        with failed.noting(f"the contact sheet {contact_sheet}"):
-            _write_contact_sheet(shown, source, contact_sheet, region)
+    _write_contact_sheet(shown, source, contact_sheet, region, failed)
     tell_summary(reranker, console)
     tell(failed)
 
 
-def _asked(source: AnySource, queries: tuple[str, ...], every: bool, form: str, console: Console) -> list[str]:
-    """Return the queries, all indexed images with `every`; report ambiguous ones, and check those written as pairs."""
-    indexed: Any = source.index
-    names = indexed.names if every else list(queries)
-    if not every:
-        tell_ambiguous(source, names, console)
-    if form == "pairs":
-        check_printable_pairs({*names, *indexed.names}, sys.stdout)
-    return list(names)
-
-
-def _check_usage(
-    queries: tuple[str, ...], every: bool, box: str | None, search: dict[str, Any], other_path: Path | None
-) -> None:
-    """Raise UsageError for options that exclude each other."""
+def _check_usage(queries: tuple[str, ...], every: bool, box: str | None, given: dict[str, Any]) -> None:
+    """Raise UsageError for options that exclude each other; a re-ranking network gives no matches and turns nothing."""
     if every == bool(queries):
         raise click.UsageError("give either queries or --all")
     if every and box:
         raise click.UsageError("--box applies to single queries, not to --all")
     for option in ("rerank", "rotations", "mirror"):
-        if search[option] and other_path:
+        if given[option] and given["fuse"]:
             raise click.UsageError(f"--{option} and --fuse exclude each other; give one of them")
-
-
-def _check_reranker_usage(
-    search: dict[str, Any], only: str | None, explain: Path | None, explain_json: bool, other_path: Path | None
-) -> None:
-    """Raise UsageError for what excludes --reranker, which gives no matches and knows no turned queries."""
-    if search["reranker"] is None:
-        return
-    given = {"--only": only, "--explain": explain, "--explain-json": explain_json, "--fuse": other_path}
-    given |= {f"--{name}": search[name] for name in ("rotations", "mirror")}
-    if excluded := [option for option, value in given.items() if value]:
-        raise click.UsageError(f"--reranker and {excluded[0]} exclude each other; give one of them")
+    for option in ("only", "explain", "fuse", "rotations", "mirror"):
+        if given["reranker"] and given[option]:
+            raise click.UsageError(f"--reranker and --{option} exclude each other; give one of them")
 
 
 def _photograph(source: AnySource, query: str) -> Path:
@@ -242,12 +220,22 @@ def _kept(
 
 
 def _write_contact_sheet(
-    answers: list[tuple[str, list[Hit]]], source: AnySource, path: Path, box: tuple[float, float, float, float] | None
+    answers: list[tuple[str, list[Hit]]],
+    source: AnySource,
+    path: Path | None,
+    box: tuple[float, float, float, float] | None,
+    failed: Failures,
 ) -> None:
+    """Write the contact sheet, if one is wanted and there are answers; an error is recorded in `failed`."""
     from asmk_engine.pictures.contact_sheet import write_contact_sheet
 
-    rows = [(source.likely_path(name), [(source.likely_path(hit.name), hit) for hit in hits]) for name, hits in answers]
-    write_contact_sheet(path, rows, box=box)
+    if path is None or not answers:
+        return
+    with failed.noting(f"the contact sheet {path}"):
+        rows = [
+            (source.likely_path(name), [(source.likely_path(hit.name), hit) for hit in hits]) for name, hits in answers
+        ]
+        write_contact_sheet(path, rows, box=box)
 
 
 def _lines(answers: Iterable[tuple[str, list[Hit]]], form: str, contributions: bool, only: str | None) -> Iterator[str]:

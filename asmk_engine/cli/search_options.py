@@ -35,6 +35,7 @@ class SearchOptions:
     reranker_weight: float = 0.5
     reranker_side: int = 1024
     reranker_cache: Path | None = None
+    reranker_precision: str = "fp32"
     reranker_seed: int | None = None
     rotations: bool = False
     mirror: bool = False

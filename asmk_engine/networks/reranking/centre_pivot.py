@@ -64,8 +64,7 @@ class CentrePivotConvolution(nn.Module):
         values = count * places.shape[1] * whole[0, :, 0].numel()
         found = []
         for part in seen.flatten(3).split(max(1, CHUNK_VALUES // values), dim=3):
-            maps = correlated(part, whole).contiguous(memory_format=torch.channels_last)
-            one = functional.conv2d(maps, kernel, convolution.bias, self.stride, convolution.padding)
+            one = functional.conv2d(correlated(part, whole), kernel, convolution.bias, self.stride, convolution.padding)
             found.append(one.permute(0, 2, 3, 1).unflatten(0, (count, -1)))
         joint = torch.cat(found, 1) if len(found) > 1 else found[0]
         return joint.unflatten(1, seen.shape[-2:]).permute(0, 5, 1, 2, 3, 4)
