@@ -147,7 +147,10 @@ def query(
     check_options(index, searcher, options, console)
     tell_calibration(own, options.reranking, console)
     reranker = pair_reranker_of(options, source, partial(_photograph, source), partial(_query_features, source))
-    names = _asked(source, queries, every, form, console)
+    names = index.names if every else list(queries)
+    tell_ambiguous(source, [] if every else names, console)
+    if form == "pairs":
+        check_printable_pairs({*names, *index.names}, sys.stdout)
     region, failed = parse_box(box), Failures()
     shown: list[tuple[str, list[Hit]]] = []
     answers = selected(_answers(source, searcher, names, region, top, console, failed, reranker), only)
@@ -158,17 +161,6 @@ def query(
     _write_contact_sheet(shown, source, contact_sheet, region, failed)
     tell_summary(reranker, console)
     tell(failed)
-
-
-def _asked(source: AnySource, queries: tuple[str, ...], every: bool, form: str, console: Console) -> list[str]:
-    """Return the queries, all indexed images with `every`; report ambiguous ones, and check those written as pairs."""
-    indexed: Any = source.index
-    names = indexed.names if every else list(queries)
-    if not every:
-        tell_ambiguous(source, names, console)
-    if form == "pairs":
-        check_printable_pairs({*names, *indexed.names}, sys.stdout)
-    return list(names)
 
 
 def _check_usage(queries: tuple[str, ...], every: bool, box: str | None, given: dict[str, Any]) -> None:
