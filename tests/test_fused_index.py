@@ -401,8 +401,8 @@ def test_other_classes_and_other_programs_are_told_what_it_is(index: FusedIndex,
     content = json.loads((index.path / "manifest.json").read_text())
     assert content["kind"] not in ("asmk-engine index", "asmk-engine global index")  # which earlier versions would open
     content.pop("checksum")
-    Folder(index.path).replace_manifest(COPIES, {**content, "format": 4})
-    with pytest.raises(FormatError, match="index format 4, this version reads 3 and below"):
+    Folder(index.path).replace_manifest(COPIES, {**content, "format": 5})
+    with pytest.raises(FormatError, match="index format 5, this version reads 4 and below"):
         open_index(index.path)
     Folder(index.path).replace_manifest(COPIES, {**content, "kind": "asmk-engine later index"})
     with pytest.raises(FormatError, match="this is 'asmk-engine later index', not an index of asmk-engine"):

@@ -400,10 +400,10 @@ def test_what_is_no_index_is_named(tmp_path: Path, index: Index) -> None:
         Index.open(tmp_path / "features")
     from asmk_engine.storage.folder import encode_manifest
 
-    newer = {**index.snapshot.manifest.to_json(), "format": 4}
+    newer = {**index.snapshot.manifest.to_json(), "format": 5}
     for name in ("manifest.json", "manifest.copy.json"):
         (index.path / name).write_bytes(encode_manifest(newer))
-    with pytest.raises(FormatError, match="format 4, this version reads 3 and below"):
+    with pytest.raises(FormatError, match="format 5, this version reads 4 and below"):
         Index.open(index.path)
 
 
