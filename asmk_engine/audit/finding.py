@@ -191,7 +191,8 @@ def _verified(
         matches = verifier.matches(features, names)
         mirrored = verifier.matches(features, names, is_mirrored=True)
         compared += len(names)
-        chance += sum(1 for match in mirrored if verifier.evidence(match) >= least)
+        both = zip(matches, mirrored, strict=True)
+        chance += sum(verifier.evidence(one) < least <= verifier.evidence(other) for one, other in both)
         for image, score, match in zip(images, scores, matches, strict=True):
             evidence = verifier.evidence(match)
             if match is not None and evidence >= least:

@@ -91,7 +91,7 @@ class SetCounts:
     found_queries : int
         Queries with such a pair.
     chance : int
-        Pairs whose evidence suffices with the query mirrored: so many are there by chance.
+        Pairs that were not found, but whose evidence suffices with the query mirrored: what chance gives.
     """
 
     name: str

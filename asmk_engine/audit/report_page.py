@@ -80,7 +80,7 @@ def _answers(report: AuditReport) -> Iterator[str]:
 
 def _automatic(counts: Iterable[SetCounts]) -> Iterator[str]:
     yield "<h2>Automatic stages</h2>"
-    yield "<p>“By chance” counts the pairs that pass with the query mirrored, whose map would be refused.</p>"
+    yield "<p>“By chance” counts the pairs that were not found, but pass with the query mirrored.</p>"
     yield from _head("training set", "images", "classes", "pairs verified", "pairs found", "queries found", "by chance")
     for one in counts:
         numbers = (one.images, one.classes, one.pairs, one.found, one.found_queries, one.chance)

@@ -1,8 +1,8 @@
 """Whether a training image shows what a query shows: by the package's verification, or by SIFT and RANSAC.
 
 The control of both: the features of the query are moved to where they are in the mirrored photograph. The map of two
-photographs of one thing would then be mirrored, which is refused, so what passes is there by chance, see
-`asmk_engine.verification.verdict`.
+photographs of one thing would then be mirrored, which is refused, so what passes is there by chance. Pairs that were
+found do not count: one thing agrees with itself in a strip even if it is mirrored, see `verification.verdict`.
 """
 
 from __future__ import annotations
