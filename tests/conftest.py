@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -23,6 +24,22 @@ settings.load_profile("asmk-engine")
 os.environ["ASMK_ENGINE_EXTRACTOR"] = "rootsift"
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A browser for all tests of pages: a process can drive one at a time."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed, which this test drives")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed, which drives chromium")
+    arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield started
+        started.close()
 
 
 def pytest_report_header() -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -125,38 +123,32 @@ def test_the_page_and_its_rules_are_those_of_the_search_page(server: Server, tmp
 
 # ------------------------------------------------------------------------------------------------ in a browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[tuple[Any, Path]]:
+def page(browser: Any, tmp_path: Path) -> Iterator[tuple[Any, Path]]:
     """The page in a real browser, where nothing may go wrong, and the folder of the audit."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed, which drives chromium")
     folder, ready = prepared(tmp_path / "audit"), threading.Event()
     options = ServeOptions(port=0, rate=1e6)
     bound: socket.socket = bound_socket(options)
     faults: list[str] = []
-    with JudgementJournal(folder) as journal, playwright.sync_playwright() as driver:
+    with JudgementJournal(folder) as journal:
         app = judging_application(Judging(folder, QUESTIONS, journal, options))
         server = guarded_server(app, options, ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         assert ready.wait(60)
-        arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         opened = browser.new_page()
         opened.set_default_timeout(30_000)
         opened.on("pageerror", lambda error: faults.append(str(error)))
         opened.on("dialog", lambda dialog: faults.append(dialog.message))
         opened.goto(address_of(options, bound))
         yield opened, folder
-        browser.close()
+        opened.close()
         server.should_exit = True
         thread.join(60)
     assert faults == []
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed, which this test drives")
 def test_a_person_judges_with_keys(page: tuple[Any, Path]) -> None:
     opened, folder = page
     opened.get_by_label("Your name").fill("Ann")

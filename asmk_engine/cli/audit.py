@@ -72,7 +72,7 @@ def audit(
     quiet: bool,
     **others: Any,
 ) -> None:
-    """Find which classes of a training set the queries of a test set show.
+    """Find the classes of a training set that test queries show.
 
     The nearest images of each query are verified, people look at what is left (`judge`), and the most frequent class
     of each query among the confirmed images is removed whole. TRAIN is a folder with a folder for each class, or a

@@ -67,7 +67,7 @@ class _TrainRrtCommand(SectionedCommand):
 def train_rrt(
     data: Path, output: Path, local_path: Path, global_path: Path, quiet: bool, as_json: bool, **options: Any
 ) -> None:
-    """Train the network of `--reranker rrt`, the Reranking Transformer.
+    """Train a Reranking Transformer, for `--reranker rrt`.
 
     It learns from features alone which images show the same thing. DATA names the images and their classes, as for
     `train-global`; --local and --global have their features, under the same names. An anchor's positive and negative
