@@ -18,7 +18,6 @@ from asmk_engine.networks.composed.checkpoints import save_composed_checkpoint
 from asmk_engine.networks.composed.network import build_composed
 from asmk_engine.networks.composed.table import NETWORKS
 from asmk_engine.training.log import read_log
-from tiny_networks import randomised
 from trainings import write_photographs
 
 pytestmark = pytest.mark.slow
@@ -34,7 +33,7 @@ def synthesised(network: str, path: Path) -> Path:
     """Write weights of full size: with the published names where there is an official code, else a network file."""
     generator = torch.Generator().manual_seed(1)
     if network not in OFFICIAL:
-        made = randomised(build_composed(network, "resnet50"))
+        made = build_composed(network, "resnet50")
         made.mark_trained()
         save_composed_checkpoint(path.with_suffix(".safetensors"), made, {})
         return path.with_suffix(".safetensors")
