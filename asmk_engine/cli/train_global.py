@@ -98,12 +98,7 @@ loss_options = option_group(
     number_option("--class-weight", 0.5, "Of momentum: weight of the classification."),
     number_option("--contrast-weight", 0.5, "Of momentum: weight of the contrast with the queue."),
 )
-image_options = option_group(
-    number_option("--crop", 512, "Side of the crops, in pixels; tuples are not cropped.", click.IntRange(min=16)),
-    number_option("--least-area", 0.08, "Smallest area of a crop, as a part of the image."),
-    number_option("--aspect", 1.333, "Largest ratio of the sides of a crop before it becomes a square."),
-    number_option("--flip", 0.5, "Probability of a mirrored crop."),
-    number_option("--colour", 0.0, "Largest change of contrast, saturation, brightness and gains."),
+decoding_options = (
     number_option(
         "--max-side", 1024, "Shrink images whose longer side exceeds this number of pixels.", click.IntRange(min=16)
     ),
@@ -115,6 +110,14 @@ image_options = option_group(
         show_default=True,
         help="all: decode every image before the first epoch; files: only see that it exists.",
     ),
+)
+image_options = option_group(
+    number_option("--crop", 512, "Side of the crops, in pixels; tuples are not cropped.", click.IntRange(min=16)),
+    number_option("--least-area", 0.08, "Smallest area of a crop, as a part of the image."),
+    number_option("--aspect", 1.333, "Largest ratio of the sides of a crop before it becomes a square."),
+    number_option("--flip", 0.5, "Probability of a mirrored crop."),
+    number_option("--colour", 0.0, "Largest change of contrast, saturation, brightness and gains."),
+    *decoding_options,
 )
 step_options = option_group(
     number_option("--epochs", None, "Total number of epochs.  [default: that of the loss]", _POSITIVE),

@@ -19,6 +19,7 @@ from asmk_engine.cli.common import (
     quiet_option,
 )
 from asmk_engine.cli.train import data_options, print_result, run_training
+from asmk_engine.cli.train_global import decoding_options
 from asmk_engine.cli.train_global import number_option as _number
 from asmk_engine.errors import InputError
 
@@ -70,17 +71,7 @@ image_options = option_group(
     _number("--least-area", 0.08, "Smallest area of a crop, as a part of the image."),
     _number("--aspect", 1.333, "Largest ratio of the sides of a crop before it becomes a square."),
     _number("--flip", 0.0, "Probability of a mirrored crop."),
-    _number(
-        "--max-side", 1024, "Shrink images whose longer side exceeds this number of pixels.", click.IntRange(min=16)
-    ),
-    _number("--workers", None, "Number of threads that decode images.  [default: all processors]", _POSITIVE),
-    click.option(
-        "--check",
-        type=click.Choice(["all", "files"]),
-        default="all",
-        show_default=True,
-        help="all: decode every image before the first epoch; files: only see that it exists.",
-    ),
+    *decoding_options,
 )
 step_options = option_group(
     _number("--epochs", 200, "Total number of epochs.", _POSITIVE),
