@@ -320,6 +320,20 @@ def test_a_worker_knows_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     workers.close()
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="threads have no signal mask here")
+def test_ctrl_c_is_blocked_in_the_worker_but_not_in_the_thread_that_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A mask left behind would be inherited by every process that the thread starts later."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    workers = processes.WorkerProcesses(1, 60, 2048, 4)
+    with pytest.raises(Refusal, match="SIGINT is blocked: True"):
+        asked_of(workers, tmp_path, "tell_mask")
+    workers.close()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before and signal.SIGINT not in before
+
+
 @pytest.mark.skipif(not hasattr(signal, "alarm"), reason="this system ends no process by itself")
 def test_a_worker_that_hangs_ends_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """When the server was killed, nobody else would end it."""

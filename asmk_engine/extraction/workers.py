@@ -228,3 +228,16 @@ def block_interrupt() -> None:
     """Block Ctrl-C in this thread, so that the main thread receives it, and in the workers that this thread starts."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+
+
+@contextlib.contextmanager
+def interrupt_blocked() -> Iterator[None]:
+    """Block Ctrl-C in the processes that this thread starts in the block; the thread itself receives it again after."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

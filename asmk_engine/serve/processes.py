@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from asmk_engine.extraction.workers import START_SECONDS, block_interrupt
+from asmk_engine.extraction.workers import START_SECONDS, interrupt_blocked
 from asmk_engine.serve.options import MEBIBYTE
 from asmk_engine.serve.refusals import Refusal, busy, discreet
 from asmk_engine.storage.child_process import ChildProcess, told_end
@@ -118,8 +118,8 @@ class WorkerProcesses:
         return worker if worker is not None and worker.alive else None
 
     def _start(self) -> _LimitedProcess:
-        block_interrupt()
-        worker = _LimitedProcess(self.memory)
+        with interrupt_blocked():
+            worker = _LimitedProcess(self.memory)
         with self._lock:
             self._alive.add(worker)
             if self._closed:
