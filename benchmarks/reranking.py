@@ -8,6 +8,7 @@ One feature set gives an ASMK index, two give a fused index (`--kind-weights 2,1
     none         no re-ranking
     places       `--rerank 50`
     descriptors  `--rerank 50 --rerank-by descriptors`
+    both         `--rerank 50 --rerank-by both`
     join1        `--rerank 50 --join 1`; join2 with 2
     diffusion    `--diffusion`, and diffusion+places with `--rerank 50` on top
     augmentation `--augmentation 3`
@@ -39,7 +40,7 @@ from asmk_engine.search.evaluation import evaluate_index
 from asmk_engine.search.query_features import query_source
 from asmk_engine.verification.reranking import Reranking
 
-METHODS = ("none", "places", "descriptors", "join1", "diffusion", "diffusion+places", "augmentation")
+METHODS = ("none", "places", "descriptors", "both", "join1", "diffusion", "diffusion+places", "augmentation")
 ROWS = ("easy", "medium", "hard")
 TIMED = 10  # queries
 PLACE_BYTES = 7  # of a feature in an index made with --geometry, beside its code
@@ -107,7 +108,8 @@ def searcher_of(method: str, index: Any, options: argparse.Namespace) -> Any:
     by_places = {"places": 0, "diffusion+places": 0, "join1": 1, "join2": 2}
     if method in by_places:
         return RerankingSearcher(plain, Reranking(options.images, inlier, places, expansions=by_places[method]))
-    return RerankingSearcher(plain, Reranking.by_descriptors(options.images)) if method == "descriptors" else plain
+    read = {"descriptors": Reranking.by_descriptors, "both": Reranking.by_both}
+    return RerankingSearcher(plain, read[method](options.images)) if method in read else plain
 
 
 def evaluated(index: Any, methods: list[str], options: argparse.Namespace) -> Found:
@@ -137,8 +139,11 @@ def bytes_besides(method: str, index: Any, options: argparse.Namespace) -> float
     sets = [FeatureSet.open(path) for path in options.features]
     each = [sum(len(one.read(name)) for name in one.names[::10]) / len(one.names[::10]) for one in sets]
     table = 8.0 * min(50, index.images - 1) if method.startswith(("diffusion", "augmentation")) else 0.0
-    if method == "descriptors":
-        return sum(count * (2 * one.dim) for count, one in zip(each, sets, strict=True))
+    if method in ("descriptors", "both"):
+        return sum(
+            count * (2 * one.dim + (PLACE_BYTES if method == "both" else 0))
+            for count, one in zip(each, sets, strict=True)
+        )
     placed = sum(count * (one.dim / 8 + PLACE_BYTES) for count, one in zip(each, sets, strict=True))
     return table + (0.0 if method in ("none", "diffusion", "augmentation") else placed)
 

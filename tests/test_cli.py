@@ -160,11 +160,15 @@ def test_reranking_by_descriptors_and_joining_images(world: Path, tmp_path: Path
     assert [hit["name"] for hit in (first, second)] == [f"{SUBJECTS[1]}/é {number}.jpg" for number in (1, 2)]
     (match,) = first["matches"]
     assert match["pairs"] > 20 and 0.1 < match["mass"] < 1 and match["inliers"] == 0 and match["box"] is None
+    (placed, *_) = json.loads(run(*call, "--rerank-by", "both").stdout)["hits"]
+    assert placed["name"] == first["name"] and placed["matches"][0]["mass"] == match["mass"]
+    assert placed["matches"][0]["inliers"] > 5 and placed["score"] > first["score"]
     plain, joined = (json.loads(run(*call, *more).stdout)["hits"] for more in ([], ["--join", 2]))
     assert [hit["name"] for hit in joined[:2]] == [hit["name"] for hit in plain[:2]]
     assert [hit["score"] for hit in joined] != [hit["score"] for hit in plain]
     assert "--rerank-by needs --rerank" in fails("query", world / "i.index", name, "--rerank-by", "descriptors")
-    assert "--join needs --rerank-by places" in fails(*call, "--join", 1, "--rerank-by", "descriptors")
+    for other in ("descriptors", "both"):
+        assert "--join needs --rerank-by places" in fails(*call, "--join", 1, "--rerank-by", other)
 
 
 def test_reranking_without_places_is_one_line(world: Path, tmp_path: Path) -> None:

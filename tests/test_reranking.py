@@ -13,7 +13,7 @@ from asmk_engine.inverted.expansion import expanded_signature
 from asmk_engine.inverted.located import query_geometry
 from asmk_engine.recipes import Recipe
 from asmk_engine.verification.geometry import image_geometry
-from asmk_engine.verification.match import match
+from asmk_engine.verification.match import Verification, match
 from asmk_engine.verification.mutual import MutualNeighbours, compare, image_vectors, mutual_neighbours
 
 RECIPE = Recipe("custom:test", {})
@@ -92,6 +92,26 @@ def test_the_mass_is_the_sum_of_powers_of_cosines():
     json.dumps(found.as_dict())
 
 
+def test_mutual_neighbours_at_places_that_one_map_explains():
+    images, rng = images_of(), np.random.default_rng(1)
+    codebook = Codebook.train([rng.normal(size=(400, 32)).astype(np.float32)], words=8, seed=0)
+    one, other = (image_vectors(images[name], codebook) for name in ("image 00", "view.jpg"))
+    plain, found = compare(one, other), compare(one, other, MutualNeighbours(places=Verification()))
+    pairs = naive_mutual(one.vectors.astype(np.float64), other.vectors.astype(np.float64))
+    moved = images["image 00"].keypoints[:, :2] * 0.5 + (100, 50)
+    near = {(i, j) for i, j in pairs if np.hypot(*(images["view.jpg"].keypoints[j, :2] - moved[i])) < 1}
+    assert near <= set(zip(found.query_features.tolist(), found.features.tolist(), strict=True)) <= set(pairs)
+    assert len(near) >= 24 and found.affine == pytest.approx(np.array([[0.5, 0, 100], [0, 0.5, 50]]), abs=5)
+    cosines = [float(one.vectors[i] @ other.vectors[j]) for i, j in zip(found.query_features, found.features)]  # noqa: B905
+    assert found.similarities == pytest.approx(cosines, rel=1e-5) and found.weights == pytest.approx(
+        np.array(cosines) ** 3, rel=1e-5
+    )
+    assert (found.pairs, found.mass) == (plain.pairs, plain.mass) and not found.words.any()
+    assert compare(one, one, MutualNeighbours(places=Verification())).is_copy
+    nothing = image_vectors(images["image 00"].strongest(0), codebook)
+    assert compare(nothing, other, MutualNeighbours(places=Verification())).inliers == 0
+
+
 def test_a_copy_is_told_and_a_descriptor_in_the_middle_of_the_words_weighs_nothing():
     sample = np.random.default_rng(2).normal(size=(200, 4)).astype(np.float32)
     codebook = Codebook.train([sample], words=1, seed=0)
@@ -140,7 +160,9 @@ def test_without_the_feature_set_one_line_says_what_is_missing(tmp_path):
         Searcher(Index.open(index.path)).search(images["image 00"], rerank=Reranking.by_descriptors())
 
 
-@pytest.mark.parametrize("ranking", [Reranking(expansions=2, joining_places=3), Reranking.by_descriptors()])
+@pytest.mark.parametrize(
+    "ranking", [Reranking(expansions=2, joining_places=3), Reranking.by_descriptors(), Reranking.by_both()]
+)
 def test_the_number_of_threads_and_segments_changes_nothing(tmp_path, ranking):
     images = images_of()
     index = indexed(images, tmp_path)

@@ -73,12 +73,12 @@ NUMBERS = Numbers()
 )
 @click.option(
     "--rerank-by",
-    type=click.Choice(["places", "descriptors"]),
+    type=click.Choice(["places", "descriptors", "both"]),
     multiple=True,
     default=["places"],
     show_default=True,
-    help="What --rerank compares, as for `evaluate`: places are kept in the index, descriptors in its feature set. May "
-    "be repeated.",
+    help="What --rerank compares, as for `evaluate`: places are kept in the index, descriptors and both in its feature "
+    "set. May be repeated.",
 )
 @click.option("--one-at-a-time", is_flag=True, help="Vary one option at a time, from the first values.")
 @click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Number of clustering seeds.")

@@ -56,8 +56,10 @@ class SearchOptions:
             if given := [name for name in _OF_RERANKING if was_given(name)]:
                 raise InputError(f"{_OF_RERANKING[given[0]]} needs --rerank; add --rerank 50")
             return None
+        if self.rerank_by != "places" and self.joins:
+            raise InputError("--join needs --rerank-by places; leave one of the two out")
         if self.rerank_by == "descriptors":
-            if self.joins:
-                raise InputError("--join needs --rerank-by places; leave one of the two out")
             return Reranking.by_descriptors(self.rerank)
+        if self.rerank_by == "both":
+            return Reranking.by_both(self.rerank)
         return Reranking(self.rerank, expansions=self.joins or 0)

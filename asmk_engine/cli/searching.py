@@ -68,11 +68,11 @@ rerank_options = option_group(
     ),
     click.option(
         "--rerank-by",
-        type=click.Choice(["places", "descriptors"]),
+        type=click.Choice(["places", "descriptors", "both"]),
         default="places",
         show_default=True,
-        help="What --rerank compares: the places of features, or the descriptors alone, which are in the feature set "
-        "that the index remembers.",
+        help="What --rerank compares: the places of features; the descriptors alone, which are in the feature set that "
+        "the index remembers; or both, which is the best and takes the longest.",
     ),
     click.option(
         "--join",

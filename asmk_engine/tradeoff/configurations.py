@@ -10,8 +10,10 @@ from asmk_engine.errors import InputError
 from asmk_engine.tradeoff.fusion import FusionPart, SourceFusion
 from asmk_engine.verification.reranking import Reranking
 
-PLACES, DESCRIPTORS = "places", "descriptors"
-COMPARED = (PLACES, DESCRIPTORS)
+PLACES, DESCRIPTORS, BOTH = "places", "descriptors", "both"
+COMPARED = (PLACES, DESCRIPTORS, BOTH)
+_KINDS = {PLACES: "reranked", DESCRIPTORS: "described", BOTH: "placed"}
+_RERANKINGS = {PLACES: Reranking, DESCRIPTORS: Reranking.by_descriptors, BOTH: Reranking.by_both}
 """What re-ranking can compare, as `evaluate --rerank-by`."""
 
 
@@ -133,7 +135,7 @@ class RerankedConfiguration:
 
     plain   the same without re-ranking
     images  number of answers that are verified
-    by      what is compared: `places` or `descriptors`
+    by      what is compared, of `COMPARED`
     """
 
     plain: LocalConfiguration | FusedConfiguration
@@ -152,8 +154,8 @@ class RerankedConfiguration:
 
     @property
     def kind(self) -> str:
-        """Kind of the search: `reranked`, or `described` if descriptors are compared."""
-        return "reranked" if self.by == PLACES else "described"
+        """Kind of the search: `reranked` by places, `described` by descriptors, `placed` by both."""
+        return _KINDS[self.by]
 
     @property
     def needs_seeds(self) -> bool:
@@ -163,10 +165,10 @@ class RerankedConfiguration:
     @property
     def reranking(self) -> Reranking:
         """How the first images are ranked anew, as `evaluate --rerank`."""
-        return Reranking(self.images) if self.by == PLACES else Reranking.by_descriptors(self.images)
+        return _RERANKINGS[self.by](self.images)
 
     def __str__(self) -> str:
-        return f"{self.plain} rerank={self.images}{'' if self.by == PLACES else ' by descriptors'}"
+        return f"{self.plain} rerank={self.images}{'' if self.by == PLACES else f' by {self.by}'}"
 
 
 Configuration = PlainConfiguration | RerankedConfiguration
@@ -211,7 +213,7 @@ class Sweep:
             if not getattr(self, name):
                 raise InputError(f"no {name} to try; give one number or more")
         if not self.rerank_by or set(self.rerank_by) - set(COMPARED):
-            raise InputError(f"rerank_by is {self.rerank_by}; give one or both of {', '.join(COMPARED)}")
+            raise InputError(f"rerank_by is {self.rerank_by}; give some of {', '.join(COMPARED)}")
 
 
 @dataclass(frozen=True)

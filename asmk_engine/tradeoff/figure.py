@@ -29,13 +29,14 @@ COLOURS = (
 )
 MARKERS = {
     **{"asmk": "o", "flat": "s", "pca": "^", "pq": "D", "pca+pq": "v", "fused": "P"},
-    **{"reranked": "*", "described": "X"},
+    **{"reranked": "*", "described": "X", "placed": "h"},
 }
 KINDS = {
     **{"asmk": "ASMK index", "flat": "global, float32", "pca": "global, PCA", "pq": "global, PQ", "pca+pq": "PCA, PQ"},
-    **{"fused": "fused index", "reranked": "re-ranked by places", "described": "re-ranked by descriptors"},
+    **{"fused": "fused index", "reranked": "re-ranked by places"},
+    **{"described": "re-ranked by descriptors", "placed": "re-ranked by both"},
 }
-LARGER = {"reranked": 1.6, "described": 1.15}  # these markers are smaller than others of their size
+LARGER = {"reranked": 1.6, "described": 1.15, "placed": 1.3}  # these markers are smaller than others of their size
 PARETO, INK = "#24292f", "#1f2328"
 SIZE = (10.5, 12.4)  # inches
 WIDE = 3.2  # powers of ten from end to end

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from asmk_engine.tradeoff.configurations import DESCRIPTORS, PLACES, RerankedConfiguration
+from asmk_engine.tradeoff.configurations import BOTH, DESCRIPTORS, PLACES, RerankedConfiguration
 from asmk_engine.tradeoff.results import Failure, Result
 from asmk_engine.tradeoff.table import FAST, SMALL, short_rows
 
@@ -36,6 +36,7 @@ RERANKED_NOTE = (
 READ_NOTES = {
     PLACES: "By places: the index is made with `--geometry`, and its bytes include the geometry of all its features.",
     DESCRIPTORS: "By descriptors: they are read from the feature set that the index remembers, whose bytes count too.",
+    BOTH: "By both: descriptors and places are read from the feature set of the index, whose bytes count too.",
 }
 
 

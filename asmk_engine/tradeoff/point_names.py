@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asmk_engine.tradeoff.configurations import (
+    BOTH,
     DESCRIPTORS,
+    PLACES,
     Configuration,
     GlobalConfiguration,
     RerankedConfiguration,
 )
 from asmk_engine.tradeoff.results import Cost, Result, pareto_front
+
+_COMPARED = {PLACES: "", DESCRIPTORS: " desc.", BOTH: " both"}
 
 
 def point_names(results: Sequence[Result], cost: Cost) -> list[tuple[Result, str]]:
@@ -42,4 +46,4 @@ def point_name(configuration: Configuration) -> str:
 def _reranking(configuration: Configuration) -> str:
     if not isinstance(configuration, RerankedConfiguration):
         return ""
-    return f"rerank {configuration.images}{' desc.' if configuration.by == DESCRIPTORS else ''}"
+    return f"rerank {configuration.images}{_COMPARED[configuration.by]}"

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 
 from asmk_engine.tradeoff.configurations import (
-    DESCRIPTORS,
+    PLACES,
     Configuration,
     FusedConfiguration,
     LocalConfiguration,
@@ -28,7 +28,7 @@ CSV_NOTES = {
     "pca": "dimensions after PCA; global descriptors",
     "pq": "dimensions of a sub-space, which is encoded as one byte",
     "rerank": "number of answers that are verified and ranked anew",
-    "rerank_by": "what is compared then, places or descriptors",
+    "rerank_by": "what is compared then: places, descriptors or both",
     "seeds": "number of clustering seeds",
     "row": "row of the report, such as the difficulty",
     "map": "mAP in percent, mean over the seeds",
@@ -178,7 +178,7 @@ def _short(row: Mapping[str, str], hidden: Sequence[str]) -> dict[str, str]:
     marks = {"features": "n", "words": "words", "bits": "bits", "assignments": "assign", "pca": "PCA", "pq": "PQ"}
     settings = [f"{mark} {row[name]}" for name, mark in marks.items() if row[name]]
     if row["rerank"]:
-        settings.append(f"rerank {row['rerank']}" + (" by descriptors" if row["rerank_by"] == DESCRIPTORS else ""))
+        settings.append(f"rerank {row['rerank']}" + (f" by {row['rerank_by']}" if row["rerank_by"] != PLACES else ""))
     fronts = [mark for name, mark in (("pareto", SMALL), ("pareto_time", FAST)) if row[name] == "1"]
     made = {
         "setting": ", ".join(settings) or "flat",

@@ -73,7 +73,12 @@ def geometry_of(features: Features, projected: np.ndarray, assigned: np.ndarray,
     rows, words = (np.repeat(np.arange(count, dtype=np.int32), each)[order], words[order])
     codes = np.empty((len(words), -(-codebook.dim // 64)), np.uint64)
     residual_codes(projected, codebook.centroids, rows, words, codes)
-    places = np.full((count, 4), np.nan, np.float32)
+    return ImageGeometry(words.astype(np.uint32), codes, rows, places_of(features), features.image_size, codebook.dim)
+
+
+def places_of(features: Features) -> np.ndarray:
+    """Return the places [f, 4] float32 of features, as in `ImageGeometry`."""
+    places = np.full((len(features), 4), np.nan, np.float32)
     places[:, : features.keypoints.shape[1]] = features.keypoints
     np.maximum(places[:, 2], SMALLEST_SCALE, out=places[:, 2])
-    return ImageGeometry(words.astype(np.uint32), codes, rows, places, features.image_size, codebook.dim)
+    return places

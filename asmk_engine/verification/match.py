@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -88,7 +88,7 @@ class Match:
     weights, similarities : ndarray of shape (n,), float64
         Weights of the inliers, and the similarities 1 - 2 h / D of their codes, of which the weights are powers.
     words : ndarray of shape (n,), uint32
-        The word that the two features of each inlier have in common.
+        The word that the two features of each inlier have in common; 0 from `MutualNeighbours`, which pairs without.
     query_scales, scales : ndarray of shape (n,), float32
         Scales of the inliers in the query and in the other image, in pixels.
     query_size, size : tuple of int
@@ -209,6 +209,39 @@ def match(query: ImageGeometry, other: ImageGeometry, options: Verification | No
     options = options or Verification()
     ones, others, distances = _pairs(query, other, options.similarity)
     similarities = np.maximum(1.0 - 2.0 * distances / max(query.dim, 1), 0.0)
+    found = match_of_pairs(query, other, ones, others, similarities, options)
+    return replace(found, words=_common_words(query, other, found.query_features, found.features))
+
+
+class PlacedImage(Protocol):
+    """The features of an image at their places."""
+
+    @property
+    def places(self) -> np.ndarray:
+        """The places [f, 4] float32, as in `ImageGeometry`."""
+        ...
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height of the upright original in pixels."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+def match_of_pairs(
+    query: PlacedImage,
+    other: PlacedImage,
+    ones: np.ndarray,
+    others: np.ndarray,
+    similarities: np.ndarray,
+    options: Verification,
+) -> Match:
+    """Find the map that explains given pairs of features; the words of the match are 0.
+
+    ones, others  [n] numbers of the features of each pair in the query and in the other image, most similar first
+    similarities  [n] float64, 0 or more
+    """
     weights = np.power(similarities, options.exponent)
     places, other_places = query.places[ones], other.places[others]
     tolerances = options.reach * other_places[:, 2].astype(np.float64) + options.slack * max(1, *other.image_size)
@@ -227,11 +260,11 @@ def match(query: ImageGeometry, other: ImageGeometry, options: Verification | No
         affine=np.array([[*affine[:2], affine[4]], [*affine[2:4], affine[5]]]),
         query_points=places[inside, :2],
         points=other_places[inside, :2],
-        query_features=ones[inside],
-        features=others[inside],
+        query_features=ones[inside].astype(np.int32),
+        features=others[inside].astype(np.int32),
         weights=weights[inside],
         similarities=similarities[inside],
-        words=_common_words(query, other, ones[inside], others[inside]),
+        words=np.zeros(int(inside.sum()), np.uint32),
         query_scales=places[inside, 2],
         scales=other_places[inside, 2],
         query_size=query.image_size,
@@ -284,7 +317,7 @@ def _common_word(query: ImageGeometry, other: ImageGeometry, one: int, another: 
 
 
 def _places(
-    image: ImageGeometry, places: np.ndarray, weights: np.ndarray, inside: np.ndarray, grid: int
+    image: PlacedImage, places: np.ndarray, weights: np.ndarray, inside: np.ndarray, grid: int
 ) -> tuple[int, float]:
     total = np.zeros(1)
     count = weigh_places(places, weights, inside, max(1, *image.image_size) / grid, total)

@@ -1,4 +1,4 @@
-"""What two images have in common by the descriptors of their features alone, without places and visual words.
+"""What two images have in common by the descriptors of their features, without visual words, and with places if wanted.
 
 Features that are each other's nearest neighbours count by their similarity,
 
@@ -7,13 +7,16 @@ Features that are each other's nearest neighbours count by their similarity,
 n being the number of features: 1 for an image and itself. Without the root, images of many features would have much in
 common with any other. No two pairs share a feature, so a pattern that one image repeats counts once for each time that
 the other shows it.
+
+If places count too, the map of `Verification` is sought that explains the mutual neighbours, which weigh their cosines
+as pairs of codes weigh their similarity.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +25,8 @@ from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError
 from asmk_engine.features import Features
 from asmk_engine.kernels.nearest import nearest
-from asmk_engine.verification.match import COPY, Match
+from asmk_engine.verification.geometry import places_of
+from asmk_engine.verification.match import COPY, Match, Verification, match_of_pairs
 
 ROUNDING = 1e-6
 """A descriptor that is no further than this share of its length from the middle is there but for rounding."""
@@ -36,6 +40,8 @@ class MutualNeighbours:
     ----------
     exponent : float, default 2.0
         Two features that are each other's nearest weigh their cosine similarity to this power, 0 if it is negative.
+    places : Verification, optional
+        How the mutual neighbours that one map explains are found; None does not look at places.
 
     Raises
     ------
@@ -44,6 +50,7 @@ class MutualNeighbours:
     """
 
     exponent: float = 2.0
+    places: Verification | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.exponent) and self.exponent >= 0):
@@ -52,13 +59,15 @@ class MutualNeighbours:
 
 @dataclass(frozen=True)
 class ImageVectors:
-    """The descriptors of one image as directions from the middle of the visual words.
+    """The descriptors of one image as directions from the middle of the visual words, and their places.
 
     vectors     [n, D] float32, of length 1, or 0 for a descriptor in the middle
+    places      [n, 4] float32, as in `ImageGeometry`
     image_size  width and height of the upright original in pixels
     """
 
     vectors: np.ndarray
+    places: np.ndarray
     image_size: tuple[int, int]
 
     def __len__(self) -> int:
@@ -75,11 +84,11 @@ def image_vectors(features: Features, codebook: Codebook) -> ImageVectors:
     has_direction = lengths > ROUNDING * np.linalg.norm(features.descriptors.astype(np.float32), axis=1)
     vectors[has_direction] /= lengths[has_direction, None]
     vectors[~has_direction] = 0.0
-    return ImageVectors(np.ascontiguousarray(vectors, np.float32), features.image_size)
+    return ImageVectors(np.ascontiguousarray(vectors, np.float32), places_of(features), features.image_size)
 
 
 def compare(query: ImageVectors, other: ImageVectors, options: MutualNeighbours | None = None) -> Match:
-    """Find what two images have in common: the number and the weight of their mutual neighbours, and no places."""
+    """Find what two images have in common: the number and the mass of their mutual neighbours, and places if wanted."""
     options = options or MutualNeighbours()
     ones, others = mutual_neighbours(query.vectors, other.vectors)
     cosines = np.einsum("ij,ij->i", query.vectors[ones], other.vectors[others], dtype=np.float64)
@@ -87,6 +96,11 @@ def compare(query: ImageVectors, other: ImageVectors, options: MutualNeighbours 
     total = float(np.cumsum(weights)[-1]) if len(weights) else 0.0
     mass = total / math.sqrt(max(1, len(query) * len(other)))
     is_copy = 0 < COPY * min(len(query), len(other)) <= total
+    if options.places is not None:
+        order = np.argsort(-cosines, kind="stable")
+        similarities = np.maximum(cosines[order], 0.0)
+        placed = match_of_pairs(query, other, ones[order], others[order], similarities, options.places)
+        return replace(placed, mass=mass)
     return Match.unplaced(len(ones), mass, query.image_size, other.image_size, is_copy)
 
 

@@ -21,6 +21,7 @@ from asmk_engine.verification.mutual import MutualNeighbours
 Comparison = Verification | MutualNeighbours
 """How two images are compared: by the places of their features, or by their descriptors alone."""
 MOST_EXPANSIONS = 5
+MASS_WEIGHT = 60.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,12 @@ class Reranking:
     @classmethod
     def by_descriptors(cls, images: int = 50) -> Reranking:
         """Return what compares descriptors alone: `MutualNeighbours`, whose mass has a weight of 60."""
-        return cls(images, 0.0, 0.0, 60.0, MutualNeighbours())
+        return cls(images, 0.0, 0.0, MASS_WEIGHT, MutualNeighbours())
+
+    @classmethod
+    def by_both(cls, images: int = 50) -> Reranking:
+        """Return what compares descriptors and places: the mass of mutual neighbours, and those that a map explains."""
+        return cls(images, mass_weight=MASS_WEIGHT, verification=MutualNeighbours(places=Verification()))
 
     def evidence(self, match: Match | None) -> float:
         """Return what a match adds to the score of an image, 0 for None."""
