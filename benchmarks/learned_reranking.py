@@ -17,7 +17,8 @@ kind, each is one seed of training; seed i also has codebook i. The methods are
 
 Each has a line: mAP of each row of the protocol, means over the seeds; differences of Medium and Hard from no
 re-ranking with their 95 % bootstrap intervals over the queries; milliseconds of the processor for a pair, its
-features or photographs at hand; bytes of an image that the method reads besides the index.
+features or photographs at hand; bytes of an image that the method reads besides the index. `--plot FILE` draws mAP
+(Medium) against milliseconds, with the bytes as the area of the marks.
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ from asmk_engine.fused.queries import FusedFeatures
 from asmk_engine.indexes.searcher import RerankingSearcher
 from asmk_engine.networks.reranking.transformer_pairs import PairTransformer
 from asmk_engine.reranking.affine_ransac_scorer import AffineRansacScorer, by_inliers
-from asmk_engine.reranking.by_features import unit_of
 from asmk_engine.reranking.cvnet import CvnetScorer, CvnetScoring
 from asmk_engine.reranking.described import Kinds, PairImages
 from asmk_engine.reranking.evaluation import evaluate_reranked
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=384, help="longer side of photographs for cvnet")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cache", type=Path, help="a file that keeps what was measured")
+    parser.add_argument("--plot", type=Path, help="a picture of the table: PNG, SVG or PDF")
     options = parser.parse_args()
     cache: Found = json.loads(options.cache.read_text()) if options.cache and options.cache.exists() else {}
     for seed in range(options.seeds):
@@ -153,6 +154,8 @@ def main() -> None:
     for name in cache["0"]:
         if all(name in measured for measured in cache.values()):
             print(line(name, list(cache.values())))
+    if options.plot:
+        draw(options.plot, list(cache.values()), options.images)
 
 
 def evaluate_seed(bench: Bench, measured: Found) -> None:
@@ -186,9 +189,8 @@ def network_of(names: str, seed: int) -> str:
 
 
 def transformer_scorer(bench: Bench, network: str) -> TransformerScorer:
-    """Return the scorer of a transformer, whose scale numbers are those of the extractor."""
-    source: Any = query_source(bench.index)
-    return TransformerScorer(PairTransformer(network, "cpu"), bench.images, KINDS, unit_of(source.extractor))
+    """Return the scorer of a transformer; scales are those of a stride of 16 pixels, as `train-rrt` takes them."""
+    return TransformerScorer(PairTransformer(network, "cpu"), bench.images, KINDS)
 
 
 def cvnet_scorer(bench: Bench, network: str) -> CvnetScorer:
@@ -257,6 +259,29 @@ def line(name: str, seeds: list[Found]) -> str:
     gains = "  ".join(gain(found, [seed["none"] for seed in seeds], row) for row in ROWS[1:])
     spent, size = (np.mean([one[key] for one in found]) for key in ("ms", "bytes"))
     return f"{name:<12} {means(found)}  {gains}  {spent:.2f} ms a pair  {size:.0f} bytes"
+
+
+def draw(path: Path, seeds: list[Found], images: int) -> None:
+    """Draw mAP (Medium) against the milliseconds of a query, with bytes as areas."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for name in seeds[0]:
+        found = [seed[name] for seed in seeds]
+        each = [100 * float(np.mean(list(one["queries"]["medium"].values()))) for one in found]
+        spent = images * float(np.mean([one["ms"] for one in found]))
+        size = float(np.mean([one["bytes"] for one in found]))
+        axes.errorbar(max(spent, 0.5), np.mean(each), [[np.mean(each) - min(each)], [max(each) - np.mean(each)]],
+                      color="#57606a", linewidth=1, zorder=1)  # fmt: skip
+        axes.scatter(max(spent, 0.5), np.mean(each), 20 + size / 1000, zorder=2)
+        axes.annotate(name, (max(spent, 0.5), float(np.mean(each))), (7, 5), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.set_xlabel(f"milliseconds of one processor to rank {images} images anew")
+    axes.set_ylabel("mAP, Medium, of the unseen half")
+    axes.grid(alpha=0.3)
+    axes.set_title("Means and range of the seeds; area: bytes of an image that are read", fontsize=10)
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":
