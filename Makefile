@@ -54,7 +54,7 @@ test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow
 
 TORTURE := tests/test_crash.py tests/test_failures.py tests/test_killed.py tests/test_flips.py tests/test_readers.py \
-           tests/test_machine.py tests/test_fuzz.py tests/test_fused_damage.py
+           tests/test_machine.py tests/test_fuzz.py tests/test_fused_damage.py tests/test_audit_killed.py
 
 torture: $(READY)
 	@$(BIN)/python -m pytest -m slow -s $(TORTURE)

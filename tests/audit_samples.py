@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from asmk_engine.audit import AuditReport
 from asmk_engine.demo import bundled_photos
 from asmk_engine.images.decoding import view_image
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions
@@ -95,3 +97,24 @@ def photographed_sides(folder: Path, instances: int, distractors: int) -> Sides:
 
 def _views(place: Path) -> int:
     return sum(1 for _ in place.iterdir())
+
+
+def landmarks(sides: Sides, folder: Path) -> Path:
+    """Write the drawn training set as Google Landmarks has it: classes 1 to 5, images at train/a/b/c/ID.jpg."""
+    lines = ["landmark_id,images"]
+    for number, place in enumerate(sorted(sides.train.iterdir(), key=lambda path: ("other" in path.name, path.name))):
+        names = []
+        for path in sorted(place.iterdir()):
+            names.append(hashlib.sha256(str(path.relative_to(sides.train)).encode()).hexdigest()[:16])
+            target = folder / "train" / names[-1][0] / names[-1][1] / names[-1][2] / f"{names[-1]}.jpg"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+        lines.append(f"{number + 1},{' '.join(names)}")
+    (folder / "train_clean.csv").write_text("\n".join(lines))
+    return folder / "train_clean.csv"
+
+
+def recall(report: AuditReport, sides: Sides) -> float:
+    """Share of the overlapping queries of which at least one right pair was found."""
+    found = {(pair.query.removeprefix("test/"), pair.label) for pair in report.questions.pairs}
+    return sum((name, label) in found for name, label in sides.overlapping.items()) / len(sides.overlapping)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import random
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -21,17 +19,15 @@ from asmk_engine.audit.decision import decide, frequent
 from asmk_engine.audit.judgements import NAME, Judgement, JudgementJournal, Judgements, read_judgements
 from asmk_engine.audit.model import AuditPair, NamedClass, Questions, SetCounts
 from asmk_engine.audit.overview import AuditReport
-from asmk_engine.audit.published import CLASSES_LEFT, IMAGES_LEFT, ROWS
 from asmk_engine.audit.sets import read_test_sets, read_training_set
-from asmk_engine.audit.sift import sift_match
+from asmk_engine.audit.sift import sift_matches
 from asmk_engine.audit.state import STATE, AuditState, read_state, write_state
-from asmk_engine.cli import commands
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, InputError, NotFoundError, StorageError
 from asmk_engine.evaluation.landmarks import read_labels
 from asmk_engine.extractors.rootsift import RootSift
 from asmk_engine.training.class_selection import read_class_list, without_classes
 from asmk_engine.training.instance_layouts import read_instances
-from audit_samples import EXTRACTION, Sides, drawn_sides, photographed_sides
+from audit_samples import EXTRACTION, Sides, drawn_sides, photographed_sides, recall
 from disks import CountedDisk, fast_disk
 from scenes import has_shared
 from skimage_pairs import astronaut, coffee, turned
@@ -68,12 +64,6 @@ def answer_truly(report: AuditReport, sides: Sides, judges: tuple[str, ...] = ("
             for place, judge in enumerate(judges):
                 sure = place == len(judges) - 1
                 journal.add(pair.key, judge, ("same" if is_same else "different") if sure else "unsure")
-
-
-def recall(report: AuditReport, sides: Sides) -> float:
-    """Share of the overlapping queries of which at least one right pair was found."""
-    found = {(pair.query.removeprefix("test/"), pair.label) for pair in report.questions.pairs}
-    return sum((name, label) in found for name, label in sides.overlapping.items()) / len(sides.overlapping)
 
 
 def pair(query: str, image: str, label: str, test_set: str = "test") -> AuditPair:
@@ -228,16 +218,16 @@ def test_names_of_classes(tmp_path: Path) -> None:
 def test_sift_finds_the_map_and_nothing_else() -> None:
     extractor = RootSift(max_features=600)
     one, other, foreign = (extractor.extract(pixels) for pixels in (astronaut(), turned(), coffee()))
-    found = sift_match(one, other)
+    found, mirrored = sift_matches(one, other)
     assert found.inliers > 80
     truth = cv2.getRotationMatrix2D((256, 256), 12, 0.8)
     there = found.query_points @ truth[:, :2].T + truth[:, 2]
     distances = np.linalg.norm(there - found.points, axis=1)
     assert np.mean(distances < 0.01 * 512) > 0.95  # within the slack of the verification
     assert len(set(found.features.tolist())) == len(set(found.query_features.tolist())) == found.inliers
-    assert sift_match(one, foreign).inliers < 12
-    assert sift_match(one, other, is_mirrored=True).inliers < 12
-    again = sift_match(one, other)
+    assert mirrored.inliers < 12
+    assert sift_matches(one, foreign)[0].inliers < 12
+    again, _ = sift_matches(one, other)
     np.testing.assert_array_equal(again.query_features, found.query_features)
 
 
@@ -245,7 +235,7 @@ def test_sift_of_almost_nothing() -> None:
     extractor = RootSift(max_features=600)
     grey, whole = extractor.extract(np.full((64, 64, 3), 99, np.uint8)), extractor.extract(coffee())
     for one, other in ((grey, grey), (grey, whole), (whole, grey)):
-        assert sift_match(one, other).inliers == 0
+        assert [match.inliers for match in sift_matches(one, other)] == [0, 0]
 
 
 # -------------------------------------------------------------------------------------------------- the whole way
@@ -261,7 +251,7 @@ def test_the_overlap_of_drawn_rooms_is_found(audited: AuditReport, sides: Sides)
     assert counts.found == len(audited.questions.pairs)
     assert audited.decision.removed == ()
     drawn = {path.name for path in (audited.folder / "pictures").iterdir()}
-    assert {f"{one.key}.jpg" for one in audited.questions.pairs} < drawn
+    assert {f"{one.key}{what}.jpg" for one in audited.questions.pairs for what in ("", "-match")} < drawn
 
 
 def test_people_leave_no_false_class(sides: Sides, tmp_path: Path) -> None:
@@ -273,7 +263,7 @@ def test_people_leave_no_false_class(sides: Sides, tmp_path: Path) -> None:
     assert report.judges == dict.fromkeys(("Ann", "Bob", "Eve"), len(report.questions.pairs))
     assert (report.images_left, report.classes_left) == (4, 2)
     assert [(row.name, row.overlapping, row.classes, row.images) for row in report.rows] == [
-        ("test", len(sides.overlapping), 3, 6), ("text", 0, 0, 0)
+        ("test", len(sides.overlapping), 3, 6)
     ]  # fmt: skip
     _check_files(report, sides)
     assert (report.folder / STATE).read_bytes() == before[STATE]  # the questions do not depend on the answers
@@ -390,63 +380,6 @@ def test_a_state_that_was_altered_is_refused(tmp_path: Path) -> None:
         (tmp_path / STATE).write_text(altered)
         with pytest.raises(AsmkError, match=r"audit\.json"):
             read_state(tmp_path)
-
-
-def test_the_recipe_of_the_published_numbers_runs_on_drawn_rooms(
-    sides: Sides, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train = landmarks(sides, tmp_path)
-    stems = {"gnd_rparis6k": ("room-0", "room-1"), "gnd_roxford5k": ("room-1", "foreign")}
-    for stem, rooms in stems.items():
-        names = [Path(name).stem for name in sorted(sides.truth) if name.startswith(rooms)]
-        queries = [{"query": name, "bbox": [10, 10, 400, 300], "easy": [], "hard": [], "junk": []} for name in names]
-        (tmp_path / f"{stem}.json").write_text(json.dumps({"imlist": [], "queries": queries}))
-    (tmp_path / "names.csv").write_text("landmark_id,category\n4,wiki/Category:Paris\n")
-    arguments = [
-        "audit", train, tmp_path / "gnd_rparis6k.json", tmp_path / "gnd_roxford5k.json", "-o", tmp_path / "audit",
-        "--test-images", sides.test, "--word", "paris", "--class-names", tmp_path / "names.csv", "--published",
-        "--extractor", "rootsift", "--max-features", "400", "--max-side", "360", "--workers", "0", "--top", "10",
-    ]  # fmt: skip
-    assert commands.main([*map(str, arguments)], standalone_mode=False) is None
-    with JudgementJournal(tmp_path / "audit") as journal:
-        questions = read_state(tmp_path / "audit").questions
-        for one in questions.pairs:
-            right = one.query.split("/")[1].startswith(f"room-{int(one.label) - 1}")
-            journal.add(one.key, "Ann", "same" if right else "different")
-        journal.add(questions.named[0].key, "Ann", "same")
-    assert [row.name for row in ROWS] == [*questions.counts.queries, "text"]
-    capsys.readouterr()
-    commands.main([*map(str, arguments), "--json"], standalone_mode=False)
-    out, err = capsys.readouterr()
-    content = json.loads(out)
-    assert [(row["name"], row["overlapping"], row["classes"], row["images"]) for row in content["table"]] == [
-        ("gnd_rparis6k", 6, 2, 4), ("gnd_roxford5k", 3, 0, 0), ("text", 0, 1, 2)
-    ]  # fmt: skip
-    assert {one["label"] for one in content["removed"]} == {"1", "2", "4"}
-    assert set(read_labels(tmp_path / "audit" / "cleaned.csv").values()) == {"3", "5"}
-    assert not (tmp_path / "audit" / "cleaned-images.csv").exists()
-    assert re.search(r"left +81295 +1578905 +2 +4", err)
-    assert re.search(r"gnd_rparis6k +36 +11 +1227 +6 +2 +4", err)
-
-
-def landmarks(sides: Sides, folder: Path) -> Path:
-    """The drawn training set as Google Landmarks has it: classes 1 to 5, images at a/b/c/ID.jpg."""
-    lines = ["landmark_id,images"]
-    for number, place in enumerate(sorted(sides.train.iterdir(), key=lambda path: ("other" in path.name, path.name))):
-        names = []
-        for path in sorted(place.iterdir()):
-            names.append(hashlib.sha256(str(path.relative_to(sides.train)).encode()).hexdigest()[:16])
-            target = folder / "train" / names[-1][0] / names[-1][1] / names[-1][2] / f"{names[-1]}.jpg"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
-        lines.append(f"{number + 1},{' '.join(names)}")
-    (folder / "train_clean.csv").write_text("\n".join(lines))
-    return folder / "train_clean.csv"
-
-
-def test_the_published_numbers_add_up() -> None:
-    removed = 1_580_470 - IMAGES_LEFT, 81_313 - CLASSES_LEFT
-    assert (sum(row.images for row in ROWS), sum(row.classes for row in ROWS)) == removed == (1565, 18)
 
 
 @pytest.mark.skipif(not has_shared(), reason="the shared photographs are not there")

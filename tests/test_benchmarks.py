@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from asmk_engine.demo import bundled_photos
+from asmk_engine.images.decoding import view_image
+from audit_samples import save
 from samples import ENVIRONMENT
+from scenes import render
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 KEYS = {
@@ -101,3 +105,33 @@ def test_a_training_of_global_networks_runs_small_and_keeps_its_results(data: Pa
         gains = [result["gain"][row][0] for row in ("easy", "medium", "hard")]
         differences = zip(result["map_after"], result["map_before"], strict=True)
         assert gains == pytest.approx([after - before for after, before in differences])
+
+
+def test_the_audit_of_a_known_overlap_runs_small_and_keeps_its_results(tmp_path: Path) -> None:
+    write_rooms(tmp_path / "photos")
+    command = [sys.executable, BENCHMARKS / "audit.py", tmp_path / "photos", "--work", tmp_path / "work"]
+    command += ["--ways", "rootsift:places", "rootsift:sift", "--top", "5", "--workers", "0"]
+    first, again = (
+        subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600) for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert again.stdout == first.stdout
+    places, sift = json.loads(first.stdout.splitlines()[-1]).values()
+    assert places["queries"] == {"view, easy": 3, "view, hard": 3, "encoded": 3, "cropped": 3, "shrunk": 3}
+    for found in (places, sift):
+        assert found["whole"] >= 0.8 and found["matched"] >= 0.95
+        assert found["right"] <= found["pairs"] and found["wrongly"] == 0 and found["removed"] == 1
+
+
+def write_rooms(folder: Path) -> None:
+    """Four drawn rooms, of which three are put on both sides, and other photographs, as the benchmark expects them."""
+    textures = [view_image(photo.path, 360).pixels for photo in bundled_photos()]
+    queries = []
+    for number in range(4):
+        names = [f"images/room-{number}/{view}.jpg" for view in range(4)]
+        for view, name in zip((2, 5, 3, 7), names, strict=True):
+            save(folder / name, render([textures[(3 * number + place) % 12] for place in range(3)], view))
+        queries.append({"query": names[2], "easy": names[:1]})
+    for number, texture in enumerate(textures[12:]):
+        save(folder / "images" / "_distractors" / f"{number}.jpg", texture)
+    (folder / "gnd.json").write_text(json.dumps({"queries": queries}))

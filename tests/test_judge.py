@@ -48,6 +48,8 @@ def prepared(folder: Path) -> Path:
     for number, key in enumerate(QUESTIONS.keys):
         pixels = np.full((40, 60, 3), 50 * number, np.uint8)
         (folder / PICTURES / f"{key}.jpg").write_bytes(jpeg_bytes(pixels))
+        if number < len(PAIRS):
+            (folder / PICTURES / f"{key}-match.jpg").write_bytes(jpeg_bytes(255 - pixels))
     return folder
 
 
@@ -95,7 +97,16 @@ def test_pictures_are_those_of_questions(server: Server) -> None:
     found = server.client.get(f"/pictures/{PAIRS[0].key}")
     assert found.headers["content-type"] == "image/jpeg"
     assert found.content == (server.folder / PICTURES / f"{PAIRS[0].key}.jpg").read_bytes()
-    for path in ("/pictures/nothing", "/pictures/..%2Faudit.json", "/pictures/", "/nothing"):
+    match = server.client.get(f"/pictures/{PAIRS[0].key}/match").content
+    assert match == (server.folder / PICTURES / f"{PAIRS[0].key}-match.jpg").read_bytes() != found.content
+    for path in (
+        f"/pictures/{QUESTIONS.named[0].key}/match",
+        "/pictures/nothing/match",
+        "/pictures/nothing",
+        "/pictures/..%2Faudit.json",
+        "/pictures/",
+        "/nothing",
+    ):
         assert server.client.get(path).status_code == 404
     (server.folder / PICTURES / f"{PAIRS[2].key}.jpg").unlink()
     assert server.client.get(f"/pictures/{PAIRS[2].key}").status_code == 404
@@ -154,14 +165,22 @@ def test_a_person_judges_with_keys(page: tuple[Any, Path]) -> None:
     opened.get_by_label("Your name").fill("Ann")
     opened.keyboard.press("Enter")
     opened.locator("p.hint", has_text="0 of 4").wait_for()
+    picture = opened.locator("img.judged")
+    plain = picture.get_attribute("src")
+    opened.keyboard.press("m")  # what the machine found is shown only to those who ask for it
+    opened.locator("img.judged[src$='/match']").wait_for()
+    assert picture.get_attribute("src") == f"{plain}/match"
     opened.keyboard.press("s")
     opened.locator("p.hint", has_text="1 of 4").wait_for()
+    assert not picture.get_attribute("src").endswith("/match")  # the next question begins with the photographs alone
     assert HOSTILE.partition("/")[0] in opened.locator(".asked").inner_text()
     opened.keyboard.press("d")
     opened.locator("p.hint", has_text="2 of 4").wait_for()
     opened.get_by_role("button", name="Unsure (u)").click()
     opened.locator("p.hint", has_text="3 of 4").wait_for()
     opened.get_by_role("heading", name="Does a test set show this class?").wait_for()
+    assert not opened.get_by_role("button", name="What matches (m)").count()
+    opened.keyboard.press("m")
     opened.keyboard.press("s")
     opened.get_by_text("You answered all questions.").wait_for()
     opened.keyboard.press("ArrowRight")

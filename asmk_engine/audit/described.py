@@ -9,7 +9,7 @@ from typing import Any
 
 from asmk_engine.audit.sets import AuditQuery
 from asmk_engine.codebooks.shipped import vocabularies, vocabulary_of
-from asmk_engine.errors import AsmkError, InputError
+from asmk_engine.errors import AsmkError
 from asmk_engine.features import FeatureSet
 from asmk_engine.features.network_place import network_beside
 from asmk_engine.images.listing import ImageFile, ImageList
@@ -17,7 +17,6 @@ from asmk_engine.indexes.manifest import NAMES
 from asmk_engine.iteration import Display, Silent, counted
 from asmk_engine.pipeline.extraction import IntakeOptions, run_extraction
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions, choose_extractor
-from asmk_engine.pipeline.fused_indexing import several_kinds
 from asmk_engine.pipeline.indexing import index_images
 
 
@@ -61,10 +60,8 @@ def describe(
 ) -> DescribedSide:
     """Describe training images and queries in the same way, into `place` and its neighbour; a killed run goes on.
 
-    Raises InputError for several extractors at once, and what an extraction raises.
+    Raises what an extraction raises.
     """
-    if several_kinds(extraction.name):
-        raise InputError(f"{extraction.name}: an audit takes one extractor; give one of these")
     intake, asked = IntakeOptions(existing="update"), place.with_name(f"{place.stem}-queries.features")
     display.say(f"{len(images)} training images, {len(queries)} queries")
     summary = run_extraction(ImageList(list(images), "", {}), place, intake, extraction, display, prune=False)

@@ -16,6 +16,7 @@ import numpy as np
 
 from asmk_engine.audit.described import DescribedSide, QueryFeatures, describe, index_of
 from asmk_engine.audit.options import SIFT, AuditOptions
+from asmk_engine.audit.refusals import refuse_second_features, refuse_vectors
 from asmk_engine.audit.sets import AuditedSet, AuditQuery
 from asmk_engine.audit.verifying import PlacesVerifier, SiftVerifier, Verifier
 from asmk_engine.errors import NotFoundError
@@ -89,10 +90,12 @@ class Verified:
 def find_pairs(stage: AuditStage) -> Verified:
     """Find the pairs of queries and training images that the automatic stages take for the same thing.
 
-    Raises NotFoundError if no query can be described, and what extraction and indexing raise.
+    Raises NotFoundError if no query can be described, InputError for extractors that do not fit, and what extraction
+    and indexing raise.
     """
     side = describe(stage.training.images, stage.queries, stage.work / "train.features", stage.extraction,
                     stage.display)  # fmt: skip
+    refuse_second_features(side.features.recipe, stage.verified_by)
     index = index_of(side.features, stage.work / "train.index", stage.display)
     manifest, key = index.snapshot.manifest, f"{stage.digest}, top {stage.options.top}"
     with PieceJournal(stage.work / "candidates", manifest, key) as journal:
@@ -166,6 +169,7 @@ def _verifier(
     local = describe(images, stage.queries, place, how, stage.display)
     if by_sift:
         return SiftVerifier(local.features, count), local.queries, local.unread
+    refuse_vectors(local.features.recipe)
     local_index = index_of(local.features, stage.work / "local.index", stage.display)
     return PlacesVerifier(local_index, count), local.queries, local.unread
 
@@ -188,15 +192,12 @@ def _verified(
             continue
         images, scores = piece["images"][of_query].tolist(), piece["scores"][of_query].tolist()
         names = [stage.training.images[image].name for image in images]
-        matches = verifier.matches(features, names)
-        mirrored = verifier.matches(features, names, is_mirrored=True)
+        comparisons = verifier.compare(features, names)
         compared += len(names)
-        both = zip(matches, mirrored, strict=True)
-        chance += sum(verifier.evidence(one) < least <= verifier.evidence(other) for one, other in both)
-        for image, score, match in zip(images, scores, matches, strict=True):
-            evidence = verifier.evidence(match)
-            if match is not None and evidence >= least:
-                found.append(VerifiedCandidate(number, image, score, evidence, match))
+        chance += sum(one.evidence < least <= one.mirrored for one in comparisons)
+        for image, score, one in zip(images, scores, comparisons, strict=True):
+            if one.match is not None and one.evidence >= least:
+                found.append(VerifiedCandidate(number, image, score, one.evidence, one.match))
     found.sort(key=lambda one: (one.query, -one.evidence))
     return {**_packed(found), "compared": np.array([compared]), "chance": np.array([chance])}
 

@@ -14,11 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from asmk_engine.errors import DamagedError, InputError
-from asmk_engine.storage.folder import Folder, WriterLock, storage_errors
+from asmk_engine.storage.folder import LockedFolder, storage_errors
 
 NAME = "judgements.jsonl"
 SAME, DIFFERENT, UNSURE, OPEN = "same", "different", "unsure", "open"
@@ -93,30 +91,20 @@ def read_judgements(folder: Path) -> list[Judgement]:
     return found
 
 
-class JudgementJournal:
+class JudgementJournal(LockedFolder):
     """The journal of an audit, open for one process; threads may use it together.
 
     folder  the folder of the audit, which is locked meanwhile
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._lock, self._held = Folder(folder), WriterLock(folder), threading.Lock()
+        super().__init__(folder)
+        self._held = threading.Lock()
         self.judgements = Judgements()
 
-    def __enter__(self) -> Self:
-        self._lock.__enter__()
-        try:
-            self.judgements = Judgements(read_judgements(self._folder.path))
-            self._end_last_line()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.__exit__(kind, error, trace)
+    def _open(self) -> None:
+        self.judgements = Judgements(read_judgements(self._folder.path))
+        self._end_last_line()
 
     def _end_last_line(self) -> None:
         """Cut off what a process that was killed left of a line, so that the next answer begins a new one."""

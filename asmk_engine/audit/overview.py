@@ -46,7 +46,7 @@ class AuditReport:
     judges : dict of str to int
         Judge → number of answered questions.
     rows : tuple of OverlapRow
-        The table: each test set, then the text path.
+        The table: each test set, then the text path if words were given.
     images_left, classes_left : int
         What is left of the training set.
     is_in_landmark_form : bool

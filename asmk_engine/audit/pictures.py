@@ -1,6 +1,7 @@
-"""The picture of each question: query and training image with what they have in common, or images of a class.
+"""The pictures of questions: query and training image, plain and with what they have in common, or images of a class.
 
-A picture has the name of its question and does not change, so a run that was killed draws only what is missing.
+People judge by the plain one, so that they do not follow the machine. A picture has the name of its question and does
+not change, so a run that was killed draws only what is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from asmk_engine.audit.sets import AuditedSet, AuditQuery
 from asmk_engine.iteration import Display, counted
 from asmk_engine.pictures.encoding import jpeg_bytes
 from asmk_engine.pictures.group_sheet import SheetImage, draw_group_sheet
-from asmk_engine.pictures.match_picture import Caption, draw_match
+from asmk_engine.pictures.match_picture import Caption, draw_match, draw_pair
 from asmk_engine.pictures.photographs import ShownPhotograph
 from asmk_engine.storage.folder import Folder
 
@@ -27,12 +28,17 @@ SHOWN_OF_CLASS, SHOWN_QUERIES, COLUMNS, THUMB = 12, 6, 6, 160
 WRITTEN_TOGETHER = 64
 DRAWN_OF = "drawn-of.txt"
 Drawing = tuple[str, Callable[[], np.ndarray]]
-"""The key of a question, and what draws its picture."""
+"""The name of a picture, and what draws it."""
 
 
 def picture_name(key: str) -> str:
-    """Return the name of the picture of a question."""
+    """Return the name of the picture by which people judge: both photographs, or images of a class."""
     return f"{key}.jpg"
+
+
+def match_picture_name(key: str) -> str:
+    """Return the name of the picture of a pair with what both have in common."""
+    return f"{key}-match.jpg"
 
 
 def write_pictures(folder: Path, drawings: Sequence[Drawing], how: str, display: Display, count: int) -> None:
@@ -44,14 +50,14 @@ def write_pictures(folder: Path, drawings: Sequence[Drawing], how: str, display:
     target.make()
     _remove_others(target, how)
     there = set(target.names())
-    wanted = {picture_name(key) for key, _ in drawings}
-    due = [one for one in drawings if picture_name(one[0]) not in there]
+    wanted = {name for name, _ in drawings}
+    due = [one for one in drawings if one[0] not in there]
     with display.bar("pictures", "pictures") as progress:
         for first in counted(range(0, len(due), WRITTEN_TOGETHER), -(-len(due) // WRITTEN_TOGETHER), progress):
             some = due[first : first + WRITTEN_TOGETHER]
             drawn = threads.run(lambda one: jpeg_bytes(one[1](), MOST_BYTES), some, count)
-            for (key, _), data in zip(some, drawn, strict=True):
-                target.write(picture_name(key), [data], "a picture")
+            for (name, _), data in zip(some, drawn, strict=True):
+                target.write(name, [data], "a picture")
     for name in there - wanted:
         if name.endswith((".jpg", ".jpg.tmp")):
             target.remove(name)
@@ -71,20 +77,26 @@ def _remove_others(target: Folder, how: str) -> None:
 def pair_drawings(
     pairs: Iterable[tuple[AuditPair, VerifiedCandidate]], queries: Sequence[AuditQuery], training: AuditedSet
 ) -> list[Drawing]:
-    """Return what draws the pictures of pairs."""
+    """Return what draws both pictures of each pair."""
     opened = lru_cache(maxsize=8)(ShownPhotograph.open)
 
-    def drawing(pair: AuditPair, found: VerifiedCandidate) -> Callable[[], np.ndarray]:
+    def drawing(pair: AuditPair, found: VerifiedCandidate, is_plain: bool) -> Callable[[], np.ndarray]:
         def draw() -> np.ndarray:
             query = queries[found.query]
             one = opened(query.path)
             other = ShownPhotograph.open(training.images[found.image].path)
-            caption = Caption(f"query  {pair.query}", f"{pair.label}  {pair.image}", ("evidence", pair.evidence))
-            return draw_match(one, other, found.match, caption, query.box)
+            names = f"query  {pair.query}", f"{pair.label}  {pair.image}"
+            if is_plain:
+                return draw_pair(one, other, *names, query.box)
+            return draw_match(one, other, found.match, Caption(*names, ("evidence", pair.evidence)), query.box)
 
         return draw
 
-    return [(pair.key, drawing(pair, found)) for pair, found in pairs]
+    return [
+        (name(pair.key), drawing(pair, found, name is picture_name))
+        for pair, found in pairs
+        for name in (picture_name, match_picture_name)
+    ]
 
 
 def class_drawings(named: Iterable[NamedClass], training: AuditedSet, queries: Sequence[AuditQuery]) -> list[Drawing]:
@@ -103,4 +115,4 @@ def class_drawings(named: Iterable[NamedClass], training: AuditedSet, queries: S
 
         return draw
 
-    return [(one.key, drawing(one)) for one in named]
+    return [(picture_name(one.key), drawing(one)) for one in named]

@@ -19,7 +19,6 @@ from typing import Any
 
 from asmk_engine.audit.decision import TEXT, Decision, decide
 from asmk_engine.audit.judgements import Judgements, read_judgements
-from asmk_engine.audit.model import Questions
 from asmk_engine.audit.overview import AuditReport, OverlapRow
 from asmk_engine.audit.report_page import page_chunks
 from asmk_engine.audit.sets import AuditedSet, read_training_set
@@ -47,7 +46,7 @@ def write_report(folder: Path, state: AuditState, training: AuditedSet) -> Audit
     kept = [name for name, label in _images(training) if label not in found.labels]
     spaced = any(name.split() != [name] for name in kept)
     report = AuditReport(
-        folder, state.questions, found, judgements.judges(state.questions.keys), _rows(state.questions, found),
+        folder, state.questions, found, judgements.judges(state.questions.keys), _rows(state, found),
         len(kept), len(training.counts) - len(found.removed), not spaced,
     )  # fmt: skip
     target = Folder(folder)
@@ -64,11 +63,13 @@ def _images(training: AuditedSet) -> Iterator[tuple[str, str]]:
     return ((image.name, label) for image, label in zip(training.images, training.classes, strict=True))
 
 
-def _rows(questions: Questions, found: Decision) -> tuple[OverlapRow, ...]:
-    sets = [(label, queries, found.overlapping(label)) for label, queries in questions.counts.queries.items()]
+def _rows(state: AuditState, found: Decision) -> tuple[OverlapRow, ...]:
+    of_sets = state.questions.counts.queries.items()
+    sets = [(label, queries, found.overlapping(label)) for label, queries in of_sets]
+    text = [(TEXT, 0, 0)] if state.options.words else []
     return tuple(
         OverlapRow(name, queries, overlapping, len(removed), sum(one.images for one in removed))
-        for name, queries, overlapping in [*sets, (TEXT, 0, 0)]
+        for name, queries, overlapping in [*sets, *text]
         for removed in [found.removed_by(name)]
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from asmk_engine.audit.judgements import SAME, Judgements
 from asmk_engine.audit.model import AuditPair, NamedClass, SetCounts
 from asmk_engine.audit.overview import AuditReport
-from asmk_engine.audit.pictures import picture_name
+from asmk_engine.audit.pictures import match_picture_name, picture_name
 from asmk_engine.audit.state import PICTURES
 from asmk_engine.images.listing import shown
 
@@ -36,9 +36,9 @@ def _page(report: AuditReport, judgements: Judgements) -> Iterator[str]:
     yield f"<title>Overlap of training and test</title>\n<style>{STYLE}</style>\n</head>\n<body>"
     yield "<h1>Does the training set show what the test queries show?</h1>"
     yield (
-        f"<p>{_text(counts.name)}: {counts.images:,} images of {counts.classes:,} classes. "
-        f"{len(report.decision.removed):,} classes with {report.decision.images:,} images are removed; "
-        f"{report.images_left:,} images of {report.classes_left:,} classes are left.</p>"
+        f"<p>{_text(counts.name)}: {_images(counts.images, counts.classes)}; removed: "
+        f"{_images(report.decision.images, len(report.decision.removed))}; left: "
+        f"{_images(report.images_left, report.classes_left)}.</p>"
     )
     yield from _overlap_table(report)
     yield from _answers(report)
@@ -47,6 +47,10 @@ def _page(report: AuditReport, judgements: Judgements) -> Iterator[str]:
     yield from _queries(report)
     yield from _unread(report.questions.unread)
     yield "</body>\n</html>"
+
+
+def _images(images: int, classes: int) -> str:
+    return f"{images:,} image{'' if images == 1 else 's'} of {classes:,} class{'' if classes == 1 else 'es'}"
 
 
 def _overlap_table(report: AuditReport) -> Iterator[str]:
@@ -96,10 +100,13 @@ def _removed(report: AuditReport, judgements: Judgements) -> Iterator[str]:
             confirmed.setdefault(question.label, []).append(question)
     yield "<h2>Removed classes</h2>"
     for one in report.decision.removed:
-        yield f"<h3>{_text(one.label)}</h3><p>{one.images:,} images, because of {_text(one.by)}.</p>"
+        yield f"<h3>{_text(one.label)}</h3><p>{_images(one.images, 1)}, because of {_text(one.by)}.</p>"
         for question in confirmed.get(one.label, [])[:MOST_OF_CLASS]:
-            what = question.name if isinstance(question, NamedClass) else f"{question.query} and {question.image}"
-            link = f"{PICTURES}/{picture_name(question.key)}"
+            if isinstance(question, NamedClass):
+                what, name = question.name, picture_name(question.key)
+            else:
+                what, name = f"{question.query} and {question.image}", match_picture_name(question.key)
+            link = f"{PICTURES}/{name}"
             yield f'<a href="{link}"><img src="{link}" alt="{_text(what)}" loading="lazy"></a>'
 
 

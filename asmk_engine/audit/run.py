@@ -13,6 +13,7 @@ from asmk_engine.audit.model import AuditPair, Questions, SetCounts, key_of
 from asmk_engine.audit.options import AuditOptions
 from asmk_engine.audit.overview import AuditReport
 from asmk_engine.audit.pictures import SHOWN_QUERIES, class_drawings, pair_drawings, write_pictures
+from asmk_engine.audit.refusals import refuse_extractors
 from asmk_engine.audit.report import write_report
 from asmk_engine.audit.sets import AuditedSet, AuditQuery, QuerySets, read_test_sets, read_training_set
 from asmk_engine.audit.state import PICTURES, WORK, AuditState, TrainingSource, write_state
@@ -92,13 +93,11 @@ def run_audit(
         If the folder cannot be written, or another run is writing there.
     """
     options, shown, folder = options or AuditOptions(), display or Silent(), Path(output)
-    source = inputs.training
+    extraction, local, source = extraction or ExtractionOptions(), local or ExtractionOptions(), inputs.training
+    refuse_extractors(options, extraction, local)
     training = read_training_set(source.data, source.layout, source.images)
     tests = read_test_sets(inputs.tests, inputs.test_images)
-    stage = AuditStage(
-        training, tests.queries, options, extraction or ExtractionOptions(), local or ExtractionOptions(),
-        folder / WORK, threads, shown,
-    )  # fmt: skip
+    stage = AuditStage(training, tests.queries, options, extraction, local, folder / WORK, threads, shown)
     found = find_pairs(stage)
     controls = tuple(_control(path, stage, tests) for path in _different(inputs.controls))
     questions = _questions(source, stage, tests, found, controls)

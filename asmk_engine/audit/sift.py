@@ -26,20 +26,19 @@ _SEARCH: dict[str, bool | int | float | str] = {"checks": CHECKS}
 _LOCK = threading.Lock()  # the numbers that OpenCV draws belong to the process
 
 
-def sift_match(query: Features, image: Features, *, is_mirrored: bool = False) -> Match:
-    """Compare two images by their SIFT features, [n, 128] each.
+def sift_matches(query: Features, image: Features) -> tuple[Match, Match]:
+    """Compare two images by their SIFT features, [n, 128] each: as they are, and with the query mirrored as a control.
 
-    is_mirrored  move the features of the query to where they are in the mirrored photograph, as a control
-
-    Returns the inliers, each of weight 1; the affine map is 0, since the map is a homography.
+    For the control its features are moved to where they are in the mirrored photograph, and pair as before. Of a match
+    the inliers are given, each of weight 1; the affine map is 0, since the map is a homography.
     """
     ones, others = _nearest(query.descriptors, image.descriptors)
     points = query.keypoints[ones, :2].astype(np.float32)
-    if is_mirrored:
-        points = np.column_stack([query.image_size[0] - 1 - points[:, 0], points[:, 1]]).astype(np.float32)
+    mirrored = np.column_stack([query.image_size[0] - 1 - points[:, 0], points[:, 1]]).astype(np.float32)
     other_points = image.keypoints[others, :2].astype(np.float32)
-    inside = _inliers(points, other_points, SLACK * max(1, *image.image_size))
-    return _as_match(query, image, ones, others, inside)
+    slack = SLACK * max(1, *image.image_size)
+    inside, by_chance = (_inliers(some, other_points, slack) for some in (points, mirrored))
+    return _as_match(query, image, ones, others, inside), _as_match(query, image, ones, others, by_chance)
 
 
 def _nearest(query: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

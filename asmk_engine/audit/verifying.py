@@ -8,12 +8,13 @@ found do not count: one thing agrees with itself in a strip even if it is mirror
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from asmk_engine import threads
-from asmk_engine.audit.sift import LEAST, sift_match
+from asmk_engine.audit.sift import LEAST, sift_matches
 from asmk_engine.features import Features, FeatureSet
 from asmk_engine.indexes.numbering import image_starts
 from asmk_engine.inverted.located import LocatedImages, query_geometry
@@ -25,6 +26,20 @@ ASSIGNMENTS = 5
 """Words of each feature of a query, as a search has by default."""
 
 
+@dataclass(frozen=True, eq=False)
+class ComparedPair:
+    """A query and a training image compared: where they match, what speaks for it, and for the query mirrored.
+
+    match     None for an image without features
+    evidence  what speaks for the match, 0 for None
+    mirrored  what speaks for a match with the query mirrored, the control
+    """
+
+    match: Match | None
+    evidence: float
+    mirrored: float
+
+
 class Verifier(Protocol):
     """Compares a query with training images.
 
@@ -33,12 +48,8 @@ class Verifier(Protocol):
 
     least: float
 
-    def matches(self, query: Features, names: Sequence[str], *, is_mirrored: bool = False) -> list[Match | None]:
-        """Return where each image matches the query; None for an image without features."""
-        ...
-
-    def evidence(self, match: Match | None) -> float:
-        """Return what speaks for a match, 0 for None."""
+    def compare(self, query: Features, names: Sequence[str]) -> list[ComparedPair]:
+        """Compare a query with each of these images."""
         ...
 
 
@@ -51,18 +62,16 @@ class PlacesVerifier:
         self._searcher = plain_searcher(index)
         self.least = float(self._searcher.calibration().maybe)
 
-    def matches(self, query: Features, names: Sequence[str], *, is_mirrored: bool = False) -> list[Match | None]:
-        """Return where each image matches, as `Verifier`."""
+    def compare(self, query: Features, names: Sequence[str]) -> list[ComparedPair]:
+        """Compare a query with each of these images, as `Verifier`."""
         known = self._searcher.image_numbers(names)
         numbers = np.array([known[name] for name in names], np.int64)
         segments = np.searchsorted(self._starts, numbers, side="right") - 1
         geometry = query_geometry(query, self._snapshot.encoder, ASSIGNMENTS)
-        others = self._located.find(self._snapshot, segments, numbers - self._starts[segments])
-        return match_all(geometry.mirrored() if is_mirrored else geometry, others, count=self._count)
-
-    def evidence(self, match: Match | None) -> float:
-        """Return the evidence of a verdict."""
-        return evidence_of([match])
+        others = [*self._located.find(self._snapshot, segments, numbers - self._starts[segments])]
+        matches, mirrored = (match_all(one, others, count=self._count) for one in (geometry, geometry.mirrored()))
+        both = zip(matches, mirrored, strict=True)
+        return [ComparedPair(match, evidence_of([match]), evidence_of([control])) for match, control in both]
 
 
 class SiftVerifier:
@@ -73,16 +82,13 @@ class SiftVerifier:
     def __init__(self, features: FeatureSet, count: int) -> None:
         self._features, self._count = features, count
 
-    def matches(self, query: Features, names: Sequence[str], *, is_mirrored: bool = False) -> list[Match | None]:
-        """Return where each image matches, as `Verifier`."""
+    def compare(self, query: Features, names: Sequence[str]) -> list[ComparedPair]:
+        """Compare a query with each of these images, as `Verifier`."""
 
-        def compared(name: str) -> Match | None:
+        def compared(name: str) -> ComparedPair:
             if name not in self._features:
-                return None
-            return sift_match(query, self._features.read(name), is_mirrored=is_mirrored)
+                return ComparedPair(None, 0.0, 0.0)
+            match, control = sift_matches(query, self._features.read(name))
+            return ComparedPair(match, float(match.inliers), float(control.inliers))
 
         return threads.run(compared, list(names), self._count)
-
-    def evidence(self, match: Match | None) -> float:
-        """Return the number of inliers."""
-        return 0.0 if match is None else float(match.inliers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from asmk_engine.cli.common import (
     quiet_option,
     threads_option,
 )
-from asmk_engine.errors import NotFoundError
+from asmk_engine.cli.server_options import announcement, prepare_server, server_options
 
 if TYPE_CHECKING:
     from asmk_engine.audit import AuditReport
@@ -140,28 +139,13 @@ def _tell(report: AuditReport, console: Console) -> None:
 
 @click.command()
 @click.argument("folder", type=PATH, metavar="AUDIT")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Port; 0 takes a free one."
-)
-@click.option("--token", envvar="ASMK_ENGINE_TOKEN", help="What judges must know; also ASMK_ENGINE_TOKEN.")
-@click.option("--no-auth", is_flag=True, help="Let everybody in who can reach the address.")
-@click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Another name of this server.")
-@click.option("--behind-proxy", is_flag=True, help="A proxy on this machine says who the client is.")
-@click.option("--rate", type=click.FloatRange(1), default=50, show_default=True, help="Requests a second of a client.")
-@click.option("--no-browser", is_flag=True, help="Do not open the page.")
+@server_options
 @quiet_option
 def judge(
     folder: Path,
-    host: str,
-    port: int,
-    token: str | None,
-    no_auth: bool,
-    allowed_hosts: tuple[str, ...],
-    behind_proxy: bool,
-    rate: float,
     no_browser: bool,
     quiet: bool,
+    **access: Any,
 ) -> None:
     """Open a page where people judge the pairs of an audit.
 
@@ -174,33 +158,16 @@ def judge(
       asmk-engine judge audit/
       asmk-engine judge audit/ --host 0.0.0.0 --token "$(openssl rand -hex 16)" --no-browser
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        from asmk_engine.serve.judging import run_judging
-        from asmk_engine.serve.options import ServeOptions
-        from asmk_engine.serve.running import address_of, bound_socket
-    except ModuleNotFoundError as error:
-        raise NotFoundError(
-            f"{error.name} is not installed, which the server needs; pip install 'asmk-engine[serve]'"
-        ) from None
+    prepare_server()
     from asmk_engine.audit.report import report_again
     from asmk_engine.audit.state import read_state
+    from asmk_engine.serve.judging import run_judging
+    from asmk_engine.serve.options import ServeOptions
+    from asmk_engine.serve.running import bound_socket
 
     console = Console(quiet)
-    questions = read_state(folder).questions
-    options = ServeOptions(
-        host, port, token or None, no_auth, allowed_hosts, behind_proxy, rate=rate,
-    )  # fmt: skip
+    questions, options = read_state(folder).questions, ServeOptions(**access)
     bound = bound_socket(options)
-    address = address_of(options, bound)
     console.say(f"{folder}: {plural(len(questions.keys), 'question')}; Ctrl-C stops the server")
-
-    def started() -> None:
-        click.echo(address)
-        if not no_browser:
-            import webbrowser
-
-            webbrowser.open(f"{address}#token={token}" if token else address)
-
-    run_judging(folder, questions, options, bound, started)
+    run_judging(folder, questions, options, bound, announcement(options, bound, no_browser))
     _tell(report_again(folder), console)

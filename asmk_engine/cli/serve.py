@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from asmk_engine.cli.common import PATH, Console, images_option, plural, quiet_option
-from asmk_engine.errors import NotFoundError
+from asmk_engine.cli.server_options import announcement, prepare_server, server_options
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="INDEX...")
 @images_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Port; 0 takes a free one."
-)
-@click.option("--token", envvar="ASMK_ENGINE_TOKEN", help="What clients must know; also ASMK_ENGINE_TOKEN.")
-@click.option("--no-auth", is_flag=True, help="Let everybody in who can reach the address.")
-@click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="Another name of this server.")
-@click.option("--behind-proxy", is_flag=True, help="A proxy on this machine says who the client is.")
+@server_options
 @click.option("--writable", is_flag=True, help="Let clients add photographs and delete images.")
 @click.option("--metadata", type=PATH, help="CSV with a column `name` and others, which are shown and searched.")
 @click.option("--follow-links", is_flag=True, help="Show photographs that are links to other folders.")
@@ -33,18 +26,10 @@ from asmk_engine.errors import NotFoundError
               help="Memory of a process that describes photographs.")  # fmt: skip
 @click.option("--upload-limit", "upload", type=click.IntRange(1, 4096), default=64, show_default=True, metavar="MIB",
               help="Size of a request.")  # fmt: skip
-@click.option("--rate", type=click.FloatRange(1), default=50, show_default=True, help="Requests a second of a client.")
-@click.option("--no-browser", is_flag=True, help="Do not open the page.")
 @quiet_option
 def serve(
     paths: tuple[Path, ...],
     images_roots: tuple[Path, ...],
-    host: str,
-    port: int,
-    token: str | None,
-    no_auth: bool,
-    allowed_hosts: tuple[str, ...],
-    behind_proxy: bool,
     writable: bool,
     metadata: Path | None,
     follow_links: bool,
@@ -52,9 +37,9 @@ def serve(
     seconds: float,
     memory: int,
     upload: int,
-    rate: float,
     no_browser: bool,
     quiet: bool,
+    **access: Any,
 ) -> None:
     """Open a search page in the browser, with an HTTP API.
 
@@ -67,35 +52,20 @@ def serve(
       asmk-engine serve photos.index --writable --metadata titles.csv
       asmk-engine serve indexes/ --host 0.0.0.0 --token "$(openssl rand -hex 16)" --no-browser
     """
-    # Before numpy is imported: searches at the same time share the processors better than the threads of one product.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        from asmk_engine.serve.running import address_of, bound_socket, run_server
-    except ModuleNotFoundError as error:
-        raise NotFoundError(
-            f"{error.name} is not installed, which the server needs; pip install 'asmk-engine[serve]'"
-        ) from None
+    prepare_server()
     from asmk_engine.serve.metadata import Metadata, read_metadata
     from asmk_engine.serve.options import ServeOptions
+    from asmk_engine.serve.running import bound_socket, run_server
     from asmk_engine.serve.service import Service
     from asmk_engine.serve.shelf import open_shelf
 
     options = ServeOptions(
-        host, port, token or None, no_auth, allowed_hosts, behind_proxy, writable, images_roots, follow_links, workers,
-        seconds, memory, upload, rate=rate,
+        writable=writable, images_roots=images_roots, follow_links=follow_links, workers=workers, seconds=seconds,
+        memory=memory, upload=upload, **access,
     )  # fmt: skip
     console = Console(quiet)
     shelf = open_shelf(paths, options, read_metadata(metadata) if metadata else Metadata())
     bound = bound_socket(options)
-    address = address_of(options, bound)
     images = sum(one.index.images for one in shelf.served.values())
     console.say(f"{', '.join(shelf.served)}: {plural(images, 'image')}; Ctrl-C stops the server")
-
-    def started() -> None:
-        click.echo(address)
-        if not no_browser:
-            import webbrowser
-
-            webbrowser.open(f"{address}#token={token}" if token else address)
-
-    run_server(Service(shelf, options), bound, started)
+    run_server(Service(shelf, options), bound, announcement(options, bound, no_browser))

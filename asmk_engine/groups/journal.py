@@ -11,22 +11,20 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from asmk_engine.errors import DamagedError, NotFoundError
 from asmk_engine.indexes.manifest import Manifest
 from asmk_engine.storage.arrays import map_arrays, write_arrays
-from asmk_engine.storage.folder import LOCK, Folder, WriterLock, encode_manifest
+from asmk_engine.storage.folder import LOCK, Folder, LockedFolder, encode_manifest
 
 KIND = "asmk-engine groups"
 FORMAT = 1
 _NAME = re.compile(r"[a-z]+-\d{6,}\.safetensors")
 
 
-class PieceJournal:
+class PieceJournal(LockedFolder):
     """The pieces in a folder, which is made, and locked for as long as the journal is open.
 
     manifest  of the commit
@@ -35,27 +33,12 @@ class PieceJournal:
 
     def __init__(self, path: Path, manifest: Manifest, options: str) -> None:
         checksum = zlib.crc32(encode_manifest(manifest.to_json()))
-        self._folder, self._lock = Folder(path), WriterLock(path)
+        super().__init__(path)
         self._metadata = {
             "kind": KIND, "format": str(FORMAT), "commit": f"{manifest.commit} {checksum:08x}", "options": options,
         }  # fmt: skip
 
-    def __enter__(self) -> Self:
-        self._folder.make()
-        self._lock.__enter__()
-        try:
-            self._remove_foreign()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.__exit__(kind, error, trace)
-
-    def _remove_foreign(self) -> None:
+    def _open(self) -> None:
         """Remove what a killed run left half-written, and the pieces of another commit or of other options."""
         kept = {name for name in self._folder.names() if _NAME.fullmatch(name) and self._is_ours(name)}
         self._folder.remove_leftovers(_NAME, kept)

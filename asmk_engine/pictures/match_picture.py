@@ -89,12 +89,7 @@ def draw_match(
     lines = _legend(match, caption)
     letters = letter([caption.query, caption.image, *lines, query.reason, image.reason])
     height = foot + len(lines) * LINE + (LINE + 8 if match is not None and match.inliers else 0) + MARGIN
-    canvas = np.full((height, WIDTH, 3), 255, np.uint8)
-    for placed in (one, other):
-        placed.paste(canvas)
-    if box is not None:
-        x1, y1, x2, y2 = box
-        draw_outline(canvas, one.to_canvas([(x1, y1), (x2, y1), (x2, y2), (x1, y2)]), BOX, 1)
+    canvas = _canvas(one, other, height, box)
     if match is not None:
         _draw_pairs(canvas, one, other, match)
     paper = Image.fromarray(canvas)
@@ -106,6 +101,31 @@ def draw_match(
     if match is not None and match.inliers:
         _draw_scale(paper, draw, letters, match, foot + len(lines) * LINE + 8)
     return np.asarray(paper)
+
+
+def draw_pair(
+    query: ShownPhotograph, image: ShownPhotograph, query_name: str, image_name: str, box: Box | None = None
+) -> np.ndarray:
+    """Draw query and image side by side with their names and nothing else; see `draw_match`."""
+    one, other = _placed(query, image, None)
+    canvas = _canvas(one, other, MARGIN + LINE + max(one.size[1], other.size[1]) + MARGIN, box)
+    letters = letter([query_name, image_name, query.reason, image.reason])
+    paper = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(paper)
+    _write_head(draw, letters, one, query_name)
+    _write_head(draw, letters, other, image_name)
+    return np.asarray(paper)
+
+
+def _canvas(one: _Placed, other: _Placed, height: int, box: Box | None) -> np.ndarray:
+    """Return white paper with both photographs, and the box in the first."""
+    canvas = np.full((height, WIDTH, 3), 255, np.uint8)
+    for placed in (one, other):
+        placed.paste(canvas)
+    if box is not None:
+        x1, y1, x2, y2 = box
+        draw_outline(canvas, one.to_canvas([(x1, y1), (x2, y1), (x2, y2), (x1, y2)]), BOX, 1)
+    return canvas
 
 
 def _placed(query: ShownPhotograph, image: ShownPhotograph, match: Match | None) -> tuple[_Placed, _Placed]:

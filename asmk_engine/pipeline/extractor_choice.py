@@ -56,6 +56,11 @@ class ExtractionOptions:
         return {key: value for key, value in self.others.items() if value is not None}
 
 
+def is_global(name: str) -> bool:
+    """Return whether an extractor or preset of this package makes one descriptor per image."""
+    return (PRESETS[name].extractor if name in PRESETS else name) in GLOBAL_EXTRACTORS
+
+
 def choose_extractor(
     images: Sequence[ImageFile],
     output: Path,
@@ -79,7 +84,7 @@ def choose_extractor(
     if recipe and not name and not named:
         return extractor_from_recipe(recipe, weights or network, device or "auto")
     name = name or (_of_checkpoint(weights) if weights else _by_default(display))
-    if (PRESETS[name].extractor if name in PRESETS else name) in GLOBAL_EXTRACTORS:
+    if is_global(name):
         return _global_extractor(name, PRESETS.get(name), weights, output, device, named)
     if name == DELG_LOCAL and weights:
         weights = _composed(weights, "delg", output, named)

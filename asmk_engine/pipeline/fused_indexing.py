@@ -25,12 +25,11 @@ from asmk_engine.inverted.batch import CODEBOOK_COPIES, postings_within
 from asmk_engine.inverted.index import SEGMENT_POSTINGS
 from asmk_engine.pipeline.codebook_training import CodebookOptions, shipped_codebook, train_codebook
 from asmk_engine.pipeline.extraction import IntakeOptions, run_extraction
-from asmk_engine.pipeline.extractor_choice import NETWORKS, ExtractionOptions, network_of
+from asmk_engine.pipeline.extractor_choice import NETWORKS, ExtractionOptions, is_global, network_of
 from asmk_engine.pipeline.global_indexing import GlobalIndexOptions, make_codec, segment_bytes
 from asmk_engine.pipeline.preparation import Inputs, features_beside, held_by, removed_names, sets_among, without_left
 from asmk_engine.pipeline.reports import Reporter
 from asmk_engine.pipeline.wording import named, plural
-from asmk_engine.recipes import GLOBAL_EXTRACTORS
 
 SEPARATOR = ","
 _ONE_OWN = r":([A-Za-z_-]+)=([^:,]+)"
@@ -227,9 +226,7 @@ def _check_options(names: Sequence[str], given: ExtractionOptions) -> None:
 
 
 def _takes(name: str, option: str) -> bool:
-    preset = PRESETS.get(name)
-    is_global = (preset.extractor if preset else name) in GLOBAL_EXTRACTORS
-    return option in option_names(name) or (is_global and option in _COMPLETED)
+    return option in option_names(name) or (is_global(name) and option in _COMPLETED)
 
 
 def _check_any(summaries: dict[str, ExtractionSummary]) -> None:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from asmk_engine.audit.judgements import JudgementJournal
 from asmk_engine.audit.model import CLASS, PAIR, AuditPair, NamedClass, Questions
-from asmk_engine.audit.pictures import picture_name
+from asmk_engine.audit.pictures import match_picture_name, picture_name
 from asmk_engine.audit.state import PICTURES
 from asmk_engine.errors import AsmkError
 from asmk_engine.serve.access import Access
@@ -54,10 +54,10 @@ class Judging:
         judgements = self.journal.judgements
         return [{**_shown(one), "answer": judgements.of(key).get(judge)} for key, one in self._questions.items()]
 
-    def picture(self, key: str) -> bytes:
-        """Return the picture of a question; raises Refusal 404."""
+    def picture(self, key: str, named: Callable[[str], str] = picture_name) -> bytes:
+        """Return the picture of a question, or another that `named` gives the name of; raises Refusal 404."""
         self._check(key)
-        data = self._pictures.content(picture_name(key))
+        data = self._pictures.content(named(key))
         if data is None:
             raise Refusal(404, "there is no picture of this question; run the audit again")
         return data
@@ -104,8 +104,12 @@ def _add_judging(app: FastAPI, judging: Judging) -> None:
     @app.get("/pictures/{key}", summary="The picture of a question", response_class=Response)
     async def picture(key: str) -> Response:
         """Return a JPEG: both photographs side by side, or images of a class."""
-        data = await run_in_threadpool(judging.picture, key)
-        return Response(data, media_type="image/jpeg", headers=_CACHED)
+        return _jpeg(await run_in_threadpool(judging.picture, key))
+
+    @app.get("/pictures/{key}/match", summary="What both have in common", response_class=Response)
+    async def match_picture(key: str) -> Response:
+        """Return a JPEG: both photographs of a pair, the features that pair, and the evidence."""
+        return _jpeg(await run_in_threadpool(judging.picture, key, match_picture_name))
 
     @app.post("/judgements", summary="Answer a question", status_code=204, response_class=Response)
     async def judge(request: Request) -> Response:
@@ -116,6 +120,10 @@ def _add_judging(app: FastAPI, judging: Judging) -> None:
         except AsmkError as error:
             raise refusal_of(error) from None
         return Response(status_code=204)
+
+
+def _jpeg(data: bytes) -> Response:
+    return Response(data, media_type="image/jpeg", headers=_CACHED)
 
 
 def run_judging(

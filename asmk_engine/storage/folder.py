@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from asmk_engine.errors import AsmkError, DamagedError, FormatError, NotFoundError, StorageError
 from asmk_engine.storage import system
@@ -234,6 +234,31 @@ class WriterLock:
         if self._file is not None:
             system.unlock(self._file)
             self._file = None
+
+
+class LockedFolder:
+    """A folder to which one process writes for as long as this is open; it is made if it is not there."""
+
+    def __init__(self, path: Path) -> None:
+        self._folder, self._lock = Folder(path), WriterLock(path)
+
+    def _open(self) -> None:
+        """Read or tidy what is in the folder, which is locked already."""
+
+    def __enter__(self) -> Self:
+        self._folder.make()
+        self._lock.__enter__()
+        try:
+            self._open()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.__exit__(kind, error, trace)
 
 
 @contextlib.contextmanager

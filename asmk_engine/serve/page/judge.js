@@ -10,6 +10,7 @@ const main = document.getElementById("main");
 let judge = "";
 let questions = [];
 let at = 0;
+let isMarked = false;
 let sending = false;
 
 const answered = () => questions.filter((one) => one.answer).length;
@@ -29,10 +30,15 @@ function draw() {
   const question = questions[at];
   const choice = (answer) => h("button", { type: "button", "data-answer": answer, "aria-keyshortcuts": answer[0],
     "aria-pressed": String(question.answer === answer), onclick: () => answerWith(answer) }, T.judge.answers[answer]);
-  const picture = h("img", { src: `/pictures/${question.key}`, alt: T.judge.alt, class: "judged" });
+  const isPair = question.kind === "pair";
+  const picture = h("img", { src: `/pictures/${question.key}${isPair && isMarked ? "/match" : ""}`, alt: T.judge.alt,
+    class: "judged" });
+  const marks = h("button", { type: "button", "aria-keyshortcuts": "m", "aria-pressed": String(isMarked),
+    onclick: mark }, T.judge.marks);
   main.replaceChildren(stack(title(question.kind === "class" ? T.judge.classTitle : T.judge.title),
     h("p", { class: "asked" }, about(question)), picture,
-    row(ANSWERS.map(choice), button(T.judge.back, () => step(-1)), button(T.judge.forth, () => step(1))),
+    row(ANSWERS.map(choice), button(T.judge.back, () => step(-1)), button(T.judge.forth, () => step(1)),
+      isPair ? marks : null),
     h("progress", { max: questions.length, value: answered(), "aria-label": T.judge.done }),
     hint(T.progress(answered(), questions.length), " ", T.judge.of(shown(judge)), " ",
       button(T.judge.other, askName, null, "plain")), hint(T.judge.keys)));
@@ -41,7 +47,9 @@ function draw() {
   announce(T.progress(at + 1, questions.length));
 }
 
-const step = (by) => { at = (at + by + questions.length) % questions.length; draw(); };
+const show = (place) => { at = place; isMarked = false; draw(); };
+const step = (by) => show((at + by + questions.length) % questions.length);
+const mark = () => { isMarked = !isMarked && questions[at].kind === "pair"; draw(); };
 
 async function answerWith(answer) {
   if (sending || questions.length === 0) return;
@@ -51,9 +59,8 @@ async function answerWith(answer) {
     await post("/judgements", { key: question.key, judge, answer });
     question.answer = answer;
     const open = nextOpen(at + 1);
-    if (open >= 0) at = open;
-    else toast(T.judge.finished);
-    draw();
+    if (open < 0) toast(T.judge.finished);
+    show(open >= 0 ? open : at);
   } catch (error) {
     tell(error);
   } finally {
@@ -66,6 +73,7 @@ document.addEventListener("keydown", (event) => {
   if (!judge || questions.length === 0 || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
   const key = event.key.toLowerCase();
   if (KEYS[key]) answerWith(KEYS[key]);
+  else if (key === "m") mark();
   else if (event.key === "ArrowLeft") step(-1);
   else if (event.key === "ArrowRight") step(1);
   else return;
@@ -75,8 +83,7 @@ document.addEventListener("keydown", (event) => {
 async function load() {
   try {
     ({ questions } = await get("/questions", { judge }));
-    at = Math.max(0, nextOpen(0));
-    draw();
+    show(Math.max(0, nextOpen(0)));
     main.querySelector("h1").focus();
   } catch (error) {
     main.replaceChildren(notice(error, load));
