@@ -60,6 +60,7 @@ PARTS = (
     Package("faiss", "faiss", "'asmk-engine[cpu]'", "training codebooks faster", required=False),
     Package("OpenVINO", "openvino", "'asmk-engine[cpu]'", "running networks on processors faster", required=False),
     Package("matplotlib", "matplotlib", "'asmk-engine[plots]'", "plots", required=False),
+    Package("scikit-learn", "sklearn", "'asmk-engine[plots]'", "maps of descriptors", required=False),
     Package("pillow-heif", "pillow_heif", "'asmk-engine[heif]'", "reading HEIC photographs", required=False),
     Package("FastAPI", "fastapi", "'asmk-engine[serve]'", "the search page", required=False),
     Package("uvicorn", "uvicorn", "'asmk-engine[serve]'", "the search page", required=False),

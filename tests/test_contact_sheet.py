@@ -1,15 +1,19 @@
 """The contact sheet: its layout and colours, and its robustness against any photograph and any name."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
 from asmk_engine.errors import InputError, StorageError
 from asmk_engine.indexes.answers import Hit
 from asmk_engine.pictures import contact_sheet, lettering
+from asmk_engine.pictures.attention_maps import laid_over
 from asmk_engine.pictures.contact_sheet import write_contact_sheet
 from asmk_engine.pictures.lettering import Lettering, draws, letter, shorten, wrap
+from asmk_engine.regions.attention_maps import AttentionMap
 
 THUMB = 100
 TOP = (
@@ -180,3 +184,21 @@ def test_letters_the_font_lacks_lose_their_accents_or_become_question_marks(
     assert letter(["Çà 日"]) == letters
     assert draws(letters.regular, "a") and not draws(letters.regular, "日")
     assert lettering.drawable(letters, "Çà 日b") == "Ca ?b"
+
+
+def test_attention_is_below_the_images_that_have_a_map(tmp_path: Path, photo: Path) -> None:
+    """The query is searched with a region, so its map is another than that of the same photograph among the hits."""
+    values, box = np.array([[0.0, 1.0], [0.0, 0.0]], np.float32), (0, 0, 100, 200)
+    whole = AttentionMap("", values, "", (49.5, 49.5), (100.0, 100.0), (0, 0, 200, 200), (200, 200))
+    part = replace(whole, box=box)
+    maps = {(photo, box): part, (photo, None): whole}
+    picture = draw(tmp_path / "a.png", [(photo, hits(photo, 2))], box=box, attention=maps)
+    assert picture.height == TOP + STEP + THUMB + contact_sheet.ATTENTION_GAP
+    below = TOP + THUMB + contact_sheet.ATTENTION_GAP
+    thumbnail = np.full((THUMB, THUMB, 3), (255, 0, 255), np.uint8)
+    for x, one in ((contact_sheet.MARGIN, part), (column(0), whole), (column(1), whole)):
+        assert colour(picture, x + 70, TOP + 50) == "#ff00ff"
+        shown = np.asarray(picture.crop((x, below, x + THUMB, below + THUMB)))
+        np.testing.assert_array_equal(shown, laid_over(thumbnail, one))
+    alone = draw(tmp_path / "b.png", [(photo, hits(photo, 1))], attention={(photo, box): part})
+    assert alone.height == TOP + STEP, "a map of the region is not that of the whole"

@@ -100,6 +100,7 @@ def test_the_commands_of_the_extras() -> None:
         "faiss": "'asmk-engine[cpu]'",
         "OpenVINO": "'asmk-engine[cpu]'",
         "matplotlib": "'asmk-engine[plots]'",
+        "scikit-learn": "'asmk-engine[plots]'",
         "FastAPI": "'asmk-engine[serve]'",
         "uvicorn": "'asmk-engine[serve]'",
         "pillow-heif": "'asmk-engine[heif]'",

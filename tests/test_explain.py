@@ -19,12 +19,13 @@ import skimage_pairs
 from asmk_engine import index_folder
 from asmk_engine.cli import commands
 from asmk_engine.errors import AsmkError
+from asmk_engine.networks.composed.checkpoints import save_composed_checkpoint
 from asmk_engine.pictures.encoding import MOST_BYTES
 from asmk_engine.pictures.strokes import OUTLINE
 from asmk_engine.storage import system
 from skimage_pairs import halved, write
 from test_cli import fails
-from tiny_networks import tiny_checkpoint
+from tiny_networks import tiny_checkpoint, tiny_composed
 
 ASTRONAUT, TURNED, COFFEE = map(halved, (skimage_pairs.astronaut(), skimage_pairs.turned(), skimage_pairs.coffee()))
 AWKWARD = "<b>&'\" é 100%"
@@ -268,7 +269,6 @@ def test_global_descriptors_have_a_cosine_and_no_places(made: Path, tmp_path: Pa
         "query", "image", "extractor", "similarity", "features"
     }  # fmt: skip
     assert "no places" in refused("match", *pair, *described, "-o", tmp_path / "a.jpg")
-    assert "no places" in refused("attention", pair[0], *described, "-o", tmp_path / "a.jpg")
     assert not (tmp_path / "a.jpg").exists()
 
 
@@ -280,6 +280,26 @@ def test_attention_is_drawn(made: Path, tmp_path: Path) -> None:
     assert colours > 1000
     grey = write(tmp_path / "grey.png", np.full((99, 99, 3), 128, np.uint8))
     assert "no feature was found" in call("attention", grey, "-o", tmp_path / "b.jpg").stderr
+
+
+def test_the_attention_of_networks_of_global_descriptors_is_drawn(made: Path, tmp_path: Path) -> None:
+    photo, files_of = made / "photos/coffee.png", {}
+    for name in ("cider", "gem-ap"):
+        files_of[name] = tmp_path / f"{name}.safetensors"
+        save_composed_checkpoint(files_of[name], tiny_composed(name), {})
+    tiny_checkpoint(tmp_path / "how.safetensors")
+    cider, gem = (["--extractor", name, "--weights", files_of[name]] for name in files_of)
+    succeeds("attention", photo, "-o", tmp_path / "a.png", *cider)
+    how = ["--extractor", "how-global", "--weights", tmp_path / "how.safetensors"]
+    succeeds("attention", photo, "-o", tmp_path / "b.png", *how)
+    assert "no spatial attention" in refused("attention", photo, "-o", tmp_path / "c.png", *gem)
+    assert not (tmp_path / "c.png").exists()
+    succeeds("attention", photo, "-o", tmp_path / "c.png", *gem, "--activations")
+    succeeds("attention", photo, "-o", tmp_path / "d.png", *gem, "--activations", "--region-attention", 0.3)
+    assert outlined(tmp_path / "d.png") > outlined(tmp_path / "c.png") + 1000, "the mask has boxes"
+    assert outlined(tmp_path / "a.png") > outlined(tmp_path / "b.png") + 1000, "so have those of cider"
+    assert "leave --activations out" in refused("attention", photo, "-o", tmp_path / "e.png", "--activations",
+                                                "--extractor", "rootsift")  # fmt: skip
 
 
 def test_errors_are_one_line(made: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -24,6 +24,7 @@ from asmk_engine.cli.common import (
     quiet_option,
     tell,
 )
+from asmk_engine.cli.contact_sheet import QuerySheet
 from asmk_engine.cli.diffusion import neighbour_options
 from asmk_engine.cli.explain import ExplainOptions, explain_options, explained
 from asmk_engine.cli.pair_reranking import pair_reranker_of, reranked_answers, reranker_options, tell_summary
@@ -88,6 +89,13 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
     help="Also write the queries and their best images as a contact sheet (PNG), with the matched regions of images "
     "that were verified.",
 )
+@click.option(
+    "--attention",
+    "with_attention",
+    is_flag=True,
+    help="In the contact sheet, below each image what the extractor of the index attends to in it, in a region of the "
+    "query for --box; up to ten images for each query.",
+)
 @only_option
 @explain_options
 @quiet_option
@@ -101,6 +109,7 @@ def query(
     features_path: Path | None,
     images_roots: tuple[Path, ...],
     contact_sheet: Path | None,
+    with_attention: bool,
     other_path: Path | None,
     fusion: str,
     fuse_weight: float,
@@ -125,6 +134,7 @@ def query(
       asmk-engine query photos.index my-photo.jpg --reranker cvnet --reranker-weights rerank.safetensors
       asmk-engine query photos.index my-photo.jpg --only matches
       asmk-engine query photos.index my-photo.jpg --top 5 --explain why/
+      asmk-engine query cider.index my-photo.jpg --top 5 --contact-sheet attention.png --attention
       asmk-engine query photos.index scan.png --rotations --mirror --rerank 50
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
       asmk-engine query photos.index my-photo.jpg --diffusion --rerank 50
@@ -135,13 +145,12 @@ def query(
     explain = ExplainOptions(explain_path, explain_json)
     search = added_verification(explain.added_to(search, form, other_path), only, other_path)
     _check_usage(queries, every, box, dict(search, only=only, explain=explain_path or explain_json, fuse=other_path))
-    options, console = SearchOptions(**search), Console(quiet)
-    index = open_index(index_path)
+    options, console, index = SearchOptions(**search), Console(quiet), open_index(index_path)
     source = query_source(index, features=features_path, images_roots=images_roots)
+    sheet = QuerySheet(contact_sheet, source, region := parse_box(box), top, with_attention, console)
     own = searcher_of(index, options, console)
-    searcher: AnySearcher | Fused | TurningSearcher = own
-    if options.rotations or options.mirror:
-        searcher = TurningSearcher(index, options)
+    turns = options.rotations or options.mirror
+    searcher: AnySearcher | Fused | TurningSearcher = TurningSearcher(index, options) if turns else own
     if other_path:
         searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots, console)
     check_options(index, searcher, options, console)
@@ -151,14 +160,13 @@ def query(
     tell_ambiguous(source, [] if every else names, console)
     if form == "pairs":
         check_printable_pairs({*names, *index.names}, sys.stdout)
-    region, failed = parse_box(box), Failures()
-    shown: list[tuple[str, list[Hit]]] = []
+    failed, shown = Failures(), cast("list[tuple[str, list[Hit]]]", [])
     answers = selected(_answers(source, searcher, names, region, top, console, failed, reranker), only)
     if explain_path:
         answers = explained(answers, explain_path, source, region, failed)
     for line in _lines(_kept(answers, shown, SHEET_ROWS if contact_sheet else 0), form, explain_json, only):
         click.echo(line)
-    _write_contact_sheet(shown, source, contact_sheet, region, failed)
+    sheet.write(shown, failed)
     tell_summary(reranker, console)
     tell(failed)
 
@@ -217,25 +225,6 @@ def _kept(
         if len(kept) < most:
             kept.append(one)
         yield one
-
-
-def _write_contact_sheet(
-    answers: list[tuple[str, list[Hit]]],
-    source: AnySource,
-    path: Path | None,
-    box: tuple[float, float, float, float] | None,
-    failed: Failures,
-) -> None:
-    """Write the contact sheet, if one is wanted and there are answers; an error is recorded in `failed`."""
-    from asmk_engine.pictures.contact_sheet import write_contact_sheet
-
-    if path is None or not answers:
-        return
-    with failed.noting(f"the contact sheet {path}"):
-        rows = [
-            (source.likely_path(name), [(source.likely_path(hit.name), hit) for hit in hits]) for name, hits in answers
-        ]
-        write_contact_sheet(path, rows, box=box)
 
 
 def _lines(answers: Iterable[tuple[str, list[Hit]]], form: str, contributions: bool, only: str | None) -> Iterator[str]:

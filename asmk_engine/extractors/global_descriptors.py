@@ -12,17 +12,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from asmk_engine.errors import InputError
 from asmk_engine.extractors.network import BatchedExtractor
 from asmk_engine.extractors.options import apart, check_options, choice, numbers, option, recipe_options
 from asmk_engine.features import Features
+from asmk_engine.images.boxes import Box
 from asmk_engine.images.decoding import View
+from asmk_engine.images.listing import PathLike
 from asmk_engine.networks.devices import choose_device, use_full_precision
 from asmk_engine.networks.global_checkpoints import Completion, open_global_network
 from asmk_engine.networks.global_network import GlobalNetwork
 from asmk_engine.networks.multiscale import normalise_pixels
+from asmk_engine.networks.spatial_attention import activation_norms, grid_of, scale_nearest_one, spatial_attention
+from asmk_engine.networks.spatial_map import SpatialMap
 from asmk_engine.recipes import Recipe
+from asmk_engine.regions.attention_maps import AttentionMap
 from asmk_engine.storage.user_files import file_sha256
 
 
@@ -71,11 +77,48 @@ class WholeImageExtractor(BatchedExtractor):
         vectors = self._vectors(pixels.to(self.network_device, non_blocking=True)).cpu().numpy()
         return [whole_image(vector, view) for vector, view in zip(vectors, views, strict=True)]
 
+    @torch.inference_mode()
+    def attention_maps(
+        self, image: PathLike | np.ndarray, box: Box | None = None, *, activations: bool = False
+    ) -> list[AttentionMap]:
+        """Return what the network attends to in an image, the main map first; none if it has no spatial attention.
+
+        It is computed at the scale nearest to 1 of those of the extractor, where the descriptor combines all.
+
+        activations  return the norms of the activations of the last map of the backbone instead
+        Raises as `extract`.
+        """
+        view = self.viewer.view(image, box)
+        pixels = torch.from_numpy(view.pixels[None]).to(self.network_device)
+        normalised = normalise_pixels(pixels, self.network.options)  # type: ignore[arg-type]
+        compute = activation_norms if activations else spatial_attention
+        maps, sides = compute(self.network, normalised, scale_nearest_one(self.own_scales), self.precision)
+        return [_located(self.network, one, sides, view) for one in maps]
+
     def _vectors(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return unit vectors [B, D] float32 of pixels [B, H, W, 3] uint8."""
         normalised = normalise_pixels(pixels, self.network.options)  # type: ignore[arg-type]
         found: torch.Tensor = self.network.descriptor(normalised, self.own_scales, self.precision)  # type: ignore[operator]
         return found
+
+
+def _located(network: nn.Module, one: SpatialMap, sides: tuple[int, int], view: View) -> AttentionMap:
+    """Return a map of attention in pixels of the upright original."""
+    height, width = view.pixels.shape[:2]
+    first, step = grid_of(network, one, sides, (height, width))
+    x, y = view.to_original(np.array([first]))[0].tolist()
+    left, top = view.offset
+    right, bottom = round(left + width * view.factor[0]), round(top + height * view.factor[1])
+    return AttentionMap(
+        title=one.title,
+        values=one.values[0].float().cpu().numpy(),
+        meaning=one.meaning,
+        first=(x, y),
+        step=(step[0] * view.factor[0], step[1] * view.factor[1]),
+        box=(left, top, right, bottom),
+        image_size=view.image_size,
+        thresholds=one.thresholds,
+    )
 
 
 def whole_image(vector: np.ndarray, view: View) -> Features:

@@ -34,6 +34,10 @@ class Backbone(nn.Module, ABC):
         """Return the offset along a side of this many pixels."""
         return self.offset
 
+    def early_offset_of(self, side: int) -> float:
+        """Return the offset of map 4, whose stride is half of `stride`, along a side of this many pixels."""
+        return self.offset_of(side)
+
     @abstractmethod
     def early(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return map 4, [B, C4, h4, w4], of normalised pixels [B, 3, H, W]."""

@@ -80,6 +80,10 @@ class EfficientNetLite(Backbone):
         """Return the centre of the first location along a side of this many pixels; it depends on the padding."""
         return self.plan.offset_of(side)
 
+    def early_offset_of(self, side: int) -> float:
+        """Return the offset of map 4 along a side of this many pixels."""
+        return LitePlan(self.plan.blocks[: self._last_halving], None, has_head=False).offset_of(side)
+
     def early(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the map before the last stride, of both signs, [B, C4, h4, w4], of normalised pixels [B, 3, H, W]."""
         found = functional.relu6(self._bn0(self._conv_stem(pixels)), inplace=True)

@@ -58,13 +58,18 @@ def crow(maps: torch.Tensor) -> torch.Tensor:
 
     Source: Kalantidis, Mellina and Osindero, ECCV 2016 workshops, §3, with a = b = 2.
     """
-    scores = maps.sum(1, keepdim=True)
-    norms = scores.square().sum((-2, -1), keepdim=True).sqrt()
-    places = (scores / norms.clamp(min=torch.finfo(maps.dtype).tiny)).sqrt()
+    places = place_weights(maps).unsqueeze(1)
     shares = (maps > 0).to(maps.dtype).mean((-2, -1))
     ratios = shares.sum(1, keepdim=True) / shares.clamp(min=torch.finfo(maps.dtype).tiny)
     weights = torch.where(shares > 0, ratios.clamp(min=1).log(), 0.0)
     return (maps * places).sum((-2, -1)) * weights
+
+
+def place_weights(maps: torch.Tensor) -> torch.Tensor:
+    """Return the weights of the locations in `crow`, [B, h, w]."""
+    scores = maps.sum(1)
+    norms = scores.square().sum((-2, -1), keepdim=True).sqrt()
+    return (scores / norms.clamp(min=torch.finfo(maps.dtype).tiny)).sqrt()
 
 
 def regional_vectors(maps: torch.Tensor, pool: Pool = mac) -> torch.Tensor:

@@ -74,6 +74,10 @@ class SqueezeNet(Backbone):
         self.offset, self.least_side = self.stride - 1, self.stride + 1
         self.features = nn.Sequential(*layers)
 
+    def early_offset_of(self, side: int) -> float:
+        """Return the offset of map 4."""
+        return self.stride / 2 - 1
+
     def early(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the map before the last pool, [B, C4, h4, w4], of normalised pixels [B, 3, H, W]."""
         found: torch.Tensor = self.features[: self._last_pool](pixels)

@@ -32,6 +32,10 @@ class Vgg16(Backbone):
         self.features = nn.Sequential(*layers)
         self.channels, self.stride = inputs, 16
 
+    def early_offset_of(self, side: int) -> float:
+        """Return the offset of map 4."""
+        return 3.5
+
     def early(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the map before the last pool, [B, 512, h4, w4], of normalised pixels [B, 3, H, W]."""
         found: torch.Tensor = self.features[: self._last_pool](pixels)

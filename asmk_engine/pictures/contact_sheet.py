@@ -1,16 +1,18 @@
 """The contact sheet: one row per query, with the query image first, then the images of its hits.
 
 Queries have a blue frame; correct hits a green one and wrong hits a red one, if that is known. In hits that were
-verified, the regions that match the query are outlined.
+verified, the regions that match the query are outlined. Below each image may be its map of attention (Song et al., CVPR
+2024, Fig. 6).
 """
 
 from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -21,8 +23,10 @@ from asmk_engine.images.boxes import Box
 from asmk_engine.images.decoding import view_image
 from asmk_engine.images.listing import shown
 from asmk_engine.indexes.answers import Hit
+from asmk_engine.pictures.attention_maps import laid_over
 from asmk_engine.pictures.lettering import Lettering, letter, shorten, wrap
 from asmk_engine.pictures.strokes import draw_outline
+from asmk_engine.regions.attention_maps import AttentionMap
 from asmk_engine.storage.folder import Folder
 from asmk_engine.verification.match import Outline
 
@@ -30,11 +34,15 @@ Row = tuple[Path, Sequence[tuple[Path, Hit]]]
 """The image file of a query, and the image file and hit of each result."""
 IsCorrect = Callable[[Path, Hit], bool | None]
 """A function that returns whether a hit is correct for a query image; None if unknown."""
+Shown = tuple[Path, Box | None]
+"""An image file, and the region of it that was searched for; None for the whole, and for hits."""
+NO_MAPS: Mapping[Shown, AttentionMap] = MappingProxyType({})
 
 PAPER, INK, PALE_INK, RULE, GREY = "#ffffff", "#1f2328", "#6e7781", "#e4e7eb", "#f0f2f4"
 QUERY, RIGHT, WRONG, REGION = "#1f6feb", "#2da44e", "#cf222e", "#ffd33d"
 MARGIN, GAP, QUERY_GAP, ROW_GAP, FRAME = 40, 18, 34, 44, 3
 LINE = 19
+ATTENTION_GAP = 4
 CAPTION = 8 + 2 * LINE
 
 
@@ -55,7 +63,7 @@ class _ContactSheet:
     paper: Image.Image
     letters: Lettering
     thumb: int
-    thumbnails: dict[Path, Thumbnail]
+    thumbnails: dict[Shown, Thumbnail]
 
 
 def write_contact_sheet(
@@ -68,6 +76,7 @@ def write_contact_sheet(
     box: Box | None = None,
     title: str = "Queries and what was found",
     most_rows: int = 50,
+    attention: Mapping[Shown, AttentionMap] = NO_MAPS,
 ) -> None:
     """Write a PNG of queries and their first `columns` hits, atomically.
 
@@ -76,6 +85,7 @@ def write_contact_sheet(
     box        region of the query images that was searched for, in pixels of the upright originals
     title      headline of the sheet
     most_rows  maximum number of queries; a note at the bottom says if there are more
+    attention  the maps that are laid over images, which are shown below these without
 
     An image that cannot be read is shown as a grey box with the reason. Raises InputError for a file name that does not
     end in .png or a sheet without rows, and StorageError if the file cannot be written.
@@ -85,7 +95,9 @@ def write_contact_sheet(
         raise InputError(f"{shown(path)}: a contact sheet is a PNG file; give a name that ends in .png")
     if not rows:
         raise InputError(f"{shown(path)}: no query to show; give at least one query image")
-    paper = draw_contact_sheet(rows, columns, thumb, correct=correct, box=box, title=title, most_rows=most_rows)
+    paper = draw_contact_sheet(
+        rows, columns, thumb, correct=correct, box=box, title=title, most_rows=most_rows, attention=attention
+    )
     data = io.BytesIO()
     paper.save(data, "PNG")
     folder = Folder(path.parent)
@@ -103,13 +115,14 @@ def draw_contact_sheet(
     box: Box | None,
     title: str,
     most_rows: int,
+    attention: Mapping[Shown, AttentionMap] = NO_MAPS,
 ) -> Image.Image:
     """Draw the image that `write_contact_sheet` writes."""
     kept = [(query, list(hits[:columns])) for query, hits in rows[:most_rows]]
     note = f"The first {len(kept)} of {len(rows)} queries are shown." if len(rows) > len(kept) else ""
-    thumbnails = _thumbnails(kept, thumb)
+    thumbnails = _thumbnails(kept, thumb, box, attention)
     head = MARGIN + 2 * LINE + (LINE if correct else 0)
-    heights = [_row_height(row, thumbnails, thumb) for row in kept]
+    heights = [_row_height(row, thumbnails, thumb, box) for row in kept]
     tops = list(itertools.accumulate((height + ROW_GAP for height in heights), initial=head + ROW_GAP))
     columns = max(3, *(len(hits) for _, hits in kept))
     width = 2 * MARGIN + thumb + QUERY_GAP + columns * thumb + (columns - 1) * GAP
@@ -124,13 +137,34 @@ def draw_contact_sheet(
     return paper
 
 
-def _row_height(row: Row, thumbnails: dict[Path, Thumbnail], thumb: int) -> int:
-    pictures = [thumbnails[path].picture for path in (row[0], *(path for path, _ in row[1]))]
+def shown_images(row: Row, box: Box | None) -> list[Shown]:
+    """Return what is shown of a row: the query, searched with a box of it, and the images of its hits."""
+    return [(row[0], box), *((path, None) for path, _ in row[1])]
+
+
+def _row_height(row: Row, thumbnails: dict[Shown, Thumbnail], thumb: int, box: Box | None) -> int:
+    pictures = [thumbnails[one].picture for one in shown_images(row, box)]
     return max(picture.height if picture else thumb for picture in pictures) + CAPTION
 
 
-def _thumbnails(rows: Sequence[Row], thumb: int) -> dict[Path, Thumbnail]:
-    return load_thumbnails([path for query, hits in rows for path in (query, *(path for path, _ in hits))], thumb)
+def _thumbnails(
+    rows: Sequence[Row], thumb: int, box: Box | None, attention: Mapping[Shown, AttentionMap]
+) -> dict[Shown, Thumbnail]:
+    each = dict.fromkeys(one for row in rows for one in shown_images(row, box))
+    loaded = load_thumbnails([path for path, _ in each], thumb)
+    return {one: _attended(loaded[one[0]], attention.get(one)) for one in each}
+
+
+def _attended(thumbnail: Thumbnail, attention: AttentionMap | None) -> Thumbnail:
+    """Return a thumbnail with the map of its attention laid over it below."""
+    if attention is None or thumbnail.picture is None:
+        return thumbnail
+    pixels = np.asarray(thumbnail.picture)
+    height, width = pixels.shape[:2]
+    both = Image.new("RGB", (width, 2 * height + ATTENTION_GAP), PAPER)
+    both.paste(thumbnail.picture, (0, 0))
+    both.paste(Image.fromarray(laid_over(pixels, attention)), (0, height + ATTENTION_GAP))
+    return Thumbnail(both, thumbnail.factor, "")
 
 
 def load_thumbnails(paths: Iterable[Path], thumb: int) -> dict[Path, Thumbnail]:
@@ -190,7 +224,7 @@ def _draw_photo(
     box: Box | None,
     outlines: Sequence[Outline] = (),
 ) -> None:
-    thumbnail = sheet.thumbnails[path]
+    thumbnail = sheet.thumbnails[path, box]
     draw_thumbnail(sheet.draw, sheet.paper, sheet.letters, thumbnail, sheet.thumb, x, foot, colour, box, outlines)
 
 

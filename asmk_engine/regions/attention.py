@@ -73,13 +73,24 @@ def component_boxes(attention: np.ndarray, threshold: float, size: Size) -> list
 
     Source: Song et al., CVPR 2024, Fig. 5 (d); the score is ours.
     """
-    labels, _ = ndimage.label(attention >= threshold, TOUCHING)
     height, width = attention.shape
+    found = []
+    for rows, columns, score in component_extents(attention, threshold):
+        left, right = (size[0] * column / width for column in (columns.start, columns.stop))
+        top, bottom = (size[1] * row / height for row in (rows.start, rows.stop))
+        found.append(ScoredBox((left, top, right, bottom), score))
+    return found[:MOST_BOXES]
+
+
+def component_extents(attention: np.ndarray, threshold: float) -> list[tuple[slice, slice, float]]:
+    """Return rows, columns and mean attention of each component where attention [h, w] reaches a threshold.
+
+    The largest is first; of equal ones the first in the order of rows.
+    """
+    labels, _ = ndimage.label(attention >= threshold, TOUCHING)
     found = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         values = attention[rows, columns][labels[rows, columns] == number]
-        left, right = (size[0] * column / width for column in (columns.start, columns.stop))
-        top, bottom = (size[1] * row / height for row in (rows.start, rows.stop))
-        found.append((len(values), ScoredBox((left, top, right, bottom), float(values.mean()))))
-    found.sort(key=lambda one: -one[0])  # stable: of equal ones the first in the order of rows
-    return [box for _, box in found[:MOST_BOXES]]
+        found.append((len(values), (rows, columns, float(values.mean()))))
+    found.sort(key=lambda one: -one[0])
+    return [extent for _, extent in found]

@@ -18,6 +18,7 @@ from torch import nn
 from asmk_engine.networks.composed.head import Head
 from asmk_engine.networks.composed.layers import GemPool, dilated, pointwise, rectified
 from asmk_engine.networks.composed.switches import HeadOptions, choice, flag, number
+from asmk_engine.networks.spatial_map import SpatialMap
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,15 @@ class AgemHead(Head):
     def middle(self, map4: torch.Tensor) -> torch.Tensor:
         """Return map 4 after its attention."""
         found: torch.Tensor = self.attention4(map4)
+        return found
+
+    def attention_maps(self, early: torch.Tensor, map4: torch.Tensor, map5: torch.Tensor) -> list[SpatialMap]:
+        """Return the masks, which multiply each location by 1 + mask, as means over their channels."""
+        found = []
+        for level, attention, maps in ((5, self.attention5, map5), (4, self.attention4, early)):
+            if isinstance(attention, ResidualAttention):
+                mask = attention.mask(maps).mean(1)
+                found.append(SpatialMap(f"mask of map {level}", mask, "mean of the mask over channels", level))
         return found
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from asmk_engine.networks.composed import enhancement
 from asmk_engine.networks.composed.head import Head
 from asmk_engine.networks.composed.layers import AtrousPyramid, GemPool, VectorLinear, pointwise
 from asmk_engine.networks.composed.switches import HeadOptions, choice, flag, number, numbers
+from asmk_engine.networks.spatial_map import SpatialMap
 
 ENHANCEMENTS = {
     "none": None,
@@ -86,10 +87,14 @@ class AttentionalLocalisation(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Map [B, channels, h, w] to the same shape."""
-        attention = least_to_most(functional.softplus(self.attention(maps)))
+        attention = self.attention_of(maps)
         shares = functional.softplus(self.weights)
         masks = torch.cat([self._mask(attention, threshold) for threshold in self.options.own_thresholds], 1)
         return maps * (masks * (shares / shares.sum())[:, None, None]).sum(1, keepdim=True)
+
+    def attention_of(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return A of eq. 1, [B, 1, h, w] from 0 to 1."""
+        return least_to_most(functional.softplus(self.attention(maps)))
 
     def _mask(self, attention: torch.Tensor, threshold: float) -> torch.Tensor:
         """Return the mask [B, 1, h, w] of one threshold."""
@@ -142,6 +147,14 @@ class CiderHead(Head):
         self.dim = (options.dim or inputs) if options.whitening else inputs
         self.whitening = VectorLinear(inputs, self.dim) if options.whitening else nn.Identity()
         self.norm = nn.BatchNorm1d(self.dim) if options.final_norm else nn.Identity()
+
+    def attention_maps(self, early: torch.Tensor, map4: torch.Tensor, map5: torch.Tensor) -> list[SpatialMap]:
+        """Return A of eq. 1 with the thresholds of the masks; nothing without localisation."""
+        if not isinstance(self.localisation, AttentionalLocalisation):
+            return []
+        values = self.localisation.attention_of(self.context(self.enhancement(map5))).squeeze(1)
+        thresholds = self.localisation.options.own_thresholds
+        return [SpatialMap("attention", values, "attention, from least to most", thresholds=thresholds)]
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
         """Return vectors [B, dim] of map 5."""

@@ -19,6 +19,7 @@ from torch.nn import functional
 from asmk_engine.networks.composed.head import Head
 from asmk_engine.networks.composed.layers import GemPool, VectorLinear, pointwise, rectified
 from asmk_engine.networks.composed.switches import HeadOptions, flag, number
+from asmk_engine.networks.spatial_map import SpatialMap
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,10 @@ class DelgHead(Head):
         """Return vectors [B, dim] of map 5."""
         found: torch.Tensor = self.whitening(self.pool(map5))
         return found
+
+    def attention_maps(self, early: torch.Tensor, map4: torch.Tensor, map5: torch.Tensor) -> list[SpatialMap]:
+        """Return the scores by which local features are chosen; the vector is pooled without them."""
+        return [SpatialMap("attention of the local branch", self.local_branch.scored(map4)[1], "score", 4)]
 
     def local(self, map4: torch.Tensor) -> DelgMaps:
         """Return what the local branch makes of map 4 [B, C4, h4, w4], for its two losses."""

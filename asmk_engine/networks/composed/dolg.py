@@ -19,6 +19,7 @@ from torch.nn import functional
 from asmk_engine.networks.composed.head import Head
 from asmk_engine.networks.composed.layers import AtrousPyramid, GemPool, VectorLinear, pointwise
 from asmk_engine.networks.composed.switches import HeadOptions, flag, number, numbers
+from asmk_engine.networks.spatial_map import SpatialMap
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,16 @@ class DolgHead(Head):
         self.local = LocalBranch(channels[0], options)
         self.dim = options.dim
         self.fusion = VectorLinear(2 * channels[0], options.dim)
+
+    def attention_maps(self, early: torch.Tensor, map4: torch.Tensor, map5: torch.Tensor) -> list[SpatialMap]:
+        """Return the attention, which is the length of the local vectors, and that of their orthogonal parts."""
+        whole, local = self.reduction(self.pool(map5)), self.local(map4)
+        flat = local.flatten(2).transpose(1, 2)
+        parts = orthogonal(flat.flatten(0, 1), whole.repeat_interleave(flat.shape[1], 0)).norm(dim=1)
+        return [
+            SpatialMap("local attention", local.norm(dim=1), "weight of the local vector", 4),
+            SpatialMap("orthogonal part", parts.view(len(local), *local.shape[2:]), "its length", 4),
+        ]
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
         """Return vectors [B, dim] of both maps."""

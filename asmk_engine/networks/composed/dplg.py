@@ -19,8 +19,18 @@ from torch import nn
 
 from asmk_engine.errors import InputError
 from asmk_engine.networks.composed.head import Head
-from asmk_engine.networks.composed.layers import GemPool, VectorLinear, attended, dilated, pointwise, rectified, rows
+from asmk_engine.networks.composed.layers import (
+    GemPool,
+    VectorLinear,
+    attended,
+    dilated,
+    pointwise,
+    received,
+    rectified,
+    rows,
+)
 from asmk_engine.networks.composed.switches import HeadOptions, flag, number, numbers
+from asmk_engine.networks.spatial_map import SpatialMap
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,11 @@ class DotProduct(nn.Module):
         queries = self.query(vectors).unsqueeze(1)
         return attended(queries, rows(self.key(maps)), rows(self.value(maps)), vectors.shape[1] ** -0.5).squeeze(1)
 
+    def received(self, vectors: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        """Return how much attention of vectors [B, D] each location of maps [B, D, h, w] gets, [B, h, w]."""
+        queries = self.query(vectors).unsqueeze(1)
+        return received(queries, rows(self.key(maps)), vectors.shape[1] ** -0.5).unflatten(1, maps.shape[-2:])
+
 
 class DplgHead(Head):
     """The global vector plus what it found in the local map, and a linear layer."""
@@ -111,6 +126,15 @@ class DplgHead(Head):
             self.fields = ReceptiveFields(width, options) if options.fields else pointwise(width, width)
         self.dot_product = DotProduct(width, options.local_kernel) if options.dot_product else None
         self.fusion = VectorLinear(width, options.dim)
+
+    def attention_maps(self, early: torch.Tensor, map4: torch.Tensor, map5: torch.Tensor) -> list[SpatialMap]:
+        """Return how much attention of the global vector each location gets; nothing without dot product."""
+        if self.dot_product is None:
+            return []
+        whole = self.pool(map5)
+        whole = self.reduction(whole) if self.has_local else whole
+        values = self.dot_product.received(whole, self.fields(map4))
+        return [SpatialMap("attention of the global vector", values, "attention received, 1 on average", 4)]
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
         """Return vectors [B, dim] of both maps."""

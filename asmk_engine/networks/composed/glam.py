@@ -27,9 +27,11 @@ from asmk_engine.networks.composed.layers import (
     attended,
     dilated,
     pointwise,
+    received,
     rows,
 )
 from asmk_engine.networks.composed.switches import HeadOptions, flag, number
+from asmk_engine.networks.spatial_map import SpatialMap
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,13 @@ class LocalAttention(nn.Module):
         """Map [B, channels, h, w] to the same shape."""
         weights = self.channels(maps.mean((-2, -1))).sigmoid()
         found = maps * weights[:, :, None, None] + maps
+        return found * self.place_weights(maps) + found
+
+    def place_weights(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the weight of each location, of either sign, [B, 1, h, w]."""
         narrow = self.narrow(maps)
-        places = self.places(torch.cat([narrow, *(layer(narrow) for layer in self.around)], 1))
-        return found * places + found
+        places: torch.Tensor = self.places(torch.cat([narrow, *(layer(narrow) for layer in self.around)], 1))
+        return places
 
 
 class GlobalAttention(nn.Module):
@@ -93,6 +99,10 @@ class GlobalAttention(nn.Module):
         weights: torch.Tensor = self.output(as_maps(places, maps))
         return found * weights + found
 
+    def received(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return how much attention each location of maps [B, channels, h, w] gets from all, [B, h, w]."""
+        return received(rows(self.query(maps)), rows(self.key(maps)), 1.0).unflatten(1, maps.shape[-2:])
+
 
 class GlamHead(Head):
     """The attentions, their weighted mean, GeM with learned p, and a linear layer."""
@@ -107,6 +117,17 @@ class GlamHead(Head):
         self.weights = nn.Parameter(torch.zeros(1 + options.use_local + options.use_global))
         self.pool, self.dim = GemPool(), options.dim
         self.reduction = VectorLinear(channels[1], options.dim)
+
+    def attention_maps(self, early: torch.Tensor, map4: torch.Tensor, map5: torch.Tensor) -> list[SpatialMap]:
+        """Return the weights of the local attention, and how much of the global attention each location gets."""
+        found = []
+        if self.local is not None:
+            weights = self.local.place_weights(map5).squeeze(1)
+            found.append(SpatialMap("local attention", weights, "weight of the location, of either sign"))
+        if self.whole is not None:
+            values = self.whole.received(map5)
+            found.append(SpatialMap("global attention", values, "attention received, 1 on average"))
+        return found
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
         """Return vectors [B, dim] of map 5."""

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
+from asmk_engine.networks.spatial_map import SpatialMap
+
 
 class Head(nn.Module, ABC):
     """What follows a backbone; a subclass has the layers of one paper, and the switches that its options name.
@@ -19,6 +21,13 @@ class Head(nn.Module, ABC):
     def middle(self, map4: torch.Tensor) -> torch.Tensor:
         """Return what the late layers of the backbone and the head get instead of map 4 [B, C4, h4, w4]; the same."""
         return map4
+
+    def attention_maps(self, early: torch.Tensor, map4: torch.Tensor, map5: torch.Tensor) -> list[SpatialMap]:
+        """Return what the layers attend to at each location, the main map first; none if they have no such attention.
+
+        early  map 4 before `middle`
+        """
+        return []
 
     @abstractmethod
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:

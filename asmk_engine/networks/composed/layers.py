@@ -64,6 +64,21 @@ def attended(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sc
     return functional.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)
 
 
+QUERY_BLOCK = 256
+"""Queries whose weights of all keys are in memory together, where the weights themselves are wanted."""
+
+
+def received(queries: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return how much attention each key gets: m times the mean over queries of softmax(scale · queries keysᵀ), [B, m].
+
+    It is 1 for every key where attention is even. queries [B, n, d], keys [B, m, d].
+    """
+    total = torch.zeros(keys.shape[:2], dtype=keys.dtype, device=keys.device)
+    for some in queries.split(QUERY_BLOCK, 1):
+        total = total + (scale * some @ keys.transpose(1, 2)).softmax(2).sum(1)
+    return total * (keys.shape[1] / queries.shape[1])
+
+
 def rows(maps: torch.Tensor) -> torch.Tensor:
     """Return the locations of maps [B, C, h, w] as rows, [B, h · w, C], row by row."""
     return maps.flatten(2).transpose(1, 2)

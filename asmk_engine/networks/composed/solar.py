@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional
 
 from asmk_engine.networks.composed.head import Head
-from asmk_engine.networks.composed.layers import GemPool, VectorLinear, as_maps, attended, pointwise, rows
+from asmk_engine.networks.composed.layers import GemPool, VectorLinear, as_maps, attended, pointwise, received, rows
 from asmk_engine.networks.composed.switches import HeadOptions, flag, number
 from asmk_engine.networks.pooling import over_norm
+from asmk_engine.networks.spatial_map import SpatialMap
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,20 @@ class SecondOrderAttention(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Map [B, channels, h, w] to the same shape."""
-        queries, keys = (rows(functional.relu(part(maps))) for part in (self.query, self.key))
+        queries, keys = self._compared(maps)
         mixed = attended(queries, keys, rows(self.value(maps)), queries.shape[-1] ** -0.5)
         found: torch.Tensor = maps + self.output(as_maps(mixed, maps))
         return found
+
+    def received(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return how much attention each location of maps [B, channels, h, w] gets from all, [B, h, w]."""
+        queries, keys = self._compared(maps)
+        return received(queries, keys, queries.shape[-1] ** -0.5).unflatten(1, maps.shape[-2:])
+
+    def _compared(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the queries and keys [B, h · w, m] of all locations."""
+        queries, keys = (rows(functional.relu(part(maps))) for part in (self.query, self.key))
+        return queries, keys
 
 
 class SolarHead(Head):
@@ -72,6 +83,15 @@ class SolarHead(Head):
     def middle(self, map4: torch.Tensor) -> torch.Tensor:
         """Return map 4 after its attention."""
         found: torch.Tensor = self.attention4(map4)
+        return found
+
+    def attention_maps(self, early: torch.Tensor, map4: torch.Tensor, map5: torch.Tensor) -> list[SpatialMap]:
+        """Return how much second-order attention each location gets; that of a single query is not shown."""
+        found = []
+        for level, attention, maps in ((5, self.attention5, map5), (4, self.attention4, early)):
+            if isinstance(attention, SecondOrderAttention):
+                values, meaning = attention.received(maps), "attention received, 1 on average"
+                found.append(SpatialMap(f"second-order attention of map {level}", values, meaning, level))
         return found
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:

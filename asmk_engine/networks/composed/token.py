@@ -9,7 +9,9 @@ starts at zero. In training, single values and for single images whole layers ar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from asmk_engine.errors import InputError
 from asmk_engine.networks.composed.head import Head
 from asmk_engine.networks.composed.layers import VectorLinear, pointwise, rows
 from asmk_engine.networks.composed.switches import HeadOptions, number
+from asmk_engine.networks.spatial_map import SpatialMap
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,19 @@ class MultiheadAttention(nn.Module):
 
     def forward(self, queries: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """Map queries [B, n, D] and others [B, m, D], which are keys and values, to [B, n, D]."""
-        parts = (self.query(queries), self.key(others), self.value(others))
-        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        query, key, value = map(self._parts, (self.query(queries), self.key(others), self.value(others)))
         share = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=share)
         return functional.dropout(self.output(mixed.transpose(1, 2).flatten(2)), share)
+
+    def shares(self, queries: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """Return the weights of others [B, m, D] for queries [B, n, D], the mean over the parts, [B, n, m]."""
+        query, key = self._parts(self.query(queries)), self._parts(self.key(others))
+        return (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(3).mean(1)
+
+    def _parts(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the parts [B, heads, n, D / heads] of vectors [B, n, D]."""
+        return vectors.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class EncoderLayer(nn.Module):
@@ -124,12 +135,42 @@ class TokenHead(Head):
 
     def forward(self, map4: torch.Tensor, map5: torch.Tensor) -> torch.Tensor:
         """Return vectors [B, dim] of map 5."""
-        x = rows(self.reduction(map5))
-        for encoder in self.encoders:
-            x = encoder(x)
-        shares = (self.queries @ x.transpose(1, 2)).softmax(1)
-        tokens = self.tokens(shares @ x)
+        x = self._locations(map5)
+        tokens = self.tokens(self._shares(x) @ x)
         for decoder in self.decoders:
             tokens = decoder(tokens, x)
         found: torch.Tensor = self.fusion(tokens.flatten(1))
         return found
+
+    def attention_maps(self, early: torch.Tensor, map4: torch.Tensor, map5: torch.Tensor) -> list[SpatialMap]:
+        """Return the attention of the decoders, and the share of each location that each token takes.
+
+        The mean of the shares is the same everywhere, since they sum to 1 at each location; so all tokens together are
+        shown by the mean, over decoders, parts and tokens, of the softmax over locations of the cross-attention.
+        """
+        x = self._locations(map5)
+        shares = self._shares(x)
+        tokens, total = self.tokens(shares @ x), torch.zeros_like(shares[:, 0])
+        for decoder in cast(Iterable[DecoderLayer], self.decoders):
+            total = total + decoder.cross_attention.shares(decoder.cross_norm(tokens), x).mean(1)
+            tokens = decoder(tokens, x)
+        size = map5.shape[-2:]
+        each = [
+            SpatialMap(f"token {number}", one.unflatten(1, size), "share of the location that the token takes")
+            for number, one in enumerate(shares.unbind(1), start=1)
+        ]
+        if not self.decoders:
+            return each
+        values = (total * (total.shape[1] / len(self.decoders))).unflatten(1, size)
+        return [SpatialMap("attention of all tokens", values, "attention received, 1 on average"), *each]
+
+    def _locations(self, map5: torch.Tensor) -> torch.Tensor:
+        """Return the encoded locations [B, h · w, width]."""
+        x = rows(self.reduction(map5))
+        for encoder in self.encoders:
+            x = encoder(x)
+        return x
+
+    def _shares(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the share of each location that each token takes, [B, tokens, h · w]."""
+        return (self.queries @ x.transpose(1, 2)).softmax(1)
