@@ -117,7 +117,7 @@ def _key(row: PublishedRow, datasets: Datasets, settings: Settings) -> dict[str,
         place = [str(datasets.photos.resolve()), str(datasets.ground_truth.resolve())]
     else:
         place = [str(datasets.data.resolve())] if isinstance(datasets, Published) else []
-    weights = [file_sha256(path) for path in settings.weights]
+    weights = [file_sha256(path) for path in settings.weights[: len(row.describe)]]  # not those of re-ranking
     return {"recipe": row.fingerprint, "folder of photographs": place, "file of weights": weights}
 
 
