@@ -16,6 +16,7 @@ from asmk_engine.networks.backbones import build_backbone
 from asmk_engine.networks.reranking.transformer import RerankingTransformer
 from asmk_engine.networks.reranking.transformer_files import save_transformer
 from asmk_engine.networks.reranking.transformer_options import TransformerOptions
+from asmk_engine.networks.stand_in import save_stand_in
 from asmk_engine.pipeline import index_folder
 from asmk_engine.search.opening import open_index
 from asmk_engine.search.query_features import query_source
@@ -108,3 +109,32 @@ def test_what_does_not_fit_is_refused_in_one_line(world, monkeypatch, index, mor
     assert result.exit_code != 0
     assert message in f"{result.output}{result.exception}"
     assert result.exception is None or isinstance(result.exception, AsmkError | SystemExit)
+
+
+def test_one_file_of_delg_describes_both_kinds(world):
+    save_stand_in(world / "delg.safetensors", "delg")
+    given = ("--weights", world / "delg.safetensors", "--workers", 0, "--words", 4, "--max-features", 200, "-q")
+    made = run("index", world / "photos", "-o", world / "delg.index", "--extractor", "delg,delg-local", *given)
+    assert made.exit_code == 0, (made.output, made.exception)
+    index = open_index(world / "delg.index")
+    assert list(index.weights) == ["delg", "delg-local"]
+    assert len({kind.recipe.weights for kind in index.snapshot.encoder.kinds}) == 1
+    asked = run("query", world / "delg.index", world / "photos/1-0.png", "--kind-weights", "1,0", "--top", 12,
+                "--format", "jsonl", "-q")  # fmt: skip
+    scores = {hit["name"]: hit["score"] for hit in json.loads(asked.stdout)["hits"]}
+    source = query_source(index)
+    vectors = {name: source.named(name).parts[0].descriptors[0].astype(float) for name in NAMES}
+    assert scores == pytest.approx({name: float(vectors[name] @ vectors["1-0.png"]) for name in NAMES}, abs=1e-3)
+    assert all(len(source.named(name).parts[1]) for name in NAMES)
+    given = ("--ground-truth", world / "gnd.json", "--reranker", "gv", "--json", "-q")
+    evaluated = run("evaluate", world / "delg.index", *given)
+    assert evaluated.exit_code == 0, (evaluated.output, evaluated.exception)
+
+
+def test_one_file_for_two_networks_is_refused(world):
+    for names in ("delg,gem", "delg-local,how", "delg,delg-local,how"):
+        given = ("--extractor", names, "--weights", world / "squeezenet.npz", "-q")
+        result = run("index", world / "photos", "-o", world / "never.index", *given)
+        assert isinstance(result.exception, AsmkError), names
+        assert "of the extractors" in str(result.exception) and "or delg,delg-local" in str(result.exception)
+    assert not (world / "never.index").exists()

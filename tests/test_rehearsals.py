@@ -84,7 +84,7 @@ def test_all_experiments_of_tables_are_rehearsed(photographs: Rehearsed, tmp_pat
 
 def test_what_is_rehearsed() -> None:
     assert rehearsed_names() == list(table_experiments())
-    names = rehearsed_names(open_table("s003-1"))
+    names = rehearsed_names([open_table("s003-1")])
     assert names == ["gem-gldv1", "solar-gldv1", "delg-r50-retrained", "dolg-r50-gldv2", "dplg-r50-gldv2"]
 
 

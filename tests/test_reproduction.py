@@ -154,7 +154,8 @@ FINGERPRINTS = {
 
 
 def published(row: PublishedRow) -> dict[str, dict[str, float]]:
-    return {test.name: test.published for test in row.tests}
+    """The scores of the search; those that are re-ranked are in test_published_tables.py."""
+    return {test.name: {key: value for key, value in test.published.items() if ", " not in key} for test in row.tests}
 
 
 # ---- the experiments of the package

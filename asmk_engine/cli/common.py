@@ -93,7 +93,8 @@ _described_by = option_group(
         type=PATH,
         help="Weights of the extractor's network: a network file of this program, an official checkpoint, or ImageNet "
         "weights of the backbone; with these, how learns a whitening from the images, gem pools, and solar, dolg and "
-        "others get an untrained head.",
+        "others get an untrained head. Of several extractors, for the only one with a network, or for delg and "
+        "delg-local, which share it.",
     ),
     click.option(
         "--max-features",

@@ -139,6 +139,7 @@ def index(
       asmk-engine index photos.features --codebook my.codebook.h5 -o photos.index
       asmk-engine index photos/ -o photos.index --extractor how-squeezenet --weights squeezenet1_1-b8a52dc0.pth
       asmk-engine index photos/ -o photos.index --extractor how-squeezenet,rootsift
+      asmk-engine index photos/ -o photos.index --extractor delg,delg-local --weights delg.safetensors
       asmk-engine index photos/ -o photos.index --geometry 300
       asmk-engine index photos/ -o photos.index --regions aggregate --boxes detected.csv
       asmk-engine index gem.features -o gem.index --pca 512 --half

@@ -64,7 +64,14 @@ class PhotographsPath(click.ParamType):
     type=PATH,
     multiple=True,
     help="Weights file to use instead of the published weights; in a rehearsal, any network of that kind. Once for "
-    "each extractor of the experiment, in their order.",
+    "each extractor of the experiment, then for each network of --rerank, in the order in which EXPERIMENT --rerank "
+    "lists them.",
+)
+@click.option(
+    "--rerank",
+    multiple=True,
+    metavar="NAME",
+    help="Also rank the first images anew, by this part of the experiment, or by all of them; may be repeated.",
 )
 @click.option(
     "--seeds",
@@ -114,6 +121,7 @@ def reproduce(experiment: str | None, as_json: bool, quiet: bool, **given: Any) 
       asmk-engine reproduce how-r18-1000
       asmk-engine reproduce how-r18-1000 --data datasets/ --seeds 5
       asmk-engine reproduce how-r18-1000 --rehearse photos/ --ground-truth gnd.json
+      asmk-engine reproduce cvnet-r50-gldv2 --data datasets/ --rerank cvnet
       asmk-engine reproduce ablation-1 --data datasets/ --curve --strongest 400,600,800,1000,1200,1400 --seeds 5
       asmk-engine reproduce --table s000-6
       asmk-engine reproduce --rehearse
@@ -138,6 +146,10 @@ def _check_usage(experiment: str | None, given: dict[str, Any]) -> None:
         raise click.UsageError("--strongest is for --curve")
     if given["table_name"] is not None and (experiment is not None or given["data"] is not None):
         raise click.UsageError("--table prints what was measured before: leave out EXPERIMENT and --data")
+    if given["rerank"] and (experiment is None or given["curve"]):
+        raise click.UsageError(
+            "--rerank is for EXPERIMENT, without --curve; tables show it, rehearsals of several have it"
+        )
     if given["form"] != "table" and given["table_name"] is None:
         raise click.UsageError("--format is for --table")
 
@@ -146,15 +158,17 @@ def _run(experiment: str, given: dict[str, Any], console: Console, as_json: bool
     """Run one experiment, or say what it needs."""
     from asmk_engine.reproduction.catalogue import open_experiment
     from asmk_engine.reproduction.extraction import Settings
+    from asmk_engine.reproduction.rerank_plan import chosen, networks_of
 
     row, weights, data, curve = open_experiment(experiment), given["weights"], given["data"], given["curve"]
-    if len(weights) > len(row.describe):
-        raise click.UsageError(f"{row.name} takes {len(row.describe)} --weights at most")
+    most = len(row.describe) + len(networks_of(chosen(row.rerank, given["rerank"], row.name)))
+    if len(weights) > most:
+        raise click.UsageError(f"{row.name} takes {most} --weights at most")
     if data is None and given["photos"] is None:
-        _show_needs(row, given["distractors"], weights, as_json)
+        _show_needs(row, given, as_json)
         return
     work = given["output"] or Path(f"{row.name}.{'curve' if curve else 'reproduction'}")
-    same = {key: given[key] for key in ("distractors", "device", "workers", "threads", "seeds")}
+    same = {key: given[key] for key in ("distractors", "device", "workers", "threads", "seeds", "rerank")}
     settings, counts = Settings(work, data, weights=weights, **same), _numbers(given["strongest"])
     with photographs_of(given["photos"], given["ground_truth_path"]) as rehearsed:
         datasets = rehearsed or _published_data(row, settings, console)
@@ -176,11 +190,11 @@ def _list_experiments(as_json: bool) -> None:
         click.echo(f"{row.name:<{width}}  {row.title}")
 
 
-def _show_needs(row: PublishedRow, distractors: bool, weights: tuple[Path, ...], as_json: bool) -> None:
+def _show_needs(row: PublishedRow, given: dict[str, Any], as_json: bool) -> None:
     from asmk_engine.reproduction.files import listing, needs
     from asmk_engine.reproduction.training_sets import training_lines
 
-    wanted = needs(row, Path("DIR"), distractors, weights)
+    wanted = needs(row, Path("DIR"), given["distractors"], given["weights"], given["rerank"])
     if as_json:
         keys = ("name", "address", "note", "terms")
         click.echo(json.dumps([{key: getattr(need, key) for key in keys} for need in wanted]))
@@ -195,7 +209,16 @@ def _show_needs(row: PublishedRow, distractors: bool, weights: tuple[Path, ...],
         click.echo(f"  differs: {difference}")
     for reason in row.incomparable:
         click.echo(f"  cannot be compared: {reason}")
+    for line in _rerankings(row):
+        click.echo(f"  {line}")
     click.echo(f"needs, in the folder DIR given with --data:\n{chr(10).join(listing(wanted, looked=False))}")
+
+
+def _rerankings(row: PublishedRow) -> Iterator[str]:
+    """Yield one line for each way in which an experiment ranks anew, and one for each reason against comparing."""
+    for part in row.rerank:
+        yield f"--rerank {part.title}: the first {' or '.join(map(str, part.counts))} images anew, by {part.by}"
+        yield from (f"  cannot be compared: {reason}" for reason in part.incomparable)
 
 
 def _published(row: PublishedRow) -> Iterator[str]:
@@ -220,7 +243,7 @@ def _published_data(row: PublishedRow, settings: Settings, console: Console) -> 
     from asmk_engine.reproduction.files import check_there, listing, needs
 
     place = settings.data or Path()
-    wanted = needs(row, place, settings.distractors, settings.weights)
+    wanted = needs(row, place, settings.distractors, settings.weights, settings.rerank)
     if not all(need.there for need in wanted):
         console.say("\n".join(listing(wanted)))
     check_there(row, wanted)

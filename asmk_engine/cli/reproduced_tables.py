@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -33,7 +33,7 @@ DRAWN = Drawn.DRAWN
 class TableRequest:
     """What was asked for: a table, a rehearsal of all experiments, or both.
 
-    table_name         name of a table, None for the experiments of all of them
+    table_name         name of a table or of a part of one, None for the experiments of all of them
     photos             photographs of a rehearsal, None for none
     ground_truth_path  their ground truth, None for drawn ones
     output             folder that contains the output folders of the experiments
@@ -51,15 +51,15 @@ class TableRequest:
 
 def show_tables(request: TableRequest, console: Console, as_json: bool) -> None:
     """Rehearse what was asked for, and print the table; raises the errors of both when all else is done."""
-    from asmk_engine.reproduction.papers import open_table
+    from asmk_engine.reproduction.papers import open_tables
 
-    table = open_table(request.table_name) if request.table_name is not None else None
+    tables = open_tables(request.table_name) if request.table_name is not None else []
     failed = Failures()
     with _folder(request) as folder:
         if request.photos is not None:
-            _rehearse(request, table, folder, console, as_json, failed)
-        if table is not None:
-            _print(table, folder, "json" if as_json else request.form, failed)
+            _rehearse(request, tables, folder, console, as_json, failed)
+        if tables:
+            _print(tables, folder, "json" if as_json else request.form, failed)
     tell(failed)
 
 
@@ -91,18 +91,18 @@ def _folder(request: TableRequest) -> Iterator[Path]:
 
 def _rehearse(
     request: TableRequest,
-    table: PublishedTable | None,
+    tables: Sequence[PublishedTable],
     folder: Path,
     console: Console,
     as_json: bool,
     failed: Failures,
 ) -> None:
-    """Rehearse the experiments of a table, or of all; print a line for each, which messages are beside a table."""
+    """Rehearse the experiments of tables, or of all; print a line for each, which messages are beside a table."""
     from asmk_engine.reproduction.rehearsal import rehearse, rehearsed_names
 
     done: list[dict[str, str | float]] = []
     seconds = 0.0
-    names = rehearsed_names(table)
+    names = rehearsed_names(tables)
     with photographs_of(request.photos, request.ground_truth_path) as photographs:
         if photographs is None:
             raise ValueError("a rehearsal without photographs")
@@ -110,22 +110,22 @@ def _rehearse(
             seconds += one.seconds
             done.append({"experiment": one.experiment, "seconds": round(one.seconds, 3), "error": str(one.error or "")})
             line = f"{one.seconds:6.1f} s  {one.experiment}  {one.error or 'done'}"
-            if table is not None or as_json:
+            if tables or as_json:
                 console.say(line)
             else:
                 click.echo(line)
             if one.error is not None:
                 failed.add(f"{one.experiment}: {one.error}")
-    if as_json and table is None:
+    if as_json and not tables:
         click.echo(json.dumps(done))
     console.say(f"{plural(len(done), 'experiment')} rehearsed in {seconds:.0f} s")
 
 
-def _print(table: PublishedTable, folder: Path, form: str, failed: Failures) -> None:
+def _print(tables: Sequence[PublishedTable], folder: Path, form: str, failed: Failures) -> None:
     from asmk_engine.reproduction.side_by_side import side_by_side
-    from asmk_engine.reproduction.table_formats import FORMATS
+    from asmk_engine.reproduction.table_formats import joined
 
-    found = side_by_side(table, folder)
-    click.echo(FORMATS[form](found), nl=False)
-    for error in found.unreadable:
-        failed.add(str(error))
+    found = [side_by_side(table, folder) for table in tables]
+    click.echo(joined(found, form), nl=False)
+    for error in dict.fromkeys(str(error) for one in found for error in one.unreadable):
+        failed.add(error)

@@ -25,7 +25,13 @@ from asmk_engine.inverted.batch import CODEBOOK_COPIES, postings_within
 from asmk_engine.inverted.index import SEGMENT_POSTINGS
 from asmk_engine.pipeline.codebook_training import CodebookOptions, shipped_codebook, train_codebook
 from asmk_engine.pipeline.extraction import IntakeOptions, run_extraction
-from asmk_engine.pipeline.extractor_choice import NETWORKS, ExtractionOptions, is_global, network_of
+from asmk_engine.pipeline.extractor_choice import (
+    DELG_LOCAL,
+    NETWORKS,
+    ExtractionOptions,
+    is_global,
+    network_of,
+)
 from asmk_engine.pipeline.global_indexing import GlobalIndexOptions, make_codec, segment_bytes
 from asmk_engine.pipeline.preparation import Inputs, features_beside, held_by, removed_names, sets_among, without_left
 from asmk_engine.pipeline.reports import Reporter
@@ -34,6 +40,8 @@ from asmk_engine.pipeline.wording import named, plural
 SEPARATOR = ","
 _ONE_OWN = r":([A-Za-z_-]+)=([^:,]+)"
 _OWN = re.compile(rf"(?:{_ONE_OWN})+$")
+_ONE_NETWORK = ("delg", DELG_LOCAL)
+"""Extractors that take the same file of weights."""
 _COMPLETED = ("skip", "exponent")
 """Options that complete the network of a global descriptor, whose class does not have them."""
 
@@ -202,7 +210,7 @@ def _options_of(name: str, given: ExtractionOptions) -> ExtractionOptions:
 
 
 def _check_options(names: Sequence[str], given: ExtractionOptions) -> None:
-    """Raise InputError for an option that none of the extractors has, and for weights that several would take."""
+    """Raise InputError for an option that no extractor has, and for weights that several networks would take."""
     if not given.name:
         if named_options := [*given.given, *(["weights"] if given.weights is not None else [])]:
             raise InputError(
@@ -218,11 +226,16 @@ def _check_options(names: Sequence[str], given: ExtractionOptions) -> None:
             if not _takes(name, key) or key == "weights":
                 raise InputError(f"{name} has no option {key!r} of its own; leave it out of {given.name!r}")
     takers = [name for name in names if _takes(name, "weights")]
-    if given.weights is not None and len(takers) != 1:
+    if given.weights is not None and len({_network_name(name) for name in takers}) != 1:
         raise InputError(
             f"{given.weights}: weights for {len(takers)} of the extractors {', '.join(names)}; leave them out and use "
-            "published ones, or combine one network with extractors without"
+            f"published ones, or combine one network with extractors without, or {SEPARATOR.join(_ONE_NETWORK)}"
         )
+
+
+def _network_name(extractor: str) -> str:
+    """Return the network of an extractor: that of DELG describes whole images and their local features alike."""
+    return _ONE_NETWORK[0] if extractor in _ONE_NETWORK else extractor
 
 
 def _takes(name: str, option: str) -> bool:

@@ -10,6 +10,7 @@ from asmk_engine.networks.registry import published_weights
 from asmk_engine.reproduction.experiment import Describe, PublishedRow, Test
 from asmk_engine.reproduction.extraction import Settings
 from asmk_engine.reproduction.files import dataset_of
+from asmk_engine.reproduction.rerank_plan import Rerank, chosen, place_of
 from asmk_engine.storage.user_files import file_sha256
 
 REHEARSAL = "a rehearsal: other images than those of the publication, and a codebook of another size"
@@ -31,6 +32,23 @@ def _other_weights(row: PublishedRow, given: tuple[Path, ...]) -> Iterator[str]:
         if not is_published(part, path):
             expected = published_weights(part.weights).file if part.weights else "those of the publication"
             yield f"weights of your own, {path.name}, instead of {expected}"
+
+
+def rerank_obstacles(row: PublishedRow, part: Rerank, settings: Settings) -> tuple[str, ...]:
+    """Return in words what more makes re-ranked scores others than the published ones; empty if nothing does."""
+    if settings.rehearsal:
+        return (REHEARSAL,)
+    return (*part.incomparable, *_other_networks(row, part, settings))
+
+
+def _other_networks(row: PublishedRow, part: Rerank, settings: Settings) -> Iterator[str]:
+    parts = chosen(row.rerank, settings.rerank, row.name)
+    for kind, weights in (("local", ""), (part.by, part.weights)):
+        place = place_of(parts, part, kind)
+        given = settings.weights[len(row.describe) + place :][:1] if place is not None else ()
+        for path in given:
+            if not is_published(Describe(part.by, weights), path):
+                yield f"a network of your own for {part.title}, {path.name}"
 
 
 def is_published(part: Describe, path: Path) -> bool:

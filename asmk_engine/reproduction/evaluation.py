@@ -45,14 +45,14 @@ def evaluate_ranking(
     if task.ground_truth is None:
         raise ValueError("a task without a ground truth has no rankings to evaluate")
     report = evaluate_index(task.ground_truth, searcher, lambda query: features.read(query.name), progress=progress)
-    found = {row: _percent(list(one.values()), report.scores[row].queries) for row, one in report.per_query.items()}
+    found = {row: percent(list(one.values()), report.scores[row].queries) for row, one in report.per_query.items()}
     if not precision:
         return found
     at_ten = {row: list(one[10].values()) for row, one in report.precisions.items() if 10 in one}
-    return found | {f"{row} {PRECISION}": _percent(values, len(values)) for row, values in at_ten.items()}
+    return found | {f"{row} {PRECISION}": percent(values, len(values)) for row, values in at_ten.items()}
 
 
-def _percent(values: list[float], queries: int) -> Measured:
+def percent(values: list[float], queries: int) -> Measured:
     found = bootstrap(values)
     return Measured(100 * found.mean, 100 * found.low, 100 * found.high, queries)
 

@@ -9,6 +9,7 @@ earlier                       fingerprints of the same experiment with other tex
 [train]                       dataset, images, options: what the codebook or the projection is learned from
 [codebook] or [codec]         for `local`, for `global`
 [search]                      for `local`: alpha, threshold, idf, assignments
+[[rerank]]                    how the first images are ranked anew, see `rerank_plan`; none, one or several
 [[tests]]                     dataset, distractors, train, assignments, published, deviations, words, words_deviation
 """
 
@@ -27,6 +28,7 @@ from typing import Any, TypeVar
 
 from asmk_engine.errors import DamagedError, InputError, NotFoundError
 from asmk_engine.images.listing import shown
+from asmk_engine.reproduction.rerank_plan import Rerank, check_rerank, reranked_row, split_row
 
 KINDS = ("local", "global")
 PRECISION = "mP@10"
@@ -34,6 +36,7 @@ ROWS = (
     *("easy", "medium", "hard", "all", "private", "cls1", "cls2", "cls3"),
     *(f"{row} {PRECISION}" for row in ("easy", "medium", "hard")),
 )
+RERANKED = ("easy", "medium", "hard", "all", "private")
 MEANS = ("all", "distractors")
 SUFFIX = ".toml"
 MOST_BYTES = 1 << 20
@@ -118,7 +121,7 @@ class Test:
     multiple_assignment  nearest words of a query descriptor in this test, `assignments` in the TOML file; 0 for those
                          of the search
     published    row (`easy`, `medium`, `hard`, alone or with `mP@10`; `all` of a validation set or an original ground
-                 truth; `private`; `cls1`, `cls2`, `cls3`) → percent
+                 truth; `private`; `cls1`, `cls2`, `cls3`; re-ranked: `medium, cvnet 100`) → percent
     deviations   row → published standard deviation over several runs
     words        published mean number of words per image of `dataset`, 0 for none
     words_deviation  its published standard deviation over several runs
@@ -166,6 +169,7 @@ class PublishedRow:
     codebook: CodebookSettings | None = None
     codec: Codes = Codes()
     search: SearchSettings = SearchSettings()
+    rerank: tuple[Rerank, ...] = ()
     differences: tuple[str, ...] = ()
     incomparable: tuple[str, ...] = ()
     memory: float = 0.0
@@ -177,12 +181,13 @@ class PublishedRow:
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change with what is run, and with most texts; work folders store them.
 
-        What only the report shows beside the scores is not part of it.
+        What only the report shows beside the scores is not part of it, nor re-ranking, which comes after all else.
         """
         content = dataclasses.asdict(self)
-        for key in ("earlier", "incomparable", "memory", "means", "trained_on"):
+        for key in ("earlier", "incomparable", "memory", "means", "trained_on", "rerank"):
             del content[key]
         for test in content["tests"]:
+            test["published"] = {key: value for key, value in test["published"].items() if not split_row(key)[1]}
             for key in ("deviations", "words", "words_deviation"):
                 del test[key]
             if not test["multiple_assignment"]:
@@ -230,12 +235,19 @@ def parse_experiment(text: str, where: str) -> PublishedRow:
     for key, cls in (("describe", Describe), ("tests", Test)):
         tables = read_tables(content.get(key), where, key)
         content[key] = tuple(read_part(cls, one, f"{where}: {key}") for one in tables)
+    if "rerank" in content:
+        content["rerank"] = read_rerank(content["rerank"], where)
     for key, single in (("train", Train), ("codebook", CodebookSettings), ("codec", Codes), ("search", SearchSettings)):
         if key in content:
             content[key] = read_part(single, content[key], f"{where}: {key}")
     found = read_part(PublishedRow, content, where)
     _check(found, where)
     return found
+
+
+def read_rerank(value: Any, where: str) -> tuple[Rerank, ...]:
+    """Return the parts `[[rerank]]` of an experiment; raises DamagedError as `read_part`."""
+    return tuple(read_part(Rerank, one, f"{where}: rerank") for one in read_tables(value, where, "rerank"))
 
 
 def read_tables(value: Any, where: str, key: str) -> list[Any]:
@@ -269,7 +281,7 @@ def _default(one: dataclasses.Field[Any]) -> Any:
 def _value(one: dataclasses.Field[Any], value: Any, where: str) -> Any:
     default = _default(one)
     if default is dataclasses.MISSING:
-        default = () if one.name in ("describe", "tests") else ""
+        default = () if one.name in ("describe", "tests", "counts") else ""
     if isinstance(default, tuple) and isinstance(value, list):
         value = tuple(value)
     if isinstance(default, float) and type(value) is int:
@@ -291,13 +303,19 @@ def _check(row: PublishedRow, where: str) -> None:
         raise DamagedError(f"{where}: nothing to learn from; write [train] with a dataset")
     if row.kind == "global" and row.train is not None and row.train.options:
         raise DamagedError(f"{where}: options under train; a global experiment has the same options for all images")
+    check_rerank(row.rerank, row.kind == "local", where)
     for test in row.tests:
-        _check_numbers(test.published, "published", ROWS, where)
+        _check_numbers(test.published, "published", (*ROWS, *reranked_rows(row.rerank)), where)
         _check_numbers(test.deviations, "deviations", tuple(test.published), where)
     _check_numbers(row.means, "means", MEANS, where)
     names = [test.name for test in row.tests]
     if len(set(names)) < len(names):
         raise DamagedError(f"{where}: two tests are {max(names, key=names.count)!r}; keep one")
+
+
+def reranked_rows(parts: tuple[Rerank, ...]) -> list[str]:
+    """List the rows of re-ranked scores."""
+    return [reranked_row(row, part, count) for part in parts for count in part.counts for row in RERANKED]
 
 
 def _check_numbers(found: Mapping[str, Any], what: str, keys: tuple[str, ...], where: str) -> None:

@@ -33,11 +33,12 @@ class Settings:
     work         output folder; an interrupted run resumes from it
     data         folder of the published datasets, see `files`; None in a rehearsal
     distractors  also run the tests with distractors
-    weights      files instead of the published ones, in the order of `describe`
+    weights      files instead of the published ones, in the order of `describe`, then of `rerank_plan.networks_of`
     device       device of the networks
     workers      worker processes, see `extract_images`
     threads      threads of a search
     seeds        how many seeds codebooks and codecs are learned with, from that of the experiment on
+    rerank       names of the parts of the experiment by which the first images are ranked anew, or `all`
     """
 
     work: Path
@@ -48,6 +49,7 @@ class Settings:
     workers: int | None = None
     threads: int | None = None
     seeds: int = 1
+    rerank: tuple[str, ...] = ()
 
     @property
     def rehearsal(self) -> bool:
@@ -174,14 +176,21 @@ def weights_file(name: str, data: Path | None) -> Path:
 
 
 def describe_images(
-    parts: Sequence[Extractor], images: ImageList, place: Path, workers: int | None, display: Display
+    parts: Sequence[Extractor],
+    images: ImageList,
+    place: Path,
+    workers: int | None,
+    display: Display,
+    allow_none: bool = False,
 ) -> tuple[FeatureSet, dict[str, str]]:
     """Return the feature set of images at `place`, extracting missing ones, and the failed images with the reasons.
 
     Several extractors write separate sets next to it (`place` with -1, -2, …), which are then concatenated.
+
+    allow_none  of one extractor: whether it is no error that no image is readable
     """
     if len(parts) == 1:
-        return _extracted(parts[0], images, place, workers, display)
+        return _extracted(parts[0], images, place, workers, display, allow_none)
     sets, failed = [], {}
     for number, part in enumerate(parts, start=1):
         beside = place.with_name(f"{place.stem}-{number}{place.suffix}")
@@ -192,10 +201,17 @@ def describe_images(
 
 
 def _extracted(
-    extractor: Extractor, images: ImageList, place: Path, workers: int | None, display: Display
+    extractor: Extractor,
+    images: ImageList,
+    place: Path,
+    workers: int | None,
+    display: Display,
+    allow_none: bool = False,
 ) -> tuple[FeatureSet, dict[str, str]]:
     with display.bar("extract", "images") as progress:
-        done: ExtractionSummary = extract_images(extractor, images, place, workers=workers, progress=progress)
+        done: ExtractionSummary = extract_images(
+            extractor, images, place, workers=workers, allow_none=allow_none, progress=progress
+        )
     display.say(f"{place.name}: {done.extracted} images described, {done.unchanged} there, {len(done.failed)} skipped")
     return FeatureSet.open(place).selected(done.names), done.failed
 

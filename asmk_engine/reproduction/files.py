@@ -22,6 +22,7 @@ from asmk_engine.errors import DamagedError, NotFoundError
 from asmk_engine.networks.cache import weights_folder
 from asmk_engine.networks.registry import PublishedWeights, published_weights
 from asmk_engine.reproduction.experiment import PublishedRow, Test
+from asmk_engine.reproduction.rerank_plan import chosen, networks_of
 
 _REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
@@ -168,17 +169,24 @@ def datasets_of(row: PublishedRow, distractors: bool) -> list[str]:
     return list(dict.fromkeys(filter(None, [*learned, *(n for t in tests for n in (t.dataset, t.distractors))])))
 
 
-def needs(row: PublishedRow, data: Path, distractors: bool = False, weights: Sequence[Path] = ()) -> list[Need]:
+def needs(
+    row: PublishedRow,
+    data: Path,
+    distractors: bool = False,
+    weights: Sequence[Path] = (),
+    rerank: Sequence[str] = (),
+) -> list[Need]:
     """List all files and folders that an experiment needs in the folder `data`.
 
-    weights  files to use instead of published weights, in the order of `describe`
+    weights  files to use instead of published weights, in the order of `describe`, then of the networks of `rerank`
+    rerank   names of the parts that rank anew; raises InputError for an unknown one
     """
     found = [
         Need(f"{name}/{part}", data / name / part, address, _is_there(data / name / part, part.endswith("/")))
         for name in datasets_of(row, distractors)
         for part, address in dataset_of(name).parts
     ]
-    return [*found, *_weights_needed(row, data, weights)]
+    return [*found, *_weights_needed(row, data, weights), *_networks_needed(row, data, weights, rerank)]
 
 
 def _weights_needed(row: PublishedRow, data: Path, given: Sequence[Path]) -> Iterator[Need]:
@@ -189,13 +197,31 @@ def _weights_needed(row: PublishedRow, data: Path, given: Sequence[Path]) -> Ite
             place = data / "weights"
             yield Need(f"weights for {part.extractor}", place, "none, they were not published", False, NOT_PUBLISHED)
         else:
-            entry = published_weights(part.weights)
-            path = weights_place(entry, data)
-            there = path.is_file() and not entry.obstacle
-            by_hand = ", a page from which a person downloads it" if entry.page else ""
-            fetched = "" if by_hand or entry.obstacle else f", or `asmk-engine weights fetch {entry.name}`"
-            address = f"{entry.url}{by_hand}{fetched}"
-            yield Need(f"weights/{entry.file}", path, address, there, entry.obstacle, entry.licence)
+            yield _published_file(part.weights, data)
+
+
+def _networks_needed(row: PublishedRow, data: Path, given: Sequence[Path], rerank: Sequence[str]) -> Iterator[Need]:
+    """Yield the files of the networks that rank anew, each once."""
+    taken = [part.weights for part in row.describe[len(given) :]]
+    for number, network in enumerate(networks_of(chosen(row.rerank, rerank, row.name)), start=len(row.describe)):
+        if number < len(given) or (network.weights and network.weights in taken):
+            continue
+        if network.weights:
+            yield _published_file(network.weights, data)
+        else:
+            cure = f"give {network.wanted}, as --weights number {number + 1}"
+            title, place = f"weights for --rerank {network.rerank.title}", data / "weights"
+            yield Need(title, place, "none, they are not published here", False, cure)
+
+
+def _published_file(name: str, data: Path) -> Need:
+    entry = published_weights(name)
+    path = weights_place(entry, data)
+    there = path.is_file() and not entry.obstacle
+    by_hand = ", a page from which a person downloads it" if entry.page else ""
+    fetched = "" if by_hand or entry.obstacle else f", or `asmk-engine weights fetch {entry.name}`"
+    address = f"{entry.url}{by_hand}{fetched}"
+    return Need(f"weights/{entry.file}", path, address, there, entry.obstacle, entry.licence)
 
 
 def weights_place(entry: PublishedWeights, data: Path) -> Path:

@@ -17,6 +17,7 @@ from asmk_engine.reproduction.drawings import draw_photographs
 from asmk_engine.reproduction.extraction import Settings
 from asmk_engine.reproduction.papers import PublishedTable, table_experiments
 from asmk_engine.reproduction.report import write_report
+from asmk_engine.reproduction.rerank_plan import ALL
 from asmk_engine.reproduction.results import result_place
 from asmk_engine.reproduction.stages import run
 
@@ -30,10 +31,10 @@ class Rehearsal:
     error: AsmkError | None = None
 
 
-def rehearsed_names(table: PublishedTable | None = None) -> list[str]:
-    """List the experiments of a table, or of all tables, in their order, each once; none with a file of its own."""
+def rehearsed_names(tables: Sequence[PublishedTable] = ()) -> list[str]:
+    """List the experiments of tables, or of all for none, in their order, each once; none with a file of its own."""
     tabled = table_experiments()
-    names = (row.experiment for row in table.rows) if table is not None else iter(tabled)
+    names = (row.experiment for table in tables for row in table.rows) if tables else iter(tabled)
     return [name for name in dict.fromkeys(names) if name in tabled]
 
 
@@ -47,16 +48,18 @@ def drawn_photographs() -> Iterator[Rehearsed]:
 def rehearse(
     names: Sequence[str], photographs: Rehearsed, folder: Path, display: Display, device: str = "cpu"
 ) -> Iterator[Rehearsal]:
-    """Rehearse experiments one after the other, with their tests with distractors; yields each when it is done.
+    """Rehearse experiments one after the other, with distractors and all re-ranking; yields each when it is done.
 
     folder  takes an output folder for each, `NAME.reproduction`; those of an interrupted rehearsal go on
     """
     for name in names:
         begun, error = time.monotonic(), None
         work = result_place(folder, name).parent
-        settings = Settings(work, distractors=True, device=device, workers=0, threads=1)
         try:
-            write_report(run(open_experiment(name), photographs, settings, display), work, device)
+            row = open_experiment(name)
+            rerank = (ALL,) if row.rerank else ()
+            settings = Settings(work, distractors=True, device=device, workers=0, threads=1, rerank=rerank)
+            write_report(run(row, photographs, settings, display), work, device)
         except AsmkError as found:
             error = found
         yield Rehearsal(name, time.monotonic() - begun, error)

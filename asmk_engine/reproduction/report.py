@@ -17,6 +17,7 @@ from asmk_engine.networks.devices import choose_device, device_name
 from asmk_engine.reproduction.evaluation import Measured
 from asmk_engine.reproduction.experiment import Test
 from asmk_engine.reproduction.files import dataset_of
+from asmk_engine.reproduction.rerank_plan import split_row
 from asmk_engine.reproduction.stages import ReproductionResult
 from asmk_engine.reproduction.variants import Variant, deviation
 from asmk_engine.storage.folder import Folder
@@ -71,7 +72,10 @@ def lines(outcome: ReproductionResult) -> list[Line]:
 
 def _line(outcome: ReproductionResult, test: Test, row: str, found: Measured) -> Line:
     published = test.published.get(row)
-    comparable = not outcome.rehearsal and not outcome.obstacles.get(test.name) and not math.isnan(found.value)
+    reranker = split_row(row)[1]
+    places = (test.name, f"{test.name}, {reranker}") if reranker else (test.name,)
+    told = any(outcome.obstacles.get(place) for place in places)
+    comparable = not outcome.rehearsal and not told and not math.isnan(found.value)
     inside = found.low <= published <= found.high if comparable and published is not None else None
     by_seed = tuple(scores[test.name][row].value for scores in outcome.by_seed.values())
     spread = outcome.deviation(test.name, row)
@@ -95,7 +99,8 @@ def _mean(outcome: ReproductionResult, distractors: bool) -> float | None:
     tests = [test for test in outcome.row.tests if test.distractors or not distractors]
     if outcome.rehearsal or any(test.name not in outcome.measured for test in tests):
         return None
-    scores = [outcome.measured[test.name][row].value for test in tests for row in test.published]
+    scores = [outcome.measured[test.name][row].value for test in tests for row in test.published
+              if not split_row(row)[1]]  # fmt: skip
     return sum(scores) / len(scores)
 
 

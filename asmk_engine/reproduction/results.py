@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,37 @@ class MeasuredIndex:
 
 
 @dataclass(frozen=True)
+class MeasuredReranking:
+    """What it cost to rank a test anew, 0 where nothing is known.
+
+    pairs               number of pairs that were compared
+    image_bytes         bytes that are stored of an image
+    image_milliseconds  to describe an image for it
+    pair_milliseconds   to compare a pair
+    """
+
+    pairs: int
+    image_bytes: float
+    image_milliseconds: float
+    pair_milliseconds: float
+
+
+@dataclass(frozen=True)
 class RunResult:
-    """A run of an experiment: whether it was a rehearsal, its tests and its indexes by name."""
+    """A run of an experiment.
+
+    rehearsal  whether it was one
+    tests      by name
+    indexes    by name of the data set
+    reranked   what re-ranking cost, by name of the test and of the reranker: `roxford5k by cvnet`
+    reasons    why re-ranked scores are not compared, by the same names: `roxford5k, cvnet`
+    """
 
     rehearsal: bool
     tests: dict[str, MeasuredTest]
     indexes: dict[str, MeasuredIndex]
+    reranked: dict[str, MeasuredReranking] = field(default_factory=dict)
+    reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def result_place(folder: Path, experiment: str) -> Path:
@@ -87,6 +112,12 @@ def _result(content: dict[str, Any], experiment: str) -> RunResult:
             for stage, one in content["facts"].items()
             if stage.startswith("index of ")
         },
+        {
+            fact.removeprefix("re-ranking of "): _reranking(costs)
+            for fact, costs in content["facts"].items()
+            if fact.startswith("re-ranking of ")
+        },
+        {str(name): tuple(map(str, reasons)) for name, reasons in content["not_compared"].items()},
     )
 
 
@@ -100,6 +131,11 @@ def _test(name: str, content: dict[str, Any], seconds: dict[str, float]) -> Meas
 
 def _index(facts: dict[str, Any], seconds: float) -> MeasuredIndex:
     return MeasuredIndex(int(_number(facts["images"])), int(_number(facts["bytes"])), seconds)
+
+
+def _reranking(costs: dict[str, Any]) -> MeasuredReranking:
+    keys = ("bytes an image", "image milliseconds", "pair milliseconds")
+    return MeasuredReranking(int(_number(costs["pairs"])), *(_number(costs[key]) for key in keys))
 
 
 def _number(value: Any) -> float:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from asmk_engine.errors import AsmkError
 from asmk_engine.reproduction.catalogue import open_experiment
 from asmk_engine.reproduction.files import dataset_of
-from asmk_engine.reproduction.papers import PRINTED_ONLY, PublishedTable, TableRow, table_experiments
+from asmk_engine.reproduction.papers import (
+    COSTS,
+    GIGABYTES,
+    PRINTED_ONLY,
+    TIMES,
+    PublishedTable,
+    TableRow,
+    table_experiments,
+)
 from asmk_engine.reproduction.report import GIBIBYTE
 from asmk_engine.reproduction.results import MeasuredIndex, RunResult, read_result, result_place
 
@@ -31,7 +39,7 @@ class TableLine:
                    single-precision descriptors, if the paper does not print it; measured ones: of the bytes of an image
                    of another index, if that database was not indexed
     image_milliseconds  to describe an image, None if not known; measured lines: seconds of the run by images
-    query_milliseconds  to search for a query, and to evaluate its ranking
+    query_milliseconds  to search for a query, and to evaluate its ranking; re-ranked: and to compare its pairs
     remarks        why measured numbers are not compared; a misprint
     """
 
@@ -71,7 +79,7 @@ def side_by_side(table: PublishedTable, folder: Path) -> SideBySide:
         except AsmkError as error:
             found.unreadable.append(error)
         else:
-            found.lines += [_measured(table, row, published, result)] if result is not None else []
+            found.lines += list(_measured(table, row, published, result)) if result is not None else []
     return found
 
 
@@ -98,16 +106,18 @@ def largest_database(table: PublishedTable) -> str:
     return "gldv2-retrieval" if any(column.startswith("gldv2-retrieval") for column in table.columns) else "revisitop1m"
 
 
-def _measured(table: PublishedTable, row: TableRow, published: TableLine, result: RunResult) -> TableLine:
-    scores = dict(_scores(table, result))
+def _measured(table: PublishedTable, row: TableRow, published: TableLine, result: RunResult) -> Iterator[TableLine]:
+    """Yield the line of what was measured; none for a row that is re-ranked, where a run ranked nothing so."""
+    scores = dict(_costs(table, row, result)) if _has_costs(table) else dict(_scores(table, row, result))
+    if row.rerank and not scores:
+        return
     printed = [column for column in table.numbers(row) if column not in PRINTED_ONLY]
     if "mean" in table.columns and printed and all(column in scores for column in _averaged(printed)):
         means = [scores[column] for column in _averaged(printed)]
         scores["mean"] = sum(means) / len(means)
-    names = [name for name in result.tests if any(column.startswith(f"{name} ") for column in scores)]
-    told = [] if result.rehearsal else [reason for name in names for reason in result.tests[name].reasons]
+    told = [] if result.rehearsal else _reasons(row, scores, result)
     numbers = REHEARSAL if result.rehearsal else NOT_COMPARED if told else MEASURED
-    return TableLine(
+    yield TableLine(
         row.row,
         published.group,
         row.experiment,
@@ -116,16 +126,57 @@ def _measured(table: PublishedTable, row: TableRow, published: TableLine, result
         scores,
         _gibibytes(result, largest_database(table)),
         _image_milliseconds(result),
-        _query_milliseconds(result),
+        _query_milliseconds(row, result),
         tuple(dict.fromkeys(told)),
     )
 
 
-def _scores(table: PublishedTable, result: RunResult) -> Iterator[tuple[str, float]]:
+def _has_costs(table: PublishedTable) -> bool:
+    return any(column in COSTS for column in table.columns)
+
+
+def _scores(table: PublishedTable, row: TableRow, result: RunResult) -> Iterator[tuple[str, float]]:
     for column in table.columns:
-        test, _, row = column.partition(" ")
-        if test in result.tests and row in result.tests[test].scores:
-            yield column, result.tests[test].scores[row]
+        test, name = row.row_of(column)
+        if test in result.tests and name in result.tests[test].scores:
+            yield column, result.tests[test].scores[name]
+
+
+def _reasons(row: TableRow, scores: Mapping[str, float], result: RunResult) -> list[str]:
+    """Return why the scores of a line are not compared: of its tests, and of the re-ranking of these."""
+    names = [name for name in result.tests if any(column.startswith(f"{name} ") for column in scores)]
+    reranked = [f"{name}, {row.reranker[0]}" for name in names] if row.rerank else []
+    return [
+        *(reason for name in names for reason in result.tests[name].reasons),
+        *(reason for name in reranked for reason in result.reasons.get(name, ())),
+    ]
+
+
+def _costs(table: PublishedTable, row: TableRow, result: RunResult) -> Iterator[tuple[str, float]]:
+    """Yield what re-ranking costs, from the tests that were ranked anew: times of all of them, memory of each data set.
+
+    Memory is that of the indexed vector of an image and of what is stored of it for re-ranking, times the images that
+    the published data set has.
+    """
+    done = {name: one for name in result.tests if (one := result.reranked.get(f"{name} by {row.reranker[0]}"))}
+    if not done:
+        return
+    whole = _image_milliseconds(result)
+    local = _mean([one.image_milliseconds for one in done.values()])
+    both = None if whole is None or local is None else whole + local
+    times = (whole, local, both, _mean([one.pair_milliseconds for one in done.values()]))
+    yield from ((column, value) for column, value in zip(TIMES, times, strict=True) if value is not None)
+    for column in table.columns:
+        dataset, _, kind = column.partition(" ")
+        index = result.indexes.get(dataset)
+        if kind == GIGABYTES and dataset in done and index and index.images and done[dataset].image_bytes:
+            each = index.bytes / index.images + done[dataset].image_bytes
+            yield column, each * dataset_of(dataset).images / 1e9
+
+
+def _mean(values: list[float]) -> float | None:
+    known = [value for value in values if value]
+    return sum(known) / len(known) if known else None
 
 
 def _averaged(columns: list[str]) -> list[str]:
@@ -148,8 +199,16 @@ def _image_milliseconds(result: RunResult) -> float | None:
     return 1000 * sum(one.seconds for one in timed) / images if images else None
 
 
-def _query_milliseconds(result: RunResult) -> float | None:
-    """Return milliseconds of a query in the test with the largest database: one with distractors, if there is one."""
+def _query_milliseconds(row: TableRow, result: RunResult) -> float | None:
+    """Return milliseconds of a query in the test with the largest database: one with distractors, if there is one.
+
+    With those of the pairs of a row that is re-ranked.
+    """
     timed = {name: one for name, one in result.tests.items() if one.queries and one.seconds}
     names = sorted(timed, key=lambda name: "+" not in name)
-    return 1000 * timed[names[0]].seconds / timed[names[0]].queries if names else None
+    if not names:
+        return None
+    search = 1000 * timed[names[0]].seconds / timed[names[0]].queries
+    reranker, count = row.reranker
+    costs = result.reranked.get(f"{names[0]} by {reranker}")
+    return search + count * costs.pair_milliseconds if costs else search

@@ -5,6 +5,7 @@
     describe       DATASET.features, DATASET.queries.features
     index          DATASET-by-DATASET.index
     search         search-<16 hex>/
+    re-rank        DATASET.EXTRACTOR.features, DATASET.queries.EXTRACTOR.features, pairs-<16 hex>/, rerank-<16 hex>/
 
 Further seeds and numbers of strongest features have their own folders (`DATASET-by-DATASET-seed-1.index`) and share the
 feature sets.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any
 from asmk_engine.errors import InputError
 from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.iteration import Display
-from asmk_engine.reproduction.comparison import obstacles
+from asmk_engine.reproduction.comparison import obstacles, rerank_obstacles
 from asmk_engine.reproduction.datasets import Datasets, Published, Rehearsed, RetrievalTask
 from asmk_engine.reproduction.engines import Engine, make_engine
 from asmk_engine.reproduction.evaluation import Measured, QueryFeatures, evaluate_task
@@ -41,9 +42,20 @@ from asmk_engine.reproduction.extraction import (
 )
 from asmk_engine.reproduction.files import chosen_tests, is_recognition
 from asmk_engine.reproduction.journal import Journal
+from asmk_engine.reproduction.rerank_networks import RerankFiles, local_extractor, rerank_files, reranked_parts
+from asmk_engine.reproduction.rerank_plan import Rerank
+from asmk_engine.reproduction.rerank_stage import (
+    DISTRACTORS,
+    LocalFeatures,
+    RankedTest,
+    RerankedTest,
+    images_of,
+    listed,
+    measured_costs,
+)
 from asmk_engine.reproduction.variants import Variant, combined, deviation
 from asmk_engine.storage.folder import WriterLock
-from asmk_engine.storage.stage_cache import StageCache
+from asmk_engine.storage.stage_cache import StageCache, key_of
 from asmk_engine.storage.user_files import file_sha256
 from asmk_engine.tradeoff.sources import StrongestFeatures
 
@@ -57,7 +69,8 @@ class ReproductionResult:
     notes     deviations from the experiment, and images that could not be read
     facts     recipes of features, codebooks, sizes of indexes
     by_seed   the scores of every seed, 0 for that of the experiment
-    obstacles  test → why its scores are not compared with the published ones; empty if they are
+    obstacles  test, or `test, reranker` for what re-ranking adds → why its scores are not compared with the published
+               ones; empty if they are
     """
 
     row: PublishedRow
@@ -104,7 +117,7 @@ def _key(row: PublishedRow, datasets: Datasets, settings: Settings) -> dict[str,
         place = [str(datasets.photos.resolve()), str(datasets.ground_truth.resolve())]
     else:
         place = [str(datasets.data.resolve())] if isinstance(datasets, Published) else []
-    weights = [file_sha256(path) for path in settings.weights]
+    weights = [file_sha256(path) for path in settings.weights[: len(row.describe)]]  # not those of re-ranking
     return {"recipe": row.fingerprint, "folder of photographs": place, "file of weights": weights}
 
 
@@ -136,6 +149,7 @@ class ReproductionRun:
     def all(self) -> ReproductionResult:
         """Run every stage with every seed, and return the result."""
         self._check_seeds()
+        reranked_parts(self.row, self.settings)  # an unknown name is told before any work
         by_seed = {seed: self.scores(Variant(seed)) for seed in range(self.settings.seeds)}
         measured = {
             test: {row: combined([scores[test][row] for scores in by_seed.values()]) for row in rows}
@@ -151,7 +165,14 @@ class ReproductionRun:
             dict(self.journal.seconds),
             tuple(self.journal.notes),
             facts,
-            {test.name: obstacles(self.row, test, self.settings, facts) for test in self.tests},
+            {
+                **{test.name: obstacles(self.row, test, self.settings, facts) for test in self.tests},
+                **{
+                    f"{test.name}, {part.title}": rerank_obstacles(self.row, part, self.settings)
+                    for test in self.tests
+                    for part in reranked_parts(self.row, self.settings)
+                },
+            },
             by_seed,
         )
 
@@ -194,7 +215,10 @@ class ReproductionRun:
             place = self.settings.work / f"{test.dataset}.queries.features"
             queries = describe_queries(self.describer.whole, self._task(test.dataset).queries, place, self.display)
         with self._stage(f"search {test.name}{engine.variant.words}"):
-            return self._evaluated(test, learned, _strongest(queries, engine.variant), engine)
+            found = self._evaluated(test, learned, _strongest(queries, engine.variant), engine)
+        for part in reranked_parts(self.row, self.settings):
+            found |= self._reranked(test, learned, queries, engine, part)
+        return found
 
     def learned(self, test: Test, engine: Engine) -> str:
         """Return the name of the dataset to learn from, or an empty string."""
@@ -265,6 +289,64 @@ class ReproductionRun:
             self._tasks[dataset] = self.datasets.task(dataset, is_recognition(dataset))
         return self._tasks[dataset]
 
+    def _reranked(
+        self, test: Test, learned: str, queries: FeatureSet, engine: Engine, part: Rerank
+    ) -> dict[str, Measured]:
+        """Return the scores of a test whose rankings are ranked anew by a part of the experiment."""
+        files = rerank_files(self.row, part, self.settings, self.describer)
+        names = {"": test.dataset} | ({DISTRACTORS: test.distractors} if test.distractors else {})
+        task, features = self._task(test.dataset), {mark: self._described(name) for mark, name in names.items()}
+        images = {mark: self._database(name) for mark, name in names.items()}
+        ranked = RankedTest(task, engine.open(test, learned), queries, images, features)
+        local = self._local_features(ranked, part, files, names)
+        inputs = self._search_inputs(test, learned, queries, engine) | {
+            "rerank": dataclasses.asdict(part) | {"incomparable": []},
+            "networks": files.sums,
+        }
+
+        def make(folder: Path) -> dict[str, Any]:
+            kept = self.settings.work / f"pairs-{key_of(inputs)}"
+            scores, costs, failed = RerankedTest(ranked, part, files, local, self.settings).run(kept, self.display)
+            return {"scores": _as_json(scores), "costs": costs, "failed": failed}
+
+        what = f"{test.name}{engine.variant.words} by {part.title}"
+        with self._stage(f"re-rank {what}"):
+            done = self.cache.stage("rerank", inputs, make).numbers
+        self.journal.note(*done["failed"])
+        self.journal.facts[f"re-ranking of {what}"] = self._rerank_costs(done["costs"], part, local, names)
+        return _from_json(done["scores"])
+
+    def _local_features(
+        self, ranked: RankedTest, part: Rerank, files: RerankFiles, names: Mapping[str, str]
+    ) -> LocalFeatures | None:
+        """Describe the queries of a test, and the images that are compared with them, where a part needs it."""
+        if part.by == "cvnet":
+            return None
+        extractor = local_extractor(part, files, self.settings)
+        if extractor is None:
+            return LocalFeatures(self.describer.whole, ranked.queries, ranked.features)
+        most = max(images_of(ranked, part, self.settings).values())
+        work, compared, found = self.settings.work, ranked.compared(most), {}
+        for mark, dataset in names.items():
+            with self._stage(f"describe {dataset} by {part.extractor}"):
+                place, wanted = work / f"{dataset}.{part.extractor}.features", compared[mark]
+                images = listed(ranked.images[mark], wanted)
+                found[mark], failed = describe_images(
+                    [extractor], images, place, self.settings.workers, self.display, allow_none=True
+                )
+                self._note_failed(dataset, failed)
+        with self._stage(f"describe the queries of {names['']} by {part.extractor}"):
+            place = work / f"{names['']}.queries.{part.extractor}.features"
+            queries = describe_queries(extractor, ranked.task.queries, place, self.display)
+        return LocalFeatures(extractor, queries, found)
+
+    def _rerank_costs(
+        self, sums: Mapping[str, float], part: Rerank, local: LocalFeatures | None, names: Mapping[str, str]
+    ) -> dict[str, float]:
+        stages = [f"describe {dataset} by {part.extractor}" for dataset in names.values()] if part.extractor else []
+        seconds = sum(self.journal.seconds.get(stage, 0.0) for stage in stages)
+        return measured_costs(sums, local.images.values() if local else (), seconds)
+
     def _evaluated(self, test: Test, learned: str, queries: QueryFeatures, engine: Engine) -> dict[str, Measured]:
         def make(folder: Path) -> dict[str, Any]:
             searcher = engine.open(test, learned)
@@ -272,18 +354,22 @@ class ReproductionRun:
                 task = self._task(test.dataset)
                 return _as_json(evaluate_task(task, queries, searcher, progress, test.has_precision))
 
-        places = [engine.place(dataset, learned) for dataset in filter(None, (test.dataset, test.distractors))]
-        inputs = {
-            "run": self.journal.key,
-            "test": test.name,
-            "indexes": [_commit(place) for place in places],
-            "queries": [[name, queries.source(name).fingerprint] for name in queries.names],
-        }
+        inputs = self._search_inputs(test, learned, queries, engine)
         if self._task(test.dataset).labels is not None:  # scores that were kept before had other weights in cls3
             inputs["frequency of a label"] = "relative"
         if test.has_precision:
             inputs["precision"] = "mP@10"
         return _from_json(self.cache.stage("search", inputs, make).numbers)
+
+    def _search_inputs(self, test: Test, learned: str, queries: QueryFeatures, engine: Engine) -> dict[str, Any]:
+        """Return what the rankings of a test depend on."""
+        places = [engine.place(dataset, learned) for dataset in filter(None, (test.dataset, test.distractors))]
+        return {
+            "run": self.journal.key,
+            "test": test.name,
+            "indexes": [_commit(place) for place in places],
+            "queries": [[name, queries.source(name).fingerprint] for name in queries.names],
+        }
 
 
 def _strongest(features: FeatureSet, variant: Variant) -> QueryFeatures:

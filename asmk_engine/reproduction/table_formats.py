@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from asmk_engine.reproduction.papers import NOTHING, open_papers
+from asmk_engine.reproduction.papers import GIGABYTES, NOTHING, open_papers
 from asmk_engine.reproduction.side_by_side import REHEARSAL, SideBySide, TableLine, largest_database
 
 TRAILING = ("GiB", "ms/image", "ms/query")
@@ -46,7 +46,7 @@ def _heading(found: SideBySide) -> list[str]:
 
 
 def _cells(found: SideBySide, line: TableLine) -> list[str]:
-    scores = [_score(line.scores.get(column)) for column in found.table.columns]
+    scores = [_score(line.scores.get(column), column) for column in found.table.columns]
     empty = [one or NOTHING for one in (line.trained_on, line.experiment)]
     times = (line.image_milliseconds, line.query_milliseconds)
     return [line.row, *empty, line.numbers, *scores, _gibibytes(line.gibibytes), *map(_milliseconds, times)]
@@ -58,8 +58,8 @@ def _aligned(row: list[str], widths: list[int]) -> str:
     return "  ".join([*words, *numbers]).rstrip()
 
 
-def _score(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.1f}"
+def _score(value: float | None, column: str) -> str:
+    return NOTHING if value is None else f"{value:.2f}" if column.endswith(f" {GIGABYTES}") else f"{value:.1f}"
 
 
 def _gibibytes(value: float | None) -> str:
@@ -72,7 +72,7 @@ def _milliseconds(value: float | None) -> str:
 
 def _title(found: SideBySide) -> str:
     paper = next((one.title for one in open_papers() if one.name == found.table.paper), found.table.paper)
-    return f"{found.table.name}: {found.table.caption}. {paper}, Table {found.table.number}"
+    return f"{found.table.name}: {found.table.caption}. {paper}, Table {found.table.number}{found.table.part}"
 
 
 def _remarks(found: SideBySide) -> Iterator[str]:
@@ -138,6 +138,14 @@ def as_markdown(found: SideBySide) -> str:
 
 def _piped(cells: list[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def joined(tables: Sequence[SideBySide], form: str) -> str:
+    """Format the parts of a table one after the other, with an empty line between them; in JSON a list of several."""
+    texts = [FORMATS[form](one) for one in tables]
+    if form == "json" and len(texts) > 1:
+        return f"[{', '.join(text.strip() for text in texts)}]\n"
+    return "\n".join(texts)
 
 
 FORMATS: dict[str, Callable[[SideBySide], str]] = {

@@ -73,8 +73,16 @@ class LevelComparer:
         with automatic_precision(self._place, self._precision):
             with self.times.stage("local map"):
                 maps = self.network.local_maps(torch.from_numpy(pixels)[None])
+                self._wait()
             with self.times.stage("pyramid"):
-                return [level.float() for level in self.network.pyramid(maps)]
+                levels = [level.float() for level in self.network.pyramid(maps)]
+                self._wait()
+        return levels
+
+    def _wait(self) -> None:
+        """Wait until a GPU is done, so that its time counts for the right stage."""
+        if self._place.type == "cuda":
+            torch.cuda.synchronize(self._place)
 
     def encoded(self, levels: Levels) -> list[np.ndarray]:
         """Return levels in 8 bits, see `codes`."""
