@@ -24,9 +24,12 @@ from asmk_engine.cli.train_global import number_option as _number
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
+    from asmk_engine.training.global_describer import GlobalDescriber
     from asmk_engine.training.loop_options import LoopOptions
     from asmk_engine.training.rerank_task import RerankTaskOptions
 
+NEGATIVES = "negatives"
+"""Folder in that of a run with the descriptors that choose hard negatives, until the last epoch is over."""
 _POSITIVE = click.IntRange(min=1)
 
 
@@ -64,6 +67,12 @@ pair_options = option_group(
     ),
     _ends("--hard", "0.2,1", "Fraction of hard negatives in the first epoch and in the last, rising linearly."),
     _number("--hardest", 10, "A hard negative is one of so many most similar images of other classes.", _POSITIVE),
+    click.option(
+        "--global-weights",
+        type=PATH,
+        help="Global network whose descriptors choose hard negatives.  [default: that in --weights if it is a trained "
+        "one, else GeM of the feature map]",
+    ),
     _ends("--hidden", "0,0.2", "Probability that a place of a feature map is hidden, in the first and the last epoch."),
 )
 image_options = option_group(
@@ -75,7 +84,7 @@ image_options = option_group(
 )
 step_options = option_group(
     _number("--epochs", 200, "Total number of epochs.", _POSITIVE),
-    _number("--batch", 96, "Triplets of a step; they pass through the network one by one.", _POSITIVE),
+    _number("--batch", 96, "Triplets of a step, of all processes; they pass through the network one by one.", _POSITIVE),
     _number("--learning-rate", 0.00375, "Learning rate at the beginning; it follows a cosine."),
     _number("--weight-decay", 1e-4, "Weight decay."),
     _number("--momentum", 0.9, "Momentum."),
@@ -137,7 +146,9 @@ def train_rerank(data: Path, output: Path, weights: Path, quiet: bool, as_json: 
     from asmk_engine.networks.reranking.checkpoints import start_rerank_network
     from asmk_engine.storage.user_files import file_sha256
     from asmk_engine.training.instance_layouts import read_instances
+    from asmk_engine.training.kept_descriptors import KeptDescriptors
     from asmk_engine.training.photographs import place_network
+    from asmk_engine.training.processes import join_processes
     from asmk_engine.training.rerank_task import RerankTask
     from asmk_engine.training.rerank_trainee import RerankTrainee
     from asmk_engine.training.verified_pairs import with_verified_pairs
@@ -148,10 +159,33 @@ def train_rerank(data: Path, output: Path, weights: Path, quiet: bool, as_json: 
     elif options["layout"] == "photos":
         raise InputError("--layout photos has no classes: give the pairs that show the same thing with --verified")
     network, origin = start_rerank_network(weights, options["seed"], width=options["width"], levels=options["levels"])
-    task = RerankTask(RerankTrainee(place_network(network, options["device"])), found, _task_options(options))
+    processes, options["device"] = join_processes(options["device"])
+    console, start = Console(quiet or not processes.is_first), file_sha256(weights)
+    trainee = RerankTrainee(place_network(network, options["device"]), _describer(weights, options, console))
+    kept = KeptDescriptors(output / NEGATIVES, start)
+    task = RerankTask(trainee, found, _task_options(options), processes, kept)
     given = {**options, "validate": None}
-    result = run_training(output, task, found, _loop(options), origin, file_sha256(weights), given, Console(quiet))
-    print_result(result, as_json)
+    result = run_training(output, task, found, _loop(options), origin, start, given, console, processes)
+    kept.discard(processes)
+    if processes.is_first:
+        print_result(result, as_json)
+
+
+def _describer(weights: Path, options: dict[str, Any], console: Console) -> GlobalDescriber | None:
+    """Return what chooses hard negatives; None for GeM of the feature map."""
+    from asmk_engine.storage.user_files import file_sha256
+    from asmk_engine.training.global_describer import GlobalDescriber, trained_global_network
+
+    path = options["global_weights"] or weights
+    network = trained_global_network(path)
+    if network is None and options["global_weights"]:
+        raise InputError(f"{path}: holds no trained global network; give one, as `asmk-engine train-global` makes them")
+    if network is None:
+        console.say("hard negatives are chosen by GeM of the feature map")
+        return None
+    found = GlobalDescriber(network, options["device"], file_sha256(path))
+    console.say(f"hard negatives are chosen by the descriptors of {path} ({found.described()['network']})")
+    return found
 
 
 def _task_options(options: dict[str, Any]) -> RerankTaskOptions:
