@@ -34,6 +34,13 @@ data_options = option_group(
     ),
 )
 
+verified_option = click.option(
+    "--verified",
+    type=PATH,
+    help="Verified matches, the only positives then: the folder of `groups`, its groups.json or groups.csv; or a list "
+    "of pairs, as `pairs --verified` writes it, or of Google Landmarks v2.  [default: any two images of a class]",
+)
+
 run_options = option_group(
     click.option("--decay", type=float, default=0.99, show_default=True, help="Factor of the learning rate per epoch."),
     click.option("--weight-decay", type=float, default=1e-4, show_default=True, help="Weight decay of Adam."),
@@ -298,6 +305,19 @@ def train_delf(
     loop = loop_options(options, options["epochs"], options["batch"])
     result = run_training(output, task, found, loop, origin, file_sha256(weights), options, Console(quiet))
     print_result(result, as_json)
+
+
+def classes_or_matches(data: Path, options: dict[str, Any]) -> Instances:
+    """Return the data of a command with `verified_option`."""
+    from asmk_engine.training.instance_layouts import read_instances
+    from asmk_engine.training.verified_pairs import with_verified_pairs
+
+    found = read_instances(data, options["layout"], options["images"], options["background"])
+    if options["verified"]:
+        return with_verified_pairs(found, options["verified"])
+    if options["layout"] == "photos":
+        raise InputError("--layout photos has no classes: give the images that show the same thing with --verified")
+    return found
 
 
 def loop_options(options: dict[str, Any], epochs: int, items: int) -> LoopOptions:

@@ -18,7 +18,7 @@ from asmk_engine.cli.common import (
     parse_numbers,
     quiet_option,
 )
-from asmk_engine.cli.train import data_options, print_result, run_training
+from asmk_engine.cli.train import classes_or_matches, data_options, print_result, run_training, verified_option
 from asmk_engine.cli.train_global import decoding_options
 from asmk_engine.cli.train_global import number_option as _number
 from asmk_engine.errors import InputError
@@ -56,12 +56,7 @@ network_options = option_group(
     _number("--levels", 3, "Levels of the pyramid, likewise; 1 compares at one scale only.", click.IntRange(1, 5)),
 )
 pair_options = option_group(
-    click.option(
-        "--verified",
-        type=PATH,
-        help="Verified pairs, the only positives then: names of two images on each line, as `pairs --verified` writes "
-        "them, or of Google Landmarks v2.  [default: any two images of a class]",
-    ),
+    verified_option,
     _number(
         "--triplets", None, "Query, positive and negative: number in an epoch.  [default: one an image]", _POSITIVE
     ),
@@ -84,7 +79,9 @@ image_options = option_group(
 )
 step_options = option_group(
     _number("--epochs", 200, "Total number of epochs.", _POSITIVE),
-    _number("--batch", 96, "Triplets of a step, of all processes; they pass through the network one by one.", _POSITIVE),
+    _number(
+        "--batch", 96, "Triplets of a step, of all processes; they pass through the network one by one.", _POSITIVE
+    ),
     _number("--learning-rate", 0.00375, "Learning rate at the beginning; it follows a cosine."),
     _number("--weight-decay", 1e-4, "Weight decay."),
     _number("--momentum", 0.9, "Momentum."),
@@ -131,33 +128,28 @@ def train_rerank(data: Path, output: Path, weights: Path, quiet: bool, as_json: 
 
     It learns which pairs show the same thing, on triplets of a query, a positive and a negative, which become harder
     from epoch to epoch. DATA is as for `train-global`: a folder with one folder of images per class, a table, or a
-    list; with --verified also, with --layout photos, any folder of images.
+    list; with --verified also, with --layout photos, any folder of images. Hard negatives are the nearest images of
+    other classes by descriptors of the global network in --weights.
 
     The output folder gets best.safetensors and last.safetensors, networks for --reranker-weights, and log.jsonl and
-    curves.png. The same command resumes an interrupted run.
+    curves.png. The same command resumes an interrupted run. Under torchrun the processes share the steps.
 
     \b
     Examples:
       asmk-engine train-rerank landmarks/ --weights run/best.safetensors -o rerank
-      asmk-engine pairs photos.index --verified -o pairs.txt
-      asmk-engine train-rerank photos/ --layout photos --verified pairs.txt --weights squeezenet1.1.npz -o rerank \\
+      asmk-engine groups photos.index -o groups/
+      asmk-engine train-rerank photos/ --layout photos --verified groups/ --weights squeezenet1.1.npz -o rerank \\
           --crop 256 --width 64 --batch 8 --epochs 10
     """
     from asmk_engine.networks.reranking.checkpoints import start_rerank_network
     from asmk_engine.storage.user_files import file_sha256
-    from asmk_engine.training.instance_layouts import read_instances
     from asmk_engine.training.kept_descriptors import KeptDescriptors
     from asmk_engine.training.photographs import place_network
     from asmk_engine.training.processes import join_processes
     from asmk_engine.training.rerank_task import RerankTask
     from asmk_engine.training.rerank_trainee import RerankTrainee
-    from asmk_engine.training.verified_pairs import with_verified_pairs
 
-    found = read_instances(data, options["layout"], options["images"], options["background"])
-    if options["verified"]:
-        found = with_verified_pairs(found, options["verified"])
-    elif options["layout"] == "photos":
-        raise InputError("--layout photos has no classes: give the pairs that show the same thing with --verified")
+    found = classes_or_matches(data, options)
     network, origin = start_rerank_network(weights, options["seed"], width=options["width"], levels=options["levels"])
     processes, options["device"] = join_processes(options["device"])
     console, start = Console(quiet or not processes.is_first), file_sha256(weights)

@@ -54,7 +54,6 @@ class Processes:
         size = len(numbers) // self.count
         return numbers[self.rank * size : (self.rank + 1) * size]
 
-
     def split(self, count: int) -> np.ndarray:
         """Return the numbers of this process's equal share of `count` items; the last shares repeat the first ones."""
         padded = np.resize(np.arange(count), -(-count // self.count) * self.count)
