@@ -18,15 +18,26 @@ from asmk_engine.cli.common import (
     parse_numbers,
     quiet_option,
 )
-from asmk_engine.cli.train import classes_or_matches, data_options, print_result, run_training, verified_option
+from asmk_engine.cli.train import (
+    classes_or_matches,
+    data_options,
+    is_validated,
+    pair_validation_options,
+    print_result,
+    run_training,
+    verified_option,
+)
 from asmk_engine.cli.train_global import decoding_options
 from asmk_engine.cli.train_global import number_option as _number
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
     from asmk_engine.training.global_describer import GlobalDescriber
+    from asmk_engine.training.instances import Instances
     from asmk_engine.training.loop_options import LoopOptions
+    from asmk_engine.training.pair_validation import PairValidation
     from asmk_engine.training.rerank_task import RerankTaskOptions
+    from asmk_engine.training.rerank_trainee import RerankTrainee
 
 NEGATIVES = "negatives"
 """Folder in that of a run with the descriptors that choose hard negatives, until the last epoch is over."""
@@ -98,6 +109,12 @@ step_options = option_group(
 )
 
 
+validation_options = option_group(
+    *pair_validation_options,
+    click.option("--validate-images", type=PATH, help="Folder of the validation images."),
+)
+
+
 class _TrainRerankCommand(SectionedCommand):
     sections: ClassVar[dict[str, Sequence[str]]] = {
         "Common options": ["weights", *names_of(data_options)[1:]],
@@ -105,6 +122,7 @@ class _TrainRerankCommand(SectionedCommand):
         "Network": names_of(network_options),
         "Images": names_of(image_options),
         "Steps": names_of(step_options),
+        "Validation": names_of(validation_options),
     }
 
 
@@ -121,6 +139,7 @@ class _TrainRerankCommand(SectionedCommand):
 @network_options
 @image_options
 @step_options
+@validation_options
 @json_option
 @quiet_option
 def train_rerank(data: Path, output: Path, weights: Path, quiet: bool, as_json: bool, **options: Any) -> None:
@@ -132,7 +151,8 @@ def train_rerank(data: Path, output: Path, weights: Path, quiet: bool, as_json: 
     other classes by descriptors of the global network in --weights.
 
     The output folder gets best.safetensors and last.safetensors, networks for --reranker-weights, and log.jsonl and
-    curves.png. The same command resumes an interrupted run. Under torchrun the processes share the steps.
+    curves.png; best is the epoch of the lowest loss, with --validate of the best mAP after re-ranking. The same command
+    resumes an interrupted run. Under torchrun the processes share the steps.
 
     \b
     Examples:
@@ -155,9 +175,10 @@ def train_rerank(data: Path, output: Path, weights: Path, quiet: bool, as_json: 
     console, start = Console(quiet or not processes.is_first), file_sha256(weights)
     trainee = RerankTrainee(place_network(network, options["device"]), _describer(weights, options, console))
     kept = KeptDescriptors(output / NEGATIVES, start)
-    task = RerankTask(trainee, found, _task_options(options), processes, kept)
     given = {**options, "validate": None}
-    result = run_training(output, task, found, _loop(options), origin, start, given, console, processes)
+    task = RerankTask(trainee, found, _task_options(options), processes, kept)
+    validation = _validation(options, trainee, found, console)
+    result = run_training(output, task, found, _loop(options), origin, start, given, console, processes, validation)
     kept.discard(processes)
     if processes.is_first:
         print_result(result, as_json)
@@ -180,6 +201,23 @@ def _describer(weights: Path, options: dict[str, Any], console: Console) -> Glob
     return found
 
 
+def _validation(
+    options: dict[str, Any], trainee: RerankTrainee, data: Instances, console: Console
+) -> PairValidation | None:
+    from asmk_engine.training.pair_validation import PhotographPairs, photograph_validation
+    from asmk_engine.training.validation_images import ValidationImages
+
+    if not is_validated(options, "validate_images"):
+        return None
+    if options["validate_images"] is None:
+        raise InputError(f"{options['validate']}: give the folder of its images with --validate-images")
+    images = ValidationImages(options["validate"], options["validate_images"])
+    if shared := images.shared(data.images):
+        console.say(f"{shared} validation images are also training images; the validation mAP will be too high")
+    how = PhotographPairs(options["max_side"], options["validate_rerank"], options["precision"], options["device"])
+    return photograph_validation(images, trainee, how)
+
+
 def _task_options(options: dict[str, Any]) -> RerankTaskOptions:
     from asmk_engine.training.crops import CropOptions
     from asmk_engine.training.rerank_task import RerankTaskOptions
@@ -194,4 +232,4 @@ def _loop(options: dict[str, Any]) -> LoopOptions:
 
     names = ("epochs", "weight_decay", "precision", "momentum", "clip")
     given = {name: options[name] for name in names}
-    return LoopOptions(batch_size=options["batch"], every=1, optimizer="sgd", schedule="cosine", **given)
+    return LoopOptions(batch_size=options["batch"], every=options["every"], optimizer="sgd", schedule="cosine", **given)

@@ -31,6 +31,7 @@ class CvnetScoring:
     cache           folder in which the levels of whole photographs are kept in 8 bits; None keeps none
     untrained_seed  seed of the layers that `weights` lacks; None refuses weights that are not complete
     precision       precision of the network
+    device          name of `devices.choose_device`
     """
 
     weights: Path
@@ -38,6 +39,7 @@ class CvnetScoring:
     cache: Path | None = None
     untrained_seed: int | None = None
     precision: str = "fp32"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.max_side < 16:
@@ -55,7 +57,9 @@ class CvnetScorer:
     def __init__(self, options: CvnetScoring, locate: Callable[[str], Path]) -> None:
         from asmk_engine.networks.reranking.scoring import open_level_comparer
 
-        self._comparer, sha256 = open_level_comparer(options.weights, options.untrained_seed, options.precision)
+        self._comparer, sha256 = open_level_comparer(
+            options.weights, options.untrained_seed, options.precision, options.device
+        )
         self._options, self._locate = options, locate
         settings = f"{options.max_side} {options.precision} {options.untrained_seed}"
         self._cache = LevelCache(options.cache, sha256, settings) if options.cache else None
