@@ -130,6 +130,21 @@ def test_an_interrupted_run_is_equal_to_an_uninterrupted_one(photographs: Path, 
     assert not torch.equal(network.pyramid.levels[0].weight, before.pyramid.levels[0].weight)
 
 
+def test_a_run_that_stops_after_the_last_step_of_an_epoch_logs_its_rates(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*given: object) -> None:
+        raise Stopped
+
+    make_run(tmp_path / "whole", photographs).run()
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(RerankTrainee, "write", stop)
+        make_run(tmp_path / "cut", photographs, save_seconds=0.0).run()
+    make_run(tmp_path / "cut", photographs).run()
+    logs = [[{**entry, "seconds": 0} for entry in read_log(tmp_path / name)] for name in ("whole", "cut")]
+    assert logs[0] == logs[1] and len({*(one["rates"][0] for one in logs[0] if one["kind"] == "epoch")}) == 2
+
+
 def test_the_network_learns_which_maps_are_alike() -> None:
     """A triplet whose positive has the features of the query, moved by one place, and whose negative has others."""
     torch.manual_seed(1)
