@@ -7,12 +7,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import joined_training
+from asmk_engine import Features
 from asmk_engine.errors import InputError
 from asmk_engine.networks.global_checkpoints import open_global_checkpoint, save_global_checkpoint
+from asmk_engine.networks.tensor_files import read_safetensors
+from asmk_engine.recipes import Recipe
 from asmk_engine.training.global_tasks import make_task
 from asmk_engine.training.global_trainee import GlobalTrainee, TraineeOptions
 from asmk_engine.training.instance_layouts import read_instances
@@ -20,6 +24,7 @@ from asmk_engine.training.log import LOG, read_log
 from asmk_engine.training.loop import LAST, TrainingRun
 from asmk_engine.training.loop_options import LoopOptions
 from asmk_engine.training.processes import Processes, join_processes
+from samples import write_features
 from trainings import tiny_global, write_photographs
 
 TOLERANCE = 2e-5  # relative, of the losses of all steps: float32 sums in another order; 4e-6 was measured
@@ -29,12 +34,13 @@ TOLERANCE = 2e-5  # relative, of the losses of all steps: float32 sums in anothe
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("joined")
     photographs = write_photographs(folder / "photographs", {"a": 4, "b": 4, "c": 3, "d": 2})
-    joined_training.main(photographs, folder / "one")
+    features = write_drawn(photographs, folder / "features")
+    joined_training.main(photographs, features, folder / "one")
     tests = Path(__file__).parent
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     paths = os.pathsep.join([str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")])
     found = subprocess.run(
-        [*program, str(tests / "joined_training.py"), str(photographs), str(folder / "two")],
+        [*program, *map(str, [tests / "joined_training.py", photographs, features, folder / "two"])],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
         capture_output=True,
         text=True,
@@ -44,12 +50,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "one", folder / "two"
 
 
-@pytest.mark.parametrize("kind", list(joined_training.TASKS))
+def write_drawn(photographs: Path, folder: Path) -> Path:
+    """Write random features of the photographs: a set of local ones and one of global descriptors."""
+    rng, local, whole = np.random.default_rng(0), {}, {}
+    for path in sorted(photographs.rglob("*.png")):
+        keypoints = np.column_stack([rng.uniform(0, 40, (5, 2)), np.full(5, 16.0)])
+        name = path.relative_to(photographs).as_posix()
+        local[name] = Features.from_descriptors(rng.normal(size=(5, 8)), keypoints, image_size=(40, 48))
+        whole[name] = Features.from_descriptors(rng.normal(size=(1, 6)))
+    write_features(folder / "local", local, recipe=Recipe("delg-local"))
+    write_features(folder / "whole", whole, recipe=Recipe("delg"))
+    return folder
+
+
+@pytest.mark.parametrize("kind", [*joined_training.TASKS, *joined_training.PAIRS])
 def test_two_processes_train_as_one(runs: tuple[Path, Path], kind: str) -> None:
     one, two = ([entry for entry in read_log(folder / kind) if entry["kind"] == "step"] for folder in runs)
     assert [entry["at"] for entry in two] == [entry["at"] for entry in one]
     assert [entry["loss"] for entry in two] == pytest.approx([entry["loss"] for entry in one], rel=TOLERANCE, abs=1e-5)
-    networks = [open_global_checkpoint(folder / kind / LAST)[0].state_dict() for folder in runs]
+    networks = [read_safetensors(folder / kind / LAST)[0] for folder in runs]
     for name, value in networks[0].items():
         torch.testing.assert_close(networks[1][name], value, rtol=1e-3, atol=1e-5)
 

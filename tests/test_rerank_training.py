@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from asmk_engine.cli import commands
-from asmk_engine.errors import FormatError, InputError, NotFoundError
+from asmk_engine.errors import InputError
 from asmk_engine.iteration import Silent
 from asmk_engine.networks.backbones import build_backbone
 from asmk_engine.networks.reranking.checkpoints import open_rerank_checkpoint
@@ -25,7 +25,6 @@ from asmk_engine.training.loop_options import LoopOptions
 from asmk_engine.training.losses.symmetric_pairs import symmetric_pairs
 from asmk_engine.training.rerank_task import RerankTask, RerankTaskOptions
 from asmk_engine.training.rerank_trainee import RerankTrainee
-from asmk_engine.training.verified_pairs import with_verified_pairs
 from trainings import Mortal, Stopped, write_photographs
 
 OPTIONS = RerankTaskOptions(epochs=2, pairs=4, hard=(0.0, 1.0), hidden=(0.0, 0.5), hardest=1, crop=CropOptions(48),
@@ -131,6 +130,21 @@ def test_an_interrupted_run_is_equal_to_an_uninterrupted_one(photographs: Path, 
     assert not torch.equal(network.pyramid.levels[0].weight, before.pyramid.levels[0].weight)
 
 
+def test_a_run_that_stops_after_the_last_step_of_an_epoch_logs_its_rates(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*given: object) -> None:
+        raise Stopped
+
+    make_run(tmp_path / "whole", photographs).run()
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(RerankTrainee, "write", stop)
+        make_run(tmp_path / "cut", photographs, save_seconds=0.0).run()
+    make_run(tmp_path / "cut", photographs).run()
+    logs = [[{**entry, "seconds": 0} for entry in read_log(tmp_path / name)] for name in ("whole", "cut")]
+    assert logs[0] == logs[1] and len({*(one["rates"][0] for one in logs[0] if one["kind"] == "epoch")}) == 2
+
+
 def test_the_network_learns_which_maps_are_alike() -> None:
     """A triplet whose positive has the features of the query, moved by one place, and whose negative has others."""
     torch.manual_seed(1)
@@ -146,28 +160,6 @@ def test_the_network_learns_which_maps_are_alike() -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
-
-
-def test_verified_pairs(photographs: Path, tmp_path: Path) -> None:
-    data, path = read_instances(photographs, "photos"), tmp_path / "pairs.txt"
-    path.write_text("# pairs\na/0.png a/1.png 0.9\n\na/1.png a/0.png\nb/0 b/1.png\nb/1.png c/0.png\nc/1.png c/1.png\n")
-    found = with_verified_pairs(data, path)
-    names = [image.name for image in found.images]
-    assert found.pairs is not None
-    listed = [(names[one], names[other]) for one, other in found.pairs]
-    one_way = [("a/0.png", "a/1.png"), ("b/0.png", "b/1.png"), ("b/1.png", "c/0.png")]
-    assert listed == one_way + [(other, one) for one, other in one_way]
-    group = dict(zip(names, found.groups.tolist(), strict=True))
-    assert group["b/0.png"] == group["b/1.png"] == group["c/0.png"] != group["a/0.png"] == group["a/1.png"]
-    assert len(set(group.values())) == 5  # two joint ones, and three images alone
-    for text, error, words in (
-        ("a/0.png\n", FormatError, "line 1 is 'a/0.png'"),
-        ("# none\n", FormatError, "contains no pairs"),
-        ("a/0.png x.png\n", NotFoundError, "1 names are not in the training data: 'x.png'"),
-    ):
-        path.write_text(text)
-        with pytest.raises(error, match=words):
-            with_verified_pairs(data, path)
 
 
 def test_numbers_out_of_range_are_refused(photographs: Path) -> None:

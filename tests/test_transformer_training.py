@@ -109,8 +109,19 @@ def test_triplets_are_an_anchor_with_a_near_positive_and_a_near_negative():
     seen = found.drawn(np.random.default_rng(0))
     assert sorted(seen[:, 0].tolist()) == list(expected)
     assert all(p in expected[a][0] and n in expected[a][1] for a, p, n in seen.tolist())
-    with pytest.raises(InputError, match="no image has 4 others"):
+    with pytest.raises(InputError, match="no image has 4 positives"):
         near_triplets(vectors, data, NeighbourOptions(6, 4))
+
+
+def test_positives_of_given_pairs_are_those_that_are_near():
+    rng, names = np.random.default_rng(3), [f"{number}/0" for number in range(12)]
+    vectors, drawn_pairs = rng.normal(size=(12, 4)).astype(np.float32), rng.integers(0, 8, (9, 2))
+    both = np.concatenate([drawn_pairs, drawn_pairs[:, ::-1]])
+    data, near = replace(instances(names), pairs=both), nearest_images(vectors, 6)
+    found, known = near_triplets(vectors, data, NeighbourOptions(6, 1)), {tuple(pair) for pair in both.tolist()}
+    expected = {one: [other for other in near[one].tolist() if (one, other) in known] for one in range(12)}
+    assert found.anchors.tolist() == [one for one, others in expected.items() if others]
+    assert [positives.tolist() for positives in found.positives] == [others for others in expected.values() if others]
 
 
 def test_losses_are_binary_cross_entropies(drawn):

@@ -222,8 +222,8 @@ def pairs(
       asmk-engine pairs video.index -o loops.txt --verified --skip-neighbours 10
     """
     from asmk_engine.groups import Grouping, Pairing, find_pairs, write_look_alikes, write_pairs
-    from asmk_engine.groups.journal import discard
     from asmk_engine.search.opening import open_index
+    from asmk_engine.storage.pieces import discard
 
     if scores and form == "hloc":
         raise InputError("--scores adds a column that hloc refuses; leave it out, or give --format colmap")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asmk_engine.training.loop import TrainingResult
     from asmk_engine.training.loop_options import LoopOptions
     from asmk_engine.training.processes import Processes
-    from asmk_engine.training.task import TrainingTask
+    from asmk_engine.training.task import EpochValidation, TrainingTask
     from asmk_engine.training.validation import Validation
 
 data_options = option_group(
@@ -31,6 +31,27 @@ data_options = option_group(
     click.option("--images", type=PATH, help="Folder of the images named in a CSV or in the pickle of SfM-120k."),
     click.option(
         "--background", multiple=True, type=PATH, help="Folder of images that show no instance; may be repeated."
+    ),
+)
+
+verified_option = click.option(
+    "--verified",
+    type=PATH,
+    help="Verified matches, the only positives then: the folder of `groups`, its groups.json or groups.csv; or a list "
+    "of pairs, as `pairs --verified` writes it, or of Google Landmarks v2.  [default: any two images of a class]",
+)
+
+pair_validation_options = (
+    click.option("--validate", type=PATH, help="Ground truth for validation; the network of the best mAP is kept."),
+    click.option(
+        "--validate-rerank",
+        type=click.IntRange(min=1),
+        default=100,
+        show_default=True,
+        help="Images of each ranking, from the first, that the network ranks anew in a validation.",
+    ),
+    click.option(
+        "--every", type=click.IntRange(min=1), default=1, show_default=True, help="Epochs between two validations."
     ),
 )
 
@@ -300,6 +321,30 @@ def train_delf(
     print_result(result, as_json)
 
 
+def classes_or_matches(data: Path, options: dict[str, Any]) -> Instances:
+    """Return the data of a command with `verified_option`."""
+    from asmk_engine.training.instance_layouts import read_instances
+    from asmk_engine.training.verified_pairs import with_verified_pairs
+
+    found = read_instances(data, options["layout"], options["images"], options["background"])
+    if options["verified"]:
+        return with_verified_pairs(found, options["verified"])
+    if options["layout"] == "photos":
+        raise InputError("--layout photos has no classes: give the images that show the same thing with --verified")
+    return found
+
+
+def is_validated(options: dict[str, Any], *needs: str) -> bool:
+    """Return whether a command with `pair_validation_options` validates; raises InputError for options without it.
+
+    needs  names of its options that are of use only then
+    """
+    given = [name for name in needs if options[name] is not None]
+    if options["validate"] is None and given:
+        raise InputError(f"--{given[0].replace('_', '-')} without --validate; give the ground truth")
+    return options["validate"] is not None
+
+
 def loop_options(options: dict[str, Any], epochs: int, items: int) -> LoopOptions:
     """Return the options of the training loop that a command was given."""
     from asmk_engine.training.loop_options import LoopOptions
@@ -317,20 +362,30 @@ def run_training(
     options: dict[str, Any],
     console: Console,
     processes: Processes | None = None,
+    pairs: EpochValidation | None = None,
 ) -> TrainingResult:
     """Start or resume a training, with its validation and a check of its images first.
 
     options  of the command; those that it does not have are off
+    pairs    the validation of a network that compares pairs, whose options are not those of `validate`
     """
     from asmk_engine.training.loop import TrainingRun
     from asmk_engine.training.photographs import check_photographs
 
     console.say(f"{len(data)} images, {data.count} instances")
-    validation = _validation(options, data, task.trainee.extractor)
+    validation = None if pairs else _validation(options, data, task.trainee.extractor)
     if validation and (shared := validation.shared(data.images)):
         console.say(f"{shared} validation images are also training images; the validation mAP will be too high")
     run = TrainingRun(
-        output, task, loop, origin, start, validation, console, processes=processes, workers=options.get("workers")
+        output,
+        task,
+        loop,
+        origin,
+        start,
+        pairs or validation,
+        console,
+        processes=processes,
+        workers=options.get("workers"),
     )
 
     def check() -> None:

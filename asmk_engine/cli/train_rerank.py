@@ -18,15 +18,29 @@ from asmk_engine.cli.common import (
     parse_numbers,
     quiet_option,
 )
-from asmk_engine.cli.train import data_options, print_result, run_training
+from asmk_engine.cli.train import (
+    classes_or_matches,
+    data_options,
+    is_validated,
+    pair_validation_options,
+    print_result,
+    run_training,
+    verified_option,
+)
 from asmk_engine.cli.train_global import decoding_options
 from asmk_engine.cli.train_global import number_option as _number
 from asmk_engine.errors import InputError
 
 if TYPE_CHECKING:
+    from asmk_engine.training.global_describer import GlobalDescriber
+    from asmk_engine.training.instances import Instances
     from asmk_engine.training.loop_options import LoopOptions
+    from asmk_engine.training.pair_validation import PairValidation
     from asmk_engine.training.rerank_task import RerankTaskOptions
+    from asmk_engine.training.rerank_trainee import RerankTrainee
 
+NEGATIVES = "negatives"
+"""Folder in that of a run with the descriptors that choose hard negatives, until the last epoch is over."""
 _POSITIVE = click.IntRange(min=1)
 
 
@@ -53,17 +67,18 @@ network_options = option_group(
     _number("--levels", 3, "Levels of the pyramid, likewise; 1 compares at one scale only.", click.IntRange(1, 5)),
 )
 pair_options = option_group(
-    click.option(
-        "--verified",
-        type=PATH,
-        help="Verified pairs, the only positives then: names of two images on each line, as `pairs --verified` writes "
-        "them, or of Google Landmarks v2.  [default: any two images of a class]",
-    ),
+    verified_option,
     _number(
         "--triplets", None, "Query, positive and negative: number in an epoch.  [default: one an image]", _POSITIVE
     ),
     _ends("--hard", "0.2,1", "Fraction of hard negatives in the first epoch and in the last, rising linearly."),
     _number("--hardest", 10, "A hard negative is one of so many most similar images of other classes.", _POSITIVE),
+    click.option(
+        "--global-weights",
+        type=PATH,
+        help="Global network whose descriptors choose hard negatives.  [default: that in --weights if it is a trained "
+        "one, else GeM of the feature map]",
+    ),
     _ends("--hidden", "0,0.2", "Probability that a place of a feature map is hidden, in the first and the last epoch."),
 )
 image_options = option_group(
@@ -75,7 +90,9 @@ image_options = option_group(
 )
 step_options = option_group(
     _number("--epochs", 200, "Total number of epochs.", _POSITIVE),
-    _number("--batch", 96, "Triplets of a step; they pass through the network one by one.", _POSITIVE),
+    _number(
+        "--batch", 96, "Triplets of a step, of all processes; they pass through the network one by one.", _POSITIVE
+    ),
     _number("--learning-rate", 0.00375, "Learning rate at the beginning; it follows a cosine."),
     _number("--weight-decay", 1e-4, "Weight decay."),
     _number("--momentum", 0.9, "Momentum."),
@@ -92,6 +109,12 @@ step_options = option_group(
 )
 
 
+validation_options = option_group(
+    *pair_validation_options,
+    click.option("--validate-images", type=PATH, help="Folder of the validation images."),
+)
+
+
 class _TrainRerankCommand(SectionedCommand):
     sections: ClassVar[dict[str, Sequence[str]]] = {
         "Common options": ["weights", *names_of(data_options)[1:]],
@@ -99,6 +122,7 @@ class _TrainRerankCommand(SectionedCommand):
         "Network": names_of(network_options),
         "Images": names_of(image_options),
         "Steps": names_of(step_options),
+        "Validation": names_of(validation_options),
     }
 
 
@@ -115,6 +139,7 @@ class _TrainRerankCommand(SectionedCommand):
 @network_options
 @image_options
 @step_options
+@validation_options
 @json_option
 @quiet_option
 def train_rerank(data: Path, output: Path, weights: Path, quiet: bool, as_json: bool, **options: Any) -> None:
@@ -122,36 +147,75 @@ def train_rerank(data: Path, output: Path, weights: Path, quiet: bool, as_json: 
 
     It learns which pairs show the same thing, on triplets of a query, a positive and a negative, which become harder
     from epoch to epoch. DATA is as for `train-global`: a folder with one folder of images per class, a table, or a
-    list; with --verified also, with --layout photos, any folder of images.
+    list; with --verified also, with --layout photos, any folder of images. Hard negatives are the nearest images of
+    other classes by descriptors of the global network in --weights.
 
     The output folder gets best.safetensors and last.safetensors, networks for --reranker-weights, and log.jsonl and
-    curves.png. The same command resumes an interrupted run.
+    curves.png; best is the epoch of the lowest loss, with --validate of the best mAP after re-ranking. The same command
+    resumes an interrupted run. Under torchrun the processes share the steps.
 
     \b
     Examples:
       asmk-engine train-rerank landmarks/ --weights run/best.safetensors -o rerank
-      asmk-engine pairs photos.index --verified -o pairs.txt
-      asmk-engine train-rerank photos/ --layout photos --verified pairs.txt --weights squeezenet1.1.npz -o rerank \\
+      asmk-engine groups photos.index -o groups/
+      asmk-engine train-rerank photos/ --layout photos --verified groups/ --weights squeezenet1.1.npz -o rerank \\
           --crop 256 --width 64 --batch 8 --epochs 10
     """
     from asmk_engine.networks.reranking.checkpoints import start_rerank_network
     from asmk_engine.storage.user_files import file_sha256
-    from asmk_engine.training.instance_layouts import read_instances
+    from asmk_engine.training.kept_descriptors import KeptDescriptors
     from asmk_engine.training.photographs import place_network
+    from asmk_engine.training.processes import join_processes
     from asmk_engine.training.rerank_task import RerankTask
     from asmk_engine.training.rerank_trainee import RerankTrainee
-    from asmk_engine.training.verified_pairs import with_verified_pairs
 
-    found = read_instances(data, options["layout"], options["images"], options["background"])
-    if options["verified"]:
-        found = with_verified_pairs(found, options["verified"])
-    elif options["layout"] == "photos":
-        raise InputError("--layout photos has no classes: give the pairs that show the same thing with --verified")
+    found = classes_or_matches(data, options)
     network, origin = start_rerank_network(weights, options["seed"], width=options["width"], levels=options["levels"])
-    task = RerankTask(RerankTrainee(place_network(network, options["device"])), found, _task_options(options))
+    processes, options["device"] = join_processes(options["device"])
+    console, start = Console(quiet or not processes.is_first), file_sha256(weights)
+    trainee = RerankTrainee(place_network(network, options["device"]), _describer(weights, options, console))
+    kept = KeptDescriptors(output / NEGATIVES, start)
     given = {**options, "validate": None}
-    result = run_training(output, task, found, _loop(options), origin, file_sha256(weights), given, Console(quiet))
-    print_result(result, as_json)
+    task = RerankTask(trainee, found, _task_options(options), processes, kept)
+    validation = _validation(options, trainee, found, console)
+    result = run_training(output, task, found, _loop(options), origin, start, given, console, processes, validation)
+    kept.discard(processes)
+    if processes.is_first:
+        print_result(result, as_json)
+
+
+def _describer(weights: Path, options: dict[str, Any], console: Console) -> GlobalDescriber | None:
+    """Return what chooses hard negatives; None for GeM of the feature map."""
+    from asmk_engine.storage.user_files import file_sha256
+    from asmk_engine.training.global_describer import GlobalDescriber, trained_global_network
+
+    path = options["global_weights"] or weights
+    network = trained_global_network(path)
+    if network is None and options["global_weights"]:
+        raise InputError(f"{path}: holds no trained global network; give one, as `asmk-engine train-global` makes them")
+    if network is None:
+        console.say("hard negatives are chosen by GeM of the feature map")
+        return None
+    found = GlobalDescriber(network, options["device"], file_sha256(path))
+    console.say(f"hard negatives are chosen by the descriptors of {path} ({found.described()['network']})")
+    return found
+
+
+def _validation(
+    options: dict[str, Any], trainee: RerankTrainee, data: Instances, console: Console
+) -> PairValidation | None:
+    from asmk_engine.training.pair_validation import PhotographPairs, photograph_validation
+    from asmk_engine.training.validation_images import ValidationImages
+
+    if not is_validated(options, "validate_images"):
+        return None
+    if options["validate_images"] is None:
+        raise InputError(f"{options['validate']}: give the folder of its images with --validate-images")
+    images = ValidationImages(options["validate"], options["validate_images"])
+    if shared := images.shared(data.images):
+        console.say(f"{shared} validation images are also training images; the validation mAP will be too high")
+    how = PhotographPairs(options["max_side"], options["validate_rerank"], options["precision"], options["device"])
+    return photograph_validation(images, trainee, how)
 
 
 def _task_options(options: dict[str, Any]) -> RerankTaskOptions:
@@ -168,4 +232,4 @@ def _loop(options: dict[str, Any]) -> LoopOptions:
 
     names = ("epochs", "weight_decay", "precision", "momentum", "clip")
     given = {name: options[name] for name in names}
-    return LoopOptions(batch_size=options["batch"], every=1, optimizer="sgd", schedule="cosine", **given)
+    return LoopOptions(batch_size=options["batch"], every=options["every"], optimizer="sgd", schedule="cosine", **given)

@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from asmk_engine.cli.common import PATH, Console, SectionedCommand, json_option, names_of, option_group, quiet_option
-from asmk_engine.cli.train import data_options, print_result
+from asmk_engine.cli.train import (
+    classes_or_matches,
+    data_options,
+    is_validated,
+    pair_validation_options,
+    print_result,
+    verified_option,
+)
 from asmk_engine.cli.train_global import number_option
 
 if TYPE_CHECKING:
     from asmk_engine.networks.reranking.transformer import RerankingTransformer
+    from asmk_engine.training.loop_options import LoopOptions
+    from asmk_engine.training.pair_validation import PairValidation
     from asmk_engine.training.transformer_task import PairedFeatures, TransformerTraining
 
 _POSITIVE = click.IntRange(min=1)
@@ -27,6 +36,7 @@ network_options = option_group(
     number_option("--features", 500, "Strongest local features of an image that count, likewise.", _POSITIVE),
 )
 triplet_options = option_group(
+    verified_option,
     number_option("--neighbours", 100, "Nearest images of an anchor, from which both others are drawn.", _POSITIVE),
     number_option("--least-positives", 5, "Least number of an anchor's class among them.", _POSITIVE),
     number_option("--stride", 16.0, "Scale in pixels of a local feature found at the image scale 1."),
@@ -36,7 +46,7 @@ triplet_options = option_group(
 )
 step_options = option_group(
     number_option("--epochs", 15, "Total number of epochs.", _POSITIVE),
-    number_option("--batch", 12, "Triplets of a step.", _POSITIVE),
+    number_option("--batch", 12, "Triplets of a step, of all processes.", _POSITIVE),
     number_option("--micro-batch", 12, "Triplets that pass through the network at a time.", _POSITIVE),
     number_option("--learning-rate", 1e-4, "Learning rate."),
     number_option("--weight-decay", 5e-4, "Weight decay."),
@@ -46,12 +56,27 @@ step_options = option_group(
 )
 
 
+validation_options = option_group(
+    *pair_validation_options,
+    click.option(
+        "--validate-local",
+        type=PATH,
+        help="Feature set of local features of the images and, under their names, of the queries: of their regions, if "
+        "these were described.  [default: --local]",
+    ),
+    click.option(
+        "--validate-global", type=PATH, help="Feature set of their global descriptors, likewise.  [default: --global]"
+    ),
+)
+
+
 class _TrainRrtCommand(SectionedCommand):
     sections: ClassVar[dict[str, Sequence[str]]] = {
         "Common options": ["local_path", "global_path", *names_of(data_options)[1:]],
         "Network": names_of(network_options),
         "Triplets": names_of(triplet_options),
         "Steps": names_of(step_options),
+        "Validation": names_of(validation_options),
     }
 
 
@@ -62,6 +87,7 @@ class _TrainRrtCommand(SectionedCommand):
 @network_options
 @triplet_options
 @step_options
+@validation_options
 @json_option
 @quiet_option
 def train_rrt(
@@ -74,7 +100,8 @@ def train_rrt(
     are drawn from its nearest images by global descriptors.
 
     The output folder gets best.safetensors and last.safetensors, networks for --reranker-weights, and log.jsonl and
-    curves.png; best is the epoch of the lowest loss. The same command resumes an interrupted run.
+    curves.png; best is the epoch of the lowest loss, with --validate of the best mAP after re-ranking. The same command
+    resumes an interrupted run. Under torchrun the processes share the steps.
 
     \b
     Examples:
@@ -83,26 +110,49 @@ def train_rrt(
       asmk-engine train-rrt landmarks/ --local local.features --global global.features -o rrt
     """
     from asmk_engine.features import FeatureSet
-    from asmk_engine.training.instance_layouts import read_instances
     from asmk_engine.training.loop import TrainingRun
     from asmk_engine.training.photographs import place_network
+    from asmk_engine.training.processes import join_processes
     from asmk_engine.training.transformer_task import (
         PairedFeatures,
         TransformerTask,
         TransformerTrainee,
-        transformer_loop,
     )
 
-    found, console = read_instances(data, options["layout"], options["images"], options["background"]), Console(quiet)
+    found = classes_or_matches(data, options)
     features = PairedFeatures(FeatureSet.open(local_path), FeatureSet.open(global_path), found)
     network, origin, start = _start(features, options)
+    processes, options["device"] = join_processes(options["device"])
+    console = Console(quiet or not processes.is_first)
     trainee = TransformerTrainee(place_network(network, options["device"]))
     task = TransformerTask(trainee, features, found, _training(options))
-    loop = transformer_loop(
-        options["epochs"], batch_size=options["batch"], weight_decay=options["weight_decay"], clip=options["clip"]
-    )
+    validation = _validation(features, options)
     console.say(f"{len(found)} images, {found.count} instances, {task.anchors} anchors")
-    print_result(TrainingRun(output, task, loop, origin, start, reporter=console).run(), as_json)
+    run = TrainingRun(output, task, _loop(options), origin, start, validation, console, processes=processes)
+    result = run.run()
+    if processes.is_first:
+        print_result(result, as_json)
+
+
+def _loop(options: dict[str, Any]) -> LoopOptions:
+    from asmk_engine.training.transformer_task import transformer_loop
+
+    every = {"every": options["every"]} if options["validate"] else {}
+    given = {name: options[name] for name in ("weight_decay", "clip")}
+    return transformer_loop(options["epochs"], batch_size=options["batch"], **given, **every)
+
+
+def _validation(features: PairedFeatures, options: dict[str, Any]) -> PairValidation | None:
+    from asmk_engine.features import FeatureSet
+    from asmk_engine.networks.reranking.image_tokens import ScaleUnit
+    from asmk_engine.training.pair_validation import feature_validation
+
+    if not is_validated(options, "validate_local", "validate_global"):
+        return None
+    names = (("validate_local", features.local), ("validate_global", features.whole))
+    local, whole = (FeatureSet.open(options[name]) if options[name] else usual for name, usual in names)
+    unit = ScaleUnit(options["stride"], options["max_side"])
+    return feature_validation(options["validate"], local, whole, unit, options["validate_rerank"], options["device"])
 
 
 def _start(features: PairedFeatures, options: dict[str, Any]) -> tuple[RerankingTransformer, dict[str, Any], str]:

@@ -82,17 +82,34 @@ def open_global_network(path: Path | str, completion: Completion) -> tuple[Globa
     contradicting completion, and what `read_tensors` raises.
     """
     path = Path(path)
+    found = network_or_tensors(path, torch_content(path))
+    if isinstance(found, GlobalNetwork):
+        return _complete(found, completion, path), True
+    if isinstance(found, LocalNetwork):
+        return _from_local(found, completion, path), False
+    return _from_backbone(found, completion, path), False
+
+
+def torch_content(path: Path) -> Any:
+    """Return what torch reads from a file; None for other kinds of files. Raises what `read_content` raises."""
+    return None if path.suffix in (".npz", SUFFIX) else read_content(path)
+
+
+def network_or_tensors(path: Path, content: Any) -> GlobalNetwork | LocalNetwork | Tensors:
+    """Return the global or local network of a file that holds one, else its tensors, which may be of a backbone.
+
+    content  of `torch_content`
+
+    The network is in evaluation mode. Raises what the readers of these files raise.
+    """
     kind = kind_of_network(path)
     if kind == KIND:
-        return _complete(open_global_checkpoint(path)[0], completion, path), True
+        return open_global_checkpoint(path)[0]
     if kind == checkpoint_files.KIND:
-        return _from_local(checkpoints.open_checkpoint(path)[0], completion, path), False
-    if path.suffix in (".npz", SUFFIX):
-        return _from_backbone(read_tensors(path), completion, path), False
-    content = read_content(path)
-    if is_official_global(content):
-        return _complete(network_of_official(content, path), completion, path), True
-    return _from_backbone(plain_tensors(content, path), completion, path), False
+        return checkpoints.open_checkpoint(path)[0]
+    if content is None:
+        return read_tensors(path)
+    return network_of_official(content, path) if is_official_global(content) else plain_tensors(content, path)
 
 
 def _complete(network: GlobalNetwork, completion: Completion, path: Path) -> GlobalNetwork:

@@ -34,7 +34,7 @@ class CvnetScoring:
     cache           folder in which the levels of whole photographs are kept in 8 bits; None keeps none
     untrained_seed  seed of the layers that `weights` lacks; None refuses weights that are not complete
     precision       precision of the network
-    device          device of the network, see `devices.choose_device`
+    device          name of `devices.choose_device`
     """
 
     weights: Path

@@ -150,14 +150,10 @@ class TupleTask:
 
     def _described(self, loads: Sequence[Load], progress: Progress) -> np.ndarray:
         """Return the vectors of all images; each process describes an equal share, the last ones some a second time."""
-        shares = np.resize(np.arange(len(loads)), -(-len(loads) // self._processes.count) * self._processes.count)
-        own = self._processes.share(range(len(shares)))
-        mine = [loads[shares[place]] for place in own]
+        mine = [loads[place] for place in self._processes.split(len(loads))]
         precision = self._options.precision
         vectors = describe(lambda pixels: self.trainee.vector(pixels, precision), mine, len(mine), progress)
-        device = next(self.trained.parameters()).device
-        found: np.ndarray = self._processes.gather(torch.from_numpy(vectors).to(device)).cpu().numpy()[: len(loads)]
-        return found
+        return self._processes.joined(vectors, len(loads), next(self.trained.parameters()).device)
 
     def _photograph(self, number: int) -> np.ndarray:
         return load_pixels(self.images[number], self.max_side)

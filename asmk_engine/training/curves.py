@@ -11,6 +11,8 @@ from asmk_engine.storage.folder import Folder
 from asmk_engine.training.log import read_log
 
 CURVES = "curves.png"
+PAIRS = ("cvnet-rerank", "rrt")
+"""The trainings of networks that rank images anew."""
 
 
 def draw_curves(folder: Path) -> Path:
@@ -38,11 +40,12 @@ def _draw_losses(axes: Any, entries: list[dict[str, Any]]) -> None:
     axes.set_ylim(bottom=0)
     validations = [one for one in entries if one["kind"] == "validation"]
     if validations:
-        _draw_scores(axes.twinx(), validations)
+        is_of_pairs = any(one.get("training") in PAIRS for one in entries if one["kind"] == "run")
+        _draw_scores(axes.twinx(), validations, "ranked anew" if is_of_pairs else "ASMK")
 
 
-def _draw_scores(axes: Any, validations: list[dict[str, Any]]) -> None:
-    _draw_score(axes, validations, "score", "s-", "ASMK")
+def _draw_scores(axes: Any, validations: list[dict[str, Any]], label: str) -> None:
+    _draw_score(axes, validations, "score", "s-", label)
     beside = [one for one in validations if "global_score" in one]
     if beside:  # as Fig. 5 of HOW's paper: the same network, used in two ways
         _draw_score(axes, beside, "global_score", "^--", "global descriptor")

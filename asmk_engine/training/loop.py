@@ -34,8 +34,8 @@ from asmk_engine.training.log import LOG, TrainingLog
 from asmk_engine.training.loop_options import LoopOptions, make_optimizer
 from asmk_engine.training.processes import Processes
 from asmk_engine.training.state import STATE, TrainingPosition, load_state, save_state
-from asmk_engine.training.task import EpochPlan, StepBatch, TrainingTask
-from asmk_engine.training.validation import Validation, main_score
+from asmk_engine.training.task import EpochPlan, EpochValidation, StepBatch, TrainingTask
+from asmk_engine.training.validation import main_score
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 SAVE_SECONDS = 300.0
@@ -69,7 +69,7 @@ class TrainingRun:
         options: LoopOptions,
         origin: dict[str, Any],
         start: str = "",
-        validation: Validation | None = None,
+        validation: EpochValidation | None = None,
         reporter: Display | None = None,
         save_seconds: float = SAVE_SECONDS,
         processes: Processes | None = None,
@@ -238,6 +238,8 @@ class TrainingRun:
     def _finish_epoch(self, begun: float) -> None:
         place = self._place
         mean = math.fsum(place.losses) / len(place.losses)
+        last = (len(place.plan) - 1) // self.options.batch_size * self.options.batch_size
+        self._set_rates(place.epoch - 1 + last / len(place.plan))  # a run that resumes here has done no step
         rates = [group["lr"] for group in self._optimizer.param_groups]
         if self._processes.is_first:
             self._judge(mean)
@@ -268,9 +270,8 @@ class TrainingRun:
         report = self._validation.report(path, self.task.trainee.extractor, self._reporter)
         score, beside, said = main_score(report), {}, ""
         self._consider(score, epoch)
-        if self._validation.options.with_global:
-            beside["global_score"] = main_score(self._validation.global_report(path, self._reporter))
-            said = f", of the global descriptor {100 * beside['global_score']:.2f}"
+        if (whole := self._validation.global_score(path, self._reporter)) is not None:
+            beside, said = {"global_score": whole}, f", of the global descriptor {100 * whole:.2f}"
         self._log("validation", epoch=epoch, score=score, rows=report.as_dict(), **beside)
         best = f"(best in epoch {self._place.best_epoch})"
         self._reporter.say(f"epoch {epoch}: validation mAP {100 * score:.2f}{said} {best}")

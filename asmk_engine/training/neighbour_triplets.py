@@ -39,7 +39,8 @@ class NeighbourTriplets:
     """The anchors of a training, and what may be drawn for each.
 
     anchors    [a] int64, numbers of images
-    positives  for each anchor the numbers of its near images of its instance, [p] int64 of at least 1
+    positives  for each anchor the numbers of its near positives, [p] int64 of at least 1: images of its instance, or of
+               its given pairs
     negatives  for each anchor those of other groups, [q] int64 of at least 1
     """
 
@@ -70,22 +71,32 @@ def nearest_images(vectors: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
+def _partners(data: Instances) -> list[np.ndarray]:
+    """Return for each image the numbers of those with which it is a given pair; nothing if no pairs are given."""
+    if data.pairs is None:
+        return []
+    pairs = data.pairs[np.argsort(data.pairs[:, 0], kind="stable")]
+    return np.split(pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(1, len(data))))
+
+
 def near_triplets(vectors: np.ndarray, data: Instances, options: NeighbourOptions) -> NeighbourTriplets:
     """Return the anchors and what may be drawn for each; raises InputError if no image can be an anchor.
 
     vectors  [n, D] float32, the global descriptors of the images of `data`, in their order
     """
     anchors, positives, negatives = [], [], []
+    partners = _partners(data)
     for number, near in enumerate(nearest_images(vectors, options.neighbours)):
         label, group = data.instances[number], data.groups[number]
-        same, other = near[data.instances[near] == label], near[data.groups[near] != group]
-        if label != NONE and len(same) >= options.least_positives and len(other):
+        is_same = np.isin(near, partners[number]) if partners else (data.instances[near] == label) & (label != NONE)
+        same, other = near[is_same], near[data.groups[near] != group]
+        if len(same) >= options.least_positives and len(other):
             anchors.append(number)
             positives.append(same)
             negatives.append(other)
     if not anchors:
         raise InputError(
-            f"no image has {options.least_positives} others of its instance, and one of another, among its "
+            f"no image has {options.least_positives} positives, and an image of another instance, among its "
             f"{options.neighbours} nearest images; give more images of each instance, or lower numbers"
         )
     return NeighbourTriplets(np.array(anchors, np.int64), positives, negatives)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from datetime import timedelta
 
+import numpy as np
 import torch
 from torch import distributed, nn
 
@@ -52,6 +53,17 @@ class Processes:
             )
         size = len(numbers) // self.count
         return numbers[self.rank * size : (self.rank + 1) * size]
+
+    def split(self, count: int) -> np.ndarray:
+        """Return the numbers of this process's equal share of `count` items; the last shares repeat the first ones."""
+        padded = np.resize(np.arange(count), -(-count // self.count) * self.count)
+        own = self.share(range(len(padded)))
+        return padded[own.start : own.stop]
+
+    def joined(self, values: np.ndarray, count: int, device: torch.device) -> np.ndarray:
+        """Return the values [count, …] of all items from those of the shares of `split`."""
+        found: np.ndarray = self.gather(torch.from_numpy(values).to(device)).cpu().numpy()[:count]
+        return found
 
 
 class JoinedProcesses(Processes):

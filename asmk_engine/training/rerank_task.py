@@ -6,8 +6,8 @@ Source: Lee et al., CVPR 2022, sections 4.3, 4.4 and 5.1. Its training code was 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,10 @@ from asmk_engine.iteration import Display
 from asmk_engine.networks.devices import automatic_precision
 from asmk_engine.training.crops import CropOptions, random_crop
 from asmk_engine.training.instances import Instances
+from asmk_engine.training.kept_descriptors import ImageDescriber, KeptDescriptors
 from asmk_engine.training.losses.symmetric_pairs import symmetric_pairs
-from asmk_engine.training.photographs import describe, load_pixels
+from asmk_engine.training.photographs import load_pixels
+from asmk_engine.training.processes import Processes
 from asmk_engine.training.rerank_trainee import RerankTrainee
 from asmk_engine.training.task import EpochPlan, ParameterGroup, StepBatch, StepPart
 from asmk_engine.training.tuples import check_tuples, draw_pairs
@@ -73,15 +75,27 @@ class RerankTaskOptions:
 
 
 class RerankTask:
-    """Training of a re-ranking network; see `task.TrainingTask`. An item is query, positive and negative."""
+    """Training of a re-ranking network; see `task.TrainingTask`. An item is query, positive and negative.
+
+    processes  of the training
+    kept       where descriptors of all images are kept until the training is over; None keeps none
+    """
 
     noun = "triplets"
 
-    def __init__(self, trainee: RerankTrainee, data: Instances, options: RerankTaskOptions) -> None:
+    def __init__(
+        self,
+        trainee: RerankTrainee,
+        data: Instances,
+        options: RerankTaskOptions,
+        processes: Processes | None = None,
+        kept: KeptDescriptors | None = None,
+    ) -> None:
         check_tuples(data, 1, 0.0, len(data))
         if options.crop.side < trainee.least_side:
             raise InputError(f"crops of {options.crop.side} pixels; the network needs {trainee.least_side}")
         self.trainee, self._data, self._options = trainee, data, options
+        self._processes, self._kept = processes or Processes(), kept
         self.trained: nn.Module = trainee.learning
         self.images: Sequence[ImageFile] = data.images
         self.max_side = options.max_side
@@ -125,10 +139,7 @@ class RerankTask:
     def _nearest(self, queries: np.ndarray, reporter: Display) -> list[np.ndarray]:
         """Return for each query the images of other groups that are most similar to it by global descriptors."""
         if self._vectors is None:
-            loads = [partial(load_pixels, image, self._options.max_side) for image in self.images]
-            with reporter.bar("describe for hard negatives", "images") as progress:
-                precision = self._options.precision
-                self._vectors = describe(lambda one: self.trainee.vector(one, precision), loads, len(loads), progress)
+            self._vectors = self._described(reporter)
         found, groups, vectors = [], self._data.groups, self._vectors
         for begin in range(0, len(queries), ROWS):
             rows = queries[begin : begin + ROWS]
@@ -137,6 +148,16 @@ class RerankTask:
             order = np.argsort(-similar, axis=1, kind="stable")[:, : self._options.hardest]
             found += [some[np.isfinite(row[some])] for row, some in zip(similar, order, strict=True)]
         return found
+
+    def _described(self, reporter: Display) -> np.ndarray:
+        """Return the global descriptors [n, D] float32 of all images."""
+        options, trainee = self._options, self.trainee
+        images = ImageDescriber(
+            lambda one: trainee.vector(one, options.precision), self.images, options.max_side, trainee.device
+        )
+        opened = self._kept.pieces(self.described(), self._processes) if self._kept else nullcontext()
+        with reporter.bar("describe for hard negatives", "images") as progress, opened as pieces:
+            return images.described(self._processes, pieces, progress)
 
     def load(self, epoch: int, number: int, item: np.ndarray) -> list[np.ndarray]:
         """Return random crops of query, positive and negative."""

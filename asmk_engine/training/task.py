@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from asmk_engine.evaluation.protocol import Report
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Display
 
@@ -157,6 +158,22 @@ class TrainingTask(Protocol):
 
     def described(self) -> dict[str, Any]:
         """Return options and data as JSON values; a run is resumed only if they are the same."""
+        ...
+
+
+class EpochValidation(Protocol):
+    """Measures the network of an epoch on a ground truth."""
+
+    def described(self) -> dict[str, Any]:
+        """Return what determines the scores, as JSON values."""
+        ...
+
+    def report(self, weights: Path, name: str, reporter: Display) -> Report:
+        """Evaluate the network of a file, as extractor `name`."""
+        ...
+
+    def global_score(self, weights: Path, reporter: Display) -> float | None:
+        """Return the mAP of global descriptors, to be told beside; None if it is not measured."""
         ...
 
 

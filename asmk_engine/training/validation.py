@@ -6,7 +6,6 @@ with each other. HOW's paper (Tolias et al., ECCV 2020, §5.1) learns 65 536 wor
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.codebooks import Codebook
-from asmk_engine.errors import InputError, NotFoundError
-from asmk_engine.evaluation.ground_truth import read_ground_truth
+from asmk_engine.errors import InputError
 from asmk_engine.evaluation.model import GroundTruth, GroundTruthQuery
-from asmk_engine.evaluation.names import match_names, resolve
 from asmk_engine.evaluation.protocol import Report
 from asmk_engine.extraction.attempts import Extractor
 from asmk_engine.extraction.run import extract_images
@@ -27,13 +24,14 @@ from asmk_engine.features import Features, FeatureSet
 from asmk_engine.flat.codec import Codec
 from asmk_engine.flat.index import GlobalIndex
 from asmk_engine.flat.search import GlobalSearcher
-from asmk_engine.images.listing import ImageFile, ImageList, find_images, shown
+from asmk_engine.images.listing import ImageFile, ImageList
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher
 from asmk_engine.iteration import Display, evenly
 from asmk_engine.networks.devices import choose_device
 from asmk_engine.networks.locations import SCALES
 from asmk_engine.search.evaluation import evaluate_index
+from asmk_engine.training.validation_images import ValidationImages, digest_of
 
 LOCAL = ("how", "delf")
 """The extractors whose features are indexed by ASMK; others describe an image by one vector."""
@@ -84,31 +82,24 @@ class Validation:
     ) -> None:
         self.options = options or ValidationOptions()
         self._device = device
-        self._files = {image.name: image for image in find_images(images, every_file=True).images}
-        self._root = str(images)
-        self.ground_truth = resolve(read_ground_truth(ground_truth), self._files).ground_truth
-        if not any((query.easy | query.hard) - {query.name} for query in self.ground_truth.queries):
-            raise InputError(f"{shown(ground_truth)}: no query has a positive image; give another ground truth")
-        self._queries = _photographs(self.ground_truth, self._files, images)
-        self._database = [self._files[name] for name in self.ground_truth.images]
+        self.images, self._root = ValidationImages(ground_truth, images), str(images)
         chosen = evenly(trained, self.options.codebook_images) if self.options.codebook_images else []
         if self.options.codebook_images and not chosen:
             raise InputError("no training images to learn the codebook of the validation from; give some")
         self._for_codebook = [ImageFile(f"{place}/{image.name}", image.path) for place, image in enumerate(chosen)]
 
+    @property
+    def ground_truth(self) -> GroundTruth:
+        """The ground truth, with the names of the photographs."""
+        return self.images.ground_truth
+
     def shared(self, trained: Iterable[ImageFile]) -> int:
         """Return the number of images and queries of the validation that are also in the training data."""
-        ours = {self._files[name].path.resolve() for name in self.ground_truth.images}
-        ours |= {image.path.resolve() for image in self._queries.values()}
-        return len(ours & {image.path.resolve() for image in trained})
+        return self.images.shared(trained)
 
     def described(self) -> dict[str, Any]:
         """Return the options and the sha256 of the ground truth, as JSON values."""
-        queries = [
-            (one.name, one.box, sorted(one.easy), sorted(one.hard), sorted(one.junk))
-            for one in self.ground_truth.queries
-        ]
-        digest = hashlib.sha256(repr((self.ground_truth.images, queries)).encode()).hexdigest()
+        digest = digest_of(self.ground_truth)
         options = {**asdict(self.options), "scales": list(self.options.scales), "ground_truth": digest}
         for added in ("codebook_images", "with_global"):
             if not options[added]:
@@ -121,7 +112,7 @@ class Validation:
             return self.global_report(weights, reporter, name)
         extractor = self._extractor(name, weights, max_features=self.options.max_features)
         with tempfile.TemporaryDirectory(prefix="asmk-engine-") as folder:
-            features = self._extract(extractor, self._database, Path(folder) / "features", reporter)
+            features = self._extract(extractor, self.images.database, Path(folder) / "features", reporter)
             sample = features
             if self._for_codebook:
                 sample = self._extract(extractor, self._for_codebook, Path(folder) / "sample", reporter)
@@ -140,11 +131,15 @@ class Validation:
         """
         extractor = self._extractor(name, weights)
         with tempfile.TemporaryDirectory(prefix="asmk-engine-") as folder:
-            features = self._extract(extractor, self._database, Path(folder) / "features", reporter)
+            features = self._extract(extractor, self.images.database, Path(folder) / "features", reporter)
             index = GlobalIndex.create(Path(folder) / "index", Codec(features.recipe, features.dim))
             index.add(features)
             query_features = partial(self._query_features, extractor, features)
             return evaluate_index(self.ground_truth, GlobalSearcher(index), query_features)
+
+    def global_score(self, weights: Path, reporter: Display) -> float | None:
+        """Return the mAP of `global_report` if it is measured beside, else None."""
+        return main_score(self.global_report(weights, reporter)) if self.options.with_global else None
 
     def _extractor(self, name: str, weights: Path, **options: Any) -> Extractor:
         chosen = self.options
@@ -152,7 +147,7 @@ class Validation:
         return load_extractor(name, weights=str(weights), device=self._device, **shared, **options)
 
     def _extract(self, extractor: Extractor, images: list[ImageFile], output: Path, reporter: Display) -> FeatureSet:
-        wanted = ImageList(images, self._root if images is self._database else "", {})
+        wanted = ImageList(images, self._root if images is self.images.database else "", {})
         with reporter.bar("validate", "images") as progress:
 
             def advance(done: int, total: int, failed: int) -> None:
@@ -166,20 +161,7 @@ class Validation:
     def _query_features(self, extractor: Extractor, features: FeatureSet, query: GroundTruthQuery) -> Features:
         if query.in_database and query.box is None:
             return features.read(query.name)
-        return extractor.extract(self._queries[query.name].path, box=query.box)
-
-
-def _photographs(ground_truth: GroundTruth, files: dict[str, ImageFile], folder: Path) -> dict[str, ImageFile]:
-    """Return the image file of each query; raises NotFoundError if one is missing."""
-    names = [query.name for query in ground_truth.queries]
-    found = match_names(names, files)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise NotFoundError(
-            f"{shown(folder)}: {len(missing)} photographs of queries are missing, such as {missing[0]!r}; "
-            "give the folder of all photographs with --validate-images"
-        )
-    return {name: files[match] for name, match in found.items()}
+        return extractor.extract(self.images.path(query.name), box=query.box)
 
 
 def main_score(report: Report) -> float:

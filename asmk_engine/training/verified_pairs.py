@@ -1,7 +1,6 @@
-"""Pairs of images that were verified to show the same thing, as `asmk-engine pairs` writes them.
+"""Training data whose positives are images that were verified to show the same thing; see `verified_files`.
 
-One pair a line: the names of two images, and perhaps more columns, which are not read. Names are those of the training
-data; an extension may be left out, as in the lists of Google Landmarks v2.
+Names are those of the training data; an extension may be left out, as in the lists of Google Landmarks v2.
 """
 
 from __future__ import annotations
@@ -13,42 +12,46 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from asmk_engine.errors import FormatError, NotFoundError
-from asmk_engine.escape import list_names
+from asmk_engine.errors import NotFoundError
 from asmk_engine.images.listing import shown
-from asmk_engine.storage.user_files import read_file
-from asmk_engine.training.instances import Instances
-
-MOST_BYTES = 2**31
+from asmk_engine.training.instances import NONE, Instances
+from asmk_engine.training.verified_files import VerifiedFile, read_verified
 
 
 def with_verified_pairs(data: Instances, path: Path) -> Instances:
-    """Return the data with the pairs of a file as the only positives, each in both orders.
+    """Return the data with verified matches as the only positives: pairs in both orders, or groups as instances.
 
-    Images that pairs connect, over others too, are never negatives of each other. Raises FormatError for a line without
-    two names or a file without pairs, and NotFoundError for images that the data do not have.
+    Images that they connect, over others too, are never negatives of each other. Raises what `read_verified` raises,
+    and NotFoundError for images that the data do not have.
     """
+    verified = read_verified(path)
+    pairs = _resolved(verified, data)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    groups = _joined(data.groups, pairs)
+    if not verified.joins:
+        return dataclasses.replace(data, pairs=np.concatenate([pairs, pairs[:, ::-1]]), groups=groups)
+    instances = np.full(len(data), NONE)
+    grouped, place = np.unique(pairs, return_inverse=True)
+    instances[grouped] = _joined(np.arange(len(grouped)), place.reshape(-1, 2))
+    names = tuple(str(number + 1) for number in range(int(instances.max(initial=NONE)) + 1))
+    return dataclasses.replace(data, instances=instances, pairs=None, groups=groups, names=names)
+
+
+def _resolved(verified: VerifiedFile, data: Instances) -> np.ndarray:
+    """Return the numbers [n, 2] of the images of each link, the smaller first, each link once."""
     numbers = _numbers(data)
-    pairs, missing = [], []
-    text = read_file(path, "a list of pairs", MOST_BYTES).decode(errors="replace")
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) < 2:
-            raise FormatError(f"{shown(path)}: line {number} is {line[:80]!r}; expected the names of two images")
-        missing += [name for name in words[:2] if name not in numbers]
-        pairs.append([numbers.get(name, 0) for name in words[:2]])
+    missing = [(line, name) for line, *names in verified.links for name in names if name not in numbers]
     if missing:
+        line, name = missing[0]
+        where = f"line {line}: " if line else ""
+        others = len({name for _, name in missing}) - 1
         raise NotFoundError(
-            f"{shown(path)}: {len(missing)} names are not in the training data: {list_names(missing)}; write the pairs "
-            "with the names below the data folder"
+            f"{shown(verified.path)}: {where}{name!r} is not in the training data"
+            f"{f', nor are {others} other names' if others else ''}; give the data folder whose images have these names"
         )
-    if not pairs:
-        raise FormatError(f"{shown(path)}: contains no pairs; expected the names of two images on each line")
-    found = np.unique(np.sort(np.array(pairs, np.int64), axis=1), axis=0)
-    found = found[found[:, 0] != found[:, 1]]
-    return dataclasses.replace(data, pairs=np.concatenate([found, found[:, ::-1]]), groups=_joined(data.groups, found))
+    pairs = np.array([[numbers[one], numbers[other]] for _, one, other in verified.links], np.int64)
+    found: np.ndarray = np.unique(np.sort(pairs, axis=1), axis=0)
+    return found
 
 
 def _numbers(data: Instances) -> dict[str, int]:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.errors import DamagedError, InputError, MismatchError
-from asmk_engine.networks import checkpoint_files, checkpoints, global_checkpoints
-from asmk_engine.networks.backbones import backbone_tensors, build_backbone, load_tensors, plain_tensors, read_tensors
+from asmk_engine.networks import checkpoints, global_checkpoints
+from asmk_engine.networks.backbones import backbone_tensors, build_backbone, load_tensors
 from asmk_engine.networks.composed.network import ComposedNetwork, ComposedOptions, default_options, seeded_network
 from asmk_engine.networks.composed.official import layout_of, network_of_layout, refuse_saved_model
-from asmk_engine.networks.official_global import is_official_global, network_of_official, read_content
-from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network
+from asmk_engine.networks.tensor_files import Tensors, kind_of_network
 
 KIND = "asmk-engine composed network"
 _GIVE = "give a network file, or ImageNet weights of a whole backbone"
@@ -67,16 +66,24 @@ def open_composed_network(path: Path | str, completion: HeadCompletion) -> tuple
     """
     path = Path(path)
     refuse_saved_model(path)
-    if kind_of_network(path) == KIND:
-        return _complete(open_composed_checkpoint(path)[0], completion, path), True
-    content = None if path.suffix in (".npz", SUFFIX) else read_content(path)
-    if layout_of(content) is not None:
-        return _complete(network_of_layout(content, path)[0], completion, path), True
+    content = global_checkpoints.torch_content(path)
+    if (found := composed_of(path, content)) is not None:
+        return _complete(found, completion, path), True
     options, tensors = _backbone_of(path, content, completion.network)
     backbone = build_backbone(options.backbone)
     load_tensors(backbone, backbone_tensors(tensors, options.backbone, 0), path, _GIVE)
     options = dataclasses.replace(options, untrained_seed=completion.seed)
     return seeded_network(options, backbone).eval(), False
+
+
+def composed_of(path: Path, content: Any) -> ComposedNetwork | None:
+    """Return the composed network of a file, in evaluation mode; None for other files.
+
+    content  of `global_checkpoints.torch_content`
+    """
+    if kind_of_network(path) == KIND:
+        return open_composed_checkpoint(path)[0]
+    return None if layout_of(content) is None else network_of_layout(content, path)[0]
 
 
 def _complete(network: ComposedNetwork, completion: HeadCompletion, path: Path) -> ComposedNetwork:
@@ -93,20 +100,9 @@ def _complete(network: ComposedNetwork, completion: HeadCompletion, path: Path) 
 
 
 def _backbone_of(path: Path, content: Any, name: str) -> tuple[ComposedOptions, Tensors]:
-    """Return the options of a network on the backbone in the file, and the tensors of that backbone.
-
-    content  what torch reads from the file; None for other kinds of files
-    """
-    kind = kind_of_network(path)
-    if kind == global_checkpoints.KIND:
-        return _options_like(global_checkpoints.open_global_checkpoint(path)[0], name, path)
-    if kind == checkpoint_files.KIND:
-        return _options_like(checkpoints.open_checkpoint(path)[0], name, path)
-    if content is None:
-        return _options_of(read_tensors(path), name, path)
-    if is_official_global(content):
-        return _options_like(network_of_official(content, path), name, path)
-    return _options_of(plain_tensors(content, path), name, path)
+    """Return the options of a network on the backbone in the file, and the tensors of that backbone."""
+    found = global_checkpoints.network_or_tensors(path, content)
+    return _options_of(found, name, path) if isinstance(found, dict) else _options_like(found, name, path)
 
 
 def _options_like(other: Any, name: str, path: Path) -> tuple[ComposedOptions, Tensors]:

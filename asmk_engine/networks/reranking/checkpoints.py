@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from asmk_engine.errors import InputError
-from asmk_engine.networks import checkpoint_files, checkpoints, global_checkpoints
-from asmk_engine.networks.backbones import backbone_tensors, build_backbone, load_tensors, plain_tensors, read_tensors
-from asmk_engine.networks.composed import checkpoints as composed_checkpoints
-from asmk_engine.networks.composed.official import layout_of, network_of_layout
-from asmk_engine.networks.official_global import is_official_global, network_of_official, read_content
+from asmk_engine.networks import checkpoints
+from asmk_engine.networks.backbones import backbone_tensors, build_backbone, load_tensors
+from asmk_engine.networks.composed.checkpoints import composed_of
+from asmk_engine.networks.global_checkpoints import find_backbone, network_or_tensors, torch_content
 from asmk_engine.networks.reranking.network import SKIPS, RerankNetwork, RerankOptions, seeded_rerank_network
 from asmk_engine.networks.reranking.official import is_official_reranker, network_of_official_reranker
-from asmk_engine.networks.tensor_files import SUFFIX, Tensors, kind_of_network
+from asmk_engine.networks.tensor_files import Tensors, kind_of_network
 
 KIND = "asmk-engine re-ranking network"
 _GIVE = "give a re-ranking network, a checkpoint of CVNet, or a global network or ImageNet weights to begin with"
@@ -55,7 +54,7 @@ def open_rerank_network(
     not made with; and what the readers of these files raise.
     """
     path = Path(path)
-    content = _content(path)
+    content = torch_content(path)
     if (found := _complete_network(path, content)) is not None:
         return _checked(found[0], untrained_seed, options, path), found[1]
     if untrained_seed is None:
@@ -74,15 +73,10 @@ def start_rerank_network(path: Path | str, seed: int, **options: Any) -> tuple[R
     Raises what `open_rerank_network` raises.
     """
     path = Path(path)
-    content = _content(path)
+    content = torch_content(path)
     if (found := _complete_network(path, content)) is not None:
         return _checked(found[0], None, options, path), found[1]
     return _completed(path, content, seed, options)
-
-
-def _content(path: Path) -> Any:
-    """Return what torch reads from a file; None for other kinds of files."""
-    return None if path.suffix in (".npz", SUFFIX) else read_content(path)
 
 
 def _complete_network(path: Path, content: Any) -> tuple[RerankNetwork, dict[str, Any]] | None:
@@ -110,24 +104,12 @@ def _checked(network: RerankNetwork, seed: int | None, options: dict[str, Any], 
 
 
 def _backbone_of(path: Path, content: Any) -> tuple[str, Tensors, dict[str, Any]]:
-    """Return name and tensors of the backbone in a file, and the normalisation of its pixels where it is known.
-
-    content  what torch reads from the file; None for other kinds of files
-    """
-    kind = kind_of_network(path)
-    if kind == composed_checkpoints.KIND:
-        return _like(composed_checkpoints.open_composed_checkpoint(path)[0])
-    if kind == global_checkpoints.KIND:
-        return _like(global_checkpoints.open_global_checkpoint(path)[0])
-    if kind == checkpoint_files.KIND:
-        return _like(checkpoints.open_checkpoint(path)[0])
-    if layout_of(content) is not None:
-        return _like(network_of_layout(content, path)[0])
-    if is_official_global(content):
-        return _like(network_of_official(content, path))
-    tensors = read_tensors(path) if content is None else plain_tensors(content, path)
-    name, _ = global_checkpoints.find_backbone(tensors, 0, path)
-    return name, tensors, {}
+    """Return name and tensors of the backbone in a file, and the normalisation of its pixels where it is known."""
+    found = composed_of(path, content) or network_or_tensors(path, content)
+    if not isinstance(found, dict):
+        return _like(found)
+    name, _ = find_backbone(found, 0, path)
+    return name, found, {}
 
 
 def _like(network: Any) -> tuple[str, Tensors, dict[str, Any]]:
