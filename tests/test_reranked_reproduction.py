@@ -547,3 +547,15 @@ scores = [50.5]
         with pytest.raises(DamagedError, match=re.escape(message)) as caught:
             parse_paper(text.replace(old, new, 1), "p1.toml")
         assert "\n" not in str(caught.value)
+
+
+def test_a_local_experiment_verifies_its_own_features(photographs: Rehearsed, tmp_path: Path) -> None:
+    row = open_experiment("rootsift-asmk")
+    found = run(row, photographs, settings_of(tmp_path, "gv"), Silent())
+    assert list(found.measured["roxford5k"]) == [
+        *("easy", "medium", "hard"), *(f"{one}, gv 100" for one in ("easy", "medium", "hard"))]  # fmt: skip
+    assert not list(tmp_path.glob("*.delg-local.features"))
+    assert found.facts["re-ranking of roxford5k by gv"]["image milliseconds"] == 0
+    assert "images ranked anew by gv: 6 instead of 100" in found.notes
+    lines = {line["row"]: line["published"] for line in as_dict(found, "cpu")["lines"]}
+    assert lines["medium, gv 100"] == 60.6 and lines["easy, gv 100"] is None

@@ -53,6 +53,7 @@ def evaluate_ranking(
 
 
 def percent(values: list[float], queries: int) -> Measured:
+    """Return the mean of the scores of queries, 0 to 1, with its interval, in percent."""
     found = bootstrap(values)
     return Measured(100 * found.mean, 100 * found.low, 100 * found.high, queries)
 

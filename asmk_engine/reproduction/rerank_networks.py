@@ -10,7 +10,7 @@ from asmk_engine.errors import InputError
 from asmk_engine.extractors import load_extractor
 from asmk_engine.reproduction.experiment import PublishedRow
 from asmk_engine.reproduction.extraction import Describer, Settings, weights_file
-from asmk_engine.reproduction.rerank_plan import Rerank, RerankNetwork, chosen, place_of
+from asmk_engine.reproduction.rerank_plan import NetworkNeed, Rerank, chosen, place_of
 from asmk_engine.storage.user_files import file_sha256
 
 
@@ -70,7 +70,7 @@ def _found(row: PublishedRow, part: Rerank, kind: str, settings: Settings) -> Pa
         return settings.weights[number]
     if settings.rehearsal:
         return None
-    network = RerankNetwork(kind, part)
+    network = NetworkNeed(kind, part)
     if network.weights:
         return weights_file(network.weights, settings.data)
     raise InputError(

@@ -70,7 +70,7 @@ class Rerank:
 
 
 @dataclass(frozen=True)
-class RerankNetwork:
+class NetworkNeed:
     """A network that re-ranking takes besides those of the extractors.
 
     kind     `local` (of an extractor of local features), `cvnet` or `rrt`
@@ -122,9 +122,9 @@ def chosen(parts: Sequence[Rerank], names: Sequence[str], experiment: str) -> tu
     return tuple(part for part in parts if ALL in names or part.title in names)
 
 
-def networks_of(parts: Sequence[Rerank]) -> list[RerankNetwork]:
+def networks_of(parts: Sequence[Rerank]) -> list[NetworkNeed]:
     """List the networks that parts take, in the order of `--weights`; one that several parts share is there once."""
-    found: dict[tuple[Any, ...], RerankNetwork] = {}
+    found: dict[tuple[Any, ...], NetworkNeed] = {}
     for part in parts:
         for network in _networks(part):
             found.setdefault(_key(network), network)
@@ -138,12 +138,12 @@ def place_of(parts: Sequence[Rerank], wanted: Rerank, kind: str) -> int | None:
     return keys.index(mine[0]) if mine else None
 
 
-def _networks(part: Rerank) -> list[RerankNetwork]:
-    local = [RerankNetwork("local", part)] if part.own_network else []
-    return local if part.by == "gv" else [*local, RerankNetwork(part.by, part)]
+def _networks(part: Rerank) -> list[NetworkNeed]:
+    local = [NetworkNeed("local", part)] if part.own_network else []
+    return local if part.by == "gv" else [*local, NetworkNeed(part.by, part)]
 
 
-def _key(network: RerankNetwork) -> tuple[Any, ...]:
+def _key(network: NetworkNeed) -> tuple[Any, ...]:
     """Return what two equal networks have in common; those of parts without published weights differ by name."""
     part = network.rerank
     if network.kind == "local":

@@ -89,7 +89,7 @@ class RankedTest:
 
 
 @dataclass(frozen=True)
-class LocalFeatures:
+class ComparedFeatures:
     """The local features that are compared: those of queries, and by mark those of images.
 
     extractor  that described them
@@ -120,7 +120,7 @@ class RerankedTest:
         ranked: RankedTest,
         part: Rerank,
         files: RerankFiles,
-        local: LocalFeatures | None,
+        local: ComparedFeatures | None,
         settings: Settings,
     ) -> None:
         self.ranked, self.part, self.files, self.local, self.settings = ranked, part, files, local, settings
@@ -205,7 +205,7 @@ class RerankedTest:
         return self._joined(self._local.images[mark], self.ranked.features[mark], own)
 
     @property
-    def _local(self) -> LocalFeatures:
+    def _local(self) -> ComparedFeatures:
         if self.local is None:
             raise ValueError("cvnet compares no features")
         return self.local

@@ -46,7 +46,7 @@ from asmk_engine.reproduction.rerank_networks import RerankFiles, local_extracto
 from asmk_engine.reproduction.rerank_plan import Rerank
 from asmk_engine.reproduction.rerank_stage import (
     DISTRACTORS,
-    LocalFeatures,
+    ComparedFeatures,
     RankedTest,
     RerankedTest,
     images_of,
@@ -318,13 +318,13 @@ class ReproductionRun:
 
     def _local_features(
         self, ranked: RankedTest, part: Rerank, files: RerankFiles, names: Mapping[str, str]
-    ) -> LocalFeatures | None:
+    ) -> ComparedFeatures | None:
         """Describe the queries of a test, and the images that are compared with them, where a part needs it."""
         if part.by == "cvnet":
             return None
         extractor = local_extractor(part, files, self.settings)
         if extractor is None:
-            return LocalFeatures(self.describer.whole, ranked.queries, ranked.features)
+            return ComparedFeatures(self.describer.whole, ranked.queries, ranked.features)
         most = max(images_of(ranked, part, self.settings).values())
         work, compared, found = self.settings.work, ranked.compared(most), {}
         for mark, dataset in names.items():
@@ -338,10 +338,10 @@ class ReproductionRun:
         with self._stage(f"describe the queries of {names['']} by {part.extractor}"):
             place = work / f"{names['']}.queries.{part.extractor}.features"
             queries = describe_queries(extractor, ranked.task.queries, place, self.display)
-        return LocalFeatures(extractor, queries, found)
+        return ComparedFeatures(extractor, queries, found)
 
     def _rerank_costs(
-        self, sums: Mapping[str, float], part: Rerank, local: LocalFeatures | None, names: Mapping[str, str]
+        self, sums: Mapping[str, float], part: Rerank, local: ComparedFeatures | None, names: Mapping[str, str]
     ) -> dict[str, float]:
         stages = [f"describe {dataset} by {part.extractor}" for dataset in names.values()] if part.extractor else []
         seconds = sum(self.journal.seconds.get(stage, 0.0) for stage in stages)
