@@ -68,7 +68,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
 
     @abc.abstractmethod
     def _batches(
-        self, features: FeatureSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
+        self, features: IdentifiedSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
     ) -> Iterator[Held]:
         """Yield the contents of new segments, each as soon as it fills `room`; raises InputError before the first."""
 

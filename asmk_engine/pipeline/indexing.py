@@ -255,16 +255,19 @@ def _add_local(
     display = job.reporter.display
     book = book and fitted_codebook(book, job.codebook, features.recipe)
     book = book or shipped_codebook(features, display, trains=job.trains)
-    book = book or train_codebook(features, job.training, display)
+    book = book or train_codebook(features, job.training, display, job.extraction.machines)
     if target is None:
         check_fits(features, book, job.output)
         network = network_of(features, job.extraction.weights, job.reporter.remark)
         target = Index.create(job.output, book, network, job.geometry, job.regions.options)
     if job.geometry is not None:
         target.keep_geometry(job.geometry)
-    room = _segment_postings(job.room, book)
+    room, machines = _segment_postings(job.room, book), job.extraction.machines
     with job.reporter.display.bar("index", "images") as on_image:
-        summary = target.add(features, segment_postings=room, on_image=on_image, boxes=job.regions.boxes, **changes)
+        summary = target.add(
+            features, segment_postings=room, on_image=on_image, boxes=job.regions.boxes,
+            builder=None if machines is None else machines.builder, **changes,
+        )  # fmt: skip
     job.regions.report(features.names, job.reporter)
     counts = f"{plural(target.images, 'image')}, {plural(target.postings, 'posting')}"
     job.reporter.say(f"{target.path}: {counts}: {job.reporter.counts(summary)}")

@@ -14,9 +14,10 @@ from asmk_engine.extraction.run import ExtractionSummary
 from asmk_engine.features import FeatureSet
 from asmk_engine.flat import GlobalIndex
 from asmk_engine.fused.index import FusedIndex
-from asmk_engine.images.listing import ImageList, PathLike, find_images
+from asmk_engine.images.listing import ImageList, PathLike
+from asmk_engine.images.objects import find_anywhere
 from asmk_engine.inverted.index import Index
-from asmk_engine.pipeline.extraction import IntakeOptions, is_feature_set, run_extraction
+from asmk_engine.pipeline.extraction import IntakeOptions, check_prunable, is_feature_set, run_extraction
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions
 from asmk_engine.pipeline.global_indexing import opened
 from asmk_engine.pipeline.reports import Reporter
@@ -53,7 +54,8 @@ def prepare(
     if sets := sets_among(inputs):
         return prepare_set(_only_set(inputs, sets[0], features_path, intake), target, intake, reporter)
     images = [one for one in inputs if not isinstance(one, FeatureSet)]
-    found = find_images(images, prefix=intake.prefix, every_file=intake.all_files)
+    found = find_anywhere(images, prefix=intake.prefix, every_file=intake.all_files)
+    check_prunable(found, intake)
     recipe: Recipe | None = None if book is None else book.recipe
     network: Path | None = None
     if target is not None:
