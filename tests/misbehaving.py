@@ -47,6 +47,9 @@ class Scripted:
         word, *rest = Path(image).read_text().split()
         if word == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif word == "orphaned":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(1000)
         elif word == "exit":
             os._exit(3)
         elif word == "hang":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class ImageActor:
     """Describes images in order, a few at a time; Ray makes one in a process of a node."""
 
     def __init__(self) -> None:
+        self._open = ExitStack()
         self._pool: LocalPool | None = None
 
     def prepare(self, options: ActorOptions) -> int:
@@ -75,10 +77,15 @@ class ImageActor:
         Not the constructor, whose errors would come back as a long text.
         """
         check_versions(dict(options.versions), os.uname().nodename)
-        self._folder = tempfile.TemporaryDirectory(prefix="asmk-engine-")
-        extractor = _made(options, Path(self._folder.name))
-        self._pool = LocalPool(extractor, options.workers, options.seconds).__enter__()
+        folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="asmk-engine-"))
+        extractor = _made(options, Path(folder))
+        self._pool = self._open.enter_context(LocalPool(extractor, options.workers, options.seconds))
         return int(getattr(extractor, "batch_size", 1))
+
+    def close(self) -> None:
+        """End the worker processes and remove the files of the extractor."""
+        self._open.close()
+        self._pool = None
 
     def attempt(self, orders: Sequence[ImageOrder]) -> list[Outcome | None]:
         """Return the outcome of each image, None for a file that this node does not have or has otherwise."""

@@ -16,6 +16,7 @@ from asmk_engine.images.listing import ImageFile
 
 START_SECONDS = 900.0
 """Time for the first actor to start, in which an autoscaler may start a node."""
+CLOSE_SECONDS = 5.0
 HAND = 8
 """Images of one message to an actor without a GPU; they are lost with it, and described again."""
 HANDS = 2
@@ -85,10 +86,17 @@ class ActorPool:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for actor in self._actors:
-            self._ray.kill(actor.handle)
+        self._end(list(self._actors))
         self._actors.clear()
         self._asked.clear()
+
+    def _end(self, actors: Sequence[_Actor]) -> None:
+        """Let idle actors close what they have open, for a few seconds, and end all."""
+        closing = [actor.handle.close.remote() for actor in actors if actor.ready and not actor.hands]
+        if closing:
+            self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
+        for actor in actors:
+            self._ray.kill(actor.handle)
 
     def attempt_all(self, images: Sequence[ImageFile]) -> Iterator[Outcome]:
         """Yield the outcome of each image, in the given order."""
@@ -178,6 +186,7 @@ class ActorPool:
     def _lose(self, actor: _Actor, work: _Work) -> None:
         """Give the images that a lost actor had to others."""
         self._remove(actor)
+        self._ray.kill(actor.handle)
         if not actor.ready:
             self._failed_starts += 1
             if self._failed_starts >= STARTS:
@@ -195,11 +204,11 @@ class ActorPool:
             idle = [actor for actor in self._actors if actor.ready and not actor.hands]
             for actor in idle[: max(0, len(self._actors) - self._size.least)]:
                 self._remove(actor)
+                self._end([actor])
 
     def _remove(self, actor: _Actor) -> None:
         self._asked = {answer: held for answer, held in self._asked.items() if held[0] is not actor}
         self._actors.remove(actor)
-        self._ray.kill(actor.handle)
 
 
 class _Work:
