@@ -8,7 +8,16 @@ from pathlib import Path
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.features import Features, FeatureSource, NamedArrays, check_name, label, source_of_images
+from asmk_engine.features import (
+    Features,
+    FeatureSource,
+    IdentifiedSource,
+    NamedArrays,
+    check_name,
+    identified,
+    label,
+    source_of_images,
+)
 from asmk_engine.images.boxes import Box
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.base import Facts
@@ -52,6 +61,7 @@ class Index(PlacedCollection[Snapshot, Contents]):
     """
 
     kind = KIND
+    room = SEGMENT_POSTINGS
     small_segment = 1 << 15
     merge_chunk = CHUNK_POSTINGS
     _boxes: ImageBoxes | None = None
@@ -211,6 +221,12 @@ class Index(PlacedCollection[Snapshot, Contents]):
             return self._add(source, existing, prune, remove, segment_postings, on_image)
         finally:
             self._boxes = None
+
+    def source_of(self, features: FeatureSource | NamedArrays, recipe: Recipe | str | None = None) -> IdentifiedSource:
+        """Return what `add` is given as a source of features that fit; raises as `add`."""
+        source = source_of_images(features, recipe, dim=self.codebook.input_dim)
+        self._check_fits(source)
+        return identified(source)
 
     def _check_boxes(self, boxes: ImageBoxes | None) -> None:
         are_given = self.regions is not None and self.regions.are_given
