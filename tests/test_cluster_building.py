@@ -114,6 +114,24 @@ def test_answers_are_those_of_a_local_build(
     assert check_index(there.path).findings == ()
 
 
+def test_shards_are_built_on_the_cluster(cluster: TestedCluster, tmp_path: Path, features: FeatureSet) -> None:
+    book = random_codebook(WORDS, DIM)
+    here, empty = (Index.create(tmp_path / where, book) for where in ("here", "empty"))
+    here.add(features)
+    empty.add(features.selected(features.names[:8]))
+    there = shard_index(empty, tmp_path / "there", 3)
+    done = there.add(features, existing="skip", segment_postings=ROOM, builder=ClusterBuilder(connect()))
+    assert (done.added, done.unchanged) == (72, 8)
+    local, spread = Searcher(here), ShardedSearcher(there)
+    for name in features.names[:15]:
+        found = [
+            [(hit.name, hit.score) for hit in searcher.search(features.read(name), top=100)]
+            for searcher in (local, spread)
+        ]
+        assert found[0] == found[1]
+    assert check_sharded(there.path).clean
+
+
 def test_lost_workers_lose_nothing_and_leave_nothing(
     cluster: TestedCluster, tmp_path: Path, features: FeatureSet
 ) -> None:

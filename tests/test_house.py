@@ -23,7 +23,7 @@ PACKAGE_FOLDERS = {"asmk_engine": "asmk_engine", "kernels": "asmk_engine.kernels
 ROOMS = [
     *["version", "errors", "threads", "iteration", "escape", "recipes", "kernels"],
     *["storage", "images", "features", "regions", "codebooks", "networks", "extraction", "extractors"],
-    *["verification", "indexes", "inverted", "flat", "fused", "diffusion", "evaluation", "search"],
+    *["verification", "indexes", "inverted", "flat", "fused", "diffusion", "evaluation", "sharding", "search"],
     *["reranking", "maintenance"],
     *["training", "pictures", "groups", "interop", "compat", "doctor", "demo"],
     *["tradeoff", "reproduction", "pipeline", "audit", "cluster", "serve", "cli", "__main__"],

@@ -193,10 +193,10 @@ def delete(index_path: Path, names: tuple[str, ...], list_path: Path | None, mis
       asmk-engine delete photos.index holiday/old.jpg
       asmk-engine delete photos.index --list gone.txt
     """
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
 
     wanted = _wanted(names, list_path)
-    target = open_index(index_path)
+    target = open_any(index_path)
     deleted = target.delete([_as_indexed(target, name) for name in wanted], missing_ok=missing_ok)
     Console(quiet).say(f"{index_path}: {plural(deleted, 'image')} deleted, {plural(target.images, 'image')} left")
 
@@ -219,10 +219,10 @@ def restore(index_path: Path, names: tuple[str, ...], list_path: Path | None, mi
       asmk-engine restore photos.index holiday/old.jpg
       asmk-engine restore photos.index --list gone.txt
     """
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
 
     wanted = _wanted(names, list_path)
-    target = open_index(index_path)
+    target = open_any(index_path)
     restored = target.restore([_as_deleted(target, name) for name in wanted], missing_ok=missing_ok)
     Console(quiet).say(f"{index_path}: {plural(restored, 'image')} restored, {plural(target.images, 'image')} now")
 
@@ -277,9 +277,9 @@ def merge(index_path: Path, quiet: bool) -> None:
     Example:
       asmk-engine merge photos.index
     """
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
 
-    target = open_index(index_path)
+    target = open_any(index_path)
     before = target.snapshot.manifest
     count = target.merge()
     sizes = [sum(entry.bytes for entry in manifest.files()) for manifest in (before, target.snapshot.manifest)]

@@ -129,14 +129,14 @@ def query(
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
       asmk-engine query photos.index my-photo.jpg --diffusion --rerank 50
     """
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
     from asmk_engine.search.query_features import query_source
 
     explain = ExplainOptions(explain_path, explain_json)
     search = added_verification(explain.added_to(search, form, other_path), only, other_path)
     _check_usage(queries, every, box, dict(search, only=only, explain=explain_path or explain_json, fuse=other_path))
     options, console = SearchOptions(**search), Console(quiet)
-    index = open_index(index_path)
+    index = open_any(index_path)
     source = query_source(index, features=features_path, images_roots=images_roots)
     own = searcher_of(index, options, console)
     searcher: AnySearcher | Fused | TurningSearcher = own

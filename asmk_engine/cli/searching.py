@@ -235,10 +235,10 @@ def open_fused(
 
     --kind-weights, --diffusion and --augmentation are of the first index only.
     """
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
     from asmk_engine.search.query_features import query_source
 
-    index = open_index(other)
+    index = open_any(other)
     sources = source, query_source(index, images_roots=images_roots)
     own = replace(options, kind_weights=None, diffusion=False, augmentation=None)
     return Fused(sources, (searcher, searcher_of(index, own, console)), method, weight)

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.features import FeatureSource, IdentifiedSource, NamedArrays, check_name, label, source_of_images
+from asmk_engine.features import (
+    FeatureSource,
+    IdentifiedSource,
+    NamedArrays,
+    check_name,
+    identified,
+    label,
+    source_of_images,
+)
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.base import Facts
 from asmk_engine.indexes.creation import in_temporary_folder, make_empty
@@ -48,6 +56,7 @@ class Index(PlacedCollection[Snapshot, Contents | BuiltSegment]):
     """
 
     kind = KIND
+    room = SEGMENT_POSTINGS
     small_segment = 1 << 15
     merge_chunk = CHUNK_POSTINGS
     _boxes: ImageBoxes | None = None
@@ -212,6 +221,16 @@ class Index(PlacedCollection[Snapshot, Contents | BuiltSegment]):
             return self._add(source, existing, prune, remove, segment_postings, on_image)
         finally:
             self._boxes, self._builder = None, None
+
+    def source_of(self, features: FeatureSource | NamedArrays, recipe: Recipe | str | None = None) -> IdentifiedSource:
+        """Return what `add` is given as a source of features that fit; raises as `add`."""
+        source = source_of_images(features, recipe, dim=self.codebook.input_dim)
+        self._check_fits(source)
+        return identified(source)
+
+    def build_by(self, builder: SegmentBuilder | None) -> None:
+        """Let `builder` encode the images that `carry_out` adds from now on, and write their segments; None ends it."""
+        self._builder = builder
 
     def _check_boxes(self, boxes: ImageBoxes | None) -> None:
         are_given = self.regions is not None and self.regions.are_given

@@ -22,9 +22,12 @@ from asmk_engine.pipeline.extractor_choice import ExtractionOptions
 from asmk_engine.pipeline.global_indexing import opened
 from asmk_engine.pipeline.reports import Reporter
 from asmk_engine.recipes import Recipe
+from asmk_engine.sharding.index import ShardedIndex
 
 Inputs = Sequence[PathLike | FeatureSet]
-AnyIndex = Index | GlobalIndex | FusedIndex
+AnyIndex = Index | GlobalIndex | FusedIndex | ShardedIndex
+LocalIndex = Index | ShardedIndex
+"""An index of one kind of local features."""
 
 
 @dataclass
@@ -44,7 +47,7 @@ def prepare(
     inputs: Inputs,
     output: Path,
     features_path: Path | None,
-    target: Index | GlobalIndex | None,
+    target: LocalIndex | GlobalIndex | None,
     book: Codebook | None,
     intake: IntakeOptions,
     extraction: ExtractionOptions,
@@ -93,7 +96,7 @@ def _only_set(
 
 
 def prepare_set(
-    features: FeatureSet, target: Index | GlobalIndex | None, intake: IntakeOptions, reporter: Reporter
+    features: FeatureSet, target: LocalIndex | GlobalIndex | None, intake: IntakeOptions, reporter: Reporter
 ) -> Prepared:
     """Prepare a feature set; with `prune`, images that are neither in it nor on disk are removed from the index."""
     found = ImageList([], "", {}, roots=features.roots())
@@ -123,7 +126,7 @@ def held_by(target: AnyIndex | None) -> Held:
     return held
 
 
-def _other_contents(features: FeatureSet, target: Index | GlobalIndex | None) -> set[int]:
+def _other_contents(features: FeatureSet, target: LocalIndex | GlobalIndex | None) -> set[int]:
     """Return the fingerprints of images of a set whose names have another content in the index."""
     if target is None:
         return set()
@@ -142,7 +145,7 @@ def without_left(removed: Sequence[str], target: AnyIndex | None, left: set[int]
     return [name for name in removed if not ((one := known.get(name)) and one.fingerprint in left)]
 
 
-def _kept_so_far(target: Index | GlobalIndex | None) -> Path | None:
+def _kept_so_far(target: LocalIndex | GlobalIndex | None) -> Path | None:
     """Return where early versions kept the features of an index whose name does not end in .index, or None."""
     if target is None:
         return None

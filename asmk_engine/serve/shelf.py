@@ -15,7 +15,7 @@ from asmk_engine.extraction.attempts import Origin
 from asmk_engine.fused.queries import FusedFeatures, FusedNamedImages
 from asmk_engine.indexes.manifest import NAMES, read_manifest
 from asmk_engine.indexes.named_images import NamedImages
-from asmk_engine.search.opening import open_index, plain_searcher
+from asmk_engine.search.opening import open_any, plain_searcher
 from asmk_engine.search.query_features import query_source
 from asmk_engine.serve.metadata import Metadata
 from asmk_engine.serve.name_table import NameTable
@@ -265,7 +265,7 @@ def _indexes_in(given: Path) -> list[Path]:
 
 def _opened(path: Path, options: ServeOptions) -> tuple[Any, Any, NamedImages | FusedNamedImages]:
     """Return an index, what searches it, and what finds features and photographs of its images."""
-    index = open_index(path)
+    index = open_any(path)
     return index, plain_searcher(index), query_source(index, images_roots=options.images_roots)
 
 
