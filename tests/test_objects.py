@@ -54,7 +54,7 @@ def test_a_list_names_objects_by_what_follows_their_folder(memory: tuple[object,
     found = find_anywhere(f"memory:/{folder}/list.txt")
     assert [image.name for image in found.images] == ["x/1.jpg", "y/2.jpg"]
     storage.pipe(f"{folder}/list.txt", b"x/1.jpg\n")
-    with pytest.raises(InputError, match="'x/1.jpg' is no URL"):
+    with pytest.raises(InputError, match="is no URL"):
         find_anywhere(f"memory:/{folder}/list.txt")
     storage.pipe(f"{folder}/list.txt", f"memory:/{folder}/x/none.jpg".encode())
     with pytest.raises(NotFoundError, match="no such object"):
