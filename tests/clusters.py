@@ -43,9 +43,9 @@ class TestedCluster:
 
         self.cluster = Cluster(initialize_head=True, head_node_args=_node(2))
 
-    def add_node(self, processors: int = 1) -> Any:
-        """Start another node."""
-        return self.cluster.add_node(wait=True, **_node(processors))
+    def add_node(self, processors: int = 1, gpus: int = 0) -> Any:
+        """Start another node, of which Ray believes that it has so many GPUs."""
+        return self.cluster.add_node(wait=True, num_gpus=gpus, **_node(processors))
 
     def remove_node(self, node: Any) -> None:
         """Kill all processes of a node at once."""

@@ -24,7 +24,7 @@ from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.images.listing import ImageFile, find_images
 from asmk_engine.images.objects import find_anywhere
 from clusters import TestedCluster
-from misbehaving import Missing, Scripted, Unmakeable
+from misbehaving import Batched, Missing, Scripted, Unmakeable
 
 pytest.importorskip("ray", reason="ray is not installed, which runs clusters: pip install 'asmk-engine[ray]'")
 
@@ -75,6 +75,27 @@ def test_photographs_have_the_same_bytes(cluster: TestedCluster, tmp_path: Path)
     on_cluster(tmp_path / "photos", tmp_path / "there", extractor)
     assert content(tmp_path / "here") == content(tmp_path / "there")
     assert FeatureSet.open(tmp_path / "there").descriptor_count > 50
+
+
+def test_actors_with_gpus_describe_the_same_batches(cluster: TestedCluster, tmp_path: Path) -> None:
+    """Ray believes that a node has a GPU; the extractor needs none."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(11):
+        Image.fromarray(rng.integers(0, 255, (30, 40, 3), np.uint8)).save(tmp_path / f"photos/{number:02d}.png")
+    (tmp_path / "photos/05.png").write_bytes(b"no image")
+    here = extract_images(Batched(), tmp_path / "photos", tmp_path / "here", workers=1)
+    node = cluster.add_node(1, gpus=1)
+    try:
+        there = on_cluster(tmp_path / "photos", tmp_path / "there", Batched(), PoolSize(gpus=1.0))
+    finally:
+        cluster.remove_node(node)
+    assert content(tmp_path / "here") == content(tmp_path / "there")
+    assert there.failed == here.failed and list(here.failed) == ["05.png"]
+    sizes = {
+        int(FeatureSet.open(tmp_path / "here").read(f"{number:02d}.png").descriptors[0, 1]) for number in (0, 4, 10)
+    }
+    assert sizes == {3, 4}
 
 
 def test_a_node_that_does_not_see_the_files_gets_them(
