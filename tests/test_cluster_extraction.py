@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asmk_engine.cluster import image_pool
-from asmk_engine.cluster.connecting import check_found, connect, import_ray, told, versions
+from asmk_engine.cluster import connecting, image_pool
+from asmk_engine.cluster.connecting import check_found, connect, import_ray, ray_errors, told, versions
 from asmk_engine.cluster.image_actor import ImageActor, ImageOrder, actor_options, order_of
 from asmk_engine.cluster.image_pool import ActorPool, PoolSize
 from asmk_engine.errors import AsmkError, DependencyError, InputError, MismatchError, NotFoundError, StorageError
@@ -249,6 +249,43 @@ def test_other_versions_and_full_stores_are_told_in_one_line() -> None:
     for full in (exceptions.ObjectStoreFullError("long\ntext"), exceptions.OutOfDiskError("long\ntext")):
         assert re.search("object store of a node is full.*what was written is kept", one_line(told(full, "features")))
     assert "no answer in time" in one_line(told(exceptions.GetTimeoutError("late"), "node"))
+
+
+def test_errors_of_a_process_of_a_node_are_told_in_one_line(cluster: TestedCluster) -> None:
+    ray = connect()
+
+    def fail(kind: str) -> None:
+        from ray import exceptions
+
+        known: dict[str, Exception] = {
+            "disk": OSError(28, "No space left on device"),
+            "package": ImportError("No module named 'openvino'"),
+            "store": exceptions.ObjectStoreFullError("long\ntext"),
+            "ours": InputError("what an image says"),
+            "bug": ZeroDivisionError("one by none"),
+        }
+        raise known[kind]
+
+    expected = {
+        "disk": (StorageError, "No space left"),
+        "package": (DependencyError, "same extras on all nodes"),
+        "store": (StorageError, "object store of a node is full"),
+        "ours": (InputError, "^what an image says$"),
+    }
+    task = ray.remote(max_retries=0)(fail)
+    for kind, (error, message) in expected.items():
+        with pytest.raises(error, match=message) as found, ray_errors("a task"):
+            ray.get(task.remote(kind))
+        one_line(found.value)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"), ray_errors("a task"):
+        ray.get(task.remote("bug"))
+
+
+def test_a_node_with_other_versions_is_named(cluster: TestedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "__version__", "0.0")
+    with pytest.raises(MismatchError, match=r"node .*: asmk-engine .* instead of 0\.0") as error:
+        connect()
+    one_line(error.value)
 
 
 def test_without_ray_the_cure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

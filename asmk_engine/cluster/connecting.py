@@ -197,11 +197,9 @@ def told(error: Exception, doing: str) -> Exception:
     cause = getattr(error, "cause", None)
     if isinstance(cause, AsmkError):
         return cause
-    said = " ".join(str(error).split())
     if isinstance(error, exceptions.RayTaskError):
-        if isinstance(cause, ImportError):
-            return DependencyError(f"{doing}: {cause}; install asmk-engine with the same extras on all nodes")
-        return RuntimeError(str(error))
+        return _told_cause(error, cause, doing)
+    said = " ".join(str(error).split())
     if isinstance(error, exceptions.ObjectStoreFullError | exceptions.OutOfDiskError):
         return StorageError(
             f"{doing}: the object store of a node is full and its disk too; free space below its temporary folder, "
@@ -210,3 +208,17 @@ def told(error: Exception, doing: str) -> Exception:
     if isinstance(error, exceptions.GetTimeoutError):
         return StorageError(f"{doing}: no answer in time; look at the node with `ray status`")
     return StorageError(f"{doing}: {type(error).__name__}: {said[:300]}; look at the cluster with `ray status`")
+
+
+def _told_cause(error: Exception, cause: object, doing: str) -> Exception:
+    """Return what another error that a process of a node raised means; an unforeseen one keeps its trace."""
+    from ray import exceptions
+
+    said = " ".join(str(cause).split())
+    if isinstance(cause, exceptions.RayError):
+        return told(cause, doing)
+    if isinstance(cause, ImportError):
+        return DependencyError(f"{doing}: {said}; install asmk-engine with the same extras on all nodes")
+    if isinstance(cause, OSError | MemoryError):
+        return StorageError(f"{doing}: a node has a problem ({type(cause).__name__}: {said[:200]}); free space on it")
+    return RuntimeError(str(error))
