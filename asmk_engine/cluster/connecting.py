@@ -120,8 +120,9 @@ def _refusal(address: str, error: Exception) -> AsmkError:
         return MismatchError(f"--ray {address}: {said[:300]}; install the same versions on all nodes")
     if isinstance(error, ConnectionError) or "node_ip_address" in said or "raylet" in said.lower():
         return NotFoundError(
-            f"--ray {address}: this machine belongs to no such cluster ({said[:200]}); join it with "
-            "`ray start --address HOST:PORT`, then run the command again"
+            f"--ray {address}: no cluster lets this process in ({said[:200]}); this machine must have joined it with "
+            "`ray start --address HOST:PORT`, and if it uses tokens, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token "
+            "of the head node here"
         )
     if "uthentication" in said or "token" in said.lower():
         return StorageError(
