@@ -121,8 +121,8 @@ def _refusal(address: str, error: Exception) -> AsmkError:
     if isinstance(error, ConnectionError) or "node_ip_address" in said or "raylet" in said.lower():
         return NotFoundError(
             f"--ray {address}: no cluster lets this process in ({said[:200]}); this machine must have joined it with "
-            "`ray start --address HOST:PORT`, and if it uses tokens, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token "
-            "of the head node here"
+            "`ray start --address HOST:PORT`; if it uses tokens, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token of "
+            "the head node here"
         )
     if "uthentication" in said or "token" in said.lower():
         return StorageError(
