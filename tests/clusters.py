@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ OBJECT_STORE = 200_000_000
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_MAX_ATTEMPTS": "1",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # A lost node is noticed after three seconds instead of thirty.
@@ -94,6 +99,9 @@ def _is_busy(pid: int) -> bool:
 def cluster_of_the_session() -> Iterator[TestedCluster]:
     """Start the cluster, connect this process, and end everything afterwards; skips the tests without Ray."""
     pytest.importorskip("ray", reason="ray is not installed, which runs clusters: pip install 'asmk-engine[ray]'")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{found.getsockname()[1]}"
     paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     os.environ.update(ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, paths))})
     import ray

@@ -20,8 +20,11 @@ from asmk_engine.codebooks.kmeans import kmeans, part_ends
 from asmk_engine.errors import MismatchError
 from asmk_engine.inverted.building import BuiltSegment, SegmentEncoding
 from asmk_engine.maintenance.checking import check_index
+from asmk_engine.maintenance.sharded_checking import check_sharded
 from asmk_engine.regions.boxes import ImageBoxes, ScoredBox
 from asmk_engine.regions.options import RegionOptions
+from asmk_engine.sharding.layout import shard_index
+from asmk_engine.sharding.search import ShardedSearcher
 from clusters import TestedCluster
 from samples import random_codebook, random_images, write_features
 
@@ -119,7 +122,7 @@ def test_shards_are_built_on_the_cluster(cluster: TestedCluster, tmp_path: Path,
     here, empty = (Index.create(tmp_path / where, book) for where in ("here", "empty"))
     here.add(features)
     empty.add(features.selected(features.names[:8]))
-    there = shard_index(empty, tmp_path / "there", 3)
+    there = shard_index(empty.path, tmp_path / "there", 3)
     done = there.add(features, existing="skip", segment_postings=ROOM, builder=ClusterBuilder(connect()))
     assert (done.added, done.unchanged) == (72, 8)
     local, spread = Searcher(here), ShardedSearcher(there)

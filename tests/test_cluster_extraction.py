@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from pathlib import Path
@@ -251,3 +252,34 @@ def test_images_in_memory_are_described_on_the_cluster(cluster: TestedCluster, t
         assert ours.source(name).fingerprint == theirs.source(name).fingerprint
     again = on_cluster(find_anywhere(f"memory://{tmp_path.name}"), tmp_path / "there")
     assert (again.extracted, again.unchanged) == (0, 10)
+
+
+def test_objects_of_s3_are_read_by_the_nodes(cluster: TestedCluster, tmp_path: Path) -> None:
+    server = pytest.importorskip("moto.server", reason="moto is not installed, which serves s3://")
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed, which reads s3://")
+    from urllib.parse import urlsplit
+
+    address = urlsplit(os.environ["AWS_ENDPOINT_URL"])
+    serving = server.ThreadedMotoServer(address.hostname, address.port, verbose=False)
+    serving.start()
+    try:
+        storage = s3fs.S3FileSystem(skip_instance_cache=True)
+        storage.mkdir("photographs")
+        folder = scripts(tmp_path / "photos", 6, x1="broken")
+        for path in folder.iterdir():
+            storage.pipe_file(f"photographs/all/{path.name}", path.read_bytes())
+        here = extract_images(Scripted(), folder, tmp_path / "here", workers=0)
+        there = on_cluster(find_anywhere("s3://photographs/all"), tmp_path / "there", size=PoolSize(1, 1))
+        assert there.failed == here.failed
+        ours, theirs = FeatureSet.open(tmp_path / "here"), FeatureSet.open(tmp_path / "there")
+        assert ours.names == theirs.names
+        for name in ours.names:
+            assert np.array_equal(ours.read(name).descriptors, theirs.read(name).descriptors)
+            assert ours.source(name).fingerprint == theirs.source(name).fingerprint
+        again = extract_images(Scripted(), find_anywhere("s3://photographs/all"), tmp_path / "there", workers=0)
+        assert (again.extracted, again.unchanged) == (0, 6)
+    finally:
+        serving.stop()
+    with pytest.raises(StorageError, match="the storage cannot be read") as error:
+        find_anywhere("s3://photographs/other")
+    one_line(error.value)

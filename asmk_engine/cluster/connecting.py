@@ -48,12 +48,21 @@ def connect(address: str = AUTO) -> Any:
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
     ray = import_ray()
+    _keep_quiet()
     if not ray.is_initialized():
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         _check_address(address)
         _initialise(ray, address)
     _check_nodes(ray)
     return ray
+
+
+def _keep_quiet() -> None:
+    """Drop what Ray prints of lost processes: on standard output, where results go, and no setting stops it."""
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *data, **options: None
 
 
 def _check_address(address: str) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from asmk_engine.cluster.connecting import check_versions
 from asmk_engine.errors import InputError
-from asmk_engine.extraction.attempts import Extractor, Origin, Outcome, Viewer, file_stamp
+from asmk_engine.extraction.attempts import Extractor, Origin, Outcome, file_stamp
 from asmk_engine.extraction.pools import LocalPool
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.images.objects import ObjectImage
@@ -53,6 +53,7 @@ class ActorOptions:
     origin    of the extractor; its option `weights`, if there is one, is the name of a file in `files`
     files     contents by name
     workers   worker processes
+    batches   whether the actor itself describes batches on a GPU, rather than its worker processes
     seconds   time limit per image
     versions  those of the program that gives the orders
     """
@@ -60,8 +61,16 @@ class ActorOptions:
     origin: Origin
     files: Mapping[str, bytes]
     workers: int
+    batches: bool
     seconds: float
     versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What stands for an extractor where only worker processes make one."""
+
+    origin: Origin
 
 
 class ImageActor:
@@ -72,13 +81,14 @@ class ImageActor:
         self._pool: LocalPool | None = None
 
     def prepare(self, options: ActorOptions) -> int:
-        """Make the extractor; returns the images that it describes at a time. Raises what prevented it.
+        """Prepare for the images of a run; returns how many are described at a time. Raises what prevents it.
 
         Not the constructor, whose errors would come back as a long text.
         """
         check_versions(dict(options.versions), os.uname().nodename)
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="asmk-engine-"))
-        extractor = _made(options, Path(folder))
+        origin = _placed(options, Path(folder))
+        extractor = cast(Extractor, origin.make() if options.batches else _Described(origin))
         self._pool = self._open.enter_context(LocalPool(extractor, options.workers, options.seconds))
         return int(getattr(extractor, "batch_size", 1))
 
@@ -98,15 +108,13 @@ class ImageActor:
         return found
 
 
-def _made(options: ActorOptions, folder: Path) -> Extractor:
+def _placed(options: ActorOptions, folder: Path) -> Origin:
+    """Return the origin with the network file where it is on this node."""
     named = dict(options.origin.options)
     for name, content in options.files.items():
         (folder / name).write_bytes(content)
         named["weights"] = str(folder / name)
-    extractor = Origin(options.origin.function, named).make()
-    if isinstance(extractor, Viewer):
-        raise InputError(f"{options.origin.function}: makes no extractor")
-    return extractor
+    return Origin(options.origin.function, named)
 
 
 def _image(order: ImageOrder) -> ImageFile | None:
@@ -151,4 +159,4 @@ def actor_options(extractor: Extractor, workers: int, seconds: float, gpus: floa
         files[Path(str(weights)).name] = Path(str(weights)).read_bytes()
     if named.get("device") == "auto":
         named["device"] = "cuda" if gpus else "cpu"
-    return ActorOptions(Origin(origin.function, named), files, workers, seconds, versions)
+    return ActorOptions(Origin(origin.function, named), files, workers, gpus > 0, seconds, versions)
