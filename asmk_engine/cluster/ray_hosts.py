@@ -20,6 +20,8 @@ LEAST_HEDGE = 0.05
 USUAL = 64
 """Answers by whose median time the usual time of a request is known."""
 AGAIN_SECONDS = 0.1
+AWAY_SECONDS = 10.0
+"""Time for which other replicas are asked rather than one that did not answer."""
 START_SECONDS = 180.0
 """Time for the actors to be started: processes, imports, compiled code."""
 KEPT = 4
@@ -103,7 +105,8 @@ class RayHosts:
         if request.sent:
             request.is_hedged = True
         if free:
-            self._send(method, request, shard, min(free, key=lambda one: one.waiting))
+            is_back = now - AWAY_SECONDS
+            self._send(method, request, shard, min(free, key=lambda one: (one.failed > is_back, one.waiting)))
 
     def _send(self, method: str, request: _Request, shard: PinnedShard, replica: Replica) -> None:
         try:
@@ -147,6 +150,7 @@ class RayHosts:
         except exceptions.RayError as error:
             self._note(request, shards[request.number], replica, error)
             return False
+        replica.failed = 0.0
         with self._lock:
             self._usual.setdefault(method, deque(maxlen=USUAL)).append(time.monotonic() - request.begun)
         return True
@@ -155,7 +159,8 @@ class RayHosts:
         """Note why a replica did not answer; one that will not come back is replaced."""
         from ray import exceptions
 
-        request.again = time.monotonic() + (0.0 if request.sent else AGAIN_SECONDS)
+        replica.failed = time.monotonic()
+        request.again = replica.failed + (0.0 if request.sent else AGAIN_SECONDS)
         if isinstance(error, AsmkError):
             request.reason = str(error)
             return

@@ -37,11 +37,13 @@ class Replica:
 
     node     the identifier of its node
     waiting  requests that it has not answered
+    failed   when it last did not answer one, in the seconds of `time.monotonic`; 0 for never, or since it answered
     """
 
     actor: Any
     node: str
     waiting: int = 0
+    failed: float = 0.0
 
 
 def readable(shards: Sequence[PinnedShard]) -> list[bool]:

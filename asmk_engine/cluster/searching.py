@@ -38,8 +38,8 @@ def open_on_cluster(path: Path | str, address: str = AUTO, options: HostingOptio
     """
     if Path(path).is_dir() and not is_sharded(path):
         raise InputError(
-            f"{path}: is one index, but --ray needs shards; `asmk-engine shard {path} -o photos.shards --shards N` makes "
-            "them"
+            f"{path}: is one index, but --ray needs shards; `asmk-engine shard {path} -o photos.shards --shards N` "
+            "makes them"
         )
     read_sharded(Folder(path))  # says what is wrong before a cluster is started
     hosts = RayHosts(connect(address), options)
