@@ -14,6 +14,7 @@ import argparse
 import logging
 import os
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,8 @@ def measured(searcher: Searcher, index: HostedIndex, queries: list[Any]) -> dict
     equal = scattered.search(queries, TOP) == searcher.search(queries, TOP)
     local, apart = [], []
     for query in queries:
-        seconds = alternate(
-            {"local": lambda: searcher.search(query, TOP), "sharded": lambda: scattered.search(query, TOP)},
-            3,
-        )
+        tasks = {"local": partial(searcher.search, query, TOP), "sharded": partial(scattered.search, query, TOP)}
+        seconds = alternate(tasks, 3)
         local.append(statistics.median(seconds["local"]))
         apart.append(statistics.median(seconds["sharded"]))
     pair = 1000 * statistics.median(local), 1000 * statistics.median(apart)
@@ -78,9 +77,8 @@ def main() -> None:
     index.preload()
     queries: list[Any] = list(synthetic.queries(arguments.queries, synthetic.POSTINGS * 5 // 2, words))
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(
-        include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, object_store_memory=200_000_000
-    )
+    quiet: Any = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.CRITICAL}
+    ray.init(object_store_memory=200_000_000, **quiet)
     for shards in map(int, arguments.actors.split(",")):
         hosted = open_on_cluster(sharded(index.path, shards), options=HostingOptions(deadline=600))
         show(measured(Searcher(index), hosted, queries))

@@ -119,15 +119,13 @@ class RayHosts:
         request.sent[answer] = replica
 
     def _arrived(self, waiting: Mapping[int, _Request], end: float) -> list[tuple[_Request, Any]]:
-        """Wait for an answer until `end`; returns what is there."""
+        """Wait for as many answers as are needed, until `end`; returns what is there."""
         owners = {answer: request for request in waiting.values() for answer in request.sent}
         pause = max(0.0, end - time.monotonic())
         if not owners:
             time.sleep(min(pause, AGAIN_SECONDS))
             return []
-        ready, _ = self._ray.wait(list(owners), num_returns=1, timeout=pause)
-        if ready and len(owners) > 1:
-            ready, _ = self._ray.wait(list(owners), num_returns=len(owners), timeout=0)
+        ready, _ = self._ray.wait(list(owners), num_returns=len(waiting), timeout=pause)
         return [(owners[answer], answer) for answer in ready]
 
     def _take(
@@ -187,8 +185,8 @@ class RayHosts:
         if any(not request.sent for request in waiting.values()):
             return AGAIN_SECONDS
         if self._options.replicas == 1 or all(request.is_hedged for request in waiting.values()):
-            return self._options.deadline
-        return max(0.001, self._hedge(method))
+            return AGAIN_SECONDS
+        return max(0.001, min(self._hedge(method), AGAIN_SECONDS))
 
     def _sendable(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return arguments with the words of all shards as an object that each node fetches once."""
