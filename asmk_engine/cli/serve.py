@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
+from asmk_engine.cli.cluster_options import hosts_of, search_cluster_options
 from asmk_engine.cli.common import PATH, Console, images_option, plural, quiet_option
 from asmk_engine.errors import NotFoundError
 
@@ -34,6 +36,7 @@ from asmk_engine.errors import NotFoundError
 @click.option("--upload-limit", "upload", type=click.IntRange(1, 4096), default=64, show_default=True, metavar="MIB",
               help="Size of a request.")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(1), default=50, show_default=True, help="Requests a second of a client.")
+@search_cluster_options
 @click.option("--no-browser", is_flag=True, help="Do not open the page.")
 @quiet_option
 def serve(
@@ -55,6 +58,7 @@ def serve(
     rate: float,
     no_browser: bool,
     quiet: bool,
+    **cluster: Any,
 ) -> None:
     """Open a search page in the browser, with an HTTP API.
 
@@ -65,6 +69,7 @@ def serve(
     Examples:
       asmk-engine serve photos.index
       asmk-engine serve photos.index --writable --metadata titles.csv
+      asmk-engine serve photos.shards --ray 10.0.0.1:6379 --replicas 2
       asmk-engine serve indexes/ --host 0.0.0.0 --token "$(openssl rand -hex 16)" --no-browser
     """
     # Before numpy is imported: searches at the same time share the processors better than the threads of one product.
@@ -85,7 +90,8 @@ def serve(
         seconds, memory, upload, rate=rate,
     )  # fmt: skip
     console = Console(quiet)
-    shelf = open_shelf(paths, options, read_metadata(metadata) if metadata else Metadata())
+    opener = hosts_of(cluster)
+    shelf = open_shelf(paths, options, read_metadata(metadata) if metadata else Metadata(), opener)
     bound = bound_socket(options)
     address = address_of(options, bound)
     images = sum(one.index.images for one in shelf.served.values())

@@ -31,6 +31,14 @@ def open_any(path: Path | str) -> Index | GlobalIndex | FusedIndex | ShardedInde
     return open_index(path)
 
 
+def state_of(path: Path | str) -> tuple[str, str, int]:
+    """Return kind, identity and number of the last commit of an index of any kind, sharded or not."""
+    from asmk_engine.sharding.manifest import is_sharded, read_sharded
+
+    manifest = read_sharded(Folder(path)) if is_sharded(path) else read_manifest(Folder(path))
+    return manifest.kind, manifest.identity, manifest.commit
+
+
 def open_index(path: Path | str) -> Index | GlobalIndex | FusedIndex:
     """Open an index of local features, of global descriptors, or of several kinds; raises as `Index.open`."""
     kind = read_manifest(Folder(path)).kind

@@ -41,6 +41,7 @@ class HostedCommit:
     pinned    the shards, as requests name them
     segment_starts, image_starts  numbers of the first segment of each shard, and of the first image of each segment, in
                                   the numbering over all shards; both with the total at the end
+    index     asked for places of images
     """
 
     manifest: ShardedManifest
@@ -48,6 +49,15 @@ class HostedCommit:
     pinned: tuple[PinnedShard, ...]
     segment_starts: np.ndarray
     image_starts: np.ndarray
+    index: HostedIndex
+
+    def find(self, name: str) -> tuple[int, int] | None:
+        """Return the position of the segment over all shards, and the number in it, of a live image, or None."""
+        found = self.index.find([name]).get(name)
+        if found is None:
+            return None
+        segment = int(np.searchsorted(self.image_starts, found[0], side="right")) - 1
+        return segment, found[0] - int(self.image_starts[segment])
 
     @property
     def images(self) -> int:
@@ -86,7 +96,7 @@ class HostedIndex:
         starts = [np.concatenate([[0], np.cumsum(each, dtype=np.int64)]).astype(np.int64) for each in (counts, images)]
         if self._encoder is None:
             self._encoder = self._read_encoder(pinned)
-        self.snapshot = HostedCommit(manifest, self._encoder, pinned, *starts)
+        self.snapshot = HostedCommit(manifest, self._encoder, pinned, starts[0], starts[1], self)
 
     def _read_encoder(self, pinned: tuple[PinnedShard, ...]) -> Any:
         """Read the codebook or codec from a shard that this process can read, or ask a host for it."""

@@ -42,6 +42,11 @@ class ShardedHits(list[Hit]):
         self.missing = tuple(missing)
 
 
+def missing_shards(hits: list[Hit]) -> tuple[str, ...]:
+    """Return the folders of shards that did not answer, none for an answer that is whole."""
+    return hits.missing if isinstance(hits, ShardedHits) else ()
+
+
 class ShardedSearcher(IndexSearcher[Any, Any]):
     """Ranks the images of a sharded index, whose shards are read by hosts, for queries.
 
