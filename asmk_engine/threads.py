@@ -26,11 +26,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_most: int | None = None
+
+
+def limit_threads(most: int) -> None:
+    """Let this process use at most so many threads, as one of several that share the processors of a machine."""
+    global _most
+    _most = most
+
+
 def available_threads() -> int:
-    """Return the number of processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of processors this process may run on, or the limit that was set if that is lower."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return count if _most is None else min(count, _most)
 
 
 def thread_count(threads: int | None) -> int:

@@ -24,7 +24,7 @@ from asmk_engine.codebooks.graph import (
     is_linked_for,
     stored_graph,
 )
-from asmk_engine.codebooks.kmeans import Round
+from asmk_engine.codebooks.kmeans import Round, Spread
 from asmk_engine.codebooks.recall import GraphRecall, choose_beam, recall_from_json, spaced
 from asmk_engine.codebooks.training import TRAINING_PER_WORD, TrainingOptions, learn_words
 from asmk_engine.errors import DamagedError, FormatError, InputError, MismatchError, NotFoundError
@@ -278,6 +278,7 @@ class Codebook:
         training_per_word: int = TRAINING_PER_WORD,
         on_sample: Progress | None = None,
         on_round: Callable[[Round], None] | None = None,
+        spread: Spread | None = None,
     ) -> Codebook:
         """Learn mean and PCA-whitening, then centroids by k-means, from a uniform sample of some features.
 
@@ -305,6 +306,8 @@ class Codebook:
             Descriptors in the sample per word.
         on_sample, on_round : callable, optional
             Receive progress of the sampling as (done, total) in images, and the `Round` after each round of k-means.
+        spread : callable, optional
+            Spreads the descriptors of k-means over other processes, which changes no bit: see `kmeans.Spread`.
 
         Returns
         -------
@@ -327,7 +330,7 @@ class Codebook:
         """
         source = source_of_descriptors(features, recipe)
         options = TrainingOptions(words, seed, rounds, whitening, backend, training_per_word, assignment)
-        learned = learn_words(source, options, on_sample, on_round)
+        learned = learn_words(source, options, on_sample, on_round, spread)
         arrays = learned.mean, learned.projection, learned.centroids
         return cls(*arrays, source.recipe, learned.training).with_assignment(assignment, learned.held_out)
 

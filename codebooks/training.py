@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from asmk_engine.codebooks.graph import is_linked_for
-from asmk_engine.codebooks.kmeans import Round, choose_backend, kmeans
+from asmk_engine.codebooks.kmeans import Round, Spread, choose_backend, kmeans
 from asmk_engine.codebooks.recall import HELD_OUT
 from asmk_engine.codebooks.sample import sample_and_hold_out
 from asmk_engine.codebooks.whitening import learn_projection, project_in_place
@@ -65,11 +65,13 @@ def learn_words(
     options: TrainingOptions,
     on_sample: Progress | None = None,
     on_round: Callable[[Round], None] | None = None,
+    spread: Spread | None = None,
 ) -> LearnedWords:
     """Learn mean, projection and centroids; raises as `Codebook.train`.
 
     on_sample  receives progress of the sampling as (done, total) in images
     on_round   receives the `Round` after each round of k-means
+    spread     as for `kmeans.kmeans`
     """
     whitening = options.whitening
     if whitening == "auto":
@@ -82,7 +84,7 @@ def learn_words(
     mean, projection = learn_projection(sample, whitening)
     project_in_place(sample, mean, projection)
     centroids, history = kmeans(
-        sample, count, rounds=options.rounds, seed=options.seed, backend=backend, on_round=on_round
+        sample, count, rounds=options.rounds, seed=options.seed, backend=backend, on_round=on_round, spread=spread
     )
     training = {
         "images": len(features.names),

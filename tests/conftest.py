@@ -14,6 +14,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from asmk_engine.serve.service import Service
+    from clusters import TestedCluster
     from serving import Client
 
 # The first call of a kernel compiles it.
@@ -40,6 +41,15 @@ def browser() -> Iterator[Any]:
         started = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield started
         started.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[TestedCluster]:
+    """A local cluster of Ray, to which this process is connected."""
+    from clusters import cluster_of_the_session
+
+    with cluster_of_the_session() as started:
+        yield started
 
 
 def pytest_report_header() -> str:

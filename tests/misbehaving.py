@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from asmk_engine.errors import InputError
-from asmk_engine.extraction.attempts import Origin
+from asmk_engine.extraction.attempts import Origin, Viewer
 from asmk_engine.features import Features
 from asmk_engine.images.listing import shown
 from asmk_engine.recipes import Recipe
@@ -47,6 +47,9 @@ class Scripted:
         word, *rest = Path(image).read_text().split()
         if word == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif word == "orphaned":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(1000)
         elif word == "exit":
             os._exit(3)
         elif word == "hang":
@@ -67,6 +70,30 @@ class Scripted:
         value = np.nan if word == "nan" else 1.0
         descriptors = rng.random((count, 4)).astype(np.float16) * np.float16(value)
         return Features(descriptors, rng.random((count, 3), np.float32), np.ones(count, np.float32), (640, 480))
+
+
+@dataclass(frozen=True)
+class Batched(Scripted):
+    """Describes photographs in batches, as on a GPU; the features tell how many were in the batch."""
+
+    device: str = "auto"
+
+    @property
+    def origin(self) -> Origin:
+        return Origin("misbehaving:Batched", {"device": self.device})
+
+    @property
+    def viewer(self) -> Viewer:
+        return Viewer(32)
+
+    @property
+    def batch_size(self) -> int:
+        return 4
+
+    def describe(self, views) -> list[Features]:
+        rows = [np.array([[view.pixels.mean(), len(views), 0, 0]], np.float16) for view in views]
+        places, scores = np.ones((1, 3), np.float32), np.ones(1, np.float32)
+        return [Features(row, places, scores, view.image_size) for row, view in zip(rows, views, strict=True)]
 
 
 @dataclass(frozen=True)

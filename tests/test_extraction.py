@@ -18,8 +18,7 @@ from PIL import Image
 
 import asmk_engine
 from asmk_engine.errors import DamagedError, InputError, MismatchError, NotFoundError, StorageError
-from asmk_engine.extraction import intake
-from asmk_engine.extraction import run as extraction
+from asmk_engine.extraction import intake, pools
 from asmk_engine.extraction.run import ExtractionSummary, extract_images
 from asmk_engine.extractors import load_extractor
 from asmk_engine.features import FeatureSet, part_names
@@ -249,7 +248,7 @@ def test_pruning_forgets_images_and_failures_that_vanished(tmp_path: Path) -> No
 def test_unchanged_images_cost_next_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = scripts(tmp_path / "photos", **{f"{number:04d}": "fine 1" for number in range(1462)})
     extract(folder)
-    monkeypatch.setattr(extraction, "WorkerPool", None)
+    monkeypatch.setattr(pools, "WorkerPool", None)
     monkeypatch.setattr(intake, "file_fingerprint", None)
     begun = time.perf_counter()
     assert extract(folder, workers=2).unchanged == 1462

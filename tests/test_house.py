@@ -23,16 +23,17 @@ PACKAGE_FOLDERS = {"asmk_engine": "asmk_engine", "kernels": "asmk_engine.kernels
 ROOMS = [
     *["version", "errors", "threads", "iteration", "escape", "recipes", "kernels"],
     *["storage", "images", "features", "regions", "codebooks", "networks", "extraction", "extractors"],
-    *["verification", "indexes", "inverted", "flat", "fused", "diffusion", "evaluation", "search"],
+    *["verification", "indexes", "inverted", "flat", "fused", "diffusion", "evaluation", "sharding", "search"],
     *["reranking", "maintenance"],
     *["training", "pictures", "groups", "interop", "compat", "doctor", "demo"],
-    *["tradeoff", "reproduction", "pipeline", "audit", "serve", "cli", "__main__"],
+    *["tradeoff", "reproduction", "pipeline", "audit", "cluster", "serve", "cli", "__main__"],
 ]
 # Packages of others that only some rooms may import, not even inside a function.
 WALLS = {
     "torch": {"networks", "extractors", "flat", "training", "codebooks"},
     "click": {"cli"},
     "numba": {"kernels", "threads"},
+    "ray": {"cluster"},
     **{package: {"serve"} for package in ("fastapi", "starlette", "uvicorn", "prometheus_client", "anyio")},
 }
 KERNEL = "asmk_engine.kernels.kernel"  # what makes a function one of them

@@ -15,6 +15,7 @@ from asmk_engine.escape import escape_name
 if TYPE_CHECKING:
     from asmk_engine.maintenance.checking import CheckReport, Finding
     from asmk_engine.maintenance.repair import Repair
+    from asmk_engine.maintenance.sharded_checking import ShardedReport
 
 
 @click.command()
@@ -34,8 +35,10 @@ def check(context: click.Context, index_path: Path, fast: bool, as_json: bool) -
       asmk-engine check photos.index --fast --json
     """
     from asmk_engine.maintenance.checking import check_index
+    from asmk_engine.maintenance.sharded_checking import check_sharded
+    from asmk_engine.sharding.manifest import is_sharded
 
-    report = check_index(index_path, fast=fast)
+    report = (check_sharded if is_sharded(index_path) else check_index)(index_path, fast=fast)
     _print(report.to_json(), _report_lines(report), as_json)
     context.exit(0 if report.clean else 1)
 
@@ -45,7 +48,7 @@ def _print(content: dict[str, Any], lines: Iterator[str], as_json: bool) -> None
         click.echo(line)
 
 
-def _report_lines(report: CheckReport) -> Iterator[str]:
+def _report_lines(report: CheckReport | ShardedReport) -> Iterator[str]:
     content = report.to_json()
     if report.manifest:
         sizes = f"{plural(content['files'], 'file')}, {human_bytes(content['bytes'])}"
@@ -79,7 +82,14 @@ def repair(index_path: Path, yes: bool, as_json: bool) -> None:
       asmk-engine repair photos.index --yes
     """
     from asmk_engine.maintenance.repair import repair_index
+    from asmk_engine.maintenance.sharded_repair import repair_shards
+    from asmk_engine.sharding.manifest import is_sharded
 
+    if is_sharded(index_path):
+        each = repair_shards(index_path, write=yes)
+        content = {"path": str(index_path), "shards": [one.to_json() for one in each]}
+        _print(content, (line for one in each for line in _repair_lines(one)), as_json)
+        return
     done = repair_index(index_path, write=yes)
     _print(done.to_json(), _repair_lines(done), as_json)
 

@@ -107,14 +107,14 @@ def classify(
     """
     from asmk_engine.evaluation.classifiers import CLASSIFIERS, check_weights, resolve_labels
     from asmk_engine.evaluation.landmarks import read_labels
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
     from asmk_engine.search.query_features import query_source
 
     given = [*queries, *(read_name_list(list_path) if list_path else [])]
     if every == bool(given):
         raise click.UsageError("give either queries (or --list) or --all")
     classifier = CLASSIFIERS[method] if neighbours is None else replace(CLASSIFIERS[method], neighbours=neighbours)
-    index, options, console = open_index(index_path), SearchOptions(**search), Console(quiet)
+    index, options, console = open_any(index_path), SearchOptions(**search), Console(quiet)
     labels = resolve_labels(read_labels(labels_path), index.names, allow_missing=allow_missing)
     check_weights(labels, classifier)
     source = query_source(index, features=features_path, images_roots=images_roots)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from asmk_engine.cli.cluster_options import machines_of, ray_option
 from asmk_engine.cli.common import PATH, Console, option_group, quiet_option
 
 
@@ -74,6 +75,7 @@ training_options = option_group(
 @click.option("-o", "--output", type=PATH, required=True, help="Codebook file to write.")
 @click.option("--half", is_flag=True, help="Round the words to half precision; the file takes half the space.")
 @training_options
+@ray_option
 @quiet_option
 def build_codebook(features: Path, output: Path, half: bool, quiet: bool, **options: Any) -> None:
     """Learn a codebook of visual words from FEATURES.
@@ -82,14 +84,16 @@ def build_codebook(features: Path, output: Path, half: bool, quiet: bool, **opti
     given.
 
     \b
-    Example:
+    Examples:
       asmk-engine build-codebook photos.features -o my.codebook.h5
+      asmk-engine build-codebook photos.features -o my.codebook.h5 --words 65536 --ray 10.0.0.1:6379
     """
     from asmk_engine.features import FeatureSet
     from asmk_engine.pipeline.codebook_training import CodebookOptions, train_codebook
 
     console = Console(quiet)
-    codebook = train_codebook(FeatureSet.open(features), CodebookOptions(**options), console)
+    found, machines = FeatureSet.open(features), machines_of(options, console)
+    codebook = train_codebook(found, CodebookOptions(**options), console, machines)
     codebook = codebook.rounded() if half else codebook
     codebook.save(output, half=half)
     console.say(f"{output}: {codebook}")

@@ -12,15 +12,28 @@ import click
 from asmk_engine.errors import InputError
 from asmk_engine.escape import unencodable, unescape_name
 from asmk_engine.images.boxes import Box
+from asmk_engine.images.objects import is_url
 from asmk_engine.pipeline.display import Console as Console
 from asmk_engine.pipeline.failures import Failures as Failures
 from asmk_engine.pipeline.wording import plural as plural
 
 if TYPE_CHECKING:
     from asmk_engine.pipeline.extractor_choice import ExtractionOptions
+    from asmk_engine.pipeline.machines import Machines
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path, readable=False)  # not checked here: the code that opens a path reports errors
+
+
+class ImagePlace(click.ParamType):
+    """A path, or the URL of images in object storage, which a path would change."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        """Return a URL as it is, anything else as a path."""
+        return value if is_url(value) else Path(value)
+
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress bars and no messages.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -196,13 +209,14 @@ own_extractor_option = click.option(
 )
 
 
-def extraction_of(options: dict[str, Any]) -> ExtractionOptions:
+def extraction_of(options: dict[str, Any], machines: Machines | None = None) -> ExtractionOptions:
     """Return the values of `extraction_options` or `describing_options` as the pipeline takes them."""
     from asmk_engine.pipeline.extractor_choice import ExtractionOptions
 
     known = ("extractor", "weights", "device", "workers", "strict", "train")
     run = {key: options[key] for key in known if key in options}
-    return ExtractionOptions(**run, others={key: value for key, value in options.items() if key not in run})
+    others = {key: value for key, value in options.items() if key not in run}
+    return ExtractionOptions(**run, others=others, machines=machines)
 
 
 images_option = click.option(

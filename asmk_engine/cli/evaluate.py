@@ -169,10 +169,10 @@ class _Saved:
 
 def open_joint(path: Path, distractors: tuple[Path, ...]) -> AnyIndex:
     """Open an index, joined with indexes of distractors if there are any."""
-    from asmk_engine.search.opening import join_indexes, open_index
+    from asmk_engine.search.opening import join_indexes, open_any
 
-    index = open_index(path)
-    return join_indexes([index], [open_index(one) for one in distractors]) if distractors else index
+    index = open_any(path)
+    return join_indexes([index], [open_any(one) for one in distractors]) if distractors else index
 
 
 def _check_call(index: Path | None, run: Path | None, distractors: tuple[Path, ...], save_run: Path | None) -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
+from asmk_engine.cli.cluster_options import actor_options, machines_of
 from asmk_engine.cli.codebook import training_options
 from asmk_engine.cli.common import (
     PATH,
     Console,
+    ImagePlace,
     SectionedCommand,
     extraction_of,
     extraction_options,
@@ -43,6 +45,7 @@ class _IndexCommand(SectionedCommand):
         "Regions": names_of(region_options),
         "Codebook": ["codebook", *names_of(training_options)],
         "Global descriptors": names_of(global_options),
+        "Cluster": names_of(actor_options),
     }
 
 
@@ -60,7 +63,7 @@ class FeatureCount(click.ParamType):
 
 
 @click.command(cls=_IndexCommand)
-@click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="FEATURES|IMAGES...")
+@click.argument("inputs", nargs=-1, required=True, type=ImagePlace(), metavar="FEATURES|IMAGES...")
 @click.option("-o", "--output", type=PATH, required=True, help="Index (a folder) to create or extend.")
 @click.option(
     "--codebook",
@@ -104,9 +107,10 @@ class FeatureCount(click.ParamType):
 @extraction_options
 @training_options
 @global_options
+@actor_options
 @quiet_option
 def index(
-    inputs: tuple[Path, ...],
+    inputs: tuple[Path | str, ...],
     output: Path,
     codebook: Path | None,
     features_path: Path | None,
@@ -144,12 +148,15 @@ def index(
       asmk-engine index photos/ -o photos.index --regions aggregate --boxes detected.csv
       asmk-engine index gem.features -o gem.index --pca 512 --half
       asmk-engine index gem.features spoc.features --concatenate -o both.index
+      asmk-engine index photos.features -o photos.index --ray 10.0.0.1:6379
     """
     from asmk_engine.pipeline.codebook_training import CodebookOptions
     from asmk_engine.pipeline.extraction import IntakeOptions, existing
     from asmk_engine.pipeline.indexing import index_images
 
+    console = Console(quiet)
     regions, boxes = region_options_of(options)
+    machines = machines_of(options, console)
     training = CodebookOptions(**{key: options.pop(key) for key in _TRAINING})
     report = index_images(
         inputs,
@@ -157,7 +164,7 @@ def index(
         intake=IntakeOptions(prefix, all_files, existing(update, replace), prune, yes),
         training=training if any(was_given(key) for key in _TRAINING) else None,
         smaller=global_options_of(options),
-        extraction=extraction_of(options),
+        extraction=extraction_of(options, machines),
         codebook=codebook,
         features=features_path,
         memory=memory,
@@ -165,7 +172,7 @@ def index(
         geometry=geometry,
         regions=regions,
         boxes=boxes,
-        display=Console(quiet),
+        display=console,
     )
     tell(report.failures)
 
@@ -187,10 +194,10 @@ def delete(index_path: Path, names: tuple[str, ...], list_path: Path | None, mis
       asmk-engine delete photos.index holiday/old.jpg
       asmk-engine delete photos.index --list gone.txt
     """
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
 
     wanted = _wanted(names, list_path)
-    target = open_index(index_path)
+    target = open_any(index_path)
     deleted = target.delete([_as_indexed(target, name) for name in wanted], missing_ok=missing_ok)
     Console(quiet).say(f"{index_path}: {plural(deleted, 'image')} deleted, {plural(target.images, 'image')} left")
 
@@ -213,10 +220,10 @@ def restore(index_path: Path, names: tuple[str, ...], list_path: Path | None, mi
       asmk-engine restore photos.index holiday/old.jpg
       asmk-engine restore photos.index --list gone.txt
     """
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
 
     wanted = _wanted(names, list_path)
-    target = open_index(index_path)
+    target = open_any(index_path)
     restored = target.restore([_as_deleted(target, name) for name in wanted], missing_ok=missing_ok)
     Console(quiet).say(f"{index_path}: {plural(restored, 'image')} restored, {plural(target.images, 'image')} now")
 
@@ -271,9 +278,9 @@ def merge(index_path: Path, quiet: bool) -> None:
     Example:
       asmk-engine merge photos.index
     """
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
 
-    target = open_index(index_path)
+    target = open_any(index_path)
     before = target.snapshot.manifest
     count = target.merge()
     sizes = [sum(entry.bytes for entry in manifest.files()) for manifest in (before, target.snapshot.manifest)]

@@ -80,7 +80,7 @@ def _lines(path: Path) -> Iterator[str]:
     content = describe(path)
     kinds = {
         "features": _feature_rows, "codebook": _codebook_rows, "index": _index_rows, "global index": _global_rows,
-        "fused index": _fused_rows,
+        "fused index": _fused_rows, "sharded index": _sharded_rows,
     }  # fmt: skip
     rows = kinds[content["kind"]](content)
     return (f"{label:<18} {_printable(value)}" for label, value in rows)
@@ -192,6 +192,26 @@ def _fused_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "features in", ", ".join(content["features"]) or "unknown"
     yield "images from", _roots(content)
     yield "made by", f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
+
+
+def _sharded_rows(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "sharded index", content["path"]
+    yield "images", f"{_number(content['images'])} in {plural(len(content['shards']), 'shard')}"
+    yield "deleted", f"{_number(content['deleted_images'])} images, stored until the next merge"
+    if content["words"] is not None:
+        yield "words", f"{_number(content['words'])}, {_number(content['postings'])} postings"
+    yield "segments", _number(content["segments"])
+    yield "size", human_bytes(content["bytes"])
+    for shard in content["shards"]:
+        counts = f"{plural(shard['images'], 'image')}, {plural(shard['slots'], 'slot')}, {human_bytes(shard['bytes'])}"
+        yield "shard", f"{shard['folder']}: {counts}, commit {shard['commit']}"
+    yield "extractor", _extractor(content)
+    for recipe in content["recipes"]:
+        yield "features of", _recipe(recipe)
+    yield "features in", ", ".join(content["features"]) or "unknown"
+    yield "images from", _roots(content)
+    made = f"{content['made_by']}, commit {content['commit']}, identity {content['identity']}"
+    yield "made by", f"{made}; kind of the shards: {content['shard_kind']}"
 
 
 def _kind_rows(kind: dict[str, Any]) -> Iterator[tuple[str, str]]:

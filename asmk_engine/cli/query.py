@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from asmk_engine.cli.calibrate import added_verification, only_option, selected, tell_calibration
+from asmk_engine.cli.cluster_options import cluster_index, search_cluster_options
 from asmk_engine.cli.common import (
     PATH,
     Console,
@@ -32,8 +33,10 @@ from asmk_engine.cli.search_options import SearchOptions
 from asmk_engine.cli.searching import (
     TurningSearcher,
     answer,
+    check_cluster_search,
     check_options,
     check_printable_pairs,
+    cluster_searcher,
     expansion_options,
     fusion_options,
     kind_weights_option,
@@ -98,6 +101,7 @@ BATCH_SIZE = 8  # queries searched together: enough for the threads, and the fir
 )
 @only_option
 @explain_options
+@search_cluster_options
 @quiet_option
 def query(
     index_path: Path,
@@ -138,17 +142,22 @@ def query(
       asmk-engine query photos.index scan.png --rotations --mirror --rerank 50
       asmk-engine query gem.index my-photo.jpg --expansion 10 --fuse photos.index
       asmk-engine query photos.index my-photo.jpg --diffusion --rerank 50
+      asmk-engine query photos.shards my-photo.jpg --ray 10.0.0.1:6379 --allow-partial
     """
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
     from asmk_engine.search.query_features import query_source
 
     explain = ExplainOptions(explain_path, explain_json)
+    allows_partial = search["allow_partial"]
+    check_cluster_search(search, other_path)
+    hosted = cluster_index(index_path, search)
     search = added_verification(explain.added_to(search, form, other_path), only, other_path)
     _check_usage(queries, every, box, dict(search, only=only, explain=explain_path or explain_json, fuse=other_path))
-    options, console, index = SearchOptions(**search), Console(quiet), open_index(index_path)
+    options, console = SearchOptions(**search), Console(quiet)
+    index: Any = hosted or open_any(index_path)
     source = query_source(index, features=features_path, images_roots=images_roots)
     sheet = QuerySheet(contact_sheet, source, region := parse_box(box), top, with_attention, console)
-    own = searcher_of(index, options, console)
+    own = cluster_searcher(hosted, options, allows_partial) if hosted else searcher_of(index, options, console)
     turns = options.rotations or options.mirror
     searcher: AnySearcher | Fused | TurningSearcher = TurningSearcher(index, options) if turns else own
     if other_path:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asmk_engine.inverted.search import Searcher
     from asmk_engine.recipes import Recipe
     from asmk_engine.search.query_features import FusedQuerySource, QuerySource
+    from asmk_engine.sharding.hosted_index import HostedIndex
 
     AnyIndex = Index | GlobalIndex | FusedIndex | JointIndex[Any]
     PlainSearcher = Searcher | GlobalSearcher | FusedSearcher
@@ -126,6 +127,28 @@ def searcher_of(index: AnyIndex, options: SearchOptions, console: Console) -> An
         )
     searcher: AnySearcher = with_neighbours(_plain_searcher(index, options), options, console)
     return searcher if reranking is None else RerankingSearcher(cast(Any, searcher), reranking)
+
+
+def cluster_searcher(index: HostedIndex, options: SearchOptions, allow_partial: bool) -> AnySearcher:
+    """Return a searcher for a sharded index on a cluster, with --rerank if it is given."""
+    from asmk_engine.indexes.searcher import RerankingSearcher
+    from asmk_engine.inverted.search import SelectiveMatch
+    from asmk_engine.sharding.search import ShardedSearcher
+
+    searcher = ShardedSearcher(
+        index, SelectiveMatch(options.alpha, options.threshold, options.idf),
+        multiple_assignment=options.multiple_assignment, allow_partial=allow_partial, threads=options.threads,
+    )  # fmt: skip
+    reranking = options.reranking
+    return cast(Any, searcher if reranking is None else RerankingSearcher(searcher, reranking))
+
+
+def check_cluster_search(search: dict[str, Any], other: Path | None) -> None:
+    """Raise UsageError for options of a search that need all images in one process, which --ray has not."""
+    names = ("diffusion", "augmentation", "expansion", "kind_weights", "rotations", "mirror")
+    given = [f"--{name.replace('_', '-')}" for name in names if search[name]] + ["--fuse"] * (other is not None)
+    if search["ray"] is not None and given:
+        raise click.UsageError(f"--ray and {given[0]} exclude each other; give one of them")
 
 
 def _plain_searcher(index: AnyIndex, options: SearchOptions) -> PlainSearcher:
@@ -235,10 +258,10 @@ def open_fused(
 
     --kind-weights, --diffusion and --augmentation are of the first index only.
     """
-    from asmk_engine.search.opening import open_index
+    from asmk_engine.search.opening import open_any
     from asmk_engine.search.query_features import query_source
 
-    index = open_index(other)
+    index = open_any(other)
     sources = source, query_source(index, images_roots=images_roots)
     own = replace(options, kind_weights=None, diffusion=False, augmentation=None)
     return Fused(sources, (searcher, searcher_of(index, own, console)), method, weight)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from asmk_engine.cli.cluster_options import CLUSTER_SEARCH, hosts_of, search_cluster_options
 from asmk_engine.cli.common import PATH, Console, images_option, plural, quiet_option
 from asmk_engine.cli.server_options import announcement, prepare_server, server_options
 
@@ -26,6 +27,7 @@ from asmk_engine.cli.server_options import announcement, prepare_server, server_
               help="Memory of a process that describes photographs.")  # fmt: skip
 @click.option("--upload-limit", "upload", type=click.IntRange(1, 4096), default=64, show_default=True, metavar="MIB",
               help="Size of a request.")  # fmt: skip
+@search_cluster_options
 @quiet_option
 def serve(
     paths: tuple[Path, ...],
@@ -39,7 +41,7 @@ def serve(
     upload: int,
     no_browser: bool,
     quiet: bool,
-    **access: Any,
+    **more: Any,
 ) -> None:
     """Open a search page in the browser, with an HTTP API.
 
@@ -50,6 +52,7 @@ def serve(
     Examples:
       asmk-engine serve photos.index
       asmk-engine serve photos.index --writable --metadata titles.csv
+      asmk-engine serve photos.shards --ray 10.0.0.1:6379 --replicas 2
       asmk-engine serve indexes/ --host 0.0.0.0 --token "$(openssl rand -hex 16)" --no-browser
     """
     prepare_server()
@@ -59,12 +62,14 @@ def serve(
     from asmk_engine.serve.service import Service
     from asmk_engine.serve.shelf import open_shelf
 
+    cluster = {name: more.pop(name) for name in CLUSTER_SEARCH}
     options = ServeOptions(
         writable=writable, images_roots=images_roots, follow_links=follow_links, workers=workers, seconds=seconds,
-        memory=memory, upload=upload, **access,
+        memory=memory, upload=upload, **more,
     )  # fmt: skip
     console = Console(quiet)
-    shelf = open_shelf(paths, options, read_metadata(metadata) if metadata else Metadata())
+    opener = hosts_of(cluster)
+    shelf = open_shelf(paths, options, read_metadata(metadata) if metadata else Metadata(), opener)
     bound = bound_socket(options)
     images = sum(one.index.images for one in shelf.served.values())
     console.say(f"{', '.join(shelf.served)}: {plural(images, 'image')}; Ctrl-C stops the server")

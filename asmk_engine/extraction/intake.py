@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asmk_engine.errors import StorageError
 from asmk_engine.extraction.attempts import file_fingerprint, file_stamp
-from asmk_engine.features import FeatureSet, Source
+from asmk_engine.features import FeatureSet, Source, fingerprint_bytes
 from asmk_engine.images.listing import ImageFile, ImageList
 from asmk_engine.images.roots import Absence, Root, is_other
 
@@ -40,8 +41,8 @@ class Intake:
     def leave(self, image: ImageFile, names: list[str]) -> None:
         """Leave an image out."""
         names.append(image.name)
-        with contextlib.suppress(OSError):
-            self.left.add(file_fingerprint(image.path))
+        with contextlib.suppress(OSError, StorageError):
+            self.left.add(image_fingerprint(image))
 
 
 def take_in(
@@ -75,7 +76,7 @@ def _known_name(image: ImageFile, known: FeatureSet, roots: Iterable[Root]) -> s
     file = image.root.file(image.name)
     names = (root.name(file) for root in roots) if file is not None else ()
     candidates = (name for name in names if name is not None and name in known and known.root(name).file(name) == file)
-    return next((name for name in candidates if _has_content(image.path, known, name)), None)
+    return next((name for name in candidates if _has_content(image, known, name)), None)
 
 
 def _is_held(name: str, known: FeatureSet, held: Held | None) -> bool:
@@ -97,7 +98,7 @@ def _add_other(intake: Intake, image: ImageFile, known: FeatureSet, *, update: b
         intake.wanted.append(image)
     elif other:
         intake.leave(image, intake.taken)
-    elif can_be_read(image.path):
+    elif can_be_read(image):
         intake.leave(image, intake.changed)
     else:  # the attempt to extract it will report the reason
         intake.wanted.append(image)
@@ -106,8 +107,8 @@ def _add_other(intake: Intake, image: ImageFile, known: FeatureSet, *, update: b
 def _is_free(image: ImageFile, fingerprint: int | None) -> bool:
     """Return whether an index has nothing under the name of an image, or the same content, lost from the set."""
     try:
-        return fingerprint is None or file_fingerprint(image.path) == fingerprint
-    except OSError:
+        return fingerprint is None or image_fingerprint(image) == fingerprint
+    except (OSError, StorageError):
         return False
 
 
@@ -131,37 +132,52 @@ def _is_unchanged(image: ImageFile, known: FeatureSet) -> bool:
     """Return whether the set has features of this content; size and time suffice for a file that was not touched."""
     recorded, in_place = known.source(image.name), known.root(image.name) == image.root
     try:
-        size, mtime = file_stamp(image.path)
+        size, mtime = image_stamp(image)
     except OSError:
         return False
     if size != recorded.size:
         return False
     is_believed = in_place and mtime == recorded.mtime and not _is_touched(image, known)
-    return is_believed or _has_content(image.path, known, image.name)
+    return is_believed or _has_content(image, known, image.name)
 
 
 def _is_touched(image: ImageFile, known: FeatureSet) -> bool:
     """Return whether a file was renamed, restored or had its times changed since the set last mentioned it."""
+    if image.stored is not None:  # its time is when its content was stored, which nobody can change
+        return False
     try:
         return os.stat(image.path).st_ctime_ns > known.spoken_at(image.name)
     except OSError:
         return True
 
 
-def _has_content(path: Path, known: FeatureSet, name: str) -> bool:
+def _has_content(image: ImageFile, known: FeatureSet, name: str) -> bool:
     try:
-        return file_fingerprint(path) == known.source(name).fingerprint
-    except OSError:
+        return image_fingerprint(image) == known.source(name).fingerprint
+    except (OSError, StorageError):
         return False
 
 
-def can_be_read(path: Path) -> bool:
-    """Return whether a file exists and is readable."""
+def image_stamp(image: ImageFile) -> tuple[int, int]:
+    """Return the size in bytes and the time of an image in ns. Raises OSError for a file that does not exist."""
+    return file_stamp(image.path) if image.stored is None else (image.stored.size, image.stored.mtime)
+
+
+def image_fingerprint(image: ImageFile) -> int:
+    """Return the fingerprint of the content of an image. Raises OSError or StorageError if it cannot be read."""
+    return file_fingerprint(image.path) if image.stored is None else fingerprint_bytes(image.stored.read())
+
+
+def can_be_read(image: ImageFile) -> bool:
+    """Return whether the content of an image can be read."""
     try:
-        with open(path, "rb"):
-            return True
-    except OSError:
+        if image.stored is not None:
+            image.stored.read()
+        else:
+            open(image.path, "rb").close()
+    except (OSError, StorageError):
         return False
+    return True
 
 
 @dataclass
@@ -179,7 +195,7 @@ def find_vanished(images: Sequence[tuple[str, Root]], found: ImageList) -> Vanis
     found, anywhere, is not gone.
     """
     vanished, absence = Vanished(), Absence()
-    present = {image.name for image in found.images if os.path.lexists(image.path)}
+    present = {image.name for image in found.images if image.stored is not None or os.path.lexists(image.path)}
     folders = {root: _above(root, found.roots) for root in dict.fromkeys(root for _, root in images)}
     for name, root in images:
         folder, file = folders[root], root.file(name)

@@ -9,27 +9,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from asmk_engine.errors import AsmkError, InputError
+from asmk_engine.errors import InputError
 from asmk_engine.escape import list_first
-from asmk_engine.extraction.attempts import (
-    Extracted,
-    Extractor,
-    Failed,
-    Outcome,
-    TwoStepExtractor,
-    Viewed,
-    attempt,
-    unforeseen,
-)
+from asmk_engine.extraction.attempts import Extracted, Extractor, Failed, Outcome
 from asmk_engine.extraction.intake import Held, Intake, can_be_read, find_vanished, take_in
-from asmk_engine.extraction.workers import WorkerPool, block_interrupt
-from asmk_engine.features import Features, FeatureSet, FeatureWriter, check_features, part_names
+from asmk_engine.extraction.pools import LocalPool, PoolMaker
+from asmk_engine.extraction.workers import block_interrupt
+from asmk_engine.features import FeatureSet, FeatureWriter, part_names
 from asmk_engine.images.listing import ImageFile, ImageList, PathLike, find_images, shown
 from asmk_engine.images.roots import UNKNOWN, Root
 from asmk_engine.iteration import FailureProgress
@@ -37,8 +27,6 @@ from asmk_engine.threads import available_threads
 
 IMAGE_SECONDS = 120.0
 """Time limit of a worker for one image."""
-VIEWS_WAITING = 6
-"""Decoded images per worker that may wait for the network."""
 CALLS_WAITING = 64
 """Described images that may wait to be written."""
 
@@ -93,6 +81,7 @@ def extract_images(
     image_seconds: float = IMAGE_SECONDS,
     allow_none: bool = False,
     progress: FailureProgress | None = None,
+    pool: PoolMaker | None = None,
 ) -> ExtractionSummary:
     """Extract new and changed images into the feature set `output`, which is created if missing.
 
@@ -105,6 +94,7 @@ def extract_images(
     image_seconds  time limit per image; a worker that exceeds it is killed, and the image counts as failed
     allow_none     whether it is no error that no image is readable
     progress       receives (done, total, failed): once for images that need no work, then after every image
+    pool           makes what describes the images, by default `workers` processes of this machine
     An unreadable image is recorded in the set with its reason; raises InputError only if no image is readable,
     MismatchError if the set was made with another recipe, StorageError if it cannot be written.
     """
@@ -116,8 +106,9 @@ def extract_images(
         wanted = run.begin(update=update, held=held)
         if prune:
             run.forget_vanished(trusting=trusting)
-        with closing(_outcomes(extractor, wanted, count, image_seconds)) as outcomes, _BackgroundWriter() as background:
-            for image, outcome in zip(wanted, outcomes, strict=True):
+        made = pool(extractor, image_seconds) if pool else LocalPool(extractor, min(count, len(wanted)), image_seconds)
+        with made as describing, _BackgroundWriter() as background:
+            for image, outcome in zip(wanted, describing.attempt_all(wanted), strict=True):
                 background.call(run.take, image, outcome)
     if not allow_none:
         run.check_any_readable()
@@ -137,64 +128,6 @@ def _worker_count(workers: int | None) -> int:
     if workers < 0:
         raise InputError(f"workers is {workers}; give 0 (no worker processes) or more, or leave it out")
     return workers
-
-
-def _outcomes(
-    extractor: Extractor, images: list[ImageFile], workers: int, seconds: float
-) -> Generator[Outcome, None, None]:
-    paths = [image.path for image in images]
-    if isinstance(extractor, TwoStepExtractor) and extractor.batch_size > 1:
-        yield from _described(extractor, _viewed(extractor, paths, workers, seconds))
-        return
-    if workers == 0 or not paths:
-        yield from (attempt(extractor, path) for path in paths)
-        return
-    with WorkerPool(extractor.origin, min(workers, len(paths)), seconds) as pool:
-        yield from pool.attempt_all(paths)
-
-
-def _viewed(
-    extractor: TwoStepExtractor, paths: list[Path], workers: int, seconds: float
-) -> Generator[Outcome, None, None]:
-    """Run the first step: decoded images are large, so only a few wait for each worker."""
-    viewer = extractor.viewer
-    if workers == 0 or not paths:
-        yield from (attempt(viewer, path) for path in paths)
-        return
-    with WorkerPool(viewer.origin, min(workers, len(paths)), seconds, VIEWS_WAITING) as pool:
-        yield from pool.attempt_all(paths)
-
-
-def _described(extractor: TwoStepExtractor, outcomes: Iterable[Outcome]) -> Generator[Outcome, None, None]:
-    """Run the second step: gather views until there are enough and describe them together, in order."""
-    gathered: list[Outcome] = []
-    for outcome in outcomes:
-        gathered.append(outcome)
-        if len(gathered) >= extractor.batch_size:
-            yield from _describe(extractor, gathered)
-            gathered = []
-    yield from _describe(extractor, gathered)
-
-
-def _describe(extractor: TwoStepExtractor, outcomes: list[Outcome]) -> list[Outcome]:
-    """Describe the views among the outcomes; if that fails, one by one, so that a bad image affects only itself."""
-    viewed = [outcome for outcome in outcomes if isinstance(outcome, Viewed)]
-    try:
-        features = extractor.describe([outcome.view for outcome in viewed])
-    except Exception as error:  # no exception of a network or its device may stop the run
-        if len(outcomes) > 1:
-            return [found for outcome in outcomes for found in _describe(extractor, [outcome])]
-        return [unforeseen(error)]
-    made = iter(zip(viewed, features, strict=True))
-    return [_checked(extractor, *next(made)) if isinstance(outcome, Viewed) else outcome for outcome in outcomes]
-
-
-def _checked(extractor: TwoStepExtractor, viewed: Viewed, features: Features) -> Outcome:
-    try:
-        check_features("features", features, extractor.dim)
-    except AsmkError as error:
-        return Failed(str(error))
-    return Extracted(features, viewed.source)
 
 
 class _BackgroundWriter:
@@ -293,7 +226,7 @@ class _ExtractionRun:
         """
         if self._known is None or image.name not in self._known:
             return False
-        return self._known.root(image.name) != image.root or not can_be_read(image.path)
+        return self._known.root(image.name) != image.root or not can_be_read(image)
 
     def _fail(self, name: str, reason: str, root: Root, *, stays: bool = False) -> None:
         self._failed[name] = reason

@@ -379,6 +379,25 @@ class FeatureSet:
             if rows:
                 yield from images_of_part(part, rows)
 
+    def parts_of(self, names: Iterable[str]) -> list[tuple[Path, list[str]]]:
+        """Return which parts hold some images, for readers in other processes.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of images; those that the set does not contain are ignored.
+
+        Returns
+        -------
+        list of (pathlib.Path, list of str)
+            The file of each part, and the names in it, in the order in which `images` yields them.
+        """
+        rows: dict[int, list[tuple[int, str]]] = {}
+        for name in names:
+            if (place := self._places.get(name)) is not None:
+                rows.setdefault(place.part, []).append((place.row, name))
+        return [(self._parts[part].path, [name for _, name in sorted(rows[part])]) for part in sorted(rows)]
+
     def _place(self, name: str) -> _Location:
         try:
             return self._places[name]

@@ -13,7 +13,9 @@ from asmk_engine.features import (
     ArrayFeatures,
     Features,
     FeatureSource,
+    IdentifiedSource,
     NamedArrays,
+    identified,
     label,
     recipe_of_arrays,
     source_of_images,
@@ -56,6 +58,7 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
     """
 
     kind = GLOBAL_KIND
+    room = SEGMENT_BYTES
     small_segment = 1 << 12
     merge_chunk = CHUNK_BYTES
 
@@ -126,6 +129,12 @@ class GlobalIndex(Collection[GlobalSnapshot, VectorContents]):
         """
         source = source_of_images(features, recipe, GLOBAL_ARRAYS, self.codec.input_dim)
         return self._add(source, existing, prune, remove, segment_bytes, on_image)
+
+    def source_of(self, features: FeatureSource | NamedArrays, recipe: Recipe | str | None = None) -> IdentifiedSource:
+        """Return what `add` is given as a source of features that fit; raises as `add`."""
+        source = source_of_images(features, recipe, GLOBAL_ARRAYS, self.codec.input_dim)
+        self._check_fits(source)
+        return identified(source)
 
     def add_matrix(
         self,

@@ -84,6 +84,7 @@ class FusedIndex(PlacedCollection[FusedSnapshot, FusedContents]):
     """
 
     kind = FUSED_KIND
+    room = SEGMENT_POSTINGS
     small_segment = 1 << 15
     merge_chunk = 0  # each kind has its own
 
@@ -247,9 +248,14 @@ class FusedIndex(PlacedCollection[FusedSnapshot, FusedContents]):
             As for `Index.add`, for each kind; also for a kind that the index does not have.
         """
         check_existing(existing)
+        source = self.source_of(features)
+        return self._add_identified(source, existing, prune, remove, segment_postings, on_image)
+
+    def source_of(self, features: Sources, recipe: None = None) -> IdentifiedSource:
+        """Return the sources of all kinds as one, whose features fit; raises as `add`."""
         source = FusedSource(self._sources(features))
         self._check_fits(cast(FeatureSource, source))
-        return self._add_identified(cast(IdentifiedSource, source), existing, prune, remove, segment_postings, on_image)
+        return cast(IdentifiedSource, source)
 
     def add_contents(self, contents: FusedContents) -> None:
         """Add the contents of a whole segment.
@@ -314,26 +320,17 @@ class FusedIndex(PlacedCollection[FusedSnapshot, FusedContents]):
         for kind, source in zip(self._snapshot.encoder.kinds, sources, strict=True):
             kind.check_fits(source, self.path)
 
-    def _plan(self, features: IdentifiedSource, existing: str, prune: bool, remove: Iterable[str]) -> AdditionPlan:
-        plan = super()._plan(features, existing, prune, remove)
-        known = self._snapshot.find_all(features.names)
-        for name in self._incomplete(cast(FusedSource, features), known, {*plan.replaced, *plan.removed}):
+    def plan(
+        self, view: FusedSnapshot, features: IdentifiedSource, existing: str, prune: bool, remove: Iterable[str]
+    ) -> AdditionPlan:
+        """Plan an addition, see `Collection.plan`; images that get a kind they lacked are replaced."""
+        plan = super().plan(view, features, existing, prune, remove)
+        known = view.find_all(features.names)
+        for name in _incomplete(view, cast(FusedSource, features), known, {*plan.replaced, *plan.removed}):
             plan.replaced.append(name)
             plan.unchanged -= 1
             plan.moved.pop(name, None)
         return plan
-
-    def _incomplete(self, source: FusedSource, known: dict[str, tuple[int, int]], others: set[str]) -> list[str]:
-        """Return the indexed images of the same content that now have features of a kind they lacked, and no fewer."""
-        lacking = _lacking(self._snapshot)
-        places = {name: place for name, place in known.items() if lacking[place[0]][:, place[1]].any()}
-        there, found = self._snapshot.identities(list(places.values())), source.identities(list(places))
-        late = []
-        for (name, place), same in zip(places.items(), there.fingerprints == found.fingerprints, strict=True):
-            has = set(np.flatnonzero(~lacking[place[0]][:, place[1]]).tolist())
-            if same and name not in others and has < set(source.kinds_of(name)):
-                late.append(name)
-        return late
 
     def _feature_paths(self, features: IdentifiedSource) -> list[Path]:
         return cast(FusedSource, features).paths
@@ -402,6 +399,21 @@ class FusedIndex(PlacedCollection[FusedSnapshot, FusedContents]):
             entry = FileEntry.of(self._folder, file, written.checksum)
             parts.append(KindFile(entry, written.entries, written.geometry))
         return replace(table, entries=sum(part.entries for part in parts), kinds=tuple(parts))
+
+
+def _incomplete(
+    view: FusedSnapshot, source: FusedSource, known: dict[str, tuple[int, int]], others: set[str]
+) -> list[str]:
+    """Return the indexed images of the same content that now have features of a kind they lacked, and no fewer."""
+    lacking = _lacking(view)
+    places = {name: place for name, place in known.items() if lacking[place[0]][:, place[1]].any()}
+    there, found = view.identities(list(places.values())), source.identities(list(places))
+    late = []
+    for (name, place), same in zip(places.items(), there.fingerprints == found.fingerprints, strict=True):
+        has = set(np.flatnonzero(~lacking[place[0]][:, place[1]]).tolist())
+        if same and name not in others and has < set(source.kinds_of(name)):
+            late.append(name)
+    return late
 
 
 def _lacking(snapshot: FusedSnapshot) -> list[np.ndarray]:

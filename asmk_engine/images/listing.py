@@ -21,6 +21,7 @@ from asmk_engine.escape import escape_name, list_first
 from asmk_engine.images.kinds import HEIF_SUFFIXES, SUFFIXES_READ, heif_is_readable, looks_like_image
 from asmk_engine.images.list_files import Entry, FileKey, leads_nowhere, read_list, storable
 from asmk_engine.images.roots import UNKNOWN, Root
+from asmk_engine.images.stored import StoredImage
 
 LIST_SUFFIX = ".txt"
 NO_EXTENSION = "no extension"
@@ -40,11 +41,15 @@ LEADS_NOWHERE = "a broken link"
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to read: its name, its file, and the root that its name is relative to, which follows from both."""
+    """An image to read: its name, its file, and the root that its name is relative to, which follows from both.
+
+    stored  where its content is if it is no file here; `path` then only tells its suffix
+    """
 
     name: str
     path: Path
     root: Root = field(default=UNKNOWN, compare=False)
+    stored: StoredImage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from asmk_engine.indexes.image_table import ImageTable
 from asmk_engine.indexes.manifest import NAMES, FileEntry, Manifest, SegmentEntry, Written
 from asmk_engine.indexes.neighbours import commit_of
 from asmk_engine.indexes.reading import IndexReader, View
+from asmk_engine.indexes.shard_marker import MARKER, check_is_no_shard
 from asmk_engine.indexes.snapshot import write_deleted, write_moved
 from asmk_engine.iteration import Progress
 from asmk_engine.storage.folder import WriterLock, encode_manifest
@@ -55,12 +56,22 @@ class Collection(IndexReader[View], Generic[View, Held]):
 
     A subclass defines how images become the contents of segments, and how these are written and merged.
 
+    room           when a new segment is committed, if nothing else is asked for, in the unit of `_batches`
     small_segment  segments with fewer entries all count as of similar size
     merge_chunk    amount held in memory at a time when segments are merged, in the unit of `_join`
     """
 
+    room: ClassVar[int]
     small_segment: ClassVar[int]
     merge_chunk: ClassVar[int]
+    _held: Manifest | None = None
+
+    def hold(self, manifest: Manifest) -> None:
+        """Keep the files of a commit from now on, also when later ones need them no more; only for shards.
+
+        They are removed by the next change after another commit is held.
+        """
+        self._held = manifest
 
     @abc.abstractmethod
     def _check_fits(self, features: FeatureSource) -> None:
@@ -68,7 +79,7 @@ class Collection(IndexReader[View], Generic[View, Held]):
 
     @abc.abstractmethod
     def _batches(
-        self, features: FeatureSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
+        self, features: IdentifiedSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
     ) -> Iterator[Held]:
         """Yield the contents of new segments, each as soon as it fills `room`; raises InputError before the first."""
 
@@ -105,12 +116,21 @@ class Collection(IndexReader[View], Generic[View, Held]):
     ) -> AddSummary:
         """Do `_add` for images whose features fit this index."""
         with self._writing():
-            plan, origins = self._plan(source, existing, prune, remove), self._origins(source)
-            batches = self._batches(source, plan.wanted, _facts(source, origins), room, on_image)
-            last = self._commit_full(batches, len(plan.wanted), origins)
-            if last is not None or self._is_due(plan, origins):
-                self._commit(last, [*_names(last), *plan.removed], origins, plan.moved)
+            plan = self.plan(self._snapshot, source, existing, prune, remove)
+            self._carry_out(source, plan, room, on_image)
         return plan.summary()
+
+    def carry_out(self, source: IdentifiedSource, plan: AdditionPlan, room: int, on_image: Progress | None) -> None:
+        """Do what was planned for images of a source whose features fit, as `_add` does."""
+        with self._writing():
+            self._carry_out(source, plan, room, on_image)
+
+    def _carry_out(self, source: IdentifiedSource, plan: AdditionPlan, room: int, on_image: Progress | None) -> None:
+        origins = self._origins(source)
+        batches = self._batches(source, plan.wanted, _facts(source, origins), room, on_image)
+        last = self._commit_full(batches, len(plan.wanted), origins)
+        if last is not None or self._is_due(plan, origins):
+            self._commit(last, [*_names(last), *plan.removed], origins, plan.moved)
 
     def _commit_full(self, batches: Iterable[Held], images: int, origins: Origins) -> Held | None:
         """Commit each batch except the one that ends with the last of `images` images; returns that one."""
@@ -224,6 +244,24 @@ class Collection(IndexReader[View], Generic[View, Held]):
             origins = {key: getattr(known, key) for key in ("features", "images_roots", "roots")}
             self._publish(self._snapshot.manifest.following(**origins, beside=self._ways(found)))
 
+    def take_over(self, segments: Sequence[Any]) -> int:
+        """Commit the live images of segments of an index with this encoder and these roots; returns their number.
+
+        The names must be new here. What is stored of each image is copied, so that it answers as before.
+        """
+        with self._writing():
+            images = sum(segment.live for segment in segments)
+            if images:
+                manifest = self._snapshot.manifest
+                entry = self._joined(segments, manifest.next, self.merge_chunk)
+                self._publish(manifest.following(segments=(*manifest.segments, entry), next=manifest.next + 1))
+        return images
+
+    def collect(self) -> None:
+        """Remove files that belong neither to the last commit nor to the one that is held."""
+        with self._writing():
+            pass
+
     def _merge(self, chunk: int) -> int:
         """Merge all segments into one without the deleted images; returns the number of segments before."""
         with self._writing():
@@ -236,6 +274,8 @@ class Collection(IndexReader[View], Generic[View, Held]):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        if self._held is None:
+            check_is_no_shard(self.path)
         with WriterLock(self.path):
             self.refresh()
             self._level_copies()
@@ -253,17 +293,23 @@ class Collection(IndexReader[View], Generic[View, Held]):
         """Remove files that belong to no commit: leftovers of a killed writer, replaced files, old neighbour tables."""
         manifest = self._snapshot.manifest
         tables = {name for name in self._folder.names() if commit_of(name) == manifest.commit}
-        kept = {*NAMES, CALIBRATION, *tables, *(entry.name for entry in manifest.files())}
+        held = self._held.files() if self._held else []
+        kept = {*NAMES, CALIBRATION, MARKER, *tables, *(entry.name for entry in (*manifest.files(), *held))}
         self._folder.remove_leftovers(OURS, keep=kept)
 
-    def _plan(self, features: IdentifiedSource, existing: str, prune: bool, remove: Iterable[str]) -> AdditionPlan:
-        """Plan an addition; raises InputError if a name is already in the index and `existing` is `refuse`."""
-        if existing == "refuse" and (known := list(self._snapshot.find_all(features.names))):
+    def plan(
+        self, view: View, features: IdentifiedSource, existing: str, prune: bool, remove: Iterable[str]
+    ) -> AdditionPlan:
+        """Plan an addition to the images of a commit of this index, or of all shards of which it is one.
+
+        Raises InputError if a name is already there and `existing` is `refuse`.
+        """
+        if existing == "refuse" and (known := list(view.find_all(features.names))):
             raise InputError(f"{self.path}: already in the index: {list_names(known)}; use skip, update or replace")
         given = set(features.names) if prune else set()
-        vanished = [name for name in self._snapshot.names() if name not in given] if prune else []
-        removed = dict.fromkeys([*vanished, *self._snapshot.find_all(remove)])
-        return plan_addition(self._snapshot, features, existing, removed)
+        vanished = [name for name in view.names() if name not in given] if prune else []
+        removed = dict.fromkeys([*vanished, *view.find_all(remove)])
+        return plan_addition(view, features, existing, removed)
 
     def _is_due(self, plan: AdditionPlan, origins: Origins) -> bool:
         """Return whether a commit without new images is needed."""

@@ -24,7 +24,7 @@ from asmk_engine.version import __version__
 IndexT = TypeVar("IndexT")
 OURS = re.compile(
     rf"(?:(?:segment|geometry)-\d+-\d+|(?:segment|geometry|deleted|moved)-\d+|{NEIGHBOURS}"
-    r"|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json|calibration\.json"
+    r"|(?:codebook|codec|network)-[0-9a-f]+)\.safetensors|manifest(?:\.copy)?\.json|calibration\.json|shard\.json"
 )
 
 

@@ -19,6 +19,8 @@ from asmk_engine.storage.folder import Folder, decode_manifest
 KIND = "asmk-engine index"
 GLOBAL_KIND = "asmk-engine global index"
 FUSED_KIND = "asmk-engine fused index"
+SHARDED_KIND = "asmk-engine sharded index"
+"""The kind of a folder of several indexes that are searched as one, see `sharding.manifest`."""
 FORMATS = (1, 2, 3, 4)
 """The supported formats. Format 2 adds roots, format 3 geometry, which a program that does not know them would lose,
 and format 4 regions, which it would score wrongly."""
@@ -255,7 +257,8 @@ def read_copies(folder: Folder) -> tuple[dict[str, Manifest], dict[str, AsmkErro
     problems: dict[str, AsmkError] = {}
     for name in NAMES:
         try:
-            found[name] = _parse(decode_manifest(bytes(folder.map(name)), folder.path / name), folder.path / name)
+            content = decode_manifest(bytes(folder.map(name)), folder.path / name)
+            found[name] = manifest_of(content, folder.path / name)
         except FormatError:
             raise
         except AsmkError as error:
@@ -263,8 +266,11 @@ def read_copies(folder: Folder) -> tuple[dict[str, Manifest], dict[str, AsmkErro
     return found, problems
 
 
-def _parse(content: dict[str, Any], path: Path) -> Manifest:
+def manifest_of(content: dict[str, Any], path: Path) -> Manifest:
+    """Return the manifest whose content was read from `path`; raises FormatError or DamagedError."""
     kind = content["kind"]
+    if kind == SHARDED_KIND:
+        raise FormatError(f"{path.parent}: a sharded index, expected a single one; give one of the shards in it")
     if kind not in _ENCODER_NAMES:
         raise FormatError(f"{path}: this is {kind!r}, not an index of asmk-engine")
     if content.get("format") not in FORMATS:

@@ -31,10 +31,10 @@ class IndexReader(abc.ABC, Generic[View]):
 
     kind: ClassVar[str]
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, manifest: Manifest | None = None) -> None:
         self.path = path
         self._folder = Folder(path)
-        self._snapshot: View = self._open(None)
+        self._snapshot: View = self._open(None) if manifest is None else self._map(manifest, None)
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -59,6 +59,15 @@ class IndexReader(abc.ABC, Generic[View]):
             If both copies of the manifest or a file of the commit are damaged.
         """
         return cls(Path(path))
+
+    @classmethod
+    def at(cls, path: Path | str, manifest: Manifest) -> Self:
+        """Open an index at a commit that need not be its last; NotFoundError if a file of it is gone."""
+        return cls(Path(path), manifest)
+
+    def switch(self, manifest: Manifest) -> None:
+        """Switch to a commit that need not be the last, see `at`."""
+        self._snapshot = self._map(manifest, self._snapshot)
 
     @abc.abstractmethod
     def _map(self, manifest: Manifest, known: View | None) -> View:

@@ -8,15 +8,21 @@ from pathlib import Path
 
 from asmk_engine.codebooks import Codebook
 from asmk_engine.errors import InputError, MismatchError
-from asmk_engine.features import Features, FeatureSource, NamedArrays, check_name, label, source_of_images
-from asmk_engine.images.boxes import Box
+from asmk_engine.features import (
+    FeatureSource,
+    IdentifiedSource,
+    NamedArrays,
+    check_name,
+    identified,
+    label,
+    source_of_images,
+)
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.base import Facts
 from asmk_engine.indexes.creation import in_temporary_folder, make_empty
 from asmk_engine.indexes.manifest import KIND, Manifest, Written
-from asmk_engine.inverted.batch import Batch
-from asmk_engine.inverted.encoding import encode_many
-from asmk_engine.inverted.geometry_file import PackedGeometry, features_kept, row_type
+from asmk_engine.inverted.building import BuiltSegment, SegmentBuilder, SegmentEncoding
+from asmk_engine.inverted.geometry_file import features_kept
 from asmk_engine.inverted.geometry_writer import merge_geometry, write_geometry
 from asmk_engine.inverted.merging import merge_segments
 from asmk_engine.inverted.placed_collection import PlacedCollection
@@ -29,14 +35,12 @@ from asmk_engine.iteration import Progress, counted
 from asmk_engine.recipes import Recipe
 from asmk_engine.regions.boxes import ImageBoxes
 from asmk_engine.regions.options import RegionOptions
-from asmk_engine.regions.proposals import region_boxes
 
 # A segment is written and committed when this many postings are in memory: 256 MiB of codes at 128 bits.
 SEGMENT_POSTINGS = 1 << 24
-_Image = tuple[str, Regional, int, int, PackedGeometry | None]  # with fingerprint and number of the root
 
 
-class Index(PlacedCollection[Snapshot, Contents]):
+class Index(PlacedCollection[Snapshot, Contents | BuiltSegment]):
     """A persistent ASMK index: a codebook and an inverted file in one folder.
 
     Objects are made by `create` and `open`. Every change is one or more commits; other processes may read meanwhile.
@@ -52,9 +56,11 @@ class Index(PlacedCollection[Snapshot, Contents]):
     """
 
     kind = KIND
+    room = SEGMENT_POSTINGS
     small_segment = 1 << 15
     merge_chunk = CHUNK_POSTINGS
     _boxes: ImageBoxes | None = None
+    _builder: SegmentBuilder | None = None
 
     @classmethod
     def create(
@@ -141,9 +147,9 @@ class Index(PlacedCollection[Snapshot, Contents]):
         return self._snapshot.manifest.regions
 
     @property
-    def _is_separate(self) -> bool:
-        """Whether an image can have several entries, one for each of its regions."""
-        return self.regions is not None and self.regions.mode == "separate"
+    def _encoding(self) -> SegmentEncoding:
+        """How the images that are being added are encoded."""
+        return SegmentEncoding(self.codebook, self.geometry, self.regions, self._boxes)
 
     @property
     def postings(self) -> int:
@@ -161,6 +167,7 @@ class Index(PlacedCollection[Snapshot, Contents]):
         segment_postings: int = SEGMENT_POSTINGS,
         on_image: Progress | None = None,
         boxes: ImageBoxes | None = None,
+        builder: SegmentBuilder | None = None,
     ) -> AddSummary:
         """Add the images of a feature set, or arrays.
 
@@ -189,6 +196,9 @@ class Index(PlacedCollection[Snapshot, Contents]):
         boxes : ImageBoxes, optional
             The regions of the images, in an index whose regions are given boxes, where they are required. An image
             without boxes has no region but the whole image.
+        builder : SegmentBuilder, optional
+            What encodes the images and writes their segments elsewhere, such as the machines of a cluster. This process
+            commits what comes back; answers do not depend on it.
 
         Returns
         -------
@@ -206,11 +216,21 @@ class Index(PlacedCollection[Snapshot, Contents]):
         """
         source = source_of_images(features, recipe, dim=self.codebook.input_dim)
         self._check_boxes(boxes)
-        self._boxes = boxes
+        self._boxes, self._builder = boxes, builder
         try:
             return self._add(source, existing, prune, remove, segment_postings, on_image)
         finally:
-            self._boxes = None
+            self._boxes, self._builder = None, None
+
+    def source_of(self, features: FeatureSource | NamedArrays, recipe: Recipe | str | None = None) -> IdentifiedSource:
+        """Return what `add` is given as a source of features that fit; raises as `add`."""
+        source = source_of_images(features, recipe, dim=self.codebook.input_dim)
+        self._check_fits(source)
+        return identified(source)
+
+    def build_by(self, builder: SegmentBuilder | None) -> None:
+        """Let `builder` encode the images that `carry_out` adds from now on, and write their segments; None ends it."""
+        self._builder = builder
 
     def _check_boxes(self, boxes: ImageBoxes | None) -> None:
         are_given = self.regions is not None and self.regions.are_given
@@ -250,7 +270,7 @@ class Index(PlacedCollection[Snapshot, Contents]):
         with self._writing():
             before = self.images
             checked = ((name, self._check_new(name, given), 0, 0, None) for name, given in images)
-            for contents in self._gathered(checked, segment_postings):
+            for contents in self._encoding.gathered(checked, segment_postings):
                 self._commit(contents, (), {})
                 del contents  # free its memory before the next one is filled
         return self.images - before
@@ -272,12 +292,12 @@ class Index(PlacedCollection[Snapshot, Contents]):
         """
         width = code_width(self.codebook.dim)
         found = 0 if contents.geometry is None else contents.geometry.rows.shape[1]
-        expected = self._row_bytes
+        expected = self._encoding.row_bytes
         if found and not (expected and found - expected in (0, 1)):  # one byte more with angles
             raise MismatchError(f"features take {found} bytes, the index expects {expected}; encode them again")
         if contents.codes.shape != (len(contents.words), width):
             raise MismatchError(f"codes are {contents.codes.shape}, the index expects [m, {width}]")
-        if self._is_separate != (contents.entries is not None):
+        if self._encoding.is_separate != (contents.entries is not None):
             raise MismatchError(
                 f"{self.path}: only the index, or only the contents, have separate regions; encode them again"
             )
@@ -287,7 +307,7 @@ class Index(PlacedCollection[Snapshot, Contents]):
         if check_name(name) in self:
             raise InputError(f"{self.path}: already in the index: {name!r}; names must be unique")
         signatures = [given] if isinstance(given, Signature) else given
-        if len(signatures) != 1 and not (signatures and self._is_separate):
+        if len(signatures) != 1 and not (signatures and self._encoding.is_separate):
             raise InputError(
                 f"{name}: {len(signatures)} signatures; give one, or several to an index of separate regions"
             )
@@ -324,36 +344,33 @@ class Index(PlacedCollection[Snapshot, Contents]):
         check_fits(features, self.codebook, self.path)
 
     def _batches(
-        self, features: FeatureSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
-    ) -> Iterator[Contents]:
-        mode = None if self.regions is None else self.regions.mode
-        coming = encode_many(features.images(wanted), self.codebook, self.geometry, mode, self._region_boxes)
-        encoded = counted(coming, len(wanted), on_image)
-        images = ((name, signatures, *facts(name), geometry) for name, signatures, geometry in encoded)
-        return self._gathered(images, room)
+        self, features: IdentifiedSource, wanted: Sequence[str], facts: Facts, room: int, on_image: Progress | None
+    ) -> Iterator[Contents | BuiltSegment]:
+        if self._builder is not None:
+            return self._built(self._builder, features, wanted, facts, room, on_image)
+        encoding = self._encoding
+        images = counted(encoding.encode(features.images(wanted), facts), len(wanted), on_image)
+        return iter(encoding.gathered(images, room))
 
-    def _region_boxes(self, name: str, features: Features) -> list[Box]:
-        """Return the regions of an image that is being added."""
-        return region_boxes(name, features, self.regions, self._boxes) if self.regions else []
+    def _built(
+        self,
+        builder: SegmentBuilder,
+        features: IdentifiedSource,
+        wanted: Sequence[str],
+        facts: Facts,
+        room: int,
+        on_image: Progress | None,
+    ) -> Iterator[BuiltSegment]:
+        done = 0
+        for segment in builder.build(features, wanted, facts, self._encoding, room) if wanted else ():
+            yield segment
+            done += len(segment.names)
+            if on_image is not None:
+                on_image(done, len(wanted))
 
-    def _gathered(self, images: Iterable[_Image], room: int) -> Iterator[Contents]:
-        """Group images into segments of at least `room` postings, or of geometry that takes as much memory."""
-        batch = Batch(code_width(self.codebook.dim), self._row_bytes, separate=self._is_separate)
-        for image in images:
-            batch.append(*image)
-            if batch.size >= room:
-                yield batch.contents()
-                batch = Batch(batch.width, batch.row_bytes, separate=batch.separate)
-        if batch.names:
-            yield batch.contents()
-
-    @property
-    def _row_bytes(self) -> int:
-        """Bytes of a feature in the geometry, 0 if none is kept."""
-        codebook = self.codebook
-        return 0 if self.geometry is None else row_type(codebook.dim, codebook.words).itemsize
-
-    def _write(self, name: str, contents: Contents) -> Written:
+    def _write(self, name: str, contents: Contents | BuiltSegment) -> Written:
+        if isinstance(contents, BuiltSegment):
+            return contents.write(self._folder, name)
         written = write_segment(self._folder, name, contents, self.codebook.words)
         return replace(written, geometry=write_geometry(self._folder, name, contents.geometry))
 

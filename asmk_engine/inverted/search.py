@@ -23,6 +23,7 @@ from asmk_engine.inverted.located import DescribedImages, LocatedImages, query_g
 from asmk_engine.inverted.segment import RANGE_BITS, Segment
 from asmk_engine.inverted.signatures import Signature, assigned, code_width, sign
 from asmk_engine.inverted.snapshot import Snapshot
+from asmk_engine.inverted.statistics import WordStatistics, statistics_of
 from asmk_engine.kernels.rank import normalise
 from asmk_engine.verification.geometry import ImageGeometry
 from asmk_engine.verification.match import Match, match_all
@@ -133,6 +134,8 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         Words per query descriptor; at most those of the codebook.
     threads : int, optional
         Threads of a search, all available by default; results do not depend on it.
+    statistics : WordStatistics, optional
+        What `match.idf` is computed from, by default that of the index; a shard is given those of all shards.
 
     Raises
     ------
@@ -155,12 +158,14 @@ class Searcher(IndexSearcher[Snapshot, Query]):
         *,
         multiple_assignment: int = 5,
         threads: int | None = None,
+        statistics: WordStatistics | None = None,
     ) -> None:
         if multiple_assignment < 1:
             raise InputError(f"multiple_assignment is {multiple_assignment}; give 1 or more (the paper uses 5)")
         super().__init__(index, threads)
         self.match = match or SelectiveMatch()
         self.multiple_assignment = multiple_assignment
+        self._statistics = statistics
         self._located, self._described_images = LocatedImages(index), DescribedImages(index)
         self._weights: weakref.WeakKeyDictionary[Snapshot, _Weights] = weakref.WeakKeyDictionary()
 
@@ -283,7 +288,8 @@ class Searcher(IndexSearcher[Snapshot, Query]):
 
     def _weights_of(self, snapshot: Snapshot) -> _Weights:
         if snapshot not in self._weights:
-            self._weights[snapshot] = _idf_weights(snapshot) if self.match.idf else _plain_weights(snapshot)
+            statistics = self._statistics
+            self._weights[snapshot] = _idf_weights(snapshot, statistics) if self.match.idf else _plain_weights(snapshot)
         return self._weights[snapshot]
 
 
@@ -308,10 +314,8 @@ def _plain_weights(snapshot: Snapshot) -> _Weights:
     return _Weights(np.ones(snapshot.encoder.words), norms)
 
 
-def _idf_weights(snapshot: Snapshot) -> _Weights:
-    """Compute idf(w) = ln(N / n_w) ** 2 over live entries; 1 for a word that does not occur, as in the reference."""
-    lengths, entries = snapshot.list_lengths, sum(len(segment.live_entries()) for segment in snapshot.segments)
-    weights = np.where(lengths > 0, np.log(max(entries, 1) / np.maximum(lengths, 1)) ** 2, 1.0)
+def _idf_weights(snapshot: Snapshot, given: WordStatistics | None) -> _Weights:
+    weights = (given or statistics_of(snapshot)).idf()
     norms = tuple(_norms(segment, _idf_sums(segment, weights), snapshot) for segment in snapshot.segments)
     return _Weights(weights, norms)
 

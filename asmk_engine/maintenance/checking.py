@@ -34,6 +34,7 @@ from asmk_engine.indexes.manifest import (
     read_manifest,
 )
 from asmk_engine.indexes.neighbours import commit_of, map_neighbours, table_name
+from asmk_engine.indexes.shard_marker import MARKER
 from asmk_engine.indexes.snapshot import check_network, read_deleted, read_moved
 from asmk_engine.inverted.segment import LIST_DIGESTS, RANGE_BITS, Segment, range_images
 from asmk_engine.inverted.snapshot import map_segment, read_codebook
@@ -127,7 +128,7 @@ def check_copies(folder: Folder, manifest: Manifest) -> Iterator[Finding]:
         elif copy != manifest:
             what = f"differs from the other copy of commit {manifest.commit}; one of them belongs to another index"
             yield Finding(name, what, "contradiction")
-    known = {*NAMES, LOCK, CALIBRATION, *(entry.name for entry in manifest.files())}
+    known = {*NAMES, LOCK, CALIBRATION, MARKER, *(entry.name for entry in manifest.files())}
     for name in folder.names():
         if name not in known and commit_of(name) != manifest.commit:
             yield Finding(name, "belongs to no commit", "note")

@@ -18,7 +18,7 @@ from asmk_engine.features.parts import KIND as FEATURES
 from asmk_engine.flat import GlobalIndex
 from asmk_engine.fused.index import FusedIndex
 from asmk_engine.images.roots import listed_roots
-from asmk_engine.indexes.manifest import NAMES
+from asmk_engine.indexes.manifest import FUSED_KIND, GLOBAL_KIND, NAMES
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.segment import Segment
 from asmk_engine.inverted.snapshot import Snapshot
@@ -28,7 +28,9 @@ from asmk_engine.maintenance.flat_description import describe_global
 from asmk_engine.maintenance.fused_description import describe_fused, empty_images
 from asmk_engine.maintenance.geometry_description import describe_geometry
 from asmk_engine.maintenance.neighbour_facts import describe_neighbours, neighbour_bytes
-from asmk_engine.search.opening import open_index
+from asmk_engine.maintenance.sharded_description import describe_sharded
+from asmk_engine.search.opening import open_any
+from asmk_engine.sharding.index import ShardedIndex
 from asmk_engine.storage.folder import Folder, storage_errors
 from asmk_engine.storage.hdf5 import open_hdf5
 from asmk_engine.storage.user_files import file_sha256
@@ -63,10 +65,10 @@ _SIGNATURES = {
 def describe(path: Path | str) -> dict[str, Any]:
     """Describe what is at `path`, as JSON values.
 
-    All kinds have the keys kind (`features`, `codebook`, `index`, `global index` or `fused index`), path, bytes, and
-    images, words, postings and bytes_per_posting, which are None if not applicable; for the others see
-    `describe_features`, `describe_codebook`, `describe_index`, `describe_global` and `describe_fused`. Raises
-    NotFoundError, FormatError, which states what was found instead, or DamagedError.
+    All kinds have the keys kind (`features`, `codebook`, `index`, `global index`, `fused index` or `sharded index`),
+    path, bytes, and images, words, postings and bytes_per_posting, which are None if not applicable; for the others see
+    `describe_features`, `describe_codebook`, `describe_index`, `describe_global`, `describe_fused` and
+    `describe_sharded`. Raises NotFoundError, FormatError, which states what was found instead, or DamagedError.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -74,7 +76,9 @@ def describe(path: Path | str) -> dict[str, Any]:
         return describe_features(FeatureSet.open(path))
     if kind == "codebook":
         return describe_codebook(Codebook.open(path), path)
-    index = open_index(path)
+    index = open_any(path)
+    if isinstance(index, ShardedIndex):
+        return describe_sharded(index)
     if isinstance(index, FusedIndex):
         return describe_fused(index)
     return describe_global(index) if isinstance(index, GlobalIndex) else describe_index(index)
@@ -86,7 +90,7 @@ def image_names(path: Path | str) -> list[str]:
     kind = kind_of(path)
     if kind == "codebook":
         raise InputError(f"{path}: a codebook holds no images; give a feature set or an index")
-    return FeatureSet.open(path).names if kind == "features" else open_index(path).names
+    return FeatureSet.open(path).names if kind == "features" else open_any(path).names
 
 
 def failures(path: Path | str) -> dict[str, str]:
@@ -108,10 +112,10 @@ def without_features(path: Path | str) -> list[str]:
     if kind == "features":
         found = FeatureSet.open(path)
         return [name for name in found.names if not found.count(name)]
-    index = open_index(path)
-    if isinstance(index, GlobalIndex):
+    index: Any = open_any(path)
+    if index.kind == GLOBAL_KIND:
         return []  # every image has a vector
-    if isinstance(index, FusedIndex):
+    if index.kind == FUSED_KIND:
         return empty_images(index)
     empty = (
         segment.name(number)

@@ -31,6 +31,7 @@ from asmk_engine.indexes.manifest import (
     read_copies,
     read_manifest,
 )
+from asmk_engine.indexes.shard_marker import check_is_no_shard
 from asmk_engine.indexes.snapshot import write_deleted, write_moved
 from asmk_engine.maintenance.checking import (
     KINDS,
@@ -166,14 +167,16 @@ class _Draft:
         return sum(count - len(self.clashes.get(place, ())) for place, count in self.forgotten.items())
 
 
-def repair_index(path: Path | str, *, write: bool = False) -> Repair:
+def repair_index(path: Path | str, *, write: bool = False, is_shard: bool = False) -> Repair:
     """Find the damage of an index and, with `write`, repair it; an interrupted repair can be run again.
 
     Raises NotFoundError or FormatError if there is no index, and DamagedError if it cannot be repaired because both
-    copies of the manifest, or the codebook or codec, are damaged.
+    copies of the manifest, or the codebook or codec, are damaged. Raises InputError for a shard, unless `is_shard`.
     """
     folder = Folder(path)
     read_manifest(folder)
+    if not is_shard:
+        check_is_no_shard(folder.path)
     with WriterLock(folder.path) if write else contextlib.nullcontext():
         copies, problems = read_copies(folder)
         drafts = _drafts(folder, {copy.commit: copy for copy in copies.values()})

@@ -15,6 +15,7 @@ from asmk_engine.extractors.presets import DEFAULT
 from asmk_engine.features import FeatureSet
 from asmk_engine.images.listing import PathLike
 from asmk_engine.iteration import Display
+from asmk_engine.pipeline.machines import Machines
 from asmk_engine.pipeline.wording import plural
 from asmk_engine.recipes import Recipe
 
@@ -71,8 +72,11 @@ def shipped_codebook(features: FeatureSet, display: Display, *, trains: bool) ->
     return book
 
 
-def train_codebook(features: FeatureSet, options: CodebookOptions, display: Display) -> Codebook:
-    """Train a codebook and show the sampling and each round with its distortion."""
+def train_codebook(
+    features: FeatureSet, options: CodebookOptions, display: Display, machines: Machines | None = None
+) -> Codebook:
+    """Train a codebook, here or on other machines, and show the sampling and each round with its distortion."""
+    spread = None if machines is None else machines.spread
     with display.bar("sample", "images") as on_sample, display.bar("k-means", "rounds", by_last=True) as bar:
 
         def on_round(done: Round) -> None:
@@ -80,7 +84,7 @@ def train_codebook(features: FeatureSet, options: CodebookOptions, display: Disp
             note = f", {plural(done.reseeded, 'empty word')} re-seeded" if done.reseeded else ""
             display.say(f"round {done.number}/{done.rounds}: distortion {done.distortion:.4f}{note}")
 
-        codebook = Codebook.train(features, **asdict(options), on_sample=on_sample, on_round=on_round)
+        codebook = Codebook.train(features, **asdict(options), on_sample=on_sample, on_round=on_round, spread=spread)
     if codebook.graph_recall is not None:
         display.say(f"{codebook.assignment} assignment: the graph of words has {codebook.graph_recall}")
     return codebook

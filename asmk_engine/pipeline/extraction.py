@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from asmk_engine.errors import StorageError
+from asmk_engine.errors import InputError, StorageError
 from asmk_engine.extraction.intake import Held
 from asmk_engine.extraction.run import ExtractionSummary, extract_images
 from asmk_engine.features import FeatureSet, part_names
 from asmk_engine.features.network_place import keeping, network_beside
-from asmk_engine.images.listing import ImageList, PathLike, find_images
+from asmk_engine.images.listing import ImageList, PathLike
+from asmk_engine.images.objects import find_anywhere
 from asmk_engine.iteration import Display, Silent
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions, choose_extractor
 from asmk_engine.pipeline.failures import Failures
@@ -87,7 +88,7 @@ def extract_features(
     Parameters
     ----------
     images : path-like or iterable of path-like
-        Folders, image files, and text files that list images.
+        Folders, image files, and text files that list images; or URLs of object storage, such as s3://bucket/photos.
     features : path-like
         Folder of the feature set.
     intake : IntakeOptions, optional
@@ -110,7 +111,8 @@ def extract_features(
     """
     intake, extraction = intake or IntakeOptions(), extraction or ExtractionOptions()
     reporter, output = Reporter(display or Silent()), Path(features)
-    found = find_images(images, prefix=intake.prefix, every_file=intake.all_files)
+    found = find_anywhere(images, prefix=intake.prefix, every_file=intake.all_files)
+    check_prunable(found, intake)
     prune = intake.prune
     if prune and is_feature_set(output):
         known = FeatureSet.open(output)
@@ -154,7 +156,17 @@ def run_extraction(
         return extract_images(
             chosen, found, output, workers=extraction.workers, strict=extraction.strict, prune=prune,
             trusting=intake.yes, update=intake.updates, held=held, allow_none=allow_none, progress=progress,
+            pool=None if extraction.machines is None else extraction.machines.image_pool,
         )  # fmt: skip
+
+
+def check_prunable(found: ImageList, intake: IntakeOptions) -> None:
+    """Raise InputError if images that are gone shall be removed, and the others are in object storage."""
+    if intake.prune and any(image.stored is not None for image in found.images):
+        raise InputError(
+            "--prune was given with URLs, but only a file of a folder is provably gone; leave it out, and remove "
+            "images by name with `asmk-engine delete`"
+        )
 
 
 def is_feature_set(path: PathLike) -> bool:

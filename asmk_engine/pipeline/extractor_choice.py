@@ -15,6 +15,7 @@ from asmk_engine.features import FeatureSet
 from asmk_engine.features.network_place import network_beside
 from asmk_engine.images.listing import ImageFile
 from asmk_engine.iteration import Display
+from asmk_engine.pipeline.machines import Machines
 from asmk_engine.recipes import COMPOSED_EXTRACTORS, GLOBAL_EXTRACTORS, Recipe
 
 AUTO = "auto"
@@ -35,6 +36,7 @@ class ExtractionOptions:
     strict     stop at the first image that cannot be read
     train      learn the whitening of a network from the images, even if one comes with the package
     others     further options of the extractor by name; values that are None are left out
+    machines   other machines that do the work of the run, such as those of a cluster; by default this one does it
     """
 
     extractor: str | None = None
@@ -44,6 +46,7 @@ class ExtractionOptions:
     strict: bool = False
     train: bool = False
     others: Mapping[str, Any] = field(default_factory=dict)
+    machines: Machines | None = None
 
     @property
     def name(self) -> str | None:
@@ -193,6 +196,11 @@ def _network(
     preset, place = PRESETS[name], network_beside(output)
     if options.weights is None and not options.train and whitening_file(name):
         return write_shipped_network(name, _published(name, preset), place)
+    if any(image.stored is not None for image in images):
+        raise InputError(
+            f"{name}: its whitening is learned from photographs, which must be files of this machine; learn it with "
+            "`asmk-engine whiten` from some of them, and give the network with --weights"
+        )
     with display.bar("whiten", "images") as progress:
         return complete_network(
             name,

@@ -19,12 +19,13 @@ from asmk_engine.flat.codec import Codec
 from asmk_engine.fused.index import FusedIndex
 from asmk_engine.fused.kinds import POSTING_BYTES
 from asmk_engine.fused.scores import shares
-from asmk_engine.images.listing import ImageList, find_images
+from asmk_engine.images.listing import ImageList
+from asmk_engine.images.objects import find_anywhere
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.inverted.batch import CODEBOOK_COPIES, postings_within
 from asmk_engine.inverted.index import SEGMENT_POSTINGS
 from asmk_engine.pipeline.codebook_training import CodebookOptions, shipped_codebook, train_codebook
-from asmk_engine.pipeline.extraction import IntakeOptions, run_extraction
+from asmk_engine.pipeline.extraction import IntakeOptions, check_prunable, run_extraction
 from asmk_engine.pipeline.extractor_choice import (
     DELG_LOCAL,
     NETWORKS,
@@ -179,7 +180,9 @@ def _found(inputs: Inputs, job: FusedJob) -> ImageList:
         where = sets[0].path if isinstance(sets[0], FeatureSet) else sets[0]
         raise InputError(f"{where}: several kinds of features are extracted from images, and this is a feature set")
     images = [one for one in inputs if not isinstance(one, FeatureSet)]
-    return find_images(images, prefix=job.intake.prefix, every_file=job.intake.all_files)
+    found = find_anywhere(images, prefix=job.intake.prefix, every_file=job.intake.all_files)
+    check_prunable(found, job.intake)
+    return found
 
 
 def _extracted(
@@ -285,7 +288,9 @@ def _encoder(features: FeatureSet, job: FusedJob) -> Codebook | Codec:
         return job.codebook
     display = job.reporter.display
     display.say(f"codebook of {features.path.name}:")
-    return shipped_codebook(features, display, trains=job.trains) or train_codebook(features, job.training, display)
+    return shipped_codebook(features, display, trains=job.trains) or train_codebook(
+        features, job.training, display, job.extraction.machines
+    )
 
 
 def _added(target: FusedIndex, sets: dict[str, FeatureSet], removed: Sequence[str], job: FusedJob) -> AddSummary:

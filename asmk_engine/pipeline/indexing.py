@@ -16,7 +16,7 @@ from asmk_engine.fused.index import FusedIndex
 from asmk_engine.images.listing import PathLike
 from asmk_engine.indexes.additions import AddSummary
 from asmk_engine.indexes.creation import check_vacant
-from asmk_engine.indexes.manifest import FUSED_KIND, NAMES, read_manifest
+from asmk_engine.indexes.manifest import FUSED_KIND, KIND, NAMES, read_manifest
 from asmk_engine.inverted.batch import postings_within
 from asmk_engine.inverted.geometry_file import ALL_FEATURES, features_kept
 from asmk_engine.inverted.index import SEGMENT_POSTINGS, Index, check_fits
@@ -33,13 +33,23 @@ from asmk_engine.pipeline.extractor_choice import ExtractionOptions, network_of
 from asmk_engine.pipeline.failures import Failures
 from asmk_engine.pipeline.fused_indexing import FusedJob, index_fused, several_kinds
 from asmk_engine.pipeline.global_indexing import GlobalIndexOptions, add_global, concatenated
-from asmk_engine.pipeline.preparation import AnyIndex, Inputs, Prepared, features_beside, prepare, prepare_set
+from asmk_engine.pipeline.preparation import (
+    AnyIndex,
+    Inputs,
+    LocalIndex,
+    Prepared,
+    features_beside,
+    prepare,
+    prepare_set,
+)
 from asmk_engine.pipeline.regions import Regions
 from asmk_engine.pipeline.reports import Reporter
 from asmk_engine.pipeline.wording import parse_size, plural
 from asmk_engine.regions.boxes import ImageBoxes
 from asmk_engine.regions.options import RegionOptions
-from asmk_engine.search.opening import open_index
+from asmk_engine.search.opening import open_any
+from asmk_engine.sharding.index import ShardedIndex
+from asmk_engine.sharding.manifest import is_sharded
 from asmk_engine.storage.folder import Folder
 
 
@@ -185,7 +195,7 @@ def _index_one(job: _Job, inputs: Inputs, features: Path | None, *, is_trained: 
 
 def _fused_target(job: _Job) -> FusedIndex | None:
     """Return the index at the output if it is one of several kinds; InputError if one of one kind shall get several."""
-    if not any((job.output / name).exists() for name in NAMES):
+    if not any((job.output / name).exists() for name in NAMES) or is_sharded(job.output):
         return None
     if read_manifest(Folder(job.output)).kind == FUSED_KIND:
         return FusedIndex.open(job.output)
@@ -225,7 +235,7 @@ def _index_several(
 
 
 def _prepared(
-    job: _Job, inputs: Inputs, features: Path | None, target: Index | GlobalIndex | None, book: Codebook | None
+    job: _Job, inputs: Inputs, features: Path | None, target: LocalIndex | GlobalIndex | None, book: Codebook | None
 ) -> Prepared:
     if job.smaller.concatenate:
         place = features or features_beside(job.output)
@@ -248,30 +258,33 @@ def _add_global(
 
 
 def _add_local(
-    job: _Job, features: FeatureSet, target: Index | None, book: Codebook | None, changes: dict[str, Any]
-) -> tuple[Index, AddSummary]:
+    job: _Job, features: FeatureSet, target: LocalIndex | None, book: Codebook | None, changes: dict[str, Any]
+) -> tuple[LocalIndex, AddSummary]:
     """Add local features to the index, which is created, with its codebook, if missing, and report the counts."""
     job.smaller.refuse(features)
     display = job.reporter.display
     book = book and fitted_codebook(book, job.codebook, features.recipe)
     book = book or shipped_codebook(features, display, trains=job.trains)
-    book = book or train_codebook(features, job.training, display)
+    book = book or train_codebook(features, job.training, display, job.extraction.machines)
     if target is None:
         check_fits(features, book, job.output)
         network = network_of(features, job.extraction.weights, job.reporter.remark)
         target = Index.create(job.output, book, network, job.geometry, job.regions.options)
     if job.geometry is not None:
         target.keep_geometry(job.geometry)
-    room = _segment_postings(job.room, book)
+    room, machines = _segment_postings(job.room, book), job.extraction.machines
     with job.reporter.display.bar("index", "images") as on_image:
-        summary = target.add(features, segment_postings=room, on_image=on_image, boxes=job.regions.boxes, **changes)
+        summary = target.add(
+            features, segment_postings=room, on_image=on_image, boxes=job.regions.boxes,
+            builder=None if machines is None else machines.builder, **changes,
+        )  # fmt: skip
     job.regions.report(features.names, job.reporter)
     counts = f"{plural(target.images, 'image')}, {plural(target.postings, 'posting')}"
     job.reporter.say(f"{target.path}: {counts}: {job.reporter.counts(summary)}")
     return target, summary
 
 
-def _reported(job: _Job, prepared: Prepared, target: Index | GlobalIndex, summary: AddSummary) -> IndexingReport:
+def _reported(job: _Job, prepared: Prepared, target: LocalIndex | GlobalIndex, summary: AddSummary) -> IndexingReport:
     """Report what was left out, duplicate or empty."""
     reporter, features = job.reporter, prepared.features
     if prepared.extraction is not None:
@@ -307,17 +320,24 @@ def _segment_postings(memory: int | None, book: Codebook) -> int:
     return SEGMENT_POSTINGS if memory is None else postings_within(memory, book)
 
 
-def _existing(output: Path, codebook: Codebook | PathLike | None) -> tuple[Index | GlobalIndex | None, Codebook | None]:
+def _existing(
+    output: Path, codebook: Codebook | PathLike | None
+) -> tuple[LocalIndex | GlobalIndex | None, Codebook | None]:
     """Return the index at `output`, if there is one, and the codebook, if it is known; checked before any work."""
     given = codebook if codebook is None or isinstance(codebook, Codebook) else opened_codebook(codebook)
     if not any((output / name).exists() for name in NAMES):
         check_vacant(Folder(output))
         return None, given
-    target = open_index(output)
+    target = open_any(output)
     if isinstance(target, FusedIndex):  # which `_fused_target` found: it is indexed another way
         return None, given
     if isinstance(target, GlobalIndex):
         return target, given
+    if isinstance(target, ShardedIndex) and target.kind != KIND:
+        raise InputError(
+            f"{output}: only shards of one kind of local features can be extended from images; add to the index that "
+            "they were made from, and shard it again, or use ShardedIndex.add"
+        )
     given = given and fitted_codebook(given, codebook, target.recipe)
     if given and given.fingerprint != target.codebook.fingerprint:
         name = "the given one" if isinstance(codebook, Codebook) else codebook

@@ -14,16 +14,20 @@ from asmk_engine.extraction.run import ExtractionSummary
 from asmk_engine.features import FeatureSet
 from asmk_engine.flat import GlobalIndex
 from asmk_engine.fused.index import FusedIndex
-from asmk_engine.images.listing import ImageList, PathLike, find_images
+from asmk_engine.images.listing import ImageList, PathLike
+from asmk_engine.images.objects import find_anywhere
 from asmk_engine.inverted.index import Index
-from asmk_engine.pipeline.extraction import IntakeOptions, is_feature_set, run_extraction
+from asmk_engine.pipeline.extraction import IntakeOptions, check_prunable, is_feature_set, run_extraction
 from asmk_engine.pipeline.extractor_choice import ExtractionOptions
 from asmk_engine.pipeline.global_indexing import opened
 from asmk_engine.pipeline.reports import Reporter
 from asmk_engine.recipes import Recipe
+from asmk_engine.sharding.index import ShardedIndex
 
 Inputs = Sequence[PathLike | FeatureSet]
-AnyIndex = Index | GlobalIndex | FusedIndex
+AnyIndex = Index | GlobalIndex | FusedIndex | ShardedIndex
+LocalIndex = Index | ShardedIndex
+"""An index of one kind of local features."""
 
 
 @dataclass
@@ -43,7 +47,7 @@ def prepare(
     inputs: Inputs,
     output: Path,
     features_path: Path | None,
-    target: Index | GlobalIndex | None,
+    target: LocalIndex | GlobalIndex | None,
     book: Codebook | None,
     intake: IntakeOptions,
     extraction: ExtractionOptions,
@@ -53,7 +57,8 @@ def prepare(
     if sets := sets_among(inputs):
         return prepare_set(_only_set(inputs, sets[0], features_path, intake), target, intake, reporter)
     images = [one for one in inputs if not isinstance(one, FeatureSet)]
-    found = find_images(images, prefix=intake.prefix, every_file=intake.all_files)
+    found = find_anywhere(images, prefix=intake.prefix, every_file=intake.all_files)
+    check_prunable(found, intake)
     recipe: Recipe | None = None if book is None else book.recipe
     network: Path | None = None
     if target is not None:
@@ -91,7 +96,7 @@ def _only_set(
 
 
 def prepare_set(
-    features: FeatureSet, target: Index | GlobalIndex | None, intake: IntakeOptions, reporter: Reporter
+    features: FeatureSet, target: LocalIndex | GlobalIndex | None, intake: IntakeOptions, reporter: Reporter
 ) -> Prepared:
     """Prepare a feature set; with `prune`, images that are neither in it nor on disk are removed from the index."""
     found = ImageList([], "", {}, roots=features.roots())
@@ -121,7 +126,7 @@ def held_by(target: AnyIndex | None) -> Held:
     return held
 
 
-def _other_contents(features: FeatureSet, target: Index | GlobalIndex | None) -> set[int]:
+def _other_contents(features: FeatureSet, target: LocalIndex | GlobalIndex | None) -> set[int]:
     """Return the fingerprints of images of a set whose names have another content in the index."""
     if target is None:
         return set()
@@ -140,7 +145,7 @@ def without_left(removed: Sequence[str], target: AnyIndex | None, left: set[int]
     return [name for name in removed if not ((one := known.get(name)) and one.fingerprint in left)]
 
 
-def _kept_so_far(target: Index | GlobalIndex | None) -> Path | None:
+def _kept_so_far(target: LocalIndex | GlobalIndex | None) -> Path | None:
     """Return where early versions kept the features of an index whose name does not end in .index, or None."""
     if target is None:
         return None

@@ -15,6 +15,7 @@ from asmk_engine.pipeline.wording import plural
 from asmk_engine.regions.box_files import read_boxes
 from asmk_engine.regions.boxes import ImageBoxes
 from asmk_engine.regions.options import RegionOptions
+from asmk_engine.sharding.index import ShardedIndex
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Regions:
 
     def check(self, path: Path, target: AnyIndex | None) -> None:
         """Raise MismatchError or InputError unless an index at `path`, None for a new one, can take these regions."""
-        if target is not None and not isinstance(target, Index):
+        if target is not None and not isinstance(target, Index | ShardedIndex):
             self.refuse(path, "an index of global descriptors")
             return
         known = self.options if target is None else target.regions

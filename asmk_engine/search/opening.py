@@ -17,6 +17,26 @@ if TYPE_CHECKING:
     from asmk_engine.fused.index import FusedIndex
     from asmk_engine.indexes.joint import JointIndex
     from asmk_engine.inverted.index import Index
+    from asmk_engine.sharding.index import ShardedIndex
+
+
+def open_any(path: Path | str) -> Index | GlobalIndex | FusedIndex | ShardedIndex:
+    """Open an index of any kind, sharded or not; raises as `Index.open` and `ShardedIndex.open`."""
+    from asmk_engine.sharding.manifest import is_sharded
+
+    if is_sharded(path):
+        from asmk_engine.sharding.index import ShardedIndex
+
+        return ShardedIndex.open(path)
+    return open_index(path)
+
+
+def state_of(path: Path | str) -> tuple[str, str, int]:
+    """Return kind, identity and number of the last commit of an index of any kind, sharded or not."""
+    from asmk_engine.sharding.manifest import is_sharded, read_sharded
+
+    manifest = read_sharded(Folder(path)) if is_sharded(path) else read_manifest(Folder(path))
+    return manifest.kind, manifest.identity, manifest.commit
 
 
 def open_index(path: Path | str) -> Index | GlobalIndex | FusedIndex:
@@ -60,5 +80,11 @@ def join_indexes(indexes: Sequence[Any], distractors: Sequence[Any] = ()) -> Joi
     from asmk_engine.fused.joint import JointFusedIndex
     from asmk_engine.indexes.joint import JointIndex
 
-    are_fused = isinstance(indexes[0], FusedIndex) if indexes else False
-    return (JointFusedIndex if are_fused else JointIndex)(indexes, distractors)
+    parts, others = _with_shards(indexes), _with_shards(distractors)
+    are_fused = isinstance(parts[0], FusedIndex) if parts else False
+    return (JointFusedIndex if are_fused else JointIndex)(parts, others)
+
+
+def _with_shards(indexes: Sequence[Any]) -> list[Any]:
+    """Return indexes with those that are sharded replaced by their shards."""
+    return [part for index in indexes for part in getattr(index, "shards", (index,))]

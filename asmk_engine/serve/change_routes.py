@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from asmk_engine.errors import AsmkError
-from asmk_engine.search.opening import open_index
+from asmk_engine.search.opening import open_any
 from asmk_engine.serve.adding import add_photographs
 from asmk_engine.serve.documents import ADD_BODY, NAMES_BODY
 from asmk_engine.serve.forms import Form, index_of, names_of, read_form, read_json
@@ -103,14 +103,14 @@ def _delete(service: Service, content: dict[str, Any]) -> dict[str, Any]:
     names = _wanted(content)
     for name in names:
         served.check_image(name)
-    deleted = open_index(served.path).delete(names)
+    deleted = open_any(served.path).delete(names)
     served.refresh()
     return {"deleted": deleted, "undo": names}
 
 
 def _restore(service: Service, content: dict[str, Any]) -> dict[str, Any]:
     served = service.shelf.get(index_of(content))
-    restored = open_index(served.path).restore(_wanted(content))
+    restored = open_any(served.path).restore(_wanted(content))
     served.refresh()
     return {"restored": restored}
 

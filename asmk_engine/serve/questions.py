@@ -26,6 +26,7 @@ from asmk_engine.serve.processes import WorkerProcesses
 from asmk_engine.serve.refusals import Refusal, busy, told
 from asmk_engine.serve.shelf import ServedIndex
 from asmk_engine.serve.uploads import Upload
+from asmk_engine.sharding.search import missing_shards
 from asmk_engine.verification.reranking import Reranking
 
 MOST_PHOTOGRAPHS = 8
@@ -250,6 +251,7 @@ def _of_photograph(
 
     def found(one: Described) -> list[Hit]:
         hits: list[Hit] = served.searcher.search(one.features, top, threads=count, rerank=reranking)
+        notes.extend(f"the shard {shard} did not answer; its images are left out" for shard in missing_shards(hits))
         return hits if one.turn == UPRIGHT else of_turn(hits, one.turn, one.size)
 
     try:

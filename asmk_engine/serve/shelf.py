@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -13,17 +14,18 @@ from typing import Any
 from asmk_engine.errors import AsmkError, InputError, NotFoundError
 from asmk_engine.extraction.attempts import Origin
 from asmk_engine.fused.queries import FusedFeatures, FusedNamedImages
-from asmk_engine.indexes.manifest import NAMES, read_manifest
+from asmk_engine.indexes.manifest import NAMES
 from asmk_engine.indexes.named_images import NamedImages
-from asmk_engine.search.opening import open_index, plain_searcher
+from asmk_engine.search.opening import open_any, plain_searcher, state_of
 from asmk_engine.search.query_features import query_source
 from asmk_engine.serve.metadata import Metadata
 from asmk_engine.serve.name_table import NameTable
 from asmk_engine.serve.options import ServeOptions
 from asmk_engine.serve.refusals import Refusal, told
-from asmk_engine.storage.folder import Folder
 
 REFRESH_SECONDS = 1.0
+Opener = Callable[[Path], tuple[Any, Any]]
+"""Opens an index, and returns it with what searches it."""
 _LOG = logging.getLogger("uvicorn.error")
 KEPT_FEATURES = 256
 """Number of indexed images whose features are kept in memory for further questions."""
@@ -36,11 +38,15 @@ class ServedIndex:
     path      its folder
     options   of the server
     metadata  what is known of its images
+    opener    opens an index and returns what searches it; by default in this process
     """
 
-    def __init__(self, name: str, path: Path, options: ServeOptions, metadata: Metadata) -> None:
+    def __init__(
+        self, name: str, path: Path, options: ServeOptions, metadata: Metadata, opener: Opener | None = None
+    ) -> None:
         self.name, self.path, self.metadata, self._options = name, path, metadata, options
-        self._opened = _opened(path, options)
+        self._open = functools.partial(_opened, options=options, opener=opener)
+        self._opened = self._open(path)
         self._lock, self._refreshing, self._reading = (threading.Lock() for _ in range(3))
         self._making = {what: threading.Lock() for what in ("names", "extractors")}
         self._derived: dict[str, tuple[tuple[str, int], Any]] = {}
@@ -65,10 +71,11 @@ class ServedIndex:
     def refresh(self) -> None:
         """Switch to the last commit, or to another index that took its place; raises as the opening of an index."""
         with self._refreshing:
-            last, known = read_manifest(Folder(self.path)), self.index.snapshot.manifest
-            if (last.kind, last.identity) != (known.kind, known.identity):
-                self._opened = _opened(self.path, self._options)
-            elif last.commit != known.commit:
+            kind, identity, commit = state_of(self.path)
+            known = self.index.snapshot.manifest
+            if (kind, identity) != (known.kind, known.identity):
+                self._opened = self._open(self.path)
+            elif commit != known.commit:
                 self.index.refresh()
 
     @property
@@ -232,7 +239,7 @@ class Shelf:
                     _LOG.exception("%s: cannot be refreshed", one.name)
 
 
-def open_shelf(paths: Sequence[Path], options: ServeOptions, metadata: Metadata) -> Shelf:
+def open_shelf(paths: Sequence[Path], options: ServeOptions, metadata: Metadata, opener: Opener | None = None) -> Shelf:
     """Open indexes, and those in given folders, by the names of their folders; equal names are numbered.
 
     Raises NotFoundError if there is no index, and what opening one raises.
@@ -243,10 +250,10 @@ def open_shelf(paths: Sequence[Path], options: ServeOptions, metadata: Metadata)
     names: dict[str, Path] = {}
     for path in found:
         base = os.path.basename(os.path.realpath(path)).encode(errors="replace").decode()  # bytes that are no UTF-8
-        stem = base.removesuffix(".index") or "index"
+        stem = base.removesuffix(".index").removesuffix(".shards") or "index"
         number = next(n for n in range(1, len(found) + 1) if (stem if n == 1 else f"{stem}-{n}") not in names)
         names[stem if number == 1 else f"{stem}-{number}"] = path
-    return Shelf([ServedIndex(name, path, options, metadata) for name, path in names.items()])
+    return Shelf([ServedIndex(name, path, options, metadata, opener) for name, path in names.items()])
 
 
 def _indexes_in(given: Path) -> list[Path]:
@@ -263,10 +270,17 @@ def _indexes_in(given: Path) -> list[Path]:
     return inside
 
 
-def _opened(path: Path, options: ServeOptions) -> tuple[Any, Any, NamedImages | FusedNamedImages]:
+def _opened(
+    path: Path, options: ServeOptions, opener: Opener | None
+) -> tuple[Any, Any, NamedImages | FusedNamedImages]:
     """Return an index, what searches it, and what finds features and photographs of its images."""
-    index = open_index(path)
-    return index, plain_searcher(index), query_source(index, images_roots=options.images_roots)
+    index, searcher = opener(path) if opener else _opened_here(path)
+    return index, searcher, query_source(index, images_roots=options.images_roots)
+
+
+def _opened_here(path: Path) -> tuple[Any, Any]:
+    index = open_any(path)
+    return index, plain_searcher(index)
 
 
 def _is_index(path: Path) -> bool:
