@@ -125,7 +125,8 @@ class RayHosts:
         if not owners:
             time.sleep(min(pause, AGAIN_SECONDS))
             return []
-        ready, _ = self._ray.wait(list(owners), num_returns=len(waiting), timeout=pause)
+        needed = sum(bool(request.sent) for request in waiting.values())
+        ready, _ = self._ray.wait(list(owners), num_returns=needed, timeout=pause)
         return [(owners[answer], answer) for answer in ready]
 
     def _take(
