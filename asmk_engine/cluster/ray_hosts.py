@@ -81,7 +81,7 @@ class RayHosts:
         asked = []
         for shard in shards:
             with contextlib.suppress(NotFoundError):
-                asked += [one.actor.holds.remote(shard) for one in self._places.of(shard, shards)]
+                asked += [one.actor.holds.remote(shard) for one in self._places.of(shard, shards, wait=True)]
         for answer in asked:
             with contextlib.suppress(StorageError), ray_errors("a search actor"):
                 self._ray.get(answer, timeout=max(0.0, end - time.monotonic()))
