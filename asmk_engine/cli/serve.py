@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from asmk_engine.cli.cluster_options import hosts_of, search_cluster_options
+from asmk_engine.cli.cluster_options import cluster_options_of, hosts_of, search_cluster_options
 from asmk_engine.cli.common import PATH, Console, images_option, plural, quiet_option
 from asmk_engine.errors import NotFoundError
 
@@ -90,7 +90,7 @@ def serve(
         seconds, memory, upload, rate=rate,
     )  # fmt: skip
     console = Console(quiet)
-    opener = hosts_of(cluster)
+    opener = hosts_of(cluster_options_of(cluster))
     shelf = open_shelf(paths, options, read_metadata(metadata) if metadata else Metadata(), opener)
     bound = bound_socket(options)
     address = address_of(options, bound)
