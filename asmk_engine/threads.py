@@ -29,10 +29,15 @@ Result = TypeVar("Result")
 _most: int | None = None
 
 
-def limit_threads(most: int) -> None:
-    """Let this process use at most so many threads, as one of several that share the processors of a machine."""
+@contextlib.contextmanager
+def limited_threads(most: int) -> Iterator[None]:
+    """Let this process use at most so many threads in a block, as one of several that share a machine's processors."""
     global _most
-    _most = most
+    before, _most = _most, most
+    try:
+        yield
+    finally:
+        _most = before
 
 
 def available_threads() -> int:

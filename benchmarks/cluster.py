@@ -78,7 +78,7 @@ def main() -> None:
     queries: list[Any] = list(synthetic.queries(arguments.queries, synthetic.POSTINGS * 5 // 2, words))
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     quiet: Any = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.CRITICAL}
-    ray.init(object_store_memory=200_000_000, **quiet)
+    ray.init("local", object_store_memory=200_000_000, **quiet)  # never a cluster that happens to run here
     for shards in map(int, arguments.actors.split(",")):
         hosted = open_on_cluster(sharded(index.path, shards), options=HostingOptions(deadline=600))
         show(measured(Searcher(index), hosted, queries))

@@ -155,7 +155,7 @@ def test_a_lost_actor_costs_no_image(cluster: TestedCluster, tmp_path: Path) -> 
     folder = scripts(tmp_path / "photos", 40)
     extract_images(Scripted(), folder, tmp_path / "here", workers=0)
     rng = random.Random(0)
-    with cluster.killing(seed=1, seconds=1.0, most=3) as killed:
+    with cluster.killing(seed=1, seconds=1.0, most=2) as killed:
         done = on_cluster(folder, tmp_path / "there", Scripted(delay=0.1 + 0.05 * rng.random()), PoolSize(2, 2))
     assert done.failed == {} and content(tmp_path / "here") == content(tmp_path / "there")
     assert killed

@@ -27,6 +27,7 @@ from asmk_engine.serve.options import ServeOptions
 from asmk_engine.serve.questions import Asked, Described, Question, Searches
 from asmk_engine.serve.shelf import open_shelf
 from asmk_engine.sharding.hosted_index import HostedIndex
+from asmk_engine.sharding.hosts import ScoringOptions
 from asmk_engine.sharding.index import ShardedIndex
 from asmk_engine.sharding.layout import shard_index
 from asmk_engine.sharding.search import ShardedHits, ShardedSearcher
@@ -128,8 +129,10 @@ def test_a_shard_that_stays_away_is_an_error_or_named(cluster: TestedCluster, wh
     expected = Searcher(whole).search(QUERIES, None)
     names = set(away.names)
     shutil.move(home / "shard-0002", tmp_path / "away")
-    index = open_on_cluster(home, options=HostingOptions(deadline=20, threads=1))
-    index.hosts._options = HostingOptions(deadline=0.7)  # type: ignore[attr-defined]
+    index = open_on_cluster(home, options=HostingOptions(deadline=120, threads=1))
+    signatures = [Searcher(whole).sign(query) for query in QUERIES]
+    index.hosts.ask("best", {0: (signatures, 3, ScoringOptions(), None)}, index.snapshot.pinned)  # it is there now
+    index.hosts._options = HostingOptions(deadline=4)  # type: ignore[attr-defined]
     with pytest.raises(StorageError, match=r"the shard shard-0002 did not answer \(no node can read"):
         ShardedSearcher(index).search(QUERIES, 3)
     with pytest.raises(StorageError, match="shard-0002 did not answer"):

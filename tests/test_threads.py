@@ -77,3 +77,13 @@ def test_threads_are_counted_from_one() -> None:
     assert threads.thread_count(3) == 3 and threads.thread_count(None) == threads.available_threads() >= 1
     with pytest.raises(InputError, match="threads is 0; give 1 or more"):
         threads.thread_count(0)
+
+
+def test_threads_are_limited_in_a_block_only() -> None:
+    before = threads.available_threads()
+    with threads.limited_threads(1):
+        assert threads.available_threads() == threads.thread_count(None) == 1
+        with threads.limited_threads(10**6):
+            assert threads.available_threads() == before
+        assert threads.available_threads() == 1
+    assert threads.available_threads() == before

@@ -86,39 +86,43 @@ search_cluster_options = option_group(
 )
 
 
+_OF_HOSTS = ("replicas", "deadline", "allow_partial")
+
+
+def cluster_options_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of `search_cluster_options` out of those of a command; a usage error without --ray."""
+    found = {name: options.pop(name) for name in ("ray", *_OF_HOSTS)}
+    given = [f"--{name.replace('_', '-')}" for name in _OF_HOSTS if was_given(name)]
+    if given and found["ray"] is None:
+        raise click.UsageError(f"{given[0]} needs --ray: add it")
+    return found
+
+
 def cluster_index(path: Path, options: dict[str, Any]) -> HostedIndex | None:
-    """Take the options of a search on a cluster out of those of a command, and open the index; None without --ray."""
-    address, _ = options.pop("ray"), options.pop("allow_partial")
-    replicas, deadline = options.pop("replicas"), options.pop("deadline")
-    if address is None:
-        given = [f"--{name.replace('_', '-')}" for name in _OF_HOSTS if was_given(name)]
-        if given:
-            raise click.UsageError(f"{given[0]} needs --ray: add it")
+    """Open the index of a search on a cluster; None without --ray.
+
+    options  as `cluster_options_of` returns them
+    """
+    if options["ray"] is None:
         return None
     from asmk_engine.cluster.search_options import HostingOptions
     from asmk_engine.cluster.searching import open_on_cluster
 
-    return open_on_cluster(path, address, HostingOptions(replicas, deadline))
+    return open_on_cluster(path, options["ray"], HostingOptions(options["replicas"], options["deadline"]))
 
 
 def hosts_of(options: dict[str, Any]) -> Callable[[Path], tuple[Any, Any]] | None:
     """Return what opens the indexes of a server on a cluster, with what searches them; None without --ray."""
     if options["ray"] is None:
-        cluster_index(Path(), options)  # for its errors
         return None
 
     def opened(path: Path) -> tuple[Any, Any]:
         from asmk_engine.sharding.search import ShardedSearcher
 
-        index = cluster_index(path, dict(options))
+        index = cluster_index(path, options)
         return index, ShardedSearcher(index, allow_partial=options["allow_partial"])
 
     return opened
-
-
-_OF_HOSTS = ("replicas", "deadline", "allow_partial")
-CLUSTER_SEARCH = ("ray", *_OF_HOSTS)
-"""The names of `search_cluster_options`."""
 
 
 def machines_of(options: dict[str, Any], console: Console) -> Machines | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from asmk_engine.cli.calibrate import added_verification, only_option, selected, tell_calibration
-from asmk_engine.cli.cluster_options import cluster_index, search_cluster_options
+from asmk_engine.cli.cluster_options import cluster_options_of, search_cluster_options
 from asmk_engine.cli.common import (
     PATH,
     Console,
@@ -36,13 +36,12 @@ from asmk_engine.cli.searching import (
     check_cluster_search,
     check_options,
     check_printable_pairs,
-    cluster_searcher,
     expansion_options,
     fusion_options,
     kind_weights_option,
     open_fused,
+    opened_for_search,
     rerank_options,
-    searcher_of,
     tell_ambiguous,
     turn_options,
 )
@@ -144,20 +143,16 @@ def query(
       asmk-engine query photos.index my-photo.jpg --diffusion --rerank 50
       asmk-engine query photos.shards my-photo.jpg --ray 10.0.0.1:6379 --allow-partial
     """
-    from asmk_engine.search.opening import open_any
     from asmk_engine.search.query_features import query_source
 
-    explain = ExplainOptions(explain_path, explain_json)
-    allows_partial = search["allow_partial"]
-    check_cluster_search(search, other_path)
-    hosted = cluster_index(index_path, search)
+    explain, cluster = ExplainOptions(explain_path, explain_json), cluster_options_of(search)
     search = added_verification(explain.added_to(search, form, other_path), only, other_path)
     _check_usage(queries, every, box, dict(search, only=only, explain=explain_path or explain_json, fuse=other_path))
     options, console = SearchOptions(**search), Console(quiet)
-    index: Any = hosted or open_any(index_path)
+    check_cluster_search(cluster, search, other_path)
+    index, own = opened_for_search(index_path, cluster, options, console)
     source = query_source(index, features=features_path, images_roots=images_roots)
     sheet = QuerySheet(contact_sheet, source, region := parse_box(box), top, with_attention, console)
-    own = cluster_searcher(hosted, options, allows_partial) if hosted else searcher_of(index, options, console)
     turns = options.rotations or options.mirror
     searcher: AnySearcher | Fused | TurningSearcher = TurningSearcher(index, options) if turns else own
     if other_path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
+from asmk_engine.cli.cluster_options import cluster_index
 from asmk_engine.cli.common import PATH, Console, Failures, option_group, parse_numbers, was_given
 from asmk_engine.cli.diffusion import check_neighbour_options, with_neighbours
 from asmk_engine.cli.search_options import SearchOptions
@@ -143,11 +144,23 @@ def cluster_searcher(index: HostedIndex, options: SearchOptions, allow_partial: 
     return cast(Any, searcher if reranking is None else RerankingSearcher(searcher, reranking))
 
 
-def check_cluster_search(search: dict[str, Any], other: Path | None) -> None:
+def opened_for_search(
+    path: Path, cluster: dict[str, Any], options: SearchOptions, console: Console
+) -> tuple[Any, AnySearcher]:
+    """Open an index of any kind, in this process or on a cluster, and return it with its searcher."""
+    from asmk_engine.search.opening import open_any
+
+    if (hosted := cluster_index(path, cluster)) is not None:
+        return hosted, cluster_searcher(hosted, options, cluster["allow_partial"])
+    index = open_any(path)
+    return index, searcher_of(index, options, console)
+
+
+def check_cluster_search(cluster: dict[str, Any], search: dict[str, Any], other: Path | None) -> None:
     """Raise UsageError for options of a search that need all images in one process, which --ray has not."""
     names = ("diffusion", "augmentation", "expansion", "kind_weights", "rotations", "mirror")
     given = [f"--{name.replace('_', '-')}" for name in names if search[name]] + ["--fuse"] * (other is not None)
-    if search["ray"] is not None and given:
+    if cluster["ray"] is not None and given:
         raise click.UsageError(f"--ray and {given[0]} exclude each other; give one of them")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from asmk_engine.cli.cluster_options import CLUSTER_SEARCH, hosts_of, search_cluster_options
+from asmk_engine.cli.cluster_options import cluster_options_of, hosts_of, search_cluster_options
 from asmk_engine.cli.common import PATH, Console, images_option, plural, quiet_option
 from asmk_engine.cli.server_options import announcement, prepare_server, server_options
 
@@ -62,13 +62,12 @@ def serve(
     from asmk_engine.serve.service import Service
     from asmk_engine.serve.shelf import open_shelf
 
-    cluster = {name: more.pop(name) for name in CLUSTER_SEARCH}
+    opener = hosts_of(cluster_options_of(more))
     options = ServeOptions(
         writable=writable, images_roots=images_roots, follow_links=follow_links, workers=workers, seconds=seconds,
         memory=memory, upload=upload, **more,
     )  # fmt: skip
     console = Console(quiet)
-    opener = hosts_of(cluster)
     shelf = open_shelf(paths, options, read_metadata(metadata) if metadata else Metadata(), opener)
     bound = bound_socket(options)
     images = sum(one.index.images for one in shelf.served.values())

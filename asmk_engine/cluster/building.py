@@ -48,7 +48,6 @@ def build_segments(
     expected  the versions that must be here
     """
     check_versions(expected, "of the cluster")
-    threads.limit_threads(1)
     images = order.images
     if images is None:
         if not _are_here(order.parts):
@@ -58,7 +57,8 @@ def build_segments(
     else:
         found = iter(images)
     segments = encoding.gathered(encoding.encode(found, lambda name: order.facts[name]), room)
-    with tempfile.TemporaryDirectory(prefix="asmk-engine-") as scratch:
+    # A process of Ray may serve something else afterwards, with all threads.
+    with threads.limited_threads(1), tempfile.TemporaryDirectory(prefix="asmk-engine-") as scratch:
         return [BuiltSegment.of(contents, encoding.codebook.words, Path(scratch)) for contents in segments]
 
 

@@ -161,7 +161,7 @@ def _check_nodes(ray: Any) -> None:
     """Ask every node for its versions."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    probe = ray.remote(num_cpus=0, max_retries=0)(versions)
+    probe = ray.remote(num_cpus=0, max_retries=3)(versions)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     asked = {
         probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(): node

@@ -67,7 +67,7 @@ class ActorOptions:
 
 
 @dataclass(frozen=True)
-class _Described:
+class _OriginAlone:
     """What stands for an extractor where only worker processes make one."""
 
     origin: Origin
@@ -88,7 +88,7 @@ class ImageActor:
         check_versions(dict(options.versions), os.uname().nodename)
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="asmk-engine-"))
         origin = _placed(options, Path(folder))
-        extractor = cast(Extractor, origin.make() if options.batches else _Described(origin))
+        extractor = cast(Extractor, origin.make() if options.batches else _OriginAlone(origin))
         self._pool = self._open.enter_context(LocalPool(extractor, options.workers, options.seconds))
         return int(getattr(extractor, "batch_size", 1))
 

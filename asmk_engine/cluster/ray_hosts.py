@@ -81,7 +81,7 @@ class RayHosts:
         asked = []
         for shard in shards:
             with contextlib.suppress(NotFoundError):
-                asked += [one.actor.holds.remote(shard) for one in self._places.of(shard, shards)]
+                asked += [one.actor.holds.remote(shard) for one in self._places.of(shard, shards, wait=True)]
         for answer in asked:
             with contextlib.suppress(StorageError), ray_errors("a search actor"):
                 self._ray.get(answer, timeout=max(0.0, end - time.monotonic()))
@@ -125,7 +125,8 @@ class RayHosts:
         if not owners:
             time.sleep(min(pause, AGAIN_SECONDS))
             return []
-        ready, _ = self._ray.wait(list(owners), num_returns=len(waiting), timeout=pause)
+        needed = sum(bool(request.sent) for request in waiting.values())
+        ready, _ = self._ray.wait(list(owners), num_returns=needed, timeout=pause)
         return [(owners[answer], answer) for answer in ready]
 
     def _take(

@@ -7,6 +7,7 @@ again, and any replica can answer it.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from asmk_engine.storage.folder import Folder
 CALLS = 8
 """Requests that an actor works on at the same time; each takes all of its threads where it can."""
 PROBE_SECONDS = 60.0
+PROBE_AGAIN = 5.0
+"""Seconds after which nodes are asked again for a shard that none could read."""
 
 
 class ShardActor(ShardHost):
@@ -69,20 +72,32 @@ class ActorPlaces:
         self._class = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=CALLS)(ShardActor)
         self._lock = threading.Lock()
         self._replicas: dict[str, list[Replica]] = {}
+        self._starting: threading.Thread | None = None
+        self._tried, self._reason = 0.0, ""
 
-    def of(self, shard: PinnedShard, shards: Sequence[PinnedShard]) -> list[Replica]:
-        """Return the actors of a shard, started if there are none; NotFoundError if no node can read it.
+    def of(self, shard: PinnedShard, shards: Sequence[PinnedShard], *, wait: bool = False) -> list[Replica]:
+        """Return the actors of a shard; NotFoundError if there are none, because no node can read it or just now.
+
+        Actors that are missing are started by another thread, so that the other shards are not kept waiting.
 
         shards  all shards, for which actors are started at the same time
+        wait    for that thread
         """
         with self._lock:
-            missing = [one for one in shards if not self._replicas.get(one.path)]
-            if any(one.path == shard.path for one in missing):
-                self._start(missing, len(shards))
-            found = self._replicas.get(shard.path, [])
-        if not found:
-            raise NotFoundError(f"no node can read {shard.path}")
-        return list(found)
+            if found := list(self._replicas.get(shard.path, [])):
+                return found
+            is_free = self._starting is None or not self._starting.is_alive()
+            if is_free and (self._tried == 0 or time.monotonic() - self._tried > PROBE_AGAIN):
+                missing = [one for one in shards if not self._replicas.get(one.path)]
+                self._starting = threading.Thread(target=self._start, args=(missing, len(shards)), daemon=True)
+                self._starting.start()
+            starting = self._starting
+        if wait and starting is not None:
+            starting.join()
+        with self._lock:
+            if found := list(self._replicas.get(shard.path, [])):
+                return found
+        raise NotFoundError(f"no node can read {shard.path}{self._reason}")
 
     def drop(self, shard: PinnedShard, replica: Replica) -> None:
         """Forget an actor whose node is gone; the next request starts others where they can be."""
@@ -100,6 +115,16 @@ class ActorPlaces:
             self._replicas.clear()
 
     def _start(self, shards: Sequence[PinnedShard], count: int) -> None:
+        try:
+            with ray_errors("the start of search actors"):
+                self._start_all(shards, count)
+            self._reason = ""
+        except AsmkError as error:  # the cluster is away: the requests say so
+            self._reason = f": {error}"
+        finally:
+            self._tried = time.monotonic()
+
+    def _start_all(self, shards: Sequence[PinnedShard], count: int) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         nodes = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
@@ -115,7 +140,8 @@ class ActorPlaces:
                 actor = self._class.options(scheduling_strategy=there).remote(
                     self._threads(nodes[node], count, len(nodes)), versions()
                 )
-                self._replicas.setdefault(shard.path, []).append(Replica(actor, node))
+                with self._lock:
+                    self._replicas.setdefault(shard.path, []).append(Replica(actor, node))
 
     def _readers(self, shards: Sequence[PinnedShard], nodes: Sequence[str]) -> dict[str, list[bool]]:
         """Return for each node that answers which shards it can read."""
