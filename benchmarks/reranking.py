@@ -32,7 +32,7 @@ import numpy as np
 
 from asmk_engine import Codebook, FeatureSet, FusedIndex, FusedSearcher, Index, Searcher
 from asmk_engine.diffusion import AugmentingSearcher, DiffusionSearcher, build_neighbours
-from asmk_engine.evaluation.bootstrap import bootstrap
+from asmk_engine.evaluation.bootstrap import Interval, bootstrap
 from asmk_engine.evaluation.ground_truth import read_ground_truth
 from asmk_engine.evaluation.names import resolve
 from asmk_engine.indexes.searcher import RerankingSearcher
@@ -163,10 +163,14 @@ def line(method: str, seeds: list[Found]) -> str:
 
 def gain(found: list[Found], plain: list[Found], row: str) -> str:
     """Return the difference of a row from no re-ranking, and its interval."""
-    pairs = [(one["queries"][row], two["queries"][row]) for one, two in zip(found, plain, strict=True)]
-    each = [float(np.mean([100 * (one[name] - two[name]) for one, two in pairs])) for name in pairs[0][1]]
-    interval = bootstrap(each)
+    interval = difference(found, plain, row)
     return f"{interval.mean:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
+
+
+def difference(found: list[Found], plain: list[Found], row: str) -> Interval:
+    """Return the difference of a row in percent, paired by query, each the mean over the seeds, and its interval."""
+    pairs = [(one["queries"][row], two["queries"][row]) for one, two in zip(found, plain, strict=True)]
+    return bootstrap([float(np.mean([100 * (one[name] - two[name]) for one, two in pairs])) for name in pairs[0][1]])
 
 
 if __name__ == "__main__":

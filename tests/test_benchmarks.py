@@ -107,6 +107,23 @@ def test_a_training_of_global_networks_runs_small_and_keeps_its_results(data: Pa
         assert gains == pytest.approx([after - before for after, before in differences])
 
 
+def test_a_learned_reranker_runs_small_and_is_the_sum_without_weights_until_it_is_trained(tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "set_reranking.py", "--small", "--work", tmp_path, "--seeds", "1"]
+    untrained, trained = (
+        subprocess.run([*command, *more], capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
+        for more in (["--epochs", "0"], ["--self-made", "2"])
+    )
+    assert untrained.returncode == trained.returncode == 0, untrained.stderr[-3000:] + trained.stderr[-3000:]
+    before, after = (json.loads(one.stdout.splitlines()[-1]) for one in (untrained, trained))
+    assert "test." not in trained.stderr and "no self-made pairs" in trained.stderr  # compared rankings are kept
+    for kind in ("deep", "rootsift"):
+        assert before[kind]["set"] == before[kind]["both"] == after[kind]["both"] > before[kind]["none"]
+        assert set(before[kind]["set_against_both"]["hard"]) == {0.0}
+        gain = [one - two for one, two in zip(after[kind]["set"], after[kind]["both"], strict=True)]
+        compared = [after[kind]["set_against_both"][row][0] for row in ("medium", "hard")]
+        assert gain[1:] == pytest.approx(compared) and 0 < after[kind]["parameters"] <= 100_000
+
+
 def test_the_audit_of_a_known_overlap_runs_small_and_keeps_its_results(tmp_path: Path) -> None:
     write_rooms(tmp_path / "photos")
     command = [sys.executable, BENCHMARKS / "audit.py", tmp_path / "photos", "--work", tmp_path / "work"]
