@@ -12,8 +12,9 @@ kind, each is one seed of training; seed i also has codebook i. The methods are
     descriptors  `--rerank 50 --rerank-by descriptors`
     both         `--rerank 50 --rerank-by both`
     gv           `--reranker gv`
-    rrt          `--reranker rrt`, the logit alone; rrt+ adds it to the score of the search
-    cvnet        `--reranker cvnet`
+    rrt          `--reranker rrt`: the logit alone decides
+    cvnet        `--reranker cvnet`: half of its score is added to that of the search, which CVNet takes for a cosine
+    rrt+, cvnet+ the score of the search, divided by the best one, and a tenth of the logit, or the score of cvnet
 
 Each has a line: mAP of each row of the protocol, means over the seeds; differences of Medium and Hard from no
 re-ranking with their 95 % bootstrap intervals over the queries; milliseconds of the processor for a pair, its
@@ -28,7 +29,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from asmk_engine.evaluation.names import resolve
 from asmk_engine.flat.codec import CodecOptions
 from asmk_engine.flat.codec_training import train_codec
 from asmk_engine.fused.queries import FusedFeatures
+from asmk_engine.indexes.answers import Hit
 from asmk_engine.indexes.searcher import RerankingSearcher
 from asmk_engine.networks.reranking.transformer_pairs import PairTransformer
 from asmk_engine.reranking.affine_ransac_scorer import AffineRansacScorer, by_inliers
@@ -58,7 +60,7 @@ from asmk_engine.verification.reranking import Reranking
 KINDS = Kinds(0, 1)
 WEIGHT_FREE = {"places": Reranking, "descriptors": Reranking.by_descriptors, "both": Reranking.by_both}
 TIMED = 5  # queries
-SUM_WEIGHT = 0.05  # of a logit; not chosen on anything
+SUM_WEIGHTS = {"rrt+": 0.1, "cvnet+": 1.0}
 Found = dict[str, Any]
 
 
@@ -176,10 +178,29 @@ def methods(bench: Bench) -> dict[str, Callable[[], Any]]:
     found["gv"] = lambda: PairReranker(AffineRansacScorer(bench.images, KINDS, threads=1), by_inliers(images))
     if network := network_of(options.rrt, bench.seed):
         found["rrt"] = lambda: PairReranker(transformer_scorer(bench, network), by_logits(images))
-        found["rrt+"] = lambda: PairReranker(transformer_scorer(bench, network), PairReranking(images, SUM_WEIGHT))
+        found["rrt+"] = lambda: PairReranker(transformer_scorer(bench, network), summed("rrt+", images))
     if compared := network_of(options.cvnet, bench.seed):
         found["cvnet"] = lambda: PairReranker(cvnet_scorer(bench, compared), PairReranking(images))
+        found["cvnet+"] = lambda: PairReranker(cvnet_scorer(bench, compared), summed("cvnet+", images))
     return found
+
+
+def summed(name: str, images: int) -> PairReranking:
+    """Return the rule of a method that adds both scores."""
+    return PairReranking(images, SUM_WEIGHTS[name])
+
+
+@dataclass(frozen=True)
+class ByBest:
+    """A searcher whose scores are divided by the best one of an image that is not the query."""
+
+    searcher: Any
+
+    def search(self, query: Any, top: int | None) -> list[Hit]:
+        """Return the hits with their new scores."""
+        hits = self.searcher.search(query, top)
+        best = hits[1].score if len(hits) > 1 else 1.0  # the query is indexed, and the first
+        return [replace(hit, score=hit.score / best) for hit in hits]
 
 
 def network_of(names: str, seed: int) -> str:
@@ -203,9 +224,8 @@ def evaluated(bench: Bench, name: str, made: Any) -> Found:
     """Search with a searcher, or re-rank by a re-ranker; returns mAP of each query and row, and what a pair costs."""
     spent: list[float] = []
     if isinstance(made, PairReranker):
-        report = evaluate_reranked(
-            bench.ground_truth, bench.searcher(), lambda query: bench.asked(query.name), reranker=made
-        )
+        searcher = ByBest(bench.searcher()) if name in SUM_WEIGHTS else bench.searcher()
+        report = evaluate_reranked(bench.ground_truth, searcher, lambda query: bench.asked(query.name), reranker=made)
         spent = [pair_seconds(bench, made, query) for query in bench.ground_truth.queries[:TIMED]]
     else:
         report = evaluate_index(bench.ground_truth, made, lambda query: bench.asked(query.name))
@@ -240,7 +260,7 @@ def bytes_of(bench: Bench, name: str) -> float:
     features = float(np.mean([len(local.read(one)) for one in local.names[::10]]))
     if name == "places":
         return features * (local.dim / 8 + PLACE_BYTES)
-    if name == "cvnet":
+    if name.startswith("cvnet"):
         files = [one.stat().st_size for one in (bench.folder / "levels").rglob("*") if one.is_file()]
         return float(np.mean(files)) if files else 0.0
     each = {
