@@ -153,8 +153,7 @@ def query(
     index, own = opened_for_search(index_path, cluster, options, console)
     source = query_source(index, features=features_path, images_roots=images_roots)
     sheet = QuerySheet(contact_sheet, source, region := parse_box(box), top, with_attention, console)
-    turns = options.rotations or options.mirror
-    searcher: AnySearcher | Fused | TurningSearcher = TurningSearcher(index, options) if turns else own
+    searcher: AnySearcher | Fused | TurningSearcher = TurningSearcher(index, options) if options.turns else own
     if other_path:
         searcher = open_fused(source, own, other_path, options, fusion, fuse_weight, images_roots, console)
     check_options(index, searcher, options, console)

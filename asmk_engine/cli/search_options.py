@@ -46,6 +46,11 @@ class SearchOptions:
     augmentation_power: float | None = None
 
     @property
+    def turns(self) -> bool:
+        """Whether the query is also searched in other turns."""
+        return self.rotations or self.mirror
+
+    @property
     def reranking(self) -> Reranking | None:
         """How the first images are ranked anew by features; raises InputError for options that exclude each other."""
         from asmk_engine.verification.reranking import Reranking
