@@ -73,7 +73,7 @@ def tsne(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Draw a map of global descriptors by t-SNE, coloured by class.
+    """Draw a map of global descriptors, coloured by class.
 
     SOURCE is a feature set or an index of global descriptors. Images that are near each other on the map have similar
     descriptors (van der Maaten and Hinton, JMLR 2008; Song et al., CVPR 2024, Fig. 7); large distances, and the sizes
