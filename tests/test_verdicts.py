@@ -325,6 +325,12 @@ def test_several_kinds_of_features(tmp_path):
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
+def test_nothing_is_suggested_that_is_refused(own, tmp_path):
+    run("shard", own.path, "-o", tmp_path / "x.shards", "--shards", 2)
+    said = run("query", tmp_path / "x.shards", "g2 0.jpg", "--rerank", 10).stderr
+    assert "verdicts are by constants for learned features" in said and "calibrate" not in said
+
+
 def test_the_commands(own):
     name = "g2 0.jpg"
     first = run("query", own.path, name, "--rerank", 10, "--top", 8)

@@ -46,6 +46,7 @@ def tell_calibration(searcher: Any, reranking: Reranking | None, console: Consol
 
     searcher  a `RerankingSearcher` if there is a `reranking`
     """
+    from asmk_engine.indexes.base import Collection
     from asmk_engine.verification.verdict import is_judged
 
     if reranking is None or not is_judged(reranking.verification):
@@ -57,10 +58,9 @@ def tell_calibration(searcher: Any, reranking: Reranking | None, console: Consol
         return  # the first answer warns of it
     if stored is None:
         features = FEATURES[searcher.calibration().features]
-        console.say(
-            f"{index.path}: verdicts are by constants for {features}; `asmk-engine calibrate {index.path}` learns what "
-            "this collection needs"
-        )
+        cure = f"; `asmk-engine calibrate {index.path}` learns what this collection needs"
+        can_learn = isinstance(index, Collection)  # others are several indexes as one, which `calibrate` refuses
+        console.say(f"{index.path}: verdicts are by constants for {features}{cure if can_learn else ''}")
     elif stored.is_outgrown(index.images):
         console.say(
             f"{index.path}: verdicts were learned when it had {plural(stored.indexed, 'image')}, now it has "
