@@ -154,7 +154,7 @@ class Codebook:
         if self._keeps_dimensions:
             return centred
         rows = SMALL_PRODUCT // self.projection.size
-        if rows < LEAST_ROWS or self.graph is None:
+        if rows < LEAST_ROWS:
             with forks_wait():
                 return centred @ self.projection.T
         projected = np.empty((len(centred), self.dim), np.float32)
