@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +195,20 @@ def test_codes_longer_than_distances_can_count_are_refused() -> None:
         else:
             with pytest.raises(DamagedError, match="expected at most 32768"):
                 Codebook(*arrays, RECIPE)
+
+
+def test_the_threads_of_products_change_no_bit(tmp_path: Path) -> None:
+    """A descriptor that is its own word has a residual of rounding alone, whose sign is a bit of a code."""
+    program = (
+        "import sys, numpy as np; from asmk_engine import Codebook; rng = np.random.default_rng(0);"
+        "sample = rng.random((300, 128)).astype(np.float32); book = Codebook.train([sample], words=4, seed=0);"
+        "sys.stdout.buffer.write(book.project(sample).tobytes())"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "OPENBLAS_NUM_THREADS": count, "OMP_NUM_THREADS": count},
+            capture_output=True, check=True,
+        ).stdout
+        for count in ("1", "2")
+    ]  # fmt: skip
+    assert len(found[0]) == 300 * 128 * 4 and found[0] == found[1]
