@@ -206,8 +206,8 @@ def test_the_threads_of_products_change_no_bit(tmp_path: Path) -> None:
     )
     found = [
         subprocess.run(
-            [sys.executable, "-c", program], env={**os.environ, "OPENBLAS_NUM_THREADS": count, "OMP_NUM_THREADS": count},
-            capture_output=True, check=True,
+            [sys.executable, "-c", program], capture_output=True, check=True,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": count, "OMP_NUM_THREADS": count},
         ).stdout
         for count in ("1", "2")
     ]  # fmt: skip
