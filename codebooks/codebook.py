@@ -39,7 +39,8 @@ KIND = "asmk-engine codebook"
 FORMAT = 1
 GRAPH_MOST = 64  # most words per descriptor found through the graph; more are found by exact comparison
 # OpenBLAS computes products up to this size in the calling thread. After a larger product its own threads keep spinning
-# for some 20 ms, and would compete for the processors with the graph search that follows, which takes half as long.
+# for some 20 ms, and would compete for the processors with the graph search that follows, which takes half as long. How
+# many threads compute a larger product also changes last bits, and so codes of descriptors that are nearly their words.
 SMALL_PRODUCT = 1 << 18
 LEAST_ROWS = 8
 
