@@ -14,7 +14,7 @@ kind, each is one seed of training; seed i also has codebook i. The methods are
     gv           `--reranker gv`
     rrt          `--reranker rrt`: the logit alone decides
     cvnet        `--reranker cvnet`: half of its score is added to that of the search, which CVNet takes for a cosine
-    rrt+, cvnet+ the score of the search, divided by the best one, and a tenth of the logit, or the score of cvnet
+    rrt+, cvnet+ the score of the search, divided by the second one, and a tenth of the logit, or the score of cvnet
 
 Each has a line: mAP of each row of the protocol, means over the seeds; differences of Medium and Hard from no
 re-ranking with their 95 % bootstrap intervals over the queries; milliseconds of the processor for a pair, its
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reranking import PLACE_BYTES, ROWS, gain, means
+from reranking import PLACE_BYTES, ROWS, STORED_PLACE_BYTES, gain, means
 
 from asmk_engine import Codebook, FeatureSet, GlobalIndex, GlobalSearcher, Index, Searcher
 from asmk_engine.evaluation.ground_truth import read_ground_truth
@@ -193,14 +193,14 @@ def summed(name: str, images: int) -> PairReranking:
 
 @dataclass(frozen=True)
 class ByBest:
-    """A searcher whose scores are divided by the best one of an image that is not the query."""
+    """A searcher whose scores are divided by the second, the best one beside that of the query itself."""
 
     searcher: Any
 
     def search(self, query: Any, top: int | None) -> list[Hit]:
         """Return the hits with their new scores."""
         hits = self.searcher.search(query, top)
-        best = hits[1].score if len(hits) > 1 else 1.0  # the query is indexed, and the first
+        best = hits[1].score if len(hits) > 1 else 1.0  # the query is indexed too
         return [replace(hit, score=hit.score / best) for hit in hits]
 
 
@@ -266,8 +266,8 @@ def bytes_of(bench: Bench, name: str) -> float:
         return float(np.mean(files)) if files else 0.0
     each = {
         "descriptors": 2 * local.dim,
-        "both": 2 * local.dim + 12,
-        "gv": 2 * local.dim + 12,
+        "both": 2 * local.dim + STORED_PLACE_BYTES,
+        "gv": 2 * local.dim + STORED_PLACE_BYTES,
         "rrt": 2 * local.dim + 4,
         "rrt+": 2 * local.dim + 4,
     }

@@ -43,6 +43,7 @@ from asmk_engine.verification.reranking import Reranking
 METHODS = ("none", "places", "descriptors", "both", "join1", "diffusion", "diffusion+places", "augmentation")
 ROWS = ("easy", "medium", "hard")
 TIMED = 10  # queries
+STORED_PLACE_BYTES = 12  # x, y and scale of a feature in a feature set
 PLACE_BYTES = 7  # of a feature in an index made with --geometry, beside its code
 Found = dict[str, Any]
 
@@ -141,7 +142,7 @@ def bytes_besides(method: str, index: Any, options: argparse.Namespace) -> float
     table = 8.0 * min(50, index.images - 1) if method.startswith(("diffusion", "augmentation")) else 0.0
     if method in ("descriptors", "both"):
         return sum(
-            count * (2 * one.dim + (PLACE_BYTES if method == "both" else 0))
+            count * (2 * one.dim + (STORED_PLACE_BYTES if method == "both" else 0))
             for count, one in zip(each, sets, strict=True)
         )
     placed = sum(count * (one.dim / 8 + PLACE_BYTES) for count, one in zip(each, sets, strict=True))

@@ -74,7 +74,7 @@ rerank_options = option_group(
         default="places",
         show_default=True,
         help="What --rerank compares: the places of features; the descriptors alone, which are in the feature set that "
-        "the index remembers; or both, which is the best and takes the longest.",
+        "the index remembers; or both, which takes the longest. docs/halves.md has what each gains.",
     ),
     click.option(
         "--join",
