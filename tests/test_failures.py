@@ -52,16 +52,25 @@ def _states(step: Step, path: Path) -> dict[int, Answer]:
     return states
 
 
-def _descriptors() -> int:
+def _open_files(folder: Path) -> list[str]:
+    """The files below a folder that this process has open, those removed included; others' files do not matter."""
     gc.collect()
-    folder = Path("/proc/self/fd")
-    return len(list(folder.iterdir())) if folder.exists() else 0
+    opened = Path("/proc/self/fd")
+    targets = [_target(descriptor) for descriptor in opened.iterdir()] if opened.exists() else []
+    return [target for target in targets if target.startswith(f"{folder}{os.sep}")]
 
 
-def _settled(wanted: int, seconds: float = 20.0) -> bool:
-    """Whether no more descriptors are open than before, once the tasks that were under way have ended."""
+def _target(descriptor: Path) -> str:
+    try:
+        return os.readlink(descriptor)
+    except FileNotFoundError:  # closed meanwhile
+        return ""
+
+
+def _settled(folder: Path, seconds: float = 20.0) -> bool:
+    """Whether no file of a folder is open any more, once the tasks that were under way have ended."""
     end = time.monotonic() + seconds
-    while _descriptors() != wanted:
+    while _open_files(folder):
         if time.monotonic() > end:
             return False
         time.sleep(0.01)
@@ -112,9 +121,8 @@ def _torture(life: list[Step], folder: Path, stride: int, faults: int) -> int:
                 shutil.rmtree(broken, ignore_errors=True)
                 if before.exists():
                     shutil.copytree(before, broken)
-                open_before = _descriptors()
                 there = _fail(step, broken, number, FAULTS[(number + turn) % len(FAULTS)])
-                assert _settled(open_before)
+                assert _settled(broken)
                 _is_sound(broken, states)
                 cases += 1
             number += stride
