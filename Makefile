@@ -8,8 +8,10 @@ READY  := $(VENV)/.ready
 WHEEL  := .wheel
 WHEEL_READY := $(WHEEL)/.ready
 
-# Folders are included because their time changes when a file is removed.
-SOURCES := $(shell find asmk_engine kernels codebooks -name '*.py' -o -name '*.toml' -o -path '*/shipped/*' -o -name py.typed -o -type d ! -name __pycache__)
+SOURCES := $(sort $(shell find asmk_engine kernels codebooks -name '*.py' -o -name '*.toml' -o -path '*/shipped/*' -type f -o -name py.typed))
+# The list of sources is written again only where it changed, so that a removed file makes a new wheel, too.
+LISTED := $(WHEEL)/.sources
+LISTING := $(shell mkdir -p $(WHEEL); echo $(SOURCES) | cmp -s - $(LISTED) || echo $(SOURCES) > $(LISTED))
 PIP     := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -79,9 +81,8 @@ lint: $(READY) $(WHEEL_READY)
 	@cd $(WHEEL) && ../$(BIN)/mypy --config-file ../pyproject.toml --python-executable venv/bin/python -p asmk_engine
 
 # What may differ between the tree and the installed package: missing modules and data, the command, and processes that
-# import the package by its name.
-WHEEL_TESTS := $(addprefix test_,$(addsuffix .py,exports house cli consoles doctor demo frozen golden compat \
-               inspector reproduction network_extraction))
+# import the package by its name. `demo` and `doctor` run the command.
+WHEEL_TESTS := $(addprefix test_,$(addsuffix .py,exports doctor demo frozen inspector reproduction network_extraction))
 
 wheel-test: $(WHEEL_READY)
 	@cd tests && ../$(WHEEL)/venv/bin/python $(PYTEST) -o pythonpath= $(WHEEL_TESTS)
@@ -91,10 +92,9 @@ wheel-test-all: $(WHEEL_READY)
 
 # The wheel is built from the source archive, as a packager would, and installed into its own environment, which uses the
 # dependencies of .venv through a .pth file; the editable install is not visible that way.
-$(WHEEL_READY): $(READY) $(SOURCES) MANIFEST.in
+$(WHEEL_READY): $(READY) $(SOURCES) $(LISTED) MANIFEST.in
 	@echo "Building the wheel and installing it into $(WHEEL) ..."
-	@rm -rf $(WHEEL)
-	@mkdir $(WHEEL)
+	@rm -rf $(WHEEL)/dist $(WHEEL)/venv
 	@$(BIN)/python -m build --no-isolation --outdir $(WHEEL)/dist > $(WHEEL)/build.log 2>&1 || { cat $(WHEEL)/build.log >&2; exit 1; }
 	@$(BIN)/python -m venv $(WHEEL)/venv
 	@$(WHEEL)/venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps $(WHEEL)/dist/*.whl

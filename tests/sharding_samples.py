@@ -9,12 +9,14 @@ from typing import Any
 
 from asmk_engine.features import Features
 from asmk_engine.flat import Codec, GlobalIndex, GlobalSearcher
+from asmk_engine.fused.index import FusedIndex
 from asmk_engine.fused.search import FusedSearcher
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher, SelectiveMatch
 from fused_histories import POOL as FUSED_POOL
 from fused_histories import QUERIES as FUSED_QUERIES
 from fused_histories import create as create_fused
+from fused_histories import images_of, write_sets
 from global_samples import RECIPE as GLOBAL_RECIPE
 from global_samples import global_images, write_global
 from samples import random_codebook, random_images, write_features
@@ -71,6 +73,18 @@ def fused_pair(folder: Path) -> Pair:
     index.add(sets, segment_postings=30)
     index.delete(names[3:5])
     return Pair(index, dict.fromkeys(names), list(FUSED_QUERIES), FusedSearcher)
+
+
+FUSED_IMAGES = images_of(60, seed=11)
+
+
+def named_fused_index(folder: Path) -> FusedIndex:
+    """An index whose images are found by name, of several segments with deletions; five have the same content."""
+    index = create_fused(folder / "fused.index")
+    same = {f"photo {number}.jpg": next(iter(FUSED_IMAGES.values())) for number in range(900, 904)}
+    index.add(write_sets(folder / "sets", {**FUSED_IMAGES, **same}), segment_postings=40)
+    index.delete(["photo 007.jpg", "photo 023.jpg"])
+    return index
 
 
 PAIRS = {"local": local_pair, "global": global_pair, "fused": fused_pair}

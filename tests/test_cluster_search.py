@@ -19,6 +19,8 @@ from asmk_engine.cluster.search_actors import ShardActor
 from asmk_engine.cluster.search_options import HostingOptions
 from asmk_engine.cluster.searching import open_on_cluster
 from asmk_engine.errors import AsmkWarning, InputError, MismatchError, NotFoundError, StorageError
+from asmk_engine.fused.queries import FusedFeatures
+from asmk_engine.fused.search import FusedSearcher
 from asmk_engine.inverted.index import Index
 from asmk_engine.inverted.search import Searcher, SelectiveMatch
 from asmk_engine.search.turned import UPRIGHT
@@ -26,14 +28,17 @@ from asmk_engine.serve.metadata import Metadata
 from asmk_engine.serve.options import ServeOptions
 from asmk_engine.serve.questions import Asked, Described, Question, Searches
 from asmk_engine.serve.shelf import open_shelf
+from asmk_engine.sharding.asking import ShardedHits
+from asmk_engine.sharding.fused_search import searcher_of_shards
 from asmk_engine.sharding.hosted_index import HostedIndex
 from asmk_engine.sharding.hosts import ScoringOptions
 from asmk_engine.sharding.index import ShardedIndex
 from asmk_engine.sharding.layout import shard_index
-from asmk_engine.sharding.search import ShardedHits, ShardedSearcher
+from asmk_engine.sharding.search import ShardedSearcher
 from asmk_engine.verification.reranking import Reranking
 from clusters import TestedCluster
 from geometry_samples import made, photographs
+from sharding_samples import FUSED_IMAGES, named_fused_index
 
 pytest.importorskip("ray", reason="ray is not installed, which runs clusters: pip install 'asmk-engine[ray]'")
 
@@ -184,6 +189,25 @@ def test_the_commands_and_the_server_search_on_a_cluster(cluster: TestedCluster,
     assert [hit for hit, _ in answer.hits] == hits[:30] and answer.notes == []
     assert list(served.names.names) == whole.names and served.commit == 1
     served.index.hosts.close()
+
+
+def test_several_kinds_of_features_are_searched_on_a_cluster(cluster: TestedCluster, tmp_path: Path) -> None:
+    """Shards tell their best scores first; every request may go to another actor."""
+    whole = named_fused_index(tmp_path)
+    queries = [FusedFeatures(parts) for parts in FUSED_IMAGES.values()][:5]
+    home = shard_index(whole.path, tmp_path / "f.shards", 2).path
+    index = open_on_cluster(home, options=HostingOptions(replicas=2, deadline=120, threads=1))
+    expected = FusedSearcher(whole, IDF).search(queries, 5)
+    assert searcher_of_shards(index, IDF).search(queries, 5) == expected
+    os.kill(process_of(index, 1, 0), signal.SIGKILL)
+    assert searcher_of_shards(index, IDF).search(queries, 5) == expected
+    name = whole.names[0]
+    assert searcher_of_shards(index).search_name(name) == FusedSearcher(whole).search_name(name)
+    index.hosts.close()  # type: ignore[attr-defined]
+    options = ["--deadline", "120", "--kind-weights", "1,3", "-q"]
+    found = CliRunner().invoke(commands, ["query", str(home), name, "--ray", *options])
+    single = CliRunner().invoke(commands, ["query", str(whole.path), name, *options[2:]])
+    assert found.exit_code == single.exit_code == 0 and found.stdout == single.stdout != ""
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_a_global_index_has_nothing_to_verify(tmp_path: Path) -> None:
         ShardedSearcher(sharded.path).search(pair.queries[0], rerank=3)
     fused = PAIRS["fused"](tmp_path)
     several = shard_index(fused.index.path, tmp_path / "f.shards", 2)
-    with pytest.raises(InputError, match="several kinds of features"):
+    with pytest.raises(InputError, match="search it with ShardedFusedSearcher"):
         ShardedSearcher(several.path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -117,10 +117,10 @@ def hosts_of(options: dict[str, Any]) -> Callable[[Path], tuple[Any, Any]] | Non
         return None
 
     def opened(path: Path) -> tuple[Any, Any]:
-        from asmk_engine.sharding.search import ShardedSearcher
+        from asmk_engine.sharding.fused_search import searcher_of_shards
 
-        index = cluster_index(path, options)
-        return index, ShardedSearcher(index, allow_partial=options["allow_partial"])
+        index = cast("HostedIndex", cluster_index(path, options))
+        return index, searcher_of_shards(index, allow_partial=options["allow_partial"])
 
     return opened
 

@@ -134,11 +134,13 @@ def cluster_searcher(index: HostedIndex, options: SearchOptions, allow_partial: 
     """Return a searcher for a sharded index on a cluster, with --rerank if it is given."""
     from asmk_engine.indexes.searcher import RerankingSearcher
     from asmk_engine.inverted.search import SelectiveMatch
-    from asmk_engine.sharding.search import ShardedSearcher
+    from asmk_engine.sharding.fused_search import searcher_of_shards
 
-    searcher = ShardedSearcher(
+    _check_kind_weights(index, options)
+    searcher = searcher_of_shards(
         index, SelectiveMatch(options.alpha, options.threshold, options.idf),
-        multiple_assignment=options.multiple_assignment, allow_partial=allow_partial, threads=options.threads,
+        multiple_assignment=options.multiple_assignment, weights=options.kind_weights, allow_partial=allow_partial,
+        threads=options.threads,
     )  # fmt: skip
     reranking = options.reranking
     return cast(Any, searcher if reranking is None else RerankingSearcher(searcher, reranking))
@@ -158,7 +160,7 @@ def opened_for_search(
 
 def check_cluster_search(cluster: dict[str, Any], search: dict[str, Any], other: Path | None) -> None:
     """Raise UsageError for options of a search that need all images in one process, which --ray has not."""
-    names = ("diffusion", "augmentation", "expansion", "kind_weights", "rotations", "mirror")
+    names = ("diffusion", "augmentation", "expansion", "rotations", "mirror")
     given = [f"--{name.replace('_', '-')}" for name in names if search[name]] + ["--fuse"] * (other is not None)
     if cluster["ray"] is not None and given:
         raise click.UsageError(f"--ray and {given[0]} exclude each other; give one of them")
@@ -178,11 +180,16 @@ def _plain_searcher(index: AnyIndex, options: SearchOptions) -> PlainSearcher:
             cast(Any, index), match, multiple_assignment=options.multiple_assignment, expansion=expansion,
             weights=options.kind_weights, threads=options.threads,
         )  # fmt: skip
-    if options.kind_weights is not None:
-        raise InputError(f"{index.path}: has one kind of features, which needs no weight; leave --kind-weights out")
+    _check_kind_weights(index, options)
     if isinstance(index.snapshot.encoder, Codec):
         return GlobalSearcher(cast(Any, index), expansion, threads=options.threads)
     return Searcher(cast(Any, index), match, multiple_assignment=options.multiple_assignment, threads=options.threads)
+
+
+def _check_kind_weights(index: Any, options: SearchOptions) -> None:
+    """Raise InputError for --kind-weights of an index of one kind."""
+    if options.kind_weights is not None and not hasattr(index.snapshot.encoder, "kinds"):
+        raise InputError(f"{index.path}: has one kind of features, which needs no weight; leave --kind-weights out")
 
 
 def check_options(index: AnyIndex, searcher: object, options: SearchOptions, console: Console) -> None:

@@ -14,7 +14,7 @@ from asmk_engine.storage.folder import Folder
 
 
 def open_on_cluster(path: Path | str, address: str = AUTO, options: HostingOptions | None = None) -> HostedIndex:
-    """Open a sharded index whose shards are answered for by actors of a cluster, for `ShardedSearcher`.
+    """Open a sharded index whose shards are answered for by actors of a cluster, for `searcher_of_shards`.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def open_on_cluster(path: Path | str, address: str = AUTO, options: HostingOptio
     Raises
     ------
     InputError
-        If the index is not sharded, or has several kinds of features.
+        If the index is not sharded.
     NotFoundError, MismatchError, StorageError, DependencyError
         If there is no such cluster, a node has other versions, Ray refuses, or Ray is not installed.
     """

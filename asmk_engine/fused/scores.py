@@ -34,8 +34,8 @@ def shares(weights: Sequence[float] | None, count: int, what: str = "rankings") 
     return [weight / total for weight in given]
 
 
-def best_of_others(segments: Sequence[ImageTable], found: Sequence[Part], fingerprint: int) -> float:
-    """Return the best score of an image with another content than the query, 1 if none is above 0.
+def greatest_of_others(segments: Sequence[ImageTable], found: Sequence[Part], fingerprint: int) -> float:
+    """Return the best score of an image with another content than the query, 0 if none is above 0.
 
     fingerprint  that of the content of the query, 0 if unknown
     """
@@ -43,7 +43,7 @@ def best_of_others(segments: Sequence[ImageTable], found: Sequence[Part], finger
     for place, numbers, scores in found:
         others = scores if not fingerprint else scores[segments[place].fingerprints[numbers] != fingerprint]
         best = max(best, float(others.max(initial=0.0)))
-    return best or 1.0
+    return best
 
 
 def fused(
@@ -54,8 +54,18 @@ def fused(
     kinds        for each kind its share, and the images it found with their scores
     fingerprint  that of the content of the query, 0 if unknown
     """
-    scaled = [(share, best_of_others(segments, found, fingerprint), found) for share, found in kinds]
-    return weighted(segments, scaled)
+    best = [greatest_of_others(segments, found, fingerprint) for _, found in kinds]
+    return weighted(segments, with_divisors(kinds, best))
+
+
+def with_divisors(
+    kinds: Sequence[tuple[float, Sequence[Part]]], greatest: Sequence[float]
+) -> list[tuple[float, float, Sequence[Part]]]:
+    """Return kinds as `weighted` takes them; a kind without a score above 0 is divided by 1.
+
+    greatest  for each kind the best score of an image with another content than the query
+    """
+    return [(share, best or 1.0, found) for (share, found), best in zip(kinds, greatest, strict=True)]
 
 
 def weighted(segments: Sequence[ImageTable], scaled: Sequence[tuple[float, float, Sequence[Part]]]) -> Iterator[Part]:

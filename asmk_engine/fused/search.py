@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,107 +14,56 @@ from asmk_engine.fused.joint import JointFusedIndex
 from asmk_engine.fused.queries import FusedFeatures, FusedNamedImages, KindView
 from asmk_engine.fused.scores import fused, shares
 from asmk_engine.fused.snapshot import FusedSnapshot
-from asmk_engine.indexes.manifest import GLOBAL_KIND
+from asmk_engine.indexes.manifest import GLOBAL_KIND, KindEntry
 from asmk_engine.indexes.ranking import BestImages, Part, best_images
 from asmk_engine.indexes.searcher import IndexSearcher, Places
 from asmk_engine.inverted.search import Searcher, SelectiveMatch
+from asmk_engine.inverted.statistics import WordStatistics
 from asmk_engine.verification.match import Match
 from asmk_engine.verification.reranking import Comparison, Reranking
 
 
-class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
-    """Ranks the images of a fused index, or of several searched as one, by their fused scores.
+class KindsSearcher(IndexSearcher[Any, FusedFeatures]):
+    """What all searchers of fused indexes do kind by kind: they make queries ready, verify images, expand queries.
 
-    Parameters
-    ----------
-    index : FusedIndex or JointFusedIndex
-        The index to search.
-    match, multiple_assignment
-        As for `Searcher`, for the kinds of local features.
-    expansion, device
-        As for `GlobalSearcher`, for the kinds of global descriptors.
-    weights : sequence of float, optional
-        One of 0 or more for each kind, in the order of the index; by default those that the index stores.
-    threads : int, optional
-        Threads of a search, all available by default; results do not depend on it.
-
-    Raises
-    ------
-    InputError
-        If the number of weights is not that of the kinds, one is negative, or all are 0.
-
-    Notes
-    -----
-    Images that no kind with a weight above 0 finds are not returned.
+    index      with the commits of its kinds as `views`
+    searchers  of each kind, in the order of the index
+    weights    one of 0 or more for each kind; by default those that the index stores
     """
 
     group_size = 1  # the scores of all images are in memory, once for each kind
     kinds = (FusedFeatures,)
 
     def __init__(
-        self,
-        index: FusedIndex | JointFusedIndex,
-        match: SelectiveMatch | None = None,
-        *,
-        multiple_assignment: int = 5,
-        expansion: Expansion | None = None,
-        weights: Sequence[float] | None = None,
-        device: str = "auto",
-        threads: int | None = None,
+        self, index: Any, searchers: Sequence[Any], weights: Sequence[float] | None, threads: int | None
     ) -> None:
         super().__init__(index, threads)
-        entries = index.snapshot.manifest.kinds
         if weights is not None:
-            shares(weights, len(entries), "kinds of features")
-        self._weights = weights
-        self.multiple_assignment = multiple_assignment
-        self._searchers: list[IndexSearcher[Any, Any]] = []
-        for number, entry in enumerate(entries):
-            view: Any = KindView(index, number)
-            if entry.kind == GLOBAL_KIND:
-                self._searchers.append(GlobalSearcher(view, expansion, device=device, threads=threads))
-            else:
-                self._searchers.append(Searcher(view, match, multiple_assignment=multiple_assignment, threads=threads))
+            shares(weights, len(searchers), "kinds of features")
+        self._searchers, self._weights = list(searchers), weights
 
     @property
     def weights(self) -> list[float]:
         """The weight of each kind, with the sum 1."""
-        entries = self.index.snapshot.manifest.kinds
+        entries = self.kind_entries
         given = [entry.weight for entry in entries] if self._weights is None else self._weights
         return shares(given, len(entries), "kinds of features")
 
-    def _best(
-        self, snapshot: FusedSnapshot, queries: Sequence[FusedFeatures], top: int | None, count: int
-    ) -> list[BestImages]:
-        return [best_images(snapshot.segments, self._all(snapshot, query, count), top) for query in queries]
+    @property
+    @abc.abstractmethod
+    def kind_entries(self) -> Sequence[KindEntry]:
+        """The kinds of the current commit, as in the manifest."""
 
-    def _all(self, snapshot: FusedSnapshot, query: FusedFeatures, count: int) -> list[Part]:
-        if len(query.parts) != len(self._searchers):
-            raise MismatchError(
-                f"the query has features of {len(query.parts)} kinds, the index {self.index.path} has "
-                f"{len(self._searchers)}; give one part for each kind, or None"
-            )
-        found = [
-            (share, searcher.all_images(view, part, count))
-            for share, searcher, view, part in zip(
-                self.weights, self._searchers, snapshot.views, query.parts, strict=True
-            )
-            if share and part is not None and len(part)
-        ]
-        return list(fused(snapshot.segments, found, query.fingerprint))
-
-    def ready(self, snapshot: FusedSnapshot, query: FusedFeatures, count: int) -> FusedFeatures:
+    def ready(self, snapshot: Any, query: FusedFeatures, count: int) -> FusedFeatures:
         """Make the features of each kind ready, as in `IndexSearcher`."""
         parts: list[Any] = list(query.parts)
-        if len(parts) != len(self._searchers):  # `_all` says so
-            return query
         for kind, searcher, view, part in self._local(snapshot, query):
             parts[kind] = searcher.ready(view, part, count)
         return replace(query, parts=tuple(parts))
 
     def matches_of(
         self,
-        snapshot: FusedSnapshot,
+        snapshot: Any,
         query: FusedFeatures,
         images: Places,
         options: Comparison,
@@ -128,14 +78,14 @@ class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
             return [[None] * len(images[0])]
         return [matches for kinds in local for matches in kinds]
 
-    def local_extractors(self, snapshot: FusedSnapshot) -> list[str]:
+    def local_extractors(self, snapshot: Any) -> list[str]:
         """Return the extractor of each kind of local features, as in `IndexSearcher`."""
-        kinds = zip(self._searchers, snapshot.encoder.kinds, strict=True)
-        return [kind.recipe.extractor for searcher, kind in kinds if isinstance(searcher, Searcher)]
+        kinds = zip(self.kind_entries, snapshot.encoder.kinds, strict=True)
+        return [kind.recipe.extractor for entry, kind in kinds if entry.kind != GLOBAL_KIND]
 
     def expanded(
         self,
-        snapshot: FusedSnapshot,
+        snapshot: Any,
         query: FusedFeatures,
         images: Places,
         matches: list[list[Match | None]],
@@ -149,12 +99,103 @@ class FusedSearcher(IndexSearcher[FusedSnapshot, FusedFeatures]):
                 parts[kind], is_expanded = wider, True
         return replace(query, parts=tuple(parts)) if is_expanded else None
 
-    def _local(self, snapshot: FusedSnapshot, query: FusedFeatures) -> Iterator[tuple[int, Searcher, Any, Any]]:
-        """Yield the kinds of local features that a query has: number, searcher, commit and features."""
-        views: Any = snapshot.views
-        for kind, (searcher, view, part) in enumerate(zip(self._searchers, views, query.parts, strict=True)):
-            if isinstance(searcher, Searcher) and part is not None and len(part):
+    def _present(self, snapshot: Any, query: FusedFeatures) -> Iterator[tuple[int, Any, Any, Any]]:
+        """Yield the kinds of features that a query has: number, searcher, commit and features."""
+        if len(query.parts) != len(self._searchers):
+            raise MismatchError(
+                f"the query has features of {len(query.parts)} kinds, the index {self.index.path} has "
+                f"{len(self._searchers)}; give one part for each kind, or None"
+            )
+        for kind, (searcher, view, part) in enumerate(zip(self._searchers, snapshot.views, query.parts, strict=True)):
+            if part is not None and len(part):
                 yield kind, searcher, view, part
+
+    def _local(self, snapshot: Any, query: FusedFeatures) -> Iterator[tuple[int, Any, Any, Any]]:
+        """Yield as `_present` the kinds of local features."""
+        entries = self.kind_entries
+        return (one for one in self._present(snapshot, query) if entries[one[0]].kind != GLOBAL_KIND)
 
     def _names(self) -> FusedNamedImages:
         return FusedNamedImages(self.index)
+
+
+class FusedSearcher(KindsSearcher):
+    """Ranks the images of a fused index, or of several searched as one, by their fused scores.
+
+    Parameters
+    ----------
+    index : FusedIndex or JointFusedIndex
+        The index to search.
+    match, multiple_assignment
+        As for `Searcher`, for the kinds of local features.
+    expansion, device
+        As for `GlobalSearcher`, for the kinds of global descriptors.
+    weights : sequence of float, optional
+        One of 0 or more for each kind, in the order of the index; by default those that the index stores.
+    statistics : sequence of WordStatistics or None, optional
+        For each kind, as for `Searcher`.
+    threads : int, optional
+        Threads of a search, all available by default; results do not depend on it.
+
+    Raises
+    ------
+    InputError
+        If the number of weights is not that of the kinds, one is negative, or all are 0.
+
+    Notes
+    -----
+    Images that no kind with a weight above 0 finds are not returned.
+    """
+
+    def __init__(
+        self,
+        index: FusedIndex | JointFusedIndex,
+        match: SelectiveMatch | None = None,
+        *,
+        multiple_assignment: int = 5,
+        expansion: Expansion | None = None,
+        weights: Sequence[float] | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        statistics: Sequence[WordStatistics | None] | None = None,
+    ) -> None:
+        entries = index.snapshot.manifest.kinds
+        searchers: list[IndexSearcher[Any, Any]] = []
+        for number, entry in enumerate(entries):
+            view: Any = KindView(index, number)
+            if entry.kind == GLOBAL_KIND:
+                searchers.append(GlobalSearcher(view, expansion, device=device, threads=threads))
+            else:
+                counted = None if statistics is None else statistics[number]
+                searchers.append(
+                    Searcher(
+                        view, match, multiple_assignment=multiple_assignment, threads=threads, statistics=counted
+                    )
+                )
+        super().__init__(index, searchers, weights, threads)
+        self.multiple_assignment = multiple_assignment
+
+    @property
+    def kind_entries(self) -> Sequence[KindEntry]:
+        """The kinds of the current commit, as in the manifest."""
+        entries: Sequence[KindEntry] = self.index.snapshot.manifest.kinds
+        return entries
+
+    def images_by_kind(
+        self, snapshot: FusedSnapshot, query: FusedFeatures, count: int
+    ) -> list[tuple[float, list[Part]]]:
+        """Return for each kind of the query, with a weight above 0, its share and the images that it finds."""
+        weights = self.weights
+        return [
+            (weights[kind], searcher.all_images(view, part, count))
+            for kind, searcher, view, part in self._present(snapshot, query)
+            if weights[kind]
+        ]
+
+    def _best(
+        self, snapshot: FusedSnapshot, queries: Sequence[FusedFeatures], top: int | None, count: int
+    ) -> list[BestImages]:
+        return [best_images(snapshot.segments, self._all(snapshot, query, count), top) for query in queries]
+
+    def _all(self, snapshot: FusedSnapshot, query: FusedFeatures, count: int) -> list[Part]:
+        return list(fused(snapshot.segments, self.images_by_kind(snapshot, query, count), query.fingerprint))

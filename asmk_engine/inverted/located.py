@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -24,12 +25,13 @@ from asmk_engine.indexes.named_images import NamedImages
 from asmk_engine.inverted.signatures import AssignedFeatures
 from asmk_engine.inverted.snapshot import Snapshot
 from asmk_engine.verification.geometry import ImageGeometry, geometry_of, image_geometry
-from asmk_engine.verification.mutual import ImageVectors, image_vectors
+from asmk_engine.verification.mutual import ImageVectors, MutualNeighbours, image_vectors
+from asmk_engine.verification.reranking import Comparison
 
 Part = TypeVar("Part", ImageGeometry, ImageVectors)
 
 
-class _FoundImages(abc.ABC, Generic[Part]):
+class FoundImages(abc.ABC, Generic[Part]):
     """Finds something of indexed images, and keeps what was made from features in memory.
 
     index  an index, several as one, or one kind of features of an index
@@ -55,14 +57,19 @@ class _FoundImages(abc.ABC, Generic[Part]):
 
         Raises NotFoundError, at the end, if all should have it and none has.
         """
-        missing = []
+        missing: list[str] = []
+        yield from self.find_some(snapshot, segments, numbers, missing)
+        self.tell(self._named.index.path, missing, len(segments))
+
+    def find_some(
+        self, snapshot: Snapshot, segments: np.ndarray, numbers: np.ndarray, missing: list[str]
+    ) -> Iterator[Part | None]:
+        """Yield as `find`, without a word about those that should have it: their names are added to `missing`."""
         for place in zip(segments.tolist(), numbers.tolist(), strict=True):
             found = self.image(snapshot, place)
             if found is None and snapshot.segments[place[0]].word_counts[place[1]]:  # else it has no features
-                missing.append(place)
+                missing.append(_name(snapshot, place))
             yield found
-        if missing:
-            self._tell(snapshot, missing, len(segments))
 
     @abc.abstractmethod
     def _make(self, features: Features, codebook: Codebook) -> Part:
@@ -91,19 +98,26 @@ class _FoundImages(abc.ABC, Generic[Part]):
                 made.popitem(last=False)
         return found
 
-    def _tell(self, snapshot: Snapshot, missing: Sequence[tuple[int, int]], count: int) -> None:
-        path, name = self._named.index.path, _name(snapshot, missing[0])
+    @classmethod
+    def tell(cls, path: Path, missing: Sequence[str], count: int) -> None:
+        """Warn of images of which nothing is found, and raise NotFoundError if these are all.
+
+        path   of the index
+        count  number of images that were wanted
+        """
+        if not missing:
+            return
         if len(missing) == count:
-            raise NotFoundError(f"{path}: has {self.lacks} of {name!r}; {self.cure}")
+            raise NotFoundError(f"{path}: has {cls.lacks} of {missing[0]!r}; {cls.cure}")
         warnings.warn(
-            f"{path}: has {self.lacks} of {len(missing)} of the {count} images to verify, such as {name!r}; "
-            f"{self.cure}",
+            f"{path}: has {cls.lacks} of {len(missing)} of the {count} images to verify, such as {missing[0]!r}; "
+            f"{cls.cure}",
             AsmkWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 
-class LocatedImages(_FoundImages[ImageGeometry]):
+class LocatedImages(FoundImages[ImageGeometry]):
     """Finds the geometry of indexed images."""
 
     most = 2000  # some 30 kB each
@@ -118,7 +132,7 @@ class LocatedImages(_FoundImages[ImageGeometry]):
         return stored.image(place[1]) if stored is not None and stored.kept[place[1]] else None
 
 
-class DescribedImages(_FoundImages[ImageVectors]):
+class DescribedImages(FoundImages[ImageVectors]):
     """Finds the descriptors of indexed images."""
 
     most = 200  # some 500 kB each
@@ -127,6 +141,11 @@ class DescribedImages(_FoundImages[ImageVectors]):
 
     def _make(self, features: Features, codebook: Codebook) -> ImageVectors:
         return image_vectors(features, codebook)
+
+
+def finder_of(comparison: Comparison) -> type[FoundImages[Any]]:
+    """Return the class that finds what a comparison of images needs."""
+    return DescribedImages if isinstance(comparison, MutualNeighbours) else LocatedImages
 
 
 def _name(snapshot: Snapshot, place: tuple[int, int]) -> str:

@@ -12,7 +12,7 @@ from asmk_engine.errors import InputError, NotFoundError
 from asmk_engine.evaluation.names import match_names
 from asmk_engine.features import Features
 from asmk_engine.fused.queries import FusedExtractor, FusedFeatures, FusedNamedImages, content_of, gathered
-from asmk_engine.fused.snapshot import FusedSnapshot
+from asmk_engine.fused.snapshot import Fusion
 from asmk_engine.images.boxes import Box
 from asmk_engine.images.listing import find_images
 from asmk_engine.indexes.named_images import NamedImages, QueriedIndex, looked_in
@@ -94,7 +94,7 @@ def query_source(
     index: Any, *, features: Path | str | None = None, images_roots: Sequence[Path | str] = ()
 ) -> QuerySource | FusedQuerySource:
     """Return the source of query features of an index of any kind, or of several as one; options as `NamedImages`."""
-    is_fused = isinstance(index.snapshot, FusedSnapshot)
+    is_fused = isinstance(index.snapshot.encoder, Fusion)
     return (FusedQuerySource if is_fused else QuerySource)(index, features=features, images_roots=images_roots)
 
 

@@ -26,7 +26,7 @@ from asmk_engine.serve.processes import WorkerProcesses
 from asmk_engine.serve.refusals import Refusal, busy, told
 from asmk_engine.serve.shelf import ServedIndex
 from asmk_engine.serve.uploads import Upload
-from asmk_engine.sharding.search import missing_shards
+from asmk_engine.sharding.asking import missing_shards
 from asmk_engine.verification.reranking import Reranking
 
 MOST_PHOTOGRAPHS = 8

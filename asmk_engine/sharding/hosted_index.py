@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asmk_engine.errors import AsmkError, InputError, StorageError
+from asmk_engine.errors import AsmkError, StorageError
 from asmk_engine.extractors import Extractor
+from asmk_engine.fused.queries import FusedExtractor
 from asmk_engine.indexes.manifest import FUSED_KIND, GLOBAL_KIND, Manifest
 from asmk_engine.indexes.photographs import extractor_of
 from asmk_engine.indexes.reading import IndexReader
@@ -31,13 +32,18 @@ class ShardPlaces(IndexReader[Any]):
     def _map(self, manifest: Manifest, known: Any) -> Any:
         return Commit(manifest, None, ())
 
+    def kind_network(self, number: int) -> Path | None:
+        """Return the network file of a kind of a fused shard, or None."""
+        entry = self.snapshot.manifest.kinds[number].network
+        return self.path / entry.name if entry else None
+
 
 @dataclass(frozen=True, eq=False)
 class HostedCommit:
     """One commit of a sharded index.
 
     manifest  the pinned shards
-    encoder   the codebook or codec of all of them
+    encoder   the codebook or codec of all of them, or the fusion of several kinds
     pinned    the shards, as requests name them
     segment_starts, image_starts  numbers of the first segment of each shard, and of the first image of each segment, in
                                   the numbering over all shards; both with the total at the end
@@ -50,6 +56,18 @@ class HostedCommit:
     segment_starts: np.ndarray
     image_starts: np.ndarray
     index: HostedIndex
+
+    @functools.cached_property
+    def views(self) -> tuple[HostedCommit, ...]:
+        """For each kind of a fused index this commit with the encoder of the kind."""
+        return tuple(replace(self, encoder=kind.encoder) for kind in self.encoder.kinds)
+
+    def lacking(self, place: tuple[int, int]) -> tuple[bool, ...]:
+        """Return for each kind of a fused index whether the image at a place has no features of it."""
+        shard = int(np.searchsorted(self.segment_starts, place[0], side="right")) - 1
+        segment = place[0] - int(self.segment_starts[shard])
+        found: tuple[bool, ...] = self.index.ask_all("lacking", {shard: (segment, place[1])})[shard]
+        return found
 
     def find(self, name: str) -> tuple[int, int] | None:
         """Return the position of the segment over all shards, and the number in it, of a live image, or None."""
@@ -69,8 +87,6 @@ class HostedCommit:
 class HostedIndex:
     """A sharded index whose shards are read by hosts.
 
-    Raises InputError for an index of several kinds of features, whose scores need all images at once.
-
     path   the folder of the sharded index
     hosts  what answers for the shards
     """
@@ -79,11 +95,6 @@ class HostedIndex:
         self.path, self.hosts = Path(path), hosts
         self._encoder: Any = None
         self.refresh()
-        if self.kind == FUSED_KIND:
-            raise InputError(
-                f"{path}: has several kinds of features, whose fused scores need all images in one process; search it "
-                "without --ray"
-            )
 
     def refresh(self) -> None:
         """Switch to the last whole commit."""
@@ -101,8 +112,6 @@ class HostedIndex:
     def _read_encoder(self, pinned: tuple[PinnedShard, ...]) -> Any:
         """Read the codebook or codec from a shard that this process can read, or ask a host for it."""
         for shard in pinned:
-            if shard.manifest.kind == FUSED_KIND:
-                return None
             try:
                 return read_encoder(shard)
             except AsmkError:
@@ -129,10 +138,19 @@ class HostedIndex:
         found = (places.network for places in self._places)
         return next((path for path in found if path and path.exists()), None)
 
+    def kind_network(self, number: int) -> Path | None:
+        """Return the network file of a kind of a fused index, as `network`."""
+        found = (places.kind_network(number) for places in self._places)
+        return next((path for path in found if path and path.exists()), None)
+
     @functools.cached_property
-    def extractor(self) -> Extractor:
+    def extractor(self) -> Extractor | FusedExtractor:
         """The extractor that describes a photograph as those of the index were described; see `Index.extractor`."""
-        return extractor_of(self.recipe, self.network, self.feature_places)
+        if self.kind != FUSED_KIND:
+            return extractor_of(self.recipe, self.network, self.feature_places)
+        kinds = enumerate(self.snapshot.encoder.kinds)
+        each = (extractor_of(kind.recipe, self.kind_network(number), self.feature_places) for number, kind in kinds)
+        return FusedExtractor(tuple(each))
 
     @property
     def images(self) -> int:
@@ -145,7 +163,7 @@ class HostedIndex:
     @property
     def names(self) -> list[str]:
         """The names of the images, in byte order."""
-        found = self._all("names")
+        found = self.ask_all("names")
         return sorted((name for names in found.values() for name in names), key=str.encode)
 
     def __contains__(self, name: object) -> bool:
@@ -162,7 +180,7 @@ class HostedIndex:
         for name in names:
             parts.setdefault(self._owner(name), ([],))[0].append(name)
         commit, found = self.snapshot, {}
-        for shard, places in self._all("identities", parts).items():
+        for shard, places in self.ask_all("identities", parts).items():
             for name, (segment, number, identity) in places.items():
                 start = commit.image_starts[commit.segment_starts[shard] + segment]
                 found[name] = int(start) + number, identity
@@ -171,8 +189,8 @@ class HostedIndex:
     def _owner(self, name: str) -> int:
         return int(self._owners[slot_of(name.encode("utf-8", "surrogatepass"))])
 
-    def _all(self, method: str, requests: dict[int, tuple[Any, ...]] | None = None) -> dict[int, Any]:
-        """Ask shards, all if None, every one of which has to answer."""
+    def ask_all(self, method: str, requests: dict[int, tuple[Any, ...]] | None = None) -> dict[int, Any]:
+        """Call a method of `ShardHost` for shards, all if None, every one of which has to answer."""
         pinned = self.snapshot.pinned
         answers = self.hosts.ask(
             method, dict.fromkeys(range(len(pinned)), ()) if requests is None else requests, pinned
@@ -206,8 +224,12 @@ class HostedIndex:
 
 
 def read_encoder(shard: PinnedShard) -> Any:
-    """Read the codebook or codec of a shard that this process can read; raises AsmkError if it cannot."""
+    """Read the codebook or codec, or those of all kinds, of a shard; raises AsmkError if this process cannot."""
     folder = Folder(shard.path)
+    if shard.manifest.kind == FUSED_KIND:
+        from asmk_engine.fused.snapshot import read_fusion
+
+        return read_fusion(folder, shard.manifest)
     if shard.manifest.kind == GLOBAL_KIND:
         from asmk_engine.flat.snapshot import read_codec
 

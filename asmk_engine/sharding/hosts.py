@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from asmk_engine.errors import AsmkError, NotFoundError
-from asmk_engine.indexes.manifest import GLOBAL_KIND, Manifest
-from asmk_engine.indexes.ranking import BestImages
+from asmk_engine.fused.scores import greatest_of_others, weighted, with_divisors
+from asmk_engine.indexes.manifest import FUSED_KIND, GLOBAL_KIND, Manifest
+from asmk_engine.indexes.ranking import BestImages, Part, best_images
 from asmk_engine.indexes.snapshot import Identity
-from asmk_engine.inverted.located import DescribedImages, LocatedImages
+from asmk_engine.inverted.located import LocatedImages, finder_of
 from asmk_engine.inverted.search import Searcher, SelectiveMatch
 from asmk_engine.inverted.statistics import WordStatistics, statistics_of
 from asmk_engine.sharding.shards import AnyShard, class_of
@@ -31,6 +32,8 @@ from asmk_engine.verification.reranking import Comparison
 
 KEPT = 4
 """Commits and searchers that a host keeps open: those of queries under way while the index changes."""
+TOKENS = 8
+"""Queries of fused indexes of which the scores of all images are kept: those that are under way at the same time."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,26 @@ class PinnedShard:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How the images of a shard are scored, as for `Searcher`; of no meaning for global descriptors."""
+    """How the images of a shard are scored, as for `Searcher`; of no meaning for global descriptors.
+
+    weights  of the kinds, as for `FusedSearcher`
+    """
 
     match: SelectiveMatch = field(default_factory=SelectiveMatch)
     multiple_assignment: int = 5
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class CountedWords:
-    """The word statistics of all shards at one commit of the sharded index; `key` tells them from every other."""
+    """The word statistics of all shards at one commit of the sharded index.
+
+    key    tells them from every other
+    kinds  for each kind of features, one if the index is not fused; None for global descriptors
+    """
 
     key: tuple[str, int]
-    statistics: WordStatistics
+    kinds: tuple[WordStatistics | None, ...]
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,7 @@ class ShardHost:
         self._shards: OrderedDict[tuple[str, str, int], AnyShard] = OrderedDict()
         self._searchers: OrderedDict[Any, Any] = OrderedDict()
         self._located: OrderedDict[Any, Any] = OrderedDict()
+        self._by_token: OrderedDict[Any, list[tuple[float, list[Part]]]] = OrderedDict()
 
     def best(
         self, shard: PinnedShard, queries: Sequence[Any], top: int | None, options: ScoringOptions,
@@ -113,26 +125,65 @@ class ShardHost:
         found: list[BestImages] = searcher.best_of(index.snapshot, queries, top, self._threads)
         return found
 
-    def statistics(self, shard: PinnedShard) -> WordStatistics:
-        """Return how often each word occurs in the shard."""
-        return statistics_of(self._opened(shard).snapshot)
+    def greatest(
+        self, shard: PinnedShard, query: Any, token: bytes, options: ScoringOptions, counted: CountedWords | None
+    ) -> list[float]:
+        """Return for each kind of the query the best score of an image with another content, 0 if there is none.
+
+        query  of a fused index
+        token  tells the query from every other; what is found for it is kept for `fused`
+        """
+        snapshot = self._opened(shard).snapshot
+        kinds = self._by_kind(shard, query, token, options, counted)
+        return [greatest_of_others(snapshot.segments, found, query.fingerprint) for _, found in kinds]
+
+    def fused(
+        self, shard: PinnedShard, query: Any, token: bytes, options: ScoringOptions, counted: CountedWords | None,
+        greatest: Sequence[float], top: int | None,
+    ) -> BestImages:  # fmt: skip
+        """Return the best images of a shard by their fused scores; found again if `greatest` was asked elsewhere.
+
+        greatest  the best scores over all shards
+        """
+        segments = self._opened(shard).snapshot.segments
+        kinds = self._by_kind(shard, query, token, options, counted)
+        return best_images(segments, list(weighted(segments, with_divisors(kinds, greatest))), top)
+
+    def statistics(self, shard: PinnedShard) -> tuple[WordStatistics | None, ...]:
+        """Return how often each word occurs in the shard, for each kind of features, None for global descriptors."""
+        snapshot: Any = self._opened(shard).snapshot
+        if shard.manifest.kind != FUSED_KIND:
+            return (statistics_of(snapshot),)
+        kinds = zip(shard.manifest.kinds, snapshot.views, strict=True)
+        return tuple(None if entry.kind == GLOBAL_KIND else statistics_of(view) for entry, view in kinds)
 
     def matches(
         self, shard: PinnedShard, query: ImageGeometry | ImageVectors, segments: np.ndarray, numbers: np.ndarray,
-        comparison: Comparison,
-    ) -> list[Match | None]:  # fmt: skip
-        """Verify images of the shard, by their geometry or by the descriptors of the feature set that it remembers."""
-        snapshot = self._opened(shard).snapshot
-        images = self._images(shard, DescribedImages if isinstance(comparison, MutualNeighbours) else LocatedImages)
-        found: Any = images.find(snapshot, segments, numbers)
-        if isinstance(comparison, MutualNeighbours):
-            return compare_all(query, found, comparison, self._threads)  # type: ignore[arg-type]
-        return match_all(query, found, comparison, self._threads)  # type: ignore[arg-type]
+        comparison: Comparison, kind: int | None = None,
+    ) -> tuple[list[Match | None], list[str]]:  # fmt: skip
+        """Verify images of the shard, by their geometry or by the descriptors of the feature set that it remembers.
 
-    def geometries(self, shard: PinnedShard, segments: np.ndarray, numbers: np.ndarray) -> list[ImageGeometry | None]:
-        """Return the geometry of images of the shard, None where there is none."""
-        images = self._images(shard, LocatedImages)
-        return list(images.find(self._opened(shard).snapshot, segments, numbers))
+        Returns also the names of those of which that is missing.
+
+        kind  the number of the kind of features, in a fused index
+        """
+        missing: list[str] = []
+        found: Any = self._found(shard, finder_of(comparison), (segments, numbers), kind, missing)
+        if isinstance(comparison, MutualNeighbours):
+            return compare_all(query, found, comparison, self._threads), missing  # type: ignore[arg-type]
+        return match_all(query, found, comparison, self._threads), missing  # type: ignore[arg-type]
+
+    def geometries(
+        self, shard: PinnedShard, segments: np.ndarray, numbers: np.ndarray, kind: int | None = None
+    ) -> list[ImageGeometry | None]:
+        """Return the geometry of images of the shard, None where there is none; `kind` as for `matches`."""
+        return list(self._found(shard, LocatedImages, (segments, numbers), kind, []))
+
+    def lacking(self, shard: PinnedShard, segment: int, number: int) -> tuple[bool, ...]:
+        """Return for each kind of a fused index whether an image has no features of it."""
+        snapshot: Any = self._opened(shard).snapshot
+        found: tuple[bool, ...] = snapshot.lacking((segment, number))
+        return found
 
     def identities(self, shard: PinnedShard, names: Sequence[str]) -> dict[str, tuple[int, int, Identity]]:
         """Return segment, number and identity of those names that are images of the shard."""
@@ -174,30 +225,69 @@ class ShardHost:
             self._shards.move_to_end(shard.key)
             return known
 
+    def _by_kind(
+        self, shard: PinnedShard, query: Any, token: bytes, options: ScoringOptions, counted: CountedWords | None
+    ) -> list[tuple[float, list[Part]]]:
+        """Return the images that each kind finds, which are kept for a second request about the same query."""
+        key = shard.key, token
+        with self._lock:
+            known = self._by_token.get(key)
+        if known is None:
+            index = self._opened(shard)
+            searcher = self._searcher(shard, index, options, counted)
+            known = searcher.images_by_kind(index.snapshot, query, self._threads)
+            with self._lock:
+                self._by_token[key] = known
+                _trim(self._by_token, TOKENS)
+        return known
+
     def _searcher(self, shard: PinnedShard, index: Any, options: ScoringOptions, counted: CountedWords | None) -> Any:
         key = shard.key, options, None if counted is None else counted.key
         with self._lock:
             if key not in self._searchers:
-                if shard.manifest.kind == GLOBAL_KIND:
-                    from asmk_engine.flat.search import GlobalSearcher
-
-                    self._searchers[key] = GlobalSearcher(index, threads=self._threads)
-                else:
-                    self._searchers[key] = Searcher(
-                        index, options.match, multiple_assignment=options.multiple_assignment,
-                        threads=self._threads, statistics=None if counted is None else counted.statistics,
-                    )  # fmt: skip
+                kinds = None if counted is None else counted.kinds
+                self._searchers[key] = _searcher_of(shard.manifest.kind, index, options, kinds, self._threads)
                 _trim(self._searchers)
             return self._searchers[key]
 
-    def _images(self, shard: PinnedShard, found_by: Any) -> Any:
-        index = self._opened(shard)
+    def _found(
+        self, shard: PinnedShard, found_by: Any, places: tuple[np.ndarray, np.ndarray], kind: int | None,
+        missing: list[str],
+    ) -> Any:  # fmt: skip
+        """Return what is found of images, by a finder that is kept for its commit."""
+        index: Any = self._opened(shard)
+        if kind is not None:
+            from asmk_engine.fused.queries import KindView
+
+            index = KindView(index, kind)
         with self._lock:
-            key = shard.key, found_by
+            key = shard.key, found_by, kind
             if key not in self._located:
                 self._located[key] = found_by(index)
                 _trim(self._located)
-            return self._located[key]
+            finder = self._located[key]
+        return finder.find_some(index.snapshot, *places, missing)
+
+
+def _searcher_of(
+    kind: str, index: Any, options: ScoringOptions, counted: Sequence[WordStatistics | None] | None, threads: int
+) -> Any:
+    """Return a searcher of a shard; imported here, so that no query waits for the code of other kinds."""
+    if kind == GLOBAL_KIND:
+        from asmk_engine.flat.search import GlobalSearcher
+
+        return GlobalSearcher(index, threads=threads)
+    if kind == FUSED_KIND:
+        from asmk_engine.fused.search import FusedSearcher
+
+        return FusedSearcher(
+            index, options.match, multiple_assignment=options.multiple_assignment, weights=options.weights,
+            threads=threads, statistics=counted,
+        )  # fmt: skip
+    return Searcher(
+        index, options.match, multiple_assignment=options.multiple_assignment, threads=threads,
+        statistics=None if counted is None else counted[0],
+    )  # fmt: skip
 
 
 class LocalHosts:
@@ -225,6 +315,6 @@ class LocalHosts:
         return ShardAnswers(found, missing)
 
 
-def _trim(kept: OrderedDict[Any, Any]) -> None:
-    while len(kept) > KEPT:
+def _trim(kept: OrderedDict[Any, Any], most: int = KEPT) -> None:
+    while len(kept) > most:
         kept.popitem(last=False)
