@@ -32,6 +32,8 @@ from asmk_engine.sharding.manifest import is_sharded
 from asmk_engine.sharding.search import ShardedSearcher
 
 TOP = 100
+QUERY_WORDS = 3281
+"""Those of a photograph of 1000 descriptors, each assigned to five words, as in query.py."""
 
 
 def sharded(path: Path, shards: int) -> Path:
@@ -75,7 +77,7 @@ def main() -> None:
     images, words = (20_000, 4096) if arguments.small else (arguments.images, synthetic.WORDS)
     index = synthetic.open_index(arguments.data, images, words)
     index.preload()
-    queries: list[Any] = list(synthetic.queries(arguments.queries, synthetic.POSTINGS * 5 // 2, words))
+    queries: list[Any] = list(synthetic.queries(arguments.queries, min(QUERY_WORDS, words // 4), words))
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     quiet: Any = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.CRITICAL}
     ray.init("local", object_store_memory=200_000_000, **quiet)  # never a cluster that happens to run here

@@ -79,6 +79,17 @@ def test_the_load_test_runs_small_and_finds_no_error(data: Path) -> None:
     assert [found[f"{phase}errors"] for phase in ("", "paced_", "upload_", "rough_")] == [0, 0, 0, 0], result.stdout
 
 
+def test_actors_answer_as_one_process_in_the_benchmark(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    command = [sys.executable, BENCHMARKS / "cluster.py", "--data", tmp_path, "--small", "--actors", "2"]
+    result = subprocess.run([*command, "--queries", "3"], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found.keys() == {"images", "shards", "local_ms", "sharded_ms", "overhead_ms", "equal"}
+    assert found["equal"] is True and (found["images"], found["shards"]) == (20_000, 2)
+    assert found["overhead_ms"] == pytest.approx(found["sharded_ms"] - found["local_ms"])
+
+
 def test_the_share_of_the_backbone_is_measured_beside_the_share_that_operations_allow() -> None:
     command = [sys.executable, BENCHMARKS / "global_extraction.py", "--small"]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
