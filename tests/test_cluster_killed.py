@@ -67,9 +67,8 @@ def test_a_killed_command_is_carried_on(cluster: TestedCluster, tmp_path: Path) 
     done(["build-codebook", str(there), "--words", "64", "-o", str(codebook)])
     index = tmp_path / "photos.index"
     build = ["index", str(there), "--codebook", str(codebook), "-o", str(index)]
-    killed(cluster, build, index / "manifest.json", 0.0)
-    if index.exists():
-        assert check_index(index).clean
+    assert killed(cluster, build, index / "manifest.json", 0.0)
+    assert check_index(index).clean
     done([*build, "--ray", cluster.cluster.address])
     single = tmp_path / "single.index"
     done(["index", str(there), "--codebook", str(codebook), "-o", str(single)])

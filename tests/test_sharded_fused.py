@@ -151,6 +151,8 @@ def test_scores_are_found_once_for_both_requests(tmp_path: Path, monkeypatch: py
     for query in queries():
         searcher.search(query, 5)
     assert len(counts) == 3 * len(queries())
+    hosts: Any = searcher.hosted.hosts
+    assert len(hosts._hosts) == 3 and not any(host._by_token for host in hosts._hosts.values())
 
 
 @pytest.mark.parametrize("methods", [("greatest", "fused"), ("fused",)])

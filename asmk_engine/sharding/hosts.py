@@ -147,6 +147,8 @@ class ShardHost:
         """
         segments = self._opened(shard).snapshot.segments
         kinds = self._by_kind(shard, query, token, options, counted)
+        with self._lock:
+            self._by_token.pop((shard.key, token), None)  # the scores of all images are not asked for again
         return best_images(segments, list(weighted(segments, with_divisors(kinds, greatest))), top)
 
     def statistics(self, shard: PinnedShard) -> tuple[WordStatistics | None, ...]:
